@@ -1,0 +1,132 @@
+"""The pure core: what a run and an event are, how they merge, and what a run log promises.
+
+No I/O and no vendor library: values in, values out.
+"""
+
+from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, epoch_micros
+from ._cursors import Position, decode_cursor, encode_cursor
+from ._errors import (
+    ConfigurationError,
+    EventDecodeError,
+    InvalidArgumentError,
+    InvalidCursorError,
+    InvalidRunError,
+    RunLogError,
+    StoreError,
+    StoreUnavailableError,
+    TransportError,
+    TransportRefusedError,
+    TransportUnavailableError,
+    UnreadableRunError,
+    WriteRefusedError,
+)
+from ._events import RunEvent, Version, utc_now
+from ._ids import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+from ._law import (
+    MAX_HISTORY,
+    Outcome,
+    RunChange,
+    RunHead,
+    StatsDelta,
+    Transition,
+    by_run,
+    count_statuses,
+    fold,
+    is_anomaly,
+    mark_anomalies,
+    newest,
+)
+from ._logs import get_logger
+from ._models import PauseRequest, RunKey, RunStatus, TriggerType, WorkflowRun, snapshot
+from ._payload import (
+    CUT_MARKER,
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    decode_json,
+    detached,
+    encode_json,
+    fit_payloads,
+    fit_text,
+)
+from ._protocol import MAX_LIMIT, RunLogProtocol
+from ._schema import event_schema, event_schema_text
+from ._settings import Settings, variable
+from ._wire import (
+    EVENT_TYPE,
+    SCHEMA_VERSION,
+    DeadLetterReason,
+    Message,
+    ReceivedMessage,
+    decode_event,
+    encode_event,
+)
+
+__all__ = [
+    "CUT_MARKER",
+    "EVENT_TYPE",
+    "MAX_DEPTH",
+    "MAX_DOCUMENT_ID_BYTES",
+    "MAX_HISTORY",
+    "MAX_HLC",
+    "MAX_LIMIT",
+    "MAX_PAYLOAD_BYTES",
+    "PROCESS_CLOCK",
+    "SCHEMA_VERSION",
+    "ConfigurationError",
+    "DeadLetterReason",
+    "EventDecodeError",
+    "HybridLogicalClock",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "InvalidRunError",
+    "Message",
+    "Outcome",
+    "PauseRequest",
+    "Position",
+    "ReceivedMessage",
+    "RunChange",
+    "RunEvent",
+    "RunHead",
+    "RunKey",
+    "RunLogError",
+    "RunLogProtocol",
+    "RunStatus",
+    "Settings",
+    "StatsDelta",
+    "StoreError",
+    "StoreUnavailableError",
+    "Transition",
+    "TransportError",
+    "TransportRefusedError",
+    "TransportUnavailableError",
+    "TriggerType",
+    "UnreadableRunError",
+    "Version",
+    "WorkflowRun",
+    "WriteRefusedError",
+    "by_run",
+    "count_statuses",
+    "decode_cursor",
+    "decode_event",
+    "decode_json",
+    "detached",
+    "document_id",
+    "encode_cursor",
+    "encode_event",
+    "encode_json",
+    "epoch_micros",
+    "event_schema",
+    "event_schema_text",
+    "fit_payloads",
+    "fit_text",
+    "fold",
+    "get_logger",
+    "is_anomaly",
+    "mark_anomalies",
+    "newest",
+    "original_id",
+    "snapshot",
+    "utc_now",
+    "uuid7",
+    "variable",
+]

@@ -1,0 +1,109 @@
+"""Every error this library raises, so that a caller can catch exactly as much as it handles.
+
+The tree::
+
+    RunLogError
+    ├── ConfigurationError            a setting, a project, credentials or a back end is missing or wrong
+    ├── InvalidArgumentError          a caller's argument (also a ValueError)
+    │   ├── InvalidCursorError        a cursor that is malformed or belongs to another listing
+    │   └── InvalidRunError           an object that is not a run
+    ├── EventDecodeError              a message that is no event of ours (also a ValueError)
+    ├── UnreadableRunError            a stored run that cannot be read back
+    ├── StoreError                    the store's side of a read or write
+    │   ├── StoreUnavailableError     passing: the same call may succeed later
+    │   └── WriteRefusedError         final: the store will never take this write
+    └── TransportError                the message transport's side of a publish or pull
+        ├── TransportUnavailableError passing: the same call may succeed later
+        └── TransportRefusedError     final: nothing will change until somebody acts
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "EventDecodeError",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "InvalidRunError",
+    "RunLogError",
+    "StoreError",
+    "StoreUnavailableError",
+    "TransportError",
+    "TransportRefusedError",
+    "TransportUnavailableError",
+    "UnreadableRunError",
+    "WriteRefusedError",
+]
+
+
+class RunLogError(Exception):
+    """Root of every error that run-log raises."""
+
+
+class ConfigurationError(RunLogError):
+    """A setting, a project, credentials or a back end is missing or wrong; the message says what to set."""
+
+
+class InvalidArgumentError(RunLogError, ValueError):
+    """A caller's argument cannot be used; the message says what is expected."""
+
+
+class InvalidCursorError(InvalidArgumentError):
+    """A cursor is malformed or was given out for another listing; start again without one."""
+
+
+class InvalidRunError(InvalidArgumentError):
+    """An object given as a run does not have a run's fields; the message lists each field at fault."""
+
+
+class EventDecodeError(RunLogError, ValueError):
+    """A message is no event this version understands.
+
+    Attributes:
+        reason: Machine-readable cause, one of `core.DeadLetterReason`'s values.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UnreadableRunError(RunLogError):
+    """A stored run cannot be read back as a run.
+
+    Attributes:
+        workflow_id: The run's workflow.
+        run_id: The run's id.
+    """
+
+    def __init__(self, workflow_id: str, run_id: str, cause: str) -> None:
+        super().__init__(
+            f"run {run_id!r} of workflow {workflow_id!r} is stored in a form that cannot be read ({cause}); "
+            "publish its newest event again, or repair or delete the document"
+        )
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+
+
+class StoreError(RunLogError):
+    """The store failed a read or a write."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer, or asked to be left alone for now; nothing is known to be written."""
+
+
+class WriteRefusedError(StoreError):
+    """The store refuses this write for good, whatever the number of tries."""
+
+
+class TransportError(RunLogError):
+    """The message transport failed a publish, a pull or an acknowledgement."""
+
+
+class TransportUnavailableError(TransportError):
+    """The transport did not answer; the same call may succeed later."""
+
+
+class TransportRefusedError(TransportError):
+    """The transport refuses the call until somebody acts (no such topic, permission denied)."""

@@ -1,0 +1,144 @@
+"""Events: facts about one run at one moment, each with an identity and a version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
+from ._errors import InvalidRunError
+from ._ids import uuid7
+from ._models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
+
+
+class Version(NamedTuple):
+    """What orders the events of one run: totally, and alike for everybody."""
+
+    attempt: int
+    """The run's attempt, from 1."""
+    hlc: int
+    """A reading of a hybrid logical clock, in microseconds since the epoch."""
+    event_id: str
+    """Breaks ties."""
+
+    @property
+    def successor(self) -> Version:
+        """The version just after this one: no event of another moment lies between the two."""
+        return self._replace(event_id=f"{self.event_id}{_INFERRED_SUFFIX}")
+
+
+# The smallest printable character: nothing but this suffix sorts between an id and the id with it.
+_INFERRED_SUFFIX = "!"
+
+EventId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
+"""Printable ASCII: a UUIDv7 where this library makes it."""
+
+
+def utc_now() -> datetime:
+    """Return the machine's time as an aware datetime in UTC."""
+    return datetime.now(UTC)
+
+
+class RunEvent(BaseModel):
+    """The full state of one run at one moment. Immutable: a fact does not change.
+
+    ``RunEvent(run=run)`` states that *run* is so now: it gets a new identity, and a version later than
+    every one this process has made or observed.
+    """
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    event_id: EventId = Field(default_factory=uuid7)
+    """Identity: two messages with the same one are the same event, delivered twice."""
+    hlc: Annotated[int, Field(ge=0, lt=MAX_HLC)] = Field(default_factory=PROCESS_CLOCK.tick)
+    """When, on the hybrid logical clock, in microseconds since the epoch; with the attempt it orders."""
+    occurred_at: UtcDatetime = Field(default_factory=utc_now)
+    """When, on the emitter's wall clock; for people, never for order."""
+    inferred: bool = False
+    """Whether nobody said so: concluded from silence (a run found dead). Any real event beats it."""
+    run: WorkflowRun
+    """The run as it stood."""
+    traceparent: str | None = Field(default=None, exclude=True)
+    """W3C trace context of the span that emitted the event; travels beside the body, never in it."""
+    tracestate: str | None = Field(default=None, exclude=True)
+    """W3C vendor trace state that belongs to `traceparent`."""
+
+    @classmethod
+    def from_run(
+        cls,
+        run: object,
+        *,
+        clock: HybridLogicalClock = PROCESS_CLOCK,
+        new_id: Callable[[], str] = uuid7,
+        now: Callable[[], datetime] = utc_now,
+        inferred: bool = False,
+        trace: tuple[str | None, str | None] = (None, None),
+    ) -> Self:
+        """Return the event that *run* is in this state now. The run is copied, not kept.
+
+        Args:
+            run: A `WorkflowRun`, any object with its fields, or a mapping of them.
+            clock: Stamps the event.
+            new_id: Makes the event's identity.
+            now: The wall clock, for people.
+            inferred: Whether the state was concluded rather than observed.
+            trace: W3C ``traceparent`` and ``tracestate`` of the emitting span.
+
+        Raises:
+            InvalidRunError: *run* does not have a run's fields; the message names each at fault.
+        """
+        copy = snapshot(run)
+        try:
+            return cls(
+                event_id=new_id(),
+                hlc=clock.tick(),
+                occurred_at=now(),
+                inferred=inferred,
+                run=copy,
+                traceparent=trace[0],
+                tracestate=trace[1],
+            )
+        except ValidationError as error:
+            raise InvalidRunError(f"run {copy.id!r} cannot become an event: {error}") from error
+
+    def infer(self, run: object, *, now: Callable[[], datetime] = utc_now) -> Self:
+        """Return the event that *run* was concluded from this one's silence.
+
+        Its version lies just after this event's, so any real event that comes after this one beats it,
+        and two observers who conclude the same make the same event.
+
+        Args:
+            run: The state concluded; its attempt stays this event's.
+            now: The wall clock, for people.
+
+        Raises:
+            InvalidRunError: *run* is not a run, or another run than this event's.
+        """
+        concluded = snapshot(run)
+        if (concluded.key, concluded.attempt) != (self.run.key, self.run.attempt):
+            raise InvalidRunError(
+                f"{concluded.key} attempt {concluded.attempt} cannot be inferred from {self.run.key} "
+                f"attempt {self.run.attempt}: it has to be the same run and attempt"
+            )
+        successor = self.version.successor
+        return type(self)(
+            event_id=successor.event_id, hlc=successor.hlc, occurred_at=now(), inferred=True, run=concluded
+        )
+
+    @property
+    def key(self) -> RunKey:
+        """The identity of the run this event is about."""
+        return self.run.key
+
+    @property
+    def status(self) -> RunStatus:
+        """The status the event states."""
+        return self.run.status
+
+    @property
+    def version(self) -> Version:
+        """The event's place in the total order of its run's events."""
+        return Version(self.run.attempt, self.hlc, self.event_id)

@@ -1,0 +1,70 @@
+"""Identities: time-ordered event ids, and document ids that hold any text."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+MAX_DOCUMENT_ID_BYTES: Final = 1_500
+"""Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
+
+_NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
+_LONG_ID_MARK: Final = "%~"
+_LONG_ID_PREFIX_BYTES: Final = 1_000
+
+
+def uuid7(
+    *,
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    randbits: Callable[[int], int] = random.getrandbits,
+) -> str:
+    """Return a new UUIDv7 (RFC 9562) as text: sortable by its millisecond, then random.
+
+    Args:
+        now_ms: Milliseconds since the epoch.
+        randbits: Source of that many random bits. The default is reseeded after a fork, and ids are
+            identities, not secrets.
+    """
+    random_bits = randbits(74)
+    value = (now_ms() & ((1 << 48) - 1)) << 80
+    value |= 0x7 << 76 | (random_bits >> 62) << 64
+    value |= 0b10 << 62 | (random_bits & ((1 << 62) - 1))
+    return str(uuid.UUID(int=value))
+
+
+def document_id(text: str) -> str:
+    """Return the document id that stands for *text*: one to one, and legal in Firestore.
+
+    Most ids stay as they are. ``%``, ``/`` and control characters are percent-encoded, as are the
+    whole-id forms Firestore reserves (``.``, ``..``, ``__x__``). What would not fit into
+    `MAX_DOCUMENT_ID_BYTES` keeps a readable prefix and ends in a SHA-256 digest of the whole text.
+
+    Args:
+        text: Any non-empty text.
+    """
+    escaped = _NEEDS_ESCAPE.sub(lambda match: f"%{ord(match[0]):02X}", text)
+    if escaped in {".", ".."}:
+        escaped = escaped.replace(".", "%2E")
+    elif escaped.startswith("__") and escaped.endswith("__"):
+        escaped = "%5F" + escaped[1:]
+    encoded = escaped.encode()
+    if len(encoded) <= MAX_DOCUMENT_ID_BYTES:
+        return escaped
+    prefix = encoded[:_LONG_ID_PREFIX_BYTES].decode(errors="ignore")
+    return f"{prefix}{_LONG_ID_MARK}{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def original_id(document: str) -> str | None:
+    """Return the text that `document_id` was given, or None where only its digest is left.
+
+    Args:
+        document: A document id that `document_id` returned.
+    """
+    if _LONG_ID_MARK in document:
+        return None
+    return re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), document)

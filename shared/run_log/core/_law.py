@@ -1,0 +1,234 @@
+"""The merge law: how events become a run's state, its history and its workflow's stats.
+
+A run's state is its event of greatest version; its history is the set of its transitions, newest first
+kept. Both are joins of a semilattice, so merging is commutative, associative and idempotent: duplicates,
+any order and any grouping of the events end in the same state.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from ._events import RunEvent, Version
+from ._models import RunKey, RunStatus
+
+MAX_HISTORY: Final = 50
+"""Transitions kept for a run: the newest by version."""
+
+_NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
+    RunStatus.PENDING: frozenset(RunStatus),
+    RunStatus.RUNNING: frozenset(RunStatus) - {RunStatus.PENDING},
+    RunStatus.PAUSED: frozenset(RunStatus) - {RunStatus.PENDING},
+    RunStatus.SUCCESS: frozenset({RunStatus.SUCCESS}),
+    RunStatus.FAILED: frozenset({RunStatus.FAILED}),
+    RunStatus.SKIPPED: frozenset({RunStatus.SKIPPED}),
+}
+"""The state machine within one attempt: an ended run stays as it ended, a started one is not pending."""
+
+
+class Outcome(enum.StrEnum):
+    """What became of one event."""
+
+    APPLIED = "applied"
+    """It is (or was, within its batch) the run's newest state."""
+    DUPLICATE = "duplicate"
+    """The store had it already; nothing changed."""
+    STALE = "stale"
+    """A newer state was there first; the history has it, the state and the stats are as they were."""
+    REJECTED = "rejected"
+    """The store will never take it; it belongs to the dead letters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One line of a run's history: that an event put the run into a status."""
+
+    version: Version
+    """Which event."""
+    status: RunStatus
+    """The status it stated."""
+    occurred_at: datetime
+    """When, on the emitter's wall clock, in UTC."""
+    inferred: bool = False
+    """Whether the event was concluded rather than observed."""
+    anomaly: bool = False
+    """Whether the step into this status breaks the state machine (running after success, say)."""
+
+    @classmethod
+    def of(cls, event: RunEvent) -> Transition:
+        """Return the transition that *event* states."""
+        return cls(
+            version=event.version, status=event.status, occurred_at=event.occurred_at, inferred=event.inferred
+        )
+
+
+def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
+    """Return the newest `MAX_HISTORY` of *transitions*, each once, in version order.
+
+    Args:
+        transitions: Transitions of one run, in any order, with repeats.
+    """
+    unique = {transition.version.event_id: transition for transition in transitions}
+    return tuple(sorted(unique.values(), key=lambda transition: transition.version)[-MAX_HISTORY:])
+
+
+def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
+    """Return whether a run in one attempt cannot go from *before* to *after*."""
+    return after not in _NEXT[before]
+
+
+def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
+    """Return *history* with every transition marked that breaks the state machine.
+
+    Derived from the whole ordered history, so the marks do not depend on the order of arrival.
+
+    Args:
+        history: Transitions of one run in version order.
+    """
+    marked: list[Transition] = []
+    for transition in history:
+        before = marked[-1] if marked else None
+        anomaly = (
+            before is not None
+            and before.version.attempt == transition.version.attempt
+            and is_anomaly(before.status, transition.status)
+        )
+        marked.append(replace(transition, anomaly=anomaly))
+    return tuple(marked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHead:
+    """What is needed to place another event of a run: everything but its payload."""
+
+    version: Version
+    """Of the newest event."""
+    status: RunStatus
+    """The newest event's."""
+    history: tuple[Transition, ...]
+    """The newest `MAX_HISTORY` transitions in version order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsDelta:
+    """How a workflow's stats change. Adds up, so a batch is one change."""
+
+    total: int = 0
+    """Distinct runs more."""
+    successful: int = 0
+    """Runs more whose newest state is success; may be negative."""
+    by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
+    """Runs more in each status; statuses that do not change are absent."""
+
+    @classmethod
+    def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
+        """Return the change when a run goes from *before* (None: not there yet) to *after*."""
+        if before is after:
+            return cls()
+        by_status = {after: 1} if before is None else {after: 1, before: -1}
+        return cls(
+            total=int(before is None),
+            successful=int(after is RunStatus.SUCCESS) - int(before is RunStatus.SUCCESS),
+            by_status=by_status,
+        )
+
+    def __add__(self, other: StatsDelta) -> StatsDelta:
+        """Return both changes as one."""
+        sums = {
+            status: self.by_status.get(status, 0) + other.by_status.get(status, 0)
+            for status in {**self.by_status, **other.by_status}
+        }
+        return StatsDelta(
+            total=self.total + other.total,
+            successful=self.successful + other.successful,
+            by_status={status: count for status, count in sums.items() if count},
+        )
+
+    def __bool__(self) -> bool:
+        """Return whether anything changes."""
+        return bool(self.total or self.successful or self.by_status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChange:
+    """What one batch of events does to one run."""
+
+    before: RunHead | None
+    """The head the events were folded onto; None for a run not seen before."""
+    after: RunHead
+    """The head afterwards."""
+    winner: RunEvent | None
+    """The event whose state is to be stored; None where the stored state stays."""
+    added: tuple[Transition, ...]
+    """History to add, in version order; empty where nothing changes."""
+    outcomes: tuple[Outcome, ...]
+    """One for each event, in the order given."""
+
+    @property
+    def delta(self) -> StatsDelta:
+        """How the workflow's stats change."""
+        return StatsDelta.between(self.before.status if self.before else None, self.after.status)
+
+
+def fold(before: RunHead | None, events: Sequence[RunEvent]) -> RunChange:
+    """Merge *events* of one run, in any order and with repeats, onto what is known of it.
+
+    Args:
+        before: The run's head as stored; None for a run not seen before.
+        events: At least one event, all of the same run.
+    """
+    head = before
+    winner: RunEvent | None = None
+    outcomes: list[Outcome] = []
+    for event in events:
+        outcome = _place(head, event)
+        outcomes.append(outcome)
+        if outcome is Outcome.DUPLICATE:
+            continue
+        history = newest((*(head.history if head else ()), Transition.of(event)))
+        if head is None or outcome is Outcome.APPLIED:
+            winner = event
+            head = RunHead(version=event.version, status=event.status, history=history)
+        else:
+            head = replace(head, history=history)
+    if head is None:
+        raise ValueError("fold() needs at least one event")
+    known = {transition.version for transition in before.history} if before else set[Version]()
+    added = tuple(transition for transition in head.history if transition.version not in known)
+    return RunChange(before=before, after=head, winner=winner, added=added, outcomes=tuple(outcomes))
+
+
+def _place(head: RunHead | None, event: RunEvent) -> Outcome:
+    if head is None:
+        return Outcome.APPLIED
+    if any(transition.version.event_id == event.event_id for transition in head.history):
+        return Outcome.DUPLICATE
+    return Outcome.APPLIED if event.version > head.version else Outcome.STALE
+
+
+def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
+    """Return, for each run that *events* are about, the positions of its events in order.
+
+    Args:
+        events: Events of any runs.
+    """
+    positions: dict[RunKey, list[int]] = {}
+    for position, event in enumerate(events):
+        positions.setdefault(event.key, []).append(position)
+    return positions
+
+
+def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
+    """Return the stats of runs with these statuses: the recount that stored stats have to equal.
+
+    Args:
+        statuses: The status of each distinct run.
+    """
+    total = StatsDelta()
+    for status in statuses:
+        total += StatsDelta.between(None, status)
+    return total

@@ -1,0 +1,185 @@
+"""What a run is: the model that platforms fill in, stores keep and queries return."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ._errors import InvalidRunError
+from ._payload import detached
+
+MAX_ID_LENGTH: Final = 4_096
+"""Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
+
+MAX_ATTEMPT: Final = 2**31 - 1
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    """Accepted, not started."""
+    RUNNING = "running"
+    """Started, not ended."""
+    SUCCESS = "success"
+    """Ended as it should."""
+    FAILED = "failed"
+    """Ended by an error."""
+    SKIPPED = "skipped"
+    """Ended without doing its work, on purpose."""
+    PAUSED = "paused"
+    """Waiting for a human."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run in this status has ended."""
+        return self in _TERMINAL
+
+
+_TERMINAL: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
+
+
+class TriggerType(enum.StrEnum):
+    """What started a run."""
+
+    WEBHOOK = "webhook"
+    GMAIL_PUSH = "gmail_push"
+    SCHEDULED = "scheduled"
+    MANUAL = "manual"
+    FILE_UPLOAD = "file_upload"
+
+
+def _to_utc(value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        raise PydanticCustomError(
+            "naive_datetime",
+            "{value} has no time zone; pass an aware datetime, such as datetime.now(timezone.utc)",
+            {"value": value.isoformat()},
+        )
+    try:
+        moved = value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError(
+            "datetime_range", "the datetime lies outside years 1 to 9999 in UTC"
+        ) from None
+    # A vendor's datetime subclass (Firestore's has nanoseconds) survives astimezone(); ours are plain.
+    return datetime.combine(moved.date(), moved.timetz())
+
+
+def _valid_text(value: object) -> object:
+    """Make lone surrogates visible: an exception's text may hold them, UTF-8 cannot."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _enum_value(value: object) -> object:
+    """Accept a platform's own enum class by its members' values."""
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _none_is_empty(value: object) -> object:
+    return {} if value is None else value
+
+
+UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
+"""An aware datetime, turned into UTC; a naive one is refused."""
+
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+"""Any non-empty text without lone surrogates."""
+
+Text = Annotated[str, BeforeValidator(_valid_text)]
+Payload = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
+
+
+class PauseRequest(BaseModel):
+    """What a paused run waits for."""
+
+    model_config = ConfigDict(from_attributes=True, validate_assignment=True, revalidate_instances="always")
+
+    reason: Text = ""
+    """What a human is asked to decide."""
+    assignee: Text | None = None
+    """Who is asked; None for anybody."""
+    deadline: UtcDatetime | None = None
+    """When the answer is due; None for no deadline."""
+    answered_by: Text | None = None
+    """Who answered; None while nobody has."""
+
+
+class WorkflowRun(BaseModel):
+    """One execution of a workflow, as it stands at one moment.
+
+    Fields stay assignable, and each assignment is validated: naive datetimes are refused, aware ones
+    are turned into UTC. Stores and the emitter take copies.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True, validate_assignment=True, allow_inf_nan=False, revalidate_instances="always"
+    )
+
+    id: Identifier
+    """Unique within its workflow. Any non-empty text."""
+    workflow_id: Identifier
+    """The workflow's name. Any non-empty text."""
+    status: Annotated[RunStatus, BeforeValidator(_enum_value)]
+    """Where the run stands."""
+    trigger_type: Annotated[TriggerType, BeforeValidator(_enum_value)]
+    """What started it."""
+    trigger_data: Payload = Field(default_factory=dict)
+    """What it was started with: any JSON value under each key."""
+    result: Payload = Field(default_factory=dict)
+    """What it produced: any JSON value under each key."""
+    error: Text | None = None
+    """Why it failed or was skipped; None otherwise."""
+    started_at: UtcDatetime
+    """When it started; the order of every listing."""
+    completed_at: UtcDatetime | None = None
+    """When it ended; None while it has not."""
+    duration_ms: float = 0
+    """How long it took, in milliseconds."""
+    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT)] = 1
+    """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
+    pause: PauseRequest | None = None
+    """What it waits for, or last waited for; None if it never paused."""
+
+    @property
+    def key(self) -> RunKey:
+        """The identity of the run: its workflow's id and its own."""
+        return (self.workflow_id, self.id)
+
+
+RunKey = tuple[str, str]
+"""A run's identity: workflow id and run id."""
+
+
+def snapshot(run: object) -> WorkflowRun:
+    """Return a validated copy of *run* that shares nothing with it.
+
+    Args:
+        run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
+            mapping of them.
+
+    Raises:
+        InvalidRunError: A field is missing or wrong; the message names each.
+    """
+    # An instance is validated as the object it is: its dicts may have been changed in place.
+    source = dict(run) if isinstance(run, Mapping) else run  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    try:
+        copy = WorkflowRun.model_validate(source, from_attributes=True)
+    except ValidationError as error:
+        raise InvalidRunError(_explain(run, error)) from error
+    return copy.model_copy(
+        update={"trigger_data": detached(copy.trigger_data), "result": detached(copy.result)}
+    )
+
+
+def _explain(run: object, error: ValidationError) -> str:
+    faults = "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'run'}: {fault['msg']}"
+        for fault in error.errors(include_url=False)
+    )
+    return f"a {type(run).__name__} is not a run: {faults}"

@@ -1,0 +1,101 @@
+"""Settings from the environment: the only place that reads it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
+
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ._errors import ConfigurationError
+
+PREFIX: Final = "RUN_LOG_"
+
+TEST_VARIABLES: Final = frozenset(
+    {"RUN_LOG_REQUIRE_EMULATORS", "RUN_LOG_EMULATOR_ROOT", "RUN_LOG_TRACE_FILE"}
+)
+"""Variables with the prefix that only the tests and the testing kit read."""
+
+ResourceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$")]
+"""A Pub/Sub resource id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""
+
+CollectionId = Annotated[str, StringConstraints(pattern=r"^[^/._][^/]{0,499}$")]
+"""A Firestore collection id (https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
+
+
+class Settings(BaseSettings):
+    """What a deployment sets, each as an environment variable.
+
+    Read them with `from_env`, which refuses a misspelt ``RUN_LOG_*`` variable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    backend: str = "memory"
+    """``RUN_LOG_BACKEND``: which run log `create_run_log_service` makes."""
+    project: str | None = Field(
+        default=None, validation_alias=AliasChoices("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
+    )
+    """``GOOGLE_CLOUD_PROJECT``: None leaves it to the credentials."""
+    topic: ResourceId = "run-log-events"
+    """``RUN_LOG_TOPIC``: where events are published."""
+    subscription: ResourceId = "run-log-projector"
+    """``RUN_LOG_SUBSCRIPTION``: where the projector pulls."""
+    dead_letter_topic: ResourceId = "run-log-dead-letters"
+    """``RUN_LOG_DEAD_LETTER_TOPIC``: where messages go that cannot be projected."""
+    root_collection: CollectionId = "autopilot_runs"
+    """``RUN_LOG_ROOT_COLLECTION``: the Firestore collection that holds the projection."""
+    database: str = "(default)"
+    """``RUN_LOG_DATABASE``: the Firestore database."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment.
+
+        Args:
+            environ: Where misspelt variables are looked for.
+
+        Raises:
+            ConfigurationError: A variable is misspelt or has a value that cannot be used.
+        """
+        unknown = sorted(
+            name for name in environ if name.upper().startswith(PREFIX) and name not in known_variables()
+        )
+        if unknown:
+            raise ConfigurationError("; ".join(map(_misspelt, unknown)))
+        try:
+            return cls()
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{variable(str(fault['loc'][0]))}={fault['input']!r}: {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            )
+            raise ConfigurationError(f"a setting cannot be used: {faults}") from error
+
+
+def variable(field: str) -> str:
+    """Return the environment variable that sets *field*."""
+    return "GOOGLE_CLOUD_PROJECT" if field == "project" else PREFIX + field.upper()
+
+
+def known_variables() -> frozenset[str]:
+    """Return every variable with the prefix that means something."""
+    return TEST_VARIABLES | {variable(name) for name in Settings.model_fields if name != "project"}
+
+
+def _misspelt(name: str) -> str:
+    close = difflib.get_close_matches(name.upper(), known_variables(), n=1)
+    hint = (
+        f"did you mean {close[0]}?" if close else f"the known ones are {', '.join(sorted(known_variables()))}"
+    )
+    return f"{name} is no setting of run-log: {hint}"

@@ -1,0 +1,210 @@
+"""The wire form: CloudEvents 1.0 in binary mode over Pub/Sub attributes, around a self-sufficient body.
+
+The body alone is enough to read an event back (from an archive, a dead letter, a BigQuery export); the
+attributes repeat what a router or a trace needs.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from ._errors import EventDecodeError
+from ._events import RunEvent
+from ._models import PauseRequest
+from ._payload import encode_json
+from ._upcast import SCHEMA_MAJOR, UPCASTERS
+
+SCHEMA_VERSION: Final = "1-0-0"
+"""SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
+
+EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
+EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
+"""The CloudEvents ``type`` that this version writes."""
+
+MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
+"""Pub/Sub's limit for an attribute's value (https://cloud.google.com/pubsub/quotas#resource_limits)."""
+
+_TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"(\d{1,9})")
+
+
+class DeadLetterReason(enum.StrEnum):
+    """Why a message cannot become part of the projection."""
+
+    UNDECODABLE = "undecodable"
+    """The body is not a JSON object."""
+    UNKNOWN_TYPE = "unknown_type"
+    """The body is JSON, but of another event type than ours."""
+    UNSUPPORTED_VERSION = "unsupported_version"
+    """The event's major version is newer than this reader."""
+    INVALID_EVENT = "invalid_event"
+    """A field is missing or wrong."""
+    WRITE_REFUSED = "write_refused"
+    """The store refuses the document for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is published: bytes and short text attributes."""
+
+    data: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedMessage(Message):
+    """What is pulled: a message with its delivery."""
+
+    message_id: str
+    """The transport's id; a publisher's retry gives the same event another one."""
+    ack_id: str
+    """What to acknowledge or release it with; every delivery has its own."""
+    delivery_attempt: int = 0
+    """Deliveries so far, where the transport counts them; else 0."""
+
+
+def encode_event(event: RunEvent) -> Message:
+    """Return *event* as the message that states it.
+
+    Args:
+        event: Any event; its payloads are read now, so later changes to them do not matter.
+    """
+    return Message(data=_body(event).encode("ascii"), attributes=_attributes(event))
+
+
+def decode_event(message: Message) -> RunEvent:
+    """Return the event that *message* states, upcast to this version's schema.
+
+    Unknown fields are ignored; attributes other than the trace context are not needed.
+
+    Args:
+        message: A message from the event topic, or one rebuilt from an archived body.
+
+    Raises:
+        EventDecodeError: It states no event that this version understands; `reason` says in which way.
+    """
+    body = _json_object(message.data)
+    major = _major_version(body, message.attributes)
+    for version in range(major, SCHEMA_MAJOR):
+        body = UPCASTERS[version](body)
+    body["traceparent"] = message.attributes.get("traceparent") or message.attributes.get(
+        "googclient_traceparent"
+    )
+    body["tracestate"] = message.attributes.get("tracestate")
+    try:
+        return RunEvent.model_validate(body)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
+        )
+        raise EventDecodeError(
+            f"not an event: {faults}", reason=DeadLetterReason.INVALID_EVENT.value
+        ) from error
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise EventDecodeError(
+            f"the body is not JSON: {error}", reason=DeadLetterReason.UNDECODABLE.value
+        ) from error
+    if not isinstance(body, dict):
+        raise EventDecodeError(
+            f"the body is a JSON {type(body).__name__}, not an object",
+            reason=DeadLetterReason.UNDECODABLE.value,
+        )
+    return cast("dict[str, Any]", body)
+
+
+def _major_version(body: Mapping[str, Any], attributes: Mapping[str, str]) -> int:
+    name = body.get("type", attributes.get("ce-type"))
+    match = _TYPE.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise EventDecodeError(
+            f"the type is {name!r}, not {EVENT_TYPE!r}; publish other events to another topic",
+            reason=DeadLetterReason.UNKNOWN_TYPE.value,
+        )
+    major = int(match[1])
+    if major > SCHEMA_MAJOR:
+        raise EventDecodeError(
+            f"the event has schema version {major}, this reader knows up to {SCHEMA_MAJOR}; "
+            "deploy a newer projector, then re-drive the dead letters",
+            reason=DeadLetterReason.UNSUPPORTED_VERSION.value,
+        )
+    return major
+
+
+def _body(event: RunEvent) -> str:
+    run = event.run
+    return encode_json(
+        {
+            "type": EVENT_TYPE,
+            "event_id": event.event_id,
+            "hlc": event.hlc,
+            "occurred_at": _rfc3339(event.occurred_at),
+            "inferred": event.inferred,
+            "run": {
+                "id": run.id,
+                "workflow_id": run.workflow_id,
+                "status": run.status.value,
+                "trigger_type": run.trigger_type.value,
+                "trigger_data": run.trigger_data,
+                "result": run.result,
+                "error": run.error,
+                "started_at": _rfc3339(run.started_at),
+                "completed_at": _rfc3339(run.completed_at) if run.completed_at else None,
+                "duration_ms": run.duration_ms,
+                "attempt": run.attempt,
+                "pause": _pause(run.pause) if run.pause else None,
+            },
+        }
+    )
+
+
+def _pause(pause: PauseRequest) -> dict[str, str | None]:
+    return {
+        "reason": pause.reason,
+        "assignee": pause.assignee,
+        "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
+        "answered_by": pause.answered_by,
+    }
+
+
+def _attributes(event: RunEvent) -> dict[str, str]:
+    attributes = {
+        "ce-specversion": "1.0",
+        "ce-id": event.event_id,
+        "ce-source": _reference("//run-log/workflows/", event.run.workflow_id),
+        "ce-type": EVENT_TYPE,
+        "ce-subject": _reference("runs/", event.run.id),
+        "ce-time": _rfc3339(event.occurred_at),
+        "ce-dataschema": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
+        "content-type": "application/json",
+    }
+    if event.traceparent:
+        attributes["traceparent"] = event.traceparent
+        if event.tracestate and len(event.tracestate.encode()) <= MAX_ATTRIBUTE_VALUE_BYTES:
+            attributes["tracestate"] = event.tracestate
+    return attributes
+
+
+def _reference(prefix: str, text: str) -> str:
+    """Return *text* as a URI reference that fits into an attribute."""
+    reference = prefix + quote(text, safe="")
+    if len(reference) <= MAX_ATTRIBUTE_VALUE_BYTES:
+        return reference
+    return f"{prefix}sha256-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _rfc3339(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
