@@ -51,6 +51,7 @@ from ._payload import (
 from ._protocol import MAX_LIMIT, RunLogProtocol
 from ._schema import event_schema, event_schema_text
 from ._settings import Settings, variable
+from ._trace import current_trace, span_link
 from ._wire import (
     EVENT_TYPE,
     SCHEMA_VERSION,
@@ -106,6 +107,7 @@ __all__ = [
     "WriteRefusedError",
     "by_run",
     "count_statuses",
+    "current_trace",
     "decode_cursor",
     "decode_event",
     "decode_json",
@@ -126,6 +128,7 @@ __all__ = [
     "newest",
     "original_id",
     "snapshot",
+    "span_link",
     "utc_now",
     "uuid7",
     "variable",

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -63,9 +64,9 @@ def decode_cursor(cursor: object, *, scope: str) -> Position:
             and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
         )
     except (TypeError, ValueError, OverflowError, binascii.Error, RecursionError) as error:
-        raise InvalidCursorError(_MALFORMED.format(cursor)) from error
+        raise InvalidCursorError(_malformed(cursor)) from error
     if not intact:
-        raise InvalidCursorError(_MALFORMED.format(cursor))
+        raise InvalidCursorError(_malformed(cursor))
     if check != _check(content, scope):
         raise InvalidCursorError(
             f"the cursor {text!r} belongs to another listing than {scope!r}, or was altered; "
@@ -74,8 +75,13 @@ def decode_cursor(cursor: object, *, scope: str) -> Position:
     return position
 
 
-_MALFORMED: Final = "{!r} is not a cursor; pass what the page before returned, or None for the first page"
+def _malformed(cursor: object) -> str:
+    # reprlib bounds the text, and bears an object whose own repr raises.
+    return (
+        f"{reprlib.repr(cursor)} is not a cursor; "
+        "pass what the page before returned, or None for the first page"
+    )
 
 
 def _check(content: bytes, scope: str) -> bytes:
-    return hashlib.sha256(scope.encode() + b"\x00" + content).digest()[:_CHECK_BYTES]
+    return hashlib.sha256(scope.encode(errors="surrogatepass") + b"\x00" + content).digest()[:_CHECK_BYTES]

@@ -49,7 +49,7 @@ class RunEvent(BaseModel):
     every one this process has made or observed.
     """
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
 
     event_id: EventId = Field(default_factory=uuid7)
     """Identity: two messages with the same one are the same event, delivered twice."""

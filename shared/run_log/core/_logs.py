@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from collections.abc import MutableMapping
+from typing import Any, Final, cast
 
 import structlog
 
 # Without it the standard library would print a library's warnings to stderr by itself.
 logging.getLogger("run_log").addHandler(logging.NullHandler())
+
+
+_RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - {
+    "exc_info",
+    "stack_info",
+}
+"""Names that a log record keeps for itself: as extras they raise `KeyError`."""
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -20,9 +28,17 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     processors: list[Any] = [
         structlog.stdlib.filter_by_level,
         structlog.contextvars.merge_contextvars,
+        _rename_reserved,
         structlog.stdlib.render_to_log_kwargs,
     ]
     logger = structlog.wrap_logger(
         logging.getLogger(name), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
     )
     return cast("structlog.stdlib.BoundLogger", logger)
+
+
+def _rename_reserved(
+    _logger: object, _method: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    # The host's context variables come in too, and it may have bound "name" or "module".
+    return {f"{key}_" if key in _RESERVED else key: value for key, value in event_dict.items()}

@@ -5,18 +5,25 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
+from opentelemetry import metrics
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
-from ._payload import detached
+from ._logs import get_logger
+from ._payload import detached, fit_text
 
-MAX_ID_LENGTH: Final = 4_096
+MAX_ID_LENGTH: Final = 10_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
 
 MAX_ATTEMPT: Final = 2**31 - 1
+
+_logger: Final = get_logger("run_log.core")
+_cut_values: Final = metrics.get_meter("run_log.core").create_counter(
+    "run_log.payload.cut_values", unit="{value}", description="Payload values cut to fit into a document"
+)
 
 
 class RunStatus(enum.StrEnum):
@@ -72,8 +79,10 @@ def _to_utc(value: datetime) -> datetime:
 
 
 def _valid_text(value: object) -> object:
-    """Make lone surrogates visible: an exception's text may hold them, UTF-8 cannot."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+    """Bound a text, and make lone surrogates visible: an exception's text may hold them, UTF-8 cannot."""
+    if not isinstance(value, str):
+        return value
+    return fit_text(value.encode(errors="backslashreplace").decode())
 
 
 def _enum_value(value: object) -> object:
@@ -98,7 +107,12 @@ Payload = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
 class PauseRequest(BaseModel):
     """What a paused run waits for."""
 
-    model_config = ConfigDict(from_attributes=True, validate_assignment=True, revalidate_instances="always")
+    model_config = ConfigDict(
+        from_attributes=True,
+        validate_assignment=True,
+        revalidate_instances="always",
+        use_attribute_docstrings=True,
+    )
 
     reason: Text = ""
     """What a human is asked to decide."""
@@ -118,7 +132,11 @@ class WorkflowRun(BaseModel):
     """
 
     model_config = ConfigDict(
-        from_attributes=True, validate_assignment=True, allow_inf_nan=False, revalidate_instances="always"
+        from_attributes=True,
+        validate_assignment=True,
+        allow_inf_nan=False,
+        revalidate_instances="always",
+        use_attribute_docstrings=True,
     )
 
     id: Identifier
@@ -157,7 +175,10 @@ RunKey = tuple[str, str]
 
 
 def snapshot(run: object) -> WorkflowRun:
-    """Return a validated copy of *run* that shares nothing with it.
+    """Return a validated copy of *run* that shares nothing with it, and that a document can hold.
+
+    Payloads beyond `MAX_PAYLOAD_BYTES` are cut: markers stand for the largest values, every outer key
+    stays, and the counter ``run_log.payload.cut_values`` tells how many.
 
     Args:
         run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
@@ -166,15 +187,16 @@ def snapshot(run: object) -> WorkflowRun:
     Raises:
         InvalidRunError: A field is missing or wrong; the message names each.
     """
-    # An instance is validated as the object it is: its dicts may have been changed in place.
-    source = dict(run) if isinstance(run, Mapping) else run  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    source: object = dict(cast("Mapping[str, object]", run)) if isinstance(run, Mapping) else run
     try:
         copy = WorkflowRun.model_validate(source, from_attributes=True)
     except ValidationError as error:
         raise InvalidRunError(_explain(run, error)) from error
-    return copy.model_copy(
-        update={"trigger_data": detached(copy.trigger_data), "result": detached(copy.result)}
-    )
+    (trigger_data, result), cut = detached(copy.trigger_data, copy.result)
+    if cut:
+        _cut_values.add(cut)
+        _logger.warning("run_log_payload_cut", workflow_id=copy.workflow_id, run_id=copy.id, values=cut)
+    return copy.model_copy(update={"trigger_data": trigger_data, "result": result})
 
 
 def _explain(run: object, error: ValidationError) -> str:

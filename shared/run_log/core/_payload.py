@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final, cast
 
 from pydantic_core import to_jsonable_python
@@ -11,15 +12,21 @@ from pydantic_core import to_jsonable_python
 MAX_DEPTH: Final = 500
 """Deepest nesting kept. CPython's json module recurses per level and stops near 1,000 frames in all."""
 
-MAX_PAYLOAD_BYTES: Final = 900_000
-"""Most bytes of trigger data, result and error together.
+MAX_PAYLOAD_BYTES: Final = 850_000
+"""Most bytes of JSON text that trigger data and result take together.
 
 A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas); the rest is for ids,
 scalar fields and the run's history.
 """
 
+MAX_TEXT_BYTES: Final = 32_768
+"""Most bytes of UTF-8 that an error, or the reason of a pause, takes."""
+
 CUT_MARKER: Final = "run-log: cut"
 """How the text begins that stands where a value was cut."""
+
+_NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
+"""What to leave out of JSON text so that only the brackets of its structure stay."""
 
 
 def encode_json(value: object) -> str:
@@ -35,10 +42,10 @@ def encode_json(value: object) -> str:
     """
     try:
         text = _dumps(value)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - a foreign object's own code may raise anything
         return _dumps(_readable(value, MAX_DEPTH))
     # Every level opens a bracket, so few brackets prove that nothing is too deep.
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         return _dumps(_readable(value, MAX_DEPTH))
     return text
 
@@ -55,13 +62,18 @@ def decode_json(text: str) -> Any:
     return json.loads(text)
 
 
-def detached(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of *value* in JSON types that shares nothing with it.
+def detached(
+    *payloads: dict[str, Any], limit: int = MAX_PAYLOAD_BYTES
+) -> tuple[tuple[dict[str, Any], ...], int]:
+    """Return copies of *payloads* in JSON types that share nothing with them, and how many values were cut.
 
     Args:
-        value: A payload whose owner may go on changing it.
+        payloads: Payloads whose owner may go on changing them.
+        limit: Bytes of JSON text they may take together; see `fit_payloads`.
     """
-    return cast("dict[str, Any]", decode_json(encode_json(value))) if value else {}
+    texts = [encode_json(payload) if payload else "{}" for payload in payloads]
+    copies = tuple(cast("dict[str, Any]", decode_json(text)) for text in texts)
+    return fit_payloads(copies, limit) if sum(map(len, texts)) > limit else (copies, 0)
 
 
 def fit_payloads(
@@ -100,10 +112,10 @@ def fit_payloads(
         return fitted, cut
     # So many outer keys that the keys alone are too much: nothing is left to keep of them.
     markers = tuple({CUT_MARKER: f"{len(payload)} keys"} if payload else {} for payload in payloads)
-    return markers, cut + sum(len(payload) for payload in payloads)
+    return markers, sum(len(payload) for payload in payloads)
 
 
-def fit_text(text: str, limit: int) -> str:
+def fit_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
     """Return *text*, or its beginning with a marker where it takes more than *limit* bytes of UTF-8.
 
     Args:
@@ -114,7 +126,7 @@ def fit_text(text: str, limit: int) -> str:
     if len(encoded) <= limit:
         return text
     marker = f" [{CUT_MARKER}, {len(encoded)} bytes]"
-    return encoded[: max(0, limit - len(marker))].decode(errors="ignore") + marker
+    return encoded[: max(0, limit - len(marker))].decode(errors="ignore") + marker[:limit]
 
 
 def _dumps(value: object) -> str:
@@ -125,19 +137,26 @@ def _nearest(value: object) -> object:
     return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")
 
 
+def _depth(text: str) -> int:
+    """Return how many levels of lists and objects the JSON *text* nests."""
+    deepest = depth = 0
+    for character in _NOT_BRACKETS.sub("", text):
+        depth += 1 if character in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _readable(value: object, depth: int, ancestors: frozenset[int] = frozenset()) -> object:
     """Return *value* in JSON types, at most *depth* levels of it, whatever it is."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return _readable_int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else json.dumps(float(value))  # NaN, Infinity
-    if depth == 0:
-        return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
-    if id(value) in ancestors:
-        return f"{CUT_MARKER}, contains itself"
     try:
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int | float):
+            return _readable_number(value)
+        if depth == 0:
+            return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
+        if id(value) in ancestors:
+            return f"{CUT_MARKER}, contains itself"
         return _readable_object(value, depth - 1, ancestors | {id(value)})
     except Exception as error:  # noqa: BLE001 - a foreign object's own code may raise anything
         return f"{CUT_MARKER}, a {type(value).__name__} that raised {type(error).__name__}"
@@ -157,7 +176,9 @@ def _readable_object(value: object, depth: int, ancestors: frozenset[int]) -> ob
     return _readable(_nearest(value), depth, ancestors)
 
 
-def _readable_int(value: int) -> object:
+def _readable_number(value: float) -> object:
+    if not isinstance(value, int):
+        return float(value) if math.isfinite(value) else json.dumps(float(value))  # NaN, Infinity
     try:
         str(value)
     except ValueError:
@@ -167,7 +188,6 @@ def _readable_int(value: int) -> object:
 
 
 def _key(key: object) -> str:
-    if isinstance(key, str):
-        return key
-    # The json module writes None, True and False as keys this way.
-    return encode_json(key) if key is None or isinstance(key, bool) else repr(key)
+    # As the json module writes None, True and numbers as keys: the text of the value.
+    readable = _readable(key, MAX_DEPTH)
+    return readable if isinstance(readable, str) else _dumps(readable)

@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final, cast
 
 from ._events import RunEvent
-from ._wire import EVENT_TYPE, SCHEMA_VERSION
+from ._wire import EVENT_TYPE, NO_DEFAULT_ON_THE_WIRE, SCHEMA_VERSION
+
+_BESIDE_THE_BODY: Final = frozenset({"traceparent", "tracestate"})
 
 
 def event_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of an event's body in this version."""
-    schema = RunEvent.model_json_schema(mode="serialization")
-    properties = {"type": {"const": EVENT_TYPE, "description": "Which event, and its major version."}}
+    """Return the JSON Schema (2020-12) of an event's body in this version.
+
+    What a reader needs is required; what a newer writer adds is allowed.
+    """
+    schema = RunEvent.model_json_schema(mode="validation")
+    definitions = {name: _plain(definition) for name, definition in schema["$defs"].items()}
+    event = _plain(schema)
+    properties = {
+        "type": {"type": "string", "const": EVENT_TYPE, "description": "Which event, and its major version."},
+        **{name: value for name, value in event["properties"].items() if name not in _BESIDE_THE_BODY},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
-        **schema,
-        "properties": {**properties, **schema["properties"]},
-        "required": ["type", *schema["required"]],
+        "title": event["title"],
+        "description": event["description"],
+        "type": "object",
+        "properties": properties,
+        "required": ["type", *NO_DEFAULT_ON_THE_WIRE, *event["required"]],
+        "$defs": definitions,
     }
 
 
 def event_schema_text() -> str:
     """Return `event_schema` as the text that is committed."""
-    return json.dumps(event_schema(), indent=2, sort_keys=True) + "\n"
+    return json.dumps(event_schema(), indent=2) + "\n"
+
+
+def _plain(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's schema without what only Python readers need."""
+    plain = dict(definition)
+    plain["description"] = _first_paragraph(definition["description"])
+    if "properties" in definition:
+        fields = cast("dict[str, dict[str, Any]]", definition["properties"])
+        plain["properties"] = {name: _field(field) for name, field in fields.items()}
+    return plain
+
+
+def _field(field: dict[str, Any]) -> dict[str, Any]:
+    # The generated title only repeats the name.
+    return {
+        name: _first_paragraph(value) if name == "description" else value
+        for name, value in field.items()
+        if name != "title"
+    }
+
+
+def _first_paragraph(docstring: str) -> str:
+    """Return a docstring's first paragraph as running text, in JSON's words."""
+    paragraph = docstring.partition("\n\n")[0]
+    return " ".join(paragraph.split()).replace("`", "").replace("None", "null")

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from ._errors import ConfigurationError
 
@@ -29,7 +34,8 @@ CollectionId = Annotated[str, StringConstraints(pattern=r"^[^/._][^/]{0,499}$")]
 class Settings(BaseSettings):
     """What a deployment sets, each as an environment variable.
 
-    Read them with `from_env`, which refuses a misspelt ``RUN_LOG_*`` variable.
+    `from_env` reads them and refuses a misspelt ``RUN_LOG_*`` variable. The constructor reads nothing:
+    what it is not given has its default.
     """
 
     model_config = SettingsConfigDict(
@@ -59,11 +65,23 @@ class Settings(BaseSettings):
     """``RUN_LOG_DATABASE``: the Firestore database."""
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the constructor alone: `from_env` reads the environment it is given."""
+        return (init_settings,)
+
+    @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read the environment.
 
         Args:
-            environ: Where misspelt variables are looked for.
+            environ: The variables; those of the process unless others are given.
 
         Raises:
             ConfigurationError: A variable is misspelt or has a value that cannot be used.
@@ -74,7 +92,9 @@ class Settings(BaseSettings):
         if unknown:
             raise ConfigurationError("; ".join(map(_misspelt, unknown)))
         try:
-            return cls()
+            source = EnvSettingsSource(cls)
+            source.env_vars = {name.lower(): value for name, value in environ.items() if value}
+            return cls(**source())
         except ValidationError as error:
             faults = "; ".join(
                 f"{variable(str(fault['loc'][0]))}={fault['input']!r}: {fault['msg']}"

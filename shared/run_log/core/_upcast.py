@@ -44,7 +44,7 @@ def run_dump_to_event(body: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "run-log.run-state.v1",
         "event_id": str(uuid.uuid5(_V0_NAMESPACE, content)),
-        "hlc": newest + _V0_STAGE.get(cast("str", run.get("status")), _V0_ENDED),
+        "hlc": newest + _V0_STAGE.get(str(run.get("status")), _V0_ENDED),
         "occurred_at": run.get("completed_at") or run["started_at"],
         "inferred": False,
         "run": run,

@@ -34,7 +34,10 @@ EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
 MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
 """Pub/Sub's limit for an attribute's value (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
-_TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"(\d{1,9})")
+_TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
+
+NO_DEFAULT_ON_THE_WIRE: Final = ("event_id", "hlc", "occurred_at")
+"""What the model makes for a new event; a received one made anew would differ with every delivery."""
 
 
 class DeadLetterReason(enum.StrEnum):
@@ -96,6 +99,11 @@ def decode_event(message: Message) -> RunEvent:
     major = _major_version(body, message.attributes)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
+    missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
+    if missing:
+        raise EventDecodeError(
+            f"not an event: {', '.join(missing)} missing", reason=DeadLetterReason.INVALID_EVENT.value
+        )
     body["traceparent"] = message.attributes.get("traceparent") or message.attributes.get(
         "googclient_traceparent"
     )
@@ -113,7 +121,8 @@ def decode_event(message: Message) -> RunEvent:
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        # NaN and the infinities, which are no JSON, come as their names: what encode_json makes of them.
+        body = json.loads(data, parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise EventDecodeError(
             f"the body is not JSON: {error}", reason=DeadLetterReason.UNDECODABLE.value
@@ -191,11 +200,16 @@ def _attributes(event: RunEvent) -> dict[str, str]:
         "ce-dataschema": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
         "content-type": "application/json",
     }
-    if event.traceparent:
+    # What Pub/Sub would refuse is left out: a trace is worth less than the event.
+    if event.traceparent and _fits(event.traceparent):
         attributes["traceparent"] = event.traceparent
-        if event.tracestate and len(event.tracestate.encode()) <= MAX_ATTRIBUTE_VALUE_BYTES:
+        if event.tracestate and _fits(event.tracestate):
             attributes["tracestate"] = event.tracestate
     return attributes
+
+
+def _fits(value: str) -> bool:
+    return value.isascii() and len(value) <= MAX_ATTRIBUTE_VALUE_BYTES
 
 
 def _reference(prefix: str, text: str) -> str:

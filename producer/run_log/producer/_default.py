@@ -1,0 +1,61 @@
+"""This process's emitter, for workflows that are not given one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final, cast
+
+from run_log.core import ConfigurationError, Settings, get_logger
+from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
+
+from ._emitter import RunEventEmitter
+from ._store_transport import StoreTransport
+
+_logger: Final = get_logger("run_log.producer")
+_lock: Final = threading.Lock()
+_emitters: Final[list[RunEventEmitter]] = []
+
+
+class DisabledEmitter:
+    """Takes the place of an emitter that cannot be made: a workflow runs on, unrecorded and logged."""
+
+    def __init__(self, cause: ConfigurationError) -> None:
+        self._cause = cause
+
+    def emit(self, run: object) -> None:
+        """Log that *run* is not recorded, and why."""
+        _logger.error("run_log_not_recorded", type=type(run).__name__, error=str(self._cause))
+
+
+def default_emitter() -> RunEventEmitter | DisabledEmitter:
+    """Return this process's emitter, made at the first call, by ``RUN_LOG_BACKEND``.
+
+    ``pubsub`` publishes events; every other back end has them applied directly: ``memory`` to the
+    service that `get_run_log_service` returns. Where the environment is wrong, what is emitted is logged
+    as not recorded, and the next call tries again.
+    """
+    with _lock:
+        if not _emitters:
+            try:
+                _emitters.append(_create(Settings.from_env()))
+            except ConfigurationError as error:
+                return DisabledEmitter(error)
+        return _emitters[0]
+
+
+def reset_default_emitter() -> None:
+    """Close and forget this process's emitter, so that the next run makes a new one. For tests."""
+    with _lock:
+        while _emitters:
+            _emitters.pop().close()
+
+
+def _create(settings: Settings) -> RunEventEmitter:
+    if settings.backend == "pubsub":
+        return RunEventEmitter.from_env()
+    if settings.backend == "memory":
+        shared = get_run_log_service()
+        return RunEventEmitter(StoreTransport(lambda: cast("ProjectionStore", shared)))
+    # A service's own: the background thread has an event loop of its own.
+    own = create_run_log_service(settings.backend)
+    return RunEventEmitter(StoreTransport(lambda: cast("ProjectionStore", own)))

@@ -1,0 +1,140 @@
+"""Where Pub/Sub is: one place that builds every client, so that none reaches production by mistake.
+
+Google's generated clients ignore ``PUBSUB_EMULATOR_HOST``; only its hand-written ones read it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, cast
+
+import google.auth
+import grpc
+import grpc.aio
+from google.api_core import exceptions as google_errors
+from google.auth import exceptions as auth_errors
+from google.pubsub_v1 import PublisherAsyncClient, PublisherClient, SubscriberAsyncClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import (
+    PublisherGrpcAsyncIOTransport,
+    PublisherGrpcTransport,
+)
+from google.pubsub_v1.services.subscriber.transports import (
+    SubscriberGrpcAsyncIOTransport,
+    SubscriberGrpcTransport,
+)
+
+from run_log.core import (
+    ConfigurationError,
+    Settings,
+    TransportError,
+    TransportRefusedError,
+    TransportUnavailableError,
+)
+
+VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, grpc.RpcError)
+"""What a call to Pub/Sub may raise."""
+
+_PASSING: Final = (
+    google_errors.ServerError,
+    google_errors.TooManyRequests,
+    google_errors.Aborted,
+    google_errors.Cancelled,
+    google_errors.RetryError,
+    auth_errors.TransportError,
+    grpc.RpcError,
+)
+
+
+class PubSubConnection:
+    """The project's Pub/Sub, or the emulator that ``PUBSUB_EMULATOR_HOST`` names.
+
+    The clients it makes are the vendor's generated ones, whose annotations are too loose to use.
+
+    Args:
+        project: Google Cloud project; None takes the credentials' own.
+
+    Raises:
+        ConfigurationError: There is no project, or there are no credentials.
+    """
+
+    def __init__(self, project: str | None) -> None:
+        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        self._credentials: Any = None
+        if self._emulator is None:
+            self._credentials, own = _default_credentials()
+            project = project or own
+        if not project:
+            raise ConfigurationError("no Google Cloud project; set GOOGLE_CLOUD_PROJECT")
+        self.project: str = project
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> PubSubConnection:
+        """Return the connection that *settings* describe; see the constructor."""
+        return cls(settings.project)
+
+    def __str__(self) -> str:
+        """Return where this leads, for error messages."""
+        where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
+        return f"Pub/Sub ({where}, project {self.project!r})"
+
+    def topic_path(self, topic: str) -> str:
+        """Return the full name of *topic*."""
+        return f"projects/{self.project}/topics/{topic}"
+
+    def subscription_path(self, subscription: str) -> str:
+        """Return the full name of *subscription*."""
+        return f"projects/{self.project}/subscriptions/{subscription}"
+
+    def publisher(self) -> Any:
+        """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it."""
+        if self._emulator:
+            channel = grpc.insecure_channel(self._emulator)
+            return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
+        return PublisherClient(credentials=self._credentials)
+
+    def subscriber(self) -> Any:
+        """Return a new `SubscriberClient`, blocking."""
+        if self._emulator:
+            channel = grpc.insecure_channel(self._emulator)
+            return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        return SubscriberClient(credentials=self._credentials)
+
+    def async_publisher(self) -> Any:
+        """Return a new `PublisherAsyncClient` for the running event loop."""
+        if self._emulator:
+            channel = grpc.aio.insecure_channel(self._emulator)
+            return PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=channel))
+        return PublisherAsyncClient(credentials=self._credentials)
+
+    def async_subscriber(self) -> Any:
+        """Return a new `SubscriberAsyncClient` for the running event loop."""
+        if self._emulator:
+            channel = grpc.aio.insecure_channel(self._emulator)
+            return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
+        return SubscriberAsyncClient(credentials=self._credentials)
+
+    def error(self, error: Exception, resource: str) -> TransportError:
+        """Return *error*, a vendor's, as one of ours that says what to do.
+
+        Args:
+            error: What a call raised.
+            resource: The full name of the topic or subscription the call was for.
+        """
+        if isinstance(error, _PASSING):
+            return TransportUnavailableError(f"{self} does not answer; is it up and reachable? ({error})")
+        if isinstance(error, google_errors.NotFound):
+            return TransportRefusedError(f"{resource} is not there; run `run-log provision` ({error})")
+        if isinstance(error, google_errors.PermissionDenied | google_errors.Unauthenticated):
+            return TransportRefusedError(f"{self} denies access to {resource}; grant its role ({error})")
+        return TransportRefusedError(f"{self} refuses the call for {resource} ({error})")
+
+
+def _default_credentials() -> tuple[Any, str | None]:
+    try:
+        found = cast("Any", google.auth).default()  # not annotated
+    except auth_errors.DefaultCredentialsError as error:
+        raise ConfigurationError(
+            "no Google Cloud credentials; run `gcloud auth application-default login`, run as a service "
+            "account, or set PUBSUB_EMULATOR_HOST to use the emulator"
+        ) from error
+    return cast("tuple[Any, str | None]", found)

@@ -1,0 +1,72 @@
+"""Back ends by name, found through entry points, so that this package imports none it does not use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, cast
+
+from run_log.core import ConfigurationError, RunLogProtocol, Settings, get_logger
+
+ENTRY_POINT_GROUP: Final = "run_log.backends"
+"""Each entry is a function that takes `Settings` and returns a `RunLogProtocol`."""
+
+_EXTRAS: Final[Mapping[str, str]] = {"firestore": "stores", "pubsub": "producer,stores"}
+_logger: Final = get_logger("run_log.stores")
+_lock: Final = threading.Lock()
+_services: Final[list[RunLogProtocol]] = []
+
+
+def create_run_log_service(backend: str | None = None) -> RunLogProtocol:
+    """Return a new run log of the back end *backend*.
+
+    Args:
+        backend: ``memory``, ``firestore``, ``pubsub``, or a name that another distribution registers
+            under the entry-point group ``run_log.backends``. None takes ``RUN_LOG_BACKEND``.
+
+    Raises:
+        ConfigurationError: There is no such back end, what it needs is not installed, or a setting it
+            needs is missing or wrong.
+    """
+    settings = Settings.from_env()
+    name = settings.backend if backend is None else backend
+    service = _load(name)(settings)
+    _logger.info("run_log_backend_selected", backend=name)
+    return service
+
+
+def get_run_log_service() -> RunLogProtocol:
+    """Return this process's run log, made by `create_run_log_service` at the first call.
+
+    Raises:
+        ConfigurationError: See `create_run_log_service`; nothing is kept, so a later call tries again.
+    """
+    with _lock:
+        if not _services:
+            _services.append(create_run_log_service())
+        return _services[0]
+
+
+def reset_run_log_service() -> None:
+    """Forget this process's run log, so that the next `get_run_log_service` makes a new one. For tests.
+
+    The forgotten one is not closed: whoever holds it may still use it.
+    """
+    with _lock:
+        _services.clear()
+
+
+def _load(name: str) -> Callable[[Settings], RunLogProtocol]:
+    backends: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in backends:
+        known = ", ".join(sorted(backends)) or "none: is the distribution run-log installed?"
+        raise ConfigurationError(
+            f"RUN_LOG_BACKEND is {name!r}, which is no back end; the known ones are {known}"
+        )
+    try:
+        return cast("Callable[[Settings], RunLogProtocol]", backends[name].load())
+    except ImportError as error:
+        extra = _EXTRAS.get(name)
+        hint = f"pip install 'run-log[{extra}]'" if extra else f"install what {backends[name].value} needs"
+        raise ConfigurationError(f"the back end {name!r} is not installed ({error}); {hint}") from error

@@ -1,0 +1,188 @@
+"""Where Firestore is: clients, patience, and the vendor's errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from google.api_core import exceptions as google_errors
+from google.auth import exceptions as auth_errors
+from google.cloud import firestore
+from grpc.aio import AioRpcError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+
+from run_log.core import (
+    ConfigurationError,
+    RunKey,
+    RunLogError,
+    Settings,
+    StoreError,
+    StoreUnavailableError,
+    WriteRefusedError,
+    document_id,
+)
+
+RUNS: Final = "runs"
+"""The collection of run documents below each workflow's document."""
+
+PATIENCE_SECONDS: Final = 15.0
+"""How long an operation is tried before it is given up, retries included."""
+
+RPC_TIMEOUT_SECONDS: Final = 10.0
+"""How long one call may take."""
+
+_FIRST_WAIT_SECONDS: Final = 0.05
+_LONGEST_WAIT_SECONDS: Final = 2.0
+
+_T = TypeVar("_T")
+
+_PASSING: Final = (
+    google_errors.ServerError,
+    google_errors.TooManyRequests,
+    google_errors.Aborted,
+    google_errors.Cancelled,
+    google_errors.RetryError,
+    auth_errors.TransportError,
+    AioRpcError,
+)
+
+REFUSED_ERRORS: Final = (google_errors.Conflict, google_errors.NotFound, google_errors.FailedPrecondition)
+"""A precondition did not hold, or a lock was not to be had: AlreadyExists and Aborted are both Conflicts."""
+
+VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, AioRpcError)
+"""What a call to Firestore may raise."""
+
+
+class GuessRefusedError(StoreUnavailableError):
+    """The store holds another state than was assumed: it has to be read."""
+
+
+class Connection:
+    """Firestore clients, one for each event loop: the vendor's is bound to the loop it is first used in.
+
+    Args:
+        project: Google Cloud project; None takes ``GOOGLE_CLOUD_PROJECT``, then the credentials' own.
+        database: Firestore database; None is ``(default)``.
+
+    Raises:
+        ConfigurationError: There is no project, or there are no credentials.
+    """
+
+    def __init__(self, project: str | None, database: str | None) -> None:
+        self._emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
+        project = project or Settings.from_env().project
+        if self._emulator and not project:
+            raise ConfigurationError(
+                "no project for the Firestore emulator; set GOOGLE_CLOUD_PROJECT to any name"
+            )
+        try:
+            first: Any = firestore.AsyncClient(project=project, database=database)
+        except auth_errors.DefaultCredentialsError as error:
+            raise ConfigurationError(
+                "no Google Cloud credentials; run `gcloud auth application-default login`, run as a service "
+                "account, or set FIRESTORE_EMULATOR_HOST to use the emulator"
+            ) from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"no Google Cloud project; set GOOGLE_CLOUD_PROJECT ({error})"
+            ) from error
+        self.project: str = first.project
+        self.database: str = database or "(default)"
+        self._credentials = None if self._emulator else first._credentials  # noqa: SLF001 - resolved once, over the network
+        self._unused: list[Any] = [first]
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+    def __str__(self) -> str:
+        """Return where this leads, for error messages."""
+        where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
+        return f"Firestore ({where}, project {self.project!r}, database {self.database!r})"
+
+    def client(self) -> Any:
+        """Return the running event loop's `firestore.AsyncClient`; its annotations are too loose to use."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._unused.pop() if self._unused else self._new_client()
+            self._clients[loop] = client
+        return client
+
+    async def close(self) -> None:
+        """Close the running event loop's client; those of other loops end with their loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            # close() of the vendor's asynchronous client leaves its channel open.
+            await client._firestore_api.transport.close()  # noqa: SLF001
+
+    def _new_client(self) -> Any:
+        return firestore.AsyncClient(
+            project=self.project, database=self.database, credentials=self._credentials
+        )
+
+    def error(self, error: Exception) -> RunLogError:
+        """Return *error*, a vendor's, as one of ours that says what to do."""
+        if isinstance(error, google_errors.PermissionDenied | google_errors.Unauthenticated):
+            return ConfigurationError(f"{self} denies access; grant roles/datastore.user ({error})")
+        if isinstance(error, google_errors.NotFound):
+            return ConfigurationError(f"{self} is not there; create it or set RUN_LOG_DATABASE ({error})")
+        if isinstance(error, google_errors.FailedPrecondition):
+            return ConfigurationError(f"{self} lacks an index; deploy infra/firestore.indexes.json ({error})")
+        if isinstance(error, _PASSING):
+            return StoreUnavailableError(f"{self} does not answer; is it up and reachable? ({error})")
+        if isinstance(error, google_errors.InvalidArgument):
+            return WriteRefusedError(f"{self} refuses the request for good ({error})")
+        if isinstance(error, auth_errors.GoogleAuthError):
+            return ConfigurationError(f"{self} does not accept the credentials ({error})")
+        return StoreError(f"{self} failed ({error})")
+
+
+class Patience:
+    """Retries around one operation of ours: jittered, bounded, and cancelled when the caller is.
+
+    Args:
+        seconds: How long to try.
+        uniform: Returns a random number between two.
+        sleep: Waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        seconds: float = PATIENCE_SECONDS,
+        *,
+        uniform: Callable[[float, float], float] = random.uniform,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._seconds = seconds
+        self._uniform = uniform
+        self._sleep = sleep
+
+    async def run(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+        """Return what *operation* returns, trying again while the store is unavailable.
+
+        Raises:
+            StoreUnavailableError: It was unavailable to the end.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_delay(self._seconds),
+            wait=self._wait,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(operation)
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, GuessRefusedError) and state.attempt_number == 1:
+            return 0.0
+        return self._uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**state.attempt_number))
+
+
+def run_reference(client: Any, root_collection: str, key: RunKey) -> Any:
+    """Return the reference of a run's document."""
+    workflow_id, run_id = key
+    workflow = client.collection(root_collection).document(document_id(workflow_id))
+    return workflow.collection(RUNS).document(document_id(run_id))

@@ -1,0 +1,190 @@
+"""The run log's queries on Firestore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from run_log.core import (
+    Outcome,
+    Position,
+    RunEvent,
+    RunKey,
+    Settings,
+    Transition,
+    UnreadableRunError,
+    document_id,
+    original_id,
+)
+from run_log.stores._documents import (
+    PAUSED_STARTED_AT,
+    PROJECTION,
+    head_from_fields,
+    run_from_fields,
+)
+from run_log.stores._service import Page, RunLogService, StoredRun
+from run_log.stores._telemetry import skipped_unreadable
+
+from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, Patience, run_reference
+from ._writer import FirestoreWriter
+
+
+class FirestoreRunLogService(RunLogService):
+    """A run log that outlives its process, in Firestore.
+
+    ``{root_collection}/{workflow}`` holds a workflow's stats, ``{root_collection}/{workflow}/runs/{run}``
+    each run. Usable from several event loops, one after another or at once.
+
+    Args:
+        project: Google Cloud project; None takes ``GOOGLE_CLOUD_PROJECT``, then the credentials' own.
+        database: Firestore database; None is ``(default)``.
+        root_collection: The collection that holds the projection.
+
+    Raises:
+        ConfigurationError: There is no project, or there are no credentials.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        database: str | None = None,
+        root_collection: str = "autopilot_runs",
+    ) -> None:
+        self._connection = Connection(project, database)
+        self._root = root_collection
+        self._patience = Patience()
+        self._writer = FirestoreWriter(self._connection, root_collection, patience=self._patience)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return the service that the environment describes.
+
+        Raises:
+            ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
+        """
+        settings = Settings.from_env()
+        return cls(
+            project=settings.project, database=settings.database, root_collection=settings.root_collection
+        )
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        return await self._writer.apply(events)
+
+    async def close(self) -> None:
+        """Close the connection of the running event loop. Closing twice is fine."""
+        await self._connection.close()
+
+    async def _save(self, event: RunEvent) -> None:
+        await self._writer.save(event)
+
+    async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
+        runs = self._runs(workflow_id)
+        query = runs.order_by("started_at", direction="DESCENDING").order_by(
+            "__name__", direction="DESCENDING"
+        )
+        if after is not None:
+            start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
+            query = query.start_after(start)
+        found = await self._collect(query, limit + 1)
+        return Page(runs=found[:limit], more=len(found) > limit)
+
+    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        snapshot = await self._get(
+            run_reference(self._connection.client(), self._root, (workflow_id, run_id))
+        )
+        return _stored(snapshot, (workflow_id, run_id)) if snapshot.exists else None
+
+    async def _stats(self, workflow_id: str) -> tuple[int, int]:
+        snapshot = await self._get(self._workflow(workflow_id))
+        fields = _fields(snapshot) if snapshot.exists else {}
+        return int(fields.get("total", 0)), int(fields.get("successful", 0))
+
+    async def _pending(self) -> Sequence[StoredRun]:
+        group = self._connection.client().collection_group(RUNS)
+        query = group.order_by(f"{PROJECTION}.{PAUSED_STARTED_AT}", direction="DESCENDING").order_by(
+            "__name__", direction="DESCENDING"
+        )
+        # The group spans every root collection: a rebuild writes one beside the live one.
+        own = [item for item in await self._fetch(query) if item.reference.path.split("/")[0] == self._root]
+        return _readable(own)
+
+    async def _latest(self, workflow_id: str) -> StoredRun | None:
+        query = self._runs(workflow_id).order_by("started_at", direction="DESCENDING")
+        found = await self._collect(query.order_by("__name__", direction="DESCENDING"), 1)
+        return found[0] if found else None
+
+    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        key = (workflow_id, run_id)
+        snapshot = await self._get(run_reference(self._connection.client(), self._root, key))
+        return head_from_fields(_fields(snapshot), key).head.history if snapshot.exists else ()
+
+    async def _collect(self, query: Any, most: int) -> list[StoredRun]:
+        """Read readable runs until there are *most* of them or none are left."""
+        found: list[StoredRun] = []
+        while True:
+            wanted = most - len(found)
+            snapshots = await self._fetch(query.limit(wanted))
+            found += _readable(snapshots)
+            if len(snapshots) < wanted or len(found) == most:
+                return found
+            query = query.start_after(snapshots[-1])
+
+    async def _fetch(self, query: Any) -> list[Any]:
+        async def fetch() -> list[Any]:
+            try:
+                return list(await query.get(retry=None, timeout=RPC_TIMEOUT_SECONDS))
+            except VENDOR_ERRORS as error:
+                raise self._connection.error(error) from error
+
+        return await self._patience.run(fetch)
+
+    async def _get(self, reference: Any) -> Any:
+        async def get() -> Any:
+            try:
+                return await reference.get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
+            except VENDOR_ERRORS as error:
+                raise self._connection.error(error) from error
+
+        return await self._patience.run(get)
+
+    def _workflow(self, workflow_id: str) -> Any:
+        return self._connection.client().collection(self._root).document(document_id(workflow_id))
+
+    def _runs(self, workflow_id: str) -> Any:
+        return self._workflow(workflow_id).collection(RUNS)
+
+    def __repr__(self) -> str:
+        """Return where the runs are kept."""
+        return (
+            f"FirestoreRunLogService(project={self._connection.project!r}, "
+            f"database={self._connection.database!r}, root_collection={self._root!r})"
+        )
+
+
+def create_service(settings: Settings) -> FirestoreRunLogService:
+    """Return the back end ``firestore``: every save is written at once, without Pub/Sub."""
+    return FirestoreRunLogService(
+        project=settings.project, database=settings.database, root_collection=settings.root_collection
+    )
+
+
+def _readable(snapshots: Sequence[Any]) -> list[StoredRun]:
+    runs: list[StoredRun] = []
+    for snapshot in snapshots:
+        workflow, run = snapshot.reference.path.split("/")[-3], snapshot.id
+        try:
+            runs.append(_stored(snapshot, (original_id(workflow) or workflow, original_id(run) or run)))
+        except UnreadableRunError as error:
+            skipped_unreadable(error)
+    return runs
+
+
+def _stored(snapshot: Any, key: RunKey) -> StoredRun:
+    fields = _fields(snapshot)
+    return StoredRun(run=run_from_fields(fields, key), hlc=head_from_fields(fields, key).head.version.hlc)
+
+
+def _fields(snapshot: Any) -> dict[str, Any]:
+    return snapshot.to_dict() or {}
