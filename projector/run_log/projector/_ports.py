@@ -1,0 +1,61 @@
+"""What the pull worker needs of a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from run_log.core import DeadLetterReason, ReceivedMessage
+
+
+class MessageSource(Protocol):
+    """Leases messages. At least once: what is not acknowledged in time is delivered again."""
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """Lease messages: none where none came within *wait* seconds. Several pulls may wait at once.
+
+        Raises:
+            TransportUnavailableError: The broker does not answer.
+            TransportRefusedError: It will not, until somebody acts (no such subscription).
+        """
+        ...
+
+    async def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """Say that these deliveries are done with. An expired or unknown one is ignored.
+
+        Raises:
+            TransportUnavailableError: The broker does not answer; the messages come again.
+            TransportRefusedError: It will not, until somebody acts.
+        """
+        ...
+
+    async def release(self, ack_ids: Sequence[str]) -> None:
+        """Give these deliveries back, to be delivered again. An expired or unknown one is ignored.
+
+        Raises:
+            TransportUnavailableError: The broker does not answer; the messages come again later.
+            TransportRefusedError: It will not, until somebody acts.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Keeps the messages that cannot be projected."""
+
+    async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
+        """Keep *message* with why it is here; durable when this returns.
+
+        Args:
+            message: As it was delivered.
+            reason: The machine-readable cause.
+            error: What went wrong, for people.
+
+        Raises:
+            TransportUnavailableError: It is not kept; the message must not be acknowledged.
+            TransportRefusedError: It is not kept, and will not be until somebody acts.
+        """
+        ...

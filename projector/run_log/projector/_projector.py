@@ -1,0 +1,99 @@
+"""The projector: events in, one outcome for each out, whatever is wrong with its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry import metrics, trace
+
+from run_log.core import Outcome, RunEvent, WriteRefusedError, get_logger, span_link
+from run_log.stores import ProjectionStore
+
+MAX_LINKS: Final = 128
+"""OpenTelemetry's default limit for a span's links."""
+
+_logger: Final = get_logger("run_log.projector")
+_tracer: Final = trace.get_tracer("run_log.projector")
+_events: Final = metrics.get_meter("run_log.projector").create_counter(
+    "run_log.projector.events", unit="{event}", description="Events by what became of them"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projected:
+    """What became of one event."""
+
+    outcome: Outcome
+    error: WriteRefusedError | None = None
+    """Why the store refuses it; None unless the outcome is rejected."""
+
+
+class Projector:
+    """Merges events into a store, isolating those it refuses.
+
+    Args:
+        store: Where the projection is.
+    """
+
+    def __init__(self, store: ProjectionStore) -> None:
+        self._store = store
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """Merge *events* and return what became of each, in order.
+
+        Repeats change nothing, order changes nothing. An event that the store refuses for good is
+        rejected alone; the others are applied. Durable when it returns.
+
+        Args:
+            events: Events of any runs, in any order, with repeats.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; applying all of them again is safe.
+            ConfigurationError: The store is not there, or does not let us in.
+        """
+        return [projected.outcome for projected in await self.project(events)]
+
+    async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
+        """Merge *events* as `apply` does, and return with each rejection its reason.
+
+        Args:
+            events: See `apply`.
+
+        Raises:
+            StoreUnavailableError: See `apply`.
+            ConfigurationError: See `apply`.
+        """
+        if not events:
+            return []
+        links = [
+            link for event in events[:MAX_LINKS] if (link := span_link(event.traceparent, event.tracestate))
+        ]
+        with _tracer.start_as_current_span(
+            "run_log.project", links=links, attributes={"events": len(events)}
+        ):
+            projected = await self._isolate(events)
+        for outcome in Outcome:
+            count = sum(item.outcome is outcome for item in projected)
+            if count:
+                _events.add(count, {"outcome": outcome.value})
+        return projected
+
+    async def _isolate(self, events: Sequence[RunEvent]) -> list[Projected]:
+        """Apply *events*; where the store refuses the batch, halve it until the culprit stands alone."""
+        try:
+            return [Projected(outcome=outcome) for outcome in await self._store.apply(events)]
+        except WriteRefusedError as error:
+            if len(events) == 1:
+                (event,) = events
+                _logger.warning(
+                    "run_log_event_rejected",
+                    workflow_id=event.run.workflow_id,
+                    run_id=event.run.id,
+                    event_id=event.event_id,
+                    error=str(error),
+                )
+                return [Projected(outcome=Outcome.REJECTED, error=error)]
+        half = len(events) // 2
+        return [*await self._isolate(events[:half]), *await self._isolate(events[half:])]
