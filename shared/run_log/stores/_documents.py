@@ -5,9 +5,9 @@ Every store keeps this form, so a run comes back alike from each of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -40,6 +40,8 @@ HISTORY: Final = "history"
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Firestore's limit for a document (https://firebase.google.com/docs/firestore/quotas)."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _OVERHEAD_BYTES: Final = 2_048
 _TRANSITION_BYTES: Final = 200
 
@@ -86,16 +88,40 @@ def projection_fields(event: RunEvent) -> dict[str, Any]:
     return fields
 
 
-def transition_fields(transition: Transition) -> dict[str, Any]:
-    """Return *transition* as stored: equal transitions give equal maps, so a union keeps one."""
-    return {
-        "event_id": transition.version.event_id,
-        "attempt": transition.version.attempt,
-        "hlc": transition.version.hlc,
-        "status": transition.status.value,
-        "occurred_at": transition.occurred_at,
-        "inferred": transition.inferred,
-    }
+def transition_text(transition: Transition) -> str:
+    """Return *transition* as stored: equal transitions give equal texts, so a union keeps one.
+
+    A text rather than a map: the vendor's client spends about as long on one map of six fields as on the
+    rest of a run's document.
+    """
+    version = transition.version
+    moment = (transition.occurred_at - _EPOCH) // _MICROSECOND
+    return encode_json(
+        [
+            version.attempt,
+            version.hlc,
+            version.event_id,
+            transition.status.value,
+            moment,
+            int(transition.inferred),
+        ]
+    )
+
+
+def transition_from_text(text: str) -> Transition:
+    """Return the transition that `transition_text` was given.
+
+    Raises:
+        ValueError: *text* is not of its making.
+        TypeError: *text* is not of its making.
+    """
+    attempt, hlc, event_id, status, moment, inferred = decode_json(text)
+    return Transition(
+        version=Version(int(attempt), int(hlc), str(event_id)),
+        status=RunStatus(status),
+        occurred_at=_EPOCH + moment * _MICROSECOND,
+        inferred=bool(inferred),
+    )
 
 
 def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
@@ -130,7 +156,7 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
     """
     try:
         projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
-        stored = cast("list[Mapping[str, Any]]", projection.get(HISTORY) or [])
+        stored = cast("list[str]", projection.get(HISTORY) or [])
         head = RunHead(
             version=Version(
                 int(projection.get("attempt", 1)),
@@ -138,37 +164,11 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
                 str(projection.get("event_id", "")),
             ),
             status=RunStatus(fields["status"]),
-            history=history_from_fields(stored),
+            history=newest(map(transition_from_text, stored)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnreadableRunError(*key, repr(error)) from error
     return StoredHead(head=head, history_length=len(stored))
-
-
-def history_from_fields(stored: Iterable[Mapping[str, Any]]) -> tuple[Transition, ...]:
-    """Return the newest transitions of a stored history, in version order.
-
-    Args:
-        stored: Stored transitions in any order.
-
-    Raises:
-        KeyError: One lacks a field.
-        ValueError: One has a status that does not exist.
-    """
-    return newest(
-        Transition(
-            version=Version(int(item["attempt"]), int(item["hlc"]), str(item["event_id"])),
-            status=RunStatus(item["status"]),
-            occurred_at=plain_datetime(item["occurred_at"]),
-            inferred=bool(item.get("inferred", False)),
-        )
-        for item in stored
-    )
-
-
-def plain_datetime(value: datetime) -> datetime:
-    """Return *value* as a plain datetime: a vendor's subclass breaks on ``replace``."""
-    return datetime.combine(value.date(), value.timetz())
 
 
 def position_of(run: WorkflowRun) -> Position:

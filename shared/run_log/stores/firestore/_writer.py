@@ -24,7 +24,7 @@ from run_log.stores._documents import (
     StoredHead,
     head_from_fields,
     projection_fields,
-    transition_fields,
+    transition_text,
 )
 
 from ._connection import (
@@ -133,7 +133,7 @@ class FirestoreWriter:
         """Add one run's write to *batch*; return how long its stored history is then."""
         client = self._connection.client()
         reference = run_reference(client, self._root, run.events[0].key)
-        added = [transition_fields(transition) for transition in change.added]
+        added = [transition_text(transition) for transition in change.added]
         if known is None:
             winner = cast("RunEvent", change.winner)
             batch.create(reference, {**run.fields, PROJECTION: {**projection_fields(winner), HISTORY: added}})
@@ -141,7 +141,7 @@ class FirestoreWriter:
         length = known.stored.history_length + len(added)
         updates: dict[str, Any] = {f"{PROJECTION}.{HISTORY}": firestore.ArrayUnion(added)}
         if length > TRIM_HISTORY_AT:
-            kept = [transition_fields(transition) for transition in change.after.history]
+            kept = [transition_text(transition) for transition in change.after.history]
             updates = {f"{PROJECTION}.{HISTORY}": kept}
             length = len(kept)
         if change.winner is not None:

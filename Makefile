@@ -1,0 +1,63 @@
+# Every target makes its own environment first: nothing has to be installed by hand but Python 3.11+.
+
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := producer projector shared console tests
+
+.PHONY: help
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(READY): pyproject.toml uv.lock tools/bootstrap
+	./tools/bootstrap
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Run the main job on the embedded default
+	$(BIN)/run-log demo
+
+.PHONY: test
+test: $(READY) ## Run the whole suite
+	$(BIN)/pytest --cov --cov-report=term
+
+.PHONY: lint
+lint: $(READY) ## Lint and format, without changing anything
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+.PHONY: types
+types: $(READY) ## Type-check, with both checkers
+	$(BIN)/mypy
+	$(BIN)/pyright --warnings
+
+.PHONY: layers
+layers: $(READY) ## Check that no package imports from above
+	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint types layers test ## What CI runs
+
+.PHONY: format
+format: $(READY) ## Format and apply safe fixes
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: bench
+bench: $(READY) ## Measure, beside baselines in the same run
+	$(BIN)/python -m tests.benchmarks
+
+.PHONY: trace
+trace: $(READY) ## Replay the real trace through both emulators and verify every run
+	$(BIN)/python -m tests.e2e.trace_replay
+
+.PHONY: emulators
+emulators: $(READY) ## Run both emulators until Ctrl-C, and say how to use them
+	$(BIN)/python -m run_log.testing
+
+.PHONY: schema
+schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCHEMA_VERSION
+	$(BIN)/python -m tests.golden
+
+.PHONY: clean
+clean: ## Remove the environment and every cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

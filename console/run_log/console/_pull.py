@@ -1,0 +1,33 @@
+"""The pull worker as a process: signals stop it, a second one ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from run_log.core import Settings
+from run_log.projector import PullReport
+from run_log.projector.google_cloud import pull
+
+INTERRUPTED = 130
+
+
+async def pull_until_signal(settings: Settings, *, until_idle: float | None) -> PullReport:
+    """Pull until SIGTERM or SIGINT, or until idle; what is in hand is finished or given back.
+
+    Args:
+        settings: Where to pull, and where to project.
+        until_idle: Seconds without a message that end it too; None for never.
+    """
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return await pull(settings, stop=stop, until_idle=until_idle)

@@ -1,0 +1,43 @@
+"""A sample of the real trace, in through Pub/Sub and out of Firestore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from run_log.core import Settings
+from run_log.producer import RunEventEmitter
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService
+
+from .trace_file import missing_reason, read_trace, sample, trace_path
+from .trace_replay import publish, start_projector, verify
+
+pytestmark = pytest.mark.emulator
+
+
+async def test_a_sample_of_the_real_trace_comes_out_as_it_went_in(
+    emulator_environment: Mapping[str, str],
+) -> None:
+    """Every sampled run, every workflow's stats and every page equal an independent fold."""
+    path = trace_path()
+    if path is None:
+        pytest.skip(missing_reason())
+    assert emulator_environment
+    runs = sample(read_trace(path), every=20)
+    settings = Settings.from_env()
+    provision(PubSubConnection.from_settings(settings), settings)
+    emitter, service = RunEventEmitter.from_env(), FirestoreRunLogService.from_env()
+    projectors = [await start_projector(until_idle=3) for _ in range(2)]
+
+    await publish(emitter, runs, int)
+    codes = await asyncio.gather(*(projector.wait() for projector in projectors))
+    faults = await verify(service, runs, int)
+    report = emitter.close()
+    await service.close()
+
+    assert codes == [0, 0]
+    assert faults == []
+    assert 2 * len(runs) == report.delivered
