@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import dataclass
 
-from run_log.core import Message, RunKey
+from run_log.core import Message, RunKey, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,16 +18,15 @@ class BufferLimits:
     """Most bytes of message bodies waiting."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One event in the buffer."""
 
     number: int
     """Counts the emitter's events from 1."""
     key: RunKey
+    version: Version
     message: Message
-    gone: bool = False
-    """Whether it has left the buffer, taken or dropped; its place in the queue is then skipped."""
 
 
 class EventBuffer:
@@ -43,29 +41,31 @@ class EventBuffer:
 
     def __init__(self, limits: BufferLimits) -> None:
         self._limits = limits
-        self._queue: deque[Entry] = deque()
+        # By number. What leaves is gone at once, wherever it stood: an outage must not cost memory.
+        self._waiting: OrderedDict[int, Entry] = OrderedDict()
+        self._superseded: OrderedDict[int, Entry] = OrderedDict()
         self._newest: dict[RunKey, Entry] = {}
-        self._superseded: deque[Entry] = deque()
-        self._events = 0
         self._bytes = 0
 
     def __len__(self) -> int:
         """Return how many events wait."""
-        return self._events
+        return len(self._waiting)
 
-    def add(self, entry: Entry) -> int:
-        """Append *entry* and return how many events were dropped to make room."""
-        before = self._newest.get(entry.key)
-        if before is not None:
-            self._superseded.append(before)
-        self._newest[entry.key] = entry
-        self._queue.append(entry)
-        self._events += 1
+    def add(self, entry: Entry) -> list[Entry]:
+        """Append *entry* and return what was dropped to make room."""
+        newest = self._newest.get(entry.key)
+        if newest is None or newest.version < entry.version:
+            self._newest[entry.key] = entry
+            older = newest
+        else:
+            older = entry
+        if older is not None:
+            self._superseded[older.number] = older
+        self._waiting[entry.number] = entry
         self._bytes += len(entry.message.data)
-        dropped = 0
-        while self._events > self._limits.events or self._bytes > self._limits.data_bytes:
-            self._drop(next(self._least_needed()))
-            dropped += 1
+        dropped: list[Entry] = []
+        while self._waiting and self._is_over():
+            dropped.append(self._remove(_first(self._superseded or self._waiting)))
         return dropped
 
     def take(self, *, events: int, data_bytes: int) -> list[Entry]:
@@ -76,43 +76,30 @@ class EventBuffer:
             data_bytes: Most bytes of message bodies, unless the first alone is larger.
         """
         taken: list[Entry] = []
-        size = 0
-        while self._queue and len(taken) < events:
-            entry = self._queue[0]
-            if not entry.gone:
-                if taken and size + len(entry.message.data) > data_bytes:
-                    break
-                taken.append(entry)
-                size += len(entry.message.data)
-                self._forget(entry)
-            self._queue.popleft()
-        if not self._queue:
-            self._superseded.clear()
+        left = data_bytes
+        while self._waiting and len(taken) < events:
+            entry = _first(self._waiting)
+            left -= len(entry.message.data)
+            if taken and left < 0:
+                break
+            taken.append(self._remove(entry))
         return taken
 
     def oldest(self) -> int | None:
         """Return the number of the oldest event that waits; None if none does."""
-        while self._queue and self._queue[0].gone:
-            self._queue.popleft()
-        return self._queue[0].number if self._queue else None
+        return next(iter(self._waiting), None)
 
-    def _least_needed(self) -> Iterator[Entry]:
-        while self._superseded:
-            entry = self._superseded.popleft()
-            if not entry.gone:
-                yield entry
-        for entry in self._queue:
-            if not entry.gone:
-                yield entry
+    def _is_over(self) -> bool:
+        return len(self._waiting) > self._limits.events or self._bytes > self._limits.data_bytes
 
-    def _drop(self, entry: Entry) -> None:
-        self._forget(entry)
-        # Its place stays in the queue until it comes to the front; its body goes now.
-        entry.message = Message(data=b"")
-
-    def _forget(self, entry: Entry) -> None:
-        entry.gone = True
-        self._events -= 1
+    def _remove(self, entry: Entry) -> Entry:
+        del self._waiting[entry.number]
+        self._superseded.pop(entry.number, None)
         self._bytes -= len(entry.message.data)
         if self._newest.get(entry.key) is entry:
             del self._newest[entry.key]
+        return entry
+
+
+def _first(entries: OrderedDict[int, Entry]) -> Entry:
+    return next(iter(entries.values()))

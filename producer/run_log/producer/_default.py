@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final, cast
 
-from run_log.core import ConfigurationError, Settings, get_logger
+from run_log.core import Settings, get_logger
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter
@@ -19,7 +19,7 @@ _emitters: Final[list[RunEventEmitter]] = []
 class DisabledEmitter:
     """Takes the place of an emitter that cannot be made: a workflow runs on, unrecorded and logged."""
 
-    def __init__(self, cause: ConfigurationError) -> None:
+    def __init__(self, cause: Exception) -> None:
         self._cause = cause
 
     def emit(self, run: object) -> None:
@@ -38,7 +38,7 @@ def default_emitter() -> RunEventEmitter | DisabledEmitter:
         if not _emitters:
             try:
                 _emitters.append(_create(Settings.from_env()))
-            except ConfigurationError as error:
+            except Exception as error:  # noqa: BLE001 - a workflow never notices
                 return DisabledEmitter(error)
         return _emitters[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import random
 import threading
@@ -34,13 +35,14 @@ from ._transport import Transport
 MAX_BATCH_EVENTS: Final = 1_000
 """Pub/Sub's limit for one publish call (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
-MAX_BATCH_BYTES: Final = 8 * 2**20
-"""Below Pub/Sub's 10 MB for one publish call, which counts attributes too."""
+MAX_BATCH_BYTES: Final = 5 * 2**20
+"""Of message bodies. Half of Pub/Sub's 10 MB for one publish call, which counts attributes too: a thousand
+messages' take up to 4.5 MB."""
 
 FIRST_RETRY_SECONDS: Final = 0.1
 LONGEST_RETRY_SECONDS: Final = 10.0
 REFUSED_RETRY_SECONDS: Final = 30.0
-"""How long to wait when only somebody's action can help."""
+"""The longest wait when only somebody's action can help; the shortest is half of it."""
 
 _logger: Final = get_logger("run_log.producer")
 
@@ -128,20 +130,25 @@ class RunEventEmitter:
             return
         with self._wake:
             self._emitted += 1
-            if self._closed:
-                self._dropped += 1
-                return
-            dropped = self._buffer.add(Entry(self._emitted, event.key, message))
+            closed = self._closed
+            if closed:
+                dropped = 1
+            else:
+                entry = Entry(self._emitted, event.key, event.version, message)
+                dropped = len(self._buffer.add(entry))
+                self._ensure_thread()
+                self._wake.notify_all()
+            self._dropped += dropped
             if dropped:
-                self._dropped += dropped
                 self._notify_waiters()
-            self._ensure_thread()
-            self._wake.notify_all()
         if dropped:
-            _logger.warning("run_log_events_dropped", reason="buffer_full", count=dropped)
+            reason = "closed" if closed else "buffer_full"
+            _logger.warning("run_log_events_dropped", reason=reason, count=dropped)
 
     async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ASYNC109 - part of the contract
         """Wait until everything emitted so far is delivered, or *timeout* seconds have passed.
+
+        On a closed emitter it does not wait.
 
         Args:
             timeout: Seconds to wait at most.
@@ -157,8 +164,8 @@ class RunEventEmitter:
                 settled.set_result(None)
 
         def notify() -> None:
-            # The loop may have ended meanwhile: then nobody waits any more.
-            if not loop.is_closed():
+            # The loop may have been closed meanwhile: then nobody waits any more.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle)
 
         waiter = self._add_waiter(notify)
@@ -194,6 +201,7 @@ class RunEventEmitter:
         self._remove_waiter(waiter)
         with self._wake:
             self._stopping = True
+            self._notify_waiters()
             self._wake.notify_all()
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -224,7 +232,11 @@ class RunEventEmitter:
         with self._wake:
             self._emitted += 1
             self._dropped += 1
-        _logger.error("run_log_not_a_run", reason="invalid", type=type(run).__name__, error=str(error))
+        try:
+            cause = str(error)
+        except Exception:  # noqa: BLE001 - the error is of the given object's own making
+            cause = type(error).__name__
+        _logger.error("run_log_not_a_run", reason="invalid", type=type(run).__name__, error=cause)
 
     def _start_empty(self) -> None:
         """Begin without events and thread: at first, and in a forked child, whose threads are gone."""
@@ -235,11 +247,21 @@ class RunEventEmitter:
         self._emitted = self._delivered = self._dropped = 0
         self._closed = self._stopping = False
         self._thread: threading.Thread | None = None
+        self._exit_hooked = False
 
     def _ensure_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._deliver, name="run-log-emitter", daemon=True)
-            self._thread.start()
+        if self._thread is not None and self._thread.is_alive():
+            return
+        thread = threading.Thread(target=self._deliver, name="run-log-emitter", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The machine is out of threads, or the interpreter is ending. The next event tries again.
+            _logger.error("run_log_no_thread", error=str(error))  # noqa: TRY400 - the message says it all
+            return
+        self._thread = thread
+        if not self._exit_hooked:
+            self._exit_hooked = True
             atexit.register(_weakly(self, RunEventEmitter.close))
 
     def _deliver(self) -> None:
@@ -276,13 +298,19 @@ class RunEventEmitter:
     def _failed(self, error: Exception, failures: int) -> None:
         refused = isinstance(error, TransportRefusedError) or not isinstance(error, RunLogError)
         ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures, 16))
-        wait = REFUSED_RETRY_SECONDS if refused else self._uniform(0, ceiling)
-        if failures == 1 or refused:
+        shortest, longest = (REFUSED_RETRY_SECONDS / 2, REFUSED_RETRY_SECONDS) if refused else (0, ceiling)
+        wait = self._uniform(shortest, longest)
+        if failures == 1 or (refused and not self._closed):
             log = _logger.error if refused else _logger.warning
             log("run_log_publish_failed", failures=failures, retry_in_s=round(wait, 3), error=str(error))
-        deadline = time.monotonic() + wait
+        failed_at = time.monotonic()
         with self._wake:
-            while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            while not self._stopping:
+                # Once it is closed there is no later, and the broker may be back.
+                at_most = min(wait, FIRST_RETRY_SECONDS) if self._closed else wait
+                left = failed_at + at_most - time.monotonic()
+                if left <= 0:
+                    return
                 self._wake.wait(left)
 
     def _add_waiter(self, notify: Callable[[], None]) -> object:
@@ -299,7 +327,7 @@ class RunEventEmitter:
     def _notify_waiters(self) -> None:
         oldest = self._in_flight[0].number if self._in_flight else self._buffer.oldest()
         for waiter, (target, notify) in list(self._waiters.items()):
-            if oldest is None or oldest > target:
+            if self._stopping or oldest is None or oldest > target:
                 del self._waiters[waiter]
                 notify()
 

@@ -32,6 +32,9 @@ _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
 
+_Bad = tuple[ReceivedMessage, DeadLetterReason, str]
+"""A message for the dead letters, with why."""
+
 _logger: Final = get_logger("run_log.projector")
 _dead_letters: Final = metrics.get_meter("run_log.projector").create_counter(
     "run_log.projector.dead_letters", unit="{message}", description="Messages dead-lettered, by reason"
@@ -142,7 +145,10 @@ class PullWorker:
                 commit.result()
         finally:
             await _cancel([watch, *work, commit])
-            await self._release([*self._in_hand, *self._waiting])
+            left = [*self._in_hand, *self._waiting]
+            self._in_hand = []
+            self._waiting.clear()
+            await self._release(left)
         return self.report
 
     async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event, until_idle: float | None) -> None:
@@ -161,23 +167,25 @@ class PullWorker:
         failures = 0
         while not stopping.is_set():
             pull = asyncio.create_task(self._pull())
-            await _wait_unless(stopping, pull)
-            if not pull.done():
-                await asyncio.wait({pull}, timeout=self._limits.stop_seconds)
-            if not pull.done():
-                await _cancel([pull])
-                return
             try:
-                self._arrived(pull.result())
+                await _wait_unless(stopping, pull)
+                if not pull.done():
+                    await asyncio.wait({pull}, timeout=self._limits.stop_seconds)
+            finally:
+                # Left running, it would lease messages that nobody looks at.
+                await _cancel([pull])
+            try:
+                if not pull.cancelled():
+                    pull.result()
                 failures = 0
             except TransportUnavailableError as error:
                 failures += 1
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
                 await self._pause(self._backoff(failures), unless=stopping)
 
-    async def _pull(self) -> Sequence[ReceivedMessage]:
+    async def _pull(self) -> None:
         await self._room.wait()
-        return await self._source.pull(self._limits.messages, wait=self._limits.pull_seconds)
+        self._arrived(await self._source.pull(self._limits.messages, wait=self._limits.pull_seconds))
 
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
         if not messages:
@@ -212,25 +220,27 @@ class PullWorker:
 
     async def _settle(self, messages: Sequence[ReceivedMessage]) -> None:
         """Project *messages*; acknowledge each one whose fate is durable, give back the others."""
-        done: list[ReceivedMessage] = []
-        given_back: list[ReceivedMessage] = []
         good: list[ReceivedMessage] = []
         events: list[RunEvent] = []
+        bad: list[_Bad] = []
         for message in messages:
             try:
                 events.append(decode_event(message))
                 good.append(message)
             except EventDecodeError as error:
-                kept = await self._keep(message, DeadLetterReason(error.reason), str(error))
-                (done if kept else given_back).append(message)
+                bad.append((message, DeadLetterReason(error.reason), str(error)))
+        done: list[ReceivedMessage] = []
         for message, projected in zip(good, await self._projector.project(events), strict=True):
             self.report.outcomes[projected.outcome] += 1
-            kept = projected.error is None or await self._keep(
-                message, DeadLetterReason.WRITE_REFUSED, str(projected.error)
-            )
-            (done if kept else given_back).append(message)
+            if projected.error is None:
+                done.append(message)
+            else:
+                bad.append((message, DeadLetterReason.WRITE_REFUSED, str(projected.error)))
         await self._acknowledge(done)
-        await self._release(given_back)
+        # Last, so that dead letters neither hold up the others nor are put again while the store is away.
+        kept = await asyncio.gather(*(self._keep(*item) for item in bad))
+        await self._acknowledge([item[0] for item, is_kept in zip(bad, kept, strict=True) if is_kept])
+        await self._release([item[0] for item, is_kept in zip(bad, kept, strict=True) if not is_kept])
 
     async def _keep(self, message: ReceivedMessage, reason: DeadLetterReason, error: str) -> bool:
         """Put *message* to the dead letters; return whether it is there."""

@@ -10,6 +10,9 @@ from typing import Final
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""
 
+_MAX_OBSERVED: Final = 2**61
+"""Readings observed beyond it (the year 75,000) count as it: one absurd event must not use up the clock."""
+
 
 def epoch_micros() -> int:
     """Return the machine's time in microseconds since the epoch."""
@@ -42,11 +45,11 @@ class HybridLogicalClock:
         """Make every later reading greater than *hlc*.
 
         Args:
-            hlc: A reading of any clock; one at or beyond `MAX_HLC` is refused by the event model before
-                it can come here.
+            hlc: A reading of any clock. An absurd one, 2**61 or more, moves the clock to 2**61 only, so
+                that this process goes on making readings below `MAX_HLC`.
         """
         with self._lock:
-            self._last = max(self._last, hlc)
+            self._last = max(self._last, min(hlc, _MAX_OBSERVED))
 
 
 PROCESS_CLOCK: Final = HybridLogicalClock()

@@ -187,7 +187,9 @@ def snapshot(run: object) -> WorkflowRun:
     Raises:
         InvalidRunError: A field is missing or wrong; the message names each.
     """
-    source: object = dict(cast("Mapping[str, object]", run)) if isinstance(run, Mapping) else run
+    source = run
+    if isinstance(source, Mapping):
+        source = dict(cast("Mapping[str, object]", source))
     try:
         copy = WorkflowRun.model_validate(source, from_attributes=True)
     except ValidationError as error:

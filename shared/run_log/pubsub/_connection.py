@@ -34,6 +34,9 @@ from run_log.core import (
 VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, grpc.RpcError)
 """What a call to Pub/Sub may raise."""
 
+_UNBOUNDED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+"""For the channels made here, as the vendor's own have it: a pull of many large messages exceeds 4 MB."""
+
 _PASSING: Final = (
     google_errors.ServerError,
     google_errors.TooManyRequests,
@@ -88,28 +91,28 @@ class PubSubConnection:
     def publisher(self) -> Any:
         """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it."""
         if self._emulator:
-            channel = grpc.insecure_channel(self._emulator)
+            channel = grpc.insecure_channel(self._emulator, options=_UNBOUNDED)
             return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
         return PublisherClient(credentials=self._credentials)
 
     def subscriber(self) -> Any:
         """Return a new `SubscriberClient`, blocking."""
         if self._emulator:
-            channel = grpc.insecure_channel(self._emulator)
+            channel = grpc.insecure_channel(self._emulator, options=_UNBOUNDED)
             return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
         return SubscriberClient(credentials=self._credentials)
 
     def async_publisher(self) -> Any:
         """Return a new `PublisherAsyncClient` for the running event loop."""
         if self._emulator:
-            channel = grpc.aio.insecure_channel(self._emulator)
+            channel = grpc.aio.insecure_channel(self._emulator, options=_UNBOUNDED)
             return PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=channel))
         return PublisherAsyncClient(credentials=self._credentials)
 
     def async_subscriber(self) -> Any:
         """Return a new `SubscriberAsyncClient` for the running event loop."""
         if self._emulator:
-            channel = grpc.aio.insecure_channel(self._emulator)
+            channel = grpc.aio.insecure_channel(self._emulator, options=_UNBOUNDED)
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
         return SubscriberAsyncClient(credentials=self._credentials)
 
@@ -132,9 +135,9 @@ class PubSubConnection:
 def _default_credentials() -> tuple[Any, str | None]:
     try:
         found = cast("Any", google.auth).default()  # not annotated
-    except auth_errors.DefaultCredentialsError as error:
+    except (auth_errors.GoogleAuthError, OSError) as error:
         raise ConfigurationError(
             "no Google Cloud credentials; run `gcloud auth application-default login`, run as a service "
-            "account, or set PUBSUB_EMULATOR_HOST to use the emulator"
+            f"account, or set PUBSUB_EMULATOR_HOST to use the emulator ({error})"
         ) from error
     return cast("tuple[Any, str | None]", found)

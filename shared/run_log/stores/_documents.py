@@ -43,7 +43,8 @@ MAX_DOCUMENT_BYTES: Final = 1_048_576
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OVERHEAD_BYTES: Final = 2_048
-_TRANSITION_BYTES: Final = 200
+_TRANSITION_BYTES: Final = 330
+"""Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,11 @@ def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
     Raises:
         UnreadableRunError: They do not hold a run.
     """
+    started_at = fields.get("started_at")
+    if not isinstance(started_at, datetime):
+        # The model would read a text or a number too, but a store sorts those apart from timestamps: the
+        # cursor made from one would skip every run between.
+        raise UnreadableRunError(*key, f"started_at is {started_at!r}, not a timestamp")
     try:
         payloads = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
         return WorkflowRun.model_validate({**fields, **payloads})
@@ -166,7 +172,7 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             status=RunStatus(fields["status"]),
             history=newest(map(transition_from_text, stored)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableRunError(*key, repr(error)) from error
     return StoredHead(head=head, history_length=len(stored))
 

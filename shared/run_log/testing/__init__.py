@@ -1,0 +1,29 @@
+"""A kit for testing against a run log: a misbehaving topic, clocks, builders, and Google's emulators.
+
+Nothing here needs pytest but `run_log.testing.pytest_plugin`, which offers the same as fixtures::
+
+    pytest_plugins = ["run_log.testing.pytest_plugin"]
+"""
+
+from ._builders import RunChanges, a_life, a_run, an_event
+from ._clocks import ManualClock, sequential_ids
+from ._emulators import FirestoreEmulator, PubSubEmulator
+from ._faults import Faults
+from ._sdk import EmulatorError, EmulatorNotFoundError
+from ._topic import InMemorySubscription, InMemoryTopic
+
+__all__ = [
+    "EmulatorError",
+    "EmulatorNotFoundError",
+    "Faults",
+    "FirestoreEmulator",
+    "InMemorySubscription",
+    "InMemoryTopic",
+    "ManualClock",
+    "PubSubEmulator",
+    "RunChanges",
+    "a_life",
+    "a_run",
+    "an_event",
+    "sequential_ids",
+]

@@ -183,7 +183,11 @@ def _readable(snapshots: Sequence[Any]) -> list[StoredRun]:
 
 def _stored(snapshot: Any, key: RunKey) -> StoredRun:
     fields = _fields(snapshot)
-    return StoredRun(run=run_from_fields(fields, key), hlc=head_from_fields(fields, key).head.version.hlc)
+    run = run_from_fields(fields, key)
+    if [document_id(run.workflow_id), document_id(run.id)] != snapshot.reference.path.split("/")[-3::2]:
+        # A copied document: a cursor made from its fields would lead elsewhere, even back.
+        raise UnreadableRunError(*key, f"it says that it is run {run.id!r} of workflow {run.workflow_id!r}")
+    return StoredRun(run=run, hlc=head_from_fields(fields, key).head.version.hlc)
 
 
 def _fields(snapshot: Any) -> dict[str, Any]:

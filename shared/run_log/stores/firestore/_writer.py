@@ -14,6 +14,8 @@ from run_log.core import (
     RunEvent,
     RunKey,
     StatsDelta,
+    UnreadableRunError,
+    WriteRefusedError,
     document_id,
 )
 from run_log.stores._commits import TRIM_HISTORY_AT, KnownRun, KnownRuns, RunBatch, batches, stats_deltas
@@ -163,13 +165,21 @@ class FirestoreWriter:
             async for snapshot in snapshots:
                 if snapshot.exists:
                     key = keys[snapshot.reference.path]
-                    stored = head_from_fields(snapshot.to_dict() or {}, key)
+                    stored = _mergeable(snapshot.to_dict() or {}, key)
                     known[key] = KnownRun(stored=stored, update_time=snapshot.update_time)
         except VENDOR_ERRORS as error:
             raise self._connection.error(error) from error
         for key, run in known.items():
             self._known.remember(key, run)
         return known
+
+
+def _mergeable(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
+    """Return the head to merge into; where it cannot be read, nobody knows what the stats count it as."""
+    try:
+        return head_from_fields(fields, key)
+    except UnreadableRunError as error:
+        raise WriteRefusedError(f"no event can be merged into it: {error}") from error
 
 
 def _restamped(

@@ -1,0 +1,30 @@
+"""Run both emulators until Ctrl-C, and say how to use them: ``python -m run_log.testing``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from ._emulators import FirestoreEmulator, PubSubEmulator
+from ._sdk import EmulatorError
+
+
+def main() -> int:
+    """Start both emulators, print their environment as shell commands, and wait for a signal."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        with FirestoreEmulator() as firestore, PubSubEmulator() as pubsub:
+            for name, value in {**firestore.environment, **pubsub.environment}.items():
+                sys.stdout.write(f"export {name}={value}\n")
+            sys.stdout.write("export GOOGLE_CLOUD_PROJECT=run-log-local\n")
+            sys.stdout.flush()
+            signal.sigwait(signals)
+    except EmulatorError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Time and identities that a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from run_log.core import InvalidArgumentError
+
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When a `ManualClock` starts unless it is told otherwise."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class ManualClock:
+    """A clock that stands still until it is advanced. Thread-safe.
+
+    Its methods fit wherever the library takes a clock: ``RunEvent.from_run(run, now=clock.now)``,
+    ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``.
+
+    Args:
+        start: What it shows first; aware.
+
+    Raises:
+        InvalidArgumentError: *start* is naive.
+    """
+
+    def __init__(self, start: datetime = START) -> None:
+        if start.utcoffset() is None:
+            raise InvalidArgumentError(f"start={start.isoformat()} has no time zone: pass an aware datetime")
+        self._start = start.astimezone(UTC)
+        self._passed = timedelta(0)
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Return the clock's time, in UTC."""
+        return self._start + self._passed
+
+    def micros(self) -> int:
+        """Return the clock's time in microseconds since the epoch."""
+        return (self.now() - _EPOCH) // _MICROSECOND
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed since the start."""
+        return self._passed.total_seconds()
+
+    def advance(self, by: timedelta | float) -> None:
+        """Let time pass.
+
+        Args:
+            by: How much; a number is in seconds. The clock counts in microseconds.
+
+        Raises:
+            InvalidArgumentError: *by* is negative.
+        """
+        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        if step < timedelta(0):
+            raise InvalidArgumentError(f"by={by} would turn the clock back: pass 0 or more")
+        with self._lock:
+            self._passed += step
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* pass at once: the clock advances, nobody waits.
+
+        Other coroutines get one turn, as with any sleep.
+
+        Args:
+            seconds: How long; a negative number is 0, as for `asyncio.sleep`.
+        """
+        self.advance(max(seconds, 0))
+        await asyncio.sleep(0)
+
+
+def sequential_ids(prefix: str = "event") -> Callable[[], str]:
+    """Return a function that makes ``event-000001``, ``event-000002`` and so on.
+
+    The ids sort in the order they were made, up to a million of them.
+
+    Args:
+        prefix: What comes before the number.
+    """
+    numbers = itertools.count(1)
+    return lambda: f"{prefix}-{next(numbers):06d}"

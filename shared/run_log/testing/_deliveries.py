@@ -1,0 +1,159 @@
+"""What one subscription holds: messages that wait, and messages that are out until they are acknowledged."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from run_log.core import Message, ReceivedMessage
+
+from ._faults import Chance
+
+_MAX_DELAYS: Final = 3
+"""Times one message is held back, so that it is not held back for ever."""
+
+_SHUFFLE_WINDOW: Final = 10
+"""A shuffled pull picks among this many times the messages it may take: a deep backlog stays cheap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    message_id: str
+    message: Message
+    deliveries: int = 0
+    delays: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Out:
+    waiting: _Waiting
+    deadline: float
+
+
+class DeliveryQueue:
+    """A subscription's messages. Not thread-safe, never waits: the subscription adds both.
+
+    Args:
+        chance: Decides what is shuffled and held back.
+        now: Seconds on a clock that never goes back.
+        ack_deadline: How long a delivered message stays out.
+        on_available: Called whenever messages have become available.
+    """
+
+    def __init__(
+        self,
+        chance: Chance,
+        *,
+        now: Callable[[], float],
+        ack_deadline: timedelta,
+        on_available: Callable[[], None],
+    ) -> None:
+        self._chance = chance
+        self._now = now
+        self._ack_seconds = ack_deadline.total_seconds()
+        self._on_available = on_available
+        self._waiting: deque[_Waiting] = deque()
+        # In the order of delivery, hence in the order of deadlines: all have the same time to live.
+        self._out: dict[str, _Out] = {}
+        self._delivered = 0
+
+    @property
+    def backlog(self) -> int:
+        """Messages not yet acknowledged, waiting or out."""
+        return len(self._waiting) + len(self._out)
+
+    @property
+    def outstanding(self) -> int:
+        """Messages delivered and neither acknowledged nor released nor expired."""
+        self.expire()
+        return len(self._out)
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds until the next delivery expires; infinite where none is out."""
+        first = next(iter(self._out.values()), None)
+        return math.inf if first is None else first.deadline - self._now()
+
+    def put(self, message_id: str, message: Message) -> None:
+        """Make *message* available."""
+        self._waiting.append(_Waiting(message_id=message_id, message=message))
+        self._on_available()
+
+    def take(self, max_messages: int) -> list[ReceivedMessage] | None:
+        """Deliver up to *max_messages*, each with an ack id of its own.
+
+        Args:
+            max_messages: At least 1.
+
+        Returns:
+            What is delivered, which is nothing where all that was looked at is held back for a later
+            call; None where nothing is available.
+        """
+        self.expire()
+        if not self._waiting:
+            return None
+        taken: list[_Waiting] = []
+        left: list[_Waiting] = []
+        for waiting in self._candidates(max_messages):
+            if len(taken) == max_messages:
+                left.append(waiting)
+            elif waiting.delays < _MAX_DELAYS and self._chance.delays():
+                left.append(replace(waiting, delays=waiting.delays + 1))
+            else:
+                taken.append(waiting)
+        self._waiting.extendleft(reversed(left))
+        deadline = self._now() + self._ack_seconds
+        return [self._deliver(waiting, deadline) for waiting in taken]
+
+    def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """Forget the messages delivered with *ack_ids*; expired and unknown ones are ignored."""
+        self.expire()
+        for ack_id in ack_ids:
+            self._out.pop(ack_id, None)
+
+    def release(self, ack_ids: Sequence[str]) -> None:
+        """Make the messages delivered with *ack_ids* available; expired and unknown ones are ignored."""
+        self.expire()
+        self._give_back(ack_ids)
+
+    def expire(self) -> None:
+        """Make available what was not acknowledged in time."""
+        now = self._now()
+        expired: list[str] = []
+        for ack_id, out in self._out.items():
+            if out.deadline > now:
+                break
+            expired.append(ack_id)
+        self._give_back(expired)
+
+    def _candidates(self, max_messages: int) -> list[_Waiting]:
+        reorders = self._chance.reorders()
+        count = min(len(self._waiting), max_messages * (_SHUFFLE_WINDOW if reorders else 1))
+        candidates = [self._waiting.popleft() for _ in range(count)]
+        if reorders:
+            self._chance.shuffle(candidates)
+        return candidates
+
+    def _deliver(self, waiting: _Waiting, deadline: float) -> ReceivedMessage:
+        self._delivered += 1
+        delivered = replace(waiting, deliveries=waiting.deliveries + 1)
+        ack_id = f"ack-{self._delivered}"
+        self._out[ack_id] = _Out(waiting=delivered, deadline=deadline)
+        return ReceivedMessage(
+            data=waiting.message.data,
+            attributes=dict(waiting.message.attributes),
+            message_id=waiting.message_id,
+            ack_id=ack_id,
+            delivery_attempt=delivered.deliveries,
+        )
+
+    def _give_back(self, ack_ids: Sequence[str]) -> None:
+        # To the back of the queue: a message that fails every time does not hold up the others.
+        returned = [out.waiting for ack_id in ack_ids if (out := self._out.pop(ack_id, None))]
+        self._waiting.extend(returned)
+        if returned:
+            self._on_available()

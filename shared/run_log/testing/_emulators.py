@@ -1,0 +1,192 @@
+"""Google's own emulators for tests: found, started on a free port, ended, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import ClassVar, Final, Self
+from urllib.parse import quote
+
+from ._sdk import EmulatorError, find_jar, find_java
+from ._server import PortTakenError, Server, running
+
+START_TIMEOUT: Final = timedelta(seconds=60)
+"""How long an emulator may take until it answers, unless it is told otherwise."""
+
+POLL_INTERVAL: Final = timedelta(milliseconds=50)
+"""How long to wait between two looks whether it answers, unless it is told otherwise."""
+
+_PORT_TRIES: Final = 5
+"""Ports tried where each was free when it was chosen and taken when the emulator came."""
+
+_CLEAR_SECONDS: Final = 60
+"""How long the emulator may take to drop a project's documents."""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Emulator:
+    """One of Google's emulators, there for as long as a ``with`` block lasts. Not thread-safe.
+
+    One that runs already (its host variable is set) is used and left alone. Otherwise it is looked for
+    under the Google Cloud SDK that ``RUN_LOG_EMULATOR_ROOT`` names, then under that of ``gcloud``, and
+    started as a child process with the Java on the PATH. Started from the main thread of a process on
+    Linux, it ends with that process even where that is killed.
+
+    Args:
+        environ: The environment to look in, and to start it with.
+        start_timeout: Longest time until it answers.
+        poll_interval: Between two looks whether it answers.
+        choose_port: Proposes a port of 127.0.0.1; asked again where the port turns out to be taken.
+    """
+
+    host_variable: ClassVar[str]
+    """The environment variable that points clients at it."""
+    _name: ClassVar[str]
+    _jar: ClassVar[str]
+    _memory: ClassVar[str]
+    _main_class: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        start_timeout: timedelta = START_TIMEOUT,
+        poll_interval: timedelta = POLL_INTERVAL,
+        choose_port: Callable[[], int] = free_port,
+    ) -> None:
+        self._environ = environ
+        self._start_timeout = start_timeout
+        self._poll_interval = poll_interval
+        self._choose_port = choose_port
+        self._host: str | None = None
+        self._pid: int | None = None
+        self._until_exit = contextlib.ExitStack()
+
+    @property
+    def host(self) -> str:
+        """Where it listens, such as ``127.0.0.1:8080``.
+
+        Raises:
+            EmulatorError: It is not running.
+        """
+        if self._host is None:
+            raise EmulatorError(f"the {self._name} is not running: enter it with `with`")
+        return self._host
+
+    @property
+    def pid(self) -> int | None:
+        """The process that was started; None where none was, or it has ended."""
+        return self._pid
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment variables that point clients at it.
+
+        Raises:
+            EmulatorError: It is not running.
+        """
+        return MappingProxyType({self.host_variable: self.host})
+
+    def __enter__(self) -> Self:
+        """Start it, unless it runs already, and wait until it answers.
+
+        Raises:
+            EmulatorNotFoundError: It is not on this machine, or Java is not.
+            EmulatorError: It did not start; the message quotes its last output.
+        """
+        self._host = self._environ.get(self.host_variable) or self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what was started, by its process id, and remove all it wrote."""
+        self._host = self._pid = None
+        self._until_exit.close()
+
+    def _start(self) -> str:
+        java = find_java(self._environ)
+        jar = find_jar(self._jar, self._environ)
+        server = Server(
+            name=self._name,
+            command=lambda home, port: self._command(java, jar, home, port),
+            environ=self._environ,
+            start_timeout=self._start_timeout,
+            poll_interval=self._poll_interval,
+        )
+        for _ in range(_PORT_TRIES):
+            port = self._choose_port()
+            with contextlib.suppress(PortTakenError):
+                self._pid = self._until_exit.enter_context(running(server, port))
+                return f"127.0.0.1:{port}"
+        raise EmulatorError(f"the {self._name} found each of {_PORT_TRIES} ports taken; try again")
+
+    def _command(self, java: str, jar: Path, home: Path, port: int) -> list[str]:
+        return [
+            java,
+            f"-Xmx{self._memory}",
+            "-XX:-UsePerfData",  # its file would lie outside of home
+            f"-Djava.io.tmpdir={home}",
+            "-Dfile.encoding=UTF-8",  # a bare container's locale would make it ASCII
+            "-cp",
+            str(jar),
+            self._main_class,
+            "--host=127.0.0.1",
+            f"--port={port}",
+        ]
+
+
+class FirestoreEmulator(Emulator):
+    """Google's Firestore emulator, there for as long as a ``with`` block lasts."""
+
+    host_variable = "FIRESTORE_EMULATOR_HOST"
+    _name = "Firestore emulator"
+    _jar = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
+    _memory = "2g"
+    _main_class = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+
+    def clear(self, project: str) -> None:
+        """Delete every document of the project's default database.
+
+        Args:
+            project: The project's id; one that has no documents is fine.
+
+        Raises:
+            EmulatorError: It is not running, or did not do so.
+        """
+        path = f"/emulator/v1/projects/{quote(project, safe='')}/databases/(default)/documents"
+        with contextlib.closing(http.client.HTTPConnection(self.host, timeout=_CLEAR_SECONDS)) as connection:
+            try:
+                connection.request("DELETE", path)
+                with connection.getresponse() as response:
+                    status, answer = response.status, response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise EmulatorError(f"the {self._name} at {self.host} does not answer: {error}") from error
+        if status != HTTPStatus.OK:
+            raise EmulatorError(
+                f"DELETE {path} was answered with {status}: {answer.decode(errors='replace')}"
+            )
+
+
+class PubSubEmulator(Emulator):
+    """Google's Pub/Sub emulator, there for as long as a ``with`` block lasts."""
+
+    host_variable = "PUBSUB_EMULATOR_HOST"
+    _name = "Pub/Sub emulator"
+    _jar = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
+    _memory = "1g"
+    _main_class = "com.google.cloud.pubsub.testing.v1.Main"

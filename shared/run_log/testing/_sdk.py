@@ -1,0 +1,102 @@
+"""Where Google's emulators and the Java to run them are on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from run_log.core import RunLogError
+
+ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
+"""Names a Google Cloud SDK's root, for a machine where ``gcloud`` is not on the PATH."""
+
+_GCLOUD_SECONDS: Final = 60
+"""Bounds a ``gcloud`` that hangs; it answers within a second."""
+
+_HOW_TO_GET: Final = (
+    "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
+    "and put Java 11 or later on the PATH"
+)
+
+
+class EmulatorError(RunLogError):
+    """An emulator did not start, or does not do what it was asked; the message quotes its last output."""
+
+
+class EmulatorNotFoundError(EmulatorError):
+    """There is no emulator, or no Java to run it; the message says what was looked at and what to do."""
+
+
+def find_java(environ: Mapping[str, str]) -> str:
+    """Return the Java on the PATH.
+
+    Args:
+        environ: The environment to look in.
+
+    Raises:
+        EmulatorNotFoundError: There is none.
+    """
+    java = shutil.which("java", path=environ.get("PATH", ""))
+    if java is None:
+        raise EmulatorNotFoundError(f"no java on the PATH to run emulators with; {_HOW_TO_GET}")
+    return str(Path(java).absolute())
+
+
+def find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
+    """Return the newest file that *pattern* matches under a Google Cloud SDK.
+
+    Args:
+        pattern: Relative to the SDK's root.
+        environ: The environment to look in: `ROOT_VARIABLE` first, then ``gcloud`` on the PATH.
+
+    Raises:
+        EmulatorNotFoundError: There is none.
+    """
+    looked_at: list[str] = []
+    for root in _roots(environ, looked_at):
+        jars = sorted(root.glob(pattern))
+        if jars:
+            return jars[-1]
+        looked_at.append(f"{root / pattern} is not there")
+    raise EmulatorNotFoundError(f"{'; '.join(looked_at)}: {_HOW_TO_GET}")
+
+
+def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
+    """Yield SDK roots that may exist; what leads to none is noted in *looked_at*."""
+    named = environ.get(ROOT_VARIABLE)
+    if named:
+        yield Path(named).absolute()
+    else:
+        looked_at.append(f"{ROOT_VARIABLE} is not set")
+    gcloud = shutil.which("gcloud", path=environ.get("PATH", ""))
+    if gcloud is None:
+        looked_at.append("gcloud is not on the PATH")
+        return
+    root = _ask_gcloud(gcloud, environ)
+    if root:
+        yield Path(root)
+    else:
+        looked_at.append(f"{gcloud} does not say where its SDK is")
+
+
+def _ask_gcloud(gcloud: str, environ: Mapping[str, str]) -> str:
+    """Return the SDK's root as *gcloud* tells it; empty where it does not."""
+    # gcloud writes settings and logs wherever it runs; these go with the folder.
+    with TemporaryDirectory(prefix="run-log-gcloud-") as settings:
+        try:
+            answer = subprocess.run(  # noqa: S603  # the gcloud on the PATH, with fixed arguments
+                [gcloud, "info", "--format=value(installation.sdk_root)"],
+                env={**environ, "CLOUDSDK_CONFIG": settings},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_GCLOUD_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+    return answer.stdout.strip()

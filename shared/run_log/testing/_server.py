@@ -1,0 +1,142 @@
+"""A server as a child process: started, waited for, and ended by its id with everything it wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from ._sdk import EmulatorError
+
+_ANSWER_SECONDS: Final = 5
+"""How long one request for a sign of life may take."""
+
+_QUOTED_LINES: Final = 15
+"""Of a server's output, in an error."""
+
+_PORT_TAKEN: Final = ("BindException", "Address already in use")
+"""How a server says that somebody has its port: Java's word in any language, and the system's."""
+
+# PR_SET_PDEATHSIG, so that a test run that is killed leaves no server behind. Between fork and exec it
+# would need a preexec_fn, which can deadlock in a process with threads; so a Python of its own sets it,
+# then becomes the server.
+_DIE_WITH_PARENT: Final = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent has ended already")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class PortTakenError(EmulatorError):
+    """Somebody else has the port; another one may be free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What to start."""
+
+    name: str
+    """What errors call it."""
+    command: Callable[[Path, int], Sequence[str]]
+    """The command line, from a folder for temporary files and a port of 127.0.0.1; the program's path
+    is absolute."""
+    environ: Mapping[str, str]
+    """Its environment."""
+    start_timeout: timedelta
+    """Longest time until it answers."""
+    poll_interval: timedelta
+    """Between two looks whether it answers."""
+    end_timeout: timedelta = timedelta(seconds=10)
+    """From asking it to end until it is killed."""
+
+
+@contextlib.contextmanager
+def running(server: Server, port: int) -> Generator[int]:
+    """Start *server* on *port*, yield its process id once it answers, and end it.
+
+    Raises:
+        PortTakenError: Somebody else has the port.
+        EmulatorError: It ended by itself or does not answer in time.
+    """
+    with TemporaryDirectory(prefix="run-log-emulator-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        output = home / "output.txt"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(  # noqa: S603  # the Java and the jar that were found
+                _tied_to_this_process(server.command(home, port)),
+                cwd=home,
+                env=dict(server.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            _wait_for(process, server, port, output)
+            yield process.pid
+        finally:
+            _end(process, server.end_timeout)
+
+
+def _tied_to_this_process(command: Sequence[str]) -> list[str]:
+    # The tie is to the thread that forks: any but the main one may end while its server is in use.
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
+def _wait_for(process: subprocess.Popen[bytes], server: Server, port: int, output: Path) -> None:
+    deadline = time.monotonic() + server.start_timeout.total_seconds()
+    while True:
+        ended = process.poll() is not None
+        said = output.read_text(encoding="utf-8", errors="replace")
+        if any(sign in said for sign in _PORT_TAKEN):
+            # Not every emulator ends then, and the other server may answer in its place.
+            raise PortTakenError(f"{server.name} cannot have port {port}: it is taken")
+        if ended:
+            raise EmulatorError(f"{server.name} ended with status {process.returncode}:\n{_tail(said)}")
+        if str(port) in said and _answers(port):
+            return
+        if time.monotonic() >= deadline:
+            raise EmulatorError(
+                f"{server.name} did not answer on port {port} within {server.start_timeout}:\n{_tail(said)}"
+            )
+        time.sleep(server.poll_interval.total_seconds())
+
+
+def _answers(port: int) -> bool:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
+    ) as connection:
+        try:
+            connection.request("GET", "/")
+            with connection.getresponse() as response:
+                return response.status == HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _end(process: subprocess.Popen[bytes], timeout: timedelta) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout.total_seconds())
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.splitlines()[-_QUOTED_LINES:]) or "(it said nothing)"

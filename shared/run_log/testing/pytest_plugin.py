@@ -1,0 +1,84 @@
+"""The kit as pytest fixtures; name this module in ``pytest_plugins`` of your root ``conftest.py``.
+
+Where an emulator cannot be found, the tests that need it are skipped with the reason;
+``RUN_LOG_REQUIRE_EMULATORS=1`` makes them fail instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Generator, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import pytest
+
+from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, InMemoryTopic, PubSubEmulator
+
+REQUIRE_VARIABLE: Final = "RUN_LOG_REQUIRE_EMULATORS"
+"""Set to 1 or true, makes a missing emulator a failure."""
+
+
+@contextlib.contextmanager
+def skipping_without_emulators(environ: Mapping[str, str] = os.environ) -> Generator[None]:
+    """Skip the test, for fixtures of your own, where an emulator within the block cannot be found.
+
+    Args:
+        environ: Says with `REQUIRE_VARIABLE` whether the test fails instead.
+    """
+    try:
+        yield
+    except EmulatorNotFoundError as error:
+        if environ.get(REQUIRE_VARIABLE, "").lower() in {"1", "true"}:
+            pytest.fail(f"{error} ({REQUIRE_VARIABLE} is set)", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def firestore_emulator() -> Iterator[FirestoreEmulator]:
+    """Google's Firestore emulator, one for the whole session."""
+    with skipping_without_emulators(), FirestoreEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator() -> Iterator[PubSubEmulator]:
+    """Google's Pub/Sub emulator, one for the whole session."""
+    with skipping_without_emulators(), PubSubEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator_project() -> str:
+    """Return a project id that no other test has: what a test stores is its own."""
+    return f"run-log-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def emulator_environment(
+    firestore_emulator: FirestoreEmulator,
+    pubsub_emulator: PubSubEmulator,
+    emulator_project: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Mapping[str, str]:
+    """Point every Google client of the test at the emulators and at the test's own project.
+
+    Returns:
+        The environment variables, which are set for the test.
+    """
+    environment = {
+        **firestore_emulator.environment,
+        **pubsub_emulator.environment,
+        "GOOGLE_CLOUD_PROJECT": emulator_project,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return MappingProxyType(environment)
+
+
+@pytest.fixture
+def in_memory_topic() -> InMemoryTopic:
+    """Return a topic of the test's own that behaves; assign `InMemoryTopic.faults` for one that does not."""
+    return InMemoryTopic()

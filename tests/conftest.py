@@ -1,0 +1,1 @@
+pytest_plugins = ["run_log.testing.pytest_plugin"]

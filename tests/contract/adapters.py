@@ -1,0 +1,222 @@
+"""The adapters that run the contract suite. Each supplies a factory, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings, document_id
+from run_log.producer import PubSubRunLogService, RunEventEmitter, Transport
+from run_log.producer._pubsub import create_transport
+from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
+from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService, InMemoryRunLogService, ProjectionStore, RunLogService
+from run_log.testing import Faults, InMemoryTopic, a_run, an_event
+
+from .harness import Harness, RunLog
+
+UNREADABLE = "carrier pigeon"
+"""A trigger type that no version of run-log knows."""
+
+FLUSH_SECONDS = 30.0
+WORKER_LIMITS = PullLimits(pulls=1, pull_seconds=5, stop_seconds=0.05)
+
+
+class _Unreadable:
+    """Stores runs whose document something else than run-log changed."""
+
+    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any]) -> None:
+        self._store = store
+        self._spoil = spoil
+        self._numbers = itertools.count(1)
+
+    async def plant(self, workflow_id: str, started_at: datetime, status: RunStatus) -> str:
+        run = a_run(
+            workflow_id=workflow_id,
+            id=f"unreadable-{next(self._numbers)}",
+            started_at=started_at,
+            status=status,
+        )
+        await self._store.apply([an_event(run)])
+        await self._spoil(workflow_id, run.id)
+        return run.id
+
+
+class DirectHarness:
+    """A store used directly: what is saved is visible at once."""
+
+    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any]) -> None:
+        self.service: RunLog = store
+        self.store: ProjectionStore = store
+        self._unreadable = _Unreadable(store, spoil)
+
+    async def settle(self) -> None:
+        """See `Harness.settle`."""
+
+    async def plant_unreadable(
+        self, workflow_id: str, started_at: datetime, *, status: RunStatus = RunStatus.SUCCESS
+    ) -> str:
+        """See `Harness.plant_unreadable`."""
+        return await self._unreadable.plant(workflow_id, started_at, status)
+
+    async def close(self) -> None:
+        """See `Harness.close`."""
+        await self.service.close()
+
+
+class SpoilableMemory(InMemoryRunLogService):
+    """Memory with runs that can be made unreadable."""
+
+    async def spoil(self, workflow_id: str, run_id: str) -> None:
+        """Make a stored run unreadable."""
+        runs = self._workflows[workflow_id].runs
+        fields = {**runs[run_id].fields, "trigger_type": UNREADABLE}
+        runs[run_id] = replace(runs[run_id], fields=fields)
+
+
+class SpoilableFirestore(FirestoreRunLogService):
+    """Firestore with runs that can be made unreadable."""
+
+    async def spoil(self, workflow_id: str, run_id: str) -> None:
+        """Make a stored run unreadable."""
+        reference = self._runs(workflow_id).document(document_id(run_id))
+        await reference.update({"trigger_type": UNREADABLE})
+
+
+class RecordingTransport:
+    """Remembers which events were published."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.published: set[str] = set()
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transport.publish`."""
+        self._transport.publish(messages)
+        self.published |= {message.attributes["ce-id"] for message in messages}
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._transport.close()
+
+
+class RecordingStore:
+    """Remembers which events were applied."""
+
+    def __init__(self, store: ProjectionStore) -> None:
+        self._store = store
+        self._applied: set[str] = set()
+        self._changed = asyncio.Condition()
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        outcomes = await self._store.apply(events)
+        async with self._changed:
+            self._applied |= {event.event_id for event in events}
+            self._changed.notify_all()
+        return outcomes
+
+    async def until_applied(self, event_ids: set[str]) -> None:
+        """Wait until all of *event_ids* are applied."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: event_ids <= self._applied)
+
+
+class PublishedHarness(DirectHarness):
+    """Events travel: `save_run` publishes, and a pull worker in this event loop projects."""
+
+    def __init__(
+        self,
+        store: RunLogService,
+        spoil: Callable[[str, str], Any],
+        transport: Transport,
+        source: MessageSource,
+        dead_letters: DeadLetters,
+    ) -> None:
+        super().__init__(store, spoil)
+        self._transport = RecordingTransport(transport)
+        self._emitter = RunEventEmitter(self._transport)
+        self.service = PubSubRunLogService(emitter=self._emitter, reader=store)
+        self._applied = RecordingStore(store)
+        worker = PullWorker(source, Projector(self._applied), dead_letters, limits=WORKER_LIMITS)
+        self._source = source
+        self._stop = asyncio.Event()
+        self._work = asyncio.create_task(worker.run(stop=self._stop))
+
+    async def settle(self) -> None:
+        """See `Harness.settle`."""
+        report = await self._emitter.flush(FLUSH_SECONDS)
+        assert (report.pending, report.dropped) == (0, 0)
+        await self._applied.until_applied(set(self._transport.published))
+
+    async def close(self) -> None:
+        """See `Harness.close`."""
+        self._stop.set()
+        await self._work
+        await self._source.close()
+        await self.service.close()
+
+
+class NoDeadLetters:
+    """Fails the worker: nothing the suite saves is a dead letter."""
+
+    async def put(self, message: object, *, reason: object, error: str) -> None:
+        """See `DeadLetters.put`."""
+        raise AssertionError(f"{message} was dead-lettered: {reason}, {error}")
+
+
+async def open_memory() -> Harness:
+    """Return the embedded run log."""
+    store = SpoilableMemory()
+    return DirectHarness(store, store.spoil)
+
+
+async def open_firestore() -> Harness:
+    """Return the run log on the Firestore emulator that the environment names."""
+    store = SpoilableFirestore.from_env()
+    return DirectHarness(store, store.spoil)
+
+
+async def open_in_memory_topic() -> Harness:
+    """Return the event-sourced run log over a topic that repeats, reorders and delays."""
+    topic = InMemoryTopic(faults=Faults(duplicate=0.5, reorder=1, delay=0.2, fail=0.05), seed=7)
+    store = SpoilableMemory()
+    return PublishedHarness(store, store.spoil, topic, topic.subscribe(), NoDeadLetters())
+
+
+async def open_pubsub() -> Harness:
+    """Return the event-sourced run log on both emulators that the environment names."""
+    settings = Settings.from_env()
+    connection = PubSubConnection.from_settings(settings)
+    await asyncio.to_thread(provision, connection, settings)
+    store = SpoilableFirestore.from_env()
+    return _OnPubSub(
+        store,
+        store.spoil,
+        create_transport(settings),
+        PubSubSource(connection, settings.subscription),
+        PubSubDeadLetters(connection, settings.dead_letter_topic),
+    )
+
+
+class _OnPubSub(PublishedHarness):
+    def __init__(
+        self,
+        store: RunLogService,
+        spoil: Callable[[str, str], Any],
+        transport: Transport,
+        source: MessageSource,
+        dead_letters: PubSubDeadLetters,
+    ) -> None:
+        super().__init__(store, spoil, transport, source, dead_letters)
+        self._closed_last = dead_letters
+
+    async def close(self) -> None:
+        """See `Harness.close`."""
+        await super().close()
+        await self._closed_last.close()

@@ -1,0 +1,95 @@
+"""Every test of this folder that asks for `harness` runs once for each adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub
+from .harness import Harness, OpenHarness, RunLog
+
+Skipped = Callable[[], int]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((open_memory, None), id="memory"),
+        pytest.param((open_in_memory_topic, None), id="in_memory_topic"),
+        pytest.param((open_firestore, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
+        pytest.param((open_pubsub, "emulator_environment"), id="pubsub", marks=pytest.mark.emulator),
+    ]
+)
+def open_harness(request: pytest.FixtureRequest) -> OpenHarness:
+    """Return each adapter's factory, with the environment it needs."""
+    open_one: OpenHarness
+    open_one, environment = request.param
+    if environment is not None:
+        request.getfixturevalue(environment)
+    return open_one
+
+
+@pytest.fixture
+async def harness(open_harness: OpenHarness) -> AsyncIterator[Harness]:
+    """Yield one adapter, empty."""
+    opened = await open_harness()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def service(harness: Harness) -> RunLog:
+    """Return what callers of the adapter use."""
+    return harness.service
+
+
+@pytest.fixture(scope="session")
+def exporter() -> InMemorySpanExporter:
+    """Return what collects this process's spans: its tracer provider can be set only once."""
+    collected = InMemorySpanExporter()
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(SimpleSpanProcessor(collected))
+    return collected
+
+
+@pytest.fixture(scope="session")
+def metric_reader() -> InMemoryMetricReader:
+    """Return what collects this process's metrics: its meter provider can be set only once."""
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    return reader
+
+
+@pytest.fixture
+def skipped(metric_reader: InMemoryMetricReader) -> Skipped:
+    """Return how many unreadable runs this process has skipped so far, at each call."""
+
+    def count() -> int:
+        data: Any = metric_reader.get_metrics_data()
+        total = 0
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name == "run_log.store.unreadable_runs":
+                        total += sum(point.value for point in metric.data.data_points)
+        return total
+
+    return count
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
+    """Yield what collects the spans of one test."""
+    exporter.clear()
+    yield exporter
+    exporter.clear()

@@ -1,0 +1,197 @@
+"""Listing: pages that return every run once, newest first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, WorkflowRun
+from run_log.testing import a_run, an_event
+
+from .harness import Harness, RunLog, ids, save, walk
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def at(minute: float, run_id: str | None = None, workflow_id: str = "w") -> WorkflowRun:
+    """Return a run that started *minute* minutes after noon."""
+    return a_run(
+        workflow_id=workflow_id, id=run_id or f"run-{minute}", started_at=NOON + timedelta(minutes=minute)
+    )
+
+
+async def fill(harness: Harness, *runs: WorkflowRun) -> None:
+    """Store *runs* at once."""
+    await harness.store.apply([an_event(run) for run in runs])
+
+
+async def test_an_unknown_workflow_has_no_runs(service: RunLog) -> None:
+    """An unknown workflow has no runs, and no next page."""
+    assert await service.list_runs("nobody knows") == ([], None)
+
+
+async def test_the_newest_run_comes_first(harness: Harness, service: RunLog) -> None:
+    """Runs come newest first by `started_at`, whatever the order they were saved in."""
+    await save(harness, at(2), at(0), at(3), at(1))
+
+    assert (
+        ids((found := await service.list_runs("w"))[0]),
+        found[1],
+    ) == (["run-3", "run-2", "run-1", "run-0"], None)
+
+
+async def test_microseconds_decide(harness: Harness, service: RunLog) -> None:
+    """A run that started a microsecond later comes first, with or without a fraction of a second."""
+    moments = [NOON, NOON + timedelta(microseconds=1), NOON + timedelta(milliseconds=500)]
+    runs = [a_run(workflow_id="w", id=f"r{n}", started_at=moment) for n, moment in enumerate(moments)]
+    await fill(harness, *runs)
+
+    assert ids((await service.list_runs("w"))[0]) == ["r2", "r1", "r0"]
+
+
+async def test_a_workflow_lists_its_own_runs(harness: Harness, service: RunLog) -> None:
+    """Runs of another workflow are not listed, whatever their ids."""
+    await fill(harness, at(0, "r", "w"), at(0, "r", "w2"), at(1, "s", "w2"))
+
+    assert ids((await service.list_runs("w"))[0]) == ["r"]
+
+
+async def test_pages_return_ties_once(harness: Harness, service: RunLog) -> None:
+    """Runs that started at the same moment are neither lost nor repeated, for any page size."""
+    runs = [at(1, "newest"), *(at(0, run_id) for run_id in "abcXYZ019_~é"), at(-1, "oldest")]
+    await fill(harness, *runs)
+    whole = ids((await service.list_runs("w"))[0])
+
+    for limit in range(1, len(runs) + 2):
+        pages = await walk(service, "w", limit)
+
+        assert whole == [run.id for page in pages for run in page]
+        assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+    assert sorted(run.id for run in runs) == sorted(whole)
+    assert (whole[0], whole[-1]) == ("newest", "oldest")
+
+
+async def test_ties_come_by_id(harness: Harness, service: RunLog) -> None:
+    """Runs that started at the same moment come by id, in every adapter the same way."""
+    await fill(harness, *(at(0, run_id) for run_id in ["a", "b", "B", "é", "z", "10", "9", "\U0001f600"]))
+
+    assert ids((await service.list_runs("w"))[0]) == ["\U0001f600", "é", "z", "b", "a", "B", "9", "10"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_an_exact_last_page_has_no_cursor(harness: Harness, service: RunLog, count: int) -> None:
+    """The cursor is None exactly when nothing is left, at a full last page too."""
+    await fill(harness, *(at(minute) for minute in range(count * 2)))
+
+    pages = await walk(service, "w", 2)
+
+    assert [2] * count == [len(page) for page in pages]
+
+
+async def test_inserts_between_pages_change_nothing(harness: Harness, service: RunLog) -> None:
+    """Walking the pages returns every run that was there at the start once, whatever is stored meanwhile."""
+    await fill(harness, *(at(minute) for minute in range(6)))
+    first, cursor = await service.list_runs("w", limit=2)
+    await fill(harness, at(9), at(4.5), at(4, "run-4a"), at(2.5))
+
+    second, cursor = await service.list_runs("w", limit=3, start_after=cursor)
+    await fill(harness, at(8), at(3.5))
+    third, cursor = await service.list_runs("w", limit=50, start_after=cursor)
+
+    walked = ids([*first, *second, *third])
+    assert cursor is None
+    assert len(walked) == len(set(walked))
+    assert [f"run-{n}" for n in (5, 4, 3, 2, 1, 0)] == [run_id for run_id in walked if len(run_id) == 5]
+    assert {"run-9", "run-4.5", "run-8"}.isdisjoint(walked)
+    assert "run-2.5" in walked
+
+
+async def test_a_cursor_outlives_a_change_of_its_run(harness: Harness, service: RunLog) -> None:
+    """A cursor stays valid when the run it was made from is changed."""
+    await fill(harness, *(at(minute) for minute in range(4)))
+    page, cursor = await service.list_runs("w", limit=2)
+
+    await save(harness, page[-1].model_copy(update={"status": RunStatus.FAILED, "result": {"n": 1}}))
+
+    assert ids((await service.list_runs("w", start_after=cursor))[0]) == ["run-1", "run-0"]
+
+
+async def test_a_cursor_outlives_a_move_of_its_run(harness: Harness, service: RunLog) -> None:
+    """A cursor stays valid when the run it was made from is no longer at its place."""
+    await fill(harness, *(at(minute) for minute in range(4)))
+    page, cursor = await service.list_runs("w", limit=2)
+
+    await save(harness, page[-1].model_copy(update={"started_at": NOON + timedelta(hours=1)}))
+
+    assert ids((await service.list_runs("w", start_after=cursor))[0]) == ["run-1", "run-0"]
+
+
+async def test_a_cursor_can_be_used_again(harness: Harness, service: RunLog) -> None:
+    """A cursor gives the same page each time it is used."""
+    await fill(harness, *(at(minute) for minute in range(4)))
+    _, cursor = await service.list_runs("w", limit=1)
+
+    first = await service.list_runs("w", limit=2, start_after=cursor)
+
+    assert first == await service.list_runs("w", limit=2, start_after=cursor)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "0", "run-1", "=" * 8, "é", "a" * 5_000, 0, 2, 1.5, b"x", [], {}, object(), NOON]
+)
+async def test_a_malformed_cursor_is_refused(harness: Harness, service: RunLog, cursor: Any) -> None:
+    """A cursor that is malformed is an error, never a restart from the first page."""
+    await fill(harness, at(0), at(1))
+
+    with pytest.raises(InvalidCursorError, match="is not a cursor"):
+        await service.list_runs("w", start_after=cursor)
+
+
+async def test_a_foreign_cursor_is_refused(harness: Harness, service: RunLog) -> None:
+    """A cursor of another workflow is an error."""
+    await fill(harness, at(0), at(1), at(0, "r", "w2"), at(1, "s", "w2"))
+    _, cursor = await service.list_runs("w2", limit=1)
+
+    with pytest.raises(InvalidCursorError, match="another listing"):
+        await service.list_runs("w", start_after=cursor)
+
+
+async def test_an_altered_cursor_is_refused(harness: Harness, service: RunLog) -> None:
+    """A cursor with any one character changed, added or left out is an error."""
+    await fill(harness, at(0), at(1))
+    _, cursor = await service.list_runs("w", limit=1)
+    assert cursor is not None
+
+    altered = [cursor[:n] + ("A" if cursor[n] != "A" else "B") + cursor[n + 1 :] for n in range(len(cursor))]
+    altered += [cursor + "A", cursor[:-1], cursor + "=", cursor + "\n", " " + cursor, cursor + cursor]
+
+    for one in altered:
+        with pytest.raises(InvalidCursorError):
+            await service.list_runs("w", start_after=one)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1_001, 2**70, True, False, "5", 5.0, None])
+async def test_a_limit_out_of_range_is_refused(service: RunLog, limit: Any) -> None:
+    """A limit that is no whole number from 1 to 1000 is a `ValueError` that says so."""
+    with pytest.raises(InvalidArgumentError, match=r"limit is .*from 1 to 1000"):
+        await service.list_runs("w", limit=limit)
+
+
+@pytest.mark.parametrize("limit", [1, 1_000])
+async def test_a_limit_in_range_is_accepted(harness: Harness, service: RunLog, limit: int) -> None:
+    """Both ends of the range are accepted."""
+    await fill(harness, at(0))
+
+    assert ids((await service.list_runs("w", limit=limit))[0]) == ["run-0"]
+
+
+async def test_fifty_is_the_default_limit(harness: Harness, service: RunLog) -> None:
+    """A page has 50 runs unless told otherwise."""
+    await fill(harness, *(at(minute) for minute in range(51)))
+
+    runs, cursor = await service.list_runs("w")
+
+    assert len(runs) == 50
+    assert cursor is not None

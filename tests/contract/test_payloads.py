@@ -1,0 +1,175 @@
+"""Payloads and ids: any JSON value and any text come back as they were."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from run_log.core import CUT_MARKER, MAX_PAYLOAD_BYTES, RunStatus
+from run_log.testing import a_run, an_event
+
+from .harness import Harness, RunLog, ids, save
+
+
+def nested(depth: int) -> Any:
+    """Return lists and objects nested *depth* levels."""
+    value: Any = "the core"
+    for level in range(depth):
+        value = [value] if level % 2 else {"in": value}
+    return value
+
+
+PAYLOADS: dict[str, dict[str, Any]] = {
+    "empty": {},
+    "nested lists": {"matrix": [[1, [2, []]], [[[]]]]},
+    "empty keys": {"": {"": ""}},
+    "dotted keys": {"a.b": {"c.d": 1}, "a": {"b": 2}, ".": 3, "a..b": 4, "`a`": 5},
+    "reserved keys": {"__name__": 1, "__x__": {"__type__": "y"}, "projection": {"hlc": 0}, "a/b": 6},
+    "big integers": {"over": 2**64, "far": -(10**300), "edge": 2**63},
+    "floats": {"tiny": 5e-324, "huge": 1.7976931348623157e308, "minus zero": -0.0, "third": 1 / 3},
+    "nothing": {"none": None, "false": False, "list": [None], "object": {}},
+    "text": {"emoji": "\U0001f600", "nul": "a\x00b", "surrogate": "\ud800", "quotes": "\"\\'\u2028"},
+    "deep": {"deep": nested(300)},
+    "460 kB": {"rows": [{"id": n, "text": "x" * 100, "tags": ["a", "b"]} for n in range(3_200)]},
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+async def test_a_payload_comes_back_equal(harness: Harness, service: RunLog, payload: dict[str, Any]) -> None:
+    """Any JSON value in trigger data and result comes back equal, from each query."""
+    small = 2 * len(json.dumps(payload)) < 500_000
+    run = a_run(workflow_id="w", trigger_data=payload, result=payload if small else {})
+
+    await save(harness, run)
+
+    found = await service.get_run("w", run.id)
+    assert found is not None
+    assert payload == found.trigger_data
+    assert run == found
+    assert ([run], None) == await service.list_runs("w")
+
+
+async def test_the_large_payload_is_large() -> None:
+    """The largest payload that has to come back equal has 460 kB of JSON."""
+    assert 460_000 < len(json.dumps(PAYLOADS["460 kB"])) < MAX_PAYLOAD_BYTES
+
+
+async def test_an_oversize_payload_is_cut(harness: Harness, service: RunLog) -> None:
+    """Of a payload of 2 MB, the largest value is cut with a marker; every key and other value stays."""
+    result = {"rows": ["x" * 1_000] * 2_000, "count": 2_000, "sample": {"first": "x"}}
+    run = {
+        "id": "r1",
+        "workflow_id": "w",
+        "status": "success",
+        "trigger_type": "manual",
+        "trigger_data": {"since": "yesterday"},
+        "result": result,
+        "started_at": a_run().started_at,
+    }
+
+    await save(harness, run, run)
+
+    found = await service.get_run("w", "r1")
+    assert found is not None
+    assert list(found.result) == ["rows", "count", "sample"]
+    assert found.result["rows"].startswith(CUT_MARKER)
+    assert {**result, "rows": found.result["rows"]} == found.result
+    assert found.trigger_data == {"since": "yesterday"}
+    assert await service.get_stats("w") == {"total": 1, "successful": 1}
+
+
+async def test_the_largest_run_is_stored(harness: Harness, service: RunLog) -> None:
+    """A run with everything as large as it may be is stored."""
+    run = a_run(
+        id="\x01" * 9_999,
+        workflow_id="\U0001f600" * 9_999,
+        status=RunStatus.FAILED,
+        trigger_data={"a": "x" * (MAX_PAYLOAD_BYTES // 2 - 20)},
+        result={"b": "y" * (MAX_PAYLOAD_BYTES // 2 - 20)},
+        error="é" * 16_000,
+    )
+
+    await save(harness, run)
+
+    assert run == await service.get_run(run.workflow_id, run.id)
+
+
+IDS = [
+    "a/b",
+    "a%2Fb",
+    "a%252Fb",
+    "/",
+    "//",
+    ".",
+    "..",
+    "%2E",
+    "...",
+    "__x__",
+    "%5F_x__",
+    "__x",
+    "____",
+    "__",
+    "_",
+    " ",
+    "a b",
+    "a\nb",
+    "\x00",
+    "\x7f",
+    "%",
+    "%00",
+    "`",
+    "*",
+    "~",
+    "é",
+    "e\u0301",
+    "\u2028",
+    "\ufffe",
+    "\U0001f600",
+    "x" * 1_500,
+    "x" * 1_501,
+    "x" * 3_000,
+    "x" * 2_999 + "y",
+    "é" * 750,
+    "/" * 3_000,
+    "runs",
+    "autopilot_runs/w/runs/r",
+    "../w",
+]
+
+
+async def test_any_text_is_a_run_id(harness: Harness, service: RunLog) -> None:
+    """Runs with any text as their id are kept apart, found, listed and counted."""
+    runs = [a_run(workflow_id="w", id=text, result={"n": n}) for n, text in enumerate(IDS)]
+
+    await save(harness, *runs)
+
+    assert runs == [await service.get_run("w", text) for text in IDS]
+    assert sorted(IDS) == sorted(ids((await service.list_runs("w", limit=100))[0]))
+    assert {"total": len(IDS), "successful": len(IDS)} == await service.get_stats("w")
+
+
+async def test_any_text_is_a_workflow_id(harness: Harness, service: RunLog) -> None:
+    """Workflows with any text as their id are kept apart: a write never goes to another one's path."""
+    runs = [a_run(workflow_id=text, id="r", result={"n": n}) for n, text in enumerate(IDS)]
+
+    await save(harness, *runs)
+
+    assert runs == [await service.get_run(text, "r") for text in IDS]
+    assert [[run] for run in runs] == [(await service.list_runs(text))[0] for text in IDS]
+    assert [1] * len(IDS) == [(await service.get_stats(text))["total"] for text in IDS]
+
+
+async def test_pages_walk_any_ids(harness: Harness, service: RunLog) -> None:
+    """Cursors work at runs with any text as their id, in a workflow with any text as its id."""
+    workflow_id = "w/" + "\x00" * 3_000
+    await harness.store.apply([an_event(a_run(workflow_id=workflow_id, id=text)) for text in IDS])
+
+    walked: list[str] = []
+    runs, cursor = await service.list_runs(workflow_id, limit=3)
+    while cursor is not None:
+        walked += ids(runs)
+        runs, cursor = await service.list_runs(workflow_id, limit=3, start_after=cursor)
+
+    assert sorted(IDS) == sorted([*walked, *ids(runs)])

@@ -1,0 +1,191 @@
+"""The other queries: one run, stats, the inbox, the latest run, the history."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import InvalidArgumentError, RunStatus
+from run_log.testing import a_run, an_event
+
+from .harness import Harness, RunLog, ids, save
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+NAMED_QUERIES: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
+    "list_runs": lambda service, value: service.list_runs(value),
+    "get_run, workflow": lambda service, value: service.get_run(value, "r"),
+    "get_run, run": lambda service, value: service.get_run("w", value),
+    "get_stats": lambda service, value: service.get_stats(value),
+    "get_latest_run": lambda service, value: service.get_latest_run(value),
+    "get_history, workflow": lambda service, value: service.get_history(value, "r"),
+    "get_history, run": lambda service, value: service.get_history("w", value),
+}
+
+
+@pytest.mark.parametrize("query", NAMED_QUERIES.values(), ids=NAMED_QUERIES)
+@pytest.mark.parametrize("value", ["", None, 5, b"w", "\ud800"])
+async def test_an_id_that_is_no_text_is_refused(
+    service: RunLog, query: Callable[[RunLog, Any], Awaitable[object]], value: object
+) -> None:
+    """Every query refuses an id that is empty or no valid text."""
+    with pytest.raises(InvalidArgumentError, match=r"(workflow|run)_id is"):
+        await query(service, value)
+
+
+async def test_a_run_that_is_not_there_is_none(harness: Harness, service: RunLog) -> None:
+    """A run that is not there is None, next to others that are."""
+    await save(harness, a_run(workflow_id="w", id="r"))
+
+    assert await service.get_run("w", "r2") is None
+    assert await service.get_run("w2", "r") is None
+
+
+async def test_an_unknown_workflow_has_empty_answers(service: RunLog) -> None:
+    """An unknown workflow has stats of nothing, no latest run, no history; the inbox is empty."""
+    assert await service.get_stats("w") == {"total": 0, "successful": 0}
+    assert await service.get_latest_run("w") is None
+    assert await service.get_history("w", "r") == ()
+    assert await service.get_pending_runs() == []
+
+
+async def test_stats_have_two_keys(harness: Harness, service: RunLog) -> None:
+    """Stats are exactly the distinct runs and those whose newest state is success."""
+    runs = [a_run(workflow_id="w", id=status.value, status=status) for status in RunStatus]
+    await save(harness, *runs, a_run(workflow_id="w", id="another"), a_run(workflow_id="w2"))
+
+    assert await service.get_stats("w") == {"total": 7, "successful": 2}
+
+
+async def test_the_inbox_spans_workflows(harness: Harness, service: RunLog) -> None:
+    """Every paused run of every workflow is pending, newest first; no other run is."""
+    paused = [
+        a_run(
+            workflow_id=f"w{n % 3}",
+            id=f"p{n}",
+            status=RunStatus.PAUSED,
+            started_at=NOON + timedelta(minutes=n),
+        )
+        for n in range(6)
+    ]
+    others = [
+        a_run(workflow_id="w0", id=status.value, status=status, started_at=NOON)
+        for status in set(RunStatus) - {RunStatus.PAUSED}
+    ]
+
+    await save(harness, *paused[::2], *others, *paused[1::2])
+
+    assert paused[::-1] == await service.get_pending_runs()
+
+
+async def test_ties_in_the_inbox_are_all_there(harness: Harness, service: RunLog) -> None:
+    """Paused runs that started at the same moment come by workflow, then by id, none missing."""
+    keys = [("w", "a"), ("w", "b"), ("v", "a"), ("v/", "z")]
+    await save(
+        harness,
+        *(a_run(workflow_id=w, id=r, status=RunStatus.PAUSED, started_at=NOON) for w, r in keys),
+    )
+
+    assert [run.key for run in await service.get_pending_runs()] == [
+        ("w", "b"),
+        ("w", "a"),
+        ("v/", "z"),
+        ("v", "a"),
+    ]
+
+
+@pytest.mark.parametrize("after", [status for status in RunStatus if status is not RunStatus.PAUSED])
+async def test_a_run_that_goes_on_leaves_the_inbox(
+    harness: Harness, service: RunLog, after: RunStatus
+) -> None:
+    """A paused run that is in any other state now is not pending; paused again, it is again."""
+    paused = a_run(workflow_id="w", status=RunStatus.PAUSED)
+    await save(harness, paused, paused.model_copy(update={"status": after}))
+
+    resumed = await service.get_pending_runs()
+    await save(harness, paused)
+
+    assert resumed == []
+    assert [paused] == await service.get_pending_runs()
+
+
+async def test_a_late_pause_does_not_enter_the_inbox(harness: Harness, service: RunLog) -> None:
+    """A pause that arrives after the run's end is not pending."""
+    paused = an_event(a_run(workflow_id="w", status=RunStatus.PAUSED), hlc=1)
+    await harness.store.apply([an_event(a_run(workflow_id="w"), hlc=2)])
+
+    await harness.store.apply([paused])
+
+    assert await service.get_pending_runs() == []
+
+
+async def test_the_latest_run_started_last(harness: Harness, service: RunLog) -> None:
+    """The latest run is the one that started last, not the one saved last."""
+    runs = [
+        a_run(workflow_id="w", id=f"r{n}", started_at=NOON + timedelta(minutes=minute))
+        for n, minute in enumerate((1, 3, 2))
+    ]
+    await save(harness, *runs)
+
+    assert runs[1] == await service.get_latest_run("w")
+
+
+async def test_the_latest_of_ties_heads_the_listing(harness: Harness, service: RunLog) -> None:
+    """Of runs that started at the same moment, the latest is the first that is listed."""
+    await save(harness, *(a_run(workflow_id="w", id=run_id, started_at=NOON) for run_id in "bca"))
+
+    latest = await service.get_latest_run("w")
+
+    assert latest is not None
+    assert ids((await service.list_runs("w"))[0]) == ["c", "b", "a"]
+    assert latest.id == "c"
+
+
+async def test_the_history_is_in_order(harness: Harness, service: RunLog) -> None:
+    """A run's history has each of its states, in the order they were saved."""
+    states = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS]
+    await save(harness, *(a_run(workflow_id="w", status=status) for status in states))
+
+    history = await service.get_history("w", "run-1")
+
+    assert states == [transition.status for transition in history]
+    assert [transition.anomaly for transition in history] == [False] * 5
+    assert sorted(history, key=lambda transition: transition.version) == list(history)
+
+
+async def test_the_history_marks_anomalies(harness: Harness, service: RunLog) -> None:
+    """A transition that breaks the state machine is marked, whenever it arrived; a new attempt is none."""
+    events = [
+        an_event(workflow_id="w", status=RunStatus.SUCCESS, hlc=1),
+        an_event(workflow_id="w", status=RunStatus.RUNNING, hlc=2),
+        an_event(workflow_id="w", status=RunStatus.PENDING, hlc=3),
+        an_event(workflow_id="w", status=RunStatus.RUNNING, hlc=1, attempt=2),
+    ]
+    for event in reversed(events):
+        await harness.store.apply([event])
+
+    history = await service.get_history("w", "run-1")
+
+    assert [event.version for event in events] == [transition.version for transition in history]
+    assert [transition.anomaly for transition in history] == [False, True, True, False]
+
+
+async def test_the_history_tells_what_an_event_was(harness: Harness, service: RunLog) -> None:
+    """A transition has its event's version, status and time, in UTC, and whether it was inferred."""
+    event = an_event(
+        workflow_id="w", status=RunStatus.FAILED, inferred=True, hlc=2**62 - 1, event_id="~" * 128
+    )
+
+    await harness.store.apply([event])
+
+    (transition,) = await service.get_history("w", "run-1")
+    assert (event.version, event.status, event.occurred_at, True) == (
+        transition.version,
+        transition.status,
+        transition.occurred_at,
+        transition.inferred,
+    )
+    assert UTC is transition.occurred_at.tzinfo

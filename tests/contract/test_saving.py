@@ -1,0 +1,215 @@
+"""Saving: what a run log promises about what it is given."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.testing import a_run
+
+from .harness import Harness, RunLog, save
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+class PlatformStatus(enum.Enum):
+    """A platform's own enum."""
+
+    DONE = "success"
+
+
+@dataclass
+class PlatformRun:
+    """A platform's own run model."""
+
+    id: str = "r1"
+    workflow_id: str = "w"
+    status: PlatformStatus = PlatformStatus.DONE
+    trigger_type: str = "webhook"
+    trigger_data: dict[str, Any] = field(default_factory=lambda: {"a": 1})
+    result: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: str | None = None
+    started_at: datetime = NOON
+    completed_at: datetime | None = None
+    duration_ms: float = 3
+
+
+async def test_a_saved_run_comes_back_equal(harness: Harness, service: RunLog) -> None:
+    """What is saved comes back with every field equal."""
+    run = WorkflowRun(
+        id="r1",
+        workflow_id="w",
+        status=RunStatus.FAILED,
+        trigger_type=TriggerType.GMAIL_PUSH,
+        trigger_data={"mail": {"from": "a@b.c"}},
+        result={"rows": [1, 2]},
+        error="it broke",
+        started_at=NOON + timedelta(microseconds=1),
+        completed_at=NOON + timedelta(seconds=1),
+        duration_ms=999.999,
+        attempt=3,
+        pause=PauseRequest(reason="sure?", assignee="ann", deadline=NOON, answered_by="bob"),
+    )
+
+    await save(harness, run)
+
+    assert run == await service.get_run("w", "r1")
+
+
+async def test_saving_again_counts_once(harness: Harness, service: RunLog) -> None:
+    """Saving the same run again counts it once."""
+    run = a_run(workflow_id="w")
+
+    await save(harness, run, run)
+    await save(harness, run)
+
+    assert await service.get_stats("w") == {"total": 1, "successful": 1}
+    assert [run] == (await service.list_runs("w"))[0]
+
+
+async def test_saving_again_updates(harness: Harness, service: RunLog) -> None:
+    """Saving the same run again updates it."""
+    run = a_run(workflow_id="w", status=RunStatus.RUNNING)
+    changed = run.model_copy(update={"status": RunStatus.SUCCESS, "result": {"n": 1}, "duration_ms": 2.0})
+
+    await save(harness, run, changed)
+
+    assert changed == await service.get_run("w", run.id)
+
+
+@pytest.mark.parametrize("after", [RunStatus.FAILED, RunStatus.RUNNING, RunStatus.PAUSED])
+async def test_a_success_taken_back_is_not_counted(
+    harness: Harness, service: RunLog, after: RunStatus
+) -> None:
+    """A run that was a success and is none any more leaves the successful ones, and stays in the total."""
+    run = a_run(workflow_id="w")
+    await save(harness, run)
+
+    await save(harness, run.model_copy(update={"status": after}))
+
+    assert await service.get_stats("w") == {"total": 1, "successful": 0}
+
+
+async def test_a_foreign_object_is_accepted(harness: Harness, service: RunLog) -> None:
+    """Any object with a run's fields is accepted, and what is returned is ours."""
+    await save(harness, PlatformRun())
+
+    found = await service.get_run("w", "r1")
+    assert (
+        a_run(
+            id="r1",
+            workflow_id="w",
+            trigger_type=TriggerType.WEBHOOK,
+            trigger_data={"a": 1},
+            started_at=NOON,
+            completed_at=None,
+            duration_ms=3,
+        )
+        == found
+    )
+    assert WorkflowRun is type(found)
+
+
+@pytest.mark.parametrize("name", ["started_at", "completed_at"])
+async def test_a_naive_datetime_is_refused(harness: Harness, service: RunLog, name: str) -> None:
+    """A naive datetime is refused with the field's name, and nothing is stored."""
+    run = PlatformRun()
+    setattr(run, name, NOON.replace(tzinfo=None))
+
+    with pytest.raises(InvalidRunError, match=rf"{name}: .*has no time zone"):
+        await service.save_run(run)
+
+    await harness.settle()
+    assert await service.get_run("w", "r1") is None
+    assert await service.get_stats("w") == {"total": 0, "successful": 0}
+
+
+@pytest.mark.parametrize("value", [None, "a run", object(), {"id": "r1"}])
+async def test_what_is_no_run_is_refused(harness: Harness, service: RunLog, value: object) -> None:
+    """An object without a run's fields is refused."""
+    with pytest.raises(InvalidRunError, match="is not a run"):
+        await service.save_run(value)
+
+    await harness.settle()
+
+
+@pytest.mark.parametrize("name", ["id", "workflow_id"])
+async def test_an_empty_id_is_refused(harness: Harness, service: RunLog, name: str) -> None:
+    """A run with an empty id is refused."""
+    run = PlatformRun()
+    setattr(run, name, "")
+
+    with pytest.raises(InvalidRunError, match=f"{name}: "):
+        await service.save_run(run)
+
+    await harness.settle()
+
+
+async def test_what_is_given_is_copied(harness: Harness, service: RunLog) -> None:
+    """A run changed after it was saved does not change what is stored."""
+    run = a_run(workflow_id="w", trigger_data={"list": [1]})
+    saved = run.model_copy(deep=True)
+    await service.save_run(run)
+
+    run.status = RunStatus.FAILED
+    run.trigger_data["list"].append(2)
+    await harness.settle()
+
+    assert saved == await service.get_run("w", run.id)
+
+
+async def test_what_is_returned_is_a_copy(harness: Harness, service: RunLog) -> None:
+    """Changing what any query returned changes nothing that is stored."""
+    run = a_run(workflow_id="w", status=RunStatus.PAUSED, trigger_data={"list": [1]})
+    await save(harness, run)
+
+    returned = [
+        await service.get_run("w", run.id),
+        await service.get_latest_run("w"),
+        *(await service.list_runs("w"))[0],
+        *await service.get_pending_runs(),
+    ]
+    for one in returned:
+        assert one is not None
+        one.error = "changed"
+        one.trigger_data["list"].append(2)
+
+    assert len(returned) == 4
+    assert run == await service.get_run("w", run.id)
+    assert run == await service.get_latest_run("w")
+
+
+async def test_datetimes_come_back_in_utc(harness: Harness, service: RunLog) -> None:
+    """Datetimes of any zone come back as the same moment, to the microsecond, in UTC."""
+    east = timezone(timedelta(hours=5, minutes=45))
+    started = datetime(2026, 3, 4, 12, 0, 0, 999_999, tzinfo=east)
+    run = PlatformRun(started_at=started, completed_at=started + timedelta(microseconds=1))
+
+    await save(harness, run)
+
+    found = await service.get_run("w", "r1")
+    assert found is not None
+    assert (started, run.completed_at) == (found.started_at, found.completed_at)
+    assert UTC is found.started_at.tzinfo
+    assert datetime is type(found.started_at)
+
+
+@pytest.mark.parametrize("year", [1, 1969, 9999])
+async def test_any_year_is_kept(harness: Harness, service: RunLog, year: int) -> None:
+    """A run of the calendar's first or last year, or before the epoch, is kept and listed."""
+    run = a_run(workflow_id="w", started_at=datetime(year, 6, 7, tzinfo=UTC))
+
+    await save(harness, run)
+
+    assert ([run], None) == await service.list_runs("w", limit=1)
+
+
+async def test_a_second_close_is_fine(service: RunLog) -> None:
+    """Closing twice is fine."""
+    await service.close()
+    await service.close()

@@ -1,0 +1,112 @@
+"""What is billed: how many documents each operation reads and writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from run_log.core import RunStatus
+from run_log.stores.firestore import Patience
+from run_log.testing import a_life, a_run, an_event
+
+from .firestore_kit import Watch, WatchedService
+
+pytestmark = pytest.mark.emulator
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """Return what sees the calls of `service`."""
+    return Watch()
+
+
+@pytest.fixture
+async def service(emulator_environment: Mapping[str, str], watch: Watch) -> AsyncIterator[WatchedService]:
+    """Yield a service whose calls are counted."""
+    assert emulator_environment
+    service = WatchedService(watch, Patience())
+    yield service
+    await service.close()
+
+
+async def test_new_runs_cost_a_write_each(service: WatchedService, watch: Watch) -> None:
+    """A batch of runs from start to end costs one write a run, one a workflow, one commit, and no read."""
+    lives = [a_life(f"w{n % 2}", f"r{n}") for n in range(10)]
+
+    await service.apply([event for life in lives for event in life])
+
+    assert watch.calls == ["commit"]
+    assert Counter(
+        [f"autopilot_runs/w{n % 2}/runs/r{n}" for n in range(10)] + ["autopilot_runs/w0", "autopilot_runs/w1"]
+    ) == Counter(watch.writes[0])
+
+
+async def test_the_next_events_need_no_read(service: WatchedService, watch: Watch) -> None:
+    """Later events of runs this service wrote cost one write a run, one a workflow, and no read."""
+    lives = [a_life("w", f"r{n}") for n in range(5)]
+    await service.apply([life[0] for life in lives])
+    watch.writes.clear()
+
+    await service.apply([life[1] for life in lives])
+
+    assert watch.calls == ["commit", "commit"]
+    assert [len(writes) for writes in watch.writes] == [6]
+
+
+async def test_stats_are_written_when_they_change(service: WatchedService, watch: Watch) -> None:
+    """An event that changes no stats does not write them."""
+    await service.apply([an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)])
+    watch.writes.clear()
+
+    await service.apply([an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)])
+
+    assert watch.writes == [["autopilot_runs/w/runs/r"]]
+
+
+async def test_duplicates_cost_nothing(service: WatchedService, watch: Watch) -> None:
+    """Events that this service applied before cost neither read nor write."""
+    events = a_life("w", "r")
+    await service.apply(events)
+    watch.calls.clear()
+
+    await service.apply(events)
+
+    assert watch.calls == []
+
+
+async def test_a_save_costs_a_commit(service: WatchedService, watch: Watch) -> None:
+    """A save, the first and the next ones, is one commit without a read."""
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        await service.save_run(a_run(workflow_id="w", id="r", status=status))
+
+    assert watch.calls == ["commit", "commit"]
+    assert watch.writes == [["autopilot_runs/w/runs/r", "autopilot_runs/w"]] * 2
+
+
+async def test_a_wrong_guess_costs_one_read(service: WatchedService, watch: Watch) -> None:
+    """A batch with a run that another service wrote is refused once, read once, and committed."""
+    other = WatchedService(Watch(), Patience())
+    await other.apply([an_event(workflow_id="w", id=f"r{n}") for n in range(3)])
+    await other.close()
+
+    await service.apply([an_event(workflow_id="w", id=f"r{n}") for n in range(6)])
+
+    assert watch.calls == ["commit", "batch_get_documents", "commit"]
+    assert await service.get_stats("w") == {"total": 6, "successful": 6}
+
+
+async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch) -> None:
+    """Each query is one call, whatever it finds."""
+    await service.apply([an_event(workflow_id="w", id=f"r{n}", status=RunStatus.PAUSED) for n in range(9)])
+    watch.calls.clear()
+
+    await service.list_runs("w", limit=3)
+    await service.get_latest_run("w")
+    await service.get_pending_runs()
+    await service.get_run("w", "r1")
+    await service.get_stats("w")
+    await service.get_history("w", "r1")
+
+    assert watch.calls == ["run_query"] * 3 + ["batch_get_documents"] * 3

@@ -1,0 +1,171 @@
+"""Many writers at once, and writers whose memory is wrong: the totals stay exact."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from run_log.core import MAX_HISTORY, Outcome, RunStatus
+from run_log.stores import FirestoreRunLogService
+from run_log.stores.firestore import Patience
+from run_log.testing import a_life, a_run, an_event
+
+from .firestore_kit import Watch, WatchedService
+
+pytestmark = pytest.mark.emulator
+
+WRITERS = 16
+
+
+@pytest.fixture
+async def writers(emulator_environment: Mapping[str, str]) -> AsyncIterator[list[FirestoreRunLogService]]:
+    """Yield services that know nothing of each other."""
+    assert emulator_environment
+    services = [FirestoreRunLogService() for _ in range(WRITERS)]
+    yield services
+    await asyncio.gather(*(service.close() for service in services))
+
+
+async def test_writers_of_one_run(writers: list[FirestoreRunLogService]) -> None:
+    """Sixteen writers of one run end in its newest state, with every event in its history, counted once."""
+    events = [
+        an_event(workflow_id="w", id="r", hlc=n, status=RunStatus.SUCCESS if n == 31 else RunStatus.RUNNING)
+        for n in range(32)
+    ]
+
+    outcomes = await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
+
+    assert await writers[0].get_stats("w") == {"total": 1, "successful": 1}
+    assert events[-1].run == await writers[0].get_run("w", "r")
+    assert [event.version for event in events] == [
+        item.version for item in await writers[0].get_history("w", "r")
+    ]
+    assert Outcome.DUPLICATE not in [outcome for answers in outcomes for outcome in answers]
+
+
+async def test_savers_of_one_run(writers: list[FirestoreRunLogService]) -> None:
+    """Sixteen savers of one run count it once, and each save is in its history."""
+    await asyncio.gather(
+        *(
+            writer.save_run(a_run(workflow_id="w", id="r", result={"by": n}))
+            for n, writer in enumerate(writers)
+        )
+    )
+
+    history = await writers[0].get_history("w", "r")
+    assert await writers[0].get_stats("w") == {"total": 1, "successful": 1}
+    assert len({item.version for item in history}) == WRITERS
+
+
+async def test_writers_of_one_workflow(writers: list[FirestoreRunLogService]) -> None:
+    """Sixteen writers of one hot workflow, each event twice, count each run once and each success."""
+    lives = [
+        a_life("w", f"r{n}", end=RunStatus.FAILED if n % 4 == 0 else RunStatus.SUCCESS) for n in range(200)
+    ]
+    events = [event for life in lives for event in life] * 2
+    random.Random(3).shuffle(events)
+
+    await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
+
+    runs, _ = await writers[0].list_runs("w", limit=1_000)
+    assert await writers[0].get_stats("w") == {"total": 200, "successful": 150}
+    assert {life[1].run.id: life[1].run for life in lives} == {run.id: run for run in runs}
+
+
+async def test_two_services_with_stale_memory(writers: list[FirestoreRunLogService]) -> None:
+    """Two services that take turns at one run, each remembering what the other made wrong, stay exact."""
+    one, other = writers[:2]
+    for n in range(6):
+        status = RunStatus.SUCCESS if n % 2 else RunStatus.FAILED
+        await (one if n % 3 else other).save_run(a_run(workflow_id="w", id="r", status=status))
+        expected = {"total": 1, "successful": n % 2}
+
+        assert expected == await one.get_stats("w") == await other.get_stats("w")
+
+    assert len(await one.get_history("w", "r")) == 6
+
+
+async def test_a_memory_of_one_run(emulator_environment: Mapping[str, str]) -> None:
+    """A service that remembers one run only is slower, never wrong."""
+    assert emulator_environment
+    watch = Watch()
+    service = WatchedService(watch, Patience(), known_runs=1)
+    lives = [a_life("w", f"r{n}") for n in range(4)]
+    for step in range(2):
+        for life in lives:
+            await service.apply([life[step]])
+    calls = list(watch.calls)
+
+    stats = await service.get_stats("w")
+    await service.close()
+
+    assert stats == {"total": 4, "successful": 4}
+    assert calls.count("batch_get_documents") == 4
+    assert calls.count("commit") == 4 * 2 + 4
+
+
+async def test_the_stored_history_is_trimmed(emulator_environment: Mapping[str, str]) -> None:
+    """The stored history grows to twice what is kept, then is trimmed to it: the document stays small."""
+    assert emulator_environment
+    service = FirestoreRunLogService()
+    lengths: list[int] = []
+    for n in range(2 * MAX_HISTORY + 2):
+        await service.apply([an_event(workflow_id="w", id="r", hlc=n)])
+        snapshot = await service._runs("w").document("r").get()  # pyright: ignore[reportPrivateUsage] # what is stored
+        lengths.append(len(snapshot.to_dict()["projection"]["history"]))
+    history = await service.get_history("w", "r")
+
+    await service.close()
+
+    assert [*range(1, 101), 50, 51] == lengths
+    assert [*range(52, 102)] == [item.version.hlc for item in history]
+
+
+@pytest.mark.usefixtures("emulator_environment")
+def test_event_loops_in_turn() -> None:
+    """One service works in one event loop after another, and remembers what it wrote."""
+    service = FirestoreRunLogService()
+
+    async def save(number: int) -> dict[str, int]:
+        await service.save_run(a_run(workflow_id="w", id="same"))
+        await service.save_run(a_run(workflow_id="w", id=f"r{number}"))
+        stats = await service.get_stats("w")
+        await service.close()
+        return stats
+
+    totals = [asyncio.run(save(number))["total"] for number in range(3)]
+
+    assert totals == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("emulator_environment")
+def test_event_loops_at_once() -> None:
+    """One service works in event loops of several threads at once."""
+    service = FirestoreRunLogService()
+    together = threading.Barrier(3)
+
+    async def save(number: int) -> None:
+        together.wait()
+        for n in range(5):
+            await service.save_run(a_run(workflow_id="w", id=f"r{number}-{n}"))
+        await service.close()
+
+    def in_loop(number: int) -> None:
+        asyncio.run(save(number))
+
+    threads = [threading.Thread(target=in_loop, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    async def stats() -> dict[str, int]:
+        answer = await service.get_stats("w")
+        await service.close()
+        return answer
+
+    assert asyncio.run(stats()) == {"total": 15, "successful": 15}

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from run_log.core import (
+    Message,
+    Outcome,
+    RunEvent,
+    RunKey,
+    RunStatus,
+    Settings,
+    TransportRefusedError,
+    encode_event,
+)
+from run_log.producer import RunEventEmitter, record_run
+from run_log.projector import PullReport
+from run_log.projector.google_cloud import pull
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import a_life, a_run, an_event
+
+from .pubsub_kit import RawPubSub
+
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
+
+_PATIENCE = 60.0
+
+
+@pytest.fixture
+async def reader(emulator_environment: object) -> AsyncIterator[FirestoreRunLogService]:  # noqa: ARG001 - it points the client at the emulator
+    """Read the test's own Firestore."""
+    service = FirestoreRunLogService.from_env()
+    yield service
+    await service.close()
+
+
+async def _pull(settings: Settings) -> PullReport:
+    return await pull(settings, stop=asyncio.Event(), until_idle=0.5)
+
+
+async def test_recorded_runs_can_be_queried(reader: FirestoreRunLogService) -> None:
+    """Runs that a workflow records come out of the queries as they went in."""
+    raw = RawPubSub.provisioned()
+    emitter = RunEventEmitter.from_env()
+    async with record_run("w", run_id="good", trigger_data={"n": 1}, emitter=emitter) as good:
+        good.set_result({"nested": [[1], {"": 2}]})
+    with pytest.raises(ValueError, match="bad"), record_run("w", run_id="bad", emitter=emitter):
+        raise ValueError("bad")
+    with record_run("w", run_id="waits", emitter=emitter) as waits:
+        waits.pause("pay?")
+    await emitter.flush(_PATIENCE)
+    await asyncio.to_thread(emitter.close)
+
+    report = await _pull(raw.settings)
+
+    runs, cursor = await reader.list_runs("w")
+    assert [(run.id, run.status) for run in runs] == [
+        ("waits", RunStatus.PAUSED),
+        ("bad", RunStatus.FAILED),
+        ("good", RunStatus.SUCCESS),
+    ]
+    assert cursor is None
+    assert (runs[2].trigger_data, runs[2].result) == ({"n": 1}, {"nested": [[1], {"": 2}]})
+    assert await reader.get_stats("w") == {"total": 3, "successful": 1}
+    assert [run.id for run in await reader.get_pending_runs()] == ["waits"]
+    history = await reader.get_history("w", "good")
+    assert [line.status for line in history] == [RunStatus.RUNNING, RunStatus.SUCCESS]
+    assert (report.pulled, report.dead_lettered, report.released) == (6, 0, 0)
+    assert raw.is_empty()
+
+
+async def test_two_workers_on_doubled_and_shuffled_messages(reader: FirestoreRunLogService) -> None:
+    """Two workers, every message published twice, in no order: state equals a fold, stats a recount."""
+    raw = RawPubSub.provisioned()
+    chance = random.Random(7)
+    ends = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.PAUSED]
+    events = [
+        event
+        for number in range(150)
+        for event in a_life(f"w{number % 2}", f"r{number}", end=chance.choice(ends))
+    ]
+    doubled = [encode_event(event) for event in events * 2]
+    chance.shuffle(doubled)
+    for start in range(0, len(doubled), 100):
+        raw.publish(doubled[start : start + 100])
+
+    reports = await asyncio.gather(_pull(raw.settings), _pull(raw.settings))
+
+    newest: dict[RunKey, RunEvent] = {}
+    for event in sorted(events, key=lambda event: event.version):
+        newest[event.key] = event
+    for workflow_id in ("w0", "w1"):
+        runs, _ = await reader.list_runs(workflow_id, limit=1_000)
+        states = {run.id: run for run in runs}
+        expected = {event.run.id: event.run for key, event in newest.items() if key[0] == workflow_id}
+        assert states == expected
+        successful = sum(run.status is RunStatus.SUCCESS for run in runs)
+        assert await reader.get_stats(workflow_id) == {"total": 75, "successful": successful}
+    history = await reader.get_history(*events[0].key)
+    assert [line.version for line in history] == [event.version for event in events[:2]]
+    assert sum(report.outcomes[Outcome.DUPLICATE] for report in reports) >= len(events)
+    assert raw.is_empty()
+
+
+_BODY = encode_event(an_event(id="r")).data
+_POISON = {
+    "undecodable": Message(data=b"\xff no json", attributes={"from": "elsewhere", "n": "1"}),
+    "unknown_type": Message(
+        data=b'{"type": "somebody.elses.v1"}', attributes={"ce-type": "somebody.elses.v1"}
+    ),
+    "unsupported_version": Message(data=_BODY.replace(b"run-state.v1", b"run-state.v2")),
+    "invalid_event": Message(data=_BODY.replace(b'"event_id"', b'"event"'), attributes={"x": "y"}),
+}
+
+
+async def test_poison_goes_to_the_dead_letters(reader: FirestoreRunLogService) -> None:
+    """What is no event arrives among the dead letters as it came, with why; nothing else is held up."""
+    raw = RawPubSub.provisioned()
+    good = an_event(id="good")
+    ids = dict(zip(_POISON, raw.publish([*_POISON.values(), encode_event(good)]), strict=False))
+
+    report = await _pull(raw.settings)
+
+    letters = raw.take(len(_POISON), raw.settings.dead_letter_topic)
+    assert {letter.attributes["run-log-reason"] for letter in letters} == set(_POISON)
+    for letter in letters:
+        attributes = dict(letter.attributes)
+        reason = attributes.pop("run-log-reason")
+        assert attributes.pop("run-log-message-id") == ids[reason]
+        assert attributes.pop("run-log-error")
+        assert attributes == dict(_POISON[reason].attributes)
+        assert letter.data == _POISON[reason].data
+    assert await reader.get_run(*good.key) == good.run
+    assert (report.pulled, report.dead_lettered) == (5, 4)
+    assert raw.is_empty()
+    assert raw.is_empty(raw.settings.dead_letter_topic)
+
+
+async def test_a_missing_dead_letter_topic_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Where dead letters cannot be kept, the message is not acknowledged, and the log says what to do."""
+    raw = RawPubSub.provisioned()
+    raw.publish([_POISON["undecodable"]])
+    broken = raw.settings.model_copy(update={"dead_letter_topic": "not-there"})
+
+    report = await _pull(broken)
+
+    assert report.dead_lettered == 0
+    assert report.released >= 1
+    (error, *_) = [vars(r)["error"] for r in caplog.records if r.msg == "run_log_dead_letter_failed"]
+    assert "topics/not-there is not there; run `run-log provision`" in error
+
+
+async def test_a_missing_subscription_is_told() -> None:
+    """Pulling from a subscription that is not there ends with an error that says what to run."""
+    with pytest.raises(
+        TransportRefusedError, match=r"run-log-projector is not there; run `run-log provision`"
+    ):
+        await _pull(Settings.from_env())
+
+
+async def test_stop_leaves_nothing_leased(reader: FirestoreRunLogService) -> None:
+    """A worker told to stop ends, and what it did not do is done by the next."""
+    raw = RawPubSub.provisioned()
+    stop = asyncio.Event()
+    running = asyncio.create_task(pull(raw.settings, stop=stop))
+    raw.publish([encode_event(an_event(a_run(id=str(number)))) for number in range(50)])
+
+    stop.set()
+    first = await running
+    second = await _pull(raw.settings)
+
+    applied = first.outcomes[Outcome.APPLIED] + second.outcomes[Outcome.APPLIED]
+    assert applied == 50
+    assert await reader.get_stats("workflow-1") == {"total": 50, "successful": 50}
+    assert raw.is_empty()

@@ -1,0 +1,82 @@
+"""What the store properties compare with: an independent fold in plain Python, and ways to open stores."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from run_log.core import MAX_HISTORY, RunEvent, RunKey, RunStatus, Version, WorkflowRun
+from run_log.stores import FirestoreRunLogService, InMemoryRunLogService, RunLogService
+from run_log.testing import FirestoreEmulator
+
+OpenStores = Callable[[], AbstractAsyncContextManager[Sequence[RunLogService]]]
+"""Opens several services of one empty store; to be called in a running event loop."""
+
+
+@asynccontextmanager
+async def memory_stores() -> AsyncGenerator[Sequence[RunLogService]]:
+    """Yield the one service that a memory store has, several times."""
+    yield [InMemoryRunLogService()] * 2
+
+
+@asynccontextmanager
+async def firestore_stores() -> AsyncGenerator[Sequence[RunLogService]]:
+    """Yield services with a memory of their own, of one new project on the emulator."""
+    project = f"run-log-{uuid.uuid4().hex[:12]}"
+    services = [FirestoreRunLogService(project=project) for _ in range(3)]
+    try:
+        yield services
+    finally:
+        await asyncio.gather(*(service.close() for service in services))
+
+
+def use_firestore(emulator: FirestoreEmulator, environ: pytest.MonkeyPatch) -> OpenStores:
+    """Point Firestore's clients at *emulator*; return what opens stores there."""
+    for name, value in emulator.environment.items():
+        environ.setenv(name, value)
+    return firestore_stores
+
+
+@dataclass
+class Expected:
+    """Where a set of events has to end."""
+
+    runs: dict[RunKey, WorkflowRun] = field(default_factory=dict[RunKey, WorkflowRun])
+    histories: dict[RunKey, list[tuple[Version, RunStatus]]] = field(
+        default_factory=dict[RunKey, list[tuple[Version, RunStatus]]]
+    )
+    stats: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+
+
+def expected_of(events: Sequence[RunEvent]) -> Expected:
+    """Return where *events* have to end: for each run, the event of the greatest version."""
+    end = Expected()
+    for key in {event.key for event in events}:
+        own = {event.event_id: event for event in events if event.key == key}
+        ordered = sorted(own.values(), key=lambda event: (event.run.attempt, event.hlc, event.event_id))
+        end.runs[key] = ordered[-1].run
+        end.histories[key] = [(event.version, event.status) for event in ordered[-MAX_HISTORY:]]
+    for workflow_id in {key[0] for key in end.runs}:
+        statuses = [run.status for key, run in end.runs.items() if key[0] == workflow_id]
+        end.stats[workflow_id] = {
+            "total": len(statuses),
+            "successful": statuses.count(RunStatus.SUCCESS),
+        }
+    return end
+
+
+async def found_in(service: RunLogService, expected: Expected) -> Expected:
+    """Return what *service* holds of the runs and workflows of *expected*."""
+    found = Expected()
+    for workflow_id in expected.stats:
+        found.stats[workflow_id] = await service.get_stats(workflow_id)
+        runs, _ = await service.list_runs(workflow_id, limit=1_000)
+        found.runs |= {run.key: run for run in runs}
+    for key in expected.histories:
+        found.histories[key] = [(item.version, item.status) for item in await service.get_history(*key)]
+    return found

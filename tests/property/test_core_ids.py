@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+import uuid
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from run_log.core import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+
+from .core_strategies import examples
+
+_RESERVED = re.compile(r"\.|\.\.|__.*__", re.DOTALL)
+
+nasty = st.text(st.sampled_from("%/._~25EF\x00\x1f\x7f\né€😀a"), min_size=1, max_size=12)
+
+
+def _repeat(text: str, times: int, end: str) -> str:
+    return text * times + end
+
+
+long = st.builds(
+    _repeat,
+    st.text(min_size=1, max_size=6),
+    st.integers(min_value=200, max_value=900),
+    st.sampled_from(["", "__", "/", "%~"]),
+)
+texts = st.text(min_size=1, max_size=20) | nasty | nasty.map(lambda text: f"__{text}__") | long
+
+
+@examples(400)
+@given(texts, texts)
+@example("%2E", ".")
+@example("/", "%2F")
+@example("__x__", "%5F_x__")
+@example("%5F_x__", "%255F_x__")
+@example("x" * 1_501, "x" * 1_502)
+def test_different_texts_have_different_document_ids(one: str, other: str) -> None:
+    """Two texts share a document id only if they are the same text."""
+    assert (one == other) == (document_id(one) == document_id(other))
+
+
+@examples(400)
+@given(texts)
+@example("__")
+@example("x" * 1_499 + "/")
+@example("😀" * 376)
+def test_every_document_id_is_legal(text: str) -> None:
+    """A document id is not empty, not reserved, without slash or control character, and short enough."""
+    document = document_id(text)
+
+    assert 1 <= len(document.encode()) <= MAX_DOCUMENT_ID_BYTES
+    assert not _RESERVED.fullmatch(document)
+    assert not re.search(r"[/\x00-\x1f\x7f]", document)
+
+
+@examples(400)
+@given(texts)
+def test_a_document_id_gives_the_text_back_unless_it_is_a_digest(text: str) -> None:
+    """The original text is read back from a document id; only what was too long is a digest, hence None."""
+    document = document_id(text)
+    digested = "%~" in document
+
+    assert (None if digested else text) == original_id(document)
+    assert not digested or len(text.encode()) * 3 > MAX_DOCUMENT_ID_BYTES
+
+
+@examples(200)
+@given(
+    st.integers(min_value=0, max_value=2**48 - 1),
+    st.integers(min_value=0, max_value=2**74 - 1),
+)
+def test_an_event_id_is_a_uuid_of_version_seven(moment: int, bits: int) -> None:
+    """The version and variant bits are RFC 9562's, the millisecond leads, and all the chance is kept."""
+    value = uuid.UUID(uuid7(now_ms=lambda: moment, randbits=lambda _: bits))
+    number = value.int
+
+    assert value.version == 7
+    assert value.variant == uuid.RFC_4122
+    assert moment == number >> 80
+    assert bits == ((number >> 64) & 0xFFF) << 62 | number & (2**62 - 1)
+
+
+@examples(200)
+@given(
+    st.tuples(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1)),
+    st.tuples(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1)),
+)
+def test_event_ids_sort_by_their_millisecond(one: tuple[int, int], other: tuple[int, int]) -> None:
+    """Ids sort as text in the order of their milliseconds, then of their chance."""
+    first = uuid7(now_ms=lambda: one[0], randbits=lambda _: one[1])
+    second = uuid7(now_ms=lambda: other[0], randbits=lambda _: other[1])
+
+    assert (one < other) == (first < second)

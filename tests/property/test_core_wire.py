@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_log.core import (
+    EventDecodeError,
+    Message,
+    RunEvent,
+    decode_event,
+    encode_event,
+    encode_json,
+)
+
+from .core_strategies import EPOCH, events, examples, json_values, small_event
+
+V0_TYPE = "run-log.run-state.v0"
+
+trace_parents = st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", fullmatch=True)
+odd = st.one_of(
+    json_values,
+    st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-01", "", "success", "1", "NaN", "v1"]),
+    st.integers(min_value=-(10**30), max_value=10**30),
+    st.floats(),
+)
+
+
+def _v0_body() -> dict[str, Any]:
+    return {
+        "type": V0_TYPE,
+        "id": "r",
+        "workflow_id": "w",
+        "status": "running",
+        "trigger_type": "manual",
+        "started_at": EPOCH.isoformat(),
+    }
+
+
+@examples(200)
+@given(events)
+def test_an_event_comes_back_from_its_message(event: RunEvent) -> None:
+    """Any event comes back from the wire as it was, down to the types inside its payloads."""
+    decoded = decode_event(encode_event(event))
+
+    assert event == decoded
+    assert repr((event.run.trigger_data, event.run.result)) == repr(
+        (decoded.run.trigger_data, decoded.run.result)
+    )
+
+
+@examples(50)
+@given(trace_parents, st.none() | st.from_regex(r"[a-z]{1,8}=[a-z0-9]{1,8}", fullmatch=True))
+def test_the_trace_context_comes_back(parent: str, state: str | None) -> None:
+    """The emitting span's trace context travels beside the body and comes back."""
+    event = small_event(1).model_copy(update={"traceparent": parent, "tracestate": state})
+    message = encode_event(event)
+
+    assert event == decode_event(message)
+    assert parent not in message.data.decode()
+
+
+@examples(100)
+@given(events)
+def test_the_body_alone_is_the_event(event: RunEvent) -> None:
+    """An archived body without its attributes is the same event."""
+    body = Message(data=encode_event(event).data)
+
+    assert event == decode_event(body)
+
+
+@examples(100)
+@given(events)
+def test_attributes_fit_into_pubsub(event: RunEvent) -> None:
+    """For any event every attribute is there, not empty, ASCII, and within Pub/Sub's 1,024 bytes."""
+    attributes = encode_event(event).attributes
+    cloud_events = {"ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time", "ce-type"}
+
+    assert cloud_events <= attributes.keys()
+    assert all(value.isascii() and 1 <= len(value) <= 1_024 for value in attributes.values())
+
+
+@examples(200)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_refused_with_a_reason(data: bytes) -> None:
+    """Bytes that state no event raise `EventDecodeError` with a reason, and nothing else."""
+    reasons = set[str]()
+    try:
+        decode_event(Message(data=data))
+    except EventDecodeError as error:
+        reasons.add(error.reason)
+
+    assert reasons <= {"undecodable", "unknown_type"}
+    assert reasons
+
+
+@examples(400)
+@given(st.data())
+def test_one_wrong_field_is_refused_or_read(data: st.DataObject) -> None:
+    """With anything in place of any one field, the body is an event or an `EventDecodeError`."""
+    body: dict[str, Any] = json.loads(encode_event(small_event(1)).data)
+    place: dict[str, Any] = data.draw(st.sampled_from([body, body["run"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(odd)
+    with contextlib.suppress(EventDecodeError):
+        event = decode_event(Message(data=json.dumps(body).encode()))
+
+        assert event == decode_event(encode_event(event))
+
+
+@examples(400)
+@given(st.data())
+def test_a_bare_run_with_anything_in_it_is_refused_or_read(data: st.DataObject) -> None:
+    """A v0 body with anything in any field is an event, the same one each time, or an `EventDecodeError`."""
+    names = ["id", "workflow_id", "status", "trigger_type", "trigger_data", "result", "error"]
+    moments = ["started_at", "completed_at", "duration_ms", "attempt", "pause", "other"]
+    changes = data.draw(st.dictionaries(st.sampled_from(names + moments), odd, max_size=3))
+    message = Message(data=json.dumps({**_v0_body(), **changes}).encode())
+    with contextlib.suppress(EventDecodeError):
+        event = decode_event(message)
+
+        assert event == decode_event(message)
+
+
+@examples(200)
+@given(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
+def test_unknown_fields_are_ignored(extra: dict[str, Any]) -> None:
+    """Fields of a later minor version, in the body or in the run, do not change what is read."""
+    event = small_event(1)
+    body: dict[str, Any] = json.loads(encode_event(event).data)
+    added = {f"x-{key}": value for key, value in extra.items()}
+    grown = {**added, **body, "run": {**added, **body["run"]}}
+
+    assert event == decode_event(Message(data=encode_json(grown).encode()))

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_log.core import (
+    MAX_HISTORY,
+    Outcome,
+    RunEvent,
+    RunStatus,
+    StatsDelta,
+    Transition,
+    Version,
+    count_statuses,
+    fold,
+    mark_anomalies,
+    newest,
+)
+
+from .core_strategies import deliveries, examples, project, small_event, small_events
+
+versions = st.builds(
+    Version,
+    attempt=st.integers(min_value=1, max_value=3),
+    hlc=st.integers(min_value=0, max_value=3),
+    event_id=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=3),
+)
+
+
+def _newest_event(events: Sequence[RunEvent]) -> RunEvent:
+    return max(events, key=lambda event: event.version)
+
+
+@examples(200)
+@given(st.data())
+def test_order_repeats_and_batches_do_not_matter(data: st.DataObject) -> None:
+    """Any order, any repeats and any batches of the same events end in the same heads and the same stats."""
+    events = data.draw(small_events())
+    delivered = data.draw(deliveries(events))
+
+    assert project([events]) == project(delivered)
+
+
+@examples(200)
+@given(st.data())
+def test_the_state_is_the_event_of_greatest_version(data: st.DataObject) -> None:
+    """However they arrive, the head is the event of greatest version and the history is every version."""
+    events = data.draw(small_events(runs=1))
+    heads, _ = project(data.draw(deliveries(events)))
+    head = heads[events[0].key]
+
+    assert _newest_event(events).version == head.version
+    assert _newest_event(events).status is head.status
+    assert sorted(event.version for event in events) == [line.version for line in head.history]
+
+
+@examples(200)
+@given(st.data())
+def test_summed_deltas_equal_a_recount(data: st.DataObject) -> None:
+    """The deltas of all batches add up to a recount over the runs, for each workflow."""
+    heads, stats = project(data.draw(deliveries(data.draw(small_events()))))
+    recounts = {
+        workflow: count_statuses(head.status for key, head in heads.items() if key[0] == workflow)
+        for workflow in stats
+    }
+
+    assert recounts == stats
+
+
+@examples(100)
+@given(st.data())
+def test_stats_equal_a_recount_after_every_batch(data: st.DataObject) -> None:
+    """Stats are right after each batch, not only in the end."""
+    delivered = data.draw(deliveries(data.draw(small_events())))
+    for count in range(1, len(delivered) + 1):
+        heads, stats = project(delivered[:count])
+        total = sum(stats.values(), start=StatsDelta())
+
+        assert count_statuses(head.status for head in heads.values()) == total
+
+
+@examples(100)
+@given(st.data())
+def test_a_second_delivery_changes_nothing(data: st.DataObject) -> None:
+    """Folding a run's events once more changes neither state, history nor stats, and each is a duplicate."""
+    events = data.draw(small_events(runs=1))
+    before = fold(None, events).after
+    change = fold(before, data.draw(st.permutations(events)))
+
+    assert before == change.after
+    assert [Outcome.DUPLICATE] * len(events) == list(change.outcomes)
+    assert (change.winner, change.added) == (None, ())
+    assert not change.delta
+
+
+@examples(100)
+@given(small_events(runs=1), small_events(runs=1))
+def test_a_fold_of_a_fold_is_a_fold_of_all(first: list[RunEvent], second: list[RunEvent]) -> None:
+    """Folding a second batch onto the first one's head equals folding both at once."""
+    known = {event.event_id for event in first}
+    second = [event for event in second if event.event_id not in known]
+    head = fold(None, first).after
+    stepwise = fold(head, second).after if second else head
+
+    assert fold(None, [*first, *second]).after == stepwise
+
+
+@examples(200)
+@given(st.data())
+def test_each_event_has_one_outcome_and_only_repeats_are_duplicates(data: st.DataObject) -> None:
+    """There is one outcome for each event in order: duplicate where it came before, else applied or stale."""
+    batches = data.draw(deliveries(data.draw(small_events(runs=1))))
+    head, seen, greatest = None, set[str](), None
+    for batch in filter(None, batches):
+        change = fold(head, batch)
+        expected: list[Outcome] = []
+        for event in batch:
+            if event.event_id in seen:
+                expected.append(Outcome.DUPLICATE)
+            elif greatest is None or event.version > greatest:
+                expected.append(Outcome.APPLIED)
+                greatest = event.version
+            else:
+                expected.append(Outcome.STALE)
+            seen.add(event.event_id)
+        head = change.after
+
+        assert expected == list(change.outcomes)
+
+
+@examples(100)
+@given(st.data())
+def test_what_is_stored_is_the_newest_event_with_its_payload(data: st.DataObject) -> None:
+    """The last winner over all batches is the event of greatest version, so the payload belongs to it."""
+    events = data.draw(small_events(runs=1))
+    head, stored = None, None
+    for batch in filter(None, data.draw(deliveries(events))):
+        change = fold(head, batch)
+        head, stored = change.after, change.winner or stored
+
+    assert _newest_event(events) == stored
+
+
+@examples(100)
+@given(st.data())
+def test_added_transitions_accumulate_to_the_history(data: st.DataObject) -> None:
+    """A store that only ever adds what `added` says holds the whole history."""
+    head, kept = None, list[Transition]()
+    for batch in filter(None, data.draw(deliveries(data.draw(small_events(runs=1))))):
+        change = fold(head, batch)
+        head = change.after
+        kept.extend(change.added)
+
+    assert head is not None
+    assert newest(reversed(kept)) == head.history
+
+
+@examples(40)
+@given(
+    seed=st.integers(min_value=0, max_value=2**32),
+    count=st.integers(min_value=MAX_HISTORY + 1, max_value=MAX_HISTORY + 25),
+    batch=st.integers(min_value=1, max_value=40),
+)
+def test_the_newest_fifty_are_kept_whatever_the_order(seed: int, count: int, batch: int) -> None:
+    """Of more than fifty transitions the fifty newest stay, in any order, any batches, with repeats."""
+    chance = random.Random(seed)
+    events = [
+        small_event(
+            number,
+            attempt=chance.randint(1, 2),
+            hlc=chance.randint(0, 30),
+            status=chance.choice(list(RunStatus)),
+        )
+        for number in range(count)
+    ]
+    order = [*events, *chance.sample(events, 10)]
+    chance.shuffle(order)
+    heads, stats = project([order[start : start + batch] for start in range(0, len(order), batch)])
+    head = heads[events[0].key]
+
+    assert sorted(event.version for event in events)[-MAX_HISTORY:] == [line.version for line in head.history]
+    assert _newest_event(events).status is head.status
+    assert {"workflow-0": count_statuses([head.status])} == stats
+
+
+@examples(200)
+@given(st.data())
+def test_anomaly_marks_do_not_depend_on_arrival(data: st.DataObject) -> None:
+    """The same events give the same marks, however they arrive."""
+    events = data.draw(small_events(runs=1))
+    heads, _ = project(data.draw(deliveries(events)))
+    arrived = heads[events[0].key].history
+
+    assert mark_anomalies(fold(None, events).after.history) == mark_anomalies(arrived)
+
+
+@examples(100)
+@given(small_events(runs=1))
+def test_marking_is_idempotent_and_changes_nothing_else(events: list[RunEvent]) -> None:
+    """Marking marked history again changes nothing, and a mark changes neither version nor status."""
+    history = fold(None, events).after.history
+    marked = mark_anomalies(history)
+
+    assert marked == mark_anomalies(marked)
+    assert [(line.version, line.status) for line in history] == [
+        (line.version, line.status) for line in marked
+    ]
+
+
+@examples(200)
+@given(
+    attempts=st.integers(min_value=0, max_value=2),
+    ticks=st.integers(min_value=0, max_value=3),
+    number=st.integers(min_value=0, max_value=999).filter(lambda number: number != 500),
+)
+def test_an_inferred_event_lies_between_its_source_and_any_later_event(
+    attempts: int, ticks: int, number: int
+) -> None:
+    """An inferred event beats what it was inferred from, and loses to every real event after that."""
+    source = small_event(500, hlc=5)
+    inferred = source.infer(source.run.model_copy(update={"status": RunStatus.FAILED}))
+    real = small_event(number, attempt=1 + attempts, hlc=5 + ticks, status=RunStatus.SUCCESS)
+    expected = real if real.version > source.version else inferred
+
+    assert expected.version == fold(None, [real, inferred, source]).after.version
+
+
+@examples(100)
+@given(st.data())
+def test_two_observers_infer_one_event(data: st.DataObject) -> None:
+    """Two observers who conclude the same from the same event make one transition, whoever comes first."""
+    source = data.draw(small_events(runs=1, max_size=1))[0]
+    dead = source.run.model_copy(update={"status": RunStatus.FAILED})
+    first, second = source.infer(dead), source.infer(dead)
+    batches = data.draw(deliveries([source, first, second]))
+    heads, _ = project(batches)
+
+    assert first.version == second.version
+    assert [source.version, first.version] == [line.version for line in heads[source.key].history]
+
+
+@examples(200)
+@given(versions, versions, versions)
+def test_version_order_is_total(one: Version, two: Version, three: Version) -> None:
+    """Of two versions exactly one is smaller unless they are the same, and the order is transitive."""
+    ordered = sorted([one, two, three])
+
+    assert [one < two, one == two, one > two].count(True) == 1
+    assert ordered[0] <= ordered[1] <= ordered[2]
+    assert ordered[0] <= ordered[2]
+
+
+@examples(200)
+@given(versions, versions)
+def test_nothing_lies_between_a_version_and_its_successor(one: Version, other: Version) -> None:
+    """Every version later than another is also later than that one's successor, or is the successor."""
+    assert (other > one) == (other >= one.successor)

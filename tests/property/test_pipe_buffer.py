@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_log.core import Message, Version
+from run_log.producer import BufferLimits
+from run_log.producer._buffer import Entry, EventBuffer
+
+from .core_strategies import examples
+
+
+@dataclass(frozen=True)
+class _Add:
+    run: str
+    hlc: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Take:
+    events: int
+    data_bytes: int
+
+
+_adds = st.builds(
+    _Add, run=st.sampled_from("abc"), hlc=st.integers(0, 5), size=st.integers(min_value=1, max_value=20)
+)
+_takes = st.builds(_Take, events=st.integers(1, 4), data_bytes=st.integers(0, 40))
+_limits = st.builds(BufferLimits, events=st.integers(0, 6), data_bytes=st.integers(0, 80))
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.message.data)
+
+
+@dataclass
+class _Watched:
+    """A buffer beside a plain list of what has to be in it; every step is checked."""
+
+    limits: BufferLimits
+    waiting: list[Entry] = field(default_factory=list[Entry])
+    superseded: set[int] = field(default_factory=set[int])
+    added: int = 0
+    dropped: int = 0
+    taken: list[Entry] = field(default_factory=list[Entry])
+
+    def __post_init__(self) -> None:
+        self.buffer = EventBuffer(self.limits)
+
+    def add(self, step: _Add) -> None:
+        self.added += 1
+        version = Version(1, step.hlc, f"{self.added:06}")
+        entry = Entry(self.added, ("w", step.run), version, Message(data=b"x" * step.size))
+        dropped = self.buffer.add(entry)
+        self.waiting.append(entry)
+        siblings = [other for other in self.waiting if other.key == entry.key]
+        newest = max(siblings, key=lambda other: other.version)
+        self.superseded |= {other.number for other in siblings if other is not newest}
+        for lost in dropped:
+            self._check_drop(lost)
+            self.waiting.remove(lost)
+            self.superseded.discard(lost.number)
+        self.dropped += len(dropped)
+
+    def take(self, step: _Take) -> None:
+        taken = self.buffer.take(events=step.events, data_bytes=step.data_bytes)
+        assert taken == self.waiting[: len(taken)]
+        assert bool(taken) is bool(self.waiting)
+        assert len(taken) <= step.events
+        assert len(taken) <= 1 or sum(map(_size, taken)) <= step.data_bytes
+        del self.waiting[: len(taken)]
+        self.superseded -= {entry.number for entry in taken}
+        self.taken += taken
+
+    def _check_drop(self, lost: Entry) -> None:
+        """Nothing goes while there is room, and no run's newest event while a superseded one waits."""
+        total = sum(map(_size, self.waiting))
+        assert len(self.waiting) > self.limits.events or total > self.limits.data_bytes
+        if self.superseded:
+            assert lost.number in self.superseded
+        else:
+            assert lost is self.waiting[0]
+
+
+@examples(300)
+@given(_limits, st.lists(st.one_of(_adds, _adds, _takes), max_size=60))
+def test_what_is_lost_matters_least(limits: BufferLimits, steps: list[_Add | _Take]) -> None:
+    """Under any adds and takes the counters add up, order is kept, and the newest of a run goes last."""
+    watched = _Watched(limits)
+
+    for step in steps:
+        if isinstance(step, _Add):
+            watched.add(step)
+        else:
+            watched.take(step)
+
+        assert len(watched.waiting) == len(watched.buffer)
+        assert watched.added == watched.dropped + len(watched.taken) + len(watched.buffer)
+        assert (watched.waiting[0].number if watched.waiting else None) == watched.buffer.oldest()
+        assert len(watched.buffer) <= limits.events
+        assert sum(map(_size, watched.waiting)) <= limits.data_bytes
+    numbers = [entry.number for entry in watched.taken]
+    assert sorted(numbers) == numbers

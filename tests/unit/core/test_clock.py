@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pydantic import ValidationError
+
+from run_log.core import MAX_HLC, HybridLogicalClock, epoch_micros
+
+from .builders import make_event
+
+
+def test_readings_increase_while_the_machine_clock_stands_still() -> None:
+    """Readings never repeat, though the machine's clock does."""
+    clock = HybridLogicalClock(lambda: 100)
+
+    assert [clock.tick() for _ in range(3)] == [100, 101, 102]
+
+
+def test_readings_increase_while_the_machine_clock_goes_back() -> None:
+    """A machine's clock set back does not set the readings back."""
+    machine = iter([100, 50, 99, 200])
+    clock = HybridLogicalClock(lambda: next(machine))
+
+    assert [clock.tick() for _ in range(4)] == [100, 101, 102, 200]
+
+
+def test_a_reading_is_past_what_was_observed() -> None:
+    """After observing another process's reading, the next one is greater."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.observe(5_000)
+
+    assert clock.tick() == 5_001
+
+
+def test_observing_the_past_changes_nothing() -> None:
+    """An old reading observed does not hold the clock back."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.tick()
+    clock.observe(3)
+
+    assert clock.tick() == 101
+
+
+@pytest.mark.parametrize("hlc", [2**61, MAX_HLC - 1, MAX_HLC, 10**30])
+def test_an_absurd_reading_does_not_use_up_the_clock(hlc: int) -> None:
+    """One event from the far end of time does not stop a process that observes it from making events."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.observe(hlc)
+    readings = [clock.tick() for _ in range(3)]
+
+    assert sorted(set(readings)) == readings
+    assert [make_event(hlc=reading).hlc for reading in readings] == readings
+
+
+def test_threads_never_share_a_reading() -> None:
+    """Several threads that tick and observe one clock get distinct readings, each thread's increasing."""
+    clock = HybridLogicalClock(lambda: 100)
+
+    def read(_: int) -> list[int]:
+        readings = list[int]()
+        for _ in range(2_000):
+            readings.append(clock.tick())
+            clock.observe(readings[-1])
+        return readings
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        read_by_thread = list(pool.map(read, range(8)))
+
+    assert len({reading for readings in read_by_thread for reading in readings}) == 8 * 2_000
+    assert all(sorted(readings) == readings for readings in read_by_thread)
+
+
+def test_the_machine_clock_is_read_in_microseconds() -> None:
+    """The default source is the epoch's microseconds."""
+    before = time.time_ns() // 1_000
+    micros = epoch_micros()
+
+    assert before <= micros <= time.time_ns() // 1_000
+
+
+@pytest.mark.parametrize("hlc", [-1, MAX_HLC])
+def test_a_reading_out_of_range_makes_no_event(hlc: int) -> None:
+    """An event's clock reading is refused outside of 0 to below `MAX_HLC`."""
+    with pytest.raises(ValidationError, match="hlc"):
+        make_event(hlc=hlc)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import ValidationError
+
+from run_log.core import HybridLogicalClock, InvalidRunError, RunEvent, RunStatus, Version, utc_now
+
+from .builders import NOON, make_event, make_run, run_fields
+
+
+def test_an_event_of_a_run_is_stamped_and_copied() -> None:
+    """`from_run` stamps identity, version and time from what it is given, and keeps no part of the run."""
+    run = make_run(result={"a": [1]})
+    event = RunEvent.from_run(
+        run, clock=HybridLogicalClock(lambda: 77), new_id=lambda: "e1", now=lambda: NOON, trace=("tp", "ts")
+    )
+    run.result["a"].append(2)
+
+    assert Version(attempt=1, hlc=77, event_id="e1") == event.version
+    assert (
+        event.occurred_at,
+        event.traceparent,
+        event.tracestate,
+        event.inferred,
+    ) == (NOON, "tp", "ts", False)
+    assert event.run.result == {"a": [1]}
+    assert (event.key, event.status) == (("w1", "r1"), RunStatus.RUNNING)
+
+
+def test_later_events_of_a_process_have_later_versions() -> None:
+    """Without anything given, each event is another one and later than those before."""
+    events = [RunEvent(run=make_run()) for _ in range(50)]
+
+    assert sorted(events, key=lambda event: event.version) == events
+    assert len({event.event_id for event in events}) == 50
+
+
+def test_an_event_does_not_change() -> None:
+    """A fact is immutable."""
+    event = make_event()
+    with pytest.raises(ValidationError, match="frozen"):
+        event.hlc = 5  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert event.hlc == 1
+
+
+@pytest.mark.parametrize("event_id", ["", " ", "a b", "é", "a\n", "x" * 129])
+def test_an_identity_is_printable_ascii(event_id: str) -> None:
+    """An event id that could not travel as an attribute, or is too long, is refused."""
+    with pytest.raises(ValidationError, match="event_id"):
+        RunEvent(event_id=event_id, run=make_run())
+
+
+def test_what_is_no_run_makes_no_event() -> None:
+    """A foreign object that is no run raises `InvalidRunError`."""
+    with pytest.raises(InvalidRunError, match="workflow_id"):
+        RunEvent.from_run({"id": "r1"})
+
+
+def test_a_bad_identity_source_is_an_invalid_run() -> None:
+    """What the event model refuses comes as `InvalidRunError` with the run's id, not as pydantic's error."""
+    with pytest.raises(InvalidRunError, match="'r1' cannot become an event"):
+        RunEvent.from_run(make_run(), new_id=lambda: "two words")
+
+
+def test_an_inferred_event_comes_just_after_its_source() -> None:
+    """What is concluded from an event has its attempt and clock reading, and an id right behind."""
+    source = make_event(3, hlc=10)
+    inferred = source.infer(make_run(status=RunStatus.FAILED), now=lambda: NOON)
+
+    assert Version(attempt=1, hlc=10, event_id="e003!") == inferred.version
+    assert inferred.inferred
+    assert RunStatus.FAILED is inferred.status
+
+
+@pytest.mark.parametrize("change", [{"id": "other"}, {"workflow_id": "other"}, {"attempt": 2}])
+def test_nothing_is_inferred_about_another_run(change: dict[str, object]) -> None:
+    """An event only allows conclusions about its own run and attempt."""
+    with pytest.raises(InvalidRunError, match="same run and attempt"):
+        make_event().infer(run_fields(**change))
+
+
+def test_now_is_utc() -> None:
+    """The default wall clock is aware and in UTC."""
+    before = datetime.now(UTC)
+    now = utc_now()
+
+    assert before <= now <= datetime.now(UTC)
+    assert now.tzinfo is UTC

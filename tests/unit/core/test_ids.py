@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from run_log.core import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+
+
+def test_injected_time_and_chance_make_one_id() -> None:
+    """With time and chance given, an id is always the same."""
+    made = uuid7(now_ms=lambda: 0x0123456789AB, randbits=lambda count: (1 << count) - 1)
+
+    assert made == "01234567-89ab-7fff-bfff-ffffffffffff"
+
+
+def test_ids_are_distinct() -> None:
+    """Ids made in one burst are all different."""
+    assert len({uuid7() for _ in range(2_000)}) == 2_000
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("plain-id_1", "plain-id_1"),
+        ("é€😀", "é€😀"),
+        ("a/b", "a%2Fb"),
+        ("100%", "100%25"),
+        (".", "%2E"),
+        ("..", "%2E%2E"),
+        ("...", "..."),
+        ("__name__", "%5F_name__"),
+        ("__id7__", "%5F_id7__"),
+        ("__open", "__open"),
+        ("a\nb\x00\x7f", "a%0Ab%00%7F"),
+    ],
+)
+def test_document_ids_that_are_stored(text: str, document: str) -> None:
+    """These ids are in stored data: they never change."""
+    assert document == document_id(text)
+    assert text == original_id(document)
+
+
+def test_a_long_text_keeps_a_readable_beginning() -> None:
+    """What does not fit keeps its first thousand bytes and ends in a digest of the whole."""
+    one, other = document_id("x" * 5_000 + "1"), document_id("x" * 5_000 + "2")
+
+    assert one != other
+    assert one.startswith("x" * 1_000)
+    assert original_id(one) is None
+
+
+def test_the_longest_text_that_fits_stays() -> None:
+    """Exactly the limit is not too long."""
+    text = "x" * MAX_DOCUMENT_ID_BYTES
+
+    assert text == document_id(text)
+
+
+def test_a_digest_never_ends_within_a_character() -> None:
+    """The readable beginning of a long multi-byte text is whole characters."""
+    document = document_id("a" + "😀" * 1_000)
+
+    assert document.startswith("a" + "😀" * 249 + "%~")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from run_log.core import (
+    MAX_HISTORY,
+    Outcome,
+    RunStatus,
+    StatsDelta,
+    by_run,
+    count_statuses,
+    fold,
+    is_anomaly,
+    mark_anomalies,
+)
+
+from .builders import make_event
+
+ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED]
+STARTED = [RunStatus.RUNNING, RunStatus.PAUSED]
+
+
+def test_a_fold_needs_an_event() -> None:
+    """Folding nothing onto nothing is a mistake of the caller."""
+    with pytest.raises(ValueError, match="at least one event"):
+        fold(None, [])
+
+
+def test_the_first_event_is_applied() -> None:
+    """A run not seen before is added, with its event stored and its stats counted."""
+    event = make_event(status=RunStatus.SUCCESS)
+    change = fold(None, [event])
+
+    assert change.outcomes == (Outcome.APPLIED,)
+    assert event == change.winner
+    assert StatsDelta(total=1, successful=1, by_status={RunStatus.SUCCESS: 1}) == change.delta
+
+
+def test_a_late_event_goes_to_the_history_only() -> None:
+    """An event older than the state is stale: nothing is stored but its transition, no stats change."""
+    before = fold(None, [make_event(2, status=RunStatus.SUCCESS)]).after
+    change = fold(before, [make_event(1, status=RunStatus.RUNNING)])
+
+    assert (change.outcomes, change.winner) == ((Outcome.STALE,), None)
+    assert [line.version.event_id for line in change.added] == ["e001"]
+    assert RunStatus.SUCCESS is change.after.status
+    assert not change.delta
+
+
+def test_an_event_within_the_batch_can_be_overtaken_there() -> None:
+    """Two events of one batch are both applied in order; the newest is what is stored."""
+    running, success = make_event(1), make_event(2, status=RunStatus.SUCCESS)
+    change = fold(None, [running, success])
+
+    assert change.outcomes == (Outcome.APPLIED, Outcome.APPLIED)
+    assert success == change.winner
+
+
+def test_a_later_attempt_beats_a_later_clock() -> None:
+    """The attempt orders before the clock."""
+    retry, late = make_event(1, attempt=2), make_event(9, status=RunStatus.FAILED)
+
+    assert RunStatus.RUNNING is fold(None, [retry, late]).after.status
+
+
+def test_a_tie_on_the_clock_is_broken_by_identity() -> None:
+    """Two events at one reading are ordered by their ids, alike for everybody."""
+    one, other = make_event(1, hlc=5, status=RunStatus.FAILED), make_event(2, hlc=5)
+
+    assert RunStatus.RUNNING is fold(None, [other, one]).after.status
+
+
+def test_an_event_that_fell_out_of_a_full_history_changes_nothing() -> None:
+    """Redelivered after fifty newer ones, an old event is stale and adds nothing."""
+    events = [make_event(number) for number in range(MAX_HISTORY + 1)]
+    before = fold(None, events).after
+    change = fold(before, events[:1])
+
+    assert (change.outcomes, change.added) == ((Outcome.STALE,), ())
+    assert before == change.after
+
+
+@pytest.mark.parametrize("before", RunStatus)
+@pytest.mark.parametrize("after", RunStatus)
+def test_the_state_machine(before: RunStatus, after: RunStatus) -> None:
+    """A pending run may become anything, a started one is never pending again, an ended one stays so."""
+    allowed = (
+        before is RunStatus.PENDING
+        or (before in STARTED and after is not RunStatus.PENDING)
+        or (before in ENDED and after is before)
+    )
+
+    assert allowed is not is_anomaly(before, after)
+
+
+def test_running_after_success_is_marked() -> None:
+    """A step that breaks the state machine is applied by version and marked."""
+    history = fold(None, [make_event(1, status=RunStatus.SUCCESS), make_event(2)]).after.history
+
+    assert [line.anomaly for line in mark_anomalies(history)] == [False, True]
+
+
+def test_a_new_attempt_starts_anew() -> None:
+    """Running after failed is no anomaly where it is the next attempt."""
+    history = fold(None, [make_event(1, status=RunStatus.FAILED), make_event(2, attempt=2)]).after.history
+
+    assert [line.anomaly for line in mark_anomalies(history)] == [False, False]
+
+
+def test_positions_by_run_keep_their_order() -> None:
+    """Events are grouped by workflow and run, each group in the order given."""
+    events = [make_event(1), make_event(2, id="other"), make_event(3), make_event(4, workflow_id="w2")]
+
+    assert by_run(events) == {("w1", "r1"): [0, 2], ("w1", "other"): [1], ("w2", "r1"): [3]}
+
+
+def test_deltas_that_cancel_out_are_nothing() -> None:
+    """A run that goes and comes back changes no stats, and no status stays with a zero."""
+    there = StatsDelta.between(RunStatus.RUNNING, RunStatus.SUCCESS)
+    back = StatsDelta.between(RunStatus.SUCCESS, RunStatus.RUNNING)
+
+    assert StatsDelta() == there + back
+    assert not there + back
+
+
+def test_no_step_is_no_change() -> None:
+    """A run that stays in its status changes no stats."""
+    assert StatsDelta() == StatsDelta.between(RunStatus.PAUSED, RunStatus.PAUSED)
+
+
+def test_a_recount_counts_runs_and_successes() -> None:
+    """A recount tells the runs, the successes, and the runs in each status."""
+    counted = count_statuses([RunStatus.SUCCESS, RunStatus.SUCCESS, RunStatus.FAILED])
+    by_status = {RunStatus.SUCCESS: 2, RunStatus.FAILED: 1}
+
+    assert StatsDelta(total=3, successful=2, by_status=by_status) == counted

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from run_log.core import PauseRequest, RunStatus, TriggerType, WorkflowRun
+
+from .builders import NOON, make_run, run_fields
+
+NAIVE = datetime(2026, 3, 4, 12)  # noqa: DTZ001 - what must be refused
+HERE = timezone(timedelta(hours=5, minutes=30))
+
+
+class _Nanoseconds(datetime):
+    """A vendor's datetime that stays itself through arithmetic, as Firestore's does."""
+
+    nanosecond = 7
+
+    def astimezone(self, tz: Any = None) -> _Nanoseconds:
+        moved = super().astimezone(tz)
+        return _Nanoseconds.combine(moved.date(), moved.timetz())
+
+
+def test_the_closed_sets_are_the_contract() -> None:
+    """Statuses and triggers are these texts, on the wire and in stored data."""
+    assert list(RunStatus) == ["pending", "running", "success", "failed", "skipped", "paused"]
+    assert list(TriggerType) == ["webhook", "gmail_push", "scheduled", "manual", "file_upload"]
+
+
+def test_ended_statuses() -> None:
+    """Success, failed and skipped are ends; nothing else is."""
+    ends = {status for status in RunStatus if status.is_terminal}
+
+    assert {RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED} == ends
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    """Only five fields are needed; payloads are empty, the attempt is the first."""
+    run = make_run()
+
+    assert (run.trigger_data, run.result, run.error) == ({}, {}, None)
+    assert (run.completed_at, run.duration_ms, run.attempt, run.pause) == (None, 0, 1, None)
+    assert run.key == ("w1", "r1")
+
+
+@pytest.mark.parametrize("field", ["started_at", "completed_at"])
+def test_a_naive_datetime_is_refused_by_the_constructor(field: str) -> None:
+    """A datetime without time zone is refused, and the message says what to pass."""
+    with pytest.raises(ValidationError, match=r"no time zone; pass an aware datetime.*timezone\.utc"):
+        make_run(**{field: NAIVE})
+
+
+@pytest.mark.parametrize("field", ["started_at", "completed_at"])
+def test_a_naive_datetime_is_refused_by_assignment(field: str) -> None:
+    """An assignment is checked like the constructor, and a refused one leaves the run as it was."""
+    run = make_run(completed_at=NOON)
+    with pytest.raises(ValidationError, match="pass an aware datetime"):
+        setattr(run, field, NAIVE)
+
+    assert getattr(run, field) == NOON
+
+
+def test_a_naive_deadline_is_refused() -> None:
+    """A pause's deadline is as strict as the run's own datetimes."""
+    with pytest.raises(ValidationError, match="pass an aware datetime"):
+        PauseRequest(deadline=NAIVE)
+
+
+def test_every_datetime_is_turned_into_utc() -> None:
+    """Whatever the zone, constructor and assignment keep the moment and store it in UTC."""
+    run = make_run(started_at=NOON.astimezone(HERE))
+    run.completed_at = NOON.astimezone(HERE)
+    run.pause = PauseRequest(deadline=NOON.astimezone(HERE))
+
+    for moment in (run.started_at, run.completed_at, run.pause.deadline):
+        assert moment == NOON
+        assert moment is not None
+        assert moment.tzinfo is UTC
+
+
+def test_a_vendors_datetime_becomes_a_plain_one() -> None:
+    """A datetime subclass comes out as the standard library's class, and the same moment."""
+    run = make_run(started_at=_Nanoseconds(2026, 3, 4, 12, tzinfo=HERE))
+
+    assert type(run.started_at) is datetime
+    assert datetime(2026, 3, 4, 12, tzinfo=HERE) == run.started_at
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_outside_of_the_calendar_is_refused(moment: str) -> None:
+    """A datetime that has no year 1 to 9999 in UTC is refused, not raised through."""
+    with pytest.raises(ValidationError, match="outside years 1 to 9999"):
+        make_run(started_at=moment)
+
+
+def test_none_is_an_empty_payload() -> None:
+    """A platform that writes None for no data is understood, at construction and later."""
+    run = make_run(trigger_data=None, result=None)
+    run.result = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue] - platforms do
+
+    assert (run.trigger_data, run.result) == ({}, {})
+
+
+def test_lone_surrogates_in_an_error_stay_readable() -> None:
+    """An exception's text that UTF-8 cannot hold is kept with its surrogates escaped."""
+    run = make_run(error="bad name: \udcff", pause=PauseRequest(reason="\ud800?"))
+
+    assert run.error == "bad name: \\udcff"
+    assert run.pause == PauseRequest(reason="\\ud800?")
+
+
+def test_a_huge_error_is_cut_with_a_marker() -> None:
+    """An error's text is bounded, so that the document always has room for it."""
+    run = make_run(error="x" * 1_000_000)
+
+    assert run.error is not None
+    assert len(run.error) <= 32_768
+    assert run.error.endswith(" [run-log: cut, 1000000 bytes]")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", ""),
+        ("id", "\ud800"),
+        ("id", 5),
+        ("id", "x" * 100_000),
+        ("workflow_id", None),
+        ("status", "finished"),
+        ("trigger_type", 1),
+        ("trigger_data", [1]),
+        ("result", {1: 2}),
+        ("error", 5),
+        ("duration_ms", float("nan")),
+        ("duration_ms", float("inf")),
+        ("duration_ms", "long"),
+        ("attempt", 0),
+        ("attempt", 2**31),
+        ("pause", "yes"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_fields_name(field: str, value: object) -> None:
+    """Each wrong value is refused at construction and at assignment, and the error names the field."""
+    run = make_run()
+    with pytest.raises(ValidationError, match=field):
+        WorkflowRun(**run_fields(**{field: value}))
+    with pytest.raises(ValidationError, match=field):
+        setattr(run, field, value)
+
+    assert make_run() == run

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from run_log.core import EventDecodeError, RunStatus, decode_event, encode_event
+
+from .builders import NOON, message, v0_body
+
+LATER = "2026-03-04T12:00:01+00:00"
+
+
+def test_a_bare_run_is_an_event() -> None:
+    """A platform's dump of a run, the first wire form, reads as an event of today."""
+    event = decode_event(message(v0_body()))
+
+    assert (event.key, event.status, event.occurred_at) == (("w1", "r1"), RunStatus.RUNNING, NOON)
+    assert not event.inferred
+    assert event == decode_event(encode_event(event))
+
+
+def test_the_same_dump_twice_is_the_same_event() -> None:
+    """Identity and version come from the content, whatever the order of its keys."""
+    dump = v0_body(result={"a": 1, "b": 2})
+    turned = dict(reversed(dump.items()))
+
+    assert decode_event(message(dump)) == decode_event(message(turned))
+
+
+def test_another_content_is_another_event() -> None:
+    """Two dumps of one run that differ are two events."""
+    one, other = decode_event(message(v0_body())), decode_event(message(v0_body(result={"a": 1})))
+
+    assert one.event_id != other.event_id
+
+
+def test_a_life_in_one_moment_is_in_order() -> None:
+    """Where every stage has the same moment, the later stage of a run's life is the later version."""
+    stages = ["pending", "running", "paused", "success"]
+    versions = [decode_event(message(v0_body(status=status))).version for status in stages]
+
+    assert sorted(versions) == versions
+    assert len({version.hlc for version in versions}) == 4
+
+
+@pytest.mark.parametrize("status", ["success", "failed", "skipped"])
+@pytest.mark.parametrize("completed", [LATER, "2026-03-04T12:00:00Z", None])
+def test_an_end_is_later_than_its_start(status: str, completed: str | None) -> None:
+    """An ended run's dump beats the same run's running dump, also without the moment of its end."""
+    running = decode_event(message(v0_body()))
+    ended = decode_event(message(v0_body(status=status, completed_at=completed)))
+
+    assert ended.version > running.version
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started_at": None},
+        {"started_at": ""},
+        {"started_at": 1_772_625_600},
+        {"started_at": "yesterday"},
+        {"started_at": []},
+        {"started_at": "2026-03-04T12:00:00"},
+        {"started_at": "1960-01-01T00:00:00Z"},
+        {"started_at": "0001-01-01T00:00:00"},
+        {"started_at": "0001-01-01T00:00:00+14:00"},
+        {"started_at": "9999-12-31T23:59:59-14:00"},
+        {"completed_at": "soon"},
+        {"status": []},
+        {"status": {}},
+        {"status": None},
+        {"id": None},
+        {"trigger_data": [1]},
+        {"duration_ms": "long"},
+    ],
+    ids=repr,
+)
+def test_junk_in_a_bare_run_is_refused(changes: dict[str, object]) -> None:
+    """A bare run that cannot be read raises `EventDecodeError` as an invalid event, nothing else."""
+    with pytest.raises(EventDecodeError) as caught:
+        decode_event(message(v0_body(**changes)))
+
+    assert caught.value.reason == "invalid_event"
+
+
+def test_a_bare_run_without_a_moment_is_refused() -> None:
+    """Nothing but a type is no run."""
+    with pytest.raises(EventDecodeError, match="started_at"):
+        decode_event(message({"type": "run-log.run-state.v0"}))

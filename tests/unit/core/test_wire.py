@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    EVENT_TYPE,
+    SCHEMA_VERSION,
+    DeadLetterReason,
+    EventDecodeError,
+    Message,
+    decode_event,
+    encode_event,
+)
+
+from .builders import NOON, body, make_event, message
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def _without(content: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != name}
+
+
+def _in_run(**changes: Any) -> dict[str, Any]:
+    return body(run={**body()["run"], **changes})
+
+
+def _spliced(before: str, after: str) -> bytes:
+    """Return a valid body's bytes with *before* replaced: for what `json.dumps` does not write."""
+    content = json.dumps(_in_run(result={"deep": "HERE"}))
+    assert before in content
+    return content.replace(before, after).encode()
+
+
+def test_the_attributes_of_an_event() -> None:
+    """These are the CloudEvents attributes that routers and subscriptions filter on."""
+    expected = {
+        "ce-specversion": "1.0",
+        "ce-id": "e001",
+        "ce-source": "//run-log/workflows/a%2Fb%20%C3%A9",
+        "ce-type": EVENT_TYPE,
+        "ce-subject": "runs/r%3F1",
+        "ce-time": "2026-03-04T12:00:00.000000Z",
+        "ce-dataschema": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
+        "content-type": "application/json",
+    }
+
+    assert expected == encode_event(make_event(workflow_id="a/b é", id="r?1")).attributes
+
+
+def test_long_ids_become_digests_in_attributes() -> None:
+    """An id that would not fit into an attribute stands there as its digest; the body keeps it."""
+    event = make_event(workflow_id="é" * 2_000, id="x" * 2_000)
+    encoded = encode_event(event)
+
+    assert encoded.attributes["ce-source"].startswith("//run-log/workflows/sha256-")
+    assert encoded.attributes["ce-subject"].startswith("runs/sha256-")
+    assert event == decode_event(encoded)
+
+
+@pytest.mark.parametrize(
+    ("parent", "state", "carried"),
+    [
+        (PARENT, "v=1", {"traceparent": PARENT, "tracestate": "v=1"}),
+        (PARENT, None, {"traceparent": PARENT}),
+        (PARENT, "x" * 1_025, {"traceparent": PARENT}),
+        (None, "v=1", {}),
+        ("x" * 1_025, "v=1", {}),
+        ("\udcff", "v=1", {}),
+        (PARENT, "\udcff", {"traceparent": PARENT}),
+    ],
+)
+def test_only_trace_context_that_pubsub_takes_is_carried(
+    parent: str | None, state: str | None, carried: dict[str, str]
+) -> None:
+    """Trace context that would make the publish fail is left out; the event is published."""
+    attributes = encode_event(make_event(traceparent=parent, tracestate=state)).attributes
+
+    assert carried == {name: value for name, value in attributes.items() if name.startswith("trace")}
+
+
+def test_the_transports_own_trace_attribute_is_read() -> None:
+    """A trace context that Google's publisher wrote is taken where there is no other."""
+    assert decode_event(message(body(), googclient_traceparent=PARENT)).traceparent == PARENT
+
+
+def test_a_body_needs_no_attributes() -> None:
+    """A hand-written body with the required fields is an event, defaults for the rest."""
+    event = decode_event(message(body()))
+
+    assert (event.event_id, event.hlc, event.occurred_at, event.inferred) == ("e1", 7, NOON, False)
+    assert (event.traceparent, event.tracestate) == (None, None)
+
+
+def test_the_type_may_stand_in_the_attributes_alone() -> None:
+    """A body without type is read by its CloudEvents attribute."""
+    decoded = decode_event(message(_without(body(), "type"), **{"ce-type": EVENT_TYPE}))
+
+    assert decode_event(message(body())) == decoded
+
+
+def test_a_trace_context_in_the_body_is_not_believed() -> None:
+    """The trace context is the delivery's, never the body's."""
+    assert decode_event(message(body(traceparent=PARENT))).traceparent is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", DeadLetterReason.UNDECODABLE),
+        (b"not json", DeadLetterReason.UNDECODABLE),
+        (b"\xff\xfe{", DeadLetterReason.UNDECODABLE),
+        (b'{"a": "\xff"}', DeadLetterReason.UNDECODABLE),
+        (b"[" * 100_000, DeadLetterReason.UNDECODABLE),
+        (b'{"a":' * 100_000, DeadLetterReason.UNDECODABLE),
+        (_spliced('"HERE"', "[" * 9_000 + "]" * 9_000), DeadLetterReason.UNDECODABLE),
+        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 5_000), DeadLetterReason.UNDECODABLE),
+        ([1], DeadLetterReason.UNDECODABLE),
+        ("text", DeadLetterReason.UNDECODABLE),
+        (None, DeadLetterReason.UNDECODABLE),
+        ({}, DeadLetterReason.UNKNOWN_TYPE),
+        ({"type": 5}, DeadLetterReason.UNKNOWN_TYPE),
+        ({"type": None}, DeadLetterReason.UNKNOWN_TYPE),
+        ({"type": ["run-log.run-state.v1"]}, DeadLetterReason.UNKNOWN_TYPE),
+        (body(type="com.example.order.v1"), DeadLetterReason.UNKNOWN_TYPE),
+        (body(type="run-log.run-state.v"), DeadLetterReason.UNKNOWN_TYPE),
+        (body(type="run-log.run-state.v-1"), DeadLetterReason.UNKNOWN_TYPE),
+        (body(type="run-log.run-state.v\uff11"), DeadLetterReason.UNKNOWN_TYPE),
+        (body(type="run-log.run-state.v2"), DeadLetterReason.UNSUPPORTED_VERSION),
+        (body(type="run-log.run-state.v999999999"), DeadLetterReason.UNSUPPORTED_VERSION),
+        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 4_000), DeadLetterReason.INVALID_EVENT),
+        (_spliced('"hlc": 7', '"hlc": NaN'), DeadLetterReason.INVALID_EVENT),
+        (_spliced('"duration_ms": 0.0', '"duration_ms": NaN'), DeadLetterReason.INVALID_EVENT),
+        (_spliced('"duration_ms": 0.0', '"duration_ms": 1e999'), DeadLetterReason.INVALID_EVENT),
+        (body(hlc=-1), DeadLetterReason.INVALID_EVENT),
+        (body(hlc=2**62), DeadLetterReason.INVALID_EVENT),
+        (body(hlc=1.5), DeadLetterReason.INVALID_EVENT),
+        (body(occurred_at="2026-03-04T12:00:00"), DeadLetterReason.INVALID_EVENT),
+        (body(occurred_at=10**400), DeadLetterReason.INVALID_EVENT),
+        (body(run=[]), DeadLetterReason.INVALID_EVENT),
+        (_in_run(status="finished"), DeadLetterReason.INVALID_EVENT),
+        (_in_run(id=""), DeadLetterReason.INVALID_EVENT),
+        (_in_run(id="\ud800"), DeadLetterReason.INVALID_EVENT),
+        (_in_run(started_at="0001-01-01T00:00:00+14:00"), DeadLetterReason.INVALID_EVENT),
+        (_in_run(attempt=10**30), DeadLetterReason.INVALID_EVENT),
+    ],
+    ids=lambda part: part.value if isinstance(part, DeadLetterReason) else str(part)[:32],
+)
+def test_what_is_no_event_is_refused_with_its_reason(content: object, reason: DeadLetterReason) -> None:
+    """Whatever arrives that is no event raises `EventDecodeError` with the reason for its dead letter."""
+    with pytest.raises(EventDecodeError) as caught:
+        decode_event(message(content))
+
+    assert reason == caught.value.reason
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "run"])
+def test_a_missing_field_is_named(name: str) -> None:
+    """A body without identity, version, moment or run is refused: made anew, each delivery would differ."""
+    with pytest.raises(EventDecodeError, match=name) as caught:
+        decode_event(message(_without(body(), name)))
+
+    assert caught.value.reason == DeadLetterReason.INVALID_EVENT
+
+
+@pytest.mark.parametrize("name", ["id", "workflow_id", "status", "trigger_type", "started_at"])
+def test_a_missing_field_of_the_run_is_named(name: str) -> None:
+    """A run without its required fields is refused with the field's place."""
+    with pytest.raises(EventDecodeError, match=rf"run\.{name}"):
+        decode_event(message(body(run=_without(body()["run"], name))))
+
+
+@pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "inferred", "run"])
+def test_null_is_no_value_of_an_event(name: str) -> None:
+    """Null in a field of the event is refused as a wrong value."""
+    with pytest.raises(EventDecodeError, match=name) as caught:
+        decode_event(message(body(**{name: None})))
+
+    assert caught.value.reason == DeadLetterReason.INVALID_EVENT
+
+
+@pytest.mark.parametrize("name", sorted(body()["run"]))
+def test_null_in_a_field_of_the_run_is_refused_or_means_nothing_there(name: str) -> None:
+    """Null is refused where a value is needed, and reads as empty where none is."""
+    optional = {"trigger_data", "result", "error", "completed_at", "pause"}
+    if name in optional:
+        assert decode_event(message(body())) == decode_event(message(_in_run(**{name: None})))
+    else:
+        with pytest.raises(EventDecodeError, match=rf"run\.{name}"):
+            decode_event(message(_in_run(**{name: None})))
+
+
+def test_constants_that_are_no_json_come_as_their_names() -> None:
+    """NaN and Infinity from other writers come as text: what our own encoder makes of them."""
+    event = decode_event(message(_spliced('"HERE"', "[NaN, Infinity, -Infinity]")))
+
+    assert event.run.result == {"deep": ["NaN", "Infinity", "-Infinity"]}
+    assert event == decode_event(encode_event(event))
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """Fields of a later minor version, in the body, the run and the pause, change nothing."""
+    pause = {"reason": "why"}
+    known = _in_run(pause=pause)
+    newer = {**_in_run(pause={**pause, "channel": "x"}, tags=["a"]), "region": {"nested": [1]}}
+
+    assert decode_event(message(known)) == decode_event(message(newer))
+
+
+def test_a_message_is_made_once() -> None:
+    """Changing the run's payload after encoding does not change the message."""
+    event = make_event(result={"a": [1]})
+    encoded = encode_event(event)
+    event.run.result["a"].append(2)
+
+    assert decode_event(Message(data=encoded.data)).run.result == {"a": [1]}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from run_log.producer import RunEventEmitter, Transport, reset_default_emitter
+from run_log.stores import reset_run_log_service
+
+from .transports import PATIENCE, soon
+
+EmitterMaker = Callable[..., RunEventEmitter]
+
+
+@pytest.fixture
+def emitter_to() -> Iterator[EmitterMaker]:
+    """Make emitters that retry soon, and close them when the test ends."""
+    others = set(threading.enumerate())
+    made: list[RunEventEmitter] = []
+
+    def make(transport: Transport, **options: Any) -> RunEventEmitter:
+        given: dict[str, Any] = {"uniform": soon, **options}
+        emitter = RunEventEmitter(transport, **given)
+        made.append(emitter)
+        return emitter
+
+    yield make
+    for emitter in made:
+        emitter.close(0)
+    for thread in set(threading.enumerate()) - others:
+        if thread.name == "run-log-emitter":
+            thread.join(PATIENCE)
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Set ``RUN_LOG_BACKEND`` for a process that has neither an emitter nor a service yet."""
+    reset_default_emitter()
+    reset_run_log_service()
+    yield lambda name: monkeypatch.setenv("RUN_LOG_BACKEND", name)
+    reset_default_emitter()
+    reset_run_log_service()

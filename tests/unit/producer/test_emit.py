@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from run_log.core import RunEvent, RunStatus, decode_event
+from run_log.producer import EmitterStats, FlushReport
+from run_log.testing import InMemoryTopic, a_run, an_event
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, ScriptedTransport, logged
+
+_NOW = datetime(2026, 3, 4, tzinfo=UTC)
+
+
+class _UnprintableError(Exception):
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("no text for you")
+
+
+class _RaisingAttributes:
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _UnprintableError(name)
+
+
+class _RaisingClass:
+    @property  # type: ignore[misc]  # what an unbound proxy does
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise _UnprintableError
+
+
+def _fields(**changes: Any) -> dict[str, Any]:
+    return {**dict(a_run(started_at=_NOW)), **changes}
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        None,
+        0,
+        "run",
+        b"run",
+        object(),
+        RunEvent,
+        {},
+        {"run"},
+        [a_run()],
+        _fields(started_at=_NOW.replace(tzinfo=None)),
+        _fields(started_at="yesterday"),
+        _fields(duration_ms=math.nan),
+        _fields(id=""),
+        _fields(id=None),
+        _fields(workflow_id="w" * 10_001),
+        _fields(status="asleep"),
+        _fields(trigger_type="telepathy"),
+        _fields(attempt=0),
+        _fields(result=[1]),
+        RunEvent.model_construct(run=cast("Any", None)),
+    ],
+    ids=lambda value: object.__repr__(value)[:30],
+)
+def test_what_is_no_run_is_counted_and_logged(
+    junk: object, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever emit is given, it returns; what is no run is counted as dropped, and logged."""
+    emitter = emitter_to(ScriptedTransport())
+
+    emitter.emit(junk)
+
+    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
+    assert [record["reason"] for record in logged(caplog, "run_log_not_a_run")] == ["invalid"]
+
+
+@pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
+def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to: EmitterMaker) -> None:
+    """An object whose attributes raise, errors without a text even, is counted as dropped."""
+    emitter = emitter_to(ScriptedTransport())
+
+    emitter.emit(make())
+
+    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
+
+
+@pytest.mark.parametrize(
+    ("value", "stated"),
+    [
+        (math.nan, "NaN"),
+        ({1}, [1]),
+        (_NOW, "2026-03-04T00:00:00Z"),
+        ([[[1]]], [[[1]]]),
+        (2**70, 2**70),
+    ],
+)
+def test_odd_payloads_travel_in_their_nearest_form(
+    value: object, stated: object, emitter_to: EmitterMaker
+) -> None:
+    """A payload that JSON cannot hold is delivered in its nearest readable form."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    emitter.emit(_fields(result={"value": value}))
+    emitter.close(PATIENCE)
+
+    assert [{"value": stated}] == [event.run.result for event in transport.events]
+
+
+def test_twenty_megabytes_are_cut(emitter_to: EmitterMaker) -> None:
+    """A value of 20 MB becomes a marker that tells its size, and the run is delivered."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    emitter.emit(a_run(result={"big": "x" * 20_000_000, "small": 1}))
+    emitter.close(PATIENCE)
+
+    assert [e.run.result for e in transport.events] == [{"big": "run-log: cut, 20000002 bytes", "small": 1}]
+
+
+def test_any_object_with_a_runs_fields_is_taken(emitter_to: EmitterMaker) -> None:
+    """A platform's own object, a mapping and a run state the same."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    for run in (SimpleNamespace(**_fields()), _fields(), a_run(started_at=_NOW)):
+        emitter.emit(run)
+    emitter.close(PATIENCE)
+
+    assert [a_run(started_at=_NOW)] * 3 == [event.run for event in transport.events]
+
+
+def test_an_event_is_published_as_it_is(emitter_to: EmitterMaker) -> None:
+    """An event keeps its identity and its version."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    event = an_event()
+
+    emitter.emit(event)
+    emitter.close(PATIENCE)
+
+    assert [event] == transport.events
+
+
+@pytest.mark.parametrize("as_event", [False, True])
+def test_the_run_is_copied(as_event: bool, emitter_to: EmitterMaker) -> None:  # noqa: FBT001
+    """What the caller does to a run after emit, outside or deep inside, is not delivered."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    run = a_run(status=RunStatus.RUNNING)
+    run.result = {"list": [1]}
+
+    emitter.emit(RunEvent(run=run) if as_event else run)
+    run.status = RunStatus.FAILED
+    run.result["list"].append(2)
+    transport.let_go()
+    emitter.close(PATIENCE)
+
+    assert [(e.status, e.run.result) for e in transport.events] == [(RunStatus.RUNNING, {"list": [1]})]
+
+
+def test_emit_returns_while_the_transport_blocks(emitter_to: EmitterMaker) -> None:
+    """Emitting goes on while a publish hangs; all is delivered once it does no more."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+
+    emitter.emit(a_run(id="first"))
+    assert transport.entered.wait(PATIENCE)
+    for number in range(2_000):
+        emitter.emit(a_run(id=f"r{number}"))
+
+    assert EmitterStats(emitted=2_001, delivered=0, pending=2_001, dropped=0) == emitter.stats
+    transport.let_go()
+    assert FlushReport(delivered=2_001, pending=0, dropped=0) == emitter.close(PATIENCE)
+    assert [len(batch) for batch in transport.batches] == [1, 1_000, 1_000]
+
+
+def test_after_close_is_counted_and_logged(
+    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is emitted after close is dropped, counted and logged."""
+    emitter = emitter_to(ScriptedTransport())
+    emitter.close()
+
+    emitter.emit(a_run())
+
+    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
+    assert [record["reason"] for record in logged(caplog, "run_log_events_dropped")] == ["closed"]
+
+
+def test_thirty_two_threads(emitter_to: EmitterMaker) -> None:
+    """What many threads emit at once is all delivered, with versions and identities that differ."""
+    topic = ScriptedTransport()
+    emitter = emitter_to(topic)
+    barrier = threading.Barrier(32)
+
+    def work(thread: int) -> None:
+        barrier.wait(PATIENCE)
+        for number in range(40):
+            emitter.emit(a_run(id=f"{thread}-{number}"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    report = emitter.close(PATIENCE)
+
+    assert FlushReport(delivered=1_280, pending=0, dropped=0) == report
+    assert {f"{t}-{n}" for t, n in itertools.product(range(32), range(40))} == {
+        e.run.id for e in topic.events
+    }
+    assert 1_280 == len({event.hlc for event in topic.events}) == len({e.event_id for e in topic.events})
+
+
+def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
+    """The current span's trace context is in the message's attributes, and comes back with the event."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    with TracerProvider().get_tracer("test").start_as_current_span("work") as span:
+        emitter.emit(a_run())
+    emitter.close(PATIENCE)
+
+    context = span.get_span_context()
+    (message,) = transport.messages
+    traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    assert traceparent == message.attributes["traceparent"]
+    assert traceparent == decode_event(message).traceparent
+
+
+async def test_a_topic_of_the_kit_is_a_transport(emitter_to: EmitterMaker) -> None:
+    """What is emitted to an in-memory topic arrives at its subscriptions."""
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    emitter = emitter_to(topic)
+
+    emitter.emit(a_run())
+    await emitter.flush(PATIENCE)
+
+    assert [a_run()] == [decode_event(m).run for m in await subscription.pull(10, wait=PATIENCE)]

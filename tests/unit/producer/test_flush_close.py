@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from run_log.core import TransportUnavailableError
+from run_log.producer import BufferLimits, EmitterStats, FlushReport
+from run_log.testing import a_run
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, ScriptedTransport
+
+_NOTHING = FlushReport(delivered=0, pending=0, dropped=0)
+_ONE = FlushReport(delivered=1, pending=0, dropped=0)
+_ONE_PENDING = FlushReport(delivered=0, pending=1, dropped=0)
+
+
+def _dead() -> ScriptedTransport:
+    return ScriptedTransport(itertools.repeat(TransportUnavailableError("down")))
+
+
+async def test_flush_waits_for_delivery(emitter_to: EmitterMaker) -> None:
+    """When flush returns in time, everything emitted before it is delivered."""
+    transport = ScriptedTransport([TransportUnavailableError("down")])
+    emitter = emitter_to(transport)
+
+    emitter.emit(a_run())
+
+    assert await emitter.flush(PATIENCE) == _ONE
+    assert [a_run()] == [event.run for event in transport.events]
+
+
+async def test_flush_of_nothing_starts_nothing(emitter_to: EmitterMaker) -> None:
+    """Flushing before the first emit returns at once."""
+    emitter = emitter_to(ScriptedTransport())
+    before = set(threading.enumerate())
+
+    report = await emitter.flush(PATIENCE)
+
+    assert report == _NOTHING
+    assert before >= set(threading.enumerate())
+
+
+async def test_flush_is_bounded_and_says_what_is_left(emitter_to: EmitterMaker) -> None:
+    """With a transport that hangs, flush returns after its timeout and counts what is pending."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+
+    late = await emitter.flush(0.01)
+    transport.let_go()
+
+    assert late == _ONE_PENDING
+    assert await emitter.flush(PATIENCE) == _ONE
+
+
+async def test_the_counters_add_up(emitter_to: EmitterMaker) -> None:
+    """Delivered, pending and dropped events are the emitted ones, before, during and after delivery."""
+    transport = ScriptedTransport([TransportUnavailableError("down")] * 2, held=True)
+    emitter = emitter_to(transport, limits=BufferLimits(events=5))
+    seen: list[EmitterStats] = [emitter.stats]
+
+    for number in range(30):
+        emitter.emit(a_run(id=str(number % 7)))
+        emitter.emit(None)
+        seen.append(emitter.stats)
+    transport.let_go()
+    await emitter.flush(PATIENCE)
+    emitter.close(PATIENCE)
+    emitter.emit(a_run())
+    seen.append(emitter.stats)
+
+    assert [s.emitted for s in seen] == [s.delivered + s.pending + s.dropped for s in seen]
+    assert (seen[-1].emitted, seen[-1].pending) == (61, 0)
+
+
+def test_two_loops_flush_at_once(emitter_to: EmitterMaker) -> None:
+    """Flushes in event loops of different threads all end when everything is delivered."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    barrier = threading.Barrier(3)
+
+    def flush() -> FlushReport:
+        async def wait() -> FlushReport:
+            task = asyncio.create_task(emitter.flush(PATIENCE))
+            await asyncio.sleep(0)  # now it waits
+            barrier.wait(PATIENCE)
+            return await task
+
+        return asyncio.run(wait())
+
+    with ThreadPoolExecutor(2) as pool:
+        flushes = [pool.submit(flush) for _ in range(2)]
+        barrier.wait(PATIENCE)
+        transport.let_go()
+
+        assert [flush.result(PATIENCE) for flush in flushes] == [_ONE, _ONE]
+
+
+def test_a_loop_that_ends_in_a_flush_harms_nobody(emitter_to: EmitterMaker) -> None:
+    """An event loop closed before delivery is not waited for; delivery goes on."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(emitter.flush(PATIENCE))
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    loop.close()
+
+    transport.let_go()
+
+    assert emitter.close(PATIENCE) == _ONE
+    assert not abandoned.done()
+
+
+async def test_a_cancelled_flush_leaves_nothing_behind(emitter_to: EmitterMaker) -> None:
+    """Cancelling a flush cancels it, and delivery goes on."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    flush = asyncio.create_task(emitter.flush(PATIENCE))
+    await asyncio.sleep(0)
+
+    flush.cancel()
+    await asyncio.wait({flush})
+    transport.let_go()
+
+    assert flush.cancelled()
+    assert await emitter.flush(PATIENCE) == _ONE
+
+
+def test_closing_twice_is_fine(emitter_to: EmitterMaker) -> None:
+    """A second close reports the same."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+
+    reports = [emitter.close(PATIENCE), emitter.close(PATIENCE)]
+
+    assert reports == [_ONE, _ONE]
+
+
+def test_closing_what_never_started(emitter_to: EmitterMaker) -> None:
+    """An emitter that was never used closes its transport and reports nothing."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    assert emitter.close(PATIENCE) == _NOTHING
+    assert transport.closings == 1
+
+
+def test_close_is_bounded_with_a_dead_transport(emitter_to: EmitterMaker) -> None:
+    """A dead broker costs close its timeout and no more, and what is left is counted as pending."""
+    emitter = emitter_to(_dead())
+    emitter.emit(a_run())
+
+    assert emitter.close(0.01) == _ONE_PENDING
+
+
+def test_close_is_bounded_with_a_transport_that_hangs(emitter_to: EmitterMaker) -> None:
+    """A publish that never returns costs close its timeout and no more."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    assert transport.entered.wait(PATIENCE)
+
+    assert emitter.close(0.01) == _ONE_PENDING
+
+
+async def test_a_closed_emitter_waits_for_nothing(emitter_to: EmitterMaker) -> None:
+    """After close has given up, neither flush nor another close waits for what nobody delivers any more."""
+    emitter = emitter_to(_dead())
+    emitter.emit(a_run())
+    emitter.close(0)
+
+    assert await emitter.flush(3_600) == _ONE_PENDING
+    assert emitter.close(3_600) == _ONE_PENDING
+
+
+async def test_close_ends_a_flush(emitter_to: EmitterMaker) -> None:
+    """Whoever waits in a flush learns at once that the emitter was closed."""
+    emitter = emitter_to(_dead())
+    emitter.emit(a_run())
+    flush = asyncio.create_task(emitter.flush(3_600))
+    await asyncio.sleep(0)
+
+    await asyncio.to_thread(emitter.close, 0)
+
+    assert await flush == _ONE_PENDING
+
+
+def test_one_thread_from_the_first_emit_until_close(emitter_to: EmitterMaker) -> None:
+    """There is no thread before the first emit, one afterwards, none after close."""
+    others = set(threading.enumerate())
+    emitter = emitter_to(ScriptedTransport())
+    before = set(threading.enumerate()) - others
+
+    for _ in range(3):
+        emitter.emit(a_run())
+    between = set(threading.enumerate()) - others
+    emitter.close(PATIENCE)
+    after = set(threading.enumerate()) - others
+
+    assert set() == before == after
+    assert [thread.name for thread in between] == ["run-log-emitter"]

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from run_log.core import PauseRequest, RunStatus, TriggerType
+from run_log.producer import EmitterStats, FlushReport, record_run
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, ScriptedTransport, States, logged
+
+
+def test_a_run_that_ends_well() -> None:
+    """A block that is left normally is a run that was running and ended in success."""
+    states = States()
+
+    with record_run("w", trigger_data={"a": 1}, emitter=states) as run:
+        assert RunStatus.RUNNING is run.status
+        run.set_result({"b": 2})
+
+    began, ended = states.runs
+    assert (began.status, began.result, began.completed_at) == (RunStatus.RUNNING, {}, None)
+    assert (ended.status, ended.result, ended.error) == (RunStatus.SUCCESS, {"b": 2}, None)
+    assert (ended.workflow_id, ended.trigger_data, ended.trigger_type) == ("w", {"a": 1}, TriggerType.MANUAL)
+    assert began.key == ended.key == (run.workflow_id, run.run_id)
+    assert began.started_at == ended.started_at
+    assert ended.completed_at is not None
+    assert ended.completed_at >= ended.started_at
+    assert ended.duration_ms >= 0
+
+
+async def test_async_blocks_do_the_same() -> None:
+    """``async with`` records as ``with`` does."""
+    states = States()
+
+    async with record_run("w", emitter=states) as run:
+        run.set_result({"b": 2})
+
+    assert [(s.status, s.result) for s in states.runs] == [
+        (RunStatus.RUNNING, {}),
+        (RunStatus.SUCCESS, {"b": 2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (ValueError("bad"), "ValueError: bad"),
+        (KeyError(), "KeyError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(1), "SystemExit: 1"),
+        (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
+        (ValueError("lone \ud800"), "ValueError: lone \\ud800"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: str) -> None:
+    """Whatever exception leaves the block is recorded with type and text, and propagates itself."""
+    states = States()
+
+    with pytest.raises(type(error)) as caught, record_run("w", emitter=states):
+        raise error
+
+    assert caught.value is error
+    assert states.statuses == ["running", "failed"]
+    assert recorded == states.runs[-1].error
+    assert states.runs[-1].completed_at is not None
+
+
+async def test_a_cancelled_task_fails_the_run() -> None:
+    """A task that is cancelled within its block has a failed run, and is cancelled."""
+    states = States()
+    entered = asyncio.Event()
+
+    async def work() -> None:
+        async with record_run("w", emitter=states):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert task.cancelled()
+    assert states.statuses == ["running", "failed"]
+
+
+def test_an_exception_that_cannot_be_printed() -> None:
+    """An exception whose text raises is recorded by its type."""
+
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    states = States()
+
+    with pytest.raises(SilentError), record_run("w", emitter=states):
+        raise SilentError
+
+    assert "SilentError" in (states.runs[-1].error or "")
+
+
+@pytest.mark.parametrize("name", ["skip", "fail"])
+def test_skipped_and_failed_by_hand(name: str) -> None:
+    """Skip and fail end the run so when the block is left, and not before."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        getattr(run, name)("because")
+        before = states.statuses
+
+    assert before == ["running"]
+    assert ["running", {"skip": "skipped", "fail": "failed"}[name]] == states.statuses
+    assert states.runs[-1].error == "because"
+
+
+def test_a_run_left_paused_stays_paused() -> None:
+    """A block that is left while the run waits for a human states no end."""
+    states = States()
+    deadline = datetime(2027, 1, 1, tzinfo=UTC)
+
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?", assignee="ann", deadline=deadline)
+
+    assert states.statuses == ["running", "paused"]
+    assert PauseRequest(reason="pay?", assignee="ann", deadline=deadline) == states.runs[-1].pause
+    assert states.runs[-1].completed_at is None
+
+
+def test_pause_and_resume_inside() -> None:
+    """A run that is resumed ends as usual, and tells who answered."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?")
+        run.resume(answered_by="ann")
+
+    assert states.statuses == ["running", "paused", "running", "success"]
+    assert PauseRequest(reason="pay?", answered_by="ann") == states.runs[-1].pause
+
+
+@pytest.mark.parametrize(("name", "status"), [("skip", "skipped"), ("fail", "failed")])
+def test_a_paused_run_can_be_ended(name: str, status: str) -> None:
+    """Skip and fail end a run that is paused, too."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?")
+        getattr(run, name)("no")
+
+    assert ["running", "paused", status] == states.statuses
+
+
+def test_an_exception_beats_what_was_said_before() -> None:
+    """A run that is skipped, then raises, has failed."""
+    states = States()
+
+    def work() -> None:
+        with record_run("w", emitter=states) as run:
+            run.skip("nothing to do")
+            raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        work()
+
+    assert (states.statuses[-1], states.runs[-1].error) == ("failed", "ValueError: bad")
+
+
+def test_runs_nest() -> None:
+    """A run within a run is a run of its own."""
+    states = States()
+
+    with record_run("outer", emitter=states) as outer, record_run("inner", emitter=states) as inner:
+        pass
+
+    assert outer.run_id != inner.run_id
+    assert [(run.workflow_id, run.status) for run in states.runs] == [
+        ("outer", "running"),
+        ("inner", "running"),
+        ("inner", "success"),
+        ("outer", "success"),
+    ]
+
+
+def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """What a handle is told after its run has ended is logged and not stated."""
+    states = States()
+    with record_run("w", run_id="r", emitter=states) as run:
+        pass
+
+    run.pause("too late")
+    run.resume()
+
+    assert states.statuses == ["running", "success"]
+    records = logged(caplog, "run_log_after_end")
+    assert [(record["run_id"], record["status"]) for record in records] == [("r", "paused"), ("r", "running")]
+
+
+def test_the_callers_run_id_is_taken() -> None:
+    """A given run id is the run's; without one each run has another."""
+    states = States()
+
+    for run_id in ("mine", None, None):
+        with record_run("w", run_id=run_id, emitter=states):
+            pass
+
+    assert states.runs[0].id == "mine"
+    assert len({run.id for run in states.runs}) == 3
+
+
+@pytest.mark.parametrize("trigger_type", ["webhook", TriggerType.WEBHOOK])
+def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
+    """A trigger type is given as the enum's member or as its value."""
+    states = States()
+
+    with record_run("w", trigger_type=trigger_type, emitter=states):
+        pass
+
+    assert [run.trigger_type for run in states.runs] == [TriggerType.WEBHOOK] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"workflow_id": ""},
+        {"workflow_id": None},
+        {"workflow_id": "\ud800"},
+        {"workflow_id": "w", "trigger_type": "telepathy"},
+        {"workflow_id": "w", "trigger_type": None},
+        {"workflow_id": "w", "run_id": ""},
+        {"workflow_id": "w", "run_id": 7},
+        {"workflow_id": "w", "trigger_data": [1]},
+    ],
+    ids=str,
+)
+def test_a_run_that_cannot_be_recorded_runs_on(arguments: dict[str, Any], emitter_to: EmitterMaker) -> None:
+    """Arguments that make no run never raise into the workflow; its states are counted as dropped."""
+    emitter = emitter_to(ScriptedTransport())
+    done: list[bool] = []
+
+    with record_run(**arguments, emitter=emitter):
+        done.append(True)
+
+    assert done == [True]
+    assert EmitterStats(emitted=2, delivered=0, pending=0, dropped=2) == emitter.stats
+
+
+def test_an_odd_result_is_delivered(emitter_to: EmitterMaker) -> None:
+    """A result that JSON cannot hold ends the run all the same."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    with record_run("w", emitter=emitter) as run:
+        run.set_result({"nan": math.nan, "set": {1}})
+
+    assert FlushReport(delivered=2, pending=0, dropped=0) == emitter.close(PATIENCE)
+    assert transport.events[-1].run.result == {"nan": "NaN", "set": [1]}

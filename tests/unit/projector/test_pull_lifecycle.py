@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from run_log.core import Outcome, ReceivedMessage, TransportRefusedError, encode_event
+from run_log.projector import PullLimits
+from run_log.testing import InMemoryTopic, ManualClock, an_event
+
+from .doubles import (
+    JUNK,
+    Letters,
+    ScriptedStore,
+    WatchedSource,
+    down,
+    eventually,
+    logged,
+    make_worker,
+    published,
+)
+
+
+async def _one_turn(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+def _longest(_shortest: float, longest: float) -> float:
+    return longest
+
+
+async def test_failing_pulls_are_backed_off_and_recovered(caplog: pytest.LogCaptureFixture) -> None:
+    """Pulls that fail are tried again after a growing wait, and what waits meanwhile is projected."""
+    sleeps: list[float] = []
+    store = ScriptedStore()
+
+    async def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        await asyncio.sleep(0)
+
+    stop = asyncio.Event()
+    source = WatchedSource(published(an_event()), pull_errors=[down()] * 8)
+    worker = make_worker(
+        source,
+        store,
+        limits=PullLimits(pulls=1, stop_seconds=0.01),
+        sleep=sleep,
+        uniform=_longest,
+    )
+    running = asyncio.create_task(worker.run(stop=stop))
+    await eventually(lambda: bool(source.acknowledged))
+    stop.set()
+    report = await running
+
+    assert sleeps == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert report.outcomes[Outcome.APPLIED] == 1
+    assert list(range(1, 9)) == [record["failures"] for record in logged(caplog, "run_log_pull_failed")]
+
+
+async def test_a_refused_pull_ends_the_work() -> None:
+    """A subscription that is not there ends run() with that error."""
+    source = WatchedSource(published(), pull_errors=[TransportRefusedError("run `run-log provision`")])
+
+    with pytest.raises(TransportRefusedError, match="run-log provision"):
+        await make_worker(source, ScriptedStore()).run(stop=asyncio.Event())
+
+
+async def test_a_refused_pull_gives_back_what_is_in_hand() -> None:
+    """When the subscription is taken away, what is in the store's hands and what waits is given back."""
+    subscription = published(*(an_event() for _ in range(9)))
+    store = ScriptedStore()
+    store.gate.clear()
+
+    class Vanishing(WatchedSource):
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            if self.pulled:
+                await store.entered.wait()
+                raise TransportRefusedError("gone")
+            return await super().pull(max_messages, wait=wait)
+
+    source = Vanishing(subscription)
+    worker = make_worker(source, store, limits=PullLimits(pulls=1, batch=4))
+    with pytest.raises(TransportRefusedError, match="gone"):
+        await worker.run(stop=asyncio.Event())
+
+    assert sorted(message.ack_id for message in source.pulled) == sorted(source.released)
+    assert (subscription.backlog, subscription.outstanding) == (9, 0)
+    assert worker.report.released == 9
+
+
+async def test_stop_finishes_what_is_in_hand() -> None:
+    """Told to stop while the store works, the worker projects what it has and ends."""
+    subscription = published(*(an_event(id=str(number)) for number in range(9)))
+    store = ScriptedStore()
+    store.gate.clear()
+    stop = asyncio.Event()
+    limits = PullLimits(batch=2, stop_seconds=0.01)
+    running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
+    await store.entered.wait()
+
+    stop.set()
+    store.gate.set()
+    report = await running
+
+    assert (report.outcomes[Outcome.APPLIED], report.released) == (9, 0)
+    assert subscription.backlog == 0
+
+
+async def test_stop_gives_back_what_does_not_end_in_time() -> None:
+    """A store that hangs costs a stop its drain time and no more; what is in hand is given back."""
+    subscription = published(*(an_event() for _ in range(9)))
+    store = ScriptedStore()
+    store.gate.clear()
+    stop = asyncio.Event()
+    limits = PullLimits(batch=2, stop_seconds=0.01, drain_seconds=0.01)
+    running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
+    await store.entered.wait()
+
+    stop.set()
+    report = await running
+
+    assert report.released == 9
+    assert (subscription.backlog, subscription.outstanding) == (9, 0)
+
+
+async def test_a_worker_can_run_again() -> None:
+    """A worker whose first run gave everything back projects it in the second, once."""
+    subscription = published(an_event())
+    store = ScriptedStore()
+    store.gate.clear()
+    stop = asyncio.Event()
+    worker = make_worker(subscription, store, limits=PullLimits(stop_seconds=0.01, drain_seconds=0.01))
+    running = asyncio.create_task(worker.run(stop=stop))
+    await store.entered.wait()
+    stop.set()
+    await running
+
+    store.gate.set()
+    report = await worker.run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert (report.pulled, report.released, report.outcomes[Outcome.APPLIED]) == (2, 1, 1)
+    assert subscription.backlog == 0
+
+
+async def test_stop_during_a_backoff() -> None:
+    """A worker that waits for a broker or a store to come back stops at once."""
+    slept = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        slept.set()
+        await asyncio.Event().wait()
+
+    stop = asyncio.Event()
+    source = WatchedSource(published(), pull_errors=[down()])
+    limits = PullLimits(pulls=1, stop_seconds=0.01)
+    running = asyncio.create_task(
+        make_worker(source, ScriptedStore(), limits=limits, sleep=sleep).run(stop=stop)
+    )
+    await slept.wait()
+
+    stop.set()
+
+    assert (await running).pulled == 0
+
+
+async def test_stopped_before_it_starts() -> None:
+    """A worker that is told to stop beforehand takes nothing."""
+    subscription = published(an_event())
+    stop = asyncio.Event()
+    stop.set()
+
+    report = await make_worker(subscription, ScriptedStore()).run(stop=stop)
+
+    assert report.pulled == report.outcomes[Outcome.APPLIED]
+    assert subscription.outstanding == 0
+
+
+async def test_until_idle_counts_from_the_last_arrival() -> None:
+    """The worker ends by itself once nothing has arrived for as long as it is told, and not before."""
+    clock = ManualClock()
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    arrivals = [an_event(id=str(number)) for number in range(3)]
+
+    class Late(WatchedSource):
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            messages = await super().pull(max_messages, wait=wait * 0)
+            clock.advance(4)
+            return messages
+
+    source = Late(subscription)
+    topic.publish([encode_event(event) for event in arrivals])
+    limits = PullLimits(pulls=1, messages=1)
+    worker = make_worker(source, ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn)
+
+    report = await worker.run(stop=asyncio.Event(), until_idle=10)
+
+    assert report.pulled == 3
+    assert clock.monotonic() >= 4 * 3 + 10
+
+
+async def test_until_idle_waits_for_what_is_in_hand() -> None:
+    """However long the store takes, an idle worker does not end before what it has is projected."""
+    clock = ManualClock()
+    subscription = published(an_event())
+    store = ScriptedStore()
+    store.gate.clear()
+    worker = make_worker(subscription, store, now=clock.monotonic, limits=PullLimits(stop_seconds=0.01))
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=0.01))
+    await store.entered.wait()
+    clock.advance(3_600)
+
+    done, _ = await asyncio.wait({running}, timeout=0.2)
+    store.gate.set()
+
+    assert set() == done
+    assert (await running).outcomes[Outcome.APPLIED] == 1
+
+
+async def test_what_waits_is_bounded() -> None:
+    """While the store hangs, pulling pauses: no more is leased than what waits, is pulled and is in hand."""
+    subscription = published(*(an_event() for _ in range(100)))
+    store = ScriptedStore()
+    store.gate.clear()
+    limits = PullLimits(pulls=2, messages=5, batch=3, waiting=10, stop_seconds=0.01, drain_seconds=0.01)
+    source = WatchedSource(subscription)
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(source, store, limits=limits).run(stop=stop))
+
+    await eventually(lambda: len(source.pulled) >= 10)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    held = subscription.outstanding
+    stop.set()
+    await running
+
+    assert 10 <= held <= 10 + 2 * 5 + 3
+    assert subscription.outstanding == 0
+
+
+async def test_a_cancelled_worker_gives_everything_back() -> None:
+    """A worker that is cancelled in the middle of everything leaves nothing leased, nor a pull behind."""
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    store = ScriptedStore()
+    store.gate.clear()
+    running = asyncio.create_task(
+        make_worker(subscription, store, limits=PullLimits()).run(stop=asyncio.Event())
+    )
+    topic.publish([encode_event(an_event())])
+    await store.entered.wait()
+
+    running.cancel()
+    await asyncio.wait({running})
+    topic.publish([encode_event(an_event())])
+
+    assert running.cancelled()
+    assert len(asyncio.all_tasks()) == 1
+    assert (subscription.backlog, subscription.outstanding) == (2, 0)
+
+
+async def test_dead_letters_in_progress_are_given_back() -> None:
+    """A worker that is cancelled while a dead letter is being kept gives the message back."""
+    entered = asyncio.Event()
+
+    class Hanging(Letters):
+        async def put(self, *_: object, **__: object) -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+    subscription = published(JUNK)
+    running = asyncio.create_task(
+        make_worker(subscription, ScriptedStore(), Hanging()).run(stop=asyncio.Event())
+    )
+    await entered.wait()
+
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert (subscription.backlog, subscription.outstanding) == (1, 0)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from run_log.core import (
+    ConfigurationError,
+    Message,
+    Outcome,
+    StoreUnavailableError,
+    TransportRefusedError,
+    encode_event,
+)
+from run_log.testing import a_life, an_event
+
+from .doubles import (
+    JUNK,
+    Letters,
+    ScriptedStore,
+    WatchedSource,
+    down,
+    eventually,
+    logged,
+    make_worker,
+    published,
+)
+
+
+async def test_what_arrives_is_projected_and_acknowledged() -> None:
+    """Every message ends in the store and out of the subscription, and the report tells how many."""
+    subscription = published(*a_life(run_id="a"), *a_life(run_id="b"), a_life(run_id="a")[0])
+    store = ScriptedStore()
+
+    report = await make_worker(subscription, store).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert await store.get_stats("workflow-1") == {"total": 2, "successful": 1}
+    assert (report.pulled, report.dead_lettered, report.released) == (5, 0, 0)
+    assert {**dict.fromkeys(Outcome, 0), Outcome.APPLIED: 5} == report.outcomes
+
+
+async def test_acknowledged_only_when_durable() -> None:
+    """While the store works on a batch, nothing of it is acknowledged."""
+    source = WatchedSource(published(an_event()))
+    store = ScriptedStore()
+    store.gate.clear()
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(source, store).run(stop=stop))
+
+    await store.entered.wait()
+    before = list(source.acknowledged)
+    store.gate.set()
+    await eventually(lambda: bool(source.acknowledged))
+    stop.set()
+    await running
+
+    assert before == []
+    assert [source.pulled[0].ack_id] == source.acknowledged
+
+
+async def test_an_unavailable_store_gives_back_and_tries_again(caplog: pytest.LogCaptureFixture) -> None:
+    """While the store does not answer messages are given back, and none is lost when it does again."""
+    subscription = published(an_event(id="a"), an_event(id="b"))
+    source = WatchedSource(subscription)
+    store = ScriptedStore([StoreUnavailableError("busy")] * 3)
+
+    report = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert await store.get_stats("workflow-1") == {"total": 2, "successful": 2}
+    assert report.released == len(source.released) >= 3
+    assert report.pulled == report.released + 2
+    assert [record["error"] for record in logged(caplog, "run_log_store_unavailable")] == ["busy"] * 3
+
+
+async def test_waits_for_the_store_grow() -> None:
+    """Retries of a store that does not answer are spread over a growing time."""
+    ranges: list[tuple[float, float]] = []
+
+    def uniform(shortest: float, longest: float) -> float:
+        ranges.append((shortest, longest))
+        return 0.0
+
+    store = ScriptedStore([StoreUnavailableError("busy")] * 7)
+    await make_worker(published(an_event()), store, uniform=uniform).run(
+        stop=asyncio.Event(), until_idle=0.05
+    )
+
+    assert [(0, longest) for longest in (1, 2, 4, 8, 16, 30, 30)] == ranges
+
+
+def _altered(**changes: object) -> Message:
+    body = {**json.loads(encode_event(an_event()).data), **changes}
+    return Message(data=json.dumps({key: value for key, value in body.items() if value is not None}).encode())
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (JUNK, "undecodable"),
+        (Message(data=b"[]"), "undecodable"),
+        (Message(data=b"\xff\xfe"), "undecodable"),
+        (Message(data=b"", attributes={"only": "attributes"}), "undecodable"),
+        (_altered(type="somebody.elses.v1"), "unknown_type"),
+        (_altered(type="run-log.run-state.v2"), "unsupported_version"),
+        (_altered(event_id=None), "invalid_event"),
+        (_altered(run={"id": "r", "result": {"\ud800": 1}, "\ud800": 1}), "invalid_event"),
+        (_altered(event_id="\ud800"), "invalid_event"),
+    ],
+)
+async def test_what_is_no_event_is_dead_lettered(message: Message, reason: str) -> None:
+    """A message that cannot be read is kept with its reason, as it came, and its neighbours are projected."""
+    subscription = published(an_event(id="before"), message, an_event(id="after"))
+    store, letters = ScriptedStore(), Letters()
+
+    report = await make_worker(subscription, store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert [reason] == letters.reasons
+    kept, _, error = letters.kept[0]
+    assert (message.data, message.attributes) == (kept.data, kept.attributes)
+    assert error
+    assert (report.pulled, report.dead_lettered, report.released) == (3, 1, 0)
+    assert await store.get_stats("workflow-1") == {"total": 2, "successful": 2}
+
+
+async def test_neighbours_do_not_wait_for_dead_letters() -> None:
+    """Good events are durable and acknowledged before the dead letters of their batch are kept."""
+    subscription = published(JUNK, an_event())
+    store = ScriptedStore()
+    backlog: list[int] = []
+
+    class Slow(Letters):
+        async def put(self, *_: object, **__: object) -> None:
+            backlog.append(subscription.backlog)
+
+    await make_worker(subscription, store, Slow()).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert backlog == [1]
+
+
+async def test_an_outage_does_not_multiply_dead_letters() -> None:
+    """While the store does not answer, a bad message beside good ones is not dead-lettered each time."""
+    letters = Letters()
+    store = ScriptedStore([StoreUnavailableError("busy")] * 3)
+
+    await make_worker(published(JUNK, an_event()), store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert letters.reasons == ["undecodable"]
+
+
+@pytest.mark.parametrize("error", [down(), TransportRefusedError("no topic; run `run-log provision`")])
+async def test_what_cannot_be_kept_comes_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """A dead letter that is not kept is not acknowledged: it is given back, and kept when it comes again."""
+    subscription = published(JUNK)
+    source, letters = WatchedSource(subscription), Letters([error] * 2)
+
+    report = await make_worker(source, ScriptedStore(), letters).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert letters.reasons == ["undecodable"]
+    assert [message.ack_id for message in source.pulled][:2] == source.released
+    assert [source.pulled[2].ack_id] == source.acknowledged
+    assert (report.pulled, report.dead_lettered, report.released) == (3, 1, 2)
+    assert [str(error)] * 2 == [record["error"] for record in logged(caplog, "run_log_dead_letter_failed")]
+
+
+async def test_what_the_store_refuses_is_dead_lettered() -> None:
+    """An event that the store never takes is dead-lettered with its reason; the others are projected."""
+    subscription = published(*(an_event(id=str(number)) for number in range(9)))
+    store, letters = ScriptedStore(refuses=lambda event: event.run.id in "37"), Letters()
+
+    report = await make_worker(subscription, store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert [(r.value, error) for _, r, error in letters.kept] == [("write_refused", "too large")] * 2
+    assert await store.get_stats("workflow-1") == {"total": 7, "successful": 7}
+    assert (report.outcomes[Outcome.APPLIED], report.outcomes[Outcome.REJECTED]) == (7, 2)
+
+
+async def test_a_failed_acknowledgement_is_harmless(caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be acknowledged is delivered again, and changes nothing."""
+    subscription = published(an_event())
+    store = ScriptedStore()
+    source = WatchedSource(subscription, answer_errors=[down()])
+
+    first = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
+    await subscription.release([source.pulled[0].ack_id])
+    second = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert subscription.backlog == 0
+    assert (first.outcomes[Outcome.APPLIED], second.outcomes[Outcome.DUPLICATE]) == (1, 1)
+    assert [record["error"] for record in logged(caplog, "run_log_acknowledge_failed")] == ["down"]
+
+
+async def test_a_failed_release_is_harmless(caplog: pytest.LogCaptureFixture) -> None:
+    """A message that could not be given back does not end the work."""
+    source = WatchedSource(published(JUNK, an_event()), answer_errors=[down(), down()])
+    letters = Letters([down()])
+
+    report = await make_worker(source, ScriptedStore(), letters).run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert (report.pulled, report.released) == (2, 1)
+    assert [record["error"] for record in logged(caplog, "run_log_release_failed")] == ["down"]
+
+
+async def test_a_store_that_is_not_there_ends_the_work() -> None:
+    """A store that needs somebody's action ends run() with its error, and everything is given back."""
+    subscription = published(an_event(), an_event())
+
+    with pytest.raises(ConfigurationError, match="no such database"):
+        await make_worker(subscription, ScriptedStore([ConfigurationError("no such database")])).run(
+            stop=asyncio.Event()
+        )
+
+    assert (subscription.backlog, subscription.outstanding) == (2, 0)

@@ -1,0 +1,72 @@
+"""The stored form of a run: its size is known before a store is asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from run_log.core import MAX_PAYLOAD_BYTES, PauseRequest, RunStatus, Transition, WorkflowRun, document_id
+from run_log.stores._documents import (
+    HISTORY,
+    PROJECTION,
+    document_bytes,
+    projection_fields,
+    run_fields,
+    transition_text,
+)
+from run_log.testing import a_run, an_event
+
+LATE = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def firestore_bytes(value: object) -> int:
+    """Return what Firestore counts for *value*.
+
+    See https://firebase.google.com/docs/firestore/storage-size.
+    """
+    if isinstance(value, str):
+        return len(value.encode()) + 1
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        return sum(firestore_bytes(name) + firestore_bytes(item) for name, item in fields.items())
+    if isinstance(value, list):
+        return sum(map(firestore_bytes, cast("list[object]", value)))
+    return 1 if value is None or isinstance(value, bool) else 8
+
+
+def stored_bytes(run: WorkflowRun, transitions: int) -> int:
+    """Return what Firestore counts for the whole document of *run*, its event ids as long as can be."""
+    event = an_event(run, hlc=2**62 - 1, event_id='"' * 128, inferred=True)
+    history = [transition_text(Transition.of(event))] * transitions
+    fields: dict[str, Any] = {
+        **run_fields(run),
+        PROJECTION: {**projection_fields(event), HISTORY: history},
+    }
+    path = ["autopilot_runs", document_id(run.workflow_id), "runs", document_id(run.id)]
+    return sum(map(firestore_bytes, path)) + 16 + firestore_bytes(fields) + 32
+
+
+@pytest.mark.parametrize("transitions", [1, 100])
+@pytest.mark.parametrize(
+    "run",
+    [
+        a_run(),
+        a_run(id="\x00" * 10_000, workflow_id="\U0001f600" * 10_000),
+        a_run(
+            trigger_data={"a": "x" * (MAX_PAYLOAD_BYTES // 2)}, result={"a": "x" * 1_000}, error="e" * 9_000
+        ),
+        a_run(
+            status=RunStatus.PAUSED,
+            attempt=2**31 - 1,
+            started_at=LATE,
+            completed_at=LATE,
+            pause=PauseRequest(reason="r" * 9_000, assignee="a", deadline=LATE, answered_by="b"),
+        ),
+    ],
+    ids=["small", "long ids", "payloads", "paused"],
+)
+def test_a_document_is_never_larger_than_foreseen(run: WorkflowRun, transitions: int) -> None:
+    """The size foreseen for a run's document is never less than what Firestore counts."""
+    assert stored_bytes(run, transitions) <= document_bytes(run_fields(run), transitions)

@@ -1,0 +1,171 @@
+"""The embedded run log's own promises: a ring of 200 runs a workflow that forgets no count and no pause."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+
+from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.stores import InMemoryRunLogService
+from run_log.stores.memory import MAX_RUNS
+from run_log.testing import a_run, an_event
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def run(number: int, status: RunStatus = RunStatus.SUCCESS, workflow_id: str = "w") -> WorkflowRun:
+    """Return a run that started *number* minutes after noon."""
+    return a_run(
+        workflow_id=workflow_id,
+        id=f"r{number}",
+        status=status,
+        started_at=NOON + timedelta(minutes=number),
+    )
+
+
+async def filled(count: int, status: RunStatus = RunStatus.SUCCESS) -> InMemoryRunLogService:
+    """Return a service with that many runs."""
+    service = InMemoryRunLogService()
+    for number in range(count):
+        await service.save_run(run(number, status))
+    return service
+
+
+async def listed(service: InMemoryRunLogService) -> list[str]:
+    """Return the ids of the runs that are kept."""
+    return [item.id for item in (await service.list_runs("w", limit=1_000))[0]]
+
+
+async def test_the_newest_runs_are_kept() -> None:
+    """Of 250 runs the 200 newest are kept, whatever the order they came in."""
+    service = InMemoryRunLogService()
+    numbers = [n for start in range(10) for n in range(start, 250, 10)]
+
+    for number in numbers:
+        await service.save_run(run(number))
+
+    assert [f"r{n}" for n in range(249, 49, -1)] == await listed(service)
+    assert await service.get_run("w", "r0") is None
+    assert await service.get_history("w", "r0") == ()
+
+
+async def test_stats_count_evicted_runs() -> None:
+    """Stats go on counting the runs that were evicted."""
+    service = await filled(250)
+
+    assert await service.get_stats("w") == {"total": 250, "successful": 250}
+
+
+async def test_an_evicted_run_is_not_counted_again() -> None:
+    """An evicted run that is saved again is not counted again, and its change of state is counted."""
+    service = await filled(250)
+
+    await service.save_run(run(0))
+    await service.save_run(run(1, RunStatus.FAILED))
+
+    assert await service.get_stats("w") == {"total": 250, "successful": 249}
+    assert len(await listed(service)) == MAX_RUNS
+
+
+async def test_a_late_event_of_an_evicted_run() -> None:
+    """A late or repeated event of an evicted run changes neither the stats nor the listing."""
+    service = InMemoryRunLogService()
+    events = [an_event(run(number)) for number in range(250)]
+    await service.apply(events)
+    before = await listed(service)
+
+    outcomes = await service.apply([events[0], an_event(run(1, RunStatus.FAILED), hlc=1)])
+
+    assert outcomes == [Outcome.DUPLICATE, Outcome.STALE]
+    assert await service.get_stats("w") == {"total": 250, "successful": 250}
+    assert before == await listed(service)
+
+
+async def test_an_evicted_run_that_pauses_is_back() -> None:
+    """An evicted run that pauses is kept again: somebody waits for it."""
+    service = await filled(250)
+
+    await service.save_run(run(0, RunStatus.PAUSED))
+
+    assert [item.id for item in await service.get_pending_runs()] == ["r0"]
+    assert await service.get_stats("w") == {"total": 250, "successful": 249}
+
+
+async def test_a_paused_run_is_never_evicted() -> None:
+    """A paused run is kept however many newer runs there are, and goes when it is over and the oldest."""
+    service = InMemoryRunLogService()
+    await service.save_run(run(0, RunStatus.PAUSED))
+    for number in range(1, 250):
+        await service.save_run(run(number))
+    waiting = await service.get_pending_runs()
+
+    await service.save_run(run(0))
+    await service.save_run(run(250))
+
+    assert [run(0, RunStatus.PAUSED)] == waiting
+    assert [f"r{n}" for n in range(250, 50, -1)] == await listed(service)
+
+
+async def test_more_paused_runs_than_are_kept() -> None:
+    """Paused runs beyond the ring are all kept, and beside them the newest other run."""
+    service = await filled(250, RunStatus.PAUSED)
+
+    await service.save_run(run(-1))
+    await service.save_run(run(-2))
+
+    assert len(await service.get_pending_runs()) == 250
+    assert run(-1) == await service.get_run("w", "r-1")
+    assert await service.get_run("w", "r-2") is None
+    assert await service.get_stats("w") == {"total": 252, "successful": 2}
+
+
+async def test_workflows_have_their_own_ring() -> None:
+    """The ring of one workflow evicts no run of another."""
+    service = InMemoryRunLogService()
+    await service.save_run(run(0, workflow_id="w2"))
+
+    for number in range(250):
+        await service.save_run(run(number))
+
+    assert run(0, workflow_id="w2") == await service.get_run("w2", "r0")
+
+
+async def test_a_walk_while_runs_are_evicted() -> None:
+    """A walk goes on where it was when runs before and behind it are evicted; none comes twice."""
+    service = await filled(200)
+    page, cursor = await service.list_runs("w", limit=100)
+    for number in range(200, 350):
+        await service.save_run(run(number))
+
+    rest, cursor = await service.list_runs("w", limit=100, start_after=cursor)
+
+    assert cursor is None
+    assert len(page) == 100
+    assert rest == []
+
+
+def test_threads_share_it() -> None:
+    """Threads with event loops of their own may use it at once: each run is counted once."""
+    service = InMemoryRunLogService()
+
+    async def save(worker: int) -> None:
+        for number in range(50):
+            await service.save_run(run(number))
+            await service.save_run(run(1_000 * worker + number))
+
+    def in_loop(number: int) -> None:
+        asyncio.run(save(number))
+
+    threads = [threading.Thread(target=in_loop, args=(n,)) for n in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert asyncio.run(service.get_stats("w")) == {"total": 200, "successful": 200}
+
+
+async def test_repr_says_how_many_runs_there_are() -> None:
+    """Its repr says how many runs it keeps."""
+    assert repr(await filled(3)) == "InMemoryRunLogService(runs=3)"
