@@ -18,7 +18,8 @@ demo: $(READY) ## Run the main job on the embedded default
 
 .PHONY: test
 test: $(READY) ## Run the whole suite
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
 
 .PHONY: lint
 lint: $(READY) ## Lint and format, without changing anything
@@ -56,7 +57,7 @@ emulators: $(READY) ## Run both emulators until Ctrl-C, and say how to use them
 
 .PHONY: schema
 schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCHEMA_VERSION
-	$(BIN)/python -m tests.golden
+	$(BIN)/python -m tests.golden.schema
 
 .PHONY: clean
 clean: ## Remove the environment and every cache

@@ -11,12 +11,12 @@ import pytest
 from run_log.core import (
     CUT_MARKER,
     MAX_HISTORY,
+    PROCESS_CLOCK,
     Outcome,
     RunEvent,
     RunStatus,
     Transition,
     WriteRefusedError,
-    epoch_micros,
 )
 from run_log.testing import a_life, a_run, an_event
 
@@ -130,7 +130,9 @@ async def test_the_newest_transitions_stay(harness: Harness, service: RunLog, co
 
 async def test_saves_and_events_mix(harness: Harness, service: RunLog) -> None:
     """A run saved after an event was applied is as it was saved, though the event's clock was ahead."""
-    ahead = an_event(workflow_id="w", id="r", hlc=epoch_micros() + 3_600_000_000, status=RunStatus.RUNNING)
+    ahead = an_event(
+        workflow_id="w", id="r", hlc=PROCESS_CLOCK.tick() + 3_600_000_000, status=RunStatus.RUNNING
+    )
     await harness.store.apply([ahead])
     await service.get_run("w", "r")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from run_log.core import MAX_HISTORY, Outcome, RunStatus
+from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore import Patience
 from run_log.testing import a_life, a_run, an_event
@@ -87,6 +88,37 @@ async def test_two_services_with_stale_memory(writers: list[FirestoreRunLogServi
         assert expected == await one.get_stats("w") == await other.get_stats("w")
 
     assert len(await one.get_history("w", "r")) == 6
+
+
+async def test_a_save_comes_after_what_is_stored(writers: list[FirestoreRunLogService]) -> None:
+    """A save is the newest state though another machine, whose clock is ahead, wrote the run before."""
+    ahead = an_event(
+        workflow_id="w", id="r", status=RunStatus.RUNNING, hlc=PROCESS_CLOCK.tick() + 3_600_000_000
+    )
+    await writers[0].apply([ahead])
+
+    await writers[1].save_run(a_run(workflow_id="w", id="r"))
+
+    history = await writers[1].get_history("w", "r")
+    assert a_run(workflow_id="w", id="r") == await writers[1].get_run("w", "r")
+    assert await writers[1].get_stats("w") == {"total": 1, "successful": 1}
+    assert [item.status for item in history] == [RunStatus.RUNNING, RunStatus.SUCCESS]
+
+
+async def test_the_recount_equals_the_stats(writers: list[FirestoreRunLogService]) -> None:
+    """After many writers, the stored count of each status is that of the stored runs."""
+    events = [
+        an_event(workflow_id="w", id=f"r{n % 20}", hlc=n, status=random.Random(n).choice([*RunStatus]))
+        for n in range(160)
+    ]
+
+    await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
+
+    runs, _ = await writers[0].list_runs("w")
+    stored = await writers[0]._workflow("w").get()  # pyright: ignore[reportPrivateUsage] # what is stored
+    counts = {name: count for name, count in stored.to_dict()["by_status"].items() if count}
+    assert [event.run for event in events[140:]] == sorted(runs, key=lambda run: int(run.id[1:]))
+    assert Counter(run.status.value for run in runs) == Counter(counts)
 
 
 async def test_a_memory_of_one_run(emulator_environment: Mapping[str, str]) -> None:

@@ -88,12 +88,12 @@ async def test_a_dead_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_pulling_from_a_dead_port_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker without a broker goes on trying until it is stopped, and the log says where it looked."""
+    """A worker without a broker does not take its silence for idleness: it fails and says where it looked."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
 
-    report = await pull(Settings.from_env(), stop=asyncio.Event(), until_idle=0.2)
+    with pytest.raises(TransportUnavailableError, match=r"emulator at 127.0.0.1:1"):
+        await pull(Settings.from_env(), stop=asyncio.Event(), until_idle=0.2)
 
-    assert report.pulled == 0
     errors = [vars(record)["error"] for record in caplog.records if record.msg == "run_log_pull_failed"]
     assert errors
     assert all("emulator at 127.0.0.1:1" in error for error in errors)

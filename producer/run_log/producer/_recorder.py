@@ -10,10 +10,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from run_log.core import RunStatus, TriggerType, get_logger, utc_now
+from run_log.core import RunStatus, TriggerType, get_logger, snapshot, utc_now
 
 from ._default import default_emitter
 
+_REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
+_OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -131,7 +133,27 @@ class RunHandle:
             )
             return
         self._state["status"] = status
+        self._drop_unusable()
         self._emitter.emit(self._state)
+
+    def _drop_unusable(self) -> None:
+        """Leave out what a workflow set wrongly, so that the run's states are told all the same."""
+        if _fault(self._state) is None:
+            return
+        required = {name: self._state[name] for name in _REQUIRED}
+        if _fault(required) is not None:
+            return
+        for name in _OPTIONAL & self._state.keys():
+            fault = _fault({**required, name: self._state[name]})
+            if fault is not None:
+                del self._state[name]
+                _logger.error(
+                    "run_log_value_not_recorded",
+                    workflow_id=self.workflow_id,
+                    run_id=self.run_id,
+                    field=name,
+                    error=fault,
+                )
 
 
 class RunRecorder:
@@ -204,3 +226,12 @@ def record_run(
         )
 
     return RunRecorder(open_handle)
+
+
+def _fault(state: Mapping[str, object]) -> str | None:
+    """Return why *state* is no run; None where it is one."""
+    try:
+        snapshot(state)
+    except Exception as error:  # noqa: BLE001 - a workflow never notices, whatever its values' own code does
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -115,6 +115,8 @@ class PullWorker:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._last_arrival = 0.0
+        self._pull_trouble: TransportUnavailableError | None = None
+        self._store_trouble: StoreUnavailableError | None = None
         self.report = PullReport()
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
@@ -129,6 +131,8 @@ class PullWorker:
         Raises:
             TransportRefusedError: The subscription is not there, or denied.
             ConfigurationError: The store is not there, or does not let us in.
+            TransportUnavailableError: It was idle only because the broker did not answer.
+            StoreUnavailableError: It was idle only because the store did not take what came.
         """
         self._last_arrival = self._now()
         self._room.set()
@@ -143,6 +147,8 @@ class PullWorker:
             await asyncio.wait({commit}, timeout=self._limits.drain_seconds)
             if commit.done():
                 commit.result()
+            if not stop.is_set():
+                self._raise_trouble()
         finally:
             await _cancel([watch, *work, commit])
             left = [*self._in_hand, *self._waiting]
@@ -150,6 +156,12 @@ class PullWorker:
             self._waiting.clear()
             await self._release(left)
         return self.report
+
+    def _raise_trouble(self) -> None:
+        """Raise what the last pull or commit failed with: silence then does not mean that all is done."""
+        trouble = self._pull_trouble or self._store_trouble
+        if trouble is not None:
+            raise trouble
 
     async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event, until_idle: float | None) -> None:
         """Set *stopping* when it is time to stop."""
@@ -177,9 +189,11 @@ class PullWorker:
             try:
                 if not pull.cancelled():
                     pull.result()
+                    self._pull_trouble = None
                 failures = 0
             except TransportUnavailableError as error:
                 failures += 1
+                self._pull_trouble = error
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
                 await self._pause(self._backoff(failures), unless=stopping)
 
@@ -210,9 +224,11 @@ class PullWorker:
                 self._room.set()
             try:
                 await self._settle(self._in_hand)
+                self._store_trouble = None
                 failures = 0
             except StoreUnavailableError as error:
                 failures += 1
+                self._store_trouble = error
                 _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
                 await self._release(self._in_hand)
                 await self._pause(self._backoff(failures), unless=ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ class HybridLogicalClock:
 
     Two readings of one clock are never equal and never go back, whatever the machine's clock does. After
     `observe`, every reading lies past the observed one: a process that reads a run before it goes on with
-    it writes later versions, even where its own clock is behind. Thread-safe.
+    it writes later versions, even where its own clock is behind. Safe in threads, signal handlers and
+    forked children.
 
     Args:
         now: Microseconds since the epoch.
@@ -33,7 +35,11 @@ class HybridLogicalClock:
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
         self._now = now
         self._last = 0
-        self._lock = threading.Lock()
+        self._renew_lock()
+
+    def _renew_lock(self) -> None:
+        # Reentrant, since a signal handler may interrupt its own thread inside.
+        self._lock = threading.RLock()
 
     def tick(self) -> int:
         """Return the next reading, in microseconds since the epoch."""
@@ -54,3 +60,6 @@ class HybridLogicalClock:
 
 PROCESS_CLOCK: Final = HybridLogicalClock()
 """The clock that every emitter and service of this process shares unless it is given another."""
+
+# A fork while another thread holds the lock would leave the child waiting for a thread it does not have.
+os.register_at_fork(after_in_child=PROCESS_CLOCK._renew_lock)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -124,9 +124,16 @@ class RunEvent(BaseModel):
                 f"attempt {self.run.attempt}: it has to be the same run and attempt"
             )
         successor = self.version.successor
-        return type(self)(
-            event_id=successor.event_id, hlc=successor.hlc, occurred_at=now(), inferred=True, run=concluded
-        )
+        try:
+            return type(self)(
+                event_id=successor.event_id,
+                hlc=successor.hlc,
+                occurred_at=now(),
+                inferred=True,
+                run=concluded,
+            )
+        except ValidationError as error:
+            raise InvalidRunError(f"nothing more can be inferred of {concluded.key}: {error}") from error
 
     @property
     def key(self) -> RunKey:

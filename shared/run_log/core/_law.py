@@ -84,7 +84,8 @@ def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
     """Return *history* with every transition marked that breaks the state machine.
 
-    Derived from the whole ordered history, so the marks do not depend on the order of arrival.
+    Derived from the whole ordered history, so the marks do not depend on the order of arrival. What
+    comes after an inferred transition is none: the inference was wrong, not the run.
 
     Args:
         history: Transitions of one run in version order.
@@ -94,6 +95,7 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
         before = marked[-1] if marked else None
         anomaly = (
             before is not None
+            and not before.inferred
             and before.version.attempt == transition.version.attempt
             and is_anomaly(before.status, transition.status)
         )

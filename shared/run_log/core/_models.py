@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
 from ._logs import get_logger
-from ._payload import detached, fit_text
+from ._payload import decode_json, detached, encode_json, fit_text
 
 MAX_ID_LENGTH: Final = 10_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
@@ -90,8 +90,14 @@ def _enum_value(value: object) -> object:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def _none_is_empty(value: object) -> object:
-    return {} if value is None else value
+def _as_payload(value: object) -> object:
+    """Accept None for nothing, and keys that JSON turns into text."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        payload = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # not for pyright
+        return payload if all(isinstance(key, str) for key in payload) else decode_json(encode_json(payload))
+    return value
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
@@ -101,7 +107,7 @@ Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 """Any non-empty text without lone surrogates."""
 
 Text = Annotated[str, BeforeValidator(_valid_text)]
-Payload = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
+Payload = Annotated[dict[str, Any], BeforeValidator(_as_payload)]
 
 
 class PauseRequest(BaseModel):

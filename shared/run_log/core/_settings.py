@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Annotated, Final, Self
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
@@ -31,11 +32,14 @@ CollectionId = Annotated[str, StringConstraints(pattern=r"^[^/._][^/]{0,499}$")]
 """A Firestore collection id (https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
 
 
+_environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=os.environ)
+
+
 class Settings(BaseSettings):
     """What a deployment sets, each as an environment variable.
 
-    `from_env` reads them and refuses a misspelt ``RUN_LOG_*`` variable. The constructor reads nothing:
-    what it is not given has its default.
+    The constructor reads the environment for what it is not given, and refuses a misspelt ``RUN_LOG_*``
+    variable. `from_env` also turns a bad value into a `ConfigurationError` that names its variable.
     """
 
     model_config = SettingsConfigDict(
@@ -67,14 +71,22 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from the constructor alone: `from_env` reads the environment it is given."""
-        return (init_settings,)
+        """Take what the constructor is given, then the environment, and refuse misspelt variables."""
+        environ = _environ.get()
+        unknown = sorted(
+            name for name in environ if name.upper().startswith(PREFIX) and name not in known_variables()
+        )
+        if unknown:
+            raise ConfigurationError("; ".join(map(_misspelt, unknown)))
+        environment = EnvSettingsSource(settings_cls)
+        environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
+        return (init_settings, environment)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -86,21 +98,17 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: A variable is misspelt or has a value that cannot be used.
         """
-        unknown = sorted(
-            name for name in environ if name.upper().startswith(PREFIX) and name not in known_variables()
-        )
-        if unknown:
-            raise ConfigurationError("; ".join(map(_misspelt, unknown)))
+        token = _environ.set(environ)
         try:
-            source = EnvSettingsSource(cls)
-            source.env_vars = {name.lower(): value for name, value in environ.items() if value}
-            return cls(**source())
+            return cls()
         except ValidationError as error:
             faults = "; ".join(
                 f"{variable(str(fault['loc'][0]))}={fault['input']!r}: {fault['msg']}"
                 for fault in error.errors(include_url=False)
             )
             raise ConfigurationError(f"a setting cannot be used: {faults}") from error
+        finally:
+            _environ.reset(token)
 
 
 def variable(field: str) -> str:

@@ -52,11 +52,21 @@ def test_the_environment_given_is_the_only_one_read(monkeypatch: pytest.MonkeyPa
     assert (settings.topic, settings.database) == ("run-log-events", "given")
 
 
-def test_the_constructor_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings made by hand are what they are given, and defaults."""
+def test_the_constructor_fills_in_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings made by hand are what they are given, then what the environment says."""
     monkeypatch.setenv("RUN_LOG_TOPIC", "of-the-process")
+    monkeypatch.setenv("RUN_LOG_BACKEND", "of-the-process")
+    settings = Settings(backend="firestore")
 
-    assert Settings(backend="firestore").topic == "run-log-events"
+    assert ("firestore", "of-the-process") == (settings.backend, settings.topic)
+
+
+def test_the_constructor_refuses_a_misspelt_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However settings are made, a misspelt variable is an error."""
+    monkeypatch.setenv("RUN_LOG_TOPC", "x")
+
+    with pytest.raises(ConfigurationError, match="did you mean RUN_LOG_TOPIC"):
+        Settings()
 
 
 def test_googles_older_project_variable_is_read() -> None:

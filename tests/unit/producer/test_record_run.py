@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from run_log.core import PauseRequest, RunStatus, TriggerType
-from run_log.producer import EmitterStats, FlushReport, record_run
+from run_log.producer import EmitterStats, FlushReport, RunHandle, record_run
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged
@@ -234,7 +235,6 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
         {"workflow_id": "w", "trigger_type": None},
         {"workflow_id": "w", "run_id": ""},
         {"workflow_id": "w", "run_id": 7},
-        {"workflow_id": "w", "trigger_data": [1]},
     ],
     ids=str,
 )
@@ -260,3 +260,46 @@ def test_an_odd_result_is_delivered(emitter_to: EmitterMaker) -> None:
 
     assert FlushReport(delivered=2, pending=0, dropped=0) == emitter.close(PATIENCE)
     assert transport.events[-1].run.result == {"nan": "NaN", "set": [1]}
+
+
+def _result_of_the_wrong_type(run: RunHandle) -> None:
+    run.set_result(["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def _naive_deadline(run: RunHandle) -> None:
+    run.pause("x", deadline=datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake
+
+
+def _reason_of_the_wrong_type(run: RunHandle) -> None:
+    run.pause(object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def _mistaken(mistake: Callable[[RunHandle], None], emitter: States) -> None:
+    with record_run("w", emitter=emitter) as run:
+        mistake(run)
+        raise ValueError("later")
+
+
+@pytest.mark.parametrize("mistake", [_result_of_the_wrong_type, _naive_deadline, _reason_of_the_wrong_type])
+def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
+    mistake: Callable[[RunHandle], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a workflow sets wrongly is left out and logged; the run's states are told all the same."""
+    states = States()
+
+    with pytest.raises(ValueError, match="later"):
+        _mistaken(mistake, states)
+
+    assert "failed" == states.statuses[-1]
+    assert "ValueError: later" == states.runs[-1].error
+    assert any("run_log_value_not_recorded" == record.msg for record in caplog.records)
+
+
+def test_result_keys_become_text() -> None:
+    """A result with keys that are no text is kept under the text JSON gives them."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.set_result({1: "a"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+
+    assert {"1": "a"} == states.runs[-1].result

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 
-from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.core import PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
 from run_log.stores import InMemoryRunLogService
 from run_log.stores.memory import MAX_RUNS
 from run_log.testing import a_run, an_event
@@ -143,6 +143,17 @@ async def test_a_walk_while_runs_are_evicted() -> None:
     assert cursor is None
     assert len(page) == 100
     assert rest == []
+
+
+async def test_a_save_comes_after_what_is_stored() -> None:
+    """A save is the newest state though an event of a clock that is ahead was applied before."""
+    service = InMemoryRunLogService()
+    await service.apply([an_event(run(0, RunStatus.RUNNING), hlc=PROCESS_CLOCK.tick() + 3_600_000_000)])
+
+    await service.save_run(run(0))
+
+    assert run(0) == await service.get_run("w", "r0")
+    assert await service.get_stats("w") == {"total": 1, "successful": 1}
 
 
 def test_threads_share_it() -> None:
