@@ -135,6 +135,18 @@ class RunEvent(BaseModel):
         except ValidationError as error:
             raise InvalidRunError(f"nothing more can be inferred of {concluded.key}: {error}") from error
 
+    def later_than(self, version: Version, *, clock: HybridLogicalClock = PROCESS_CLOCK) -> Self:
+        """Return this event, stamped after *version* where it was not already.
+
+        Args:
+            version: Of what is stored. Within a later attempt than this event's, nothing can be later.
+            clock: Stamps the event, and is past *version* from then on.
+        """
+        if self.version > version:
+            return self
+        clock.observe(version.hlc)
+        return self.model_copy(update={"hlc": max(clock.tick(), version.hlc + 1)})
+
     @property
     def key(self) -> RunKey:
         """The identity of the run this event is about."""

@@ -15,7 +15,7 @@ from ._errors import InvalidRunError
 from ._logs import get_logger
 from ._payload import decode_json, detached, encode_json, fit_text
 
-MAX_ID_LENGTH: Final = 10_000
+MAX_ID_LENGTH: Final = 8_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
 
 MAX_ATTEMPT: Final = 2**31 - 1

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 MAX_DEPTH: Final = 500
 """Deepest nesting kept. CPython's json module recurses per level and stops near 1,000 frames in all."""
 
-MAX_PAYLOAD_BYTES: Final = 850_000
+MAX_PAYLOAD_BYTES: Final = 800_000
 """Most bytes of JSON text that trigger data and result take together.
 
 A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas); the rest is for ids,

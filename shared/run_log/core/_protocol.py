@@ -22,6 +22,9 @@ class RunLogProtocol(abc.ABC):
     async def save_run(self, run: Any) -> None:
         """Store *run* as its state is now. Saving the same run again updates it, and counts it once.
 
+        A later attempt's state stays: a save with a lower `attempt` than the stored one changes nothing
+        but the history.
+
         Args:
             run: A `WorkflowRun`, or any object with its fields.
 

@@ -193,7 +193,7 @@ def document_bytes(fields: Mapping[str, Any], transitions: int) -> int:
     texts = (*fields.values(), *pause.values())
     size = sum(len(text.encode()) for text in texts if isinstance(text, str))
     # Ids stand in the document's name as well.
-    names = len(fields["id"].encode()) + len(fields["workflow_id"].encode())
+    names = len(document_id(fields["id"]).encode()) + len(document_id(fields["workflow_id"]).encode())
     return size + names + transitions * _TRANSITION_BYTES + _OVERHEAD_BYTES
 
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from run_log.core import (
-    PROCESS_CLOCK,
     Outcome,
     Position,
     RunChange,
@@ -115,10 +114,8 @@ class InMemoryRunLogService(RunLogService):
         with self._lock:
             workflow = self._workflows[workflow_id]
             head = workflow.head(run_id)
-            if head is not None and event.version <= head.version:
-                PROCESS_CLOCK.observe(head.version.hlc)
-                event = event.model_copy(update={"hlc": PROCESS_CLOCK.tick()})
-            workflow.write(run_id, fold(head, [event]))
+            latest = event.later_than(head.version) if head else event
+            workflow.write(run_id, fold(head, [latest]))
 
     async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
         entries = self._sorted(workflow_id, after)

@@ -118,6 +118,9 @@ class Connection:
             await client._firestore_api.transport.close()  # noqa: SLF001
 
     def _new_client(self) -> Any:
+        # The vendor's client reads the variable anew: what began on the emulator must not end elsewhere.
+        if os.environ.get("FIRESTORE_EMULATOR_HOST") != self._emulator:
+            raise ConfigurationError(f"FIRESTORE_EMULATOR_HOST has changed since {self} was chosen")
         return firestore.AsyncClient(
             project=self.project, database=self.database, credentials=self._credentials
         )

@@ -11,6 +11,7 @@ from run_log.core import (
     RunEvent,
     RunKey,
     Settings,
+    StoreError,
     Transition,
     UnreadableRunError,
     document_id,
@@ -99,7 +100,10 @@ class FirestoreRunLogService(RunLogService):
     async def _stats(self, workflow_id: str) -> tuple[int, int]:
         snapshot = await self._get(self._workflow(workflow_id))
         fields = _fields(snapshot) if snapshot.exists else {}
-        return int(fields.get("total", 0)), int(fields.get("successful", 0))
+        try:
+            return int(fields.get("total", 0)), int(fields.get("successful", 0))
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {error}") from error
 
     async def _pending(self) -> Sequence[StoredRun]:
         group = self._connection.client().collection_group(RUNS)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from google.cloud import firestore
 
 from run_log.core import (
-    PROCESS_CLOCK,
     Outcome,
     RunChange,
     RunEvent,
@@ -191,13 +191,9 @@ def _restamped(
 
 def _restamped_run(batch: RunBatch, known: KnownRun | None) -> RunBatch:
     (event,) = batch.events
-    if known is None or event.version > known.stored.head.version:
+    if known is None or any(event.event_id == item.version.event_id for item in known.stored.head.history):
         return batch
-    if any(event.event_id == item.version.event_id for item in known.stored.head.history):
-        return batch
-    PROCESS_CLOCK.observe(known.stored.head.version.hlc)
-    later = event.model_copy(update={"hlc": PROCESS_CLOCK.tick()})
-    return RunBatch(events=[later], positions=batch.positions, fields=batch.fields, size=batch.size)
+    return replace(batch, events=[event.later_than(known.stored.head.version)])
 
 
 def _stats_fields(workflow_id: str, delta: StatsDelta) -> dict[str, Any]:
