@@ -24,7 +24,7 @@ from run_log.projector import Outcome, Projector, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import Faults, InMemoryTopic
 
-from ._render import history_table, inbox_table, runs_table, stats_table
+from ._render import history_table, inbox_table, literal, runs_table, stats_table
 
 FAULTS: Final = Faults(duplicate=0.4, reorder=1.0, delay=0.3)
 SEED: Final = 7
@@ -142,4 +142,4 @@ class _Printed:
         self._console = console
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        self._console.print(f"dead letter {message.message_id}: {reason.value}: {error}")
+        self._console.print(literal(f"dead letter {message.message_id}: {reason.value}: {error}"))

@@ -18,7 +18,9 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         level: The least level to show.
     """
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
     )
     keys: list[Any] = [] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
     handler = logging.StreamHandler(sys.stderr)

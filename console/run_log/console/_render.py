@@ -31,12 +31,12 @@ def runs_table(runs: Sequence[WorkflowRun]) -> Table:
     table.add_column("error")
     for run in runs:
         table.add_row(
-            Text(run.workflow_id),
-            Text(run.id),
+            literal(run.workflow_id),
+            literal(run.id),
             status_text(run.status),
             moment(run.started_at),
             f"{run.duration_ms:.1f} ms" if run.status.is_terminal else "",
-            Text(run.error or ""),
+            literal(run.error or ""),
         )
     return table
 
@@ -48,7 +48,7 @@ def stats_table(stats: Mapping[str, Mapping[str, int]]) -> Table:
     table.add_column("total", justify="right")
     table.add_column("successful", justify="right")
     for workflow_id, counts in stats.items():
-        table.add_row(Text(workflow_id), str(counts["total"]), str(counts["successful"]))
+        table.add_row(literal(workflow_id), str(counts["total"]), str(counts["successful"]))
     return table
 
 
@@ -60,10 +60,10 @@ def inbox_table(runs: Sequence[WorkflowRun]) -> Table:
     for run in runs:
         pause = run.pause
         table.add_row(
-            Text(run.workflow_id),
-            Text(run.id),
-            Text(pause.reason if pause else ""),
-            Text((pause.assignee if pause else None) or "anybody"),
+            literal(run.workflow_id),
+            literal(run.id),
+            literal(pause.reason if pause else ""),
+            literal((pause.assignee if pause else None) or "anybody"),
             moment(pause.deadline) if pause and pause.deadline else "none",
         )
     return table
@@ -84,10 +84,15 @@ def history_table(run_id: str, history: Sequence[Transition]) -> Table:
             moment(transition.occurred_at),
             status_text(transition.status),
             str(transition.version.attempt),
-            transition.version.event_id[-12:],
+            literal(transition.version.event_id[-12:]),
             ", ".join(notes),
         )
     return table
+
+
+def literal(value: str) -> Text:
+    """Return *value* to be shown as it is: no markup, and nothing in it commands the terminal."""
+    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value))
 
 
 def status_text(status: RunStatus) -> Text:
@@ -101,4 +106,4 @@ def moment(value: datetime) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=literal(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
