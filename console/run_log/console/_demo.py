@@ -20,7 +20,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.producer import RunEventEmitter, record_run
-from run_log.projector import Outcome, Projector, PullReport, PullWorker
+from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import Faults, InMemoryTopic
 
@@ -47,7 +47,8 @@ async def run_demo(console: Console | None = None) -> bool:
     subscription = topic.subscribe()
     emitter = RunEventEmitter(topic)
     store = InMemoryRunLogService()
-    worker = PullWorker(subscription, Projector(store), _Printed(console))
+    limits = PullLimits(pull_seconds=IDLE_SECONDS)
+    worker = PullWorker(subscription, Projector(store), _Printed(console), limits=limits)
 
     console.rule("Three workflows run, and forget")
     await _workflows(emitter)

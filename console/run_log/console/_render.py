@@ -90,9 +90,12 @@ def history_table(run_id: str, history: Sequence[Transition]) -> Table:
     return table
 
 
-def literal(value: str) -> Text:
+def literal(value: str, *, style: str = "") -> Text:
     """Return *value* to be shown as it is: no markup, and nothing in it commands the terminal."""
-    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value))
+    shown = (
+        letter if letter.isprintable() or letter == "\n" else ascii(letter).strip("'") for letter in value
+    )
+    return Text("".join(shown), style=style)
 
 
 def status_text(status: RunStatus) -> Text:
@@ -106,4 +109,4 @@ def moment(value: datetime) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=literal(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=literal(title, style="table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

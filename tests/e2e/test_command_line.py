@@ -1,0 +1,315 @@
+"""The command line as operators run it: processes, signals, exit codes, and the emulators behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from run_log.core import Message, Settings
+from run_log.producer import RunEventEmitter
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import FirestoreEmulator, PubSubEmulator, a_run
+
+pytestmark = pytest.mark.emulator
+
+BACKLOG = 3_000
+"""Runs that keep a projector busy for a while: several commits."""
+
+DEAD_PORT = "127.0.0.1:1"
+"""Nobody listens there."""
+
+Stats = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+
+
+@contextlib.asynccontextmanager
+async def started(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+    """Run ``run-log`` with *arguments* as a process of its own, which does not outlive the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from run_log.console import main; main()",
+        *arguments,
+        env={**os.environ, **environment},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def ended(process: Process, *, within: float) -> Ended:
+    """Wait for *process* to end by itself and return what it left behind."""
+    begun = time.monotonic()
+    async with asyncio.timeout(within):
+        out, err = await process.communicate()
+    return Ended(
+        code=process.returncode, out=out.decode(), err=err.decode(), seconds=time.monotonic() - begun
+    )
+
+
+async def run_log(*arguments: str, within: float = 30, **environment: str) -> Ended:
+    """Run ``run-log`` with *arguments* to its end."""
+    async with started(*arguments, **environment) as process:
+        return await ended(process, within=within)
+
+
+@pytest.fixture
+def provisioned(emulator_environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a project that has its topics and subscriptions."""
+    assert emulator_environment
+    settings = Settings.from_env()
+    provision(PubSubConnection.from_settings(settings), settings)
+    return settings
+
+
+@pytest.fixture
+def quick_leases(emulator_environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a project whose subscription delivers again soon and without a back-off."""
+    assert emulator_environment
+    settings = Settings.from_env()
+    connection = PubSubConnection.from_settings(settings)
+    with connection.publisher() as publisher:
+        for topic in (settings.topic, settings.dead_letter_topic):
+            publisher.create_topic(name=connection.topic_path(topic))
+    with connection.subscriber() as subscriber:
+        subscriber.create_subscription(
+            request={
+                "name": connection.subscription_path(settings.subscription),
+                "topic": connection.topic_path(settings.topic),
+                "ack_deadline_seconds": 10,
+            }
+        )
+    return settings
+
+
+@pytest.fixture
+async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
+    """Yield what reads the projection."""
+    assert emulator_environment
+    service = FirestoreRunLogService.from_env()
+    yield service
+    await service.close()
+
+
+def publish(settings: Settings, bodies: list[bytes]) -> None:
+    """Publish *bodies* as they are."""
+    connection = PubSubConnection.from_settings(settings)
+    messages = [Message(data=body, attributes={}) for body in bodies]
+    with connection.publisher() as publisher:
+        publisher.publish(
+            topic=connection.topic_path(settings.topic), messages=[{"data": item.data} for item in messages]
+        )
+
+
+async def emit(count: int) -> None:
+    """Emit *count* successful runs, and return once the broker has them all."""
+    emitter = RunEventEmitter.from_env()
+    for number in range(count):
+        emitter.emit(a_run(id=f"run-{number:05}"))
+    report = await emitter.flush(60)
+    emitter.close()
+    assert (count, 0) == (report.delivered, report.pending)
+
+
+async def total_at_least(store: FirestoreRunLogService, total: int, *, within: float) -> dict[str, int]:
+    """Return the workflow's stats as soon as they count *total* runs."""
+    async with asyncio.timeout(within):
+        while True:
+            stats = await store.get_stats("workflow-1")
+            if stats["total"] >= total:
+                return stats
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("emulator_environment")
+async def test_provisioning_twice(emulator_project: str) -> None:
+    """Provisioning says what it made, and says at the next call that all of it exists."""
+    first = await run_log("provision")
+    second = await run_log("provision")
+
+    names = [
+        f"projects/{emulator_project}/{name}"
+        for name in (
+            "topics/run-log-events",
+            "topics/run-log-dead-letters",
+            "subscriptions/run-log-projector",
+            "subscriptions/run-log-dead-letters",
+        )
+    ]
+    assert (0, [f"created {name}" for name in names]) == (first.code, first.out.splitlines())
+    assert (0, [f"exists  {name}" for name in names]) == (second.code, second.out.splitlines())
+
+
+@pytest.mark.usefixtures("provisioned")
+async def test_pulling_until_idle(store: FirestoreRunLogService) -> None:
+    """The projector projects what was emitted, ends once nothing more comes, and sums up on stdout."""
+    await emit(3)
+
+    pulled = await run_log("projector", "pull", "--until-idle", "1")
+
+    summary = "pulled 3: 3 applied, 0 duplicate, 0 stale, 0 rejected; 0 dead-lettered, 0 given back\n"
+    assert (0, summary, "") == (pulled.code, pulled.out, pulled.err)
+    assert {"total": 3, "successful": 3} == await store.get_stats("workflow-1")
+
+
+async def test_logs_are_json(provisioned: Settings, store: FirestoreRunLogService) -> None:
+    """Each log line on stderr is a JSON object with severity, message and time; stdout has none of them."""
+    publish(provisioned, [b"not JSON", b"[]", b'{"type": "somebody.elses"}'])
+    await emit(1)
+
+    pulled = await run_log("projector", "pull", "--until-idle", "1")
+
+    lines = [json.loads(line) for line in pulled.err.splitlines()]
+    assert ["undecodable", "undecodable", "unknown_type"] == sorted(line["reason"] for line in lines)
+    assert {("WARNING", "run_log_dead_lettered")} == {(line["severity"], line["message"]) for line in lines}
+    assert all(line["time"].endswith("Z") for line in lines)
+    assert 0 == pulled.code
+    assert 1 == len(pulled.out.splitlines())
+    assert "3 dead-lettered" in pulled.out
+    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
+
+
+@pytest.mark.usefixtures("emulator_environment")
+@pytest.mark.parametrize("options", [(), ("--until-idle", "1")])
+async def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
+    """Without a subscription the projector ends at once with 4, and says how to make one."""
+    pulled = await run_log("projector", "pull", *options)
+
+    assert (4, "") == (pulled.code, pulled.out)
+    assert "run `run-log provision`" in pulled.err
+
+
+@pytest.mark.usefixtures("emulator_environment")
+@pytest.mark.parametrize("command", [("provision",), ("projector", "pull", "--until-idle", "1")])
+async def test_a_broker_that_does_not_answer(command: tuple[str, ...]) -> None:
+    """Where nobody listens, a command ends with 5 before long, and says where it looked."""
+    tried = await run_log(*command, PUBSUB_EMULATOR_HOST=DEAD_PORT)
+
+    assert (5, "") == (tried.code, tried.out)
+    assert f"run-log: Pub/Sub (emulator at {DEAD_PORT}" in tried.err.splitlines()[-1]
+    assert 20 > tried.seconds
+
+
+@pytest.mark.usefixtures("quick_leases")
+async def test_a_store_that_does_not_answer(store: FirestoreRunLogService) -> None:
+    """Where Firestore does not answer, the projector ends with 5 and gives back what it could not store."""
+    await emit(3)
+
+    tried = await run_log("projector", "pull", "--until-idle", "1", FIRESTORE_EMULATOR_HOST=DEAD_PORT)
+    again = await run_log("projector", "pull", "--until-idle", "1")
+
+    assert 5 == tried.code
+    assert f"run-log: Firestore (emulator at {DEAD_PORT}" in tried.err.splitlines()[-1]
+    assert 0 == again.code
+    assert {"total": 3, "successful": 3} == await store.get_stats("workflow-1")
+
+
+@pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_an_idle_projector(store: FirestoreRunLogService, number: signal.Signals) -> None:
+    """A projector that waits for messages ends within 10 s of a signal, with 0 and its summary."""
+    async with started("projector", "pull") as projector:
+        await emit(1)
+        await total_at_least(store, 1, within=30)
+
+        projector.send_signal(number)
+        stopped = await ended(projector, within=10)
+
+    assert 0 == stopped.code
+    assert "pulled 1: 1 applied" in stopped.out
+
+
+@pytest.mark.usefixtures("quick_leases")
+async def test_a_signal_in_the_middle_of_a_backlog(store: FirestoreRunLogService) -> None:
+    """A projector with work in hand ends within 10 s of SIGTERM; the next one goes on, nothing is lost."""
+    await emit(BACKLOG)
+    async with started("projector", "pull") as first:
+        await total_at_least(store, 1, within=30)
+
+        first.send_signal(signal.SIGTERM)
+        stopped = await ended(first, within=10)
+    second = await run_log("projector", "pull", "--until-idle", "2", within=60)
+
+    assert (0, 0) == (stopped.code, second.code)
+    assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
+
+
+@pytest.mark.usefixtures("provisioned")
+async def test_a_second_signal(store: FirestoreRunLogService) -> None:
+    """A second signal ends the projector at once, with 130."""
+    async with started("projector", "pull") as projector:
+        await emit(1)
+        await total_at_least(store, 1, within=30)
+
+        # Two of the same kind might arrive as one.
+        projector.send_signal(signal.SIGTERM)
+        projector.send_signal(signal.SIGINT)
+        killed = await ended(projector, within=10)
+
+    assert 130 == killed.code
+
+
+@pytest.mark.usefixtures("quick_leases")
+async def test_a_killed_projector(store: FirestoreRunLogService) -> None:
+    """A projector killed in the middle of a backlog loses nothing, and its successor counts nothing twice."""
+    await emit(BACKLOG)
+    async with started("projector", "pull") as first:
+        seen = await total_at_least(store, 1, within=30)
+        first.kill()
+        await first.communicate()
+
+    async with started("projector", "pull") as second:
+        await total_at_least(store, BACKLOG, within=60)
+        second.send_signal(signal.SIGTERM)
+        stopped = await ended(second, within=10)
+
+    assert BACKLOG > seen["total"]
+    assert (-signal.SIGKILL, 0) == (first.returncode, stopped.code)
+    assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
+
+
+async def test_both_emulators_by_hand(firestore_emulator: FirestoreEmulator, pubsub_emulator: PubSubEmulator) -> None:
+    """``python -m run_log.testing`` prints how to use both emulators, and a signal ends it and them."""
+    assert firestore_emulator is not pubsub_emulator  # they are there: the module is not skipped
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "run_log.testing", stdout=PIPE, stderr=PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            exports = [(await process.stdout.readline()).decode() for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        left = await ended(process, within=30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+    names = [export.removeprefix("export ").split("=")[0] for export in exports]
+    assert ["FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT"] == names
+    assert (0, "") == (left.code, left.err)
