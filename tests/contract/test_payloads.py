@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from run_log.core import CUT_MARKER, MAX_PAYLOAD_BYTES, RunStatus
+from run_log.core import (
+    CUT_MARKER,
+    MAX_ID_LENGTH,
+    MAX_PAYLOAD_BYTES,
+    MAX_TEXT_BYTES,
+    PauseRequest,
+    RunStatus,
+)
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, RunLog, ids, save
@@ -80,15 +87,19 @@ async def test_an_oversize_payload_is_cut(harness: Harness, service: RunLog) -> 
     assert await service.get_stats("w") == {"total": 1, "successful": 1}
 
 
+LARGEST_TEXT = "é" * (MAX_TEXT_BYTES // 2)
+
+
 async def test_the_largest_run_is_stored(harness: Harness, service: RunLog) -> None:
     """A run with everything as large as it may be is stored."""
     run = a_run(
-        id="\x01" * 9_999,
-        workflow_id="\U0001f600" * 9_999,
+        id="\x01" * MAX_ID_LENGTH,
+        workflow_id="\U0001f600" * MAX_ID_LENGTH,
         status=RunStatus.FAILED,
         trigger_data={"a": "x" * (MAX_PAYLOAD_BYTES // 2 - 20)},
         result={"b": "y" * (MAX_PAYLOAD_BYTES // 2 - 20)},
-        error="é" * 16_000,
+        error=LARGEST_TEXT,
+        pause=PauseRequest(reason=LARGEST_TEXT, assignee=LARGEST_TEXT, answered_by=LARGEST_TEXT),
     )
 
     await save(harness, run)

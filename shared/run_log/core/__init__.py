@@ -37,11 +37,12 @@ from ._law import (
     newest,
 )
 from ._logs import get_logger
-from ._models import PauseRequest, RunKey, RunStatus, TriggerType, WorkflowRun, snapshot
+from ._models import MAX_ID_LENGTH, PauseRequest, RunKey, RunStatus, TriggerType, WorkflowRun, snapshot
 from ._payload import (
     CUT_MARKER,
     MAX_DEPTH,
     MAX_PAYLOAD_BYTES,
+    MAX_TEXT_BYTES,
     decode_json,
     detached,
     encode_json,
@@ -69,8 +70,10 @@ __all__ = [
     "MAX_DOCUMENT_ID_BYTES",
     "MAX_HISTORY",
     "MAX_HLC",
+    "MAX_ID_LENGTH",
     "MAX_LIMIT",
     "MAX_PAYLOAD_BYTES",
+    "MAX_TEXT_BYTES",
     "PROCESS_CLOCK",
     "SCHEMA_VERSION",
     "ConfigurationError",

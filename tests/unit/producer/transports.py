@@ -86,8 +86,10 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]
 
 def run_script(script: str, *arguments: str) -> str:
     """Run *script* in a fresh interpreter and return what it printed."""
+    # From 3.12 on CPython warns of any fork beside threads: forking there is what these scripts test.
+    forks = "ignore:This process:DeprecationWarning"
     done = subprocess.run(  # noqa: S603  # this interpreter, a script of the test's own
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        [sys.executable, "-W", forks, "-c", textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
