@@ -13,7 +13,6 @@ from run_log.core import (
     MAX_HISTORY,
     PROCESS_CLOCK,
     Outcome,
-    RunEvent,
     RunStatus,
     Transition,
     WriteRefusedError,
@@ -180,7 +179,8 @@ async def test_large_runs_in_one_batch(harness: Harness, service: RunLog) -> Non
 
 async def test_what_a_save_gives_a_store_takes(harness: Harness, service: RunLog) -> None:
     """An event whose payload was never cut to size is either stored whole or refused as too large."""
-    event = RunEvent(run=a_run(workflow_id="w", id="r").model_copy(update={"result": {"x": "x" * 1_200_000}}))
+    cut = an_event(workflow_id="w", id="r")
+    event = cut.model_copy(update={"run": cut.run.model_copy(update={"result": {"x": "x" * 1_200_000}})})
 
     with contextlib.suppress(WriteRefusedError):
         await harness.store.apply([event])

@@ -110,3 +110,10 @@ async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch) -
     await service.get_history("w", "r1")
 
     assert watch.calls == ["run_query"] * 3 + ["batch_get_documents"] * 3
+
+
+async def test_five_hundred_runs_are_one_commit(service: WatchedService, watch: Watch) -> None:
+    """Five hundred small runs of one workflow are one commit with one write of its stats."""
+    await service.apply([an_event(workflow_id="w", id=f"r{n}") for n in range(500)])
+
+    assert [501] == [len(writes) for writes in watch.writes]

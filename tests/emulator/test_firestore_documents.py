@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from run_log.core import Outcome, PauseRequest, RunStatus, UnreadableRunError, WriteRefusedError, document_id
+from run_log.core import (
+    ConfigurationError,
+    Outcome,
+    PauseRequest,
+    RunStatus,
+    UnreadableRunError,
+    WriteRefusedError,
+    document_id,
+)
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import a_life, a_run, an_event
@@ -208,3 +216,14 @@ async def test_a_document_without_a_projection_map(service: OpenedService) -> No
     assert outcomes == [Outcome.APPLIED]
     assert ended.run == await service.get_run("w", "r")
     assert await service.get_stats("w") == {"total": 1, "successful": 1}
+
+
+@pytest.mark.parametrize("root", ["a/b", "a/b/c", "", ".", "..", "__x__"])
+def test_a_root_collection_that_is_no_collection_is_refused(
+    root: str, emulator_environment: Mapping[str, str]
+) -> None:
+    """A root collection that Firestore does not take, or that leads elsewhere, is refused at once."""
+    assert emulator_environment
+
+    with pytest.raises(ConfigurationError, match="root_collection"):
+        FirestoreRunLogService(root_collection=root)

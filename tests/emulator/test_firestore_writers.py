@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus
+from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore import Patience
 from run_log.testing import a_life, a_run, an_event
 
-from .firestore_kit import Watch, WatchedService
+from .firestore_kit import Watch, WatchedService, vendor_error
 
 pytestmark = pytest.mark.emulator
 
@@ -201,3 +201,26 @@ def test_event_loops_at_once() -> None:
         return answer
 
     assert asyncio.run(stats()) == {"total": 15, "successful": 15}
+
+
+async def test_saves_under_way_together_keep_their_order(emulator_environment: Mapping[str, str]) -> None:
+    """Of two saves of a run under way at once, the one that began last is the run's state."""
+    assert emulator_environment
+    watch = Watch()
+    service = WatchedService(watch, Patience())
+    runs = [a_run(workflow_id="w", id=f"r{n}", status=RunStatus.RUNNING) for n in range(20)]
+
+    async def end(run: WorkflowRun) -> None:
+        first = asyncio.create_task(service.save_run(run))
+        await asyncio.sleep(0)
+        await service.save_run(run.model_copy(update={"status": RunStatus.SUCCESS}))
+        await first
+
+    watch.before["commit"] = [vendor_error("ServiceUnavailable") for _ in range(10)]
+    await asyncio.gather(*(end(run) for run in runs))
+    listed, _ = await service.list_runs("w")
+    stats = await service.get_stats("w")
+    await service.close()
+
+    assert {RunStatus.SUCCESS} == {run.status for run in listed}
+    assert {"total": 20, "successful": 20} == stats

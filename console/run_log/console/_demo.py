@@ -48,7 +48,7 @@ async def run_demo(console: Console | None = None) -> bool:
     emitter = RunEventEmitter(topic)
     store = InMemoryRunLogService()
     limits = PullLimits(pull_seconds=IDLE_SECONDS)
-    worker = PullWorker(subscription, Projector(store), _Printed(console), limits=limits)
+    worker = PullWorker(subscription, Projector(store), PrintedDeadLetters(console), limits=limits)
 
     console.rule("Three workflows run, and forget")
     await _workflows(emitter)
@@ -136,7 +136,7 @@ def _summary(report: PullReport) -> str:
     return f"pulled {report.pulled} messages: {counts}"
 
 
-class _Printed:
+class PrintedDeadLetters:
     """Dead letters of a demo: shown, since nobody comes back for them."""
 
     def __init__(self, console: Console) -> None:

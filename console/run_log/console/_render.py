@@ -109,4 +109,6 @@ def moment(value: datetime) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=literal(title, style="table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(
+        title=literal(title, style="table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )

@@ -77,7 +77,9 @@ class RunHandle:
         """
         self._state["result"] = result
 
-    def pause(self, reason: str, *, assignee: str | None = None, deadline: datetime | None = None) -> None:
+    def pause(
+        self, reason: str = "", *, assignee: str | None = None, deadline: datetime | None = None
+    ) -> None:
         """State that the run waits for a human. Left this way, it stays paused.
 
         Args:
@@ -97,7 +99,7 @@ class RunHandle:
         self._state["pause"] = {**self._state.get("pause", {}), "answered_by": answered_by}
         self._emit(RunStatus.RUNNING)
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: str = "") -> None:
         """End the run as skipped when the block is left.
 
         Args:
@@ -105,12 +107,14 @@ class RunHandle:
         """
         self._state["error"], self._end = reason, RunStatus.SKIPPED
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: str | BaseException = "") -> None:
         """End the run as failed when the block is left, without an exception.
 
         Args:
-            error: What went wrong.
+            error: What went wrong: a text, or an exception that the workflow has handled.
         """
+        if isinstance(error, BaseException):
+            error = "".join(traceback.format_exception_only(error)).strip()
         self._state["error"], self._end = error, RunStatus.FAILED
 
     def _start(self) -> None:
@@ -118,7 +122,7 @@ class RunHandle:
 
     def _leave(self, error: BaseException | None) -> None:
         if error is not None:
-            self.fail("".join(traceback.format_exception_only(error)).strip())
+            self.fail(error)
         elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
             return
         self._state["completed_at"] = self._now()
@@ -146,7 +150,7 @@ class RunHandle:
         for name in _OPTIONAL & self._state.keys():
             fault = _fault({**required, name: self._state[name]})
             if fault is not None:
-                del self._state[name]
+                self._leave_out(name, required)
                 _logger.error(
                     "run_log_value_not_recorded",
                     workflow_id=self.workflow_id,
@@ -154,6 +158,14 @@ class RunHandle:
                     field=name,
                     error=fault,
                 )
+
+    def _leave_out(self, name: str, required: Mapping[str, object]) -> None:
+        """Drop the field *name*, of a pause only its deadline where that is what is wrong."""
+        value = self._state.pop(name)
+        if name == "pause":
+            undated = {**value, "deadline": None}
+            if _fault({**required, name: undated}) is None:
+                self._state[name] = undated
 
 
 class RunRecorder:

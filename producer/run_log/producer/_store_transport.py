@@ -24,12 +24,11 @@ class StoreTransport:
     """Applies events to a store, in the emitter's background thread and an event loop of its own.
 
     Args:
-        open_store: Returns the store; called in that thread, at the first batch.
+        current_store: Returns the store; called in that thread, for each batch.
     """
 
-    def __init__(self, open_store: Callable[[], ProjectionStore]) -> None:
-        self._open_store = open_store
-        self._store: ProjectionStore | None = None
+    def __init__(self, current_store: Callable[[], ProjectionStore]) -> None:
+        self._current_store = current_store
         self._loops: list[asyncio.AbstractEventLoop] = []
         self._owner = 0
         self._closed = False
@@ -45,9 +44,7 @@ class StoreTransport:
         try:
             if self._closed:
                 raise TransportUnavailableError("the transport is closed")
-            if self._store is None:
-                self._store = self._open_store()
-            loop.run_until_complete(self._apply(self._store, messages))
+            loop.run_until_complete(self._apply(self._current_store(), messages))
         except StoreError as error:
             raise TransportUnavailableError(f"the store does not take events now: {error}") from error
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +40,7 @@ class Projector:
     def __init__(self, store: ProjectionStore) -> None:
         self._store = store
 
-    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+    async def apply(self, events: Iterable[RunEvent]) -> list[Outcome]:
         """Merge *events* and return what became of each, in order.
 
         Repeats change nothing, order changes nothing. An event that the store refuses for good is
@@ -53,7 +53,7 @@ class Projector:
             StoreUnavailableError: The store does not answer; applying all of them again is safe.
             ConfigurationError: The store is not there, or does not let us in.
         """
-        return [projected.outcome for projected in await self.project(events)]
+        return [projected.outcome for projected in await self.project(list(events))]
 
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
         """Merge *events* as `apply` does, and return with each rejection its reason.

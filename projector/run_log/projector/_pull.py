@@ -53,11 +53,11 @@ class PullLimits:
     """Most messages projected together."""
     waiting: int = 4_000
     """Messages leased and not yet projected at which pulling pauses."""
-    pull_seconds: float = 5.0
-    """How long a pull waits for a first message."""
+    pull_seconds: float = 60.0
+    """How long a pull waits for a first message. Longer than a broker waits, so that the broker ends it:
+    ended from here, it might take messages along that were just leased to it."""
     stop_seconds: float = 2.0
-    """How long a pull under way may take once the worker is told to stop. Cancelled at once, it might take
-    messages along that the broker has just leased to it."""
+    """How long a pull under way may take once the worker is told to stop, for the same reason."""
     drain_seconds: float = 6.0
     """How long what is in hand may take to be projected once the worker is told to stop."""
 
@@ -204,7 +204,9 @@ class PullWorker:
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
         if not messages:
             return
-        self._last_arrival = self._now()
+        if self._store_trouble is None:
+            # What comes back only because it was given back is no arrival.
+            self._last_arrival = self._now()
         self.report.pulled += len(messages)
         self._waiting.extend(messages)
         self._changed.set()

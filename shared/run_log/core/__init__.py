@@ -51,7 +51,7 @@ from ._payload import (
 )
 from ._protocol import MAX_LIMIT, RunLogProtocol
 from ._schema import event_schema, event_schema_text
-from ._settings import Settings, variable
+from ._settings import Settings, check_collection_id, variable
 from ._trace import current_trace, span_link
 from ._wire import (
     EVENT_TYPE,
@@ -109,6 +109,7 @@ __all__ = [
     "WorkflowRun",
     "WriteRefusedError",
     "by_run",
+    "check_collection_id",
     "count_statuses",
     "current_trace",
     "decode_cursor",

@@ -41,6 +41,11 @@ class HybridLogicalClock:
         # Reentrant, since a signal handler may interrupt its own thread inside.
         self._lock = threading.RLock()
 
+    @property
+    def last(self) -> int:
+        """The greatest reading made or observed so far."""
+        return self._last
+
     def tick(self) -> int:
         """Return the next reading, in microseconds since the epoch."""
         with self._lock:

@@ -79,7 +79,7 @@ class UnreadableRunError(RunLogError):
     def __init__(self, workflow_id: str, run_id: str, cause: str) -> None:
         super().__init__(
             f"run {run_id!r} of workflow {workflow_id!r} is stored in a form that cannot be read ({cause}); "
-            "publish its newest event again, or repair or delete the document"
+            "save it again or publish its newest event; where that is refused, repair or delete the document"
         )
         self.workflow_id = workflow_id
         self.run_id = run_id

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
 from ._errors import InvalidRunError
@@ -42,6 +42,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _copied(run: object) -> object:
+    """Copy an object that somebody else holds; the fields of one, as the wire gives them, are nobody's."""
+    return cast("object", run) if isinstance(run, dict) else snapshot(run)
+
+
 class RunEvent(BaseModel):
     """The full state of one run at one moment. Immutable: a fact does not change.
 
@@ -59,8 +64,8 @@ class RunEvent(BaseModel):
     """When, on the emitter's wall clock; for people, never for order."""
     inferred: bool = False
     """Whether nobody said so: concluded from silence (a run found dead). Any real event beats it."""
-    run: WorkflowRun
-    """The run as it stood."""
+    run: Annotated[WorkflowRun, BeforeValidator(_copied)]
+    """The run as it stood: a copy."""
     traceparent: str | None = Field(default=None, exclude=True)
     """W3C trace context of the span that emitted the event; travels beside the body, never in it."""
     tracestate: str | None = Field(default=None, exclude=True)
@@ -97,7 +102,7 @@ class RunEvent(BaseModel):
                 hlc=clock.tick(),
                 occurred_at=now(),
                 inferred=inferred,
-                run=copy,
+                run=cast("WorkflowRun", dict(copy)),
                 traceparent=trace[0],
                 tracestate=trace[1],
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, cast
 
@@ -13,10 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
 from ._logs import get_logger
-from ._payload import decode_json, detached, encode_json, fit_text
+from ._payload import MAX_PAYLOAD_BYTES, decode_json, detached, encode_json, fit_text
 
-MAX_ID_LENGTH: Final = 8_000
+MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
+
+# What a document has for both: 1 MiB less four texts, a history, names and scalar fields.
+_IDS_AND_PAYLOAD_BYTES: Final = 875_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
 
@@ -88,6 +91,16 @@ def _valid_text(value: object) -> object:
 def _enum_value(value: object) -> object:
     """Accept a platform's own enum class by its members' values."""
     return value.value if isinstance(value, enum.Enum) else value
+
+
+def _none_is(default: int) -> Callable[[object], object]:
+    """Accept None, as platforms write it, for a number that is not known."""
+    return lambda value: default if value is None else value
+
+
+def _method_is_none(value: object) -> object:
+    """Accept an object of a platform's own that can be paused: its method is no pause request."""
+    return None if callable(value) else value
 
 
 def _as_payload(value: object) -> object:
@@ -163,11 +176,11 @@ class WorkflowRun(BaseModel):
     """When it started; the order of every listing."""
     completed_at: UtcDatetime | None = None
     """When it ended; None while it has not."""
-    duration_ms: float = 0
+    duration_ms: Annotated[float, BeforeValidator(_none_is(0))] = 0
     """How long it took, in milliseconds."""
-    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT)] = 1
+    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), BeforeValidator(_none_is(1))] = 1
     """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
-    pause: PauseRequest | None = None
+    pause: Annotated[PauseRequest | None, BeforeValidator(_method_is_none)] = None
     """What it waits for, or last waited for; None if it never paused."""
 
     @property
@@ -200,7 +213,9 @@ def snapshot(run: object) -> WorkflowRun:
         copy = WorkflowRun.model_validate(source, from_attributes=True)
     except ValidationError as error:
         raise InvalidRunError(_explain(run, error)) from error
-    (trigger_data, result), cut = detached(copy.trigger_data, copy.result)
+    room = _IDS_AND_PAYLOAD_BYTES - len(copy.id.encode()) - len(copy.workflow_id.encode())
+    limit = min(MAX_PAYLOAD_BYTES, room)
+    (trigger_data, result), cut = detached(copy.trigger_data, copy.result, limit=limit)
     if cut:
         _cut_values.add(cut)
         _logger.warning("run_log_payload_cut", workflow_id=copy.workflow_id, run_id=copy.id, values=cut)

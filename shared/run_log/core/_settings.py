@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated, Final, Self
 
-from pydantic import AliasChoices, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -28,7 +28,14 @@ TEST_VARIABLES: Final = frozenset(
 ResourceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$")]
 """A Pub/Sub resource id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""
 
-CollectionId = Annotated[str, StringConstraints(pattern=r"^[^/._][^/]{0,499}$")]
+
+def _collection_id(value: str) -> str:
+    if "/" in value or value in {".", ".."} or (value.startswith("__") and value.endswith("__")):
+        raise ValueError(f"{value!r} is no Firestore collection id: no '/', not '.' or '..', not '__x__'")
+    return value
+
+
+CollectionId = Annotated[str, StringConstraints(min_length=1, max_length=375), AfterValidator(_collection_id)]
 """A Firestore collection id (https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
 
 
@@ -109,6 +116,18 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"a setting cannot be used: {faults}") from error
         finally:
             _environ.reset(token)
+
+
+def check_collection_id(value: str) -> str:
+    """Return *value* if Firestore takes it as a collection's id.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    try:
+        return TypeAdapter[str](CollectionId).validate_python(value)
+    except ValidationError as error:
+        raise ConfigurationError(f"root_collection: {error.errors()[0]['msg']}") from error
 
 
 def variable(field: str) -> str:

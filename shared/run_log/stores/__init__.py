@@ -26,8 +26,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         from .firestore import FirestoreRunLogService  # noqa: PLC0415 - see above
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"FirestoreRunLogService needs {error.name}; pip install 'run-log[stores]'"
-        ) from error
+    except ImportError as error:
+        raise ImportError(f"FirestoreRunLogService: {error}; pip install 'run-log[stores]'") from error
     return FirestoreRunLogService

@@ -21,7 +21,8 @@ from run_log.core import (
 from ._documents import MAX_DOCUMENT_BYTES, StoredHead, document_bytes, run_fields
 
 MAX_COMMIT_BYTES: Final = 3 * 2**20
-"""Most bytes of documents in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB."""
+"""Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between
+is for writes that trim a history."""
 
 MAX_COMMIT_RUNS: Final = 500
 """Most runs in one commit."""
@@ -50,7 +51,7 @@ class RunBatch:
     fields: Mapping[str, Any]
     """The run's fields by the newest of the events."""
     size: int
-    """The document's bytes, at most."""
+    """The bytes of its write, unless that write trims the history."""
 
     def merged(self, known: KnownRun | None) -> RunChange:
         """Return what the events do to the run as it is known."""
@@ -125,4 +126,4 @@ def _run_batch(events: Sequence[RunEvent], positions: Sequence[int]) -> RunBatch
             f"run {run.id!r} of workflow {run.workflow_id!r} takes {size} bytes, a document holds "
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
-    return RunBatch(events=own, positions=positions, fields=fields, size=size)
+    return RunBatch(events=own, positions=positions, fields=fields, size=document_bytes(fields, len(own)))

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from run_log.core import (
+    PROCESS_CLOCK,
     Outcome,
     Position,
     RunChange,
@@ -114,7 +115,9 @@ class InMemoryRunLogService(RunLogService):
         with self._lock:
             workflow = self._workflows[workflow_id]
             head = workflow.head(run_id)
-            latest = event.later_than(head.version) if head else event
+            # What this process made or saw before it made the event is in order already.
+            foreign = head is not None and head.version.hlc > PROCESS_CLOCK.last
+            latest = event.later_than(head.version) if head and foreign else event
             workflow.write(run_id, fold(head, [latest]))
 
     async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:

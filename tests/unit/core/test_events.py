@@ -89,3 +89,15 @@ def test_now_is_utc() -> None:
 
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
+
+
+def test_an_event_shares_nothing_with_the_run_it_is_given() -> None:
+    """Changing a run after an event was made of it changes nothing in the event."""
+    run = make_run(result={"a": {"b": 1}})
+    event = RunEvent(run=run)
+
+    run.result["a"]["b"] = 2
+    run.status = RunStatus.FAILED
+
+    assert {"a": {"b": 1}} == event.run.result
+    assert RunStatus.FAILED is not event.run.status

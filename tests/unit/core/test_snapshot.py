@@ -185,3 +185,20 @@ def test_a_payload_too_large_is_cut_and_logged(caplog: pytest.LogCaptureFixture)
 def test_a_trigger_is_taken_by_value() -> None:
     """A platform's plain enum is read by its members' values."""
     assert TriggerType.MANUAL is snapshot(run_fields(trigger_type=_PlainTrigger.BY_HAND)).trigger_type
+
+
+def test_a_platforms_object_that_can_be_paused_is_a_run() -> None:
+    """A method named pause is no pause request, and numbers that are None are not known."""
+
+    class Run:
+        id, workflow_id, status, trigger_type = "r", "w", "running", "manual"
+        started_at = NOON
+        attempt = None
+        duration_ms = None
+
+        def pause(self) -> None:
+            """Do what the platform does."""
+
+    copy = snapshot(Run())
+
+    assert (1, 0.0, None) == (copy.attempt, copy.duration_ms, copy.pause)

@@ -186,7 +186,7 @@ def test_null_is_no_value_of_an_event(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(body()["run"]))
 def test_null_in_a_field_of_the_run_is_refused_or_means_nothing_there(name: str) -> None:
     """Null is refused where a value is needed, and reads as empty where none is."""
-    optional = {"trigger_data", "result", "error", "completed_at", "pause"}
+    optional = {"trigger_data", "result", "error", "completed_at", "pause", "duration_ms", "attempt"}
     if name in optional:
         assert decode_event(message(body())) == decode_event(message(_in_run(**{name: None})))
     else:

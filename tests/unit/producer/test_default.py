@@ -8,7 +8,7 @@ import pytest
 
 from run_log.core import RunStatus
 from run_log.producer import FlushReport, RunEventEmitter, default_emitter, record_run, reset_default_emitter
-from run_log.stores import get_run_log_service
+from run_log.stores import get_run_log_service, reset_run_log_service
 
 from .transports import PATIENCE, logged
 
@@ -120,3 +120,30 @@ def test_credentials_that_cannot_be_read(
         pass
 
     assert len(logged(caplog, "run_log_not_recorded")) == 2
+
+
+async def test_after_a_reset_of_the_run_log_runs_go_to_the_new_one() -> None:
+    """With the back end memory, recorded runs follow `reset_run_log_service` to the new service."""
+    with record_run("w", run_id="before"):
+        pass
+    await default_emitter().flush()
+    reset_run_log_service()
+
+    with record_run("w", run_id="after"):
+        pass
+    await default_emitter().flush()
+
+    listed, _ = await get_run_log_service().list_runs("w")
+    assert ["after"] == [run.id for run in listed]
+
+
+async def test_a_wrong_environment_is_told_by_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no emitter can be made, flushing returns at once and counts what was not recorded."""
+    monkeypatch.setenv("RUN_LOG_BACKEND", "no-such-back-end")
+    before = default_emitter().stats.dropped
+
+    with record_run("w"):
+        pass
+
+    assert FlushReport(delivered=0, pending=0, dropped=before + 2) == await default_emitter().flush()
+    assert before + 2 == default_emitter().close().dropped == default_emitter().stats.emitted

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, cast
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from run_log.core import RunEvent, RunStatus, decode_event
+from run_log.core import MAX_ID_LENGTH, RunEvent, RunStatus, decode_event
 from run_log.producer import EmitterStats, FlushReport
 from run_log.testing import InMemoryTopic, a_run, an_event
 
@@ -58,7 +58,7 @@ def _fields(**changes: Any) -> dict[str, Any]:
         _fields(duration_ms=math.nan),
         _fields(id=""),
         _fields(id=None),
-        _fields(workflow_id="w" * 10_001),
+        _fields(workflow_id="w" * (MAX_ID_LENGTH + 1)),
         _fields(status="asleep"),
         _fields(trigger_type="telepathy"),
         _fields(attempt=0),

@@ -303,3 +303,37 @@ def test_result_keys_become_text() -> None:
         run.set_result({1: "a"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
     assert {"1": "a"} == states.runs[-1].result
+
+
+def test_a_naive_deadline_does_not_hide_the_pause() -> None:
+    """A pause whose deadline cannot be used keeps its reason and its assignee."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?", assignee="mei", deadline=datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake
+
+    assert PauseRequest(reason="pay?", assignee="mei") == states.runs[-1].pause
+
+
+def test_a_handled_exception_fails_the_run() -> None:
+    """A workflow that has handled an exception can fail its run with it."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.fail(ValueError("no"))
+
+    assert (RunStatus.FAILED, "ValueError: no") == (states.runs[-1].status, states.runs[-1].error)
+
+
+def test_reasons_are_optional() -> None:
+    """Pausing, skipping and failing need no words."""
+    states = States()
+
+    with record_run("w", emitter=states) as run:
+        run.pause()
+    with record_run("w", emitter=states) as run:
+        run.skip()
+    with record_run("w", emitter=states) as run:
+        run.fail()
+
+    assert ["running", "paused", "running", "skipped", "running", "failed"] == states.statuses

@@ -14,6 +14,7 @@ from run_log.core import (
     StoreError,
     Transition,
     UnreadableRunError,
+    check_collection_id,
     document_id,
     original_id,
 )
@@ -42,7 +43,8 @@ class FirestoreRunLogService(RunLogService):
         root_collection: The collection that holds the projection.
 
     Raises:
-        ConfigurationError: There is no project, or there are no credentials.
+        ConfigurationError: There is no project, there are no credentials, or *root_collection* is no
+            collection id.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class FirestoreRunLogService(RunLogService):
         database: str | None = None,
         root_collection: str = "autopilot_runs",
     ) -> None:
+        self._root = check_collection_id(root_collection)
         self._connection = Connection(project, database)
-        self._root = root_collection
         self._patience = Patience()
         self._writer = FirestoreWriter(self._connection, root_collection, patience=self._patience)
 

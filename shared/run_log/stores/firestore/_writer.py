@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from google.cloud import firestore
@@ -15,6 +15,7 @@ from run_log.core import (
     RunKey,
     StatsDelta,
     UnreadableRunError,
+    Version,
     WriteRefusedError,
     document_id,
 )
@@ -41,6 +42,15 @@ from ._connection import (
 
 MAX_KNOWN_RUNS: Final = 20_000
 """Runs remembered from own commits, about 1 kB each; a run beyond costs a refused commit and a read."""
+
+
+@dataclass(slots=True)
+class _Saves:
+    """The saves of one run that are under way."""
+
+    newest: Version
+    """The version of the one that began last."""
+    under_way: int = 0
 
 
 class FirestoreWriter:
@@ -70,6 +80,7 @@ class FirestoreWriter:
         self._root = root_collection
         self._patience = patience
         self._known = KnownRuns(known_runs)
+        self._saving: dict[RunKey, _Saves] = {}
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
@@ -82,12 +93,23 @@ class FirestoreWriter:
         return outcomes
 
     async def save(self, event: RunEvent) -> None:
-        """Make *event* its run's newest state: where a later one is stored, it is stamped after that."""
+        """Make *event* its run's newest state: where a later one is stored, it is stamped after that.
+
+        Saves of one run that are under way together keep the order in which they began.
+        """
         (runs,) = batches([event])
-        await self._commit(runs, restamp=True)
+        saves = self._saving.setdefault(event.key, _Saves(newest=event.version))
+        saves.under_way += 1
+        saves.newest = max(saves.newest, event.version)
+        try:
+            await self._commit(runs, restamp=lambda: event.version == saves.newest)
+        finally:
+            saves.under_way -= 1
+            if not saves.under_way:
+                del self._saving[event.key]
 
     async def _commit(
-        self, runs: Mapping[RunKey, RunBatch], *, restamp: bool = False
+        self, runs: Mapping[RunKey, RunBatch], *, restamp: Callable[[], bool] = lambda: False
     ) -> dict[RunKey, RunChange]:
         known = self._known.among(runs)
         guessed = True
@@ -97,7 +119,7 @@ class FirestoreWriter:
             if not guessed:
                 known = await self._read(runs)
             guessed = False
-            merged = _restamped(runs, known) if restamp else runs
+            merged = _restamped(runs, known) if restamp() else runs
             changes = {key: batch.merged(known.get(key)) for key, batch in merged.items()}
             await self._write(merged, changes, known)
             return changes

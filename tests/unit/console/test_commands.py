@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from run_log.console import main
+from run_log.console._app import ExitCode, run
+from run_log.console._pull import INTERRUPTED
+from run_log.core import (
+    ConfigurationError,
+    EventDecodeError,
+    InvalidArgumentError,
+    InvalidCursorError,
+    InvalidRunError,
+    RunLogError,
+    StoreError,
+    StoreUnavailableError,
+    TransportError,
+    TransportRefusedError,
+    TransportUnavailableError,
+    UnreadableRunError,
+    WriteRefusedError,
+)
+
+from .processes import run_log, run_python
+
+ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
+    (lambda: RunLogError("why"), ExitCode.FAILED),
+    (lambda: ConfigurationError("why"), ExitCode.USAGE),
+    (lambda: InvalidArgumentError("why"), ExitCode.USAGE),
+    (lambda: InvalidCursorError("why"), ExitCode.USAGE),
+    (lambda: InvalidRunError("why"), ExitCode.USAGE),
+    (lambda: EventDecodeError("why", reason="undecodable"), ExitCode.FAILED),
+    (lambda: UnreadableRunError("w", "r", "why"), ExitCode.FAILED),
+    (lambda: StoreError("why"), ExitCode.FAILED),
+    (lambda: StoreUnavailableError("why"), ExitCode.UNAVAILABLE),
+    (lambda: WriteRefusedError("why"), ExitCode.FAILED),
+    (lambda: TransportError("why"), ExitCode.FAILED),
+    (lambda: TransportUnavailableError("why"), ExitCode.UNAVAILABLE),
+    (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
+]
+
+
+def _kinds(root: type[RunLogError]) -> set[type[RunLogError]]:
+    """Return *root* and every kind of it that the library defines."""
+    below = [kind for kind in root.__subclasses__() if kind.__module__ == "run_log.core._errors"]
+    return {root}.union(*map(_kinds, below))
+
+
+@pytest.mark.parametrize(("make", "code"), ERRORS, ids=lambda item: getattr(item, "name", ""))
+def test_an_error_of_ours_has_its_exit_code(
+    make: Callable[[], RunLogError], code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of ours is one line on stderr and the exit code of its kind."""
+    error = make()
+
+    def fail() -> None:
+        raise error
+
+    ended = run(fail)
+
+    assert code is ended
+    assert ("", f"run-log: {error}\n") == capsys.readouterr()
+
+
+def test_every_kind_of_error_is_looked_at() -> None:
+    """No kind of error is without a test of its exit code."""
+    assert _kinds(RunLogError) == {type(make()) for make, _ in ERRORS}
+
+
+def test_a_fault_of_our_own_is_not_hidden() -> None:
+    """An exception that is not ours goes on, with its traceback."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(fail)
+
+
+def test_a_command_that_returns_is_done() -> None:
+    """A command that ends without an error exits 0."""
+    assert run(lambda: None) is ExitCode.OK
+
+
+def test_the_second_signals_exit_code() -> None:
+    """What a second signal exits with is the documented code."""
+    assert ExitCode.INTERRUPTED == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no-such-command"], "No such command"),
+        (["projector", "pull", "--until-idle", "-1"], "--until-idle"),
+        (["projector", "pull", "--until-idle", "soon"], "--until-idle"),
+        (["projector", "pull", "--no-such-option"], "No such option"),
+    ],
+)
+def test_what_is_mistyped_exits_2(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped command or option exits 2 and is told on stderr."""
+    monkeypatch.setattr(sys, "argv", ["run-log", *arguments])
+    monkeypatch.setenv("TERM", "dumb")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    printed = capsys.readouterr()
+    assert 2 == ended.value.code
+    assert "" == printed.out
+    assert told in printed.err
+
+
+@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+def test_a_misspelt_variable(command: tuple[str, ...], tmp_path: Path) -> None:
+    """A misspelt RUN_LOG_ variable exits 2, and the message says which one was probably meant."""
+    ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPC="t")
+
+    told = "run-log: RUN_LOG_TOPC is no setting of run-log: did you mean RUN_LOG_TOPIC?\n"
+    assert (2, "", told) == (ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+def test_a_setting_that_cannot_be_used(command: tuple[str, ...], tmp_path: Path) -> None:
+    """A setting with an impossible value exits 2, and the message names its variable."""
+    ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPIC="no/topic")
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "RUN_LOG_TOPIC='no/topic'" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+def test_missing_credentials(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Without credentials and without an emulator a command exits 2 and says what to do."""
+    ended = run_log(*command, folder=tmp_path)
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "run-log: no Google Cloud credentials" in ended.stderr
+    assert "PUBSUB_EMULATOR_HOST" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
+    """On the emulators, a missing project exits 2 and the message names its variable."""
+    ended = run_log(*command, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "set GOOGLE_CLOUD_PROJECT" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("provision",), ("projector",), ("projector", "pull"), ("demo",)])
+def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
+    """The help of every command exits 0 and loads neither Google's libraries nor the run log's own core.
+
+    What typer loads by itself is not ours: it may describe options with pydantic.
+    """
+    ended = run_python(
+        "import sys\n"
+        "sys.argv[0] = 'run-log'\n"
+        "from run_log.console import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = ('google', 'grpc', 'opentelemetry', 'structlog', 'run_log.core')\n"
+        "    loaded = sorted(name for name in sys.modules if name.startswith(heavy))\n"
+        "    print(loaded, file=sys.stderr)\n",
+        *command,
+        "--help",
+        folder=tmp_path,
+    )
+
+    assert (0, "[]\n") == (ended.returncode, ended.stderr)
+    assert " ".join(["Usage: run-log", *command]) in ended.stdout
+
+
+def test_what_the_help_lists(tmp_path: Path) -> None:
+    """The help lists every command, and the projector's says what its option does."""
+    outer = run_log("--help", folder=tmp_path).stdout
+    inner = run_log("projector", "pull", "--help", folder=tmp_path).stdout
+
+    assert [True] * 3 == [command in outer for command in ("demo", "provision", "projector")]
+    assert "--until-idle" in inner
+    assert "Exit 0 once nothing has arrived for that long" in " ".join(inner.split())

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from run_log.console import _demo
+from run_log.console._demo import PrintedDeadLetters, run_demo
+from run_log.core import DeadLetterReason, ReceivedMessage
+from run_log.stores import InMemoryRunLogService
+
+from .processes import run_log, run_python
+
+CLOSING = "Stats equal a recount of the runs."
+
+
+class _Miscounting(InMemoryRunLogService):
+    """A run log that counts one run too many."""
+
+    async def get_stats(self, workflow_id: str) -> dict[str, int]:
+        stats = await super().get_stats(workflow_id)
+        return {**stats, "total": stats["total"] + 1}
+
+
+def _console() -> tuple[Console, io.StringIO]:
+    printed = io.StringIO()
+    return Console(width=100, file=printed), printed
+
+
+async def test_what_the_demo_shows() -> None:
+    """The demo shows runs, stats, the inbox and a history, and says at the end that the stats are exact."""
+    console, printed = _console()
+
+    exact = await run_demo(console)
+
+    shown = printed.getvalue()
+    assert exact
+    for run_id in ("invoice-1", "invoice-2", "invoice-3", "mail-1", "mail-2", "expense-1", "expense-2"):
+        assert run_id in shown
+    assert "emitted 16 events, delivered 16 to the topic" in shown
+    assert "TimeoutError" in shown
+    inbox, history = shown.split("Waiting for a human")[1].split("History of expense-1")
+    assert "mei@example.com" in inbox
+    assert "expense-2" in inbox
+    assert "expense-1" not in inbox
+    statuses = [word for word in history.split() if word in {"running", "paused", "success"}]
+    assert ["running", "paused", "running", "success"] == statuses
+    assert CLOSING == shown.splitlines()[-1]
+
+
+async def test_the_stats_are_those_of_the_sample() -> None:
+    """The demo's stats are three of three invoices, one of two mails and one of two expenses."""
+    console, printed = _console()
+
+    await run_demo(console)
+
+    stats = printed.getvalue().split("Stats")[1].split("Waiting for a human")[0].splitlines()
+    rows = [line.split() for line in stats if "/" in line]
+    assert [["invoices/sync", "3", "3"], ["mails/triage", "2", "1"], ["expenses/pay", "2", "1"]] == rows
+
+
+async def test_the_demo_does_not_believe_the_stats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stats differ from a recount, the demo says so and is not exact."""
+    monkeypatch.setattr(_demo, "InMemoryRunLogService", _Miscounting)
+    console, printed = _console()
+
+    exact = await run_demo(console)
+
+    assert not exact
+    assert "Stats differ from a recount of the runs!" == printed.getvalue().splitlines()[-1]
+
+
+async def test_a_dead_letter_is_shown_literally() -> None:
+    """A dead letter of the demo is printed as it is, whatever its error contains."""
+    console, printed = _console()
+    message = ReceivedMessage(
+        data=b"", attributes={}, ack_id="a", message_id="[red]7[/red]", delivery_attempt=1
+    )
+
+    await PrintedDeadLetters(console).put(message, reason=DeadLetterReason.UNDECODABLE, error="no [/] JSON")
+
+    assert "dead letter [red]7[/red]: undecodable: no [/] JSON\n" == printed.getvalue()
+
+
+def test_the_demo_as_a_command(tmp_path: Path) -> None:
+    """The command ends by itself with 0, says nothing on stderr and writes no file."""
+    ended = run_log("demo", folder=tmp_path)
+
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert CLOSING == ended.stdout.splitlines()[-1]
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_demo_that_miscounts_fails(tmp_path: Path) -> None:
+    """Where stats differ from a recount, the command exits 1."""
+    ended = run_python(
+        "from run_log.console import _demo, main\n"
+        "class Miscounting(_demo.InMemoryRunLogService):\n"
+        "    async def get_stats(self, workflow_id):\n"
+        "        return {'total': 0, 'successful': 0}\n"
+        "_demo.InMemoryRunLogService = Miscounting\n"
+        "main()\n",
+        "demo",
+        folder=tmp_path,
+    )
+
+    assert (1, "") == (ended.returncode, ended.stderr)
+
+
+def test_the_demo_needs_no_network(tmp_path: Path) -> None:
+    """The demo opens no connection and loads no Google library, even where they are installed."""
+    ended = run_python(
+        "import socket, sys\n"
+        "def refuse(*arguments):\n"
+        "    raise AssertionError(f'a connection to {arguments}')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse\n"
+        "from run_log.console import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    loaded = [name for name in sys.modules if name.split('.')[0] in ('google', 'grpc')]\n"
+        "    print(loaded, file=sys.stderr)\n",
+        "demo",
+        folder=tmp_path,
+    )
+
+    assert (0, "[]\n") == (ended.returncode, ended.stderr)
+    assert CLOSING == ended.stdout.splitlines()[-1]
+
+
+def test_the_demo_ignores_the_platforms_settings(tmp_path: Path) -> None:
+    """The demo stays in its process where the environment names another back end."""
+    ended = run_log("demo", folder=tmp_path, RUN_LOG_BACKEND="pubsub", PUBSUB_EMULATOR_HOST="127.0.0.1:1")
+
+    assert (0, "") == (ended.returncode, ended.stderr)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from run_log.console._app import ExitCode, app, projector
+from run_log.core import DeadLetterReason, Outcome, Settings, variable
+from run_log.core._settings import TEST_VARIABLES
+from run_log.projector import PullLimits
+from run_log.projector._pubsub import ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
+from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
+
+from .repository import codes, one_line, read, section, source_strings, table
+
+OPERATIONS = read("docs/operations.md")
+
+
+def test_settings() -> None:
+    """Every setting is listed with its variable and default, and nothing else is but the emulators."""
+    rows = table(section(OPERATIONS, "## Settings"), "variable")
+
+    listed = {name: codes(row[1]) for row in rows for name in codes(row[0])}
+    emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
+    settings = {
+        variable(name): [field.default] if field.default is not None else []
+        for name, field in Settings.model_fields.items()
+    }
+    assert {**settings, **emulators} == listed
+
+
+def test_back_ends() -> None:
+    """The backend setting lists every registered back end."""
+    (row,) = [row for row in table(OPERATIONS, "variable") if codes(row[0]) == ["RUN_LOG_BACKEND"]]
+
+    registered = {entry.name for entry in entry_points(group="run_log.backends")}
+    assert registered == set(codes(row[2])) - {"create_run_log_service"}
+
+
+def test_variables_of_tests() -> None:
+    """The variables that only tests read are listed."""
+    (line,) = [line for line in OPERATIONS.splitlines() if line.startswith("Tests also read")]
+
+    assert set(codes(line)) == TEST_VARIABLES
+
+
+def test_commands() -> None:
+    """Every command is listed, and nothing that is none."""
+    rows = table(section(OPERATIONS, "## Commands"), "command")
+
+    listed = {codes(row[0])[0].split(" --")[0] for row in rows}
+    own = {f"run-log {command.callback.__name__}" for command in app.registered_commands if command.callback}
+    inner = {
+        f"run-log projector {command.callback.__name__}"
+        for command in projector.registered_commands
+        if command.callback
+    }
+    assert own | inner == listed
+
+
+def test_exit_codes() -> None:
+    """Every exit code is listed."""
+    rows = table(section(OPERATIONS, "## Commands"), "exit code")
+
+    assert [code.value for code in ExitCode] == [int(row[0]) for row in rows]
+
+
+def test_how_long_stopping_takes() -> None:
+    """The time that stopping takes, as documented, is what the worker's limits add up to, with room."""
+    limits = PullLimits()
+
+    assert "within 10 s" in section(OPERATIONS, "## Commands")
+    assert 10 >= limits.stop_seconds + limits.drain_seconds
+
+
+def test_dead_letters() -> None:
+    """Every attribute of a dead letter and every reason is listed."""
+    rows = {codes(row[0])[0]: row[1] for row in table(section(OPERATIONS, "## Dead letters"), "attribute")}
+
+    assert {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE} == set(rows)
+    assert [reason.value for reason in DeadLetterReason] == codes(rows[REASON_ATTRIBUTE])
+
+
+def test_what_pubsub_does_with_dead_letters() -> None:
+    """The documented retention and number of deliveries are what provisioning asks for."""
+    said = one_line(section(OPERATIONS, "## Dead letters"))
+
+    assert 7 == RETENTION.days
+    assert "keeps them for seven days" in said
+    assert f"delivered {MAX_DELIVERY_ATTEMPTS} times" in said
+
+
+def test_metrics() -> None:
+    """Every counter is listed with the values of its label."""
+    rows = {codes(row[0])[0]: codes(row[1]) for row in table(section(OPERATIONS, "## Metrics"), "metric")}
+
+    assert source_strings("create_counter") == set(rows)
+    assert ["outcome", *(outcome.value for outcome in Outcome)] == rows["run_log.projector.events"]
+    assert ["reason"] == rows["run_log.projector.dead_letters"]
+
+
+def test_spans() -> None:
+    """Every span is listed."""
+    _, spans = section(OPERATIONS, "## Metrics").split("\nSpans:")
+
+    assert source_strings("start_as_current_span", "operation") == set(codes(spans))
