@@ -87,8 +87,8 @@ class _Workflow:
 class InMemoryRunLogService(RunLogService):
     """A run log in this process's memory, for development, tests and small embedded use.
 
-    It keeps the newest `MAX_RUNS` runs of each workflow, and every paused one; stats go on counting those
-    that were evicted. Thread-safe, and usable from any event loop.
+    It keeps `MAX_RUNS` runs of each workflow: every paused one, and the newest of the others; stats go on
+    counting those that were evicted. Thread-safe, and usable from any event loop.
     """
 
     def __init__(self) -> None:
