@@ -1,0 +1,113 @@
+"""The projection into Firestore: the real trace, and one hot workflow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+
+from run_log.core import Outcome, RunEvent
+from run_log.projector import Projector
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import FirestoreEmulator
+
+from . import workload
+from .firestore_baselines import WAYS, raw_writes, transaction_per_event
+from .report import Options, Report, Row, Sample, medians, number
+
+BATCH = 500
+TRANSACTION_EVENTS = 320
+TRANSACTION_SECONDS = 10.0
+HOT_EVENTS = 64
+HOT_SECONDS = 4.0
+
+
+def measure(options: Options, emulator: FirestoreEmulator) -> Report:
+    """Project the trace, then the same runs as one workflow's, each beside both baselines."""
+    runs = workload.selected(options)
+    trace, hot = workload.events_of(runs), workload.events_of(workload.in_one_workflow(runs))
+    _warm_up(emulator, trace)
+    samples: list[tuple[Sample, Sample]] = []
+    for _ in range(options.repetitions):
+        apart = list({event.run.workflow_id: event for event in trace}.values())[:TRANSACTION_EVENTS]
+        of_trace = _sample(emulator, trace, apart, TRANSACTION_SECONDS)
+        of_hot = _sample(emulator, hot, hot[:HOT_EVENTS], HOT_SECONDS)
+        of_hot["pace"] = of_hot["events"] / of_trace["events"]
+        samples.append((of_trace, of_hot))
+    rows = [
+        _row("the trace", medians([{**pair[0], "pace": 1.0} for pair in samples])),
+        _row("one hot workflow", medians([pair[1] for pair in samples])),
+    ]
+    return Report(
+        title=f"projection: Projector.apply into the Firestore emulator, {BATCH} events a batch",
+        columns=[
+            "x transactions",
+            "x raw documents",
+            "x the trace",
+            "events/s",
+            "documents/s",
+            "transactions/s",
+            "raw documents/s",
+        ],
+        rows=rows,
+        notes=[
+            f"{workload.name()}; {len(trace):,} events projected; median of {options.repetitions}",
+            f"transactions: {WAYS} at a time, run and stats read; for the trace, an event of each of at most",
+            f"{TRANSACTION_EVENTS} workflows, so that none waits for another: their best case;",
+            f"for the hot workflow, {HOT_EVENTS} events; none is tried any more after {HOT_SECONDS:g} s",
+            "where none came through, the ratio is to one in that time: a lower bound",
+            "raw documents: the same run documents, made beforehand, in unconditional commits of as many",
+        ],
+    )
+
+
+def _warm_up(emulator: FirestoreEmulator, events: Sequence[RunEvent]) -> None:
+    """Have the emulator's virtual machine compile what is measured next."""
+    few = events[: 12 * BATCH]
+    for project in ("warm-up-1", "warm-up-2"):
+        asyncio.run(_project(project, few))
+        asyncio.run(raw_writes(project, few, per_commit=BATCH))
+        emulator.clear(project)
+
+
+def _sample(
+    emulator: FirestoreEmulator, events: Sequence[RunEvent], few: Sequence[RunEvent], seconds: float
+) -> dict[str, float]:
+    project = f"bench-{uuid.uuid4().hex[:8]}"
+    taken, documents = asyncio.run(_project(project, events))
+    emulator.clear(project)
+    last = list({event.key: event for event in events}.values())
+    raw = len(last) / asyncio.run(raw_writes(project, last, per_commit=BATCH))
+    emulator.clear(project)
+    committed, transactions_taken = asyncio.run(transaction_per_event(project, few, seconds=seconds))
+    emulator.clear(project)
+    return {
+        "events": len(events) / taken,
+        "documents": documents / taken,
+        "raw": raw,
+        "transactions": committed / transactions_taken,
+        "x transactions": len(events) / taken / (max(committed, 1) / transactions_taken),
+        "x raw": documents / taken / raw,
+    }
+
+
+async def _project(project: str, events: Sequence[RunEvent]) -> tuple[float, int]:
+    """Project *events*; return the seconds taken, and how many run documents were written."""
+    service = FirestoreRunLogService(project=project)
+    projector = Projector(service)
+    documents = 0
+    begun = time.perf_counter()
+    for batch in workload.chunks(events, BATCH):
+        outcomes = await projector.apply(batch)
+        if set(outcomes) != {Outcome.APPLIED}:
+            raise RuntimeError(f"not every event was applied: {outcomes}")
+        documents += len({event.key for event in batch})
+    elapsed = time.perf_counter() - begun
+    await service.close()
+    return elapsed, documents
+
+
+def _row(what: str, figures: Sample) -> Row:
+    names = ("x transactions", "x raw", "pace", "events", "documents", "transactions", "raw")
+    return Row(what=what, figures=[number(figures[name]) for name in names])
