@@ -21,6 +21,11 @@ test: $(READY) ## Run the whole suite
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 
+.PHONY: coverage
+coverage: $(READY) ## Tell what the last `make test` did not reach
+	-$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 .PHONY: lint
 lint: $(READY) ## Lint and format, without changing anything
 	$(BIN)/ruff check $(SOURCES)
