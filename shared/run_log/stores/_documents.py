@@ -92,8 +92,7 @@ def projection_fields(event: RunEvent) -> dict[str, Any]:
 def transition_text(transition: Transition) -> str:
     """Return *transition* as stored: equal transitions give equal texts, so a union keeps one.
 
-    A text rather than a map: the vendor's client spends about as long on one map of six fields as on the
-    rest of a run's document.
+    A text rather than a map: a map of six fields is seven messages for the vendor's client to build.
     """
     version = transition.version
     moment = (transition.occurred_at - _EPOCH) // _MICROSECOND

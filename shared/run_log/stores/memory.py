@@ -32,7 +32,7 @@ from ._service import Page, RunLogService, StoredRun
 from ._telemetry import skipped_unreadable
 
 MAX_RUNS: Final = 200
-"""Runs kept for a workflow. Paused ones are kept beyond it: somebody waits for them."""
+"""Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""
 
 MAX_EVICTED: Final = 100_000
 """Evicted runs a workflow remembers the head of, so that one saved again is not counted again."""

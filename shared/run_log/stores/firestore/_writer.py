@@ -41,7 +41,7 @@ from ._connection import (
 )
 
 MAX_KNOWN_RUNS: Final = 20_000
-"""Runs remembered from own commits, about 1 kB each; a run beyond costs a refused commit and a read."""
+"""Runs remembered from own commits, about 1.2 kB each; a run beyond costs a refused commit and a read."""
 
 
 @dataclass(slots=True)
