@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings, document_id
-from run_log.producer import PubSubRunLogService, RunEventEmitter, Transport
+from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
 from run_log.producer._pubsub import create_transport
 from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
@@ -140,7 +140,7 @@ class PublishedHarness(DirectHarness):
     ) -> None:
         super().__init__(store, spoil)
         self._transport = RecordingTransport(transport)
-        self._emitter = RunEventEmitter(self._transport)
+        self._emitter = RunEventEmitter(self._transport, policy=DeliveryPolicy(linger=0))
         self.service = PubSubRunLogService(emitter=self._emitter, reader=store)
         self._applied = RecordingStore(store)
         worker = PullWorker(source, Projector(self._applied), dead_letters, limits=WORKER_LIMITS)

@@ -7,6 +7,7 @@ import pytest
 
 from run_log.core import EVENT_TYPE, RunStatus, Settings, decode_event, encode_event
 from run_log.producer import (
+    DeliveryPolicy,
     FlushReport,
     PubSubRunLogService,
     RunEventEmitter,
@@ -73,7 +74,7 @@ def test_a_topic_that_is_missing_for_a_while(caplog: pytest.LogCaptureFixture) -
         ready.wait(_PATIENCE)
         return 0
 
-    emitter = RunEventEmitter(create_transport(missing), uniform=once_ready)
+    emitter = RunEventEmitter(create_transport(missing), policy=DeliveryPolicy(uniform=once_ready))
     with record_run("w", run_id="r", emitter=emitter):
         assert refused.wait(_PATIENCE)
     late = asyncio.run(emitter.flush(0.01))

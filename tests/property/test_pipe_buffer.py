@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_log.core import Message, Version
+from run_log.core import Version
 from run_log.producer import BufferLimits
-from run_log.producer._buffer import Entry, EventBuffer
+from run_log.producer._buffer import EventBuffer
+from run_log.producer._capture import Entry
 
 from .core_strategies import examples
 
@@ -33,7 +34,7 @@ _limits = st.builds(BufferLimits, events=st.integers(0, 6), data_bytes=st.intege
 
 
 def _size(entry: Entry) -> int:
-    return len(entry.message.data)
+    return entry.size
 
 
 @dataclass
@@ -53,7 +54,8 @@ class _Watched:
     def add(self, step: _Add) -> None:
         self.added += 1
         version = Version(1, step.hlc, f"{self.added:06}")
-        entry = Entry(self.added, ("w", step.run), version, Message(data=b"x" * step.size))
+        entry = Entry(("w", step.run), version, step.size, None)
+        entry.number = self.added
         dropped = self.buffer.add(entry)
         self.waiting.append(entry)
         siblings = [other for other in self.waiting if other.key == entry.key]

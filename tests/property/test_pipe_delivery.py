@@ -20,7 +20,7 @@ from run_log.core import (
     TransportUnavailableError,
     WriteRefusedError,
 )
-from run_log.producer import FlushReport, RunEventEmitter
+from run_log.producer import DeliveryPolicy, FlushReport, RunEventEmitter
 from run_log.projector import Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic, a_run, an_event
@@ -152,7 +152,7 @@ async def _through_the_pipe(seed: int) -> None:
     subscription = topic.subscribe()
     store, letters = _Flaky(chance), _Letters(chance)
     events = _events(chance, chance.randrange(1, 60))
-    emitter = RunEventEmitter(topic, uniform=lambda _low, _high: 0.0)
+    emitter = RunEventEmitter(topic, policy=DeliveryPolicy(uniform=lambda _low, _high: 0.0, linger=0))
     for event in events:
         emitter.emit(event)
     report = await emitter.flush(_PATIENCE)

@@ -1,20 +1,29 @@
 """What workflow authors use: record a run, or emit its state, and never notice it."""
 
+from ._accounts import DropReason, EmitterStats, FlushReport
 from ._buffer import BufferLimits
 from ._default import default_emitter, reset_default_emitter
-from ._emitter import EmitterStats, FlushReport, RunEventEmitter
+from ._emitter import RunEventEmitter
+from ._policy import DeliveryPolicy
 from ._recorder import RunHandle, RunRecorder, record_run
+from ._redaction import SECRET_NAMES, Redaction
 from ._service import PubSubRunLogService, create_service
+from ._spool import Spool
 from ._transport import Transport
 
 __all__ = [
+    "SECRET_NAMES",
     "BufferLimits",
+    "DeliveryPolicy",
+    "DropReason",
     "EmitterStats",
     "FlushReport",
     "PubSubRunLogService",
+    "Redaction",
     "RunEventEmitter",
     "RunHandle",
     "RunRecorder",
+    "Spool",
     "Transport",
     "create_service",
     "default_emitter",

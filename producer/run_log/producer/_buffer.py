@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from run_log.core import Message, RunKey, Version
+from run_log.core import RunKey
+
+from ._capture import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,18 +18,7 @@ class BufferLimits:
     events: int = 10_000
     """Most events waiting."""
     data_bytes: int = 32 * 2**20
-    """Most bytes of message bodies waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One event in the buffer."""
-
-    number: int
-    """Counts the emitter's events from 1."""
-    key: RunKey
-    version: Version
-    message: Message
+    """Most bytes waiting, about: payloads and what an event takes besides."""
 
 
 class EventBuffer:
@@ -53,6 +45,57 @@ class EventBuffer:
 
     def add(self, entry: Entry) -> list[Entry]:
         """Append *entry* and return what was dropped to make room."""
+        self._waiting[entry.number] = entry
+        self._bytes += entry.size
+        self._rank(entry)
+        return self._make_room()
+
+    def give_back(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Put *entries* that were taken in front again, and return what was dropped to make room."""
+        for entry in reversed(entries):
+            self._waiting[entry.number] = entry
+            self._waiting.move_to_end(entry.number, last=False)
+            self._bytes += entry.size
+            self._rank(entry)
+        return self._make_room()
+
+    def take(self, *, events: int, data_bytes: int) -> list[Entry]:
+        """Remove and return the oldest entries: at least one if any wait, and no more than fit.
+
+        Args:
+            events: Most entries.
+            data_bytes: Most bytes, unless the first alone is larger.
+        """
+        taken: list[Entry] = []
+        left = data_bytes
+        while self._waiting and len(taken) < events:
+            entry = _first(self._waiting)
+            left -= entry.size
+            if taken and left < 0:
+                break
+            taken.append(self._remove(entry))
+        return taken
+
+    def take_all(self) -> list[Entry]:
+        """Remove and return all entries."""
+        return self.take(events=len(self), data_bytes=self._bytes)
+
+    def oldest(self) -> int | None:
+        """Return the number of the oldest event that waits; None if none does."""
+        return next(iter(self._waiting), None)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes waiting."""
+        return self._bytes
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of the room is taken."""
+        limits = self._limits
+        return 2 * len(self._waiting) >= limits.events or 2 * self._bytes >= limits.data_bytes
+
+    def _rank(self, entry: Entry) -> None:
         newest = self._newest.get(entry.key)
         if newest is None or newest.version < entry.version:
             self._newest[entry.key] = entry
@@ -61,33 +104,12 @@ class EventBuffer:
             older = entry
         if older is not None:
             self._superseded[older.number] = older
-        self._waiting[entry.number] = entry
-        self._bytes += len(entry.message.data)
+
+    def _make_room(self) -> list[Entry]:
         dropped: list[Entry] = []
         while self._waiting and self._is_over():
             dropped.append(self._remove(_first(self._superseded or self._waiting)))
         return dropped
-
-    def take(self, *, events: int, data_bytes: int) -> list[Entry]:
-        """Remove and return the oldest entries: at least one if any wait, and no more than fit.
-
-        Args:
-            events: Most entries.
-            data_bytes: Most bytes of message bodies, unless the first alone is larger.
-        """
-        taken: list[Entry] = []
-        left = data_bytes
-        while self._waiting and len(taken) < events:
-            entry = _first(self._waiting)
-            left -= len(entry.message.data)
-            if taken and left < 0:
-                break
-            taken.append(self._remove(entry))
-        return taken
-
-    def oldest(self) -> int | None:
-        """Return the number of the oldest event that waits; None if none does."""
-        return next(iter(self._waiting), None)
 
     def _is_over(self) -> bool:
         return len(self._waiting) > self._limits.events or self._bytes > self._limits.data_bytes
@@ -95,7 +117,7 @@ class EventBuffer:
     def _remove(self, entry: Entry) -> Entry:
         del self._waiting[entry.number]
         self._superseded.pop(entry.number, None)
-        self._bytes -= len(entry.message.data)
+        self._bytes -= entry.size
         if self._newest.get(entry.key) is entry:
             del self._newest[entry.key]
         return entry

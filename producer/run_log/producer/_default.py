@@ -2,78 +2,110 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import NoReturn, cast
 
-from run_log.core import Settings, get_logger
+from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
-from ._emitter import EmitterStats, FlushReport, RunEventEmitter
+from ._emitter import RunEventEmitter
+from ._environment import pubsub_transport
 from ._store_transport import StoreTransport
-
-_logger: Final = get_logger("run_log.producer")
-_lock: Final = threading.Lock()
-_emitters: Final[list[RunEventEmitter]] = []
+from ._transport import Transport
 
 
-class DisabledEmitter:
-    """Takes the place of an emitter that cannot be made: a workflow runs on, unrecorded and logged."""
+class LazyTransport:
+    """Makes the transport when it is first used, in the delivery thread: vendors' libraries load slowly.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Transport]) -> None:
+        self._make = make
+        self._made: Transport | None = None
+        self._owner = 0
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transport.publish`."""
+        if self._made is None or self._owner != os.getpid():
+            try:
+                self._made, self._owner = self._make(), os.getpid()
+            except ConfigurationError as error:
+                raise TransportRefusedError(str(error)) from error
+        self._made.publish(messages)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        if self._made is not None and self._owner == os.getpid():
+            self._made.close()
+
+
+class _Process:
+    """This process's emitter, and why it is not the one that was asked for, where that is so."""
 
     def __init__(self) -> None:
-        self._dropped = 0
-        self.cause: Exception | None = None
+        self.renew_lock()
+        self.emitter: RunEventEmitter | None = None
+        self.is_misconfigured = False
 
-    def emit(self, run: object) -> None:
-        """Count *run* as dropped, and log that it is not recorded, and why."""
-        self._dropped += 1
-        _logger.error("run_log_not_recorded", type=type(run).__name__, error=str(self.cause))
-
-    async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ARG002, ASYNC109 - an emitter's
-        """Return at once: there is nothing to wait for."""
-        return self.close()
-
-    def close(self, timeout: float = 2.0) -> FlushReport:  # noqa: ARG002 - an emitter's signature
-        """Return at once: there is nothing to deliver."""
-        return FlushReport(delivered=0, pending=0, dropped=self.stats.dropped)
-
-    @property
-    def stats(self) -> EmitterStats:
-        """The counters now: everything emitted is dropped."""
-        return EmitterStats(emitted=self._dropped, delivered=0, pending=0, dropped=self._dropped)
+    def renew_lock(self) -> None:
+        self.lock = threading.Lock()
 
 
-_disabled: Final = DisabledEmitter()
+_process = _Process()
+os.register_at_fork(after_in_child=_process.renew_lock)
 
 
-def default_emitter() -> RunEventEmitter | DisabledEmitter:
+def default_emitter() -> RunEventEmitter:
     """Return this process's emitter, made at the first call, by ``RUN_LOG_BACKEND``.
 
     ``pubsub`` publishes events; every other back end has them applied directly: ``memory`` to the
-    service that `get_run_log_service` returns. Where the environment is wrong, what is emitted is logged
-    as not recorded, and the next call tries again.
+    service that `get_run_log_service` returns. Where the environment is wrong, the log says so once something
+    is emitted, and the next call tries again.
     """
-    with _lock:
-        if not _emitters:
+    emitter = _process.emitter
+    if emitter is not None and not _process.is_misconfigured:
+        return emitter
+    with _process.lock:
+        if _process.emitter is None or _process.is_misconfigured:
             try:
-                _emitters.append(_create(Settings.from_env()))
-            except Exception as error:  # noqa: BLE001 - a workflow never notices
-                _disabled.cause = error
-                return _disabled
-        return _emitters[0]
+                settings = Settings.from_env()
+                _process.emitter = RunEventEmitter.from_settings(settings, _transport(settings))
+                _process.is_misconfigured = False
+            except ConfigurationError as error:
+                if _process.emitter is None:
+                    _process.emitter = RunEventEmitter(LazyTransport(_refusal(error)))
+                _process.is_misconfigured = True
+        return _process.emitter
 
 
 def reset_default_emitter() -> None:
     """Close and forget this process's emitter, so that the next run makes a new one. For tests."""
-    with _lock:
-        while _emitters:
-            _emitters.pop().close()
+    with _process.lock:
+        emitter, _process.emitter, _process.is_misconfigured = _process.emitter, None, False
+    if emitter is not None:
+        emitter.close()
 
 
-def _create(settings: Settings) -> RunEventEmitter:
+def _transport(settings: Settings) -> Transport:
     if settings.backend == "pubsub":
-        return RunEventEmitter.from_env()
+        return LazyTransport(lambda: pubsub_transport(settings))
     if settings.backend == "memory":
-        return RunEventEmitter(StoreTransport(lambda: cast("ProjectionStore", get_run_log_service())))
-    # A service's own: the background thread has an event loop of its own.
-    own = create_run_log_service(settings.backend)
-    return RunEventEmitter(StoreTransport(lambda: cast("ProjectionStore", own)))
+        return StoreTransport(lambda: cast("ProjectionStore", get_run_log_service()))
+    return LazyTransport(lambda: _own_store(settings.backend))
+
+
+def _own_store(backend: str) -> Transport:
+    # A service of its own: the background thread has an event loop of its own.
+    own = cast("ProjectionStore", create_run_log_service(backend))
+    return StoreTransport(lambda: own)
+
+
+def _refusal(error: ConfigurationError) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise ConfigurationError(str(error))
+
+    return refuse

@@ -9,12 +9,11 @@ from opentelemetry import trace
 
 from run_log.core import (
     ConfigurationError,
-    RunEvent,
     RunLogProtocol,
     Settings,
     Transition,
     WorkflowRun,
-    current_trace,
+    validated,
 )
 from run_log.stores import RunLogService
 
@@ -62,9 +61,9 @@ class PubSubRunLogService(RunLogProtocol):
             InvalidRunError: A field is missing or wrong; nothing is published.
         """
         with _tracer.start_as_current_span("run_log.save") as span:
-            event = RunEvent.from_run(run, trace=current_trace())
-            span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})
-            self._emitter.emit(event)
+            checked = validated(run)
+            span.set_attributes({"workflow_id": checked.workflow_id, "run_id": checked.id})
+            self._emitter.emit(checked)
 
     async def list_runs(
         self, workflow_id: str, *, limit: int = 50, start_after: Any | None = None

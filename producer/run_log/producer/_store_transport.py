@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from run_log.core import (
+    ConfigurationError,
     Message,
+    MessageRefusedError,
     StoreError,
+    TransportRefusedError,
     TransportUnavailableError,
     WriteRefusedError,
     decode_event,
-    get_logger,
 )
 from run_log.stores import ProjectionStore
-
-_logger: Final = get_logger("run_log.producer")
 
 
 class StoreTransport:
@@ -44,7 +43,12 @@ class StoreTransport:
         try:
             if self._closed:
                 raise TransportUnavailableError("the transport is closed")
-            loop.run_until_complete(self._apply(self._current_store(), messages))
+            events = [decode_event(message) for message in messages]
+            loop.run_until_complete(self._current_store().apply(events))
+        except ConfigurationError as error:
+            raise TransportRefusedError(str(error)) from error
+        except WriteRefusedError as error:
+            raise MessageRefusedError(f"the store does not take one of these events: {error}") from error
         except StoreError as error:
             raise TransportUnavailableError(f"the store does not take events now: {error}") from error
         finally:
@@ -57,16 +61,3 @@ class StoreTransport:
         # A batch that outlives the emitter's patience keeps its loop, and closes it.
         if self._owner == os.getpid() and not self._loops[-1].is_running():
             self._loops[-1].close()
-
-    async def _apply(self, store: ProjectionStore, messages: Sequence[Message]) -> None:
-        try:
-            await store.apply([decode_event(message) for message in messages])
-        except WriteRefusedError as error:
-            # One event would hold up all others for ever: halve the batch, and give up on it alone.
-            if len(messages) == 1:
-                event_id = messages[0].attributes.get("ce-id")
-                _logger.error("run_log_write_refused", event_id=event_id, error=str(error))  # noqa: TRY400 - it says all
-                return
-            half = len(messages) // 2
-            await self._apply(store, messages[:half])
-            await self._apply(store, messages[half:])

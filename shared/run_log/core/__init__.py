@@ -11,7 +11,9 @@ from ._errors import (
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
+    MessageRefusedError,
     RunLogError,
+    SpoolError,
     StoreError,
     StoreUnavailableError,
     TransportError,
@@ -37,7 +39,18 @@ from ._law import (
     newest,
 )
 from ._logs import get_logger
-from ._models import MAX_ID_LENGTH, PauseRequest, RunKey, RunStatus, TriggerType, WorkflowRun, snapshot
+from ._models import (
+    MAX_ID_LENGTH,
+    PauseRequest,
+    RunKey,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+    count_cut,
+    fit_run,
+    snapshot,
+    validated,
+)
 from ._payload import (
     CUT_MARKER,
     MAX_DEPTH,
@@ -52,7 +65,7 @@ from ._payload import (
 from ._protocol import MAX_LIMIT, RunLogProtocol
 from ._schema import event_schema, event_schema_text
 from ._settings import Settings, check_collection_id, variable
-from ._trace import current_trace, span_link
+from ._trace import current_span_context, current_trace, span_link, trace_headers
 from ._wire import (
     EVENT_TYPE,
     SCHEMA_VERSION,
@@ -84,6 +97,7 @@ __all__ = [
     "InvalidCursorError",
     "InvalidRunError",
     "Message",
+    "MessageRefusedError",
     "Outcome",
     "PauseRequest",
     "Position",
@@ -96,6 +110,7 @@ __all__ = [
     "RunLogProtocol",
     "RunStatus",
     "Settings",
+    "SpoolError",
     "StatsDelta",
     "StoreError",
     "StoreUnavailableError",
@@ -110,7 +125,9 @@ __all__ = [
     "WriteRefusedError",
     "by_run",
     "check_collection_id",
+    "count_cut",
     "count_statuses",
+    "current_span_context",
     "current_trace",
     "decode_cursor",
     "decode_event",
@@ -124,6 +141,7 @@ __all__ = [
     "event_schema",
     "event_schema_text",
     "fit_payloads",
+    "fit_run",
     "fit_text",
     "fold",
     "get_logger",
@@ -133,7 +151,9 @@ __all__ = [
     "original_id",
     "snapshot",
     "span_link",
+    "trace_headers",
     "utc_now",
     "uuid7",
+    "validated",
     "variable",
 ]

@@ -12,9 +12,11 @@ The tree::
     ├── StoreError                    the store's side of a read or write
     │   ├── StoreUnavailableError     passing: the same call may succeed later
     │   └── WriteRefusedError         final: the store will never take this write
+    ├── SpoolError                    the spool directory cannot be read or written
     └── TransportError                the message transport's side of a publish or pull
         ├── TransportUnavailableError passing: the same call may succeed later
-        └── TransportRefusedError     final: nothing will change until somebody acts
+        ├── TransportRefusedError     final: nothing will change until somebody acts
+        └── MessageRefusedError       final: one of these messages will never be taken
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidCursorError",
     "InvalidRunError",
+    "MessageRefusedError",
     "RunLogError",
+    "SpoolError",
     "StoreError",
     "StoreUnavailableError",
     "TransportError",
@@ -97,6 +101,10 @@ class WriteRefusedError(StoreError):
     """The store refuses this write for good, whatever the number of tries."""
 
 
+class SpoolError(RunLogError):
+    """The spool directory cannot be read or written; what was to go there stays in memory."""
+
+
 class TransportError(RunLogError):
     """The message transport failed a publish, a pull or an acknowledgement."""
 
@@ -107,3 +115,7 @@ class TransportUnavailableError(TransportError):
 
 class TransportRefusedError(TransportError):
     """The transport refuses the call until somebody acts (no such topic, permission denied)."""
+
+
+class MessageRefusedError(TransportError):
+    """The transport refuses a message as it is; the others of its call may be taken without it."""

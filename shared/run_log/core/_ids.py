@@ -6,7 +6,6 @@ import hashlib
 import random
 import re
 import time
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -31,10 +30,10 @@ def uuid7(
             identities, not secrets.
     """
     random_bits = randbits(74)
-    value = (now_ms() & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76 | (random_bits >> 62) << 64
-    value |= 0b10 << 62 | (random_bits & ((1 << 62) - 1))
-    return str(uuid.UUID(int=value))
+    low = 0b10 << 62 | (random_bits & ((1 << 62) - 1))
+    # Formatted by hand: uuid.UUID takes twice as long, and every event pays for it.
+    digits = f"{now_ms() & ((1 << 48) - 1):012x}7{random_bits >> 62:03x}{low:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def document_id(text: str) -> str:

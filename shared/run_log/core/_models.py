@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
 from ._logs import get_logger
-from ._payload import MAX_PAYLOAD_BYTES, decode_json, detached, encode_json, fit_text
+from ._payload import MAX_PAYLOAD_BYTES, decode_json, detached, encode_json, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
@@ -193,6 +193,25 @@ RunKey = tuple[str, str]
 """A run's identity: workflow id and run id."""
 
 
+def validated(run: object) -> WorkflowRun:
+    """Return *run* as a validated `WorkflowRun`, whose payloads still hold the given values.
+
+    Args:
+        run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
+            mapping of them.
+
+    Raises:
+        InvalidRunError: A field is missing or wrong; the message names each.
+    """
+    source = run
+    if isinstance(source, Mapping):
+        source = dict(cast("Mapping[str, object]", source))
+    try:
+        return WorkflowRun.model_validate(source, from_attributes=True)
+    except ValidationError as error:
+        raise InvalidRunError(_explain(run, error)) from error
+
+
 def snapshot(run: object) -> WorkflowRun:
     """Return a validated copy of *run* that shares nothing with it, and that a document can hold.
 
@@ -206,20 +225,34 @@ def snapshot(run: object) -> WorkflowRun:
     Raises:
         InvalidRunError: A field is missing or wrong; the message names each.
     """
-    source = run
-    if isinstance(source, Mapping):
-        source = dict(cast("Mapping[str, object]", source))
-    try:
-        copy = WorkflowRun.model_validate(source, from_attributes=True)
-    except ValidationError as error:
-        raise InvalidRunError(_explain(run, error)) from error
-    room = _IDS_AND_PAYLOAD_BYTES - len(copy.id.encode()) - len(copy.workflow_id.encode())
-    limit = min(MAX_PAYLOAD_BYTES, room)
-    (trigger_data, result), cut = detached(copy.trigger_data, copy.result, limit=limit)
-    if cut:
-        _cut_values.add(cut)
-        _logger.warning("run_log_payload_cut", workflow_id=copy.workflow_id, run_id=copy.id, values=cut)
+    copy = validated(run)
+    (trigger_data, result), cut = detached(copy.trigger_data, copy.result, limit=_payload_room(copy))
+    count_cut(copy.workflow_id, copy.id, cut)
     return copy.model_copy(update={"trigger_data": trigger_data, "result": result})
+
+
+def fit_run(run: WorkflowRun) -> WorkflowRun:
+    """Return *run*, with its payloads cut as `snapshot` does where they are too large.
+
+    Args:
+        run: Ours: it may be changed.
+    """
+    payloads = run.trigger_data, run.result
+    (run.trigger_data, run.result), cut = fit_payloads(payloads, _payload_room(run))
+    count_cut(run.workflow_id, run.id, cut)
+    return run
+
+
+def count_cut(workflow_id: str, run_id: str, values: int) -> None:
+    """Count and log that *values* payload values of a run were cut, if any were."""
+    if values:
+        _cut_values.add(values)
+        _logger.warning("run_log_payload_cut", workflow_id=workflow_id, run_id=run_id, values=values)
+
+
+def _payload_room(run: WorkflowRun) -> int:
+    room = _IDS_AND_PAYLOAD_BYTES - len(run.id.encode()) - len(run.workflow_id.encode())
+    return min(MAX_PAYLOAD_BYTES, room)
 
 
 def _explain(run: object, error: ValidationError) -> str:

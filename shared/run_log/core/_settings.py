@@ -74,6 +74,22 @@ class Settings(BaseSettings):
     """``RUN_LOG_ROOT_COLLECTION``: the Firestore collection that holds the projection."""
     database: str = "(default)"
     """``RUN_LOG_DATABASE``: the Firestore database."""
+    buffer_events: int = Field(default=10_000, ge=0)
+    """``RUN_LOG_BUFFER_EVENTS``: most events an emitter holds for a broker that is slow or away."""
+    buffer_bytes: int = Field(default=32 * 2**20, ge=0)
+    """``RUN_LOG_BUFFER_BYTES``: most bytes of them."""
+    spool_dir: str | None = None
+    """``RUN_LOG_SPOOL_DIR``: where undelivered events are kept for the next start; None keeps none."""
+    spool_max_bytes: int = Field(default=64 * 2**20, ge=0)
+    """``RUN_LOG_SPOOL_MAX_BYTES``: most bytes that directory takes."""
+    redact_keys: str | None = None
+    """``RUN_LOG_REDACT_KEYS``: names of secrets besides the built-in ones, separated by commas; ``-name``
+    takes one away, ``-*`` all."""
+    end_flush_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery; None waits where
+    the platform may stop the CPU after a response, and nowhere else."""
+    handle_sigterm: bool = True
+    """``RUN_LOG_HANDLE_SIGTERM``: whether a SIGTERM that nobody else handles delivers first."""
 
     @classmethod
     def settings_customise_sources(

@@ -8,13 +8,28 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
-def current_trace() -> tuple[str | None, str | None]:
-    """Return ``traceparent`` and ``tracestate`` of the current span; (None, None) outside of any."""
-    if not trace.get_current_span().get_span_context().is_valid:
+def current_span_context() -> trace.SpanContext | None:
+    """Return the current span's context, which does not change; None outside of any span."""
+    context = trace.get_current_span().get_span_context()
+    return context if context.is_valid else None
+
+
+def trace_headers(context: trace.SpanContext | None) -> tuple[str | None, str | None]:
+    """Return ``traceparent`` and ``tracestate`` that name *context*; (None, None) for none.
+
+    Args:
+        context: Of the span that emitted.
+    """
+    if context is None:
         return None, None
     carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(context)))
     return carrier.get("traceparent"), carrier.get("tracestate")
+
+
+def current_trace() -> tuple[str | None, str | None]:
+    """Return ``traceparent`` and ``tracestate`` of the current span; (None, None) outside of any."""
+    return trace_headers(current_span_context())
 
 
 def span_link(traceparent: str | None, tracestate: str | None) -> trace.Link | None:

@@ -6,6 +6,7 @@ Google's generated clients ignore ``PUBSUB_EMULATOR_HOST``; only its hand-writte
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import google.auth
@@ -25,6 +26,7 @@ from google.pubsub_v1.services.subscriber.transports import (
 
 from run_log.core import (
     ConfigurationError,
+    MessageRefusedError,
     Settings,
     TransportError,
     TransportRefusedError,
@@ -36,6 +38,8 @@ VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthErro
 
 _UNBOUNDED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 """For the channels made here, as the vendor's own have it: a pull of many large messages exceeds 4 MB."""
+
+_NOT_SHARED: Final = ("grpc.use_local_subchannel_pool", 1)
 
 _PASSING: Final = (
     google_errors.ServerError,
@@ -89,11 +93,15 @@ class PubSubConnection:
         return f"projects/{self.project}/subscriptions/{subscription}"
 
     def publisher(self) -> Any:
-        """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it."""
+        """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it.
+
+        Its connection is its own. gRPC's channels share connections otherwise, and how long to wait after
+        one failed: a new client would inherit the trouble of the one it replaces.
+        """
         if self._emulator:
-            channel = grpc.insecure_channel(self._emulator, options=_UNBOUNDED)
+            channel = grpc.insecure_channel(self._emulator, options=(*_UNBOUNDED, _NOT_SHARED))
             return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
-        return PublisherClient(credentials=self._credentials)
+        return PublisherClient(credentials=self._credentials, transport=_unshared_transport)
 
     def subscriber(self) -> Any:
         """Return a new `SubscriberClient`, blocking."""
@@ -116,6 +124,17 @@ class PubSubConnection:
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
         return SubscriberAsyncClient(credentials=self._credentials)
 
+    def publish_error(self, error: Exception, topic: str) -> TransportError:
+        """Return *error*, which a publish raised, as `error` does; a message at fault as such.
+
+        Args:
+            error: What the call raised.
+            topic: The full name of the topic.
+        """
+        if isinstance(error, google_errors.InvalidArgument):
+            return MessageRefusedError(f"{self} does not take a message for {topic} ({error})")
+        return self.error(error, topic)
+
     def error(self, error: Exception, resource: str) -> TransportError:
         """Return *error*, a vendor's, as one of ours that says what to do.
 
@@ -130,6 +149,14 @@ class PubSubConnection:
         if isinstance(error, google_errors.PermissionDenied | google_errors.Unauthenticated):
             return TransportRefusedError(f"{self} denies access to {resource}; grant its role ({error})")
         return TransportRefusedError(f"{self} refuses the call for {resource} ({error})")
+
+
+def _unshared_transport(**arguments: Any) -> PublisherGrpcTransport:
+    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
+        return PublisherGrpcTransport.create_channel(*where, options=[*options, _NOT_SHARED], **how)
+
+    make: Any = PublisherGrpcTransport  # not annotated for arguments that are handed on
+    return cast("PublisherGrpcTransport", make(**{**arguments, "channel": channel}))
 
 
 def _default_credentials() -> tuple[Any, str | None]:

@@ -15,7 +15,9 @@ from run_log.core import (
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
+    MessageRefusedError,
     RunLogError,
+    SpoolError,
     StoreError,
     StoreUnavailableError,
     TransportError,
@@ -41,6 +43,8 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: TransportError("why"), ExitCode.FAILED),
     (lambda: TransportUnavailableError("why"), ExitCode.UNAVAILABLE),
     (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
+    (lambda: MessageRefusedError("why"), ExitCode.FAILED),
+    (lambda: SpoolError("why"), ExitCode.FAILED),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_log.producer import RunEventEmitter, Transport, reset_default_emitter
+from run_log.producer import DeliveryPolicy, RunEventEmitter, Transport, reset_default_emitter
 from run_log.stores import reset_run_log_service
 
 from .transports import PATIENCE, soon
@@ -20,8 +20,10 @@ def emitter_to() -> Iterator[EmitterMaker]:
     others = set(threading.enumerate())
     made: list[RunEventEmitter] = []
 
-    def make(transport: Transport, **options: Any) -> RunEventEmitter:
-        given: dict[str, Any] = {"uniform": soon, **options}
+    def make(
+        transport: Transport, *, uniform: Callable[[float, float], float] = soon, **options: Any
+    ) -> RunEventEmitter:
+        given: dict[str, Any] = {"policy": DeliveryPolicy(uniform=uniform, linger=0), **options}
         emitter = RunEventEmitter(transport, **given)
         made.append(emitter)
         return emitter

@@ -10,7 +10,7 @@ from run_log.core import RunStatus
 from run_log.producer import FlushReport, RunEventEmitter, default_emitter, record_run, reset_default_emitter
 from run_log.stores import get_run_log_service, reset_run_log_service
 
-from .transports import PATIENCE, logged
+from .transports import PATIENCE, logged, run_script
 
 Backend = Callable[[str], None]
 
@@ -61,9 +61,11 @@ async def test_a_reset_within_a_loop(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("RUN_LOG_BACKEND", "sqlite", "firestore, memory, pubsub"),
+        ("RUN_LOG_BACKEND", "no-such", "firestore, memory, pubsub"),
         ("RUN_LOG_TOPICC", "x", "did you mean RUN_LOG_TOPIC?"),
         ("RUN_LOG_TOPIC", "?", "RUN_LOG_TOPIC"),
+        ("RUN_LOG_REDACT_KEYS", "-no-such", "RUN_LOG_REDACT_KEYS"),
+        ("RUN_LOG_BUFFER_EVENTS", "many", "RUN_LOG_BUFFER_EVENTS"),
     ],
 )
 def test_a_wrong_environment_is_logged(
@@ -74,28 +76,31 @@ def test_a_wrong_environment_is_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where the environment is wrong the workflow runs on, and the log says what to set."""
+    """Where the environment is wrong the workflow runs on, and the log says once what to set."""
     backend("memory")
     monkeypatch.setenv(variable, value)
     done: list[bool] = []
 
     with record_run("w"):
         done.append(True)
+    reset_default_emitter()
 
     assert done == [True]
-    records = logged(caplog, "run_log_not_recorded")
-    assert [told in record["error"] for record in records] == [True, True]
+    (record,) = logged(caplog, "run_log_publish_failed")
+    assert told in record["error"]
+    assert [2] == [record["count"] for record in logged(caplog, "run_log_events_undelivered")]
 
 
-def test_a_repaired_environment_is_taken(backend: Backend) -> None:
+def test_a_repaired_environment_is_taken(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failure the next run tries again."""
-    backend("sqlite")
-    broken = default_emitter()
-
     backend("memory")
+    monkeypatch.setenv("RUN_LOG_TOPICC", "x")
+    broken, again = default_emitter(), default_emitter()
 
-    assert not isinstance(broken, RunEventEmitter)
-    assert isinstance(default_emitter(), RunEventEmitter)
+    monkeypatch.delenv("RUN_LOG_TOPICC")
+
+    assert broken is again
+    assert broken is not default_emitter() is default_emitter()
 
 
 @pytest.mark.parametrize("name", ["pubsub", "firestore"])
@@ -118,8 +123,27 @@ def test_credentials_that_cannot_be_read(
 
     with record_run("w"):
         pass
+    reset_default_emitter()
 
-    assert len(logged(caplog, "run_log_not_recorded")) == 2
+    (record,) = logged(caplog, "run_log_publish_failed")
+    assert "credentials" in record["error"]
+
+
+@pytest.mark.parametrize("name", ["pubsub", "firestore"])
+def test_nothing_is_looked_for_on_the_workflows_thread(name: str, backend: Backend) -> None:
+    """Making the process's emitter neither imports a vendor's library nor looks for credentials."""
+    backend(name)
+    printed = run_script(
+        """
+        import sys, threading
+        from run_log.producer import default_emitter
+        default_emitter()
+        print([name for name in sys.modules if name.split(".")[0] in ("google", "grpc")])
+        print(threading.active_count())
+        """
+    )
+
+    assert printed.splitlines() == ["[]", "1"]
 
 
 async def test_after_a_reset_of_the_run_log_runs_go_to_the_new_one() -> None:
@@ -135,15 +159,3 @@ async def test_after_a_reset_of_the_run_log_runs_go_to_the_new_one() -> None:
 
     listed, _ = await get_run_log_service().list_runs("w")
     assert ["after"] == [run.id for run in listed]
-
-
-async def test_a_wrong_environment_is_told_by_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no emitter can be made, flushing returns at once and counts what was not recorded."""
-    monkeypatch.setenv("RUN_LOG_BACKEND", "no-such-back-end")
-    before = default_emitter().stats.dropped
-
-    with record_run("w"):
-        pass
-
-    assert FlushReport(delivered=0, pending=0, dropped=before + 2) == await default_emitter().flush()
-    assert before + 2 == default_emitter().close().dropped == default_emitter().stats.emitted

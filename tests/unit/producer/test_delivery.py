@@ -3,30 +3,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from run_log.core import (
     Message,
-    RunEvent,
+    MessageRefusedError,
     RunStatus,
     TransportRefusedError,
     TransportUnavailableError,
-    Version,
+    decode_event,
 )
-from run_log.producer import BufferLimits, EmitterStats, FlushReport
-from run_log.producer._buffer import Entry, EventBuffer
-from run_log.producer._emitter import MAX_BATCH_BYTES
-from run_log.testing import a_run, an_event
+from run_log.producer import BufferLimits, DeliveryPolicy, DropReason, EmitterStats, FlushReport
+from run_log.producer._transport import MAX_BATCH_BYTES
+from run_log.testing import a_run
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, logged
-
-
-class _Message(Message):
-    """One that can be looked for after it has gone."""
 
 
 class _Waits:
@@ -65,7 +59,8 @@ def test_a_failing_transport_is_retried_until_it_works(emitter_to: EmitterMaker)
 
 
 def test_retries_wait_longer_and_longer(emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
-    """Waits double up to ten seconds, drawn from zero, and an outage is logged once."""
+    """Waits double up to ten seconds, drawn from zero; an outage is logged once, and so is its end."""
+    caplog.set_level("INFO", "run_log")
     waits = _Waits(0)
     transport = ScriptedTransport([TransportUnavailableError("down")] * 9)
     emitter = emitter_to(transport, uniform=waits)
@@ -75,6 +70,7 @@ def test_retries_wait_longer_and_longer(emitter_to: EmitterMaker, caplog: pytest
 
     assert [(0, high) for high in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10)] == waits.ranges
     assert [record["error"] for record in logged(caplog, "run_log_publish_failed")] == ["down"]
+    assert [record["failures"] for record in logged(caplog, "run_log_publish_recovered")] == [9]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +79,7 @@ def test_retries_wait_longer_and_longer(emitter_to: EmitterMaker, caplog: pytest
 def test_a_refusal_is_retried_slowly_and_logged(
     error: Exception, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What only somebody's action can help is retried by the half minute, and logged each time."""
+    """What only somebody's action can help is retried by the half minute, and logged once with what to do."""
     waits = _Waits(0)
     transport = ScriptedTransport([error, error])
     emitter = emitter_to(transport, uniform=waits)
@@ -94,7 +90,7 @@ def test_a_refusal_is_retried_slowly_and_logged(
     assert FlushReport(delivered=1, pending=0, dropped=0) == report
     assert waits.ranges == [(15.0, 30.0)] * 2
     records = logged(caplog, "run_log_publish_failed")
-    assert [("ERROR", str(error))] * 2 == [(record["levelname"], record["error"]) for record in records]
+    assert [("ERROR", str(error))] == [(record["levelname"], record["error"]) for record in records]
 
 
 def test_close_cuts_a_wait_short(emitter_to: EmitterMaker) -> None:
@@ -128,7 +124,8 @@ def test_superseded_events_go_first(emitter_to: EmitterMaker, caplog: pytest.Log
     delivered = [(event.run.id, event.status) for event in transport.events[1:]]
     assert [(run_id, RunStatus.SUCCESS) for run_id in "abc"] == delivered
     records = logged(caplog, "run_log_events_dropped")
-    assert [(record["reason"], record["count"]) for record in records] == [("buffer_full", 1)] * 6
+    assert [(record["reason"], record["count"]) for record in records] == [("buffer_full", 6)]
+    assert emitter.stats.dropped_by_reason == {DropReason.BUFFER_FULL: 6}
 
 
 def test_bytes_bound_the_buffer(emitter_to: EmitterMaker) -> None:
@@ -172,36 +169,6 @@ def test_a_call_stays_below_the_brokers_limit(emitter_to: EmitterMaker) -> None:
     assert max(sum(len(m.data) for m in batch) for batch in transport.batches) <= MAX_BATCH_BYTES
 
 
-def test_the_later_version_is_newer_whatever_came_last() -> None:
-    """Of one run's events the one of greatest version supersedes, also where it was added first."""
-    buffer = EventBuffer(BufferLimits(events=2))
-    older, newer = an_event(hlc=1), an_event(hlc=2)
-
-    dropped = [
-        entry.number
-        for number, event in enumerate([newer, older, an_event(id="other")], start=1)
-        for entry in buffer.add(_entry(number, event))
-    ]
-
-    assert dropped == [2]
-
-
-def test_an_outage_costs_no_memory_beyond_the_limits() -> None:
-    """What a full buffer drops leaves nothing behind, neither of many runs nor of one."""
-    buffer = EventBuffer(BufferLimits(events=10))
-    dropped: list[weakref.ref[Message]] = []
-    lost: list[Entry] = []
-
-    for number in range(2_000):
-        for place, run_id in ((2 * number, str(number)), (2 * number + 1, "hot")):
-            lost = buffer.add(_entry(place, an_event(id=run_id, hlc=number)))
-            dropped += [weakref.ref(entry.message) for entry in lost]
-    del lost
-
-    assert (len(buffer), len(dropped)) == (10, 3_990)
-    assert [message() for message in dropped] == [None] * 3_990
-
-
 @pytest.mark.usefixtures("_no_threads")
 def test_a_thread_that_cannot_start_is_tried_again(
     emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
@@ -218,6 +185,127 @@ def test_a_thread_that_cannot_start_is_tried_again(
     assert len(logged(caplog, "run_log_no_thread")) == 1
 
 
-def _entry(number: int, event: RunEvent) -> Entry:
-    version = Version(1, event.hlc, str(number))
-    return Entry(number, event.key, version, _Message(data=b"x"))
+class _Refusing(ScriptedTransport):
+    """Takes no message of the runs it is given, nor any call that holds one."""
+
+    def __init__(self, *run_ids: str) -> None:
+        super().__init__()
+        self.refused = set(run_ids)
+        self.calls = 0
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transport.publish`."""
+        self.calls += 1
+        if self.refused & {decode_event(message).run.id for message in messages}:
+            raise MessageRefusedError("not like this")
+        super().publish(messages)
+
+
+def test_one_bad_message_does_not_hold_up_its_neighbours(
+    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that the broker never takes is dropped, counted and logged; its neighbours are delivered."""
+    transport = _Refusing("3", "700")
+    emitter = emitter_to(transport, policy=DeliveryPolicy(linger=PATIENCE))
+
+    for number in range(1_000):
+        emitter.emit(a_run(id=str(number)))
+    report = emitter.close(PATIENCE)
+
+    assert FlushReport(delivered=998, pending=0, dropped=2) == report
+    assert emitter.stats.dropped_by_reason == {DropReason.REFUSED: 2}
+    assert {str(n) for n in range(1_000)} - {"3", "700"} == {event.run.id for event in transport.events}
+    (record,) = logged(caplog, "run_log_events_dropped")
+    assert (record["reason"], record["count"], record["error"]) == ("refused", 2, "not like this")
+
+
+def test_a_topic_that_refuses_every_message_loses_none(emitter_to: EmitterMaker) -> None:
+    """Where every message is refused the topic is at fault: all are kept, and delivered once it may."""
+    transport = _Refusing("a", "b")
+    waits = _Waits(0)
+
+    def mended(shortest: float, longest: float) -> float:
+        transport.refused.clear()
+        return waits(shortest, longest)
+
+    emitter = emitter_to(transport, uniform=mended)
+
+    for run_id in "ab":
+        emitter.emit(a_run(id=run_id))
+    report = asyncio.run(emitter.flush(PATIENCE))
+
+    assert FlushReport(delivered=2, pending=0, dropped=0) == report
+    assert waits.ranges == [(15.0, 30.0)]
+
+
+def test_a_bad_message_on_its_own(emitter_to: EmitterMaker) -> None:
+    """A single message that is refused by a topic which took the one before is dropped at once."""
+    transport = _Refusing("bad")
+    emitter = emitter_to(transport)
+
+    for run_id in ("good", "bad", "better"):
+        emitter.emit(a_run(id=run_id))
+        emitter.flush_sync(PATIENCE)
+
+    assert EmitterStats(emitted=3, delivered=2, pending=0, dropped=1) == emitter.stats
+    assert ["good", "better"] == [event.run.id for event in transport.events]
+
+
+def test_a_long_outage_makes_room_for_newer_states(emitter_to: EmitterMaker) -> None:
+    """Past its deadline a batch goes back into the buffer, where newer states displace superseded ones."""
+    now = [0.0]
+    transport = ScriptedTransport(itertools.repeat(TransportUnavailableError("down"), 3))
+    emitted = threading.Event()
+
+    def an_hour_later(_shortest: float, _longest: float) -> float:
+        emitted.wait(PATIENCE)
+        now[0] += 3_600
+        return 0
+
+    policy = DeliveryPolicy(uniform=an_hour_later, monotonic=lambda: now[0], linger=0)
+    emitter = emitter_to(transport, policy=policy, limits=BufferLimits(events=2))
+    for run_id in "ab":
+        emitter.emit(a_run(id=run_id, status=RunStatus.RUNNING))
+    assert transport.entered.wait(PATIENCE)
+    for run_id in "ab":
+        emitter.emit(a_run(id=run_id))
+    emitted.set()
+    emitter.close(PATIENCE)
+
+    newest = {event.run.id: event.status for event in transport.events}
+    assert {"a": RunStatus.SUCCESS, "b": RunStatus.SUCCESS} == newest
+    assert emitter.stats.dropped_by_reason == {DropReason.BUFFER_FULL: 2}
+
+
+def test_drops_are_logged_at_a_bounded_rate(
+    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However much is dropped, one reason is logged once a minute, and what is left to tell at the end."""
+    now = [0.0]
+    emitter = emitter_to(ScriptedTransport(), policy=DeliveryPolicy(monotonic=lambda: now[0], linger=0))
+
+    for seconds in (0, 30, 59, 61, 90):
+        now[0] = float(seconds)
+        for _ in range(100):
+            emitter.emit(None)
+        emitter.emit(a_run())
+        emitter.flush_sync(PATIENCE)
+    emitter.close(PATIENCE)
+
+    counts = [record["count"] for record in logged(caplog, "run_log_events_dropped")]
+    assert 500 == sum(counts)
+    assert len(counts) <= 4
+
+
+def test_what_cannot_be_encoded_is_dropped_alone(emitter_to: EmitterMaker) -> None:
+    """A run that was made without validation, and is none, is dropped; its neighbours are delivered."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=DeliveryPolicy(linger=PATIENCE))
+    broken = a_run(id="broken").model_copy(update={"status": "asleep", "started_at": None})
+
+    for run in (a_run(id="a"), broken, a_run(id="b")):
+        emitter.emit(run)
+    report = emitter.close(PATIENCE)
+
+    assert FlushReport(delivered=2, pending=0, dropped=1) == report
+    assert emitter.stats.dropped_by_reason == {DropReason.INVALID: 1}

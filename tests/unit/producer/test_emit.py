@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any, NoReturn, cast
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from run_log.core import MAX_ID_LENGTH, RunEvent, RunStatus, decode_event
-from run_log.producer import EmitterStats, FlushReport
+from run_log.core import MAX_ID_LENGTH, RunEvent, RunStatus, TransportUnavailableError, decode_event
+from run_log.producer import BufferLimits, EmitterStats, FlushReport, RunEventEmitter
 from run_log.testing import InMemoryTopic, a_run, an_event
 
 from .conftest import EmitterMaker
@@ -76,7 +77,10 @@ def test_what_is_no_run_is_counted_and_logged(
     emitter.emit(junk)
 
     assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
-    assert [record["reason"] for record in logged(caplog, "run_log_not_a_run")] == ["invalid"]
+    emitter.close(PATIENCE)
+    (record,) = logged(caplog, "run_log_events_dropped")
+    assert (record["reason"], record["count"]) == ("invalid", 1)
+    assert record["error"]
 
 
 @pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
@@ -117,10 +121,60 @@ def test_twenty_megabytes_are_cut(emitter_to: EmitterMaker) -> None:
     transport = ScriptedTransport()
     emitter = emitter_to(transport)
 
-    emitter.emit(a_run(result={"big": "x" * 20_000_000, "small": 1}))
+    run = a_run()
+    run.result = {"big": "x" * 20_000_000, "small": 1}
+
+    emitter.emit(run)
     emitter.close(PATIENCE)
 
-    assert [e.run.result for e in transport.events] == [{"big": "run-log: cut, 20000002 bytes", "small": 1}]
+    assert [e.run.result for e in transport.events] == [
+        {"big": "run-log: cut, about 20000005 bytes", "small": 1}
+    ]
+
+
+def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:
+    """A hundred values of a megabyte take no more of the buffer than what a document holds."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport, limits=BufferLimits(data_bytes=3_000_000))
+    run = a_run()
+    run.result = {str(number): [number, "x" * 1_000_000] for number in range(100)}
+
+    emitter.emit(run)
+    transport.let_go()
+
+    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.close(PATIENCE)
+    assert set(run.result) == set(transport.events[0].run.result)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("odd", [False, True], ids=["plain", "with a value of a type of its own"])
+def test_a_payload_that_grows_without_end_is_cut(odd: bool, emitter_to: EmitterMaker) -> None:  # noqa: FBT001
+    """A value that holds itself twice, over and over, is small to hold and endless to write: it is cut."""
+    bomb: Any = [_NOW] if odd else []
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    emitter.emit(_fields(result={"bomb": bomb, "small": 1}))
+    emitter.close(PATIENCE)
+
+    (event,) = transport.events
+    assert event.run.result["small"] == 1
+    assert str(event.run.result["bomb"]).startswith("run-log: cut")
+
+
+def test_deep_nesting_is_cut(emitter_to: EmitterMaker) -> None:
+    """A value that nests deeper than anything can read is cut at its depth, and delivered."""
+    deep: Any = 1
+    for _ in range(5_000):
+        deep = [deep]
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    emitter.emit(_fields(result={"deep": deep}))
+
+    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.close(PATIENCE)
 
 
 def test_any_object_with_a_runs_fields_is_taken(emitter_to: EmitterMaker) -> None:
@@ -193,29 +247,73 @@ def test_after_close_is_counted_and_logged(
     assert [record["reason"] for record in logged(caplog, "run_log_events_dropped")] == ["closed"]
 
 
-def test_thirty_two_threads(emitter_to: EmitterMaker) -> None:
+def test_sixty_four_threads(emitter_to: EmitterMaker) -> None:
     """What many threads emit at once is all delivered, with versions and identities that differ."""
     topic = ScriptedTransport()
     emitter = emitter_to(topic)
-    barrier = threading.Barrier(32)
+    barrier = threading.Barrier(64)
 
     def work(thread: int) -> None:
         barrier.wait(PATIENCE)
         for number in range(40):
             emitter.emit(a_run(id=f"{thread}-{number}"))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
     report = emitter.close(PATIENCE)
 
-    assert FlushReport(delivered=1_280, pending=0, dropped=0) == report
-    assert {f"{t}-{n}" for t, n in itertools.product(range(32), range(40))} == {
+    assert FlushReport(delivered=2_560, pending=0, dropped=0) == report
+    assert {f"{t}-{n}" for t, n in itertools.product(range(64), range(40))} == {
         e.run.id for e in topic.events
     }
-    assert 1_280 == len({event.hlc for event in topic.events}) == len({e.event_id for e in topic.events})
+    assert 2_560 == len({event.hlc for event in topic.events}) == len({e.event_id for e in topic.events})
+
+
+def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
+    """What a key that looks like a secret holds is replaced before anything is published, at any depth."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    secrets = {"API-Key": "hunter2", "nested": [{"Authorization": "hunter2"}], "count": 3}
+
+    emitter.emit(_fields(trigger_data=secrets, result={"refreshToken": "hunter2"}))
+    emitter.emit(an_event(trigger_data=secrets))
+    emitter.close(PATIENCE)
+
+    assert [b"hunter2" in message.data for message in transport.messages] == [False, False]
+    assert {"API-Key": "[redacted]", "nested": [{"Authorization": "[redacted]"}], "count": 3} == (
+        transport.events[0].run.trigger_data
+    )
+    assert secrets["API-Key"] == "hunter2"
+
+
+def test_a_handler_that_logs_runs_does_not_feed_itself(emitter_to: EmitterMaker) -> None:
+    """A log handler that emits a run for each line of the emitter's own is no endless loop."""
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")] * 3))
+    handler = _Emitting(emitter)
+    logger = logging.getLogger("run_log")
+    logger.addHandler(handler)
+    try:
+        emitter.emit(None)
+        report = emitter.close(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+
+    assert (report.pending, handler.lines) == (0, handler.lines)
+    assert 1 <= handler.lines < 10
+
+
+class _Emitting(logging.Handler):
+    def __init__(self, emitter: RunEventEmitter) -> None:
+        super().__init__()
+        self._emitter = emitter
+        self.lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += 1
+        self._emitter.emit(record)  # no run: counted, and told in a line of its own
 
 
 def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:

@@ -17,6 +17,13 @@ _ONE = FlushReport(delivered=1, pending=0, dropped=0)
 _ONE_PENDING = FlushReport(delivered=0, pending=1, dropped=0)
 
 
+class _Stubborn(ScriptedTransport):
+    """Hangs on when it is closed."""
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+
+
 def _dead() -> ScriptedTransport:
     return ScriptedTransport(itertools.repeat(TransportUnavailableError("down")))
 
@@ -163,12 +170,47 @@ def test_close_is_bounded_with_a_dead_transport(emitter_to: EmitterMaker) -> Non
 
 def test_close_is_bounded_with_a_transport_that_hangs(emitter_to: EmitterMaker) -> None:
     """A publish that never returns costs close its timeout and no more."""
-    transport = ScriptedTransport(held=True)
+    transport = _Stubborn(held=True)
     emitter = emitter_to(transport)
     emitter.emit(a_run())
     assert transport.entered.wait(PATIENCE)
 
     assert emitter.close(0.01) == _ONE_PENDING
+    transport.let_go()
+
+
+def test_flush_for_code_without_a_loop(emitter_to: EmitterMaker) -> None:
+    """`flush_sync` waits for delivery as `flush` does, is bounded as it is, and says what is left."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+
+    late = emitter.flush_sync(0.01)
+    transport.let_go()
+
+    assert late == _ONE_PENDING
+    assert emitter.flush_sync(PATIENCE) == _ONE
+
+
+def test_failing_is_known(emitter_to: EmitterMaker) -> None:
+    """An emitter knows whether its last call failed, so that nobody has to wait in vain."""
+    waits = threading.Event()
+
+    def until_told(_shortest: float, _longest: float) -> float:
+        waits.wait(PATIENCE)
+        return 0
+
+    transport = ScriptedTransport([TransportUnavailableError("down")])
+    emitter = emitter_to(transport, uniform=until_told)
+    fresh = emitter.is_failing
+    emitter.emit(a_run())
+    emitter.flush_sync(0.05)
+
+    late = emitter.is_failing
+    waits.set()
+    emitter.flush_sync(PATIENCE)
+
+    assert (fresh, late, emitter.is_failing) == (False, True, False)
 
 
 async def test_a_closed_emitter_waits_for_nothing(emitter_to: EmitterMaker) -> None:

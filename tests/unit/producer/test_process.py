@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import textwrap
 from pathlib import Path
 
-from .transports import run_script
+import pytest
+
+from run_log.producer import Spool
+
+from .transports import run_script, start_script
 
 _FILE_TRANSPORT = """
 import json, os, sys, threading
@@ -155,3 +161,222 @@ def test_a_forked_child_applies_to_its_own_memory() -> None:
     )
 
     assert printed.splitlines() == ["False ['child']", "True ['parent', 'child']"]
+
+
+@pytest.mark.parametrize("pid_1", [False, True], ids=["a process", "where the signal is ignored"])
+def test_a_sigterm_delivers(pid_1: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """A SIGTERM that nobody handles delivers what is held, then ends the process as it would have."""
+    out = tmp_path / "out"
+
+    done = start_script(
+        _FILE_TRANSPORT
+        + """
+import signal, time
+from run_log.core import Settings
+emitter = RunEventEmitter.from_settings(Settings(), FileTransport())
+if len(sys.argv) > 2:
+    # The first process of a container: the kernel ends it by no signal that it does not handle.
+    kill, os.kill = os.kill, lambda *_: threading.Timer(0.1, kill, (os.getpid(), signal.SIGKILL)).start()
+for number in range(100):
+    emitter.emit(a_run(id=str(number)))
+signal.raise_signal(signal.SIGTERM)
+emitter.emit(a_run(id="last"))
+threading.Event().wait()
+""",
+        str(out),
+        *(["1"] if pid_1 else []),
+    )
+    code = done.wait(60)
+
+    assert code == (-signal.SIGKILL if pid_1 else -signal.SIGTERM)
+    assert {*map(str, range(100)), "last"} >= {run_id for _, run_id in _lines(out)} >= {*map(str, range(100))}
+
+
+def test_a_sigterm_is_bounded_and_keeps_on_disk(tmp_path: Path) -> None:
+    """With a dead broker a SIGTERM ends the process all the same, and the spool has what was held."""
+    done = start_script(
+        _FILE_TRANSPORT
+        + """
+import signal
+from run_log.producer import Spool, _lifecycle
+_lifecycle.SIGTERM_SECONDS = 0.2
+_lifecycle.handle_sigterm()
+emitter = RunEventEmitter(FileTransport(), spool=Spool(sys.argv[2]))
+for number in range(100):
+    emitter.emit(a_run(id=str(number)))
+signal.raise_signal(signal.SIGTERM)
+threading.Event().wait()
+""",
+        "/nowhere/out",
+        str(tmp_path),
+    )
+
+    assert -signal.SIGTERM == done.wait(60)
+    spool = Spool(tmp_path)
+    assert 100 == len(spool.next_batch(events=1_000, data_bytes=10**7))
+    spool.close()
+
+
+def test_a_handler_of_the_hosts_own_stays(tmp_path: Path) -> None:
+    """Where the host handles SIGTERM its handler is left alone."""
+    printed = run_script(
+        _FILE_TRANSPORT
+        + """
+import signal
+from run_log.core import Settings
+signal.signal(signal.SIGTERM, lambda *_: print("the host's own"))
+emitter = RunEventEmitter.from_settings(Settings(), FileTransport())
+emitter.emit(a_run())
+signal.raise_signal(signal.SIGTERM)
+""",
+        str(tmp_path / "out"),
+    )
+
+    assert printed == "the host's own\n"
+
+
+def test_sigterm_can_be_left_alone(tmp_path: Path) -> None:
+    """With RUN_LOG_HANDLE_SIGTERM off no handler is installed."""
+    printed = run_script(
+        _FILE_TRANSPORT
+        + """
+import signal
+from run_log.core import Settings
+RunEventEmitter.from_settings(Settings(handle_sigterm=False), FileTransport()).emit(a_run())
+print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+RunEventEmitter.from_settings(Settings(), FileTransport())
+print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+""",
+        str(tmp_path / "out"),
+    )
+
+    assert printed.splitlines() == ["True", "False"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_delivers(method: str, tmp_path: Path) -> None:
+    """A process that multiprocessing starts delivers at its end, however it was started."""
+    module = tmp_path / "work.py"
+    module.write_text(
+        textwrap.dedent(
+            _FILE_TRANSPORT
+            + """
+emitter = RunEventEmitter(FileTransport())
+
+def work(number):
+    emitter.emit(a_run(id=f"child-{number}"))
+
+if __name__ == "__main__":
+    import multiprocessing
+    context = multiprocessing.get_context(sys.argv[2])
+    emitter.emit(a_run(id="parent"))
+    children = [context.Process(target=work, args=(number,)) for number in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    print([child.exitcode for child in children])
+"""
+        )
+    )
+
+    printed = run_script(
+        f"import runpy, sys; sys.argv[0] = {str(module)!r}; sys.path.insert(0, {str(tmp_path)!r}); "
+        f"runpy.run_path({str(module)!r}, run_name='__main__')",
+        str(tmp_path / "out"),
+        method,
+    )
+
+    assert printed == "[0, 0, 0]\n"
+    assert ["child-0", "child-1", "child-2", "parent"] == sorted(
+        str(run_id) for _, run_id in _lines(tmp_path / "out")
+    )
+
+
+def test_emitters_that_nobody_holds_deliver_and_end(tmp_path: Path) -> None:
+    """A thousand emitters, made, used and forgotten, deliver and leave no thread and no memory behind."""
+    printed = run_script(
+        _FILE_TRANSPORT
+        + """
+import gc, weakref
+alive = weakref.WeakSet()
+for number in range(1_000):
+    transport = FileTransport()
+    alive.add(transport)
+    emitter = RunEventEmitter(transport)
+    emitter.emit(a_run(id=str(number)))
+    thread = emitter._delivery._thread
+    del emitter, transport
+    thread.join(30)
+    del thread
+gc.collect()
+print(len(alive), threading.active_count())
+""",
+        str(tmp_path / "out"),
+    )
+
+    assert printed == "0 1\n"
+    assert 1_000 == len(_lines(tmp_path / "out"))
+
+
+def test_emitters_that_were_never_used_leave_nothing() -> None:
+    """Making an emitter starts no thread, opens no socket and is forgotten with it."""
+    printed = run_script(
+        """
+        import gc, os, threading
+        from run_log.producer import RunEventEmitter, _lifecycle
+        from run_log.producer._default import LazyTransport
+        before = len(os.listdir("/proc/self/fd"))
+        emitters = [RunEventEmitter(LazyTransport(lambda: 1 / 0)) for _ in range(100)]
+        print(threading.active_count(), len(os.listdir("/proc/self/fd")) - before, len(_lifecycle._live))
+        del emitters
+        gc.collect()
+        print(len(_lifecycle._live))
+        """
+    )
+
+    assert printed.splitlines() == ["1 0 100", "0"]
+
+
+def test_an_exit_shares_its_time() -> None:
+    """Many emitters with dead brokers cost an exit the time of one."""
+    printed = run_script(
+        _FILE_TRANSPORT
+        + """
+import time
+from run_log.producer import _lifecycle
+_lifecycle.EXIT_SECONDS = 0.3
+emitters = [RunEventEmitter(FileTransport()) for _ in range(50)]
+for emitter in emitters:
+    emitter.emit(a_run())
+begun = time.monotonic()
+_lifecycle.close_all()
+print(time.monotonic() - begun < 5, sum(emitter.stats.pending for emitter in emitters))
+""",
+        "/nowhere/out",
+    )
+
+    assert printed == "True 50\n"
+
+
+def test_a_signal_handler_may_emit(tmp_path: Path) -> None:
+    """A signal handler that emits while its thread is emitting neither hangs nor loses anything."""
+    run_script(
+        _FILE_TRANSPORT
+        + """
+import signal
+emitter = RunEventEmitter(FileTransport())
+signal.signal(signal.SIGALRM, lambda *_: emitter.emit(a_run(id="from the handler")))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for number in range(5_000):
+    emitter.emit(a_run(id=str(number)))
+    emitter.stats
+signal.setitimer(signal.ITIMER_REAL, 0)
+report = emitter.close(30)
+print(report.pending, report.dropped)
+""",
+        str(tmp_path / "out"),
+    )
+
+    lines = [run_id for _, run_id in _lines(tmp_path / "out")]
+    assert {*map(str, range(5_000)), "from the handler"} == set(lines)

@@ -9,7 +9,7 @@ from run_log.producer import EmitterStats, FlushReport, PubSubRunLogService, Run
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event
 
-from .transports import PATIENCE, ScriptedTransport, soon
+from .transports import PATIENCE, SOON, ScriptedTransport
 
 
 class _Reader(InMemoryRunLogService):
@@ -34,7 +34,7 @@ def reader() -> _Reader:
 @pytest.fixture
 async def service(transport: ScriptedTransport, reader: _Reader) -> AsyncIterator[PubSubRunLogService]:
     """Make the service over both, and close it."""
-    service = PubSubRunLogService(emitter=RunEventEmitter(transport, uniform=soon), reader=reader)
+    service = PubSubRunLogService(emitter=RunEventEmitter(transport, policy=SOON), reader=reader)
     yield service
     await service.close()
 
@@ -99,7 +99,7 @@ async def test_close_delivers() -> None:
     """Closing delivers what is held through a passing fault, and closes transport and reader."""
     transport = ScriptedTransport([TransportUnavailableError("down")])
     reader = _Reader()
-    service = PubSubRunLogService(emitter=RunEventEmitter(transport, uniform=soon), reader=reader)
+    service = PubSubRunLogService(emitter=RunEventEmitter(transport, policy=SOON), reader=reader)
     await service.save_run(a_run())
 
     await service.close()

@@ -3,24 +3,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import pytest
 
 from run_log.core import (
+    ConfigurationError,
     Outcome,
     RunEvent,
     StoreUnavailableError,
+    TransportRefusedError,
     TransportUnavailableError,
     WriteRefusedError,
     encode_event,
 )
-from run_log.producer import FlushReport
+from run_log.producer import DeliveryPolicy, DropReason, FlushReport
 from run_log.producer._store_transport import StoreTransport
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event
 
 from .conftest import EmitterMaker
-from .transports import PATIENCE, logged
+from .transports import PATIENCE
 
 
 class _Store(InMemoryRunLogService):
@@ -67,19 +70,32 @@ def test_an_unavailable_store_is_a_passing_fault() -> None:
 
 
 @pytest.mark.parametrize("culprit", ["0", "3", "6"])
-def test_a_refused_event_holds_up_no_other(culprit: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An event that the store never takes is given up alone and logged; its neighbours are applied."""
+def test_a_refused_event_holds_up_no_other(culprit: str, emitter_to: EmitterMaker) -> None:
+    """An event that the store never takes is dropped alone and counted; its neighbours are applied."""
     store = _Store(refuses=lambda event: event.run.id == culprit)
-    transport = StoreTransport(lambda: store)
-    events = [an_event(id=str(number)) for number in range(7)]
+    emitter = emitter_to(StoreTransport(lambda: store), policy=DeliveryPolicy(linger=PATIENCE))
 
-    transport.publish([encode_event(event) for event in events])
-    transport.close()
+    for number in range(7):
+        emitter.emit(a_run(id=str(number)))
+    report = emitter.close(PATIENCE)
 
     runs, _ = asyncio.run(store.list_runs("workflow-1"))
     assert {str(number) for number in range(7)} - {culprit} == {run.id for run in runs}
-    records = logged(caplog, "run_log_write_refused")
-    assert [events[int(culprit)].event_id] == [record["event_id"] for record in records]
+    assert FlushReport(delivered=6, pending=0, dropped=1) == report
+    assert emitter.stats.dropped_by_reason == {DropReason.REFUSED: 1}
+
+
+def test_a_store_that_is_misconfigured_is_a_refusal() -> None:
+    """A store that cannot be made is a transport that waits for somebody to act."""
+
+    def broken() -> NoReturn:
+        raise ConfigurationError("set RUN_LOG_BACKEND")
+
+    transport = StoreTransport(broken)
+
+    with pytest.raises(TransportRefusedError, match="set RUN_LOG_BACKEND"):
+        transport.publish([encode_event(an_event())])
+    transport.close()
 
 
 async def test_closing_within_a_loop() -> None:

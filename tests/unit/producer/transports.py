@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from run_log.core import Message, RunEvent, WorkflowRun, decode_event, snapshot
+from run_log.producer import DeliveryPolicy
 
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; nothing takes that long."""
@@ -20,6 +21,10 @@ PATIENCE = 30.0
 def soon(_shortest: float, _longest: float) -> float:
     """Return a retry's wait that is short whatever it is drawn from."""
     return 0.001
+
+
+SOON = DeliveryPolicy(uniform=soon, linger=0)
+"""Delivers at once, and retries soon."""
 
 
 class ScriptedTransport:
@@ -97,3 +102,8 @@ def run_script(script: str, *arguments: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def start_script(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start *script* in a fresh interpreter; whoever starts it waits for it."""
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), *arguments])  # noqa: S603 - ours

@@ -1,0 +1,162 @@
+"""What has become of the events: the counters, and which of them an operator has to be told."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from opentelemetry import metrics
+
+from run_log.core import get_logger
+
+TELL_AGAIN_SECONDS: Final = 60.0
+"""Drops of one reason are logged at most this often, with their number since the last line."""
+
+_logger: Final = get_logger("run_log.producer")
+_meter: Final = metrics.get_meter("run_log.producer")
+_emitted: Final = _meter.create_counter(
+    "run_log.emitter.emitted", unit="{event}", description="Calls of emit, and events found in the spool"
+)
+_delivered: Final = _meter.create_counter(
+    "run_log.emitter.delivered", unit="{event}", description="Events that are durable at the broker"
+)
+_dropped: Final = _meter.create_counter(
+    "run_log.emitter.dropped", unit="{event}", description="Events lost, by reason"
+)
+_retries: Final = _meter.create_counter(
+    "run_log.emitter.retries", unit="{call}", description="Publish calls that failed"
+)
+_spooled: Final = _meter.create_counter(
+    "run_log.emitter.spooled", unit="{event}", description="Events written to the spool directory"
+)
+_buffered: Final = _meter.create_up_down_counter(
+    "run_log.emitter.buffered", unit="{event}", description="Events held in memory"
+)
+_duration: Final = _meter.create_histogram(
+    "run_log.emitter.publish.duration", unit="s", description="How long publish calls took, failed ones too"
+)
+
+
+class DropReason(enum.StrEnum):
+    """Why an event was lost."""
+
+    INVALID = "invalid"
+    """What was emitted is no run."""
+    CLOSED = "closed"
+    """It was emitted after `close`."""
+    BUFFER_FULL = "buffer_full"
+    """More was emitted than the broker took and the buffer holds."""
+    REFUSED = "refused"
+    """The broker takes others, but never this one."""
+    SPOOL_FULL = "spool_full"
+    """There was no room for it in the spool directory."""
+    SPOOL_CORRUPT = "spool_corrupt"
+    """Its record in the spool directory cannot be read any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushReport:
+    """What has become of the events emitted so far."""
+
+    delivered: int
+    """Durable at the broker."""
+    pending: int
+    """Still held, in memory or in the spool directory; they go on being delivered."""
+    dropped: int
+    """Lost: no room, not a run, or emitted after `close`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitterStats(FlushReport):
+    """An emitter's counters since it was made: emitted = delivered + pending + dropped."""
+
+    emitted: int
+    """Calls of `emit`, and events that an earlier process left in the spool directory."""
+    buffered: int = field(default=0, compare=False)
+    """Of the pending ones, those in memory."""
+    spooled: int = field(default=0, compare=False)
+    """Of the pending ones, those in the spool directory."""
+    retries: int = field(default=0, compare=False)
+    """Publish calls that failed."""
+    dropped_by_reason: Mapping[DropReason, int] = field(default_factory=dict[DropReason, int], compare=False)
+    """The dropped ones by why."""
+
+
+class Reporter:
+    """Tells metrics and logs what has changed in an emitter's counters since it was last asked to.
+
+    It is called from the delivery thread and not from `emit`: neither a metric nor a log line, whose handler
+    may write to a terminal that hangs, is to cost the workflow anything.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = EmitterStats(emitted=0, delivered=0, pending=0, dropped=0)
+        self._written = 0
+        self._told: Counter[DropReason] = Counter()
+        self._told_at: dict[DropReason, float] = {}
+
+    def report(
+        self,
+        stats: EmitterStats,
+        *,
+        written: int,
+        details: Mapping[DropReason, Mapping[str, str]],
+        now: float,
+        final: bool = False,
+    ) -> None:
+        """Report *stats*.
+
+        Args:
+            stats: The counters now.
+            written: Events written to the spool directory so far.
+            details: What to say besides about the last drop of a reason.
+            now: Seconds on a monotonic clock.
+            final: Whether drops are logged that were to wait for the next line.
+        """
+        # Whoever comes while another reports leaves it to the next time: nobody waits for a log handler.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._count(stats, written)
+            for reason, total in stats.dropped_by_reason.items():
+                news = total - self._told[reason]
+                told_at = self._told_at.get(reason)
+                if news and (final or told_at is None or now - told_at >= TELL_AGAIN_SECONDS):
+                    self._told[reason], self._told_at[reason] = total, now
+                    _logger.error(
+                        "run_log_events_dropped", reason=reason.value, count=news, **details.get(reason, {})
+                    )
+        finally:
+            self._lock.release()
+
+    def _count(self, stats: EmitterStats, written: int) -> None:
+        last, self._last = self._last, stats
+        for counter, change in (
+            (_emitted, stats.emitted - last.emitted),
+            (_delivered, stats.delivered - last.delivered),
+            (_retries, stats.retries - last.retries),
+            (_spooled, written - self._written),
+            (_buffered, stats.buffered - last.buffered),
+        ):
+            if change:
+                counter.add(change)
+        self._written = written
+        for reason, total in stats.dropped_by_reason.items():
+            change = total - last.dropped_by_reason.get(reason, 0)
+            if change:
+                _dropped.add(change, {"reason": reason.value})
+
+
+def measure_publish(seconds: float, outcome: str) -> None:
+    """Record how long a publish call took.
+
+    Args:
+        seconds: From its begin to its end.
+        outcome: ``delivered`` or ``failed``.
+    """
+    _duration.record(seconds, {"outcome": outcome})

@@ -1,0 +1,231 @@
+"""What is kept of a run when it is emitted: little, at once, and nothing its owner can still change."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, cast
+
+from opentelemetry.trace import SpanContext
+
+from run_log.core import (
+    CUT_MARKER,
+    MAX_PAYLOAD_BYTES,
+    Message,
+    PauseRequest,
+    RunEvent,
+    RunKey,
+    RunStatus,
+    TriggerType,
+    Version,
+    WorkflowRun,
+    count_cut,
+    current_span_context,
+    detached,
+    encode_event,
+    fit_run,
+    trace_headers,
+    utc_now,
+    validated,
+)
+
+from ._redaction import Redaction
+from ._transport import message_bytes
+
+MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
+"""Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
+five at most, so what is larger would be cut in any case."""
+
+ENTRY_BYTES: Final = 700
+"""What an event in the buffer takes besides its payloads and texts, in bytes: measured, CPython 3.11."""
+
+
+class Fields(NamedTuple):
+    """A run's fields without its payloads, in the order in which they are read."""
+
+    id: str
+    workflow_id: str
+    status: RunStatus
+    trigger_type: TriggerType
+    error: str | None
+    started_at: datetime
+    completed_at: datetime | None
+    duration_ms: float
+    attempt: int
+    pause: PauseRequest | None
+
+
+class Captured(NamedTuple):
+    """A run as it stood at one moment, and the event's own data."""
+
+    identity: tuple[str, int, datetime, bool]
+    """Event id, hybrid logical clock, wall clock, whether it is inferred."""
+    fields: tuple[Any, ...]
+    payloads: bytes
+    trace: SpanContext | tuple[str | None, str | None] | None
+
+
+class Entry:
+    """One event on its way.
+
+    Attributes:
+        key: Its run.
+        version: Its place among the run's events.
+        size: Bytes it takes, about.
+        number: Counts the emitter's events from 1; 0 until the buffer has it.
+        content: What was captured, until it is encoded.
+        message: What is published, once it is encoded.
+    """
+
+    __slots__ = ("content", "key", "message", "number", "size", "version")
+
+    def __init__(self, key: RunKey, version: Version, size: int, content: Captured | None) -> None:
+        self.key = key
+        self.version = version
+        self.size = size
+        self.number = 0
+        self.content = content
+        self.message: Message | None = None
+
+    def encode(self, encoder: Callable[[Captured], Message]) -> Message:
+        """Return the message that states the event, made by *encoder* the first time.
+
+        Raises:
+            Exception: Whatever *encoder* raises.
+        """
+        # Two threads may come here at once, when the emitter is closed: both make the same message.
+        content = self.content
+        if content is not None:
+            self.set_message(encoder(content))
+        return cast("Message", self.message)
+
+    def set_message(self, message: Message) -> None:
+        """Have *message* state the event."""
+        self.message, self.size = message, message_bytes(message)
+        self.content = None
+
+
+_fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(*Fields._fields)
+_EMPTY: Final = marshal.dumps(({}, {}))
+
+TraceContext = SpanContext | tuple[str | None, str | None] | None
+
+
+class Capture:
+    """Makes the entry of whatever is emitted.
+
+    The caller pays for reading the fields and for one `marshal` copy of the payloads, which is exact,
+    runs no foreign code and costs less than any other. Validation, redaction and encoding wait for the
+    delivery thread.
+
+    Args:
+        tick: The next reading of a hybrid logical clock, in microseconds since the epoch.
+        new_id: Makes events' identities.
+    """
+
+    def __init__(self, *, tick: Callable[[], int], new_id: Callable[[], str]) -> None:
+        self._tick = tick
+        self._new_id = new_id
+
+    def __call__(self, run: object) -> Entry:
+        """Return the entry for *run*, which shares nothing with it that can change.
+
+        Args:
+            run: A `WorkflowRun`, any object with its fields, a mapping of them, or a `RunEvent`.
+
+        Raises:
+            InvalidRunError: It is none of these.
+        """
+        if type(run) is not WorkflowRun and isinstance(run, RunEvent):
+            run = RunEvent.model_validate(run)
+            return _entry(
+                run.run,
+                (run.event_id, run.hlc, run.occurred_at, run.inferred),
+                (run.traceparent, run.tracestate),
+            )
+        own = run if type(run) is WorkflowRun else validated(run)
+        return _entry(own, (self._new_id(), self._tick(), utc_now(), False), current_span_context())
+
+
+def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: TraceContext) -> Entry:
+    fields = _fields(run)
+    run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
+    if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int):
+        # Made without validation. The buffer needs these to place it; the rest is checked when it is encoded.
+        return _entry(validated(run), identity, trace)
+    if pause is not None:
+        fields = (*fields[:-1], pause.model_copy())
+    payloads = _payloads(run)
+    size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
+    event_id, hlc, _, _ = identity
+    version = Version(attempt, hlc, event_id)
+    return Entry((workflow_id, run_id), version, size, Captured(identity, fields, payloads, trace))
+
+
+def encode(captured: Captured, redaction: Redaction) -> Message:
+    """Return *captured* as the message that states it: validated, redacted, and cut to what a document holds.
+
+    Raises:
+        InvalidRunError: It was made without validation, and a field is wrong.
+    """
+    trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
+    redaction.apply(trigger_data)
+    redaction.apply(result)
+    fields = Fields(*captured.fields)._asdict()
+    run = fit_run(validated({**fields, "trigger_data": trigger_data, "result": result}))
+    event_id, hlc, occurred_at, inferred = captured.identity
+    trace = captured.trace
+    headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
+    return encode_event(
+        RunEvent.model_construct(
+            event_id=event_id,
+            hlc=hlc,
+            occurred_at=occurred_at,
+            inferred=inferred,
+            run=run,
+            traceparent=headers[0],
+            tracestate=headers[1],
+        )
+    )
+
+
+def _payloads(run: WorkflowRun) -> bytes:
+    payloads: tuple[dict[str, Any], ...] = (run.trigger_data, run.result)
+    if payloads == ({}, {}):
+        return _EMPTY
+    try:
+        captured = marshal.dumps(payloads)
+    except ValueError:
+        # A value of a type of its own, or nested too deep: its nearest form in JSON.
+        payloads, cut = detached(*payloads)
+        captured = marshal.dumps(payloads)
+        count_cut(run.workflow_id, run.id, cut)
+    if len(captured) <= MAX_CAPTURED_BYTES:
+        return captured
+    payloads, cut = _cut(payloads, len(captured))
+    count_cut(run.workflow_id, run.id, cut)
+    return marshal.dumps(payloads)
+
+
+def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[str, Any], ...], int]:
+    """Return copies whose largest values are markers, so that what cannot be kept is not held either."""
+    copies = tuple(dict(payload) for payload in payloads)
+    sizes = sorted(
+        (
+            (len(marshal.dumps(value)), index, key)
+            for index, copy in enumerate(copies)
+            for key, value in copy.items()
+        ),
+        reverse=True,
+    )
+    cut = 0
+    for taken, index, key in sizes:
+        if size <= MAX_CAPTURED_BYTES:
+            return copies, cut
+        copies[index][key] = f"{CUT_MARKER}, about {taken} bytes"
+        size -= taken
+        cut += 1
+    # The keys alone are too much.
+    return tuple({CUT_MARKER: f"{len(copy)} keys"} for copy in copies), cut

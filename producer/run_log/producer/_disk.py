@@ -1,0 +1,150 @@
+"""Between memory and the spool directory: what moves to disk, and back in flight."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from run_log.core import Message, SpoolError, get_logger
+
+from ._accounts import DropReason
+from ._capture import Captured, Entry
+from ._held import Held
+from ._segment import SpooledEvent
+from ._spool import Spool
+from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+
+_logger: Final = get_logger("run_log.producer")
+
+
+class Disk:
+    """Moves events between *held* and *spool*; where there is no spool, nothing moves.
+
+    The delivery thread and a thread that closes the emitter may both come here, one at a time.
+
+    Args:
+        spool: The directory; None for none.
+        held: What is in memory.
+        encode: Makes the message of what was captured.
+    """
+
+    def __init__(self, spool: Spool | None, held: Held, encode: Callable[[Captured], Message]) -> None:
+        self._spool = spool
+        self._held = held
+        self._encode = encode
+        self._lock = threading.Lock()
+        self._lost = spool.lost if spool else 0
+        self._corrupt = spool.corrupt if spool else 0
+        self._is_draining = False
+        self._is_failing = False
+
+    def fill(self, *, events: int, data_bytes: int) -> bool:
+        """Take the earliest events on disk in flight, and return whether there were any.
+
+        Args:
+            events: Most of them.
+            data_bytes: Most bytes of them, unless the first alone is larger.
+        """
+        if self._spool is None:
+            return False
+        with self._lock:
+            try:
+                found = self._spool.next_batch(events=events, data_bytes=data_bytes)
+            except SpoolError as error:
+                self._tell(error)
+                return False
+            corrupt, self._corrupt = self._spool.corrupt - self._corrupt, self._spool.corrupt
+            self._held.found_on_disk(self._spool.waiting, corrupt=corrupt, lost=self._newly_lost())
+            self._held.take_from_disk(_entry(event) for event in found)
+            self._is_draining = bool(found)
+            return self._is_draining
+
+    def delivered(self) -> None:
+        """Forget what was taken from disk, if nothing is in flight any more."""
+        if self._spool is None or not self._is_draining or self._held.in_flight(1):
+            return
+        with self._lock:
+            self._is_draining = False
+            try:
+                self._spool.settle()
+            except SpoolError as error:
+                self._tell(error)
+
+    def put_back(self) -> None:
+        """Leave on disk what was taken in flight from there."""
+        self._is_draining = False
+
+    def write_shed(self) -> None:
+        """Write what a full buffer has shed."""
+        if self._held.has_shed:
+            self._write(everything=False)
+
+    def write_all(self) -> None:
+        """Write all that is held; what was in flight from disk is there anyway."""
+        self.put_back()
+        self._write(everything=True)
+
+    def close(self) -> None:
+        """Let go of the directory; what is there stays for the next start."""
+        if self._spool is not None:
+            with self._lock:
+                self._spool.close()
+
+    def _write(self, *, everything: bool) -> None:
+        if self._spool is None:
+            return
+        with self._lock:
+            left = self._encoded(self._held.take_for_disk(everything=everything))
+            for batch in _batches(left):
+                try:
+                    self._spool.append(
+                        [SpooledEvent(entry.key, entry.version, message) for entry, message in batch]
+                    )
+                except SpoolError as error:
+                    self._held.not_written([entry for entry, _ in (*batch, *left)])
+                    self._tell(error)
+                    return
+                self._is_failing = False
+                self._held.written(len(batch))
+                self._held.lost_on_disk(self._newly_lost())
+
+    def _encoded(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Message]]:
+        for entry in entries:
+            try:
+                message = entry.encode(self._encode)
+            except Exception as error:  # noqa: BLE001 - an event that cannot be encoded holds up no other
+                self._held.drop_for_disk(DropReason.INVALID, error=str(error))
+            else:
+                yield entry, message
+
+    def _newly_lost(self) -> int:
+        if self._spool is None:
+            return 0
+        lost, self._lost = self._spool.lost - self._lost, self._spool.lost
+        return lost
+
+    def _tell(self, error: SpoolError) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            _logger.error("run_log_spool_failed", error=str(error))
+
+
+def _batches(encoded: Iterator[tuple[Entry, Message]]) -> Iterator[list[tuple[Entry, Message]]]:
+    """Yield what is *encoded* in batches as large as a publish call, so that little of it is held twice."""
+    batch: list[tuple[Entry, Message]] = []
+    size = 0
+    for entry, message in encoded:
+        batch.append((entry, message))
+        size += entry.size
+        if len(batch) >= MAX_BATCH_EVENTS or size >= MAX_BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _entry(event: SpooledEvent) -> Entry:
+    entry = Entry(event.key, event.version, 0, None)
+    entry.set_message(event.message)
+    return entry

@@ -1,0 +1,20 @@
+"""The Pub/Sub transport that the environment describes, where its library is installed."""
+
+from __future__ import annotations
+
+from run_log.core import ConfigurationError, Settings
+
+from ._transport import Transport
+
+
+def pubsub_transport(settings: Settings) -> Transport:
+    """Return the transport to Pub/Sub that *settings* describe.
+
+    Raises:
+        ConfigurationError: The extra ``producer`` is not installed.
+    """
+    try:
+        from ._pubsub import create_transport  # noqa: PLC0415 - the vendor's library is an extra
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"publishing needs {error.name}; pip install 'run-log[producer]'") from error
+    return create_transport(settings)

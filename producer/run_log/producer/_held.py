@@ -1,0 +1,294 @@
+"""What an emitter holds: from the moment an event is emitted until it is delivered, dropped or on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from ._accounts import DropReason, EmitterStats
+from ._buffer import BufferLimits, EventBuffer
+from ._capture import Entry
+
+MAX_SHED: Final = BufferLimits()
+"""How much of what a full buffer sheds waits to be written to the spool directory."""
+
+_NOTHING: Final = BufferLimits(events=0, data_bytes=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Takes the place of what was emitted and is no run."""
+
+    type_name: str
+    error: str
+
+
+class Held:
+    """The events of one emitter, each in one place, and the counters. Thread-safe; no method does any I/O.
+
+    What is emitted goes to `intake`: appending to it is atomic, so that `emit` needs no lock. From there it
+    is absorbed into the buffer, taken in flight, and settled.
+
+    Args:
+        limits: How much the buffer holds.
+        keeps_shed: Whether what a full buffer sheds is kept, for a spool, rather than dropped.
+        closed: Whether what is absorbed is dropped.
+    """
+
+    def __init__(self, limits: BufferLimits, *, keeps_shed: bool, closed: bool = False) -> None:
+        self.intake: deque[Entry | Rejection] = deque()
+        self.closed = closed
+        # Reentrant, since a signal handler or a finalizer may emit in the middle of anything.
+        self._lock = threading.RLock()
+        self._absorbing = False
+        self._buffer = EventBuffer(limits)
+        self._shed = EventBuffer(MAX_SHED if keeps_shed else _NOTHING)
+        self._in_flight: deque[Entry] = deque()
+        self._on_disk = 0
+        self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
+        self._emitted = self._delivered = self._retries = self._written = 0
+        self._dropped: Counter[DropReason] = Counter()
+        self._details: dict[DropReason, Mapping[str, str]] = {}
+
+    def absorb(self) -> None:
+        """Move what is in the intake now into the buffer, and count it."""
+        with self._lock:
+            if self._absorbing:
+                return  # whoever was interrupted here goes on with it
+            self._absorbing = True
+            try:
+                for _ in range(len(self.intake)):
+                    self._emitted += 1
+                    self._place(self.intake.popleft())
+            finally:
+                self._absorbing = False
+            self._notify()
+
+    def _place(self, item: Entry | Rejection) -> None:
+        if isinstance(item, Rejection):
+            self._drop(DropReason.INVALID, 1, type=item.type_name, error=item.error)
+        elif self.closed:
+            self._drop(DropReason.CLOSED, 1)
+        else:
+            item.number = self._emitted
+            self._shed_from_buffer(self._buffer.add(item))
+
+    def _shed_from_buffer(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._drop(DropReason.BUFFER_FULL, len(self._shed.add(entry)))
+
+    def take(self, *, events: int, data_bytes: int) -> None:
+        """Take the oldest entries of the buffer in flight."""
+        with self._lock:
+            self._in_flight.extend(self._buffer.take(events=events, data_bytes=data_bytes))
+
+    def take_from_disk(self, entries: Iterable[Entry]) -> None:
+        """Take *entries*, which stay on disk until they are settled, in flight."""
+        with self._lock:
+            self._in_flight.extend(entries)
+
+    def in_flight(self, events: int | None = None) -> list[Entry]:
+        """Return the first entries in flight.
+
+        Args:
+            events: Most of them; None for all.
+        """
+        with self._lock:
+            return list(islice(self._in_flight, events))
+
+    def settle(self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str) -> None:
+        """Let go of *entries*, which are in flight: delivered, or dropped for a reason.
+
+        Args:
+            entries: Any of those in flight.
+            reason: Why they were dropped; None if they were delivered.
+            details: What to tell besides.
+        """
+        with self._lock:
+            gone = {id(entry) for entry in entries}
+            for _ in range(len(self._in_flight)):
+                entry = self._in_flight.popleft()
+                if id(entry) not in gone:
+                    self._in_flight.append(entry)
+                    continue
+                if not entry.number:
+                    self._on_disk -= 1
+                if reason is None:
+                    self._delivered += 1
+                else:
+                    self._drop(reason, 1, **details)
+            self._notify()
+
+    def give_back(self) -> None:
+        """Put what is in flight back to where it came from: its room is needed."""
+        with self._lock:
+            entries = [entry for entry in self._in_flight if entry.number]
+            self._in_flight.clear()
+            self._shed_from_buffer(self._buffer.give_back(entries))
+            self._notify()
+
+    def take_for_disk(self, *, everything: bool) -> list[Entry]:
+        """Return what is to be written to the spool directory; from now on it counts as on disk.
+
+        Args:
+            everything: Whether all that is held goes, or only what a full buffer shed.
+        """
+        with self._lock:
+            entries = self._shed.take_all()
+            if everything:
+                entries += [entry for entry in self._in_flight if entry.number]
+                self._in_flight.clear()
+                entries += self._buffer.take_all()
+            self._on_disk += len(entries)
+            return entries
+
+    def written(self, events: int) -> None:
+        """Count *events*, taken for the disk, as written there."""
+        with self._lock:
+            self._written += events
+
+    def not_written(self, entries: Sequence[Entry]) -> None:
+        """Take *entries*, taken for the disk, back into memory: they could not be written."""
+        with self._lock:
+            self._on_disk -= len(entries)
+            self._shed_from_buffer(self._buffer.give_back(entries))
+            self._notify()
+
+    def drop_for_disk(self, reason: DropReason, **details: str) -> None:
+        """Count an entry that was taken for the disk as dropped."""
+        with self._lock:
+            self._on_disk -= 1
+            self._drop(reason, 1, **details)
+            self._notify()
+
+    def found_on_disk(self, waiting: int, *, corrupt: int, lost: int) -> None:
+        """Settle the books with what the spool directory really holds, while nothing is in flight from it.
+
+        Args:
+            waiting: Events there that are not delivered. More than was known were left by an earlier
+                process; fewer, and somebody has deleted them.
+            corrupt: Events there that were found damaged since the last time.
+            lost: Events there that had to make room since the last time.
+        """
+        with self._lock:
+            found = waiting + corrupt + lost - self._on_disk
+            self._emitted += max(0, found)
+            self._on_disk = waiting
+            self._drop(DropReason.SPOOL_CORRUPT, corrupt + max(0, -found))
+            self._drop(DropReason.SPOOL_FULL, lost)
+            self._notify()
+
+    def lost_on_disk(self, events: int) -> None:
+        """Count *events* on disk as dropped, since there is no room for them."""
+        with self._lock:
+            self._on_disk -= events
+            self._drop(DropReason.SPOOL_FULL, events)
+            self._notify()
+
+    def count_retry(self) -> None:
+        """Count a publish call that failed."""
+        with self._lock:
+            self._retries += 1
+
+    def close(self) -> None:
+        """Absorb what was emitted so far; what comes from now on is dropped."""
+        with self._lock:
+            self.absorb()
+            self.closed = True
+
+    def wait(self, notify: Callable[[], None]) -> object:
+        """Have *notify* called once everything emitted so far is delivered or dropped, or `give_up` is.
+
+        Returns:
+            What to hand to `forget` when nobody waits any more.
+        """
+        waiter = object()
+        with self._lock:
+            self.absorb()
+            self._waiters[waiter] = (self._emitted, notify)
+            self._notify()
+        return waiter
+
+    def forget(self, waiter: object) -> None:
+        """Call what `wait` was given no more."""
+        with self._lock:
+            self._waiters.pop(waiter, None)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for delivery."""
+        return bool(self._waiters)
+
+    def give_up(self) -> None:
+        """Nothing more will be delivered: whoever waits, waits in vain."""
+        with self._lock:
+            for _, notify in list(self._waiters.values()):
+                notify()
+            self._waiters.clear()
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether the buffer holds anything."""
+        return len(self._buffer) > 0
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of the buffer's room is taken."""
+        return self._buffer.is_half_full
+
+    @property
+    def has_shed(self) -> bool:
+        """Whether something waits to be written to the spool directory."""
+        return len(self._shed) > 0
+
+    @property
+    def stats(self) -> EmitterStats:
+        """The counters now."""
+        with self._lock:
+            self.absorb()
+            dropped = self._dropped.total()
+            pending = self._emitted - self._delivered - dropped
+            return EmitterStats(
+                emitted=self._emitted,
+                delivered=self._delivered,
+                pending=pending,
+                dropped=dropped,
+                buffered=pending - self._on_disk,
+                spooled=self._on_disk,
+                retries=self._retries,
+                dropped_by_reason=dict(self._dropped),
+            )
+
+    @property
+    def written_so_far(self) -> int:
+        """Events written to the spool directory since the beginning."""
+        return self._written
+
+    @property
+    def drop_details(self) -> Mapping[DropReason, Mapping[str, str]]:
+        """What to tell about the last drop of each reason."""
+        return self._details
+
+    def _drop(self, reason: DropReason, events: int, **details: str) -> None:
+        if events:
+            self._dropped[reason] += events
+        if details:
+            self._details[reason] = details
+
+    def _notify(self) -> None:
+        if not self._waiters:
+            return
+        numbers = [self._in_flight[0].number] if self._in_flight else []
+        oldest = self._buffer.oldest()
+        if oldest is not None:
+            numbers.append(oldest)
+        if self._on_disk or self.has_shed:
+            numbers.append(0)
+        for waiter, (target, notify) in list(self._waiters.items()):
+            if not numbers or min(numbers) > target:
+                del self._waiters[waiter]
+                notify()

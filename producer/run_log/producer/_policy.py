@@ -1,0 +1,44 @@
+"""How an emitter delivers: how long it gathers, and how it tries again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPolicy:
+    """When events are published, and when a call that failed is repeated. All times are seconds.
+
+    The vendor's own retries are off: one layer retries, this one.
+    """
+
+    linger: float = 0.01
+    """How long the first event of a batch waits for others: a short run's start and end travel together."""
+    first_retry: float = 0.2
+    """The longest wait after the first failure; it doubles with each further one."""
+    longest_retry: float = 10.0
+    """The longest wait of all."""
+    refused_retry: float = 30.0
+    """The longest wait when only somebody's action can help (no such topic, permission denied); the shortest
+    is half of it."""
+    deadline: float = 60.0
+    """How long a batch is retried in all. Then it makes room: it goes to the spool directory where there is
+    one, else back into the buffer, whose rules decide what is kept of a long outage."""
+    uniform: Callable[[float, float], float] = random.uniform
+    """Returns a random number between two: waits are spread, so that emitters do not return all at once."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds on a clock that never goes back."""
+
+    def wait(self, failures: int, *, refused: bool) -> float:
+        """Return how long to wait before the next call.
+
+        Args:
+            failures: Calls that failed in a row, from 1.
+            refused: Whether only somebody's action can help.
+        """
+        if refused:
+            return self.uniform(self.refused_retry / 2, self.refused_retry)
+        return self.uniform(0, min(self.longest_retry, self.first_retry * 2 ** min(failures - 1, 16)))

@@ -1,0 +1,275 @@
+"""One file of a spool directory: a row of records, each of which outlives damage to the others.
+
+A record is a line: a mark (``+`` waiting, ``-`` done), the CRC-32 of what follows the header, its length,
+and then the message's attributes and body::
+
+    +1c291ca3 000002a4 {"ce-id":"..."}<TAB>{"type":"run-log.run-state.v1",...}
+
+The mark is outside of the checksum, so that one byte written in place settles a record: losing that byte
+costs a repeat, never an event.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from run_log.core import Message, RunKey, Version
+
+SUFFIX: Final = ".run-log-v1"
+"""How segments' names end; another format gets another number."""
+
+_WAITING: Final = b"+"
+_DONE: Final = b"-"
+_HEADER_BYTES: Final = 19
+
+
+class SpooledEvent(NamedTuple):
+    """An event as a record states it."""
+
+    key: RunKey
+    version: Version
+    message: Message
+
+
+class Record(NamedTuple):
+    """An event, and where it stands in its segment, in bytes."""
+
+    offset: int
+    size: int
+    event: SpooledEvent
+
+
+class Segment:
+    """A file that this process alone writes: it holds the file's lock for as long as it has it open.
+
+    Args:
+        path: The file.
+        descriptor: The file, open and locked.
+    """
+
+    __slots__ = ("_descriptor", "path", "size", "waiting")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.waiting = 0
+
+    @classmethod
+    def create(cls, directory: Path) -> Self:
+        """Return a new, empty segment in *directory*.
+
+        Raises:
+            OSError: The file system does not allow it.
+        """
+        while True:
+            path = directory / f"{uuid.uuid4()}{SUFFIX}"
+            segment = cls._locked(path, os.O_CREAT | os.O_EXCL)
+            # None where another process found it before it was locked, and took it for one left behind.
+            if segment is not None:
+                _sync(directory)
+                return segment
+
+    @classmethod
+    def adopt(cls, path: Path) -> Self | None:
+        """Return the segment at *path*; None where another process has it, or it is gone.
+
+        Raises:
+            OSError: The file system does not allow it.
+        """
+        try:
+            return cls._locked(path, 0)
+        except FileNotFoundError:
+            return None
+
+    @classmethod
+    def _locked(cls, path: Path, flags: int) -> Self | None:
+        descriptor = os.open(path, os.O_RDWR | flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:  # its last holder may have removed it meanwhile
+                return cls(path, descriptor)
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def append(self, records: Sequence[bytes]) -> list[int]:
+        """Write *records* and return their offsets; all of them are durable then, or absent where it raises.
+
+        Args:
+            records: Made by `encode_record`.
+
+        Raises:
+            OSError: The disk does not take them.
+        """
+        begin = self.size
+        *offsets, end = accumulate(map(len, records), initial=begin)
+        try:
+            _write(self._descriptor, b"".join(records), begin)
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, begin)
+            raise
+        self.size = end
+        self.waiting += len(records)
+        return offsets
+
+    def scan(self) -> Iterator[Record | None]:
+        """Yield each record that waits, and None for each that is damaged; count those that wait."""
+        self.waiting = 0
+        if not self.size:
+            return
+        with mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) as content:
+            position = 0
+            while position < self.size:
+                offset, size = position, _intact(content, position)
+                position = offset + size if size else _after_damage(content, offset)
+                if size and content[offset : offset + 1] == _DONE:
+                    continue
+                event = _decoded(content[offset : offset + size])
+                if event is None:
+                    yield None
+                else:
+                    self.waiting += 1
+                    yield Record(offset, size, event)
+
+    def read(self, offset: int, size: int) -> SpooledEvent | None:
+        """Return the event of the record at *offset*; None where it is damaged.
+
+        Raises:
+            OSError: The disk does not answer.
+        """
+        record = self.read_bytes(offset, size)
+        return _decoded(record) if _intact(record, 0) == size else None
+
+    def read_bytes(self, offset: int, size: int) -> bytes:
+        """Return the record at *offset* as it is, damaged or not.
+
+        Raises:
+            OSError: The disk does not answer.
+        """
+        return os.pread(self._descriptor, size, offset)
+
+    def settle(self, offset: int) -> None:
+        """Mark the record at *offset* as done.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        self.waiting -= 1
+        os.pwrite(self._descriptor, _DONE, offset)
+
+    def remove(self) -> None:
+        """Delete the file.
+
+        Raises:
+            OSError: The file system does not allow it.
+        """
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; what waits in it is the next start's. Twice is fine."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def encode_record(message: Message) -> bytes:
+    """Return *message* as a record that waits.
+
+    Args:
+        message: An event's.
+    """
+    attributes = json.dumps(dict(message.attributes), separators=(",", ":")).encode()
+    content = b"%b\t%b\n" % (attributes, message.data)
+    return b"%b%08x %08x %b" % (_WAITING, zlib.crc32(content), len(content), content)
+
+
+def directory_bytes(directory: Path) -> int:
+    """Return how many bytes the segments in *directory* take, whoever has them.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    total = 0
+    for path in segment_paths(directory):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # settled meanwhile, by another process
+            continue
+    return total
+
+
+def segment_paths(directory: Path) -> list[Path]:
+    """Return the segments in *directory*, whoever has them.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    return sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIX))
+
+
+def _intact(content: bytes | mmap.mmap, position: int) -> int:
+    """Return the size of the record at *position*; 0 where there is none, or it is damaged."""
+    header = content[position : position + _HEADER_BYTES]
+    try:
+        checksum, length = int(header[1:9], 16), int(header[10:18], 16)
+    except ValueError:
+        return 0
+    begin = position + _HEADER_BYTES
+    is_whole = zlib.crc32(content[begin : begin + length]) == checksum
+    return _HEADER_BYTES + length if is_whole and length else 0
+
+
+def _after_damage(content: mmap.mmap, damaged: int) -> int:
+    """Return where the record after the *damaged* one begins."""
+    position = damaged
+    # A body has no line's end in it, but damage may have put one there.
+    while position := content.find(b"\n", position) + 1:
+        if content[position : position + 1] in (_WAITING, _DONE):
+            return position
+    return len(content)
+
+
+def _decoded(record: bytes) -> SpooledEvent | None:
+    attributes, _, data = record[_HEADER_BYTES:-1].partition(b"\t")
+    try:
+        body = json.loads(data)
+        run = body["run"]
+        return SpooledEvent(
+            (run["workflow_id"], run["id"]),
+            Version(run["attempt"], body["hlc"], body["event_id"]),
+            Message(data=data, attributes=json.loads(attributes)),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None  # whole, but no event: nothing this version wrote
+
+
+def _write(descriptor: int, content: bytes, offset: int) -> None:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _sync(directory: Path) -> None:
+    """Make a new file's name durable, which its own fsync does not."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_log.producer import Redaction
+
+_SECRET = "hunter2"  # noqa: S105 - it is to be found
+_SEPARATORS = st.sampled_from(["", "_", "-", " ", ".", "__"])
+
+
+@st.composite
+def _secret_keys(draw: st.DrawFn) -> str:
+    words = draw(st.sampled_from([["api", "key"], ["pass", "word"], ["client", "secret"], ["set", "cookie"]]))
+    cased = [draw(st.sampled_from([word, word.upper(), word.title()])) for word in words]
+    return draw(_SEPARATORS).join(cased)
+
+
+_harmless = st.sampled_from(["a", "name", "author", "n0"])
+_leaves = st.none() | st.booleans() | st.integers() | st.sampled_from(["kept", ""])
+_plain = st.recursive(
+    _leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(_harmless, inner, max_size=3) | st.tuples(inner)
+    ),
+    max_leaves=8,
+)
+_secret_values = (
+    st.just(_SECRET) | st.lists(st.just(_SECRET), min_size=1) | st.dictionaries(_harmless, st.just(_SECRET))
+)
+_payloads = st.dictionaries(
+    _harmless,
+    st.recursive(
+        _plain | st.dictionaries(_secret_keys(), _secret_values, max_size=2),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(_harmless, inner, max_size=3) | st.tuples(inner)
+        ),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@given(_payloads)
+def test_no_secret_survives(payload: dict[str, Any]) -> None:
+    """No value under a key that looks like a secret survives, however deep it lies, however it is spelt."""
+    Redaction().apply(payload)
+
+    assert _SECRET not in repr(payload)
+
+
+@given(st.dictionaries(_harmless, _plain, max_size=4))
+def test_what_is_no_secret_is_untouched(payload: dict[str, Any]) -> None:
+    """A payload without secrets stays as it is."""
+    before = copy.deepcopy(payload)
+
+    assert Redaction().apply(payload) == 0
+    assert before == payload
+
+
+@given(_payloads)
+def test_once_is_enough(payload: dict[str, Any]) -> None:
+    """A second time replaces nothing and changes nothing."""
+    Redaction().apply(payload)
+    before = copy.deepcopy(payload)
+
+    assert Redaction().apply(payload) == 0
+    assert before == payload

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import weakref
+
+import pytest
+
+from run_log.core import Version
+from run_log.producer import BufferLimits
+from run_log.producer._buffer import EventBuffer
+from run_log.producer._capture import Entry
+
+
+class _Entry(Entry):
+    """One that can be looked for after it has gone."""
+
+
+def _entry(number: int, *, hlc: int, run_id: str = "r", size: int = 1) -> Entry:
+    entry = _Entry(("w", run_id), Version(1, hlc, str(number)), size, None)
+    entry.number = number
+    return entry
+
+
+def test_the_later_version_is_newer_whatever_came_last() -> None:
+    """Of one run's events the one of greatest version supersedes, also where it was added first."""
+    buffer = EventBuffer(BufferLimits(events=2))
+    entries = [_entry(1, hlc=2), _entry(2, hlc=1), _entry(3, hlc=1, run_id="other")]
+
+    dropped = [lost.number for entry in entries for lost in buffer.add(entry)]
+
+    assert dropped == [2]
+
+
+def test_an_outage_costs_no_memory_beyond_the_limits() -> None:
+    """What a full buffer drops leaves nothing behind, neither of many runs nor of one."""
+    buffer = EventBuffer(BufferLimits(events=10))
+    dropped: list[weakref.ref[Entry]] = []
+    lost: list[Entry] = []
+
+    for number in range(2_000):
+        for place, run_id in ((2 * number, str(number)), (2 * number + 1, "hot")):
+            lost = buffer.add(_entry(place, hlc=number, run_id=run_id))
+            dropped += [weakref.ref(entry) for entry in lost]
+    del lost
+
+    assert (len(buffer), len(dropped)) == (10, 3_990)
+    assert [entry() for entry in dropped] == [None] * 3_990
+
+
+def test_what_is_given_back_comes_first_again() -> None:
+    """Entries that were taken and given back are taken again before all others, in their order."""
+    buffer = EventBuffer(BufferLimits())
+    for number in range(4):
+        buffer.add(_entry(number, hlc=number, run_id=str(number)))
+    taken = buffer.take(events=3, data_bytes=100)
+
+    lost = buffer.give_back(taken)
+
+    assert lost == []
+    assert [entry.number for entry in buffer.take(events=9, data_bytes=100)] == [0, 1, 2, 3]
+
+
+def test_what_is_given_back_may_be_superseded() -> None:
+    """A state that was taken, and overtaken meanwhile, is the first to go when it is given back."""
+    buffer = EventBuffer(BufferLimits(events=2))
+    buffer.add(_entry(1, hlc=1))
+    (taken,) = buffer.take(events=1, data_bytes=100)
+    buffer.add(_entry(2, hlc=2))
+    buffer.add(_entry(3, hlc=3, run_id="other"))
+
+    assert [entry.number for entry in buffer.give_back([taken])] == [1]
+
+
+@pytest.mark.parametrize(
+    ("events", "size", "half_full"), [(5, 1, True), (4, 1, False), (1, 50, True), (1, 49, False)]
+)
+def test_half_full(events: int, size: int, half_full: bool) -> None:  # noqa: FBT001
+    """A buffer is half full by events or by bytes."""
+    buffer = EventBuffer(BufferLimits(events=10, data_bytes=100))
+
+    for number in range(events):
+        buffer.add(_entry(number, hlc=number, run_id=str(number), size=size))
+
+    assert half_full == buffer.is_half_full
