@@ -5,8 +5,9 @@ from ._buffer import BufferLimits
 from ._default import default_emitter, reset_default_emitter
 from ._emitter import RunEventEmitter
 from ._policy import DeliveryPolicy
-from ._recorder import RunHandle, RunRecorder, record_run
+from ._recorder import RunHandle, RunRecorder, current_run, record_run
 from ._redaction import SECRET_NAMES, Redaction
+from ._resume import resume_run
 from ._service import PubSubRunLogService, create_service
 from ._spool import Spool
 from ._transport import Transport
@@ -26,7 +27,9 @@ __all__ = [
     "Spool",
     "Transport",
     "create_service",
+    "current_run",
     "default_emitter",
     "record_run",
     "reset_default_emitter",
+    "resume_run",
 ]

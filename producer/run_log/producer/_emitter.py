@@ -55,6 +55,7 @@ class RunEventEmitter:
         new_id: Callable[[], str] = uuid7,
     ) -> None:
         secrets = Redaction() if redaction is None else redaction
+        self._clock = clock
         self._capture = Capture(tick=clock.tick, new_id=new_id)
         self._delivery = Delivery(
             transport,
@@ -93,6 +94,7 @@ class RunEventEmitter:
         directory = settings.spool_dir
         return cls(
             transport,
+            policy=DeliveryPolicy(end_flush=settings.end_flush_seconds),
             limits=BufferLimits(events=settings.buffer_events, data_bytes=settings.buffer_bytes),
             spool=Spool(directory, max_bytes=settings.spool_max_bytes) if directory else None,
             redaction=Redaction.from_setting(settings.redact_keys),
@@ -114,6 +116,14 @@ class RunEventEmitter:
         delivery.intake.append(entry)
         if delivery.idle or entry.size > SMALL_ENTRY_BYTES or len(delivery.intake) >= MAX_INTAKE:
             delivery.attend(entry)
+
+    def observe(self, hlc: int) -> None:
+        """Have everything emitted from now on be later than *hlc*, by version.
+
+        Args:
+            hlc: A reading of a hybrid logical clock, of an event that somebody else made.
+        """
+        self._clock.observe(hlc)
 
     async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ASYNC109 - part of the contract
         """Wait until everything emitted so far is delivered, or *timeout* seconds have passed.
@@ -173,6 +183,11 @@ class RunEventEmitter:
     def stats(self) -> EmitterStats:
         """The counters now."""
         return self._delivery.stats
+
+    @property
+    def end_flush_seconds(self) -> float:
+        """How long the end of a recorded run waits for delivery: not at all where that would be in vain."""
+        return 0.0 if self.is_failing else self._delivery.policy.end_flush_seconds
 
     @property
     def is_failing(self) -> bool:

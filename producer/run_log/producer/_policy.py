@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+END_FLUSH_SECONDS: Final = 1.0
+"""How long the end of a recorded run waits where the CPU may stop: a publish takes tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +32,20 @@ class DeliveryPolicy:
     deadline: float = 60.0
     """How long a batch is retried in all. Then it makes room: it goes to the spool directory where there is
     one, else back into the buffer, whose rules decide what is kept of a long outage."""
+    end_flush: float | None = None
+    """How long the end of a recorded run waits for delivery. None waits `END_FLUSH_SECONDS` where the
+    platform may stop the CPU after a response, and nowhere else."""
     uniform: Callable[[float, float], float] = random.uniform
     """Returns a random number between two: waits are spread, so that emitters do not return all at once."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds on a clock that never goes back."""
+
+    @property
+    def end_flush_seconds(self) -> float:
+        """How long the end of a recorded run waits for delivery, on this platform."""
+        if self.end_flush is not None:
+            return self.end_flush
+        return END_FLUSH_SECONDS if cpu_may_stop() else 0.0
 
     def wait(self, failures: int, *, refused: bool) -> float:
         """Return how long to wait before the next call.
@@ -42,3 +57,11 @@ class DeliveryPolicy:
         if refused:
             return self.uniform(self.refused_retry / 2, self.refused_retry)
         return self.uniform(0, min(self.longest_retry, self.first_retry * 2 ** min(failures - 1, 16)))
+
+
+def cpu_may_stop() -> bool:
+    """Return whether this is a Cloud Run service or function, whose CPU may stop once a response is sent.
+
+    Jobs and worker pools keep theirs (https://cloud.google.com/run/docs/container-contract#env-vars).
+    """
+    return "K_SERVICE" in os.environ

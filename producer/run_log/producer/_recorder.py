@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar, Token
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from run_log.core import RunStatus, TriggerType, get_logger, snapshot, utc_now
+from run_log.core import InvalidArgumentError, RunStatus, TriggerType, get_logger, utc_now, validated
 
+from ._accounts import FlushReport
 from ._default import default_emitter
+from ._failure import describe
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
 _logger: Final = get_logger("run_log.producer")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Emits(Protocol):
@@ -26,43 +34,56 @@ class Emits(Protocol):
         """Take the run's state now; never raise, never wait."""
         ...
 
+    def observe(self, hlc: int) -> None:
+        """Have everything emitted from now on be later than *hlc*, a reading of a hybrid logical clock."""
+        ...
+
+    @property
+    def end_flush_seconds(self) -> float:
+        """How long the end of a run waits for delivery; 0 for not at all."""
+        ...
+
+    async def flush(self, timeout: float) -> FlushReport:  # noqa: ASYNC109 - as the emitter has it
+        """Wait for delivery, *timeout* seconds at most."""
+        ...
+
+    def flush_sync(self, timeout: float) -> FlushReport:
+        """Wait for delivery, *timeout* seconds at most, and block the thread meanwhile."""
+        ...
+
 
 class RunHandle:
     """A run under way, as its workflow sees it. Its methods never raise and never wait.
 
+    Args:
+        state: The run's fields so far, from its identity to when it started.
+        emitter: Where its states go.
+        elapsed: Seconds since the run started.
+        now: The wall clock.
+
     Attributes:
         workflow_id: The run's workflow.
         run_id: The run's id.
+        attempt: Which try this is, from 1.
     """
 
     def __init__(
         self,
-        workflow_id: str,
-        run_id: str,
+        state: Mapping[str, Any],
         *,
-        trigger_type: TriggerType | str,
-        trigger_data: Mapping[str, Any],
         emitter: Emits,
-        now: Callable[[], datetime],
         elapsed: Callable[[], float],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.workflow_id = workflow_id
-        self.run_id = run_id
+        self.workflow_id: str = state["workflow_id"]
+        self.run_id: str = state["id"]
+        self.attempt: int = state.get("attempt", 1)
+        self._state = {**state, "status": RunStatus.RUNNING}
         self._emitter = emitter
-        self._now = now
         self._elapsed = elapsed
-        self._started = elapsed()
+        self._now = now
         self._end = RunStatus.SUCCESS
-        self._ended = False
-        self._state: dict[str, Any] = {
-            "id": run_id,
-            "workflow_id": workflow_id,
-            "status": RunStatus.RUNNING,
-            "trigger_type": trigger_type,
-            "trigger_data": trigger_data,
-            "result": {},
-            "started_at": now(),
-        }
+        self._is_left = False
 
     @property
     def status(self) -> RunStatus:
@@ -80,7 +101,7 @@ class RunHandle:
     def pause(
         self, reason: str = "", *, assignee: str | None = None, deadline: datetime | None = None
     ) -> None:
-        """State that the run waits for a human. Left this way, it stays paused.
+        """State that the run waits for a human. Left this way, it stays paused: see `resume_run`.
 
         Args:
             reason: What is to be decided.
@@ -91,12 +112,12 @@ class RunHandle:
         self._emit(RunStatus.PAUSED)
 
     def resume(self, *, answered_by: str | None = None) -> None:
-        """State that the run goes on after a pause.
+        """State that the run goes on after a pause, in the block that paused it.
 
         Args:
             answered_by: Who answered.
         """
-        self._state["pause"] = {**self._state.get("pause", {}), "answered_by": answered_by}
+        self._answer(answered_by)
         self._emit(RunStatus.RUNNING)
 
     def skip(self, reason: str = "") -> None:
@@ -113,40 +134,43 @@ class RunHandle:
         Args:
             error: What went wrong: a text, or an exception that the workflow has handled.
         """
-        if isinstance(error, BaseException):
-            error = "".join(traceback.format_exception_only(error)).strip()
-        self._state["error"], self._end = error, RunStatus.FAILED
+        text = describe(error) if isinstance(error, BaseException) else error
+        self._state["error"], self._end = text, RunStatus.FAILED
 
-    def _start(self) -> None:
+    def _enter(self) -> None:
         self._emit(RunStatus.RUNNING)
 
     def _leave(self, error: BaseException | None) -> None:
         if error is not None:
             self.fail(error)
         elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
+            self._is_left = True
             return
         self._state["completed_at"] = self._now()
-        self._state["duration_ms"] = (self._elapsed() - self._started) * 1_000
+        self._state["duration_ms"] = self._elapsed() * 1_000
         self._emit(self._end)
-        self._ended = True
+        self._is_left = True
+
+    def _answer(self, answered_by: str | None) -> None:
+        asked = cast("Mapping[str, Any]", self._state.get("pause") or {})
+        self._state["pause"] = {**asked, "answered_by": answered_by}
 
     def _emit(self, status: RunStatus) -> None:
-        if self._ended:
+        if self._is_left:
             _logger.warning(
                 "run_log_after_end", workflow_id=self.workflow_id, run_id=self.run_id, status=status.value
             )
             return
         self._state["status"] = status
-        self._drop_unusable()
-        self._emitter.emit(self._state)
+        self._emitter.emit(self._usable())
 
-    def _drop_unusable(self) -> None:
-        """Leave out what a workflow set wrongly, so that the run's states are told all the same."""
-        if _fault(self._state) is None:
-            return
+    def _usable(self) -> object:
+        """Return the run as it stands, without what a workflow set wrongly: the rest is told all the same."""
+        with contextlib.suppress(Exception):
+            return validated(self._state)
         required = {name: self._state[name] for name in _REQUIRED}
         if _fault(required) is not None:
-            return
+            return self._state  # no run: the emitter counts it, and says why
         for name in _OPTIONAL & self._state.keys():
             fault = _fault({**required, name: self._state[name]})
             if fault is not None:
@@ -158,49 +182,120 @@ class RunHandle:
                     field=name,
                     error=fault,
                 )
+        return self._state
 
     def _leave_out(self, name: str, required: Mapping[str, object]) -> None:
         """Drop the field *name*, of a pause only its deadline where that is what is wrong."""
-        value = self._state.pop(name)
+        value: Any = self._state.pop(name)
         if name == "pause":
-            undated = {**value, "deadline": None}
+            undated: dict[str, Any] = {**value, "deadline": None}
             if _fault({**required, name: undated}) is None:
                 self._state[name] = undated
 
 
+_current: Final[ContextVar[RunHandle | None]] = ContextVar("run_log_current_run", default=None)
+
+
+def current_run() -> RunHandle | None:
+    """Return the innermost run that this code runs in: what a decorated function sets its result on.
+
+    Returns:
+        The run's handle; None outside of any.
+    """
+    return _current.get()
+
+
 class RunRecorder:
-    """The context manager, sync and async, that `record_run` returns. Enter it once.
+    """The context manager, sync and async, and the decorator, that `record_run` returns.
+
+    As a context manager it is for one block at a time. As a decorator it records every call of the function,
+    plain or async, as a run of its own, and `current_run` has the handle.
 
     Args:
         handle: Returns the run's handle; called on entry, so that the run starts then.
+        handle_async: The same for async code; None calls *handle*.
     """
 
-    def __init__(self, handle: Callable[[], RunHandle]) -> None:
-        self._open = handle
-        self._handle: RunHandle | None = None
+    def __init__(
+        self,
+        handle: Callable[[], RunHandle],
+        handle_async: Callable[[], Awaitable[RunHandle]] | None = None,
+    ) -> None:
+        self._handle = handle
+        self._handle_async = handle_async
+        self._entered: list[tuple[RunHandle, Token[RunHandle | None]]] = []
 
     def __enter__(self) -> RunHandle:
         """State that the run is running."""
-        self._handle = self._open()
-        self._handle._start()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-        return self._handle
+        return self._enter(self._handle())
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """State how the run ended; an exception goes on."""
-        if self._handle is not None:
-            self._handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        """State how the run ended; an exception goes on.
+
+        Where the platform may stop the CPU after a response, this waits a moment for delivery.
+        """
+        emitter = self._leave(error)
+        if seconds := emitter.end_flush_seconds:
+            emitter.flush_sync(seconds)
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
-        return self.__enter__()
+        return self._enter(self._handle() if self._handle_async is None else await self._handle_async())
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """State how the run ended; an exception goes on."""
-        self.__exit__(kind, error, trace)
+        """State how the run ended; an exception goes on. See `__exit__`."""
+        emitter = self._leave(error)
+        if seconds := emitter.end_flush_seconds:
+            await emitter.flush(seconds)
+
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Return *function* so that each of its calls is a run.
+
+        Args:
+            function: Plain or async. What it returns is not recorded: see `RunHandle.set_result`.
+
+        Raises:
+            InvalidArgumentError: It is a generator function, whose calls end before its work begins.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgumentError(
+                f"{function.__qualname__} is a generator function, which record_run cannot wrap; "
+                "use `with record_run(...)` inside of it"
+            )
+        handle, handle_async = self._handle, self._handle_async
+        if inspect.iscoroutinefunction(function):
+            coroutine = cast("Callable[_P, Coroutine[Any, Any, Any]]", function)  # type: ignore[redundant-cast]  # not for pyright
+
+            @functools.wraps(function)
+            async def recorded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                async with RunRecorder(handle, handle_async):
+                    return await coroutine(*args, **kwargs)
+
+            return cast("Callable[_P, _T]", recorded_async)
+
+        @functools.wraps(function)
+        def recorded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with RunRecorder(handle):
+                return function(*args, **kwargs)
+
+        return recorded
+
+    def _enter(self, handle: RunHandle) -> RunHandle:
+        self._entered.append((handle, _current.set(handle)))
+        handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return handle
+
+    def _leave(self, error: BaseException | None) -> Emits:
+        handle, token = self._entered.pop()
+        handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        # A fixture or a generator may leave in another context than it entered: that one's runs are its own.
+        with contextlib.suppress(ValueError):
+            _current.reset(token)
+        return handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
 
 
 def record_run(
@@ -211,30 +306,35 @@ def record_run(
     run_id: str | None = None,
     emitter: Emits | None = None,
 ) -> RunRecorder:
-    """Record the block as one run of *workflow_id*: ``with`` and ``async with`` both work.
+    """Record the block as one run of *workflow_id*: ``with`` and ``async with`` both work, and ``@`` does.
 
     The run is running when the block is entered and ends when it is left: as success, or as failed where
     an exception leaves it, which goes on. The handle can set a result, pause, resume, skip or fail.
-    Recording never raises and never waits, whatever happens to the network.
+    Recording never raises, whatever happens to the network. It waits only where the platform may stop the
+    CPU once the response is sent (see ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for
+    delivery, briefly. In async code use ``async with``, so that only this task waits.
 
     Args:
         workflow_id: The workflow's name.
         trigger_type: What started the run.
         trigger_data: What it was started with: any JSON value under each key.
-        run_id: The run's id; None makes a random one.
+        run_id: The run's id; None makes a random one. To go on with a run that is there, see `resume_run`.
         emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
     """
 
     def open_handle() -> RunHandle:
+        begun = time.perf_counter()
         return RunHandle(
-            workflow_id,
-            # Random rather than time-ordered: neighbouring keys would heat one range of the store.
-            str(uuid.uuid4()) if run_id is None else run_id,
-            trigger_type=trigger_type,
-            trigger_data={} if trigger_data is None else trigger_data,
+            {
+                # Random rather than time-ordered: neighbouring keys would heat one range of the store.
+                "id": str(uuid.uuid4()) if run_id is None else run_id,
+                "workflow_id": workflow_id,
+                "trigger_type": trigger_type,
+                "trigger_data": {} if trigger_data is None else trigger_data,
+                "started_at": utc_now(),
+            },
             emitter=default_emitter() if emitter is None else emitter,
-            now=utc_now,
-            elapsed=time.perf_counter,
+            elapsed=lambda: time.perf_counter() - begun,
         )
 
     return RunRecorder(open_handle)
@@ -243,7 +343,7 @@ def record_run(
 def _fault(state: Mapping[str, object]) -> str | None:
     """Return why *state* is no run; None where it is one."""
     try:
-        snapshot(state)
+        validated(state)
     except Exception as error:  # noqa: BLE001 - a workflow never notices, whatever its values' own code does
         return f"{type(error).__name__}: {error}"
     return None

@@ -60,7 +60,7 @@ class Redaction:
     """
 
     def __init__(self, names: Iterable[str] = SECRET_NAMES) -> None:
-        plain = sorted(filter(None, map(_normalised, names)))
+        plain = sorted({_normalised(name) for name in names} - {""})
         self._names = re.compile("|".join(map(re.escape, plain))) if plain else None
         self._look = lru_cache(MAX_REMEMBERED_KEYS)(self._judge)
 
@@ -135,10 +135,11 @@ class Redaction:
             if (look is _Look.SECRET and value is not None) or (
                 (texts or look is _Look.COUNTS) and _is_text(value)
             ):
-                container[key] = REDACTED
+                cast("dict[Any, Any]", container)[key] = REDACTED  # or a list, and its index
                 replaced += value != REDACTED
             elif isinstance(value, _CONTAINERS):
-                ahead.append((value, texts or look is _Look.COUNTS))
+                inner = cast("_Container", value)  # type: ignore[redundant-cast]  # not for pyright
+                ahead.append((inner, texts or look is _Look.COUNTS))
         return replaced
 
     def _judge(self, key: str) -> _Look:

@@ -181,7 +181,7 @@ def _weigh(value: object, budget: int) -> tuple[int, bool]:
     ahead: list[Any] = [value]
     while ahead and weight <= budget:
         item = ahead.pop()
-        kind = type(item)
+        kind = cast("type[object]", type(item))
         if kind is str:
             weight += len(item) + 2
         elif kind is dict:
@@ -326,7 +326,7 @@ def _is_small(value: object) -> bool:
 
 def _nearest(value: object) -> object:
     if isinstance(value, Iterator):
-        return _repr(value)  # whose it is wants to read it
+        return _repr(cast("object", value))  # whose it is wants to read it
     return to_jsonable_python(value, fallback=_repr, inf_nan_mode="strings", bytes_mode="base64")
 
 

@@ -152,11 +152,12 @@ class PubSubConnection:
 
 
 def _unshared_transport(**arguments: Any) -> PublisherGrpcTransport:
-    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
-        return PublisherGrpcTransport.create_channel(*where, options=[*options, _NOT_SHARED], **how)
+    vendor: Any = PublisherGrpcTransport  # not annotated for arguments that are handed on
 
-    make: Any = PublisherGrpcTransport  # not annotated for arguments that are handed on
-    return cast("PublisherGrpcTransport", make(**{**arguments, "channel": channel}))
+    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
+        return vendor.create_channel(*where, options=[*options, _NOT_SHARED], **how)
+
+    return cast("PublisherGrpcTransport", vendor(**{**arguments, "channel": channel}))
 
 
 def _default_credentials() -> tuple[Any, str | None]:

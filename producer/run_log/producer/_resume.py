@@ -1,0 +1,158 @@
+"""Going on with a run that another block, in another process perhaps, has left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from run_log.core import (
+    PROCESS_CLOCK,
+    RunLogProtocol,
+    RunStatus,
+    Settings,
+    TriggerType,
+    WorkflowRun,
+    get_logger,
+    utc_now,
+)
+from run_log.stores import create_run_log_service, get_run_log_service
+
+from ._default import default_emitter
+from ._recorder import Emits, RunHandle, RunRecorder
+
+_ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
+_logger: Final = get_logger("run_log.producer")
+
+_T = TypeVar("_T")
+
+
+def resume_run(
+    workflow_id: str,
+    run_id: str,
+    *,
+    answered_by: str | None = None,
+    retry: bool = False,
+    timeout: float = 5.0,
+    run_log: RunLogProtocol | None = None,
+    emitter: Emits | None = None,
+) -> RunRecorder:
+    """Record the block as the continuation of a run that is there: paused, interrupted, or to be tried again.
+
+    Entering reads the run, so that its trigger, its result and when it started stay, and so that what this
+    process says comes after what was said before, whatever its clock shows. A run that had ended goes on as
+    its next attempt. Then everything is as with `record_run`. A run that cannot be read, or is not there, is
+    logged; the block runs all the same, and its states are told with what is known of it.
+
+    Args:
+        workflow_id: The run's workflow.
+        run_id: The run's id.
+        answered_by: Who answered the pause.
+        retry: Whether this is the next attempt, also where the run had not ended: its process was killed.
+        timeout: Seconds that reading the run may take.
+        run_log: Where the run is read; None takes what ``RUN_LOG_BACKEND`` names. With plain ``with`` it must
+            not be bound to an event loop.
+        emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
+    """
+    continuation = _Continuation(workflow_id, run_id, answered_by, retry, timeout, run_log, emitter)
+    return RunRecorder(continuation.open, continuation.open_async)
+
+
+@dataclass(frozen=True, slots=True)
+class _Continuation:
+    """What `resume_run` was given, and how its block is opened with it."""
+
+    workflow_id: str
+    run_id: str
+    answered_by: str | None
+    retry: bool
+    timeout: float
+    run_log: RunLogProtocol | None
+    emitter: Emits | None
+
+    def open(self) -> RunHandle:
+        try:
+            run = _aside(self._read).result(self.timeout)
+        except Exception as error:  # noqa: BLE001 - a workflow never notices
+            return self._without(error)
+        return self._with(run) if run else self._without(None)
+
+    async def open_async(self) -> RunHandle:
+        try:
+            async with asyncio.timeout(self.timeout):
+                run = await (self._read() if self.run_log is not None else asyncio.wrap_future(_aside(self._read)))
+        except Exception as error:  # noqa: BLE001 - a workflow never notices
+            return self._without(error)
+        return self._with(run) if run else self._without(None)
+
+    async def _read(self) -> WorkflowRun | None:
+        if self.run_log is not None:
+            return await self.run_log.get_run(self.workflow_id, self.run_id)
+        settings = Settings.from_env()
+        if settings.backend == "memory":
+            return await get_run_log_service().get_run(self.workflow_id, self.run_id)
+        # A service of its own, since the process's may be bound to an event loop. Where saves are published,
+        # what they become is read, and no second emitter is needed for that.
+        own: Any = create_run_log_service("firestore" if settings.backend == "pubsub" else settings.backend)
+        try:
+            return cast("WorkflowRun | None", await own.get_run(self.workflow_id, self.run_id))
+        finally:
+            await own.close()
+
+    def _with(self, run: WorkflowRun) -> RunHandle:
+        is_next = self.retry or run.status in _ENDED
+        return self._handle(
+            {
+                **dict(run),
+                "pause": run.pause and run.pause.model_dump(),
+                "attempt": run.attempt + is_next,
+                "error": None,
+                "completed_at": None,
+                "duration_ms": 0,
+            },
+            is_answer=run.status is RunStatus.PAUSED,
+        )
+
+    def _without(self, error: Exception | None) -> RunHandle:
+        cause = (
+            f"{type(error).__name__}: {error}" if error else "no such run; is its projection behind?"
+        )
+        _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
+        state = {
+            "id": self.run_id,
+            "workflow_id": self.workflow_id,
+            "trigger_type": TriggerType.MANUAL,
+            "started_at": utc_now(),
+        }
+        return self._handle(state, is_answer=self.answered_by is not None)
+
+    def _handle(self, state: dict[str, Any], *, is_answer: bool) -> RunHandle:
+        emitter = default_emitter() if self.emitter is None else self.emitter
+        # Reading a run moves the process's clock past it; the emitter may have been given another one.
+        emitter.observe(PROCESS_CLOCK.last)
+        begun = time.perf_counter()
+        before = (utc_now() - state["started_at"]).total_seconds()
+        handle = RunHandle(state, emitter=emitter, elapsed=lambda: before + time.perf_counter() - begun)
+        if is_answer:
+            handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return handle
+
+
+def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+    """Run *read* in a thread and a loop of its own: connecting blocks, and this thread may run a loop."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(asyncio.run(read()))
+        except BaseException as error:  # noqa: BLE001 - it is for whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="run-log-resume", daemon=True).start()
+    return future
