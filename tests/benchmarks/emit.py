@@ -6,7 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, cast
+
+from tests.emulator.tcp_proxy import TcpProxy
 
 from run_log.core import Settings
 from run_log.pubsub import PubSubConnection, provision
@@ -14,63 +18,83 @@ from run_log.testing import FirestoreEmulator
 
 from .report import Options, Report, Row, Sample, medians, number
 
-DEAD: Final = {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}
 CALLS: Final = 5_000
 GROWTH_CALLS: Final = 100_000
-TIMEOUT_SECONDS: Final = 120
+TIMEOUT_SECONDS: Final = 300
+SLOW_SECONDS: Final = 0.2
 
-SUBJECTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
-    "a span, BatchSpanProcessor": ("span", {}),
-    "emit, broker up": ("emit", {}),
-    "emit, no broker": ("emit", DEAD),
-    "a log line, QueueHandler": ("log", {}),
-    "PublisherClient.publish, broker up": ("publish", {}),
-    "PublisherClient.publish, no broker": ("publish", DEAD),
+STATES: Final = ("up", "slow", "dead", "never there")
+"""Of the broker: it answers, takes `SLOW_SECONDS` a call, answers no more, or nobody listens."""
+
+BASELINE: Final = "a span, BatchSpanProcessor"
+SUBJECTS: Final[dict[str, tuple[str, str]]] = {
+    BASELINE: ("span", "up"),
+    **{f"emit, broker {state}": ("emit", state) for state in STATES},
+    "a log line, QueueHandler": ("log", "up"),
+    **{f"PublisherClient.publish, broker {state}": ("publish", state) for state in STATES},
 }
-"""What is measured, the baseline first: the probe's name for it, and its environment."""
+"""What is measured, the baseline first: the probe's name for it, and the broker's state."""
 
 
 def measure_latency(options: Options, emulator: FirestoreEmulator) -> Report:  # noqa: ARG001 - all are called alike
     """Time each subject's calls in a burst, each in a process of its own, one subject after another."""
-    settings = Settings.from_env()
-    provision(PubSubConnection.from_settings(settings), settings)
     samples: list[Sample] = []
-    for _ in range(options.repetitions):
-        sample: dict[str, float] = {}
-        for what, (subject, environment) in SUBJECTS.items():
-            figures = _probe("latency", subject, CALLS, environment)
-            sample |= {f"{what} {name}": value for name, value in figures.items()}
-            sample[f"{what} ratio"] = figures["p50"] / sample[f"{next(iter(SUBJECTS))} p50"]
-        samples.append(sample)
+    with _brokers() as environments:
+        for _ in range(options.repetitions):
+            sample: dict[str, float] = {}
+            for what, (subject, state) in SUBJECTS.items():
+                figures = _probe("latency", subject, CALLS, environments[state])
+                sample |= {f"{what} {name}": value for name, value in figures.items()}
+                sample[f"{what} ratio"] = figures["p50"] / sample[f"{BASELINE} p50"]
+                sample[f"{what} spread"] = figures["p99"] / figures["p50"]
+            samples.append(sample)
     middle = medians(samples)
-    names = ("ratio", "p50", "p99", "max")
+    names = ("ratio", "spread", "p50", "p99", "max")
     return Report(
         title="emit: one call, in microseconds",
-        columns=["p50 x a span", "p50", "p99", "max"],
+        columns=["p50 x a span", "p99 x p50", "p50", "p99", "max"],
         rows=[
             Row(what=what, figures=[number(middle[f"{what} {name}"]) for name in names]) for what in SUBJECTS
         ],
         notes=[
             f"bursts of {CALLS:,} calls, a process for each subject; median of {options.repetitions}",
-            "publish is handed a message that is encoded already; emit copies, checks and encodes a run",
+            "publish is handed a message that is encoded already; emit copies a run",
         ],
     )
 
 
 def measure_growth(options: Options, emulator: FirestoreEmulator) -> Report:  # noqa: ARG001 - all are called alike
-    """Count what many calls without a broker leave behind."""
+    """Count what many calls leave behind, in each state of the broker."""
     count = GROWTH_CALLS // 10 if options.quick else GROWTH_CALLS
     rows: list[Row] = []
-    for what, subject in (("emit", "emit"), ("PublisherClient.publish", "publish")):
-        figures = _probe("growth", subject, count, DEAD)
-        names = ("MiB", "threads", "raised", "us")
-        rows.append(Row(what=what, figures=[number(figures[name]) for name in names]))
+    names = ("MiB", "threads", "raised", "p50", "p99", "max")
+    with _brokers() as environments:
+        for what, subject in (("emit", "emit"), ("PublisherClient.publish", "publish")):
+            for state in STATES:
+                figures = _probe("growth", subject, count, environments[state])
+                row = Row(what=f"{what}, broker {state}", figures=[number(figures[name]) for name in names])
+                rows.append(row)
     return Report(
-        title=f"emit x {count:,} with no broker: growth",
-        columns=["MiB", "threads", "raised", "us a call"],
+        title=f"{count:,} calls in a row: growth, and what a call took in microseconds",
+        columns=list(names),
         rows=rows,
-        notes=["the most seen while calling, once"],
+        notes=[
+            "the most memory and threads seen while calling, once; a full buffer drops what is superseded"
+        ],
     )
+
+
+@contextmanager
+def _brokers() -> Iterator[dict[str, dict[str, str]]]:
+    """Provide a broker in each of `STATES`: the environment that leads to it."""
+    settings = Settings.from_env()
+    provision(PubSubConnection.from_settings(settings), settings)
+    host = os.environ["PUBSUB_EMULATOR_HOST"]
+    with TcpProxy(host) as slow, TcpProxy(host) as dead:
+        slow.delay(SLOW_SECONDS / 2)
+        dead.black_hole()
+        hosts = {"up": host, "slow": slow.host, "dead": dead.host, "never there": "127.0.0.1:1"}
+        yield {state: {"PUBSUB_EMULATOR_HOST": hosts[state]} for state in STATES}
 
 
 def _probe(kind: str, subject: str, count: int, environment: dict[str, str]) -> dict[str, float]:

@@ -17,9 +17,6 @@ from run_log.core import (
     PauseRequest,
     RunEvent,
     RunKey,
-    RunStatus,
-    TriggerType,
-    Version,
     WorkflowRun,
     count_cut,
     current_span_context,
@@ -42,29 +39,41 @@ ENTRY_BYTES: Final = 700
 """What an event in the buffer takes besides its payloads and texts, in bytes: measured, CPython 3.11."""
 
 
-class Fields(NamedTuple):
-    """A run's fields without its payloads, in the order in which they are read."""
+TraceContext = SpanContext | tuple[str | None, str | None] | None
+
+
+class Captured(NamedTuple):
+    """A run as it stood at one moment, and the event's own data."""
 
     id: str
     workflow_id: str
-    status: RunStatus
-    trigger_type: TriggerType
+    status: str
+    trigger_type: str
     error: str | None
     started_at: datetime
     completed_at: datetime | None
     duration_ms: float
     attempt: int
     pause: PauseRequest | None
-
-
-class Captured(NamedTuple):
-    """A run as it stood at one moment, and the event's own data."""
-
-    identity: tuple[str, int, datetime, bool]
-    """Event id, hybrid logical clock, wall clock, whether it is inferred."""
-    fields: tuple[Any, ...]
+    event_id: str
+    hlc: int
+    occurred_at: datetime
+    inferred: bool
     payloads: bytes
-    trace: SpanContext | tuple[str | None, str | None] | None
+    """Trigger data and result, as `marshal` has them."""
+    trace: TraceContext
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The run's fields, without its payloads."""
+        return dict(zip(_FIELDS, self, strict=False))
+
+
+_FIELDS: Final = Captured._fields[: Captured._fields.index("event_id")]
+
+
+Content = tuple[Any, ...]
+"""A `Captured` as a plain tuple."""
 
 
 class Entry:
@@ -72,16 +81,18 @@ class Entry:
 
     Attributes:
         key: Its run.
-        version: Its place among the run's events.
+        version: Its place among the run's events: a `Version`, as a plain tuple.
         size: Bytes it takes, about.
         number: Counts the emitter's events from 1; 0 until the buffer has it.
-        content: What was captured, until it is encoded.
+        content: What was captured, until it is encoded: a `Captured`, as a plain tuple.
         message: What is published, once it is encoded.
     """
 
     __slots__ = ("content", "key", "message", "number", "size", "version")
 
-    def __init__(self, key: RunKey, version: Version, size: int, content: Captured | None) -> None:
+    def __init__(
+        self, key: RunKey, version: tuple[int, int, str], size: int, content: Content | None
+    ) -> None:
         self.key = key
         self.version = version
         self.size = size
@@ -89,7 +100,7 @@ class Entry:
         self.content = content
         self.message: Message | None = None
 
-    def encode(self, encoder: Callable[[Captured], Message]) -> Message:
+    def encode(self, encoder: Callable[[Content], Message]) -> Message:
         """Return the message that states the event, made by *encoder* the first time.
 
         Raises:
@@ -107,10 +118,10 @@ class Entry:
         self.content = None
 
 
-_fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(*Fields._fields)
+_fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
+    *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
+)
 _EMPTY: Final = marshal.dumps(({}, {}))
-
-TraceContext = SpanContext | tuple[str | None, str | None] | None
 
 
 class Capture:
@@ -150,40 +161,44 @@ class Capture:
 
 
 def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: TraceContext) -> Entry:
-    fields = _fields(run)
+    try:
+        fields = _fields(run)
+    except AttributeError:  # made without validation, with a text where a status belongs
+        return _entry(validated(run), identity, trace)
     run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
     if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int):
-        # Made without validation. The buffer needs these to place it; the rest is checked when it is encoded.
+        # The buffer needs these to place it; the rest is checked when it is encoded.
         return _entry(validated(run), identity, trace)
     if pause is not None:
         fields = (*fields[:-1], pause.model_copy())
     payloads = _payloads(run)
     size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
     event_id, hlc, _, _ = identity
-    version = Version(attempt, hlc, event_id)
-    return Entry((workflow_id, run_id), version, size, Captured(identity, fields, payloads, trace))
+    # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
+    # an outage does not cost the workflow long collections.
+    content = (*fields, *identity, payloads, trace)
+    return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
-def encode(captured: Captured, redaction: Redaction) -> Message:
-    """Return *captured* as the message that states it: validated, redacted, and cut to what a document holds.
+def encode(content: Content, redaction: Redaction) -> Message:
+    """Return the message that states *content*: validated, redacted, and cut to what a document holds.
 
     Raises:
         InvalidRunError: It was made without validation, and a field is wrong.
     """
+    captured = Captured._make(content)
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
     redaction.apply(trigger_data)
     redaction.apply(result)
-    fields = Fields(*captured.fields)._asdict()
-    run = fit_run(validated({**fields, "trigger_data": trigger_data, "result": result}))
-    event_id, hlc, occurred_at, inferred = captured.identity
+    run = fit_run(validated({**captured.fields, "trigger_data": trigger_data, "result": result}))
     trace = captured.trace
     headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
     return encode_event(
         RunEvent.model_construct(
-            event_id=event_id,
-            hlc=hlc,
-            occurred_at=occurred_at,
-            inferred=inferred,
+            event_id=captured.event_id,
+            hlc=captured.hlc,
+            occurred_at=captured.occurred_at,
+            inferred=captured.inferred,
             run=run,
             traceparent=headers[0],
             tracestate=headers[1],

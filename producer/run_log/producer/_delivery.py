@@ -23,7 +23,7 @@ from run_log.core import (
 
 from ._accounts import DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
-from ._capture import Captured, Entry
+from ._capture import Content, Entry
 from ._disk import Disk
 from ._held import Held, Rejection
 from ._lifecycle import deliver_at_exit
@@ -59,7 +59,7 @@ class Delivery:
         self,
         transport: Transport,
         *,
-        encode: Callable[[Captured], Message],
+        encode: Callable[[Content], Message],
         limits: BufferLimits,
         policy: DeliveryPolicy,
         spool: Spool | None,
@@ -378,8 +378,8 @@ class Delivery:
             log = _logger.error if refused else _logger.warning
             log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
         overdue = now - self._failing_since >= self.policy.deadline
-        if overdue or self.held.is_half_full:  # the disk may be there to keep it
-            self._disk.write_all()
+        if overdue or self.held.is_half_full:
+            self._disk.write_what_fits()  # so that it outlives the process, should that be killed
         if overdue:
             self._give_back()
         if refused and is_hopeless and self._is_ending:

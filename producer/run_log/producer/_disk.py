@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from run_log.core import Message, SpoolError, get_logger
+from run_log.core import Message, SpoolError, Version, get_logger
 
 from ._accounts import DropReason
-from ._capture import Captured, Entry
+from ._capture import Content, Entry
 from ._held import Held
 from ._segment import SpooledEvent
 from ._spool import Spool
@@ -29,7 +29,7 @@ class Disk:
         encode: Makes the message of what was captured.
     """
 
-    def __init__(self, spool: Spool | None, held: Held, encode: Callable[[Captured], Message]) -> None:
+    def __init__(self, spool: Spool | None, held: Held, encode: Callable[[Content], Message]) -> None:
         self._spool = spool
         self._held = held
         self._encode = encode
@@ -78,12 +78,17 @@ class Disk:
     def write_shed(self) -> None:
         """Write what a full buffer has shed."""
         if self._held.has_shed:
-            self._write(everything=False)
+            self._write(lambda _spool: self._held.take_for_disk(0))
+
+    def write_what_fits(self) -> None:
+        """Write what a full buffer has shed, and of the rest as much as displaces nothing on disk."""
+        # A record is somewhat larger than its entry says, most so where JSON escapes what marshal does not.
+        self._write(lambda spool: self._held.take_for_disk(spool.room // 2))
 
     def write_all(self) -> None:
         """Write all that is held; what was in flight from disk is there anyway."""
         self.put_back()
-        self._write(everything=True)
+        self._write(lambda _spool: self._held.take_all_for_disk())
 
     def close(self) -> None:
         """Let go of the directory; what is there stays for the next start."""
@@ -91,15 +96,18 @@ class Disk:
             with self._lock:
                 self._spool.close()
 
-    def _write(self, *, everything: bool) -> None:
+    def _write(self, take: Callable[[Spool], list[Entry]]) -> None:
         if self._spool is None:
             return
         with self._lock:
-            left = self._encoded(self._held.take_for_disk(everything=everything))
+            left = self._encoded(take(self._spool))
             for batch in _batches(left):
                 try:
                     self._spool.append(
-                        [SpooledEvent(entry.key, entry.version, message) for entry, message in batch]
+                        [
+                            SpooledEvent(entry.key, Version(*entry.version), message)
+                            for entry, message in batch
+                        ]
                     )
                 except SpoolError as error:
                     self._held.not_written([entry for entry, _ in (*batch, *left)])

@@ -131,18 +131,29 @@ class Held:
             self._shed_from_buffer(self._buffer.give_back(entries))
             self._notify()
 
-    def take_for_disk(self, *, everything: bool) -> list[Entry]:
-        """Return what is to be written to the spool directory; from now on it counts as on disk.
+    def take_for_disk(self, data_bytes: int) -> list[Entry]:
+        """Return what a full buffer shed, and the oldest of the rest; from now on it counts as on disk.
 
         Args:
-            everything: Whether all that is held goes, or only what a full buffer shed.
+            data_bytes: Most bytes of the rest.
         """
         with self._lock:
             entries = self._shed.take_all()
-            if everything:
-                entries += [entry for entry in self._in_flight if entry.number]
-                self._in_flight.clear()
-                entries += self._buffer.take_all()
+            left = data_bytes
+            while self._in_flight and self._in_flight[0].number and self._in_flight[0].size <= left:
+                left -= self._in_flight[0].size
+                entries.append(self._in_flight.popleft())
+            # The buffer gives out at least one, whatever its size.
+            entries += self._buffer.take(events=left and len(self._buffer), data_bytes=left)
+            self._on_disk += len(entries)
+            return entries
+
+    def take_all_for_disk(self) -> list[Entry]:
+        """Return all that is held and not there already; from now on it counts as on disk."""
+        with self._lock:
+            entries = self._shed.take_all() + [entry for entry in self._in_flight if entry.number]
+            self._in_flight.clear()
+            entries += self._buffer.take_all()
             self._on_disk += len(entries)
             return entries
 

@@ -76,18 +76,26 @@ class _Continuation:
 
     def open(self) -> RunHandle:
         try:
-            run = _aside(self._read).result(self.timeout)
+            run = _aside(self._read_in_time).result(self.timeout)
         except Exception as error:  # noqa: BLE001 - a workflow never notices
             return self._without(error)
         return self._with(run) if run else self._without(None)
 
     async def open_async(self) -> RunHandle:
         try:
-            async with asyncio.timeout(self.timeout):
-                run = await (self._read() if self.run_log is not None else asyncio.wrap_future(_aside(self._read)))
+            if self.run_log is not None:
+                run = await self._read_in_time()
+            else:
+                # Connecting blocks, and for longer than anybody would wait.
+                async with asyncio.timeout(self.timeout):
+                    run = await asyncio.wrap_future(_aside(self._read_in_time))
         except Exception as error:  # noqa: BLE001 - a workflow never notices
             return self._without(error)
         return self._with(run) if run else self._without(None)
+
+    async def _read_in_time(self) -> WorkflowRun | None:
+        async with asyncio.timeout(self.timeout):
+            return await self._read()
 
     async def _read(self) -> WorkflowRun | None:
         if self.run_log is not None:
@@ -118,9 +126,7 @@ class _Continuation:
         )
 
     def _without(self, error: Exception | None) -> RunHandle:
-        cause = (
-            f"{type(error).__name__}: {error}" if error else "no such run; is its projection behind?"
-        )
+        cause = f"{type(error).__name__}: {error}" if error else "no such run; is its projection behind?"
         _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
         state = {
             "id": self.run_id,

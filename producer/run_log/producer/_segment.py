@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,6 +30,7 @@ SUFFIX: Final = ".run-log-v1"
 _WAITING: Final = b"+"
 _DONE: Final = b"-"
 _HEADER_BYTES: Final = 19
+_BEGIN: Final = re.compile(rb"[+-][0-9a-f]{8} [0-9a-f]{8} \{")
 
 
 class SpooledEvent(NamedTuple):
@@ -73,22 +74,29 @@ class Segment:
         """
         while True:
             path = directory / f"{uuid.uuid4()}{SUFFIX}"
-            segment = cls._locked(path, os.O_CREAT | os.O_EXCL)
-            # None where another process found it before it was locked, and took it for one left behind.
-            if segment is not None:
-                _sync(directory)
-                return segment
+            segment = None
+            try:
+                segment = cls._locked(path, os.O_CREAT | os.O_EXCL)
+                # None where another process found it before it was locked, and took it for one left behind.
+                if segment is not None:
+                    _sync(directory)
+                    return segment
+            except OSError:
+                path.unlink(missing_ok=True)
+                if segment is not None:
+                    segment.close()
+                raise
 
     @classmethod
     def adopt(cls, path: Path) -> Self | None:
-        """Return the segment at *path*; None where another process has it, or it is gone.
+        """Return the segment at *path*; None where it is another process's or user's, or it is gone.
 
         Raises:
             OSError: The file system does not allow it.
         """
         try:
             return cls._locked(path, 0)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
             return None
 
     @classmethod
@@ -120,7 +128,7 @@ class Segment:
         try:
             _write(self._descriptor, b"".join(records), begin)
             os.fsync(self._descriptor)
-        except OSError:
+        except BaseException:  # what a signal's handler raises, too
             os.ftruncate(self._descriptor, begin)
             raise
         self.size = end
@@ -128,23 +136,31 @@ class Segment:
         return offsets
 
     def scan(self) -> Iterator[Record | None]:
-        """Yield each record that waits, and None for each that is damaged; count those that wait."""
+        """Yield each record that waits, and None for each that is damaged; count those that wait.
+
+        Raises:
+            OSError: The disk does not answer; nothing was yielded.
+        """
         self.waiting = 0
-        if not self.size:
-            return
-        with mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) as content:
-            position = 0
-            while position < self.size:
-                offset, size = position, _intact(content, position)
-                position = offset + size if size else _after_damage(content, offset)
-                if size and content[offset : offset + 1] == _DONE:
-                    continue
-                event = _decoded(content[offset : offset + size])
-                if event is None:
-                    yield None
-                else:
-                    self.waiting += 1
-                    yield Record(offset, size, event)
+        content = self._content()
+        position = 0
+        while position < len(content):
+            offset, size = position, _intact(content, position)
+            position = offset + size if size else _after_damage(content, offset)
+            if size and content[offset : offset + 1] == _DONE:
+                continue
+            event = _decoded(content[offset : offset + size])
+            if event is None:
+                yield None
+            else:
+                self.waiting += 1
+                yield Record(offset, size, event)
+
+    def _content(self) -> bytes:
+        # Not mapped: where the disk does not answer, or somebody cuts the file, that would end the process.
+        with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(0)
+            return file.read()
 
     def read(self, offset: int, size: int) -> SpooledEvent | None:
         """Return the event of the record at *offset*; None where it is damaged.
@@ -171,6 +187,11 @@ class Segment:
         """
         self.waiting -= 1
         os.pwrite(self._descriptor, _DONE, offset)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether somebody has deleted the file: what is written there now is lost with the process."""
+        return os.fstat(self._descriptor).st_nlink == 0
 
     def remove(self) -> None:
         """Delete the file.
@@ -223,7 +244,7 @@ def segment_paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIX))
 
 
-def _intact(content: bytes | mmap.mmap, position: int) -> int:
+def _intact(content: bytes, position: int) -> int:
     """Return the size of the record at *position*; 0 where there is none, or it is damaged."""
     header = content[position : position + _HEADER_BYTES]
     try:
@@ -231,18 +252,17 @@ def _intact(content: bytes | mmap.mmap, position: int) -> int:
     except ValueError:
         return 0
     begin = position + _HEADER_BYTES
-    is_whole = zlib.crc32(content[begin : begin + length]) == checksum
+    rest = content[begin : begin + length]
+    # Damage may have made the length reach beyond the end, or have given it a sign.
+    is_whole = len(rest) == length and zlib.crc32(rest) == checksum
     return _HEADER_BYTES + length if is_whole and length else 0
 
 
-def _after_damage(content: mmap.mmap, damaged: int) -> int:
+def _after_damage(content: bytes, damaged: int) -> int:
     """Return where the record after the *damaged* one begins."""
-    position = damaged
-    # A body has no line's end in it, but damage may have put one there.
-    while position := content.find(b"\n", position) + 1:
-        if content[position : position + 1] in (_WAITING, _DONE):
-            return position
-    return len(content)
+    # Not after the line's end: that may be what is damaged, and damage may have put others into the line.
+    begin = _BEGIN.search(content, damaged + 1)
+    return begin.start() if begin else len(content)
 
 
 def _decoded(record: bytes) -> SpooledEvent | None:
@@ -255,7 +275,7 @@ def _decoded(record: bytes) -> SpooledEvent | None:
             Version(run["attempt"], body["hlc"], body["event_id"]),
             Message(data=data, attributes=json.loads(attributes)),
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None  # whole, but no event: nothing this version wrote
 
 

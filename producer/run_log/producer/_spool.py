@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from run_log.core import RunKey, SpoolError, Version
 
@@ -20,13 +20,15 @@ SEGMENTS: Final = 16
 """How many segments a full directory has, about: a settled one frees its room."""
 
 ROOM_MADE: Final = 8
-"""A full directory makes this part of itself free, since doing so rewrites what stays."""
+"""Making room rewrites what stays: so this part of what a process has there goes besides."""
 
 MAX_SEGMENTS: Final = 64
 """Segments that are open at a time; those that other processes left are taken over as far."""
 
 LOOK_AGAIN_SECONDS: Final = 30.0
 """How often the directory is searched for segments of processes that have ended meanwhile."""
+
+_Encoded: TypeAlias = tuple[SpooledEvent, bytes]
 
 
 @dataclass(slots=True)
@@ -98,6 +100,16 @@ class Spool:
         """Events on disk that are not settled, as far as this process has taken them over."""
         return len(self._waiting) + len(self._taken)
 
+    @property
+    def room(self) -> int:
+        """Bytes that can be written without losing anything; 0 where the directory cannot be read."""
+        try:
+            return max(0, self._max_bytes - directory_bytes(self._directory))
+        except FileNotFoundError:
+            return self._max_bytes
+        except OSError:
+            return 0
+
     def append(self, events: Sequence[SpooledEvent]) -> None:
         """Write *events*; they are durable when this returns, and none of them is on disk when it raises.
 
@@ -112,16 +124,18 @@ class Spool:
         """
         with self._errors():
             self._make_directory()
-            records = [encode_record(event.message) for event in events]
-            excess = directory_bytes(self._directory) + sum(map(len, records)) - self._max_bytes
+            new = [(event, encode_record(event.message)) for event in events]
+            # What never fits displaces nothing.
+            new = [(event, record) for event, record in new if len(record) <= self._max_bytes]
+            size = sum(len(record) for _, record in new)
+            excess = directory_bytes(self._directory) + size - self._max_bytes
             if excess > 0:
-                gone = self._make_room(events, records, excess)
-                events = [event for number, event in enumerate(events) if number not in gone]
-                records = [record for number, record in enumerate(records) if number not in gone]
-            if records:
-                segment, offsets = self._write(records)
-                for event, offset, record in zip(events, offsets, records, strict=True):
+                new = self._make_room(new, excess)
+            if new:
+                segment, offsets = self._write([record for _, record in new])
+                for (event, record), offset in zip(new, offsets, strict=True):
                     self._place(event.version, segment, offset, len(record))
+            self.lost += len(events) - len(new)  # not before: where this raises, they are the caller's still
 
     def next_batch(self, *, events: int, data_bytes: int) -> list[SpooledEvent]:
         """Return the earliest events on disk, which stay there until `settle`; the same ones until then.
@@ -185,12 +199,16 @@ class Spool:
         segment = Segment.adopt(path)
         if segment is None:
             return
+        try:
+            for record in segment.scan():
+                if record is None:
+                    self.corrupt += 1
+                else:
+                    self._place(record.event.version, segment, record.offset, record.size)
+        except OSError:
+            segment.close()  # for whoever looks next
+            raise
         self._segments.append(segment)
-        for record in segment.scan():
-            if record is None:
-                self.corrupt += 1
-            else:
-                self._place(record.event.version, segment, record.offset, record.size)
         self._remove_if_settled(segment)
 
     def _place(self, version: Version, segment: Segment, offset: int, size: int) -> None:
@@ -226,7 +244,7 @@ class Spool:
 
     def _write(self, records: Sequence[bytes]) -> tuple[Segment, list[int]]:
         segment = self._current
-        if segment is None or segment.size * SEGMENTS >= self._max_bytes:
+        if segment is None or segment.is_deleted or segment.size * SEGMENTS >= self._max_bytes:
             self._current = segment = Segment.create(self._directory)
             self._segments.append(segment)
         try:
@@ -234,27 +252,37 @@ class Spool:
         finally:
             self._remove_if_settled(segment)  # a new one that nothing could be written to
 
-    def _make_room(self, events: Sequence[SpooledEvent], records: Sequence[bytes], excess: int) -> set[int]:
-        """Free *excess* bytes and some more, and return which of *events* are not to be written."""
-        candidates = [
-            _Candidate(event.key, event.version, len(record), number)
-            for number, (event, record) in enumerate(zip(events, records, strict=True))
-        ]
-        places, self._waiting = self._waiting, []
-        for place in places:
-            event = place.segment.read(place.offset, place.size)
-            if event is None:
-                self.corrupt += 1
-                self._settle(place)
-            else:
-                heappush(self._waiting, place)
-                candidates.append(_Candidate(event.key, event.version, place.size, place))
-        gone = _least(candidates, excess + self._max_bytes // ROOM_MADE - self._settled_bytes())
-        self.lost += len(gone)
-        self._forget([source for source in gone if isinstance(source, _Place)])
+    def _make_room(self, new: list[_Encoded], excess: int) -> list[_Encoded]:
+        """Free *excess* bytes, and return which of the *new* ones are to be written."""
+        short = excess - self._settled_bytes()
+        if short > 0:
+            new = self._lose(new, short)
         for segment in list(self._segments):
             self._rewrite(segment)
-        return {source for source in gone if isinstance(source, int)}
+        return new
+
+    def _lose(self, new: list[_Encoded], short: int) -> list[_Encoded]:
+        """Forget what matters least, of *short* bytes and more, and return which of the *new* ones stay."""
+        candidates = [
+            _Candidate(event.key, event.version, len(record), number)
+            for number, (event, record) in enumerate(new)
+        ]
+        damaged: list[_Place] = []
+        for place in self._waiting:
+            event = place.segment.read(place.offset, place.size)
+            if event is None:
+                damaged.append(place)
+                short -= place.size
+            else:
+                candidates.append(_Candidate(event.key, event.version, place.size, place))
+        more = min(self._max_bytes, sum(candidate.size for candidate in candidates)) // ROOM_MADE
+        gone = _least(candidates, short + more) if short > 0 else []
+        places = [source for source in gone if isinstance(source, _Place)]
+        numbers = {source for source in gone if isinstance(source, int)}
+        self.corrupt += len(damaged)
+        self.lost += len(places)
+        self._forget([*damaged, *places])
+        return [one for number, one in enumerate(new) if number not in numbers]
 
     def _forget(self, places: Sequence[_Place]) -> None:
         gone = set(map(id, places))

@@ -2,14 +2,33 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from run_log.core import PauseRequest, RunStatus, TriggerType
-from run_log.producer import EmitterStats, FlushReport, RunHandle, record_run
+from run_log.core import (
+    InvalidArgumentError,
+    PauseRequest,
+    RunStatus,
+    Settings,
+    TransportUnavailableError,
+    TriggerType,
+)
+from run_log.producer import (
+    DeliveryPolicy,
+    EmitterStats,
+    FlushReport,
+    RunEventEmitter,
+    RunHandle,
+    current_run,
+    record_run,
+)
+from run_log.testing import a_run
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged
@@ -52,15 +71,15 @@ async def test_async_blocks_do_the_same() -> None:
     [
         (ValueError("bad"), "ValueError: bad"),
         (KeyError(), "KeyError"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (SystemExit(1), "SystemExit: 1"),
-        (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
+        (KeyboardInterrupt(), "interrupted: KeyboardInterrupt"),
+        (SystemExit(1), "exited: SystemExit: 1"),
+        (asyncio.CancelledError(), "cancelled: asyncio.exceptions.CancelledError"),
         (ValueError("lone \ud800"), "ValueError: lone \\ud800"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: str) -> None:
-    """Whatever exception leaves the block is recorded with type and text, and propagates itself."""
+    """Whatever exception leaves the block is recorded with type, text and place, and propagates itself."""
     states = States()
 
     with pytest.raises(type(error)) as caught, record_run("w", emitter=states):
@@ -68,7 +87,10 @@ def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: 
 
     assert caught.value is error
     assert states.statuses == ["running", "failed"]
-    assert recorded == states.runs[-1].error
+    what, where = (states.runs[-1].error or "").split("\n\n", 1)
+    assert recorded == what
+    assert where.startswith("Traceback")
+    assert "raise error" in where
     assert states.runs[-1].completed_at is not None
 
 
@@ -120,6 +142,42 @@ def test_skipped_and_failed_by_hand(name: str) -> None:
     assert states.runs[-1].error == "because"
 
 
+def _fall(depth: int) -> None:
+    if depth:
+        _fall(depth - 1)
+    else:
+        raise ValueError("x" * 100_000)
+
+
+def test_a_traceback_is_bounded() -> None:
+    """Of a deep fall with a long message the beginning of the message and the innermost frames are kept."""
+    states = States()
+
+    with pytest.raises(ValueError, match="x"), record_run("w", emitter=states):
+        _fall(500)
+
+    error = states.runs[-1].error or ""
+    assert error.startswith("ValueError: xxx")
+    assert len(error) < 32_000
+    assert "[...]" in error
+
+
+def test_the_innermost_frames_are_kept() -> None:
+    """A traceback names the place where it happened, however deep that is."""
+    states = States()
+
+    def bottom() -> None:
+        raise ValueError("here")
+
+    def deep(depth: int) -> None:
+        deep(depth - 1) if depth else bottom()
+
+    with pytest.raises(ValueError, match="here"), record_run("w", emitter=states):
+        deep(300)
+
+    assert "in bottom" in (states.runs[-1].error or "")
+
+
 def test_a_run_left_paused_stays_paused() -> None:
     """A block that is left while the run waits for a human states no end."""
     states = States()
@@ -169,7 +227,8 @@ def test_an_exception_beats_what_was_said_before() -> None:
     with pytest.raises(ValueError, match="bad"):
         work()
 
-    assert (states.statuses[-1], states.runs[-1].error) == ("failed", "ValueError: bad")
+    assert states.statuses[-1] == "failed"
+    assert (states.runs[-1].error or "").startswith("ValueError: bad\n")
 
 
 def test_runs_nest() -> None:
@@ -198,6 +257,7 @@ def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
     run.resume()
 
     assert states.statuses == ["running", "success"]
+    assert run.status is RunStatus.SUCCESS
     records = logged(caplog, "run_log_after_end")
     assert [(record["run_id"], record["status"]) for record in records] == [("r", "paused"), ("r", "running")]
 
@@ -291,7 +351,7 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
         _mistaken(mistake, states)
 
     assert "failed" == states.statuses[-1]
-    assert "ValueError: later" == states.runs[-1].error
+    assert (states.runs[-1].error or "").startswith("ValueError: later\n")
     assert any("run_log_value_not_recorded" == record.msg for record in caplog.records)
 
 
@@ -337,3 +397,227 @@ def test_reasons_are_optional() -> None:
         run.fail()
 
     assert ["running", "paused", "running", "skipped", "running", "failed"] == states.statuses
+
+
+def test_nothing_after_a_block_left_paused() -> None:
+    """A handle whose block was left paused states nothing more: another block goes on with the run."""
+    states = States()
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?")
+
+    run.resume()
+
+    assert states.statuses == ["running", "paused"]
+
+
+def test_runs_side_by_side() -> None:
+    """Runs of many threads at once are told apart, and each knows its own handle."""
+    states = States()
+
+    def work(number: int) -> bool:
+        with record_run("w", run_id=str(number), emitter=states) as run:
+            run.set_result({"number": number})
+            return current_run() is run
+
+    with ThreadPoolExecutor(16) as pool:
+        own = list(pool.map(work, range(64)))
+
+    assert own == [True] * 64
+    ends = {run.id: run.result for run in states.runs if run.status is RunStatus.SUCCESS}
+    assert {str(number): {"number": number} for number in range(64)} == ends
+    assert len(states.runs) == 128
+
+
+async def test_tasks_side_by_side() -> None:
+    """Runs of tasks that interleave are told apart, and each task knows its own handle."""
+    states = States()
+
+    async def work(number: int) -> bool:
+        async with record_run("w", run_id=str(number), emitter=states) as run:
+            await asyncio.sleep(0)
+            return current_run() is run
+
+    own = await asyncio.gather(*(work(number) for number in range(20)))
+
+    assert own == [True] * 20
+    assert ["running"] * 20 + ["success"] * 20 == states.statuses
+
+
+def test_the_current_run_is_the_innermost() -> None:
+    """Inside of a run within a run the inner one is current, then the outer one again, then none."""
+    states = States()
+
+    with record_run("outer", emitter=states) as outer:
+        with record_run("inner", emitter=states) as inner:
+            assert inner is current_run()
+        assert outer is current_run()
+
+    assert current_run() is None
+
+
+def test_a_decorated_function() -> None:
+    """Each call of a decorated function is a run of its own, and the function is called as before."""
+    states = States()
+
+    @record_run("w", trigger_type="scheduled", emitter=states)
+    def double(number: int, *, plus: int = 0) -> int:
+        """Return twice the number."""
+        handle = current_run()
+        assert handle is not None
+        handle.set_result({"number": number})
+        return 2 * number + plus
+
+    answers = [double(2), double(3, plus=1)]
+
+    assert answers == [4, 7]
+    assert (double.__name__, double.__doc__) == ("double", "Return twice the number.")
+    assert states.statuses == ["running", "success"] * 2
+    assert [run.result for run in states.runs[1::2]] == [{"number": 2}, {"number": 3}]
+    assert len({run.id for run in states.runs}) == 2
+    assert {run.trigger_type for run in states.runs} == {TriggerType.SCHEDULED}
+
+
+async def test_a_decorated_coroutine_function() -> None:
+    """Each call of a decorated coroutine function is a run that ends when its work does."""
+    states = States()
+
+    @record_run("w", emitter=states)
+    async def work(number: int) -> int:
+        await asyncio.sleep(0)
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    one, two = await asyncio.gather(work(1), work(2), return_exceptions=True)
+
+    assert one == 1
+    assert isinstance(two, ValueError)
+    assert sorted(states.statuses) == ["failed", "running", "running", "success"]
+
+
+def test_a_decorated_function_that_calls_itself() -> None:
+    """A decorated function may call itself: each call is a run, ended in its turn."""
+    states = States()
+
+    @record_run("w", emitter=states)
+    def down(depth: int) -> None:
+        if depth:
+            down(depth - 1)
+
+    down(2)
+
+    assert states.statuses == ["running"] * 3 + ["success"] * 3
+    assert [run.id for run in states.runs[:3]] == [run.id for run in reversed(states.runs[3:])]
+
+
+def test_a_generator_function_is_refused() -> None:
+    """A generator function cannot be decorated, and the error says what to do instead."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def letters() -> AsyncIterator[str]:
+        yield "a"
+
+    for function in (numbers, letters):
+        with pytest.raises(InvalidArgumentError, match="inside of it"):
+            record_run("w")(function)
+
+
+def test_a_block_left_in_another_context() -> None:
+    """A block that is entered in one context and left in another, as a fixture may be, ends its run."""
+    states = States()
+    recorder = record_run("w", emitter=states)
+
+    copy_context().run(recorder.__enter__)
+    recorder.__exit__(None, None, None)
+
+    assert states.statuses == ["running", "success"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting", "seconds"),
+    [
+        ({}, None, 0),
+        ({"K_SERVICE": "web"}, None, 1),
+        ({"CLOUD_RUN_JOB": "nightly"}, None, 0),
+        ({"K_SERVICE": "web"}, 0.25, 0.25),
+        ({"K_SERVICE": "web"}, 0, 0),
+        ({}, 0.5, 0.5),
+    ],
+    ids=str,
+)
+def test_where_the_end_of_a_run_waits(
+    environment: dict[str, str],
+    setting: float | None,
+    seconds: float,
+    emitter_to: EmitterMaker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of a run waits for delivery where the CPU may stop after a response; a setting overrides."""
+    for name in ("K_SERVICE", "CLOUD_RUN_JOB"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    emitter = emitter_to(ScriptedTransport(), policy=DeliveryPolicy(end_flush=setting))
+
+    assert seconds == emitter.end_flush_seconds
+
+
+def test_the_setting_reaches_the_emitter() -> None:
+    """RUN_LOG_END_FLUSH_SECONDS is how long the end of a run waits."""
+    emitter = RunEventEmitter.from_settings(Settings(end_flush_seconds=0.75), ScriptedTransport())
+
+    assert emitter.end_flush_seconds == 0.75
+
+
+def test_the_end_of_a_run_is_delivered(emitter_to: EmitterMaker) -> None:
+    """Where the end waits, both states are delivered when the block is left."""
+    emitter = emitter_to(ScriptedTransport(), policy=DeliveryPolicy(end_flush=PATIENCE))
+
+    with record_run("w", emitter=emitter):
+        pass
+
+    assert EmitterStats(emitted=2, delivered=2, pending=0, dropped=0) == emitter.stats
+
+
+async def test_the_end_of_a_run_is_delivered_while_others_work(emitter_to: EmitterMaker) -> None:
+    """In async code only the run's own task waits for delivery."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport, policy=DeliveryPolicy(end_flush=PATIENCE))
+
+    async def work() -> None:
+        async with record_run("w", emitter=emitter):
+            pass
+
+    task = asyncio.create_task(work())
+    await asyncio.to_thread(transport.entered.wait, PATIENCE)
+    waiting = not task.done()
+    transport.let_go()
+    await task
+
+    assert waiting
+    assert EmitterStats(emitted=2, delivered=2, pending=0, dropped=0) == emitter.stats
+
+
+def test_nobody_waits_in_vain(emitter_to: EmitterMaker) -> None:
+    """While publishing fails the end of a run does not wait for it."""
+    failed, ready = threading.Event(), threading.Event()
+
+    def until_ready(_shortest: float, _longest: float) -> float:
+        failed.set()
+        ready.wait(PATIENCE)
+        return 0
+
+    policy = DeliveryPolicy(end_flush=10 * PATIENCE, uniform=until_ready, linger=0)
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")]), policy=policy)
+    emitter.emit(a_run())
+    assert failed.wait(PATIENCE)
+
+    with record_run("w", emitter=emitter):
+        pass
+
+    assert emitter.stats.delivered == 0
+    ready.set()
+    assert FlushReport(delivered=3, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)

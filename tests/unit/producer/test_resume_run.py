@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    HybridLogicalClock,
+    PauseRequest,
+    RunStatus,
+    StoreUnavailableError,
+    TriggerType,
+    WorkflowRun,
+    utc_now,
+)
+from run_log.producer import record_run, reset_default_emitter, resume_run
+from run_log.producer._store_transport import StoreTransport
+from run_log.stores import InMemoryRunLogService, get_run_log_service
+from run_log.testing import a_run, an_event
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, States, logged, run_script
+
+Block = Callable[..., Awaitable[States]]
+
+
+async def _async_block(*arguments: Any, **options: Any) -> States:
+    states = States()
+    async with resume_run(*arguments, emitter=states, **options):
+        pass
+    return states
+
+
+async def _sync_block(*arguments: Any, **options: Any) -> States:
+    states = States()
+    with resume_run(*arguments, emitter=states, **options):
+        pass
+    return states
+
+
+@pytest.fixture(params=[_async_block, _sync_block], ids=["async with", "with"])
+def resumed(request: pytest.FixtureRequest) -> Block:
+    """Resume a run in an empty block, and return the states."""
+    block: Block = request.param
+    return block
+
+
+async def _stored(**fields: Any) -> InMemoryRunLogService:
+    log = InMemoryRunLogService()
+    await log.save_run(a_run(**fields))
+    return log
+
+
+async def test_a_paused_run_goes_on(resumed: Block) -> None:
+    """A paused run goes on as itself: same trigger, result, start and attempt, with who answered."""
+    pause = PauseRequest(reason="pay?", assignee="ann", deadline=datetime(2027, 1, 1, tzinfo=UTC))
+    fields: dict[str, Any] = {"trigger_data": {"a": 1}, "result": {"b": 2}, "attempt": 2, "pause": pause}
+    log = await _stored(
+        status=RunStatus.PAUSED, trigger_type=TriggerType.WEBHOOK, completed_at=None, **fields
+    )
+    stored = await log.get_run("workflow-1", "run-1")
+    assert stored is not None
+
+    states = await resumed("workflow-1", "run-1", answered_by="bob", run_log=log)
+
+    assert states.statuses == ["running", "success"]
+    for run in states.runs:
+        assert stored.key == run.key
+        assert (run.trigger_type, run.started_at) == (TriggerType.WEBHOOK, stored.started_at)
+        assert {**fields, "pause": pause.model_copy(update={"answered_by": "bob"})} == {
+            name: getattr(run, name) for name in fields
+        }
+
+
+@pytest.mark.parametrize("status", [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED])
+async def test_an_ended_run_goes_on_as_its_next_attempt(status: RunStatus, resumed: Block) -> None:
+    """A run that had ended is tried again as the next attempt, without the last one's error and end."""
+    log = await _stored(status=status, error="bad", completed_at=utc_now(), duration_ms=5)
+
+    states = await resumed("workflow-1", "run-1", run_log=log)
+
+    began, ended = states.runs
+    assert [(run.status, run.attempt, run.error) for run in states.runs] == [
+        (RunStatus.RUNNING, 2, None),
+        (RunStatus.SUCCESS, 2, None),
+    ]
+    assert began.completed_at is None
+    assert ended.completed_at is not None
+
+
+@pytest.mark.parametrize(("retry", "attempt"), [(False, 1), (True, 2)])
+async def test_an_interrupted_run(retry: bool, attempt: int, resumed: Block) -> None:  # noqa: FBT001
+    """A run that had not ended goes on in its attempt, or as the next one where that is said."""
+    log = await _stored(status=RunStatus.RUNNING, completed_at=None)
+
+    states = await resumed("workflow-1", "run-1", retry=retry, run_log=log)
+
+    assert [attempt] * 2 == [run.attempt for run in states.runs]
+
+
+async def test_the_duration_counts_from_the_runs_start(resumed: Block) -> None:
+    """How long a resumed run took is counted from when it started, pauses included."""
+    started = utc_now() - timedelta(hours=1)
+    log = await _stored(status=RunStatus.PAUSED, started_at=started, completed_at=None)
+
+    states = await resumed("workflow-1", "run-1", run_log=log)
+
+    hour = timedelta(hours=1).total_seconds() * 1_000
+    assert hour <= states.runs[-1].duration_ms < 2 * hour
+
+
+async def test_what_is_said_next_is_later_whatever_the_clock(emitter_to: EmitterMaker) -> None:
+    """A process whose clock is an hour behind resumes a run with later versions than the stored one's."""
+    log = InMemoryRunLogService()
+    ahead = int((utc_now() + timedelta(hours=1)).timestamp() * 1e6)
+    await log.apply([an_event(a_run(status=RunStatus.PAUSED, completed_at=None), hlc=ahead)])
+    emitter = emitter_to(StoreTransport(lambda: log), clock=HybridLogicalClock())
+
+    async with resume_run("workflow-1", "run-1", run_log=log, emitter=emitter):
+        pass
+    await emitter.flush(PATIENCE)
+
+    history = await log.get_history("workflow-1", "run-1")
+    assert [line.status for line in history] == [RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS]
+    assert [line.anomaly for line in history] == [False] * 3
+
+
+async def test_without_anything_given_the_environments_run_log_is_read(
+    resumed: Block, backend: Callable[[str], None]
+) -> None:
+    """By the environment alone the run is read where this process keeps its runs."""
+    backend("memory")
+    await get_run_log_service().save_run(a_run(status=RunStatus.PAUSED, result={"b": 2}, completed_at=None))
+
+    states = await resumed("workflow-1", "run-1")
+
+    assert [run.result for run in states.runs] == [{"b": 2}] * 2
+
+
+class _Broken(InMemoryRunLogService):
+    async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
+        raise StoreUnavailableError(f"no answer for {workflow_id} {run_id}")
+
+
+class _Silent(InMemoryRunLogService):
+    async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
+        await asyncio.Event().wait()
+        raise AssertionError(workflow_id, run_id)
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (InMemoryRunLogService(), "no such run"),
+        (_Broken(), "StoreUnavailableError: no answer for w r"),
+        (_Silent(), "TimeoutError"),
+    ],
+    ids=["unknown", "unavailable", "silent"],
+)
+async def test_a_run_that_cannot_be_read(
+    log: InMemoryRunLogService, told: str, resumed: Block, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that is not there, or not read in time, goes on with what is known of it; the log says so."""
+    states = await resumed("w", "r", answered_by="bob", run_log=log, timeout=0.05)
+
+    assert states.statuses == ["running", "success"]
+    assert {("w", "r")} == {run.key for run in states.runs}
+    assert PauseRequest(answered_by="bob") == states.runs[-1].pause
+    (record,) = logged(caplog, "run_log_run_not_read")
+    assert (record["workflow_id"], record["run_id"]) == ("w", "r")
+    assert told in record["error"]
+
+
+async def test_a_wrong_environment_does_not_hurt(
+    resumed: Block, backend: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the environment names no run log the block runs all the same, and the log says what to set."""
+    backend("no-such")
+
+    states = await resumed("w", "r")
+
+    assert states.statuses == ["running", "success"]
+    (record,) = logged(caplog, "run_log_run_not_read")
+    assert "no-such" in record["error"]
+
+
+async def test_a_cancelled_read_is_cancelled() -> None:
+    """A task that is cancelled while the run is read is cancelled, and states nothing."""
+    states = States()
+    log = _Silent()
+
+    async def work() -> None:
+        async with resume_run("w", "r", run_log=log, emitter=states, timeout=PATIENCE):
+            raise AssertionError
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert task.cancelled()
+    assert states.runs == []
+
+
+async def test_pause_and_resume_through_the_run_log(backend: Callable[[str], None]) -> None:
+    """A run that one block pauses and another one resumes is one run, with one history and one count."""
+    backend("memory")
+    with record_run("w", run_id="r", trigger_data={"a": 1}) as run:
+        run.pause("pay?", assignee="ann")
+    await asyncio.to_thread(reset_default_emitter)
+    pending = await get_run_log_service().get_pending_runs()
+
+    async with resume_run("w", "r", answered_by="ann") as run:
+        run.set_result({"paid": True})
+    await asyncio.to_thread(reset_default_emitter)
+
+    assert ["r"] == [run.id for run in pending]
+    log = get_run_log_service()
+    assert isinstance(log, InMemoryRunLogService)
+    assert await log.get_pending_runs() == []
+    stored = await log.get_run("w", "r")
+    assert stored is not None
+    assert (stored.status, stored.trigger_data, stored.result) == ("success", {"a": 1}, {"paid": True})
+    assert {"total": 1, "successful": 1} == await log.get_stats("w")
+    statuses = [line.status.value for line in await log.get_history("w", "r")]
+    assert statuses == ["running", "paused", "running", "success"]
+
+
+def test_a_resumed_run_leaves_no_thread() -> None:
+    """Reading a run leaves no thread behind."""
+    printed = run_script(
+        """
+        import threading
+        from run_log.producer import resume_run
+        with resume_run("w", "r"):
+            pass
+        names = {thread.name for thread in threading.enumerate()}
+        print(sorted(names - {"MainThread", "run-log-emitter"}))
+        """
+    )
+
+    assert printed == "[]\n"
