@@ -15,8 +15,8 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from run_log.core import InvalidArgumentError, RunStatus, TriggerType, get_logger, utc_now, validated
 
-from ._accounts import FlushReport
 from ._default import default_emitter
+from ._emitter import RunEventEmitter
 from ._failure import describe
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
@@ -28,27 +28,10 @@ _T = TypeVar("_T")
 
 
 class Emits(Protocol):
-    """What a recorder needs of an emitter."""
+    """What a recorder needs of an emitter. One of the library's own is also waited for, where that is due."""
 
     def emit(self, run: object) -> None:
         """Take the run's state now; never raise, never wait."""
-        ...
-
-    def observe(self, hlc: int) -> None:
-        """Have everything emitted from now on be later than *hlc*, a reading of a hybrid logical clock."""
-        ...
-
-    @property
-    def end_flush_seconds(self) -> float:
-        """How long the end of a run waits for delivery; 0 for not at all."""
-        ...
-
-    async def flush(self, timeout: float) -> FlushReport:  # noqa: ASYNC109 - as the emitter has it
-        """Wait for delivery, *timeout* seconds at most."""
-        ...
-
-    def flush_sync(self, timeout: float) -> FlushReport:
-        """Wait for delivery, *timeout* seconds at most, and block the thread meanwhile."""
         ...
 
 
@@ -237,8 +220,8 @@ class RunRecorder:
         Where the platform may stop the CPU after a response, this waits a moment for delivery.
         """
         emitter = self._leave(error)
-        if seconds := emitter.end_flush_seconds:
-            emitter.flush_sync(seconds)
+        if isinstance(emitter, RunEventEmitter) and emitter.end_flush_seconds:
+            emitter.flush_sync(emitter.end_flush_seconds)
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
@@ -249,8 +232,8 @@ class RunRecorder:
     ) -> None:
         """State how the run ended; an exception goes on. See `__exit__`."""
         emitter = self._leave(error)
-        if seconds := emitter.end_flush_seconds:
-            await emitter.flush(seconds)
+        if isinstance(emitter, RunEventEmitter) and emitter.end_flush_seconds:
+            await emitter.flush(emitter.end_flush_seconds)
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return *function* so that each of its calls is a run.

@@ -23,6 +23,7 @@ from run_log.core import (
 from run_log.stores import create_run_log_service, get_run_log_service
 
 from ._default import default_emitter
+from ._emitter import RunEventEmitter
 from ._recorder import Emits, RunHandle, RunRecorder
 
 _ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
@@ -139,7 +140,8 @@ class _Continuation:
     def _handle(self, state: dict[str, Any], *, is_answer: bool) -> RunHandle:
         emitter = default_emitter() if self.emitter is None else self.emitter
         # Reading a run moves the process's clock past it; the emitter may have been given another one.
-        emitter.observe(PROCESS_CLOCK.last)
+        if isinstance(emitter, RunEventEmitter):
+            emitter.observe(PROCESS_CLOCK.last)
         begun = time.perf_counter()
         before = (utc_now() - state["started_at"]).total_seconds()
         handle = RunHandle(state, emitter=emitter, elapsed=lambda: before + time.perf_counter() - begun)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,9 @@ _MAX_OBSERVED: Final = 2**61
 def epoch_micros() -> int:
     """Return the machine's time in microseconds since the epoch."""
     return time.time_ns() // 1_000
+
+
+_clocks: Final[weakref.WeakSet[HybridLogicalClock]] = weakref.WeakSet()
 
 
 class HybridLogicalClock:
@@ -35,9 +39,11 @@ class HybridLogicalClock:
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
         self._now = now
         self._last = 0
-        self._renew_lock()
+        self.renew_lock()
+        _clocks.add(self)
 
-    def _renew_lock(self) -> None:
+    def renew_lock(self) -> None:
+        """Get a lock of this process's own: a forked child may have copied one that nobody will release."""
         # Reentrant, since a signal handler may interrupt its own thread inside.
         self._lock = threading.RLock()
 
@@ -66,5 +72,10 @@ class HybridLogicalClock:
 PROCESS_CLOCK: Final = HybridLogicalClock()
 """The clock that every emitter and service of this process shares unless it is given another."""
 
-# A fork while another thread holds the lock would leave the child waiting for a thread it does not have.
-os.register_at_fork(after_in_child=PROCESS_CLOCK._renew_lock)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+def _renew_locks() -> None:
+    for clock in list(_clocks):
+        clock.renew_lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from run_log.console._app import ExitCode, app, projector
 from run_log.core import DeadLetterReason, Outcome, Settings, variable
 from run_log.core._settings import TEST_VARIABLES
+from run_log.producer import DropReason
 from run_log.projector import PullLimits
 from run_log.projector._pubsub import ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
@@ -21,10 +22,14 @@ def test_settings() -> None:
     listed = {name: codes(row[1]) for row in rows for name in codes(row[0])}
     emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
     settings = {
-        variable(name): [field.default] if field.default is not None else []
+        variable(name): [_shown(field.default)] if field.default is not None else []
         for name, field in Settings.model_fields.items()
     }
     assert {**settings, **emulators} == listed
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_back_ends() -> None:
@@ -89,12 +94,22 @@ def test_what_pubsub_does_with_dead_letters() -> None:
 
 
 def test_metrics() -> None:
-    """Every counter is listed with the values of its label."""
+    """Every instrument is listed with the values of its label."""
     rows = {codes(row[0])[0]: codes(row[1]) for row in table(section(OPERATIONS, "## Metrics"), "metric")}
 
-    assert source_strings("create_counter") == set(rows)
+    instruments = source_strings("create_counter", "create_up_down_counter", "create_histogram")
+    assert instruments == set(rows)
+    assert ["reason", *(reason.value for reason in DropReason)] == rows["run_log.emitter.dropped"]
     assert ["outcome", *(outcome.value for outcome in Outcome)] == rows["run_log.projector.events"]
     assert ["reason"] == rows["run_log.projector.dead_letters"]
+
+
+def test_logs() -> None:
+    """Every event that is logged is listed, and no other."""
+    rows = table(section(OPERATIONS, "## Logs"), "event")
+
+    logged = source_strings("debug", "info", "warning", "error", "exception", "log")
+    assert {name for name in logged if name.startswith("run_log_")} == {codes(row[0])[0] for row in rows}
 
 
 def test_spans() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from run_log.core import Message, RunEvent, WorkflowRun, decode_event, snapshot
-from run_log.producer import DeliveryPolicy, FlushReport
+from run_log.producer import DeliveryPolicy
 
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; nothing takes that long."""
@@ -73,28 +73,10 @@ class States:
 
     def __init__(self) -> None:
         self.runs: list[WorkflowRun] = []
-        self.observed: list[int] = []
 
     def emit(self, run: object) -> None:
         """Keep a copy of *run*."""
         self.runs.append(snapshot(run))
-
-    def observe(self, hlc: int) -> None:
-        """Keep what is to be surpassed."""
-        self.observed.append(hlc)
-
-    @property
-    def end_flush_seconds(self) -> float:
-        """As where the CPU goes on."""
-        return 0.0
-
-    async def flush(self, timeout: float) -> FlushReport:  # noqa: ASYNC109 - as the emitter has it
-        """There is nothing to wait for."""
-        return self.flush_sync(timeout)
-
-    def flush_sync(self, timeout: float) -> FlushReport:
-        """There is nothing to wait for."""
-        raise AssertionError(f"nobody is to wait, and somebody would for {timeout} s")
 
     @property
     def statuses(self) -> list[str]:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from types import CodeType, FunctionType
+from typing import Any
+
+from run_log.producer import SECRET_NAMES, DeliveryPolicy, Redaction, default_emitter, reset_default_emitter
+from run_log.producer._accounts import TELL_AGAIN_SECONDS
+from run_log.producer._lifecycle import EXIT_SECONDS, SIGTERM_SECONDS
+from run_log.producer._policy import END_FLUSH_SECONDS
+from run_log.stores import get_run_log_service, reset_run_log_service
+
+from .repository import codes, one_line, read, section
+
+PRODUCER = read("docs/producer.md")
+
+_BLOCKS = re.findall(r"```python\n(.*?)```", PRODUCER, re.DOTALL)
+
+
+async def _run(block: str, names: dict[str, Any]) -> None:
+    code: CodeType = compile(block, "producer.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    body: Callable[[], Awaitable[None] | None] = FunctionType(code, names)
+    done = body()
+    if inspect.isawaitable(done):
+        await done
+    await default_emitter().flush(30)
+
+
+async def test_the_examples_run() -> None:
+    """The examples run one after another as they stand, and leave the runs that the text says."""
+    reset_default_emitter()
+    reset_run_log_service()
+    names: dict[str, Any] = {}
+
+    for block in _BLOCKS:
+        await _run(block, names)
+    await asyncio.to_thread(names["work"])
+    await default_emitter().flush(30)
+
+    log = get_run_log_service()
+    expense, night = await log.get_run("expenses", "4711"), await log.get_latest_run("nightly")
+    assert expense is not None
+    assert expense.pause is not None
+    assert (expense.status.value, expense.pause.answered_by) == ("success", "mei@example.com")
+    assert night is not None
+    assert night.result == {"done": True}
+    await asyncio.to_thread(reset_default_emitter)
+    reset_run_log_service()
+
+
+def test_times_are_true() -> None:
+    """The times that the text names are those of the code."""
+    policy = DeliveryPolicy(uniform=lambda _shortest, longest: longest)
+    shortest = DeliveryPolicy(uniform=lambda shortest, _longest: shortest)
+    text = one_line(PRODUCER)
+
+    assert [0.2, 0.4, 10] == [policy.wait(failures, refused=False) for failures in (1, 2, 9)]
+    assert "up to 0.2, 0.4, ... 10 s" in text
+    assert (15, 30) == (shortest.wait(1, refused=True), policy.wait(1, refused=True))
+    assert "every 15 to 30 s" in text
+    assert policy.deadline == 60
+    assert "failed for a minute" in text
+    assert TELL_AGAIN_SECONDS == 60
+    assert "logged once a minute at most" in text
+    assert (END_FLUSH_SECONDS, SIGTERM_SECONDS, EXIT_SECONDS) == (1, 5, 2)
+    assert "waits up to a second" in text
+    assert "at most five seconds" in text
+    assert "at most two seconds" in text
+
+
+def test_the_named_secrets_are_secrets() -> None:
+    """Every key that the text names as a secret is replaced, and the one it excludes is not."""
+    secrets, exception = codes(section(PRODUCER, "## Secrets").split("Under")[0])[1:], "max_tokens"
+    payload: dict[str, Any] = {**dict.fromkeys(secrets, "x"), exception: 7}
+
+    Redaction().apply(payload)
+
+    assert {**dict.fromkeys(secrets, "[redacted]"), exception: 7} == payload
+    assert "cookie" in SECRET_NAMES
