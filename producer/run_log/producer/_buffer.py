@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from run_log.core import RunKey
+from run_log.core import RunKey, Version
 
 from ._capture import Entry
 
@@ -80,9 +80,18 @@ class EventBuffer:
         """Remove and return all entries."""
         return self.take(events=len(self), data_bytes=self._bytes)
 
+    def newest(self) -> dict[RunKey, Version]:
+        """Return the newest version of each run that waits."""
+        return {key: Version(*entry.version) for key, entry in self._newest.items()}
+
     def oldest(self) -> int | None:
         """Return the number of the oldest event that waits; None if none does."""
         return next(iter(self._waiting), None)
+
+    @property
+    def oldest_bytes(self) -> int:
+        """Bytes of the oldest event that waits; there has to be one."""
+        return _first(self._waiting).size
 
     @property
     def data_bytes(self) -> int:

@@ -309,14 +309,15 @@ class Delivery:
             return
         if why is None:
             return
-        # One of many is at fault itself; all of them, or the only one, may be a topic that takes nothing.
-        if len(refused) < len(entries) or (len(entries) == 1 and self._is_trusted):
+        # Where others were taken, with these or just before, these are at fault; else it may be the topic.
+        is_taking = len(refused) < len(entries)
+        if is_taking or self._is_trusted:
             self.held.settle(refused, DropReason.REFUSED, error=str(why))
             self._disk.delivered()
         else:
             self._give_back()
             self._failed(why, is_hopeless=len(entries) == self.held.stats.buffered)
-        self._is_trusted = False
+        self._is_trusted = is_taking
 
     def _batch(self) -> list[Entry]:
         left = MAX_BATCH_BYTES

@@ -107,7 +107,8 @@ class Disk:
                         [
                             SpooledEvent(entry.key, Version(*entry.version), message)
                             for entry, message in batch
-                        ]
+                        ],
+                        newer=self._held.newest,
                     )
                 except SpoolError as error:
                     self._held.not_written([entry for entry, _ in (*batch, *left)])

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from run_log.core import RunKey, Version
+
 from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
 from ._capture import Entry
@@ -143,8 +145,9 @@ class Held:
             while self._in_flight and self._in_flight[0].number and self._in_flight[0].size <= left:
                 left -= self._in_flight[0].size
                 entries.append(self._in_flight.popleft())
-            # The buffer gives out at least one, whatever its size.
-            entries += self._buffer.take(events=left and len(self._buffer), data_bytes=left)
+            while len(self._buffer) and self._buffer.oldest_bytes <= left:
+                left -= self._buffer.oldest_bytes
+                entries += self._buffer.take(events=1, data_bytes=0)
             self._on_disk += len(entries)
             return entries
 
@@ -175,6 +178,15 @@ class Held:
             self._on_disk -= 1
             self._drop(reason, 1, **details)
             self._notify()
+
+    def newest(self) -> dict[RunKey, Version]:
+        """Return the newest version of each run that is held in memory."""
+        with self._lock:
+            versions = self._buffer.newest()
+            for entry in self._in_flight:
+                version = Version(*entry.version)
+                versions[entry.key] = max(version, versions.get(entry.key, version))
+            return versions
 
     def found_on_disk(self, waiting: int, *, corrupt: int, lost: int) -> None:
         """Settle the books with what the spool directory really holds, while nothing is in flight from it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -43,6 +43,9 @@ class _Place:
 
     def __lt__(self, other: _Place) -> bool:
         return (self.attempt, self.hlc) < (other.attempt, other.hlc)
+
+
+_Newer = Callable[[], Mapping[RunKey, Version]]
 
 
 class _Candidate(NamedTuple):
@@ -110,7 +113,7 @@ class Spool:
         except OSError:
             return 0
 
-    def append(self, events: Sequence[SpooledEvent]) -> None:
+    def append(self, events: Sequence[SpooledEvent], *, newer: _Newer = dict[RunKey, Version]) -> None:
         """Write *events*; they are durable when this returns, and none of them is on disk when it raises.
 
         Where the directory is full, events that a newer one of the same run supersedes go first, then the
@@ -118,6 +121,7 @@ class Spool:
 
         Args:
             events: In any order.
+            newer: Returns the newest version of each run that is held elsewhere: it supersedes, too.
 
         Raises:
             SpoolError: The disk does not take them.
@@ -130,7 +134,7 @@ class Spool:
             size = sum(len(record) for _, record in new)
             excess = directory_bytes(self._directory) + size - self._max_bytes
             if excess > 0:
-                new = self._make_room(new, excess)
+                new = self._make_room(new, excess, newer)
             if new:
                 segment, offsets = self._write([record for _, record in new])
                 for (event, record), offset in zip(new, offsets, strict=True):
@@ -252,16 +256,16 @@ class Spool:
         finally:
             self._remove_if_settled(segment)  # a new one that nothing could be written to
 
-    def _make_room(self, new: list[_Encoded], excess: int) -> list[_Encoded]:
+    def _make_room(self, new: list[_Encoded], excess: int, newer: _Newer) -> list[_Encoded]:
         """Free *excess* bytes, and return which of the *new* ones are to be written."""
         short = excess - self._settled_bytes()
         if short > 0:
-            new = self._lose(new, short)
+            new = self._lose(new, short, dict(newer()))
         for segment in list(self._segments):
             self._rewrite(segment)
         return new
 
-    def _lose(self, new: list[_Encoded], short: int) -> list[_Encoded]:
+    def _lose(self, new: list[_Encoded], short: int, newest: dict[RunKey, Version]) -> list[_Encoded]:
         """Forget what matters least, of *short* bytes and more, and return which of the *new* ones stay."""
         candidates = [
             _Candidate(event.key, event.version, len(record), number)
@@ -276,7 +280,7 @@ class Spool:
             else:
                 candidates.append(_Candidate(event.key, event.version, place.size, place))
         more = min(self._max_bytes, sum(candidate.size for candidate in candidates)) // ROOM_MADE
-        gone = _least(candidates, short + more) if short > 0 else []
+        gone = _least(candidates, short + more, newest) if short > 0 else []
         places = [source for source in gone if isinstance(source, _Place)]
         numbers = {source for source in gone if isinstance(source, int)}
         self.corrupt += len(damaged)
@@ -320,9 +324,8 @@ class Spool:
             ) from error
 
 
-def _least(candidates: list[_Candidate], excess: int) -> list[_Place | int]:
+def _least(candidates: list[_Candidate], excess: int, newest: dict[RunKey, Version]) -> list[_Place | int]:
     """Return those of *candidates* that matter least, of *excess* bytes together: all, if it takes all."""
-    newest: dict[RunKey, Version] = {}
     for candidate in candidates:
         newest[candidate.key] = max(candidate.version, newest.get(candidate.key, candidate.version))
     candidates.sort(key=lambda candidate: (candidate.version == newest[candidate.key], candidate.version))
