@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, cast
 
@@ -85,7 +85,7 @@ def measure_growth(options: Options, emulator: FirestoreEmulator) -> Report:  # 
 
 
 @contextmanager
-def _brokers() -> Iterator[dict[str, dict[str, str]]]:
+def _brokers() -> Generator[dict[str, dict[str, str]]]:
     """Provide a broker in each of `STATES`: the environment that leads to it."""
     settings = Settings.from_env()
     provision(PubSubConnection.from_settings(settings), settings)
