@@ -47,7 +47,8 @@ _news: Final = st.builds(
     padding=st.sampled_from([0, 1, 50, 400]),
 )
 _batches: Final = st.lists(_news, max_size=6)
-_bounds: Final = st.sampled_from([0, 300, 1_000, 3_000, _ALL])
+_bounds: Final = st.sampled_from([0, 300, 1_000, 3_000, 6_000, _ALL])
+_versions: Final = st.builds(Version, st.integers(1, 2), st.integers(0, 9), st.just(""))
 
 
 def _event(new: _New, number: int) -> SpooledEvent:
@@ -126,29 +127,34 @@ class SpoolMachine(RuleBasedStateMachine):
         """Return what the model has on disk."""
         return [*self.left, *self.known]
 
-    @rule(news=_batches)
-    def append(self, news: list[_New]) -> None:
+    @rule(news=_batches, elsewhere=st.dictionaries(st.sampled_from("abc"), _versions))
+    def append(self, news: list[_New], elsewhere: dict[str, Version]) -> None:
         """What is written is there, but for what had to make room, which is what mattered least."""
         events = self.events(news)
         before = self.directory.size()
 
-        self.spool.append(events)
+        self.spool.append(events, newer=lambda: {("w", run): version for run, version in elsewhere.items()})
 
         there = set(self.directory.waiting())
         gone = [event for event in (*self.known, *events) if event.version.event_id not in there]
         self.known = [event for event in (*self.known, *events) if event.version.event_id in there]
         self.lost += len(gone)
-        self.check_loss(gone, events, before)
+        self.check_loss(gone, events, before, dict(elsewhere))
         # What is left and what is being delivered is all that may stand in the way.
-        held = [event for event in self.known if event not in self.taken]
-        assert self.directory.size() <= (self.bound if held else max(self.bound, before))
+        kept = [event for event in self.known if event not in self.taken]
+        assert self.directory.size() <= (self.bound if kept else max(self.bound, before))
 
-    def check_loss(self, gone: Sequence[SpooledEvent], new: Sequence[SpooledEvent], before: int) -> None:
+    def check_loss(
+        self,
+        gone: Sequence[SpooledEvent],
+        new: Sequence[SpooledEvent],
+        before: int,
+        newest: dict[str, Version],
+    ) -> None:
         """Check that no more is lost than has to be, and nothing before what matters less."""
         candidates = [event for event in (*self.known, *gone) if event not in self.taken]
         # What never fits goes alone.
         candidates = [event for event in candidates if _size(event) <= self.bound or event not in new]
-        newest: dict[str, Version] = {}
         for event in candidates:
             newest[event.key[1]] = max(event.version, newest.get(event.key[1], event.version))
         candidates.sort(key=lambda event: (event.version == newest[event.key[1]], event.version))

@@ -38,26 +38,37 @@ class EventBuffer:
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
         self._newest: dict[RunKey, Entry] = {}
         self._bytes = 0
+        self._is_sound = True
 
     def __len__(self) -> int:
         """Return how many events wait."""
         return len(self._waiting)
 
+    def __contains__(self, number: int) -> bool:
+        """Return whether the event of that number waits."""
+        return number in self._waiting
+
     def add(self, entry: Entry) -> list[Entry]:
         """Append *entry* and return what was dropped to make room."""
+        self._begin()
         self._waiting[entry.number] = entry
         self._bytes += entry.size
         self._rank(entry)
-        return self._make_room()
+        dropped = self._make_room()
+        self._is_sound = True
+        return dropped
 
     def give_back(self, entries: Sequence[Entry]) -> list[Entry]:
         """Put *entries* that were taken in front again, and return what was dropped to make room."""
+        self._begin()
         for entry in reversed(entries):
             self._waiting[entry.number] = entry
             self._waiting.move_to_end(entry.number, last=False)
             self._bytes += entry.size
             self._rank(entry)
-        return self._make_room()
+        dropped = self._make_room()
+        self._is_sound = True
+        return dropped
 
     def take(self, *, events: int, data_bytes: int) -> list[Entry]:
         """Remove and return the oldest entries: at least one if any wait, and no more than fit.
@@ -66,6 +77,7 @@ class EventBuffer:
             events: Most entries.
             data_bytes: Most bytes, unless the first alone is larger.
         """
+        self._begin()
         taken: list[Entry] = []
         left = data_bytes
         while self._waiting and len(taken) < events:
@@ -74,6 +86,7 @@ class EventBuffer:
             if taken and left < 0:
                 break
             taken.append(self._remove(entry))
+        self._is_sound = True
         return taken
 
     def take_all(self) -> list[Entry]:
@@ -103,6 +116,18 @@ class EventBuffer:
         """Whether half of the room is taken."""
         limits = self._limits
         return 2 * len(self._waiting) >= limits.events or 2 * self._bytes >= limits.data_bytes
+
+    def _begin(self) -> None:
+        """Note that a change is under way; mend what one that a signal's handler cut short has left."""
+        if not self._is_sound:
+            self._bytes = 0
+            self._newest.clear()
+            self._superseded.clear()
+            for number, entry in self._waiting.items():
+                entry.number = number
+                self._bytes += entry.size
+                self._rank(entry)
+        self._is_sound = False
 
     def _rank(self, entry: Entry) -> None:
         newest = self._newest.get(entry.key)

@@ -21,7 +21,7 @@ from run_log.core import (
     get_logger,
 )
 
-from ._accounts import DropReason, EmitterStats, Reporter, measure_publish
+from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk
@@ -40,7 +40,14 @@ SMALL_ENTRY_BYTES: Final = 8_192
 RETIRE_SECONDS: Final = 5.0
 """How long an emitter that nobody holds any more goes on delivering."""
 
+MIN_BATCH_BYTES: Final = 65_536
+"""A call's bytes after many that were not answered in time, unless its first event alone is larger."""
+
+MAX_REFUSALS: Final = 64
+"""Refusals in a row after which a batch is not looked through further for now: it may be the topic's."""
+
 _CLOSING_RETRY_SECONDS: Final = 0.1
+_AWAITED_RETRY_SECONDS: Final = 0.5
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -82,23 +89,27 @@ class Delivery:
         self._retire_at: float | None = None
         self._failures = 0
         self._failing_since = 0.0
-        self._told: set[object] = set()
+        self._batch_bytes = MAX_BATCH_BYTES
+        self._told_at: dict[bool, float] = {}
+        self._has_told_failure = False
         self._told_lost = False
         self._is_trusted = False
+        self._refusals = 0
+        self._is_urgent = False
         self._disk = Disk(self._spool, self.held, self._encode)
         self._disk_is_next = False
         self._reporter = Reporter()
 
     # What the workflow's threads call
 
-    def attend(self, entry: Entry | None = None) -> None:
+    def attend(self, item: Entry | Rejection) -> None:
         """Do what an emit has to do now and then: help with the intake, wake or start the thread.
 
         Args:
-            entry: What was emitted last.
+            item: What was put into the intake last.
         """
         closed = self.held.closed
-        if closed or len(self.intake) >= MAX_INTAKE or (entry and entry.size > SMALL_ENTRY_BYTES):
+        if closed or len(self.intake) >= MAX_INTAKE or item.size > SMALL_ENTRY_BYTES:
             self.held.absorb()
             if self.held.has_shed:
                 self._bell.put(None)
@@ -106,30 +117,25 @@ class Delivery:
             self.report()
         elif self.idle:
             self.idle = False
-            self.start()
-
-    def reject(self, run: object, error: Exception) -> None:
-        """Count *run*, which is none."""
-        try:
-            cause = str(error)
-        except Exception:  # noqa: BLE001 - the error is of the given object's own making
-            cause = type(error).__name__
-        self.intake.append(Rejection(type(run).__name__, cause))
-        self.attend()
+            try:
+                self.start()
+            except BaseException:  # cut short by a signal's handler: the next event tries again
+                self.idle = True
+                raise
 
     def start(self) -> None:
         """Start the thread if it does not run, and have it look for something to do."""
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="run-log-emitter", daemon=True)
+                # Known before it starts: a signal's handler may raise while this waits for its start.
+                self._thread = threading.Thread(target=self._run, name="run-log-emitter", daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except RuntimeError as error:
                     # The machine is out of threads, or the interpreter is ending. The next event tries again.
-                    self.idle = True
+                    self._thread, self.idle = None, True
                     _logger.error("run_log_no_thread", error=str(error))  # noqa: TRY400 - the message says it all
                     return
-                self._thread = thread
                 deliver_at_exit()
         self._bell.put(None)
 
@@ -151,7 +157,7 @@ class Delivery:
         event = threading.Event()
         waiter = self.wait(event.set)
         try:
-            return event.wait(max(0.0, timeout))
+            return event.wait(min(max(0.0, timeout), threading.TIMEOUT_MAX))
         finally:
             self.held.forget(waiter)
 
@@ -184,8 +190,11 @@ class Delivery:
 
     def deliver_or_keep(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most; what is left goes to disk, if there is a spool."""
+        self._is_urgent = True
+        self._bell.put(None)
         if not self.settled(timeout):
             self._disk.write_all()
+        self._is_urgent = False
         self.report(final=True)
 
     def retire(self) -> None:
@@ -222,9 +231,12 @@ class Delivery:
         self._bell.put(None)
 
     def _let_go(self) -> None:
-        self._transport.close()
         self._disk.write_all()
         self._disk.close()
+        try:
+            self._transport.close()
+        except Exception:
+            _logger.exception("run_log_transport_not_closed")
         lost = self.held.stats.buffered
         if lost and not self._told_lost:
             self._told_lost = True
@@ -238,10 +250,8 @@ class Delivery:
         token = context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
             self._gather()
-            while self._take():
-                self._publish()
-        except Exception:
-            _logger.exception("run_log_emitter_failed")  # the next event starts another thread
+            while self._turn():
+                pass
         finally:
             context.detach(token)
             self.idle = True
@@ -249,13 +259,25 @@ class Delivery:
                 self._let_go()
             self.report(final=self.held.closed)
 
+    def _turn(self) -> bool:
+        """Deliver a batch; return False when there is nothing left to do."""
+        try:
+            if not self._take():
+                return False
+            self._publish()
+        except Exception:
+            # The thread outlives every fault, also one of its own.
+            _logger.exception("run_log_emitter_failed")
+            self._pause(self.policy.longest_retry)
+        return True
+
     def _take(self) -> bool:
         """Wait until something is in flight; return False when there is nothing left to do."""
         while True:
             self.report()
             self.held.absorb()
             self._disk.write_shed()
-            if self._stopping or (self._retire_at is not None and time.monotonic() >= self._retire_at):
+            if self._is_done:
                 return False
             if self.held.in_flight(1) or self._fill():
                 return True
@@ -266,6 +288,13 @@ class Delivery:
                 self.idle = False
             else:
                 self._gather()
+
+    @property
+    def _is_done(self) -> bool:
+        # A start that a signal's handler cut short may have been followed by another one.
+        if self._stopping or self._thread is not threading.current_thread():
+            return True
+        return self._retire_at is not None and time.monotonic() >= self._retire_at
 
     def _gather(self) -> None:
         """Wait for an event, and a moment for others, unless somebody waits for delivery."""
@@ -302,25 +331,28 @@ class Delivery:
 
     def _publish(self) -> None:
         entries = self._batch()
+        is_last_try = self._is_ending
+        self._refusals = 0
         try:
             refused, why = self._hand_over(entries)
-        except Exception as error:  # noqa: BLE001 - the thread has to outlive every fault
-            self._failed(error)
+        except BaseException as error:  # noqa: BLE001 - a store's cancelled call raises no Exception
+            self._failed(error, is_last_try=is_last_try)
             return
         if why is None:
             return
         # Where others were taken, with these or just before, these are at fault; else it may be the topic.
         is_taking = len(refused) < len(entries)
         if is_taking or self._is_trusted:
-            self.held.settle(refused, DropReason.REFUSED, error=str(why))
-            self._disk.delivered()
+            self._disk.settle(self.held.settle(refused, DropReason.REFUSED, error=str(why)))
         else:
-            self._give_back()
-            self._failed(why, is_hopeless=len(entries) == self.held.stats.buffered)
+            self.held.give_back()
+            # Others may show whether it is these or the topic.
+            is_last_try = is_last_try and len(entries) == self.held.stats.buffered
+            self._failed(why, is_last_try=is_last_try)
         self._is_trusted = is_taking
 
     def _batch(self) -> list[Entry]:
-        left = MAX_BATCH_BYTES
+        left = self._batch_bytes
         batch: list[Entry] = []
         for entry in self.held.in_flight(MAX_BATCH_EVENTS):
             left -= entry.size
@@ -330,14 +362,17 @@ class Delivery:
         return batch
 
     def _hand_over(self, entries: Sequence[Entry]) -> tuple[list[Entry], MessageRefusedError | None]:
-        """Publish *entries*; return those that are refused while others are taken, and why."""
+        """Publish *entries*; return those that are refused one by one, and why."""
         begun = self.policy.monotonic()
         try:
             self._transport.publish([entry.encode(self._encode) for entry in entries])
         except MessageRefusedError as error:
             measure_publish(self.policy.monotonic() - begun, "failed")
+            self._refusals += 1
             if len(entries) == 1:
                 return list(entries), error
+            if self._refusals >= MAX_REFUSALS or self._stopping:
+                raise
         except Exception:
             measure_publish(self.policy.monotonic() - begun, "failed")
             raise
@@ -346,56 +381,75 @@ class Delivery:
             self._delivered(entries)
             return [], None
         half = len(entries) // 2
-        left, left_error = self._hand_over(entries[:half])
-        right, right_error = self._hand_over(entries[half:])
-        return left + right, right_error or left_error
+        # Where only those in front are at fault, the next try comes to the others first.
+        halves = (
+            (entries[:half], entries[half:]) if self._failures % 2 == 0 else (entries[half:], entries[:half])
+        )
+        first, first_error = self._hand_over(halves[0])
+        second, second_error = self._hand_over(halves[1])
+        return first + second, first_error or second_error
 
     def _delivered(self, entries: Sequence[Entry]) -> None:
-        self.held.settle(entries)
-        self._disk.delivered()
+        self._disk.settle(self.held.settle(entries))
         self._is_trusted = True
-        if self._failures:
+        self._refusals = 0
+        self._batch_bytes = min(MAX_BATCH_BYTES, 2 * self._batch_bytes)
+        if self._failures and self._has_told_failure:
             seconds = self.policy.monotonic() - self._failing_since
             _logger.info("run_log_publish_recovered", failures=self._failures, after_s=round(seconds, 3))
+            self._has_told_failure = False
         self._failures = 0
-        self._told.clear()
 
-    def _failed(self, error: Exception, *, is_hopeless: bool = True) -> None:
+    def _failed(self, error: BaseException, *, is_last_try: bool = False) -> None:
         """Wait before the next call, or end.
 
         Args:
             error: Why the last call failed.
-            is_hopeless: Whether a refusal holds for all that is held.
+            is_last_try: Whether a refusal now is one for good.
         """
         refused = not isinstance(error, TransportUnavailableError)
+        if not refused:
+            # What a slow line did not carry in time is tried in smaller pieces.
+            self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)
         now = self.policy.monotonic()
         if not self._failures:
             self._failing_since = now
         self._failures += 1
         self.held.count_retry()
         wait = self.policy.wait(self._failures, refused=refused)
-        if refused not in self._told:
-            self._told.add(refused)
+        told_at = self._told_at.get(refused)
+        if told_at is None or now - told_at >= TELL_AGAIN_SECONDS:
+            self._told_at[refused] = now
+            self._has_told_failure = True
             log = _logger.error if refused else _logger.warning
             log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
         overdue = now - self._failing_since >= self.policy.deadline
         if overdue or self.held.is_half_full:
             self._disk.write_what_fits()  # so that it outlives the process, should that be killed
         if overdue:
-            self._give_back()
-        if refused and is_hopeless and self._is_ending:
+            self.held.give_back()
+        if refused and is_last_try:
             self._stop()
-        self._pause(wait)
+        self._pause(wait, is_patient=refused)
 
-    def _give_back(self) -> None:
-        self._disk.put_back()
-        self.held.give_back()
+    @property
+    def _in_flight_bytes(self) -> int:
+        return sum(entry.size for entry in self.held.in_flight(MAX_BATCH_EVENTS))
 
-    def _pause(self, seconds: float) -> None:
-        """Wait that long; less once the emitter is closed, since then there is no later."""
+    def _pause(self, seconds: float, *, is_patient: bool = False) -> None:
+        """Wait that long; less where there is no later, or somebody waits for delivery.
+
+        Args:
+            seconds: To wait.
+            is_patient: Whether it takes more than somebody who waits to wait less.
+        """
         begun = time.monotonic()
         while not self._stopping:
-            at_most = min(seconds, _CLOSING_RETRY_SECONDS) if self._is_ending else seconds
+            at_most = seconds
+            if self._is_ending or self._is_urgent:
+                at_most = min(seconds, _CLOSING_RETRY_SECONDS)
+            elif self.held.is_waited_for and not is_patient:
+                at_most = min(seconds, _AWAITED_RETRY_SECONDS)
             left = begun + at_most - time.monotonic()
             if left <= 0:
                 return

@@ -36,7 +36,7 @@ class Disk:
         self._lock = threading.Lock()
         self._lost = spool.lost if spool else 0
         self._corrupt = spool.corrupt if spool else 0
-        self._is_draining = False
+        self._sources: dict[int, SpooledEvent] = {}
         self._is_failing = False
 
     def fill(self, *, events: int, data_bytes: int) -> bool:
@@ -56,24 +56,21 @@ class Disk:
                 return False
             corrupt, self._corrupt = self._spool.corrupt - self._corrupt, self._spool.corrupt
             self._held.found_on_disk(self._spool.waiting, corrupt=corrupt, lost=self._newly_lost())
-            self._held.take_from_disk(_entry(event) for event in found)
-            self._is_draining = bool(found)
-            return self._is_draining
+            entries = [_entry(event) for event in found]
+            self._sources = {id(entry): event for entry, event in zip(entries, found, strict=True)}
+            self._held.take_from_disk(entries)
+            return bool(found)
 
-    def delivered(self) -> None:
-        """Forget what was taken from disk, if nothing is in flight any more."""
-        if self._spool is None or not self._is_draining or self._held.in_flight(1):
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Forget those of *entries* that came from disk: they are delivered, or given up."""
+        if self._spool is None or not self._sources:
             return
         with self._lock:
-            self._is_draining = False
+            events = [self._sources.pop(id(entry)) for entry in entries if id(entry) in self._sources]
             try:
-                self._spool.settle()
+                self._spool.settle(events)
             except SpoolError as error:
                 self._tell(error)
-
-    def put_back(self) -> None:
-        """Leave on disk what was taken in flight from there."""
-        self._is_draining = False
 
     def write_shed(self) -> None:
         """Write what a full buffer has shed."""
@@ -87,7 +84,6 @@ class Disk:
 
     def write_all(self) -> None:
         """Write all that is held; what was in flight from disk is there anyway."""
-        self.put_back()
         self._write(lambda _spool: self._held.take_all_for_disk())
 
     def close(self) -> None:

@@ -12,9 +12,10 @@ from run_log.core import PROCESS_CLOCK, HybridLogicalClock, Settings, uuid7
 
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
-from ._capture import Capture, encode
+from ._capture import Capture, Entry, encode
 from ._delivery import MAX_INTAKE, SMALL_ENTRY_BYTES, Delivery
 from ._environment import pubsub_transport
+from ._held import Rejection
 from ._lifecycle import handle_sigterm, track
 from ._policy import DeliveryPolicy
 from ._redaction import Redaction
@@ -108,14 +109,16 @@ class RunEventEmitter:
                 publish as it is. What is none of these is counted as dropped and logged.
         """
         delivery = self._delivery
+        item: Entry | Rejection
         try:
-            entry = self._capture(run)
+            item = self._capture(run)
         except Exception as error:  # noqa: BLE001 - a workflow never notices
-            delivery.reject(run, error)
-            return
-        delivery.intake.append(entry)
-        if delivery.idle or entry.size > SMALL_ENTRY_BYTES or len(delivery.intake) >= MAX_INTAKE:
-            delivery.attend(entry)
+            item = Rejection.of(run, error)
+        delivery.intake.append(item)
+        if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(delivery.intake) >= MAX_INTAKE:
+            # Too deep a stack, say. The event is in the intake: the next one brings it on its way.
+            with contextlib.suppress(Exception):
+                delivery.attend(item)
 
     def observe(self, hlc: int) -> None:
         """Have everything emitted from now on be later than *hlc*, by version.

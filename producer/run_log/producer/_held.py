@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from run_log.core import RunKey, Version
 
@@ -18,7 +19,14 @@ from ._capture import Entry
 MAX_SHED: Final = BufferLimits()
 """How much of what a full buffer sheds waits to be written to the spool directory."""
 
+MAX_CAUSE: Final = 2_000
+"""Most characters that are kept of why something is no run."""
+
 _NOTHING: Final = BufferLimits(events=0, data_bytes=0)
+
+
+_name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
+"""A class's name, whatever its metaclass says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,21 @@ class Rejection:
 
     type_name: str
     error: str
+    size: ClassVar[int] = 0
+
+    @classmethod
+    def of(cls, run: object, error: Exception) -> Self:
+        """Return what *run* is replaced by, given the *error* that its capture raised.
+
+        Args:
+            run: Anything, with code of its own that may raise.
+            error: Likewise.
+        """
+        try:
+            cause = str(error)[:MAX_CAUSE]
+        except Exception:  # noqa: BLE001 - the error is of the given object's own making
+            cause = _name_of(type(error))
+        return cls(_name_of(type(run)), cause)
 
 
 class Held:
@@ -46,28 +69,33 @@ class Held:
         self.closed = closed
         # Reentrant, since a signal handler or a finalizer may emit in the middle of anything.
         self._lock = threading.RLock()
-        self._absorbing = False
+        self._absorbing = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._last_number = 0
         self._buffer = EventBuffer(limits)
         self._shed = EventBuffer(MAX_SHED if keeps_shed else _NOTHING)
         self._in_flight: deque[Entry] = deque()
         self._on_disk = 0
         self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
-        self._emitted = self._delivered = self._retries = self._written = 0
+        self._delivered = self._retries = self._written = 0
         self._dropped: Counter[DropReason] = Counter()
         self._details: dict[DropReason, Mapping[str, str]] = {}
 
     def absorb(self) -> None:
-        """Move what is in the intake now into the buffer, and count it."""
+        """Move what is in the intake now into the buffer.
+
+        A signal's handler may raise in the middle of it: each item leaves the intake once it has its place.
+        """
         with self._lock:
-            if self._absorbing:
-                return  # whoever was interrupted here goes on with it
-            self._absorbing = True
+            # Where a handler comes here in the middle, whoever it interrupted goes on.
+            if not self._absorbing.acquire(blocking=False):
+                return
             try:
                 for _ in range(len(self.intake)):
-                    self._emitted += 1
-                    self._place(self.intake.popleft())
+                    self._place(self.intake[0])
+                    self.intake.popleft()
             finally:
-                self._absorbing = False
+                self._absorbing.release()
             self._notify()
 
     def _place(self, item: Entry | Rejection) -> None:
@@ -75,8 +103,8 @@ class Held:
             self._drop(DropReason.INVALID, 1, type=item.type_name, error=item.error)
         elif self.closed:
             self._drop(DropReason.CLOSED, 1)
-        else:
-            item.number = self._emitted
+        elif not item.number or item.number not in self._buffer:
+            item.number = self._last_number = next(self._numbers)
             self._shed_from_buffer(self._buffer.add(item))
 
     def _shed_from_buffer(self, entries: Iterable[Entry]) -> None:
@@ -102,28 +130,27 @@ class Held:
         with self._lock:
             return list(islice(self._in_flight, events))
 
-    def settle(self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str) -> None:
-        """Let go of *entries*, which are in flight: delivered, or dropped for a reason.
+    def settle(
+        self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str
+    ) -> list[Entry]:
+        """Let go of those of *entries* that are in flight, delivered or dropped for a reason; return them.
 
         Args:
-            entries: Any of those in flight.
+            entries: Some of those that were in flight; who closes the emitter may have taken them meanwhile.
             reason: Why they were dropped; None if they were delivered.
             details: What to tell besides.
         """
         with self._lock:
-            gone = {id(entry) for entry in entries}
-            for _ in range(len(self._in_flight)):
-                entry = self._in_flight.popleft()
-                if id(entry) not in gone:
-                    self._in_flight.append(entry)
-                    continue
-                if not entry.number:
-                    self._on_disk -= 1
-                if reason is None:
-                    self._delivered += 1
-                else:
-                    self._drop(reason, 1, **details)
+            leaving = {id(entry) for entry in entries}
+            gone = [entry for entry in self._in_flight if id(entry) in leaving]
+            self._in_flight = deque(entry for entry in self._in_flight if id(entry) not in leaving)
+            self._on_disk -= sum(not entry.number for entry in gone)
+            if reason is None:
+                self._delivered += len(gone)
+            else:
+                self._drop(reason, len(gone), **details)
             self._notify()
+            return gone
 
     def give_back(self) -> None:
         """Put what is in flight back to where it came from: its room is needed."""
@@ -199,7 +226,6 @@ class Held:
         """
         with self._lock:
             found = waiting + corrupt + lost - self._on_disk
-            self._emitted += max(0, found)
             self._on_disk = waiting
             self._drop(DropReason.SPOOL_CORRUPT, corrupt + max(0, -found))
             self._drop(DropReason.SPOOL_FULL, lost)
@@ -232,7 +258,7 @@ class Held:
         waiter = object()
         with self._lock:
             self.absorb()
-            self._waiters[waiter] = (self._emitted, notify)
+            self._waiters[waiter] = (self._last_number, notify)
             self._notify()
         return waiter
 
@@ -274,13 +300,15 @@ class Held:
         with self._lock:
             self.absorb()
             dropped = self._dropped.total()
-            pending = self._emitted - self._delivered - dropped
+            in_flight = sum(entry.number > 0 for entry in self._in_flight)
+            buffered = len(self._buffer) + len(self._shed) + in_flight
+            pending = buffered + self._on_disk
             return EmitterStats(
-                emitted=self._emitted,
+                emitted=self._delivered + pending + dropped,
                 delivered=self._delivered,
                 pending=pending,
                 dropped=dropped,
-                buffered=pending - self._on_disk,
+                buffered=buffered,
                 spooled=self._on_disk,
                 retries=self._retries,
                 dropped_by_reason=dict(self._dropped),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -95,7 +95,7 @@ class Spool:
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._waiting: list[_Place] = []
-        self._taken: list[_Place] = []
+        self._taken: list[tuple[SpooledEvent, _Place]] = []
         self._look_at: float | None = None
 
     @property
@@ -164,15 +164,25 @@ class Spool:
                     batch.append(event)
             return batch
 
-    def settle(self) -> None:
+    def settle(self, events: Iterable[SpooledEvent] | None = None) -> None:
         """Forget what the last batch returned: it is delivered, or given up.
+
+        Args:
+            events: Those of the batch that are, the very objects; None for all.
 
         Raises:
             SpoolError: The disk does not take it; after a restart those events come again.
         """
+        settled = None if events is None else set(map(id, events))
         taken, self._taken = self._taken, []
+        places: list[_Place] = []
+        for event, place in taken:
+            if settled is None or id(event) in settled:
+                places.append(place)
+            else:
+                self._taken.append((event, place))
         with self._errors():
-            for place in taken:
+            for place in places:
                 self._settle(place)
 
     def close(self) -> None:
@@ -226,11 +236,11 @@ class Spool:
             self.corrupt += 1
             self._settle(place)
         else:
-            self._taken.append(place)
+            self._taken.append((event, place))
         return event
 
     def _put_back(self) -> None:
-        self._waiting += self._taken
+        self._waiting += (place for _, place in self._taken)
         self._taken.clear()
         heapify(self._waiting)
 
@@ -298,11 +308,14 @@ class Spool:
     def _settled_bytes(self) -> int:
         """Return the bytes that rewriting would free."""
         held = sum(segment.size for segment in self._segments)
-        return held - sum(place.size for place in (*self._waiting, *self._taken))
+        return held - sum(place.size for place in self._places())
+
+    def _places(self) -> list[_Place]:
+        return [*self._waiting, *(place for _, place in self._taken)]
 
     def _rewrite(self, segment: Segment) -> None:
         """Have what waits in *segment* stand in another one, without what is settled in between."""
-        places = [place for place in (*self._waiting, *self._taken) if place.segment is segment]
+        places = [place for place in self._places() if place.segment is segment]
         if sum(place.size for place in places) == segment.size:
             return
         if segment is self._current:

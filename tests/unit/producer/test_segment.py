@@ -330,17 +330,34 @@ def test_only_segments_are_looked_at(tmp_path: Path) -> None:
     segment.close()
 
 
-@pytest.mark.parametrize("handler", ["SIG_IGN", "default_int_handler"])
-def test_an_append_that_fails_leaves_nothing(handler: str, tmp_path: Path) -> None:
+_FAULTS: Final = {
+    "full": """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit(resource.RLIMIT_FSIZE, segment.size + 1000)
+""",
+    "interrupted": """
+def interrupt(_frame, event, function):  # as a signal's handler would
+    if event == "c_call" and function is os.fsync:
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+
+sys.setprofile(interrupt)
+""",
+}
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_an_append_that_fails_leaves_nothing(fault: str, tmp_path: Path) -> None:
     """An append that the disk takes in part, or that is interrupted, leaves the file as it was."""
     printed = run_script(
         _PREAMBLE
         + """
-signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 segment = Segment.create(directory)
 segment.append([record("before")])
 size = segment.size
-limit(resource.RLIMIT_FSIZE, size + 1000)
+"""
+        + _FAULTS[fault]
+        + """
 try:
     segment.append([record(str(number)) for number in range(10)])
 except (OSError, KeyboardInterrupt) as error:
@@ -351,10 +368,9 @@ segment.append([record("after")])
 print([record.event.key[1] for record in segment.scan()])
 """,
         str(tmp_path),
-        handler,
     )
 
-    error = "OSError" if handler == "SIG_IGN" else "KeyboardInterrupt"
+    error = "OSError" if fault == "full" else "KeyboardInterrupt"
     assert [error, "True 1", "['before', 'after']"] == printed.splitlines()
 
 

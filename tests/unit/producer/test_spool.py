@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from run_log.core import SpoolError, encode_event
+from run_log.core import SpoolError, Version, encode_event
 from run_log.producer import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
 from run_log.producer._spool import LOOK_AGAIN_SECONDS, MAX_SEGMENTS
@@ -422,11 +422,11 @@ def test_somebody_may_delete_the_files(tmp_path: Path, spool_in: SpoolMaker) -> 
 def test_what_is_superseded_goes_first_then_the_oldest(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """A full directory loses events that a newer one of their run supersedes, then the oldest; counted."""
     spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
-    spool.append(_named(["b12", "a10", "b11", "a14", "c15", "d16", "e17", "f18"]))
+    spool.append(_named(["b18", "o10", "a15", "p11", "a16", "b17", "c19", "d20"]))
 
-    spool.append(_named(["g19", "h20"]))
+    spool.append(_named(["e21", "f22"]))
 
-    assert ["a14", "c15", "d16", "e17", "f18", "g19", "h20"] == _names(_batch(spool))
+    assert ["p11", "a16", "b18", "c19", "d20", "e21", "f22"] == _names(_batch(spool))
     assert 3 == spool.lost
 
 
@@ -453,6 +453,33 @@ def test_new_events_are_weighed_with_those_on_disk(
     assert len(names) == spool.lost
     spool.close()
     assert sorted(left) == sorted(_names(_batch(spool_in(tmp_path))))
+
+
+@pytest.mark.parametrize(("elsewhere", "left"), [(40, ["o10", "s60"]), (20, ["r30", "s60"])])
+def test_what_is_newer_elsewhere_supersedes(
+    elsewhere: int, left: list[str], tmp_path: Path, spool_in: SpoolMaker
+) -> None:
+    """An event goes before an older run's only one where a newer one of its run is held elsewhere."""
+    spool = spool_in(tmp_path, max_bytes=2 * _SIZE + _SIZE // 2)
+    spool.append(_named(["o10", "r30"]))
+
+    spool.append(_named(["s60"]), newer=lambda: {("workflow-1", "r"): Version(1, elsewhere, "")})
+
+    assert left == _names(_batch(spool))
+
+
+def test_what_stays_is_kept_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """What stands beside an event that had to go stays, in the file that is being written too."""
+    others, own = (spool_in(tmp_path, max_bytes=64 * _SIZE + _SIZE // 2) for _ in range(2))
+    others.append(_named([f"o{when}" for when in range(10, 72)]))
+    own.append(_named(["r80", "s81"]))
+
+    own.append(_named(["r82"]))
+
+    assert ["s81", "r82"] == _names(_batch(own))
+    assert 1 == own.lost
+    own.close()
+    assert ["s81", "r82"] == _names(_batch(spool_in(tmp_path)))
 
 
 def test_a_directory_may_be_filled_to_its_bound(tmp_path: Path, spool_in: SpoolMaker) -> None:
