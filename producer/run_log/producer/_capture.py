@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import marshal
+import re
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from operator import attrgetter
@@ -12,7 +15,9 @@ from opentelemetry.trace import SpanContext
 
 from run_log.core import (
     CUT_MARKER,
+    MAX_HLC,
     MAX_PAYLOAD_BYTES,
+    InvalidRunError,
     Message,
     PauseRequest,
     RunEvent,
@@ -34,6 +39,11 @@ from ._transport import message_bytes
 MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
 """Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
 five at most, so what is larger would be cut in any case."""
+
+MAX_CUT_KEYS: Final = 10_000
+"""Most outer keys of payloads too large whose values are measured one by one."""
+
+_PAUSE_BYTES: Final = 600
 
 ENTRY_BYTES: Final = 700
 """What an event in the buffer takes besides its payloads and texts, in bytes: measured, CPython 3.11."""
@@ -61,6 +71,8 @@ class Captured(NamedTuple):
     inferred: bool
     payloads: bytes
     """Trigger data and result, as `marshal` has them."""
+    cut: int
+    """Values that were cut before they were copied."""
     trace: TraceContext
 
     @property
@@ -121,6 +133,9 @@ class Entry:
 _fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
     *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
 )
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_PLAIN: Final = _CONTAINERS | {str, int, float, bool, type(None)}
+_EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
 _EMPTY: Final = marshal.dumps(({}, {}))
 
 
@@ -150,7 +165,7 @@ class Capture:
             InvalidRunError: It is none of these.
         """
         if type(run) is not WorkflowRun and isinstance(run, RunEvent):
-            run = RunEvent.model_validate(run)
+            _check(run)
             return _entry(
                 run.run,
                 (run.event_id, run.hlc, run.occurred_at, run.inferred),
@@ -158,6 +173,17 @@ class Capture:
             )
         own = run if type(run) is WorkflowRun else validated(run)
         return _entry(own, (self._new_id(), self._tick(), utc_now(), False), current_span_context())
+
+
+def _check(event: RunEvent) -> None:
+    """Refuse an event made without validation that could not be ordered, or that no reader would take."""
+    hlc, event_id = event.hlc, event.event_id
+    if type(hlc) is not int or not 0 <= hlc < MAX_HLC:
+        raise InvalidRunError(f"an event's hlc is an integer from 0 to 2**62, not {hlc!r:.100}")
+    if type(event_id) is not str or not _EVENT_ID.fullmatch(event_id):
+        raise InvalidRunError(
+            f"an event's id is printable ASCII of up to 128 characters, not {event_id!r:.100}"
+        )
 
 
 def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: TraceContext) -> Entry:
@@ -169,14 +195,15 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int):
         # The buffer needs these to place it; the rest is checked when it is encoded.
         return _entry(validated(run), identity, trace)
+    payloads, cut = _payloads(run)
+    size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
     if pause is not None:
         fields = (*fields[:-1], pause.model_copy())
-    payloads = _payloads(run)
-    size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
+        size += _PAUSE_BYTES + len(pause.reason) + len(pause.assignee or "") + len(pause.answered_by or "")
     event_id, hlc, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
-    content = (*fields, *identity, payloads, trace)
+    content = (*fields, *identity, payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
@@ -187,6 +214,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
         InvalidRunError: It was made without validation, and a field is wrong.
     """
     captured = Captured._make(content)
+    count_cut(captured.workflow_id, captured.id, captured.cut)
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
     redaction.apply(trigger_data)
     redaction.apply(result)
@@ -206,41 +234,62 @@ def encode(content: Content, redaction: Redaction) -> Message:
     )
 
 
-def _payloads(run: WorkflowRun) -> bytes:
+def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
+    """Return a copy of the payloads, and how many values of them were cut."""
     payloads: tuple[dict[str, Any], ...] = (run.trigger_data, run.result)
     if payloads == ({}, {}):
-        return _EMPTY
-    try:
+        return _EMPTY, 0
+    cut = 0
+    captured = b""
+    with contextlib.suppress(ValueError):
         captured = marshal.dumps(payloads)
-    except ValueError:
+    # marshal takes every buffer for bytes, numpy's scalars and arrays, too.
+    if not captured or ("numpy" in sys.modules and not _is_exact(payloads)):
         # A value of a type of its own, or nested too deep: its nearest form in JSON.
         payloads, cut = detached(*payloads)
         captured = marshal.dumps(payloads)
-        count_cut(run.workflow_id, run.id, cut)
     if len(captured) <= MAX_CAPTURED_BYTES:
-        return captured
-    payloads, cut = _cut(payloads, len(captured))
-    count_cut(run.workflow_id, run.id, cut)
-    return marshal.dumps(payloads)
+        return captured, cut
+    payloads, more = _cut(payloads, len(captured))
+    return marshal.dumps(payloads), cut + more
+
+
+def _is_exact(payloads: tuple[dict[str, Any], ...]) -> bool:
+    """Return whether *payloads* hold nothing but what marshal copies as what it is."""
+    seen: set[int] = set()
+    ahead: list[Any] = [*payloads]
+    while ahead:
+        container = ahead.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        is_dict = type(container) is dict
+        values = container.values() if is_dict else container
+        kinds: set[type[object]] = set(map(type, values))
+        if not (kinds <= _PLAIN and (not is_dict or _PLAIN.issuperset(map(type, container)))):
+            return False
+        if kinds & _CONTAINERS:
+            ahead += [value for value in values if type(value) in _CONTAINERS]
+    return True
 
 
 def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[str, Any], ...], int]:
     """Return copies whose largest values are markers, so that what cannot be kept is not held either."""
     copies = tuple(dict(payload) for payload in payloads)
-    sizes = sorted(
-        (
-            (len(marshal.dumps(value)), index, key)
-            for index, copy in enumerate(copies)
-            for key, value in copy.items()
-        ),
-        reverse=True,
-    )
-    cut = 0
-    for taken, index, key in sizes:
-        if size <= MAX_CAPTURED_BYTES:
-            return copies, cut
-        copies[index][key] = f"{CUT_MARKER}, about {taken} bytes"
-        size -= taken
-        cut += 1
+    if sum(map(len, copies)) <= MAX_CUT_KEYS:
+        sizes = sorted(
+            (
+                (len(marshal.dumps(value)), index, key)
+                for index, copy in enumerate(copies)
+                for key, value in copy.items()
+            ),
+            reverse=True,
+        )
+        for cut, (taken, index, key) in enumerate(sizes, start=1):
+            copies[index][key] = f"{CUT_MARKER}, about {taken} bytes"
+            size -= taken
+            if size <= MAX_CAPTURED_BYTES:
+                return copies, cut
     # The keys alone are too much.
-    return tuple({CUT_MARKER: f"{len(copy)} keys"} for copy in copies), cut
+    markers = tuple({CUT_MARKER: f"{len(copy)} keys"} if copy else {} for copy in copies)
+    return markers, sum(map(len, copies))

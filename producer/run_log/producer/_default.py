@@ -75,7 +75,7 @@ def default_emitter() -> RunEventEmitter:
                 settings = Settings.from_env()
                 _process.emitter = RunEventEmitter.from_settings(settings, _transport(settings))
                 _process.is_misconfigured = False
-            except ConfigurationError as error:
+            except Exception as error:  # noqa: BLE001 - at the interpreter's end even an import fails
                 if _process.emitter is None:
                     _process.emitter = RunEventEmitter(LazyTransport(_refusal(error)))
                 _process.is_misconfigured = True
@@ -104,7 +104,7 @@ def _own_store(backend: str) -> Transport:
     return StoreTransport(lambda: own)
 
 
-def _refusal(error: ConfigurationError) -> Callable[[], NoReturn]:
+def _refusal(error: Exception) -> Callable[[], NoReturn]:
     def refuse() -> NoReturn:
         raise ConfigurationError(str(error))
 

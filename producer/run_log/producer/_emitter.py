@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Final, Self
@@ -149,7 +150,7 @@ class RunEventEmitter:
 
         waiter = self._delivery.wait(notify)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(min(timeout, threading.TIMEOUT_MAX)):
                 await settled.wait()
         except TimeoutError:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ import threading
 import time
 import weakref
 from typing import Final, Protocol
+
+from run_log.core import get_logger
 
 EXIT_SECONDS: Final = 2.0
 """How long interpreter exit waits for delivery, in all."""
@@ -41,11 +44,22 @@ class Delivers(Protocol):
 
 _live: weakref.WeakSet[Delivers] = weakref.WeakSet()
 _is_child_hooked = False
+_is_over = False
+_logger: Final = get_logger("run_log.producer")
 
 
 def track(delivery: Delivers) -> None:
     """Have *delivery* take part in the process's life, for as long as somebody holds it."""
     _live.add(delivery)
+    if _is_over:
+        delivery.begin_close()  # made by a late atexit hook: nobody would deliver what it held
+
+
+def _all_live() -> list[Delivers]:
+    while True:
+        # Other threads may make emitters meanwhile.
+        with contextlib.suppress(RuntimeError):
+            return list(_live)
 
 
 def deliver_at_exit() -> None:
@@ -62,13 +76,20 @@ def deliver_at_exit() -> None:
 
 
 def close_all() -> None:
-    """Deliver what all emitters hold, within `EXIT_SECONDS`, and close them."""
-    deliveries = list(_live)
+    """Deliver what all emitters hold, within `EXIT_SECONDS`, and close them. Twice is fine."""
+    global _is_over  # noqa: PLW0603 - there is one process
+    if _is_over:
+        return
+    _is_over = True
+    deliveries = _all_live()
     for delivery in deliveries:
         delivery.begin_close()
     deadline = time.monotonic() + EXIT_SECONDS
     for delivery in deliveries:
-        delivery.finish_close(max(0.0, deadline - time.monotonic()))
+        try:
+            delivery.finish_close(max(0.0, deadline - time.monotonic()))
+        except Exception:
+            _logger.exception("run_log_emitter_failed")  # the others are to be closed all the same
 
 
 def handle_sigterm() -> None:
@@ -87,22 +108,30 @@ def _on_sigterm(_number: int, _frame: object) -> None:
     # A second one ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # In a thread of its own: what this one was doing when it was interrupted, in an emit perhaps, goes on.
-    threading.Thread(target=_deliver_then_end, name="run-log-sigterm", daemon=True).start()
+    try:
+        threading.Thread(target=_deliver_then_end, name="run-log-sigterm", daemon=True).start()
+    except RuntimeError:  # the machine is out of threads
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _deliver_then_end() -> None:
     deadline = time.monotonic() + SIGTERM_SECONDS
-    for delivery in list(_live):
-        delivery.deliver_or_keep(max(0.0, deadline - time.monotonic()))
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        for delivery in _all_live():
+            try:
+                delivery.deliver_or_keep(max(0.0, deadline - time.monotonic()))
+            except Exception:
+                _logger.exception("run_log_emitter_failed")  # the others are to deliver all the same
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _after_fork() -> None:
-    global _live, _is_child_hooked  # noqa: PLW0603 - there is one process
+    global _live, _is_child_hooked, _is_over  # noqa: PLW0603 - there is one process
     # Another thread may have been in the middle of the old set.
     _live = weakref.WeakSet(_live)
-    _is_child_hooked = False
-    for delivery in list(_live):
+    _is_child_hooked = _is_over = False
+    for delivery in _all_live():
         delivery.after_fork()
 
 

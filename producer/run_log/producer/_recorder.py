@@ -219,9 +219,9 @@ class RunRecorder:
 
         Where the platform may stop the CPU after a response, this waits a moment for delivery.
         """
-        emitter = self._leave(error)
-        if isinstance(emitter, RunEventEmitter) and emitter.end_flush_seconds:
-            emitter.flush_sync(emitter.end_flush_seconds)
+        emitter, seconds = self._leave(error)
+        if emitter is not None and seconds:
+            emitter.flush_sync(seconds)
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
@@ -231,27 +231,25 @@ class RunRecorder:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """State how the run ended; an exception goes on. See `__exit__`."""
-        emitter = self._leave(error)
-        if isinstance(emitter, RunEventEmitter) and emitter.end_flush_seconds:
-            await emitter.flush(emitter.end_flush_seconds)
+        emitter, seconds = self._leave(error)
+        if emitter is not None and seconds:
+            await emitter.flush(seconds)
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return *function* so that each of its calls is a run.
 
         Args:
-            function: Plain or async. What it returns is not recorded: see `RunHandle.set_result`.
+            function: Plain or async. What it returns is not recorded: see `RunHandle.set_result`. A plain
+                function that returns a coroutine is recorded until it returns.
 
         Raises:
-            InvalidArgumentError: It is a generator function, whose calls end before its work begins.
+            InvalidArgumentError: It is a generator function, whose calls end before its work begins, or a
+                class or static method, which are to be made of the recorded function.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidArgumentError(
-                f"{function.__qualname__} is a generator function, which record_run cannot wrap; "
-                "use `with record_run(...)` inside of it"
-            )
+        _check_function(function)
         handle, handle_async = self._handle, self._handle_async
-        if inspect.iscoroutinefunction(function):
-            coroutine = cast("Callable[_P, Coroutine[Any, Any, Any]]", function)  # type: ignore[redundant-cast]  # not for pyright
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            coroutine = cast("Callable[_P, Coroutine[Any, Any, Any]]", function)
 
             @functools.wraps(function)
             async def recorded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
@@ -272,13 +270,40 @@ class RunRecorder:
         handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         return handle
 
-    def _leave(self, error: BaseException | None) -> Emits:
-        handle, token = self._entered.pop()
+    def _leave(self, error: BaseException | None) -> tuple[RunEventEmitter | None, float]:
+        """State the end of the block's run; return who is to be waited for, and how many seconds."""
+        entered = self._entry()
+        if entered is None:
+            return None, 0  # left twice, or never entered: an exception is not to be hidden by one of ours
+        handle, token = entered
         handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         # A fixture or a generator may leave in another context than it entered: that one's runs are its own.
         with contextlib.suppress(ValueError):
             _current.reset(token)
-        return handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return (emitter, emitter.end_flush_seconds) if isinstance(emitter, RunEventEmitter) else (None, 0)
+
+    def _entry(self) -> tuple[RunHandle, Token[RunHandle | None]] | None:
+        """Take the run that is left: this context's, where several blocks share the recorder."""
+        current = _current.get()
+        for index, (handle, _) in enumerate(self._entered):
+            if handle is current:
+                return self._entered.pop(index)
+        return self._entered.pop() if self._entered else None
+
+
+def _check_function(function: object) -> None:
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidArgumentError(
+            f"{name} is a generator function, which record_run cannot wrap; "
+            "use `with record_run(...)` inside of it"
+        )
+    if isinstance(function, classmethod | staticmethod) or not callable(function):
+        raise InvalidArgumentError(
+            f"record_run wraps functions, and {name} is none; "
+            "put @record_run(...) below @classmethod and @staticmethod"
+        )
 
 
 def record_run(

@@ -78,9 +78,9 @@ class _Continuation:
     def open(self) -> RunHandle:
         try:
             run = _aside(self._read_in_time).result(self.timeout)
+            return self._with(run) if run else self._without(None)
         except Exception as error:  # noqa: BLE001 - a workflow never notices
             return self._without(error)
-        return self._with(run) if run else self._without(None)
 
     async def open_async(self) -> RunHandle:
         try:
@@ -90,9 +90,14 @@ class _Continuation:
                 # Connecting blocks, and for longer than anybody would wait.
                 async with asyncio.timeout(self.timeout):
                     run = await asyncio.wrap_future(_aside(self._read_in_time))
+            return self._with(run) if run else self._without(None)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._without(error)  # something below was cancelled, not this task
         except Exception as error:  # noqa: BLE001 - a workflow never notices
             return self._without(error)
-        return self._with(run) if run else self._without(None)
 
     async def _read_in_time(self) -> WorkflowRun | None:
         async with asyncio.timeout(self.timeout):
@@ -126,7 +131,7 @@ class _Continuation:
             is_answer=run.status is RunStatus.PAUSED,
         )
 
-    def _without(self, error: Exception | None) -> RunHandle:
+    def _without(self, error: BaseException | None) -> RunHandle:
         cause = f"{type(error).__name__}: {error}" if error else "no such run; is its projection behind?"
         _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
         state = {
@@ -159,8 +164,10 @@ def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
             return
         try:
             future.set_result(asyncio.run(read()))
-        except BaseException as error:  # noqa: BLE001 - it is for whoever waits
+        except Exception as error:  # noqa: BLE001 - it is for whoever waits
             future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit, say: of the reading, not of the workflow
+            future.set_exception(RuntimeError(f"reading ended by {type(error).__name__}: {error}"))
 
     threading.Thread(target=run, name="run-log-resume", daemon=True).start()
     return future

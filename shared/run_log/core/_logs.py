@@ -12,6 +12,16 @@ import structlog
 logging.getLogger("run_log").addHandler(logging.NullHandler())
 
 
+class _HarmlessLogger(structlog.stdlib.BoundLogger):
+    """Raises nothing into the code that logs: a handler's fault is its owner's, not the workflow's."""
+
+    def _proxy_to_logger(self, *arguments: Any, **fields: Any) -> Any:
+        try:
+            return super()._proxy_to_logger(*arguments, **fields)
+        except Exception:  # noqa: BLE001 - there is nowhere left to tell it
+            return None
+
+
 _RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - {
     "exc_info",
     "stack_info",
@@ -20,7 +30,7 @@ _RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "as
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the structured logger *name*: events go to the standard library, fields as extras.
+    """Return the structured logger *name*: events go to the standard library, fields as extras; never raises.
 
     Args:
         name: Dotted, under ``run_log``.
@@ -32,7 +42,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
         structlog.stdlib.render_to_log_kwargs,
     ]
     logger = structlog.wrap_logger(
-        logging.getLogger(name), processors=processors, wrapper_class=structlog.stdlib.BoundLogger
+        logging.getLogger(name), processors=processors, wrapper_class=_HarmlessLogger
     )
     return cast("structlog.stdlib.BoundLogger", logger)
 
