@@ -185,14 +185,16 @@ class SpoolMachine(RuleBasedStateMachine):
         if events:
             assert bool(self.taken) is bool(self.known)
 
-    @rule()
-    def settle(self) -> None:
-        """What is settled is gone for good."""
-        self.spool.settle()
+    @rule(part=st.none() | st.sets(st.integers(0, 7)))
+    def settle(self, part: set[int] | None) -> None:
+        """What is settled is gone for good; what is not of a batch is still being delivered."""
+        events = [event for number, event in enumerate(self.taken) if part is None or number in part]
 
-        taken = _ids(self.taken)
-        self.known = [event for event in self.known if event.version.event_id not in taken]
-        self.taken = []
+        self.spool.settle(None if part is None else events)
+
+        settled = _ids(events)
+        self.known = [event for event in self.known if event.version.event_id not in settled]
+        self.taken = [event for event in self.taken if event.version.event_id not in settled]
 
     @rule(bound=_bounds)
     def close_and_reopen(self, bound: int) -> None:

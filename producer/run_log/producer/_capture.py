@@ -134,7 +134,7 @@ _fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
     *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple})
-_PLAIN: Final = _CONTAINERS | {str, int, float, bool, type(None)}
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
 _EMPTY: Final = marshal.dumps(({}, {}))
 
@@ -259,17 +259,17 @@ def _is_exact(payloads: tuple[dict[str, Any], ...]) -> bool:
     seen: set[int] = set()
     ahead: list[Any] = [*payloads]
     while ahead:
-        container = ahead.pop()
-        if id(container) in seen:
+        value = ahead.pop()
+        kind = cast("type[object]", type(value))
+        if kind in _PLAIN:
             continue
-        seen.add(id(container))
-        is_dict = type(container) is dict
-        values = container.values() if is_dict else container
-        kinds: set[type[object]] = set(map(type, values))
-        if not (kinds <= _PLAIN and (not is_dict or _PLAIN.issuperset(map(type, container)))):
+        if kind not in _CONTAINERS:
             return False
-        if kinds & _CONTAINERS:
-            ahead += [value for value in values if type(value) in _CONTAINERS]
+        if id(value) not in seen:
+            seen.add(id(value))
+            ahead += value
+            if kind is dict:
+                ahead += value.values()
     return True
 
 

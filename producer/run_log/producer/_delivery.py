@@ -128,6 +128,9 @@ class Delivery:
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 # Known before it starts: a signal's handler may raise while this waits for its start.
+                # One that starts late all the same is woken, and leaves.
+                if self._thread is not None:
+                    self._bell.put(None)
                 self._thread = threading.Thread(target=self._run, name="run-log-emitter", daemon=True)
                 try:
                     self._thread.start()
@@ -255,6 +258,7 @@ class Delivery:
         finally:
             context.detach(token)
             self.idle = True
+            self._bell.put(None)  # what woke this thread may have been meant for the one that follows it
             if self._retire_at is not None:
                 self._let_go()
             self.report(final=self.held.closed)
@@ -331,6 +335,8 @@ class Delivery:
 
     def _publish(self) -> None:
         entries = self._batch()
+        if not entries:
+            return  # who closes the emitter has taken them
         is_last_try = self._is_ending
         self._refusals = 0
         try:

@@ -38,6 +38,7 @@ class Disk:
         self._corrupt = spool.corrupt if spool else 0
         self._sources: dict[int, SpooledEvent] = {}
         self._is_failing = False
+        self._is_closed = False
 
     def fill(self, *, events: int, data_bytes: int) -> bool:
         """Take the earliest events on disk in flight, and return whether there were any.
@@ -49,6 +50,8 @@ class Disk:
         if self._spool is None:
             return False
         with self._lock:
+            if self._is_closed:
+                return False  # the directory is for others now
             try:
                 found = self._spool.next_batch(events=events, data_bytes=data_bytes)
             except SpoolError as error:
@@ -79,8 +82,8 @@ class Disk:
 
     def write_what_fits(self) -> None:
         """Write what a full buffer has shed, and of the rest as much as displaces nothing on disk."""
-        # A record is somewhat larger than its entry says, most so where JSON escapes what marshal does not.
-        self._write(lambda spool: self._held.take_for_disk(spool.room // 2))
+        # A record may be larger than its entry says: JSON takes up to six bytes for one of marshal's.
+        self._write(lambda spool: self._held.take_for_disk(spool.room // 8))
 
     def write_all(self) -> None:
         """Write all that is held; what was in flight from disk is there anyway."""
@@ -90,6 +93,7 @@ class Disk:
         """Let go of the directory; what is there stays for the next start."""
         if self._spool is not None:
             with self._lock:
+                self._is_closed = True
                 self._spool.close()
 
     def _write(self, take: Callable[[Spool], list[Entry]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import CodeType
 from typing import ClassVar, Final, Self
 
 from run_log.core import RunKey, Version
@@ -69,7 +71,7 @@ class Held:
         self.closed = closed
         # Reentrant, since a signal handler or a finalizer may emit in the middle of anything.
         self._lock = threading.RLock()
-        self._absorbing = threading.Lock()
+        self._is_absorbing = False
         self._numbers = itertools.count(1)
         self._last_number = 0
         self._buffer = EventBuffer(limits)
@@ -87,15 +89,13 @@ class Held:
         A signal's handler may raise in the middle of it: each item leaves the intake once it has its place.
         """
         with self._lock:
-            # Where a handler comes here in the middle, whoever it interrupted goes on.
-            if not self._absorbing.acquire(blocking=False):
-                return
-            try:
-                for _ in range(len(self.intake)):
-                    self._place(self.intake[0])
-                    self.intake.popleft()
-            finally:
-                self._absorbing.release()
+            if self._is_absorbing and _is_running(Held.absorb.__code__):
+                return  # a handler came here in the middle: whoever it interrupted goes on
+            self._is_absorbing = True
+            for _ in range(len(self.intake)):
+                self._place(self.intake[0])
+                self.intake.popleft()
+            self._is_absorbing = False
             self._notify()
 
     def _place(self, item: Entry | Rejection) -> None:
@@ -343,3 +343,12 @@ class Held:
             if not numbers or min(numbers) > target:
                 del self._waiters[waiter]
                 notify()
+
+
+def _is_running(code: CodeType) -> bool:
+    """Return whether *code* is under way in this thread, besides the caller."""
+    caller = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - there is no public way
+    frame = caller.f_back
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None

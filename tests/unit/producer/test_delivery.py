@@ -309,3 +309,109 @@ def test_what_cannot_be_encoded_is_dropped_alone(emitter_to: EmitterMaker) -> No
 
     assert FlushReport(delivered=2, pending=0, dropped=1) == report
     assert emitter.stats.dropped_by_reason == {DropReason.INVALID: 1}
+
+
+class _Narrow(ScriptedTransport):
+    """Carries no more than so many bytes a call in time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        if len(messages) > 1 and sum(len(message.data) for message in messages) > self._width:
+            raise TransportUnavailableError("not in time")
+        super().publish(messages)
+
+
+def test_a_slow_line_gets_smaller_batches(emitter_to: EmitterMaker) -> None:
+    """What a line does not carry in time is sent in smaller pieces, until it does."""
+    transport = _Narrow(200_000)
+    emitter = emitter_to(transport)
+
+    for number in range(100):
+        emitter.emit(a_run(id=str(number), result={"x": "x" * 50_000}))
+    report = emitter.close(PATIENCE)
+
+    assert FlushReport(delivered=100, pending=0, dropped=0) == report
+    assert {str(number) for number in range(100)} == {event.run.id for event in transport.events}
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(1), KeyError("a fault of its own")])
+def test_the_thread_outlives_every_fault(error: BaseException, emitter_to: EmitterMaker) -> None:
+    """Whatever a transport raises the delivery thread goes on, and delivers when it can."""
+
+    class Faulty(ScriptedTransport):
+        def publish(self, messages: Sequence[Message]) -> None:
+            if not self.entered.is_set():
+                self.entered.set()
+                raise error
+            super().publish(messages)
+
+    transport = Faulty()
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+
+    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)
+
+
+def test_who_waits_cuts_a_retrys_wait_short(emitter_to: EmitterMaker) -> None:
+    """A flush in the middle of a long wait has the next try made soon: the outage may be over."""
+    failed = threading.Event()
+
+    def for_long(_shortest: float, _longest: float) -> float:
+        failed.set()
+        return 1_000
+
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")]), uniform=for_long)
+    emitter.emit(a_run())
+    assert failed.wait(PATIENCE)
+
+    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)
+
+
+def test_a_refusal_gets_a_last_try_at_the_end(emitter_to: EmitterMaker) -> None:
+    """An emitter that is closed while a refusal comes in tries once more, and no more often."""
+    refused, closing = threading.Event(), threading.Event()
+
+    def once_closing(_shortest: float, _longest: float) -> float:
+        refused.set()
+        closing.wait(PATIENCE)
+        return 1_000
+
+    transport = ScriptedTransport([TransportRefusedError("no such topic")])
+    emitter = emitter_to(transport, uniform=once_closing)
+    emitter.emit(a_run())
+    assert refused.wait(PATIENCE)
+    closer = threading.Thread(target=emitter.close, args=(PATIENCE,))
+    closer.start()
+    while not emitter._delivery.held.closed:
+        closing.wait(0.001)
+
+    closing.set()
+    closer.join(PATIENCE)
+
+    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.flush_sync(0)
+
+
+def test_a_topic_that_refuses_all_is_not_asked_for_each(emitter_to: EmitterMaker) -> None:
+    """Where each message is refused a batch is not taken apart to the last: it is the topic."""
+    transport = _Refusing(*map(str, range(1_000)))
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def held(_shortest: float, _longest: float) -> float:
+        waiting.set()
+        go_on.wait(PATIENCE)
+        return 0
+
+    emitter = emitter_to(transport, policy=DeliveryPolicy(linger=PATIENCE, uniform=held))
+    for number in range(1_000):
+        emitter.emit(a_run(id=str(number)))
+    emitter.flush_sync(0.01)
+    assert waiting.wait(PATIENCE)
+    calls = transport.calls
+    transport.refused.clear()
+    go_on.set()
+
+    assert calls <= 100
+    assert FlushReport(delivered=1_000, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)

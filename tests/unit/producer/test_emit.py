@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import math
@@ -9,11 +10,12 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import MAX_ID_LENGTH, RunEvent, RunStatus, TransportUnavailableError, decode_event
-from run_log.producer import BufferLimits, EmitterStats, FlushReport, RunEventEmitter
+from run_log.producer import BufferLimits, DropReason, EmitterStats, FlushReport, RunEventEmitter
 from run_log.testing import InMemoryTopic, a_run, an_event
 
 from .conftest import EmitterMaker
@@ -342,3 +344,110 @@ async def test_a_topic_of_the_kit_is_a_transport(emitter_to: EmitterMaker) -> No
     await emitter.flush(PATIENCE)
 
     assert [a_run()] == [decode_event(m).run for m in await subscription.pull(10, wait=PATIENCE)]
+
+
+def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:
+    """Where numpy is loaded its scalars and arrays travel as numbers and lists, however deep they lie."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    result: dict[str, Any] = {
+        "accuracy": numpy.float64(0.5),
+        "deep": [{"count": numpy.int64(3)}, {"good": numpy.bool_(True)}],  # noqa: FBT003
+        "matrix": numpy.array([[1, 2], [3, 4]]),
+    }
+
+    emitter.emit(a_run(result=result))
+    emitter.close(PATIENCE)
+
+    expected = {"accuracy": 0.5, "deep": [{"count": 3}, {"good": True}], "matrix": [[1, 2], [3, 4]]}
+    assert expected == transport.events[0].run.result
+
+
+@pytest.mark.parametrize(
+    "trigger_data", [{}, {"b": "y" * 2_000_000}, {"b": 1}], ids=["none", "large", "small"]
+)
+def test_one_large_value_leaves_every_key(trigger_data: dict[str, Any], emitter_to: EmitterMaker) -> None:
+    """However large the values of both payloads are, every outer key stays, and an empty payload empty."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    emitter.emit(a_run(trigger_data=trigger_data, result={"a": "x" * 3_000_000}))
+    emitter.close(PATIENCE)
+
+    run = transport.events[0].run
+    assert (trigger_data.keys(), {"a"}) == (run.trigger_data.keys(), run.result.keys())
+    assert run.result["a"].startswith("run-log: cut")
+
+
+@pytest.mark.parametrize(("hlc", "event_id"), [("x", "e"), (-1, "e"), (1, "a b"), (1, ""), (1, 7)])
+def test_an_event_that_cannot_be_ordered_is_dropped(
+    hlc: Any, event_id: Any, emitter_to: EmitterMaker
+) -> None:
+    """An event made without validation that no reader would take is dropped, counted, and hurts no other."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    broken = an_event().model_copy(update={"hlc": hlc, "event_id": event_id})
+
+    emitter.emit(broken)
+    emitter.emit(an_event())
+
+    assert FlushReport(delivered=1, pending=0, dropped=1) == emitter.flush_sync(PATIENCE)
+    assert emitter.stats.dropped_by_reason == {DropReason.INVALID: 1}
+
+
+def test_what_a_pause_says_takes_room(emitter_to: EmitterMaker) -> None:
+    """The texts of a pause count among what the buffer holds."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport, limits=BufferLimits(data_bytes=100_000))
+    emitter.emit(a_run())
+    transport.entered.wait(PATIENCE)
+
+    for number in range(50):
+        emitter.emit(a_run(id=str(number), pause={"reason": "x" * 30_000}))
+    dropped = emitter.stats.dropped
+    transport.let_go()
+
+    assert dropped >= 47
+
+
+def test_a_filling_buffer_costs_the_garbage_collector_little(emitter_to: EmitterMaker) -> None:
+    """What is held of an event, once collected, is one object to the garbage collector."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    transport.entered.wait(PATIENCE)
+    runs = [a_run(id=str(number)) for number in range(100)]
+    gc.collect()
+    before = len(gc.get_objects())
+
+    for run in runs:
+        emitter.emit(run)
+    pending = emitter.stats.pending
+    gc.collect()
+    grown = len(gc.get_objects()) - before
+    transport.let_go()
+
+    assert pending == 101
+    assert grown <= 120
+
+
+class _LoudHandler(logging.Handler):
+    def handle(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError(record.getMessage())
+
+
+@pytest.mark.parametrize("run", [None, a_run(result={"a": "x" * 3_000_000})], ids=["no run", "too large"])
+def test_a_log_handler_that_raises_hurts_nobody(run: object, emitter_to: EmitterMaker) -> None:
+    """Whatever the host's log handlers do, emitting does not raise and delivery goes on."""
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")]))
+    logger, handler = logging.getLogger("run_log"), _LoudHandler()
+    logger.addHandler(handler)
+    try:
+        emitter.emit(run)
+        emitter.emit(a_run())
+        report = emitter.close(PATIENCE)
+        emitter.emit(a_run())
+    finally:
+        logger.removeHandler(handler)
+
+    assert (report.pending, emitter.stats.emitted) == (0, 3)

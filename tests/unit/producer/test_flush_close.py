@@ -4,13 +4,16 @@ import asyncio
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 from run_log.core import TransportUnavailableError
-from run_log.producer import BufferLimits, EmitterStats, FlushReport
+from run_log.producer import BufferLimits, EmitterStats, FlushReport, Spool
 from run_log.testing import a_run
 
 from .conftest import EmitterMaker
-from .transports import PATIENCE, ScriptedTransport
+from .transports import PATIENCE, ScriptedTransport, logged
 
 _NOTHING = FlushReport(delivered=0, pending=0, dropped=0)
 _ONE = FlushReport(delivered=1, pending=0, dropped=0)
@@ -249,3 +252,24 @@ def test_one_thread_from_the_first_emit_until_close(emitter_to: EmitterMaker) ->
 
     assert set() == before == after
     assert [thread.name for thread in between] == ["run-log-emitter"]
+
+
+def test_a_transport_that_cannot_be_closed(
+    emitter_to: EmitterMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transport that raises when it is closed costs nothing: what was held is on disk; the log says so."""
+
+    class Stuck(ScriptedTransport):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("no")
+
+    emitter = emitter_to(Stuck(itertools.repeat(TransportUnavailableError("down"))), spool=Spool(tmp_path))
+    emitter.emit(a_run())
+    report = emitter.close(0.01)
+
+    assert FlushReport(delivered=0, pending=1, dropped=0) == report
+    spool = Spool(tmp_path)
+    assert ["run-1"] == [event.key[1] for event in spool.next_batch(events=10, data_bytes=10**6)]
+    spool.close()
+    assert logged(caplog, "run_log_transport_not_closed")

@@ -380,3 +380,112 @@ print(report.pending, report.dropped)
 
     lines = [run_id for _, run_id in _lines(tmp_path / "out")]
     assert {*map(str, range(5_000)), "from the handler"} == set(lines)
+
+
+def test_interrupts_leave_an_emitter_sound(tmp_path: Path) -> None:
+    """A signal's handler that raises in the middle of anything leaves an emitter that works and adds up."""
+    printed = run_script(
+        _FILE_TRANSPORT
+        + """
+import signal
+from run_log.producer import BufferLimits
+
+class Interrupt(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+class Failing(FileTransport):
+    broken = True
+    def publish(self, messages):
+        if self.broken:
+            raise TransportUnavailableError("down")
+        super().publish(messages)
+
+from run_log.core import TransportUnavailableError
+signal.signal(signal.SIGALRM, interrupt)
+interrupts = 0
+Failing.broken = True
+emitters = []
+for _ in range(50):
+    emitter = RunEventEmitter(Failing(), limits=BufferLimits(events=50))
+    emitters.append(emitter)
+    emitter.emit(a_run(id="first"))  # CPython itself does not bear an interrupt while a thread starts
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0007)
+        for number in range(700):
+            try:
+                emitter.emit(a_run(id=str(number)))
+                emitter.stats
+            except Interrupt:
+                interrupts += 1
+    except Interrupt:
+        interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+Failing.broken = False
+for emitter in emitters:
+    emitter.emit(a_run(id="last"))
+    report = emitter.close(30)
+    stats = emitter.stats
+    assert report.pending == 0, report
+    assert stats.emitted == stats.delivered + stats.dropped
+for thread in threading.enumerate():
+    if thread.name == "run-log-emitter":
+        thread.join(30)
+print(interrupts > 50, threading.active_count())
+""",
+        str(tmp_path / "out"),
+    )
+
+    assert printed == "True 1\n"
+    assert 50 <= [run_id for _, run_id in _lines(tmp_path / "out")].count("last")
+
+
+def test_an_emitter_of_the_last_moment(tmp_path: Path) -> None:
+    """An emitter made after interpreter exit has closed all others takes nothing, and counts it."""
+    printed = run_script(
+        """
+        import atexit
+
+        def late():
+            from run_log.producer import RunEventEmitter
+            from run_log.testing import InMemoryTopic, a_run
+            emitter = RunEventEmitter(InMemoryTopic())
+            emitter.emit(a_run())
+            print(emitter.stats.dropped_by_reason)
+
+        atexit.register(late)
+        from run_log.producer import RunEventEmitter
+        """,
+        str(tmp_path / "out"),
+    )
+
+    assert printed == "{<DropReason.CLOSED: 'closed'>: 1}\n"
+
+
+def test_a_sigterm_ends_the_process_whatever_is_in_the_way() -> None:
+    """A SIGTERM ends the process also where delivery, the log and the machine's threads are broken."""
+    done = start_script(
+        _FILE_TRANSPORT
+        + """
+import logging, signal
+from run_log.producer import _lifecycle
+_lifecycle.SIGTERM_SECONDS = 0.2
+_lifecycle.handle_sigterm()
+
+class Loud(logging.Handler):
+    def handle(self, record):
+        raise RuntimeError
+logging.getLogger("run_log").addHandler(Loud())
+emitter = RunEventEmitter(FileTransport())
+emitter.emit(a_run())
+emitter.emit(None)
+signal.raise_signal(signal.SIGTERM)
+threading.Event().wait()
+""",
+        "/nowhere/out",
+    )
+
+    assert -signal.SIGTERM == done.wait(60)

@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
@@ -621,3 +622,81 @@ def test_nobody_waits_in_vain(emitter_to: EmitterMaker) -> None:
     assert emitter.stats.delivered == 0
     ready.set()
     assert FlushReport(delivered=3, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)
+
+
+def test_a_decorated_object() -> None:
+    """An object whose call is a coroutine function is recorded until its work is done."""
+    states = States()
+
+    class Work:
+        async def __call__(self) -> str:
+            await asyncio.sleep(0)
+            return states.statuses[-1]
+
+    async def once() -> str:
+        return await record_run("w", emitter=states)(Work())()
+
+    assert asyncio.run(once()) == "running"
+    assert states.statuses == ["running", "success"]
+
+
+@pytest.mark.parametrize("wrapper", [classmethod, staticmethod])
+def test_a_class_method_is_refused(wrapper: Callable[..., Any]) -> None:
+    """What is made of a function is refused where it is decorated, and the error says what to do instead."""
+    with pytest.raises(InvalidArgumentError, match="below @classmethod and @staticmethod"):
+        record_run("w")(wrapper(lambda: None))
+
+
+def test_leaving_without_entering() -> None:
+    """A block that is left twice, or was never entered, states nothing and hides no exception."""
+    states = States()
+    recorder = record_run("w", emitter=states)
+
+    def raising() -> None:
+        with ExitStack() as stack:
+            stack.push(recorder)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        raising()
+    with recorder:
+        pass
+    recorder.__exit__(None, None, None)
+
+    assert states.statuses == ["running", "success"]
+
+
+async def test_blocks_that_share_a_recorder() -> None:
+    """Tasks that share one recorder, against the advice, end each its own run."""
+    states = States()
+    recorder = record_run("w", emitter=states)
+    inside = asyncio.Event()
+
+    async def fails() -> None:
+        async with recorder:
+            await inside.wait()
+            raise ValueError("mine")
+
+    async def works() -> None:
+        async with recorder:
+            inside.set()
+            await asyncio.sleep(0)
+
+    failed, worked = await asyncio.gather(fails(), works(), return_exceptions=True)
+
+    assert isinstance(failed, ValueError)
+    assert worked is None
+    first, second = states.runs[0].id, states.runs[1].id
+    assert {first: "failed", second: "success"} == {run.id: run.status.value for run in states.runs[2:]}
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e300])
+def test_a_wait_may_be_said_to_last_for_ever(seconds: float, emitter_to: EmitterMaker) -> None:
+    """A wait longer than the platform can express is as long as it can."""
+    emitter = emitter_to(ScriptedTransport(), policy=DeliveryPolicy(end_flush=seconds))
+
+    with record_run("w", emitter=emitter):
+        pass
+
+    assert emitter.stats.delivered == 2
+    assert asyncio.run(emitter.flush(seconds)).delivered == 2

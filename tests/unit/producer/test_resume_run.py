@@ -151,14 +151,26 @@ class _Silent(InMemoryRunLogService):
         raise AssertionError(workflow_id, run_id)
 
 
+class _Cancelled(InMemoryRunLogService):
+    async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
+        raise asyncio.CancelledError(workflow_id, run_id)
+
+
+class _NoRun(InMemoryRunLogService):
+    async def get_run(self, workflow_id: str, run_id: str) -> Any:
+        return (workflow_id, run_id)
+
+
 @pytest.mark.parametrize(
     ("log", "told"),
     [
         (InMemoryRunLogService(), "no such run"),
         (_Broken(), "StoreUnavailableError: no answer for w r"),
         (_Silent(), "TimeoutError"),
+        (_Cancelled(), ""),
+        (_NoRun(), "AttributeError"),
     ],
-    ids=["unknown", "unavailable", "silent"],
+    ids=["unknown", "unavailable", "silent", "cancelled", "no run"],
 )
 async def test_a_run_that_cannot_be_read(
     log: InMemoryRunLogService, told: str, resumed: Block, caplog: pytest.LogCaptureFixture

@@ -274,6 +274,22 @@ def test_a_batch_stays_until_it_is_settled(tmp_path: Path, spool_in: SpoolMaker)
     assert ["c12"] == _names(_batch(spool_in(tmp_path)))
 
 
+def test_a_batch_may_be_settled_in_parts(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """Of a batch exactly what is settled is forgotten; the rest comes again, in a later process too."""
+    spool = spool_in(tmp_path)
+    spool.append(_named(["a10", "b11", "c12", "d13"]))
+    batch = _batch(spool)
+
+    spool.settle([batch[1]])
+    spool.settle([])
+    spool.settle([batch[3], batch[1]])
+
+    assert 2 == spool.waiting
+    assert ["a10", "c12"] == _names(_batch(spool))
+    spool.close()
+    assert ["a10", "c12"] == _names(_batch(spool_in(tmp_path)))
+
+
 def test_an_earlier_event_comes_before_a_batch_that_was_not_settled(
     tmp_path: Path, spool_in: SpoolMaker
 ) -> None:
