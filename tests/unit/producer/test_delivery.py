@@ -385,7 +385,7 @@ def test_a_refusal_gets_a_last_try_at_the_end(emitter_to: EmitterMaker) -> None:
     assert refused.wait(PATIENCE)
     closer = threading.Thread(target=emitter.close, args=(PATIENCE,))
     closer.start()
-    while not emitter._delivery.held.closed:
+    while not emitter._delivery.held.closed:  # pyright: ignore[reportPrivateUsage] - nothing else tells
         closing.wait(0.001)
 
     closing.set()

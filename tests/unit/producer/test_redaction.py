@@ -27,6 +27,19 @@ _GONE = "[redacted]"
         "refreshTokens",
         "password2",
         "credentials",
+        "tokenizer_api_key",
+        "tokenizer_secret",
+        "tokenization_password",
+        "token_issuer_secret",
+        "tokenised_secret",
+        "secretary_password",
+        "ｐａｓｓｗｏｒｄ",
+        "pássword",
+        "APİKEY",
+        "pass\u200bword",
+        "pass\u3164word",
+        "pass\u115fword",
+        "x" * 300 + "_password",
     ],
 )
 def test_a_key_that_looks_like_a_secret(key: str) -> None:
@@ -41,7 +54,19 @@ def test_a_key_that_looks_like_a_secret(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["author", "passenger", "secretary", "tokenizer", "Tokenization", "tokenise", "api", "key", "", "ключ"],
+    [
+        "author",
+        "passenger",
+        "secretary",
+        "tokenizer",
+        "Tokenization",
+        "tokenise",
+        "x" * 300,
+        "api",
+        "key",
+        "",
+        "ключ",
+    ],
 )
 def test_a_harmless_key(key: str) -> None:
     """A key that only resembles a secret keeps its value."""
@@ -75,11 +100,72 @@ def test_numbers_of_tokens_stay() -> None:
 
     assert payload == {
         "max_tokens": 1024,
-        "token_usage": {"prompt": 12, "model": _GONE, "parts": [1, _GONE, _GONE, {"n": 2, "s": _GONE}]},
-        "tokens": [_GONE, _GONE, 3, _GONE],
+        "token_usage": {"prompt": 12, "model": _GONE, "parts": [1, _GONE, [_GONE], {"n": 2, "s": _GONE}]},
+        "tokens": [_GONE, _GONE, 3, [_GONE]],
         "token": _GONE,
         "access_token_secret": _GONE,
     }
+
+
+@pytest.mark.parametrize("key", [b"password", ("db", "password"), ("db", b"pass", 1, "word")])
+def test_keys_that_are_no_text(key: object) -> None:
+    """Bytes and tuples as keys are judged by the text they hold; other keys are harmless."""
+    payload = {"nested": {key: "hunter2", 5: "kept", None: "kept"}}
+
+    Redaction().apply(payload)
+
+    assert {"nested": {key: _GONE, 5: "kept", None: "kept"}} == payload
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(("abc",),), frozenset({("abc",)}), frozenset({frozenset({"abc"})}), (1, ({"a": ("abc",)},)), [{"abc"}]],
+)
+def test_tuples_and_sets_are_looked_into(value: object) -> None:
+    """Texts under a key that names counts are found in tuples and sets, however they are nested."""
+    payload = {"token": value}
+
+    Redaction().apply(payload)
+
+    assert "abc" not in repr(payload)
+    assert _GONE in repr(payload)
+
+
+def test_a_tuple_that_is_held_over_and_over() -> None:
+    """A tuple held in many places becomes one list in all of them."""
+    value: Any = ({"password": "hunter2"},)
+    for _ in range(60):
+        value = (value, value)
+    payload = {"a": value}
+
+    assert Redaction().apply(payload) == 1
+    assert payload["a"][0] is payload["a"][1]
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["Authorization", "Bearer x"], ["Authorization", _GONE]),
+        ((b"Set-Cookie", b"a=b"), [b"Set-Cookie", _GONE]),
+        (("X-Api-Token", "x"), ["X-Api-Token", _GONE]),
+        (["password", 5], ["password", 5]),
+        (["password", "a", "b"], ["password", "a", "b"]),
+        (["accept", "password"], ["accept", "password"]),
+        ({"name": "Authorization", "value": "x"}, {"name": "Authorization", "value": _GONE}),
+        ({"key": "API_KEY", "name": "n", "value": "x"}, {"key": "API_KEY", "name": "n", "value": _GONE}),
+        ({"key": "max_tokens", "value": 5}, {"key": "max_tokens", "value": 5}),
+        ({"key": "n", "value": "x"}, {"key": "n", "value": "x"}),
+    ],
+)
+def test_pairs(given: object, left: object) -> None:
+    """A text that stands beside the name of a secret, as in lists of headers, is replaced."""
+    payload = {"headers": [given]}
+
+    replaced = Redaction().apply(payload)
+
+    assert {"headers": [left]} == payload
+    assert replaced == (_GONE in repr(left))
+    assert Redaction().apply(payload) == 0
 
 
 def test_any_depth() -> None:
