@@ -23,6 +23,10 @@ _IDS_AND_PAYLOAD_BYTES: Final = 875_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
 
+# What a foreign object's own errors say may be of any length.
+_MAX_FAULT: Final = 500
+_MAX_EXPLANATION: Final = 2_000
+
 _logger: Final = get_logger("run_log.core")
 _cut_values: Final = metrics.get_meter("run_log.core").create_counter(
     "run_log.payload.cut_values", unit="{value}", description="Payload values cut to fit into a document"
@@ -109,7 +113,8 @@ def _as_payload(value: object) -> object:
         return {}
     if isinstance(value, dict):
         payload = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # not for pyright
-        return payload if all(isinstance(key, str) for key in payload) else decode_json(encode_json(payload))
+        keys = list(payload)  # another thread may be changing it
+        return payload if all(isinstance(key, str) for key in keys) else decode_json(encode_json(payload))
     return value
 
 
@@ -257,7 +262,7 @@ def _payload_room(run: WorkflowRun) -> int:
 
 def _explain(run: object, error: ValidationError) -> str:
     faults = "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'run'}: {fault['msg']}"
-        for fault in error.errors(include_url=False)
+        f"{'.'.join(map(str, fault['loc'])) or 'run'}: {fault['msg']}"[:_MAX_FAULT]
+        for fault in error.errors(include_url=False, include_input=False)
     )
-    return f"a {type(run).__name__} is not a run: {faults}"
+    return f"a {type(run).__name__} is not a run: {faults}"[:_MAX_EXPLANATION]

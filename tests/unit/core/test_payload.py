@@ -1,17 +1,36 @@
 from __future__ import annotations
 
+import array
+import dataclasses
 import datetime as dt
 import decimal
 import enum
+import fractions
+import functools
 import json
 import sys
-from collections.abc import Callable
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from itertools import count, repeat
 from typing import Any, NoReturn
+from unittest.mock import MagicMock, Mock
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from run_log.core import CUT_MARKER, MAX_DEPTH, decode_json, detached, encode_json, fit_payloads, fit_text
+from run_log.core import (
+    CUT_MARKER,
+    MAX_DEPTH,
+    InvalidRunError,
+    decode_json,
+    detached,
+    encode_json,
+    fit_payloads,
+    fit_text,
+    validated,
+)
 
 
 class _Raises:
@@ -35,6 +54,128 @@ class _BadInt(int):
         raise RuntimeError("no digits")
 
     __repr__ = __str__
+
+
+class _Text(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _Endless(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        return len(key)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, count())
+
+
+class _EndlessSet(AbstractSet[int]):
+    def __contains__(self, item: object) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[int]:
+        return repeat(1)
+
+
+class _Extra(BaseModel, extra="allow"):
+    known: Any = Field(default=1, serialization_alias="alias")
+
+
+def _extra(known: object, more: object) -> _Extra:
+    return _Extra.model_validate({"known": known, "more": more})
+
+
+class _Held:
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __repr__(self) -> str:
+        return f"held: {self.held!r}"
+
+
+class _Slotted:
+    __slots__ = ("__held",)
+
+    def __init__(self, held: object) -> None:
+        self.__held = held
+
+    def __repr__(self) -> str:
+        return f"held: {self.__held!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    held: object
+
+
+class _Array:
+    def __init__(self, nbytes: int, listed: object) -> None:
+        self.nbytes = nbytes
+        self._listed = listed
+
+    def tolist(self) -> object:
+        return self._listed
+
+
+class _Wide:
+    """A number that has no form of its own, as numpy's long double."""
+
+    nbytes = 16
+
+    def tolist(self) -> object:
+        return self
+
+    def __float__(self) -> float:
+        return 2.5
+
+
+class _Changing(dict[str, int]):
+    """A dict that another thread changes while it is read for the first time, or always."""
+
+    def __init__(self, changes: int) -> None:
+        super().__init__(a=1)
+        self.changes = changes
+
+    def items(self) -> Any:
+        if self.changes:
+            self.changes -= 1
+            raise RuntimeError("dictionary changed size during iteration")
+        return super().items()
+
+
+def _doubled(kind: Callable[[Any, Any], Any], levels: int = 60) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = kind(value, value)
+    return value
+
+
+def _namespaces(one: Any, other: Any) -> Any:
+    return types.SimpleNamespace(one=one, other=other)
+
+
+def _slices(one: Any, other: Any) -> Any:
+    return slice(one, other)
+
+
+def _partials(one: Any, other: Any) -> Any:
+    return functools.partial(print, one, other)
+
+
+def _lists(one: Any, other: Any) -> Any:
+    return [one, other]
+
+
+def _enum_of(held: object) -> enum.Enum:
+    return enum.Enum("_Odd", {"ONE": held}).ONE  # type: ignore[attr-defined,no-any-return]
 
 
 class _Colour(enum.Enum):
@@ -103,6 +244,28 @@ def _strict(text: str) -> Any:
         ({1: "a", None: "b", False: "c", 1.5: "d"}, {"1": "a", "null": "b", "false": "c", "1.5": "d"}),
         ({_Colour.RED: 1, (1, 2): 2, dt.date(2026, 1, 2): 3}, {"red": 1, "[1,2]": 2, "2026-01-02": 3}),
         ({_Level.HIGH: 1, "x": float("nan")}, {"3": 1, "x": "NaN"}),
+        ({"b": b"", "nan": [float("nan"), {float("inf"): 1}]}, {"b": "", "nan": ["NaN", {"Infinity": 1}]}),
+        ([float("nan"), {float("nan"): -float("inf")}], ["NaN", {"NaN": "-Infinity"}]),
+        ({b"pass\xff": 1}, {"pass\\xff": 1}),
+        ({"a": 1}.items(), [["a", 1]]),
+        ({"a": 1}.keys(), ["a"]),
+        (deque([1]), [1]),
+        (types.MappingProxyType({"a": 1}), {"a": 1}),
+        (_extra(2, 3), {"known": 2, "more": 3}),
+        (_extra({1}, 3), {"known": [1], "more": 3}),
+        (_Row({1}), {"held": [1]}),
+        (_enum_of((1, 2)), [1, 2]),
+        (_enum_of(_Row({1})), {"held": [1]}),
+        (types.SimpleNamespace(a=1), "namespace(a=1)"),
+        (_Held([1]), "held: [1]"),
+        (_Slotted([1]), "held: [1]"),
+        (ValueError("a", 1), "ValueError('a', 1)"),
+        (fractions.Fraction(1, 3), "1/3"),
+        ([3j, range(3), _Row], ["3j", "range(0, 3)", repr(_Row)]),
+        (array.array("d", [1.5]), [1.5]),
+        (memoryview(b"ab"), [97, 98]),
+        (_Array(8, {"a": {1}}), {"a": [1]}),
+        (_Wide(), 2.5),
     ],
 )
 def test_what_json_cannot_hold_becomes_its_nearest_form(value: object, decoded: object) -> None:
@@ -122,8 +285,30 @@ def test_what_json_cannot_hold_becomes_its_nearest_form(value: object, decoded: 
         [_BadInt(5), float("nan")],
         _circular_list(),
         _circular_dict(),
+        10**5_000,
         10**10_000,
+        1 << 1_000_000,
         {10**10_000: [10**10_000]},
+        _Text("x"),
+        Mock(spec=str),
+        Mock(spec=dict),
+        Mock(spec=bool),
+        MagicMock(),
+        _Changing(1_000),
+        _Endless(),
+        _EndlessSet(),
+        _Endless().keys(),
+        _Endless().items(),
+        _extra(_doubled(_lists), _doubled(_lists)),
+        _enum_of(_Row(_doubled(_lists))),
+        _doubled(_slices),
+        _doubled(_partials),
+        _doubled(_namespaces),
+        _doubled(lambda one, _: _extra(one, one)),
+        _Held(_doubled(_lists)),
+        _Slotted(_doubled(_lists)),
+        ValueError(_doubled(_lists)),
+        bytes(2_000_000),
         _nested(5_000),
         _nested(5_000, kind=_in_object),
         _nested(5_000, kind=_in_tuple),
@@ -147,6 +332,68 @@ def test_an_object_that_cannot_even_be_looked_at_becomes_json() -> None:
     text = encode_json(_RaisesOnTouch())
 
     assert f"{CUT_MARKER}, a _RaisesOnTouch that raised RuntimeError" == decode_json(text)
+
+
+def test_a_dict_that_changes_is_read_again() -> None:
+    """What another thread changed while it was read is read once more."""
+    assert {"v": {"a": 1}, "o": []} == decode_json(encode_json({"v": _Changing(1), "o": set[int]()}))
+
+
+def test_an_array_too_large_is_cut() -> None:
+    """An array that could not be kept in any case is not made a list of."""
+    text = encode_json([_Array(1_000_000, "listed"), array.array("b", bytes(1_000_000))])
+
+    assert [
+        f"{CUT_MARKER}, a _Array of 1000000 bytes",
+        f"{CUT_MARKER}, a array of 1000000 bytes",
+    ] == decode_json(text)
+
+
+@pytest.mark.parametrize("odd", [None, object()], ids=["plain", "odd"])
+def test_more_keys_than_are_looked_at(odd: object) -> None:
+    """A payload with no end of outer keys leaves their number."""
+    payload: dict[str, Any] = {str(number): number for number in range(200_000)}
+    payload["odd"] = odd
+    (left,), cut = detached(payload)
+
+    assert ({CUT_MARKER: "200001 keys"}, 200_001) == (left, cut)
+
+
+def test_every_outer_key_stays() -> None:
+    """Where reading ends because there is too much of it, outer keys stay, and so do plain values."""
+    rows = [_Row(number) for number in range(20_000)]
+    payload = {"a": rows, "b": _Row(1), "c": [1, 2], "d": "text", **{f"e{n}": _Row(n) for n in range(9)}}
+    (left,), _ = detached(payload)
+
+    assert list(payload) == list(left)
+    assert {"held": 0} == left["a"][0]
+    assert left["a"][-1].startswith(CUT_MARKER)
+    assert left["b"].startswith(CUT_MARKER)
+    assert ([1, 2], "text") == (left["c"], left["d"])
+
+
+def test_small_values_stay_beside_large_ones() -> None:
+    """What is cut because it is large does not take along what stands behind it."""
+    payload: dict[str, Any] = {**{f"large{number}": "x" * 190 for number in range(9)}, "small": 5, "set": {1}}
+    (left,), _ = detached(payload, limit=600)
+
+    assert (5, [1]) == (left["small"], left["set"])
+    assert len(encode_json(left)) <= 600
+
+
+def test_one_value_too_deep_beside_plain_ones() -> None:
+    """A value nested too deep is cut at its depth, beside objects that JSON has no type for."""
+    (left,), _ = detached({"deep": _nested(MAX_DEPTH + 10), "odd": {1}, "plain": [1]})
+
+    assert ([1], [1]) == (left["odd"], left["plain"])
+    assert CUT_MARKER in encode_json(left["deep"])
+
+
+def test_a_huge_text_tells_its_length() -> None:
+    """A text that takes long to measure in bytes is measured in characters."""
+    (left,), cut = detached({"a": "x" * 4_000_000})
+
+    assert ({"a": f"{CUT_MARKER}, 4000000 characters"}, 1) == (left, cut)
 
 
 def test_one_bad_value_costs_only_itself() -> None:
@@ -173,6 +420,19 @@ def test_one_level_more_is_cut_with_a_marker() -> None:
 
     assert CUT_MARKER in text
     assert text.count("[") <= MAX_DEPTH
+
+
+def test_the_limit_holds_where_recursion_may_go_deeper() -> None:
+    """The marker tells the limit where the interpreter allows for more than `MAX_DEPTH` levels."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * before)
+    try:
+        text = encode_json({"deep": _nested(MAX_DEPTH), "odd": {1}})
+    finally:
+        sys.setrecursionlimit(before)
+
+    assert f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels" in text
+    assert text.count("[") == MAX_DEPTH  # one of them is the set's
 
 
 def test_brackets_inside_texts_are_not_nesting() -> None:
@@ -224,6 +484,11 @@ def test_too_many_keys_leave_their_number() -> None:
     assert (fitted, cut) == (({CUT_MARKER: "100 keys"}, {}), 100)
 
 
+def test_a_key_too_large_leaves_its_number() -> None:
+    """Where a key is too much even beside a marker, nothing of the payload is left but the number."""
+    assert (({CUT_MARKER: "1 keys"},), 1) == fit_payloads(({"k" * 200: "x" * 100},), 150)
+
+
 def test_cutting_leaves_the_original_alone() -> None:
     """The payloads given are not changed."""
     payload: dict[str, Any] = {"a": ["x" * 500], "b": 1}
@@ -252,3 +517,17 @@ def test_cutting_twice_changes_nothing_more() -> None:
 def test_text_is_cut_with_a_marker(text: str, limit: int, fitted: str) -> None:
     """A text over the limit keeps its beginning, in whole characters, and tells its size."""
     assert fitted == fit_text(text, limit)
+
+
+def test_what_is_wrong_is_told_in_short() -> None:
+    """Errors of a foreign object, however long, make a message that can be logged."""
+
+    class Verbose:
+        def __getattr__(self, name: str) -> NoReturn:
+            raise RuntimeError(name * 10_000)
+
+    with pytest.raises(InvalidRunError, match="a Verbose is not a run: id: ") as caught:
+        validated(Verbose())
+
+    assert len(str(caught.value)) == 2_000
+    assert "; workflow_id: " in str(caught.value)

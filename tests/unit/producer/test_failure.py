@@ -13,23 +13,24 @@ def _raise(*_: object) -> NoReturn:
 
 
 class _NoTracebackError(Exception):
-    __traceback__ = property(_raise)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    __traceback__ = property(_raise)  # pyright: ignore[reportAssignmentType]
 
 
 class _NoClassError(Exception):
-    __class__ = property(_raise)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    __class__ = property(_raise)  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class _NoTextError(Exception):
-    __str__ = _raise
+    def __str__(self) -> str:
+        raise SystemExit
 
 
 class _NoCauseError(Exception):
-    __cause__ = property(_raise)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    __cause__ = property(_raise)  # pyright: ignore[reportAssignmentType]
 
 
 class _NoNotesError(Exception):
-    __notes__ = property(_raise)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    __notes__ = property(_raise)  # pyright: ignore[reportAssignmentType]
 
 
 def _noted(*notes: str) -> Exception:
@@ -55,7 +56,8 @@ def _group(members: int) -> Exception:
 def _groups(levels: int) -> Exception:
     error: Exception = ValueError("innermost")
     for _ in range(levels):
-        error = ExceptionGroup("group", [error, error])
+        members: list[Exception] = [error, error]
+        error = ExceptionGroup("group", members)
     return error
 
 
@@ -73,10 +75,9 @@ def _doubled(levels: int) -> Any:
 
 
 def _raised(error: BaseException) -> BaseException:
-    try:
+    with pytest.raises(type(error)) as caught:
         raise error
-    except BaseException as caught:  # noqa: BLE001 - any
-        return caught
+    return caught.value
 
 
 @pytest.mark.parametrize(

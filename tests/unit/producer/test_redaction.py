@@ -33,7 +33,7 @@ _GONE = "[redacted]"
         "token_issuer_secret",
         "tokenised_secret",
         "secretary_password",
-        "ｐａｓｓｗｏｒｄ",
+        "\uff50\uff41ssword",
         "pássword",
         "APİKEY",
         "pass\u200bword",
