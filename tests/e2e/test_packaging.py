@@ -274,8 +274,10 @@ def test_a_command_says_which_extra_it_needs(
 def test_a_workflow_runs_on_without_its_extra(installed: Installations) -> None:
     """Where the back end's extra is not installed, a workflow runs on, and the log says which it needs."""
     code = (
-        "import logging; logging.basicConfig(format='%(message)s %(error)s')\n"
-        "logging.root.handlers[0].formatter._style._defaults = {'error': ''}\n"
+        "import logging\n"
+        "handler = logging.StreamHandler()\n"
+        "handler.setFormatter(logging.Formatter('%(message)s %(error)s', defaults={'error': ''}))\n"
+        "logging.getLogger().addHandler(handler)\n"
         "from run_log.producer import record_run\n"
         "with record_run('w') as run:\n"
         "    run.set_result({'done': True})\n"

@@ -68,6 +68,7 @@ from ._settings import Settings, check_collection_id, variable
 from ._trace import current_span_context, current_trace, span_link, trace_headers
 from ._wire import (
     EVENT_TYPE,
+    MAX_ATTRIBUTE_VALUE_BYTES,
     SCHEMA_VERSION,
     DeadLetterReason,
     Message,
@@ -79,6 +80,7 @@ from ._wire import (
 __all__ = [
     "CUT_MARKER",
     "EVENT_TYPE",
+    "MAX_ATTRIBUTE_VALUE_BYTES",
     "MAX_DEPTH",
     "MAX_DOCUMENT_ID_BYTES",
     "MAX_HISTORY",

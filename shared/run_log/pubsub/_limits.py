@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from run_log.core import Message
+from run_log.core import MAX_ATTRIBUTE_VALUE_BYTES, Message
 
 MAX_MESSAGE_BYTES: Final = 10_000_000
 """Of body, attributes and their frames (https://cloud.google.com/pubsub/quotas#resource_limits, as all)."""
@@ -14,9 +14,6 @@ MAX_ATTRIBUTES: Final = 100
 
 MAX_ATTRIBUTE_NAME_BYTES: Final = 256
 """UTF-8 bytes of an attribute's name."""
-
-MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
-"""UTF-8 bytes of an attribute's value."""
 
 RESERVED_PREFIX: Final = "goog"
 """How no attribute's name may begin."""
