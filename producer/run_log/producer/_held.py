@@ -24,9 +24,6 @@ MAX_SHED: Final = BufferLimits()
 MAX_CAUSE: Final = 2_000
 """Most characters that are kept of why something is no run."""
 
-_NOTHING: Final = BufferLimits(events=0, data_bytes=0)
-
-
 _name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 """A class's name, whatever its metaclass says."""
 
@@ -75,7 +72,8 @@ class Held:
         self._numbers = itertools.count(1)
         self._last_number = 0
         self._buffer = EventBuffer(limits)
-        self._shed = EventBuffer(MAX_SHED if keeps_shed else _NOTHING)
+        self._keeps_shed = keeps_shed
+        self._shed = EventBuffer(MAX_SHED)
         self._in_flight: deque[Entry] = deque()
         self._on_disk = 0
         self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
@@ -109,7 +107,8 @@ class Held:
 
     def _shed_from_buffer(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            self._drop(DropReason.BUFFER_FULL, len(self._shed.add(entry)))
+            lost = self._shed.add(entry) if self._keeps_shed else [entry]
+            self._drop(DropReason.BUFFER_FULL, len(lost))
 
     def take(self, *, events: int, data_bytes: int) -> None:
         """Take the oldest entries of the buffer in flight."""
