@@ -75,7 +75,7 @@ class Held:
         self._keeps_shed = keeps_shed
         self._shed = EventBuffer(MAX_SHED)
         self._in_flight: deque[Entry] = deque()
-        self._on_disk = 0
+        self._moving = self._on_disk = 0
         self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
         self._delivered = self._retries = self._written = 0
         self._dropped: Counter[DropReason] = Counter()
@@ -160,7 +160,7 @@ class Held:
             self._notify()
 
     def take_for_disk(self, data_bytes: int) -> list[Entry]:
-        """Return what a full buffer shed, and the oldest of the rest; from now on it counts as on disk.
+        """Return what a full buffer shed, and the oldest of the rest, which are on their way to disk now.
 
         Args:
             data_bytes: Most bytes of the rest.
@@ -174,34 +174,36 @@ class Held:
             while len(self._buffer) and self._buffer.oldest_bytes <= left:
                 left -= self._buffer.oldest_bytes
                 entries += self._buffer.take(events=1, data_bytes=0)
-            self._on_disk += len(entries)
+            self._moving += len(entries)
             return entries
 
     def take_all_for_disk(self) -> list[Entry]:
-        """Return all that is held and not there already; from now on it counts as on disk."""
+        """Return all that is held and not on disk already, which is on its way there now."""
         with self._lock:
             entries = self._shed.take_all() + [entry for entry in self._in_flight if entry.number]
             self._in_flight.clear()
             entries += self._buffer.take_all()
-            self._on_disk += len(entries)
+            self._moving += len(entries)
             return entries
 
     def written(self, events: int) -> None:
         """Count *events*, taken for the disk, as written there."""
         with self._lock:
+            self._moving -= events
+            self._on_disk += events
             self._written += events
 
     def not_written(self, entries: Sequence[Entry]) -> None:
         """Take *entries*, taken for the disk, back into memory: they could not be written."""
         with self._lock:
-            self._on_disk -= len(entries)
+            self._moving -= len(entries)
             self._shed_from_buffer(self._buffer.give_back(entries))
             self._notify()
 
     def drop_for_disk(self, reason: DropReason, **details: str) -> None:
         """Count an entry that was taken for the disk as dropped."""
         with self._lock:
-            self._on_disk -= 1
+            self._moving -= 1
             self._drop(reason, 1, **details)
             self._notify()
 
@@ -300,7 +302,7 @@ class Held:
             self.absorb()
             dropped = self._dropped.total()
             in_flight = sum(entry.number > 0 for entry in self._in_flight)
-            buffered = len(self._buffer) + len(self._shed) + in_flight
+            buffered = len(self._buffer) + len(self._shed) + in_flight + self._moving
             pending = buffered + self._on_disk
             return EmitterStats(
                 emitted=self._delivered + pending + dropped,
@@ -336,7 +338,7 @@ class Held:
         oldest = self._buffer.oldest()
         if oldest is not None:
             numbers.append(oldest)
-        if self._on_disk or self.has_shed:
+        if self._on_disk or self._moving or self.has_shed:
             numbers.append(0)
         for waiter, (target, notify) in list(self._waiters.items()):
             if not numbers or min(numbers) > target:
