@@ -96,7 +96,9 @@ async def _sample(runs: Sequence[WorkflowRun], seconds: int, emulator: Firestore
 
 @contextlib.asynccontextmanager
 async def _projector() -> AsyncGenerator[None]:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.benchmarks.pull_process")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from run_log.console import main; main()", "projector", "pull"
+    )
     try:
         yield
     finally:

@@ -9,7 +9,10 @@ from typing import Any
 from google.api_core import exceptions as google_errors
 
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore import Connection, FirestoreWriter, Patience
+from run_log.stores._committer import Committer
+from run_log.stores._patience import Patience
+from run_log.stores.firestore import Connection
+from run_log.stores.firestore._documents import FirestoreDocuments
 
 
 def vendor_error(name: str) -> Exception:
@@ -38,7 +41,7 @@ class Watch:
         """Make a call, unless it is to fail."""
         self.calls.append(name)
         if name == "commit":
-            self.writes.append([_path(write) for write in named["request"]["writes"]])
+            self.writes.append([_path(write) for write in named["request"].writes])
         if self.before[name]:
             raise self.before[name].pop(0)
         answer = await method(*arguments, **named)
@@ -69,7 +72,8 @@ class WatchedService(FirestoreRunLogService):
         super().__init__()
         self._connection = WatchedConnection(watch)
         self._patience = patience
-        self._writer = FirestoreWriter(self._connection, self._root, patience=patience, known_runs=known_runs)
+        documents = FirestoreDocuments(self._connection, self._root)
+        self._committer = Committer(documents, patience=patience, known_runs=known_runs)
 
 
 class _WatchedCalls:

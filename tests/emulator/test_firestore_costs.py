@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from run_log.core import RunStatus
-from run_log.stores.firestore import Patience
+from run_log.stores._patience import Patience
 from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService

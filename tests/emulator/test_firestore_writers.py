@@ -12,7 +12,7 @@ import pytest
 
 from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore import Patience
+from run_log.stores._patience import Patience
 from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService, vendor_error

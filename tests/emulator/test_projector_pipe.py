@@ -140,15 +140,15 @@ async def test_poison_goes_to_the_dead_letters(reader: FirestoreRunLogService) -
 
 
 async def test_a_missing_dead_letter_topic_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Where dead letters cannot be kept, the message is not acknowledged, and the log says what to do."""
+    """Where dead letters cannot be kept, the message is given back; log and error say what to do."""
     raw = RawPubSub.provisioned()
     raw.publish([_POISON["undecodable"]])
     broken = raw.settings.model_copy(update={"dead_letter_topic": "not-there"})
 
-    report = await _pull(broken)
+    with pytest.raises(TransportRefusedError, match="run-log provision"):
+        await _pull(broken)
 
-    assert report.dead_lettered == 0
-    assert report.released >= 1
+    assert "run_log_dead_lettered" not in {record.msg for record in caplog.records}
     (error, *_) = [vars(r)["error"] for r in caplog.records if r.msg == "run_log_dead_letter_failed"]
     assert "topics/not-there is not there; run `run-log provision`" in error
 

@@ -21,7 +21,7 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.producer import DeliveryPolicy, FlushReport, RunEventEmitter
-from run_log.projector import Projector, PullLimits, PullReport, PullWorker
+from run_log.projector import GroupLimits, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic, a_run, an_event
 
@@ -30,7 +30,12 @@ from .core_strategies import examples
 _PATIENCE: Final = 30.0
 _FAULTS: Final = Faults(duplicate=0.3, reorder=0.5, delay=0.3, fail=0.3)
 _LIMITS: Final = PullLimits(
-    pulls=2, messages=7, batch=5, waiting=20, pull_seconds=0.01, stop_seconds=0.01, drain_seconds=5
+    pulls=2,
+    messages=7,
+    group=GroupLimits(batch=5, messages=20, gather_seconds=0.001),
+    pull_seconds=0.01,
+    stop_seconds=0.01,
+    drain_seconds=5,
 )
 _JUNK: Final = Message(data=b"no json")
 

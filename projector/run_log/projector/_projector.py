@@ -6,19 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
 from run_log.core import Outcome, RunEvent, WriteRefusedError, get_logger, span_link
 from run_log.stores import ProjectionStore
+
+from ._accounts import count_events
 
 MAX_LINKS: Final = 128
 """OpenTelemetry's default limit for a span's links."""
 
 _logger: Final = get_logger("run_log.projector")
 _tracer: Final = trace.get_tracer("run_log.projector")
-_events: Final = metrics.get_meter("run_log.projector").create_counter(
-    "run_log.projector.events", unit="{event}", description="Events by what became of them"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +73,7 @@ class Projector:
             "run_log.project", links=links, attributes={"events": len(events)}
         ):
             projected = await self._isolate(events)
-        for outcome in Outcome:
-            count = sum(item.outcome is outcome for item in projected)
-            if count:
-                _events.add(count, {"outcome": outcome.value})
+        count_events(item.outcome for item in projected)
         return projected
 
     async def _isolate(self, events: Sequence[RunEvent]) -> list[Projected]:

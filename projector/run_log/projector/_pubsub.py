@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from datetime import UTC
+from itertools import islice
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
+from google.pubsub_v1 import PullResponse
 
 from run_log.core import DeadLetterReason, ReceivedMessage, fit_text
-from run_log.pubsub import VENDOR_ERRORS, PubSubConnection
+from run_log.pubsub import MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 MAX_ACK_IDS: Final = 1_000
@@ -21,6 +24,13 @@ MAX_ATTRIBUTE_BYTES: Final = 1_024
 REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"
 MESSAGE_ID_ATTRIBUTE: Final = "run-log-message-id"
+LEFT_OUT_ATTRIBUTE: Final = "run-log-attributes-left-out"
+"""How many of the message's own attributes had to make room; only where there are so many."""
+
+_OWN_ATTRIBUTES: Final = 4
+
+
+_PullResponse: Final[Any] = PullResponse
 
 
 class PubSubSource:
@@ -40,21 +50,13 @@ class PubSubSource:
         """See `MessageSource.pull`."""
         request = {"subscription": self._subscription, "max_messages": max_messages}
         try:
-            response = await self._client.pull(request=request, retry=None, timeout=wait)
+            answer = await self._client.pull(request=request, retry=None, timeout=wait)
         except google_errors.DeadlineExceeded:
             return []
         except VENDOR_ERRORS as error:
             raise self._connection.error(error, self._subscription) from error
-        return [
-            ReceivedMessage(
-                data=item.message.data,
-                attributes=dict(item.message.attributes),
-                message_id=item.message.message_id,
-                ack_id=item.ack_id,
-                delivery_attempt=item.delivery_attempt,
-            )
-            for item in response.received_messages
-        ]
+        # The message beneath the vendor's: reading it field by field through that costs ten times as much.
+        return [_received(item) for item in _PullResponse.pb(answer).received_messages]
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.acknowledge`."""
@@ -105,7 +107,7 @@ class PubSubDeadLetters:
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
         """See `DeadLetters.put`."""
         attributes = {
-            **message.attributes,
+            **_fitting(message.attributes),
             REASON_ATTRIBUTE: reason.value,
             ERROR_ATTRIBUTE: fit_text(error, MAX_ATTRIBUTE_BYTES) or reason.value,
             MESSAGE_ID_ATTRIBUTE: message.message_id,
@@ -123,6 +125,26 @@ class PubSubDeadLetters:
     async def close(self) -> None:
         """Let go of the connection."""
         await self._client.transport.close()
+
+
+def _fitting(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return *attributes* without those for which ours leave no room, and how many those are."""
+    left = dict(islice(attributes.items(), MAX_ATTRIBUTES - _OWN_ATTRIBUTES))
+    if len(left) < len(attributes):
+        left[LEFT_OUT_ATTRIBUTE] = str(len(attributes) - len(left))
+    return left
+
+
+def _received(item: Any) -> ReceivedMessage:
+    message = item.message
+    return ReceivedMessage(
+        data=message.data,
+        attributes=dict(message.attributes),
+        message_id=message.message_id,
+        ack_id=item.ack_id,
+        delivery_attempt=item.delivery_attempt,
+        published_at=message.publish_time.ToDatetime(UTC) if message.HasField("publish_time") else None,
+    )
 
 
 def _parts(ack_ids: Sequence[str]) -> Iterator[Sequence[str]]:

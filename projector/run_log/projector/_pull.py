@@ -1,44 +1,35 @@
-"""The pull worker: lease, decode, project, and only then acknowledge."""
+"""The pull worker: lease, project, and only then acknowledge."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from opentelemetry import metrics
-
 from run_log.core import (
-    DeadLetterReason,
-    EventDecodeError,
     Outcome,
     ReceivedMessage,
-    RunEvent,
-    StoreUnavailableError,
+    RunLogError,
     TransportError,
     TransportUnavailableError,
-    decode_event,
     get_logger,
 )
 
+from ._accounts import Progress
+from ._group_commit import Fate, GroupCommit, GroupLimits
 from ._ports import DeadLetters, MessageSource
 from ._projector import Projector
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
-
-_Bad = tuple[ReceivedMessage, DeadLetterReason, str]
-"""A message for the dead letters, with why."""
+_FIRST_SIZE: Final = 256 * 2**10
+"""Bytes a message is taken to have before any has come: too many large ones at once would not fit."""
 
 _logger: Final = get_logger("run_log.projector")
-_dead_letters: Final = metrics.get_meter("run_log.projector").create_counter(
-    "run_log.projector.dead_letters", unit="{message}", description="Messages dead-lettered, by reason"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +40,17 @@ class PullLimits:
     """Pulls waiting at once: one alone leaves the worker idle for a round trip after each."""
     messages: int = 1_000
     """Most messages a pull asks for: the most Pub/Sub returns."""
-    batch: int = 500
-    """Most messages projected together."""
-    waiting: int = 4_000
-    """Messages leased and not yet projected at which pulling pauses."""
+    group: GroupLimits = field(default_factory=GroupLimits)
+    """How much is in hand, and projected together."""
     pull_seconds: float = 60.0
     """How long a pull waits for a first message. Longer than a broker waits, so that the broker ends it:
     ended from here, it might take messages along that were just leased to it."""
     stop_seconds: float = 2.0
     """How long a pull under way may take once the worker is told to stop, for the same reason."""
-    drain_seconds: float = 6.0
+    drain_seconds: float = 5.0
     """How long what is in hand may take to be projected once the worker is told to stop."""
+    settle_seconds: float = 1.5
+    """How long the last acknowledgements may take after that."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,8 +70,10 @@ class PullReport:
 class PullWorker:
     """Moves messages from a source into a projection, losing none.
 
-    A message is acknowledged after its event is durable, or after it is kept among the dead letters. On
-    a passing fault it is given back. Crash at any point: it is delivered again, and changes nothing twice.
+    Pulling, decoding, projecting and acknowledging go on beside each other, each bounded by what is in
+    hand. A message is acknowledged after its event is durable, or after it is kept among the dead
+    letters. On a passing fault it is given back. Crash at any point: it is delivered again, and changes
+    nothing twice.
 
     Args:
         source: Where messages come from.
@@ -104,20 +97,40 @@ class PullWorker:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._source = source
-        self._projector = projector
-        self._dead_letters = dead_letters
         self._limits = limits
         self._now = now
         self._sleep = sleep
         self._uniform = uniform
-        self._waiting: deque[ReceivedMessage] = deque()
-        self._in_hand: list[ReceivedMessage] = []
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
+        self._group = GroupCommit(
+            projector, dead_letters, limits=limits.group, now=now, sleep=sleep, uniform=uniform
+        )
+        self._settled: dict[Fate, list[str]] = {fate: [] for fate in Fate}
+        self._settling: dict[asyncio.Task[None], None] = {}
+        self._size = float(_FIRST_SIZE)
         self._last_arrival = 0.0
         self._pull_trouble: TransportUnavailableError | None = None
-        self._store_trouble: StoreUnavailableError | None = None
-        self.report = PullReport()
+        self._pulled = self._released = 0
+
+    @property
+    def report(self) -> PullReport:
+        """What it has done so far."""
+        return PullReport(
+            pulled=self._pulled,
+            outcomes=dict(self._group.outcomes),
+            dead_lettered=self._group.dead_lettered,
+            released=self._released,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        """What is in hand, for how long, and whether anything moves: what health checks look at."""
+        return self._group.progress
+
+    @property
+    def trouble(self) -> RunLogError | None:
+        """What keeps it from working now; None where nothing does, as far as it knows."""
+        group = self._group
+        return self._pull_trouble or group.store_trouble or group.dead_letter_trouble
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
@@ -129,46 +142,35 @@ class PullWorker:
             until_idle: Seconds without a message; None works until stopped.
 
         Raises:
-            TransportRefusedError: The subscription is not there, or denied.
+            TransportRefusedError: The subscription is not there, or denied; or it was idle only because
+                the dead-letter topic is.
             ConfigurationError: The store is not there, or does not let us in.
             TransportUnavailableError: It was idle only because the broker did not answer.
             StoreUnavailableError: It was idle only because the store did not take what came.
         """
         self._last_arrival = self._now()
-        self._room.set()
-        stopping, ended = asyncio.Event(), asyncio.Event()
+        self._group.open()
+        stopping = asyncio.Event()
         watch = asyncio.create_task(self._watch(stop, stopping, until_idle))
-        work = [asyncio.create_task(self._pull_until(stopping)) for _ in range(self._limits.pulls)]
-        commit = asyncio.create_task(self._commit_until(ended))
+        pulls = [asyncio.create_task(self._pull_until(stopping)) for _ in range(self._limits.pulls)]
+        failing = asyncio.create_task(self._group.failed())
         try:
-            await _all_or_first_error(work, beside=commit)
-            ended.set()
-            self._changed.set()
-            await asyncio.wait({commit}, timeout=self._limits.drain_seconds)
-            if commit.done():
-                commit.result()
-            if not stop.is_set():
-                self._raise_trouble()
+            await _all_or_first_error(pulls, beside=failing)
         finally:
-            await _cancel([watch, *work, commit])
-            left = [*self._in_hand, *self._waiting]
-            self._in_hand = []
-            self._waiting.clear()
-            await self._release(left)
+            await _cancel([watch, *pulls, failing])
+            await self._group.close(self._limits.drain_seconds)
+            await self._finish_settling()
+        self._group.raise_failure()
+        if not stop.is_set() and self.trouble is not None:
+            # Silence then does not mean that all is done.
+            raise self.trouble
         return self.report
-
-    def _raise_trouble(self) -> None:
-        """Raise what the last pull or commit failed with: silence then does not mean that all is done."""
-        trouble = self._pull_trouble or self._store_trouble
-        if trouble is not None:
-            raise trouble
 
     async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event, until_idle: float | None) -> None:
         """Set *stopping* when it is time to stop."""
         while until_idle is not None and not stop.is_set():
             left = until_idle - (self._now() - self._last_arrival)
-            quiet = not self._waiting and not self._in_hand
-            if left <= 0 and quiet:
+            if left <= 0 and not self._group.progress.in_hand and not self._settling:
                 break
             await self._pause(max(left, _SHORTEST_PAUSE_SECONDS), unless=stop)
         if until_idle is None:
@@ -198,100 +200,64 @@ class PullWorker:
                 await self._pause(self._backoff(failures), unless=stopping)
 
     async def _pull(self) -> None:
-        await self._room.wait()
-        self._arrived(await self._source.pull(self._limits.messages, wait=self._limits.pull_seconds))
+        await self._group.room()
+        self._arrived(await self._source.pull(self._wanted(), wait=self._limits.pull_seconds))
+
+    def _wanted(self) -> int:
+        """Return how many messages a pull may ask for, so that all pulls together fit in what is left."""
+        messages, data_bytes = self._group.room_left
+        fitting = min(messages, int(data_bytes / self._size)) // self._limits.pulls
+        return max(1, min(self._limits.messages, fitting))
 
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
         if not messages:
             return
-        if self._store_trouble is None:
+        if self._group.store_trouble is None and self._group.dead_letter_trouble is None:
             # What comes back only because it was given back is no arrival.
             self._last_arrival = self._now()
-        self.report.pulled += len(messages)
-        self._waiting.extend(messages)
-        self._changed.set()
-        if len(self._waiting) >= self._limits.waiting:
-            self._room.clear()
+        self._pulled += len(messages)
+        size = sum(len(message.data) for message in messages) / len(messages)
+        # Larger ones count at once, smaller ones by and by.
+        self._size = max(size, (self._size + size) / 2, 1.0)
+        self._group.submit(messages, self._on_settled)
 
-    async def _commit_until(self, ended: asyncio.Event) -> None:
-        failures = 0
-        while not (ended.is_set() and not self._waiting):
-            if not self._waiting:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            size = min(len(self._waiting), self._limits.batch)
-            self._in_hand = [self._waiting.popleft() for _ in range(size)]
-            if len(self._waiting) < self._limits.waiting:
-                self._room.set()
-            try:
-                await self._settle(self._in_hand)
-                self._store_trouble = None
-                failures = 0
-            except StoreUnavailableError as error:
-                failures += 1
-                self._store_trouble = error
-                _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
-                await self._release(self._in_hand)
-                await self._pause(self._backoff(failures), unless=ended)
-            self._in_hand = []
+    def _on_settled(self, message: ReceivedMessage, fate: Fate) -> None:
+        if not any(self._settled.values()):
+            # Once for all that are settled in this turn of the loop.
+            asyncio.get_running_loop().call_soon(self._settle)
+        self._settled[fate].append(message.ack_id)
 
-    async def _settle(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Project *messages*; acknowledge each one whose fate is durable, give back the others."""
-        good: list[ReceivedMessage] = []
-        events: list[RunEvent] = []
-        bad: list[_Bad] = []
-        for message in messages:
-            try:
-                events.append(decode_event(message))
-                good.append(message)
-            except EventDecodeError as error:
-                bad.append((message, DeadLetterReason(error.reason), str(error)))
-        done: list[ReceivedMessage] = []
-        for message, projected in zip(good, await self._projector.project(events), strict=True):
-            self.report.outcomes[projected.outcome] += 1
-            if projected.error is None:
-                done.append(message)
-            else:
-                bad.append((message, DeadLetterReason.WRITE_REFUSED, str(projected.error)))
-        await self._acknowledge(done)
-        # Last, so that dead letters neither hold up the others nor are put again while the store is away.
-        kept = await asyncio.gather(*(self._keep(*item) for item in bad))
-        await self._acknowledge([item[0] for item, is_kept in zip(bad, kept, strict=True) if is_kept])
-        await self._release([item[0] for item, is_kept in zip(bad, kept, strict=True) if not is_kept])
+    def _settle(self) -> None:
+        done, returned = self._settled[Fate.DONE], self._settled[Fate.RETURNED]
+        self._settled = {fate: [] for fate in Fate}
+        self._released += len(returned)
+        if done:
+            self._settle_beside(
+                self._told(self._source.acknowledge(done), done, "run_log_acknowledge_failed")
+            )
+        if returned:
+            self._settle_beside(
+                self._told(self._source.release(returned), returned, "run_log_release_failed")
+            )
 
-    async def _keep(self, message: ReceivedMessage, reason: DeadLetterReason, error: str) -> bool:
-        """Put *message* to the dead letters; return whether it is there."""
+    def _settle_beside(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(telling)
+        self._settling[task] = None
+        task.add_done_callback(self._settling.pop)
+
+    async def _told(self, call: Coroutine[Any, Any, None], ack_ids: Sequence[str], failed: str) -> None:
         try:
-            await self._dead_letters.put(message, reason=reason, error=error)
-        except TransportError as failure:
-            _logger.warning("run_log_dead_letter_failed", message_id=message.message_id, error=str(failure))
-            return False
-        self.report.dead_lettered += 1
-        _dead_letters.add(1, {"reason": reason.value})
-        _logger.warning(
-            "run_log_dead_lettered", message_id=message.message_id, reason=reason.value, error=error
-        )
-        return True
-
-    async def _acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        if not messages:
-            return
-        try:
-            await self._source.acknowledge([message.ack_id for message in messages])
+            await call
         except TransportError as error:
             # They come again, and change nothing.
-            _logger.warning("run_log_acknowledge_failed", messages=len(messages), error=str(error))
+            _logger.warning(failed, messages=len(ack_ids), error=str(error))
 
-    async def _release(self, messages: Sequence[ReceivedMessage]) -> None:
-        if not messages:
-            return
-        self.report.released += len(messages)
-        try:
-            await self._source.release([message.ack_id for message in messages])
-        except TransportError as error:
-            # They come again all the same, when their lease ends.
-            _logger.warning("run_log_release_failed", messages=len(messages), error=str(error))
+    async def _finish_settling(self) -> None:
+        if any(self._settled.values()):
+            self._settle()
+        if self._settling:
+            await asyncio.wait([*self._settling], timeout=self._limits.settle_seconds)
+            await _cancel([*self._settling])
 
     def _backoff(self, failures: int) -> float:
         return self._uniform(
@@ -311,7 +277,7 @@ async def _wait_unless(event: asyncio.Event, future: asyncio.Future[Any], *, can
         await _cancel([signal, *([future] if cancel else [])])
 
 
-async def _all_or_first_error(work: Sequence[asyncio.Task[None]], *, beside: asyncio.Task[None]) -> None:
+async def _all_or_first_error(work: Sequence[asyncio.Task[None]], *, beside: asyncio.Task[Any]) -> None:
     """Wait until all of *work* is done; raise the first error of any, or of the task *beside* it."""
     waiting = set(work)
     while waiting:

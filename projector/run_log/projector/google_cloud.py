@@ -26,9 +26,7 @@ async def pull(settings: Settings, *, stop: asyncio.Event, until_idle: float | N
         TransportRefusedError: The subscription is not there, or denied.
     """
     connection = PubSubConnection.from_settings(settings)
-    store = FirestoreRunLogService(
-        project=settings.project, database=settings.database, root_collection=settings.root_collection
-    )
+    store = FirestoreRunLogService.from_settings(settings)
     source = PubSubSource(connection, settings.subscription)
     dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
     try:

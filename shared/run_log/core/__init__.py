@@ -64,7 +64,7 @@ from ._payload import (
 )
 from ._protocol import MAX_LIMIT, RunLogProtocol
 from ._schema import event_schema, event_schema_text
-from ._settings import Settings, check_collection_id, variable
+from ._settings import MAX_STATS_SHARDS, Settings, check_collection_id, variable
 from ._trace import current_span_context, current_trace, span_link, trace_headers
 from ._wire import (
     EVENT_TYPE,
@@ -88,6 +88,7 @@ __all__ = [
     "MAX_ID_LENGTH",
     "MAX_LIMIT",
     "MAX_PAYLOAD_BYTES",
+    "MAX_STATS_SHARDS",
     "MAX_TEXT_BYTES",
     "PROCESS_CLOCK",
     "SCHEMA_VERSION",

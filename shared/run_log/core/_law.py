@@ -175,6 +175,17 @@ class RunChange:
         """How the workflow's stats change."""
         return StatsDelta.between(self.before.status if self.before else None, self.after.status)
 
+    @property
+    def anomalies(self) -> int:
+        """How many of the added transitions break the state machine, as the history stands now."""
+        if len(self.after.history) == 1 or not self.added:
+            return 0
+        added = {transition.version for transition in self.added}
+        return sum(
+            transition.anomaly and transition.version in added
+            for transition in mark_anomalies(self.after.history)
+        )
+
 
 def fold(before: RunHead | None, events: Sequence[RunEvent]) -> RunChange:
     """Merge *events* of one run, in any order and with repeats, onto what is known of it.

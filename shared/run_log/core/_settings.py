@@ -25,6 +25,9 @@ TEST_VARIABLES: Final = frozenset(
 )
 """Variables with the prefix that only the tests and the testing kit read."""
 
+MAX_STATS_SHARDS: Final = 500
+"""As many run documents as one commit holds: a reader adds all of them up."""
+
 ResourceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$")]
 """A Pub/Sub resource id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""
 
@@ -74,6 +77,8 @@ class Settings(BaseSettings):
     """``RUN_LOG_ROOT_COLLECTION``: the Firestore collection that holds the projection."""
     database: str = "(default)"
     """``RUN_LOG_DATABASE``: the Firestore database."""
+    stats_shards: int = Field(default=1, ge=1, le=MAX_STATS_SHARDS)
+    """``RUN_LOG_STATS_SHARDS``: over how many documents a workflow's stats are spread when written."""
     buffer_events: int = Field(default=10_000, ge=0)
     """``RUN_LOG_BUFFER_EVENTS``: most events an emitter holds for a broker that is slow or away."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=0)

@@ -53,6 +53,8 @@ class DeadLetterReason(enum.StrEnum):
     """A field is missing or wrong."""
     WRITE_REFUSED = "write_refused"
     """The store refuses the document for good."""
+    TOO_MANY_DELIVERIES = "too_many_deliveries"
+    """It was delivered again and again without a cause of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class ReceivedMessage(Message):
     """What to acknowledge or release it with; every delivery has its own."""
     delivery_attempt: int = 0
     """Deliveries so far, where the transport counts them; else 0."""
+    published_at: datetime | None = None
+    """When the transport took it, by the transport's clock; None where it does not say."""
 
 
 def encode_event(event: RunEvent) -> Message:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from run_log.core import (
     MAX_HISTORY,
@@ -18,7 +19,14 @@ from run_log.core import (
     fold,
 )
 
-from ._documents import MAX_DOCUMENT_BYTES, StoredHead, document_bytes, run_fields
+from ._documents import (
+    MAX_DOCUMENT_BYTES,
+    StoredHead,
+    document_bytes,
+    projection_fields,
+    run_fields,
+    transition_text,
+)
 
 MAX_COMMIT_BYTES: Final = 3 * 2**20
 """Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between
@@ -37,8 +45,8 @@ class KnownRun:
     """What a store is remembered to hold of a run."""
 
     stored: StoredHead
-    update_time: Any
-    """The vendor's mark of that very state: a write under it is refused once the state is another."""
+    mark: Any
+    """The store's own mark of that very state: a write under it is refused once the state is another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,87 @@ class RunBatch:
     def merged(self, known: KnownRun | None) -> RunChange:
         """Return what the events do to the run as it is known."""
         return fold(known.stored.head if known else None, self.events)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWrite:
+    """What a commit does to one run's document, under a precondition."""
+
+    key: RunKey
+    expected: Any | None
+    """The mark of the state it was made for; None: the run must not be there yet."""
+    fields: Mapping[str, Any] | None
+    """The run's fields, all of them; None where its stored state stays."""
+    projection: Mapping[str, Any]
+    """The projection's own data, the history aside; what is absent is taken away. Empty where it stays."""
+    history: Sequence[str]
+    """Transitions, as stored."""
+    replaces_history: bool
+    """Whether *history* takes the place of what is stored; else it is added, each transition once."""
+
+    @classmethod
+    def of(cls, batch: RunBatch, change: RunChange, known: KnownRun | None) -> RunWrite:
+        """Return the write that makes *change*, of *batch* to the run as it is *known*."""
+        length = (known.stored.history_length if known else 0) + len(change.added)
+        trims = length > TRIM_HISTORY_AT
+        kept = change.after.history if trims else change.added
+        return cls(
+            key=batch.events[0].key,
+            expected=known.mark if known else None,
+            fields=batch.fields if change.winner else None,
+            projection=projection_fields(change.winner) if change.winner else {},
+            history=[transition_text(transition) for transition in kept],
+            replaces_history=known is None or trims,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsWrite:
+    """What a commit adds to one shard of a workflow's stats, without any condition."""
+
+    workflow_id: str
+    shard: int
+    """0 is the workflow's own document."""
+    delta: StatsDelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Writes that take effect together, or not at all."""
+
+    runs: Sequence[RunWrite]
+    stats: Sequence[StatsWrite]
+    announced: Mapping[str, int]
+    """Workflows of which it becomes known that their stats have at least so many shards."""
+
+
+class ProjectionDocuments(Protocol):
+    """What a projection needs of a document store: atomic writes under preconditions, and reads.
+
+    Defined by what the committer needs. An answer may be lost: the writes of a call that failed with
+    `StoreUnavailableError` may be there all the same.
+    """
+
+    async def commit(self, commit: Commit) -> Sequence[Any]:
+        """Make all of *commit*'s writes or none, and return the mark of each run's new state, in order.
+
+        Raises:
+            GuessRefusedError: A run is not as expected; nothing is written.
+            StoreUnavailableError: The store does not answer, or was too busy.
+            WriteRefusedError: It will never take one of these writes; nothing is written.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        ...
+
+    async def read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
+        """Return what is stored of those *keys* that are there.
+
+        Raises:
+            StoreUnavailableError: See `commit`.
+            WriteRefusedError: One of them cannot be read, so no event can be merged into it.
+            ConfigurationError: See `commit`.
+        """
+        ...
 
 
 class KnownRuns:
@@ -108,12 +197,27 @@ def batches(events: Sequence[RunEvent]) -> Iterator[dict[RunKey, RunBatch]]:
         yield commit
 
 
-def stats_deltas(changes: Mapping[RunKey, RunChange]) -> dict[str, StatsDelta]:
-    """Return how each workflow's stats change; workflows whose stats stay are absent."""
-    deltas: dict[str, StatsDelta] = {}
-    for (workflow_id, _), change in changes.items():
-        deltas[workflow_id] = deltas.get(workflow_id, StatsDelta()) + change.delta
-    return {workflow_id: delta for workflow_id, delta in deltas.items() if delta}
+def shard_of(run_id: str, shards: int) -> int:
+    """Return which of a workflow's *shards* counts a run: always the same, in every process."""
+    return zlib.crc32(run_id.encode()) % shards if shards > 1 else 0
+
+
+def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> list[StatsWrite]:
+    """Return how the workflows' stats change; what stays is absent.
+
+    Args:
+        changes: What is done to each run.
+        shards: Over how many documents the stats of a workflow are spread.
+    """
+    deltas: dict[tuple[str, int], StatsDelta] = {}
+    for (workflow_id, run_id), change in changes.items():
+        place = (workflow_id, shard_of(run_id, shards))
+        deltas[place] = deltas[place] + change.delta if place in deltas else change.delta
+    return [
+        StatsWrite(workflow_id=workflow_id, shard=shard, delta=delta)
+        for (workflow_id, shard), delta in deltas.items()
+        if delta
+    ]
 
 
 def _run_batch(events: Sequence[RunEvent], positions: Sequence[int]) -> RunBatch:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from run_log.core import Outcome, ReceivedMessage, TransportRefusedError, encode_event
-from run_log.projector import PullLimits
+from run_log.projector import GroupLimits, PullLimits
 from run_log.testing import InMemoryTopic, ManualClock, an_event
 
 from .doubles import (
@@ -80,7 +80,9 @@ async def test_a_refused_pull_gives_back_what_is_in_hand() -> None:
             return await super().pull(max_messages, wait=wait)
 
     source = Vanishing(subscription)
-    worker = make_worker(source, store, limits=PullLimits(pulls=1, batch=4))
+    worker = make_worker(
+        source, store, limits=PullLimits(pulls=1, group=GroupLimits(batch=4), drain_seconds=0.01)
+    )
     with pytest.raises(TransportRefusedError, match="gone"):
         await worker.run(stop=asyncio.Event())
 
@@ -95,7 +97,7 @@ async def test_stop_finishes_what_is_in_hand() -> None:
     store = ScriptedStore()
     store.gate.clear()
     stop = asyncio.Event()
-    limits = PullLimits(batch=2, stop_seconds=0.01)
+    limits = PullLimits(group=GroupLimits(batch=2), stop_seconds=0.01)
     running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
     await store.entered.wait()
 
@@ -113,7 +115,7 @@ async def test_stop_gives_back_what_does_not_end_in_time() -> None:
     store = ScriptedStore()
     store.gate.clear()
     stop = asyncio.Event()
-    limits = PullLimits(batch=2, stop_seconds=0.01, drain_seconds=0.01)
+    limits = PullLimits(group=GroupLimits(batch=2), stop_seconds=0.01, drain_seconds=0.01)
     running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
     await store.entered.wait()
 
@@ -223,7 +225,9 @@ async def test_what_waits_is_bounded() -> None:
     subscription = published(*(an_event() for _ in range(100)))
     store = ScriptedStore()
     store.gate.clear()
-    limits = PullLimits(pulls=2, messages=5, batch=3, waiting=10, stop_seconds=0.01, drain_seconds=0.01)
+    limits = PullLimits(
+        pulls=2, messages=5, group=GroupLimits(batch=3, messages=10), stop_seconds=0.01, drain_seconds=0.01
+    )
     source = WatchedSource(subscription)
     stop = asyncio.Event()
     running = asyncio.create_task(make_worker(source, store, limits=limits).run(stop=stop))

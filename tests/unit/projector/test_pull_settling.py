@@ -11,6 +11,7 @@ from run_log.core import (
     Outcome,
     StoreUnavailableError,
     TransportRefusedError,
+    TransportUnavailableError,
     encode_event,
 )
 from run_log.testing import a_life, an_event
@@ -127,18 +128,18 @@ async def test_what_is_no_event_is_dead_lettered(message: Message, reason: str) 
 
 
 async def test_neighbours_do_not_wait_for_dead_letters() -> None:
-    """Good events are durable and acknowledged before the dead letters of their batch are kept."""
+    """Good events are durable and acknowledged while the dead letters beside them are still being kept."""
     subscription = published(JUNK, an_event())
-    store = ScriptedStore()
-    backlog: list[int] = []
 
     class Slow(Letters):
         async def put(self, *_: object, **__: object) -> None:
-            backlog.append(subscription.backlog)
+            await eventually(lambda: subscription.backlog == 1)
 
-    await make_worker(subscription, store, Slow()).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await make_worker(subscription, ScriptedStore(), Slow()).run(
+        stop=asyncio.Event(), until_idle=0.05
+    )
 
-    assert backlog == [1]
+    assert (report.outcomes[Outcome.APPLIED], report.dead_lettered, subscription.backlog) == (1, 1, 0)
 
 
 async def test_an_outage_does_not_multiply_dead_letters() -> None:
@@ -196,13 +197,14 @@ async def test_a_failed_acknowledgement_is_harmless(caplog: pytest.LogCaptureFix
 
 
 async def test_a_failed_release_is_harmless(caplog: pytest.LogCaptureFixture) -> None:
-    """A message that could not be given back does not end the work."""
+    """A message that could not be given back ends no work; being idle with it unsettled is no success."""
     source = WatchedSource(published(JUNK, an_event()), answer_errors=[down(), down()])
-    letters = Letters([down()])
+    worker = make_worker(source, ScriptedStore(), Letters([down()]))
 
-    report = await make_worker(source, ScriptedStore(), letters).run(stop=asyncio.Event(), until_idle=0.05)
+    with pytest.raises(TransportUnavailableError, match="down"):
+        await worker.run(stop=asyncio.Event(), until_idle=0.05)
 
-    assert (report.pulled, report.released) == (2, 1)
+    assert (worker.report.pulled, worker.report.released) == (2, 1)
     assert [record["error"] for record in logged(caplog, "run_log_release_failed")] == ["down"]
 
 

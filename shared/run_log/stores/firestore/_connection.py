@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.cloud import firestore
 from grpc.aio import AioRpcError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 
 from run_log.core import (
     ConfigurationError,
@@ -29,16 +26,8 @@ from run_log.core import (
 RUNS: Final = "runs"
 """The collection of run documents below each workflow's document."""
 
-PATIENCE_SECONDS: Final = 15.0
-"""How long an operation is tried before it is given up, retries included."""
-
 RPC_TIMEOUT_SECONDS: Final = 10.0
 """How long one call may take."""
-
-_FIRST_WAIT_SECONDS: Final = 0.05
-_LONGEST_WAIT_SECONDS: Final = 2.0
-
-_T = TypeVar("_T")
 
 _PASSING: Final = (
     google_errors.ServerError,
@@ -55,10 +44,6 @@ REFUSED_ERRORS: Final = (google_errors.Conflict, google_errors.NotFound, google_
 
 VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, AioRpcError)
 """What a call to Firestore may raise."""
-
-
-class GuessRefusedError(StoreUnavailableError):
-    """The store holds another state than was assumed: it has to be read."""
 
 
 class Connection:
@@ -140,48 +125,6 @@ class Connection:
         if isinstance(error, auth_errors.GoogleAuthError):
             return ConfigurationError(f"{self} does not accept the credentials ({error})")
         return StoreError(f"{self} failed ({error})")
-
-
-class Patience:
-    """Retries around one operation of ours: jittered, bounded, and cancelled when the caller is.
-
-    Args:
-        seconds: How long to try.
-        uniform: Returns a random number between two.
-        sleep: Waits that many seconds.
-    """
-
-    def __init__(
-        self,
-        seconds: float = PATIENCE_SECONDS,
-        *,
-        uniform: Callable[[float, float], float] = random.uniform,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._seconds = seconds
-        self._uniform = uniform
-        self._sleep = sleep
-
-    async def run(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what *operation* returns, trying again while the store is unavailable.
-
-        Raises:
-            StoreUnavailableError: It was unavailable to the end.
-        """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailableError),
-            stop=stop_after_delay(self._seconds),
-            wait=self._wait,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return await retrying(operation)
-
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, GuessRefusedError) and state.attempt_number == 1:
-            return 0.0
-        return self._uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**state.attempt_number))
 
 
 def run_reference(client: Any, root_collection: str, key: RunKey) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from run_log.core import (
+    MAX_STATS_SHARDS,
+    ConfigurationError,
     Outcome,
     Position,
     RunEvent,
@@ -18,17 +20,19 @@ from run_log.core import (
     document_id,
     original_id,
 )
+from run_log.stores._committer import Committer
 from run_log.stores._documents import (
     PAUSED_STARTED_AT,
     PROJECTION,
     head_from_fields,
     run_from_fields,
 )
+from run_log.stores._patience import Patience
 from run_log.stores._service import Page, RunLogService, StoredRun
 from run_log.stores._telemetry import skipped_unreadable
 
-from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, Patience, run_reference
-from ._writer import FirestoreWriter
+from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
+from ._documents import SHARDS, FirestoreDocuments, stats_path
 
 
 class FirestoreRunLogService(RunLogService):
@@ -41,10 +45,13 @@ class FirestoreRunLogService(RunLogService):
         project: Google Cloud project; None takes ``GOOGLE_CLOUD_PROJECT``, then the credentials' own.
         database: Firestore database; None is ``(default)``.
         root_collection: The collection that holds the projection.
+        stats_shards: Over how many documents a workflow's stats are spread when they are written. Readers
+            add up as many as there are, whatever this says. Raise it where one workflow ends more runs
+            than one document takes changes.
 
     Raises:
-        ConfigurationError: There is no project, there are no credentials, or *root_collection* is no
-            collection id.
+        ConfigurationError: There is no project, there are no credentials, *root_collection* is no
+            collection id, or *stats_shards* is not within 1 and `MAX_STATS_SHARDS`.
     """
 
     def __init__(
@@ -53,11 +60,15 @@ class FirestoreRunLogService(RunLogService):
         project: str | None = None,
         database: str | None = None,
         root_collection: str = "autopilot_runs",
+        stats_shards: int = 1,
     ) -> None:
         self._root = check_collection_id(root_collection)
+        if not 1 <= stats_shards <= MAX_STATS_SHARDS:
+            raise ConfigurationError(f"stats_shards is {stats_shards}, not within 1 and {MAX_STATS_SHARDS}")
         self._connection = Connection(project, database)
         self._patience = Patience()
-        self._writer = FirestoreWriter(self._connection, root_collection, patience=self._patience)
+        documents = FirestoreDocuments(self._connection, root_collection)
+        self._committer = Committer(documents, patience=self._patience, stats_shards=stats_shards)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -66,21 +77,28 @@ class FirestoreRunLogService(RunLogService):
         Raises:
             ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
         """
-        settings = Settings.from_env()
+        return cls.from_settings(Settings.from_env())
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the service that *settings* describe; see the constructor."""
         return cls(
-            project=settings.project, database=settings.database, root_collection=settings.root_collection
+            project=settings.project,
+            database=settings.database,
+            root_collection=settings.root_collection,
+            stats_shards=settings.stats_shards,
         )
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
-        return await self._writer.apply(events)
+        return await self._committer.apply(events)
 
     async def close(self) -> None:
         """Close the connection of the running event loop. Closing twice is fine."""
         await self._connection.close()
 
     async def _save(self, event: RunEvent) -> None:
-        await self._writer.save(event)
+        await self._committer.save(event)
 
     async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
         runs = self._runs(workflow_id)
@@ -101,11 +119,33 @@ class FirestoreRunLogService(RunLogService):
 
     async def _stats(self, workflow_id: str) -> tuple[int, int]:
         snapshot = await self._get(self._workflow(workflow_id))
-        fields = _fields(snapshot) if snapshot.exists else {}
+        first = _fields(snapshot) if snapshot.exists else {}
         try:
-            return int(fields.get("total", 0)), int(fields.get("successful", 0))
+            shards = [first, *await self._further_shards(workflow_id, int(first.get(SHARDS, 1)))]
+            return (
+                sum(int(shard.get("total", 0)) for shard in shards),
+                sum(int(shard.get("successful", 0)) for shard in shards),
+            )
         except (TypeError, ValueError) as error:
             raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {error}") from error
+
+    async def _further_shards(self, workflow_id: str, shards: int) -> list[dict[str, Any]]:
+        """Return the stats documents of a workflow that has more than its own."""
+        if shards <= 1:
+            return []
+        client = self._connection.client()
+        references = [
+            client.document(stats_path(self._root, workflow_id, shard)) for shard in range(1, shards)
+        ]
+
+        async def get_all() -> list[dict[str, Any]]:
+            try:
+                found = client.get_all(references, retry=None, timeout=RPC_TIMEOUT_SECONDS)
+                return [_fields(snapshot) async for snapshot in found if snapshot.exists]
+            except VENDOR_ERRORS as error:
+                raise self._connection.error(error) from error
+
+        return await self._patience.run(get_all)
 
     async def _pending(self) -> Sequence[StoredRun]:
         group = self._connection.client().collection_group(RUNS)
@@ -171,9 +211,7 @@ class FirestoreRunLogService(RunLogService):
 
 def create_service(settings: Settings) -> FirestoreRunLogService:
     """Return the back end ``firestore``: every save is written at once, without Pub/Sub."""
-    return FirestoreRunLogService(
-        project=settings.project, database=settings.database, root_collection=settings.root_collection
-    )
+    return FirestoreRunLogService.from_settings(settings)
 
 
 def _readable(snapshots: Sequence[Any]) -> list[StoredRun]:

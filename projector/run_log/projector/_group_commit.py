@@ -1,0 +1,381 @@
+"""Group commit: messages that arrive one by one are decoded, and projected many to a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    Outcome,
+    ReceivedMessage,
+    RunEvent,
+    RunKey,
+    StoreUnavailableError,
+    TransportError,
+    decode_event,
+    get_logger,
+)
+
+from ._accounts import Progress, count_dead_letter
+from ._lanes import Lanes
+from ._ports import DeadLetters
+from ._projector import Projector
+
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_LONGEST_BACKOFF_SECONDS: Final = 30.0
+
+_logger: Final = get_logger("run_log.projector")
+
+
+class Fate(enum.StrEnum):
+    """What became of a message."""
+
+    DONE = "done"
+    """It is durable in the projection, or kept among the dead letters: acknowledge it."""
+    RETURNED = "returned"
+    """A passing fault: it has to be delivered again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimits:
+    """How much is projected together, and how much is in hand."""
+
+    batch: int = 500
+    """Most messages projected together."""
+    batch_bytes: int = 3 * 2**20
+    """Most bytes of their bodies."""
+    in_flight: int = 3
+    """Batches under way at a time."""
+    gather_seconds: float = 0.02
+    """How long messages wait for others while a batch is under way. With none under way, none waits."""
+    messages: int = 4_000
+    """Messages in hand at which no more should come."""
+    data_bytes: int = 16 * 2**20
+    """Bytes of their bodies at which no more should come. Decoded, they take about five times as much."""
+    deliveries: int = 45
+    """Deliveries after which a message is dead-lettered untried: either it ends every projector that takes
+    it, or nothing could be projected for hours. Below the 50 at which Pub/Sub itself gives it up."""
+
+
+class _Taken(NamedTuple):
+    """A message in hand."""
+
+    token: int
+    message: ReceivedMessage
+    settled: Callable[[ReceivedMessage, Fate], None]
+
+
+class _Item(NamedTuple):
+    """A message in hand, decoded."""
+
+    taken: _Taken
+    event: RunEvent
+
+    @property
+    def key(self) -> RunKey:
+        return self.event.key
+
+    @property
+    def size(self) -> int:
+        return len(self.taken.message.data)
+
+
+class GroupCommit:
+    """Projects messages that arrive one by one, many to a commit; batches under way share no run.
+
+    Nothing waits for a timer when nothing is under way, so that a message alone is projected at once.
+    While a batch is under way others gather: for a full batch, or for `GroupLimits.gather_seconds`.
+
+    Args:
+        projector: Where events go.
+        dead_letters: Where messages go that are no events, or that the store refuses.
+        limits: How much is projected together, and how much is in hand.
+        now: Monotonic seconds.
+        utc_now: The wall clock, to tell the lag.
+        sleep: Waits that many seconds.
+        uniform: Returns a random number between two, to spread retries.
+    """
+
+    def __init__(
+        self,
+        projector: Projector,
+        dead_letters: DeadLetters,
+        *,
+        limits: GroupLimits = GroupLimits(),
+        now: Callable[[], float] = time.monotonic,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._projector = projector
+        self._dead_letters = dead_letters
+        self._limits = limits
+        self._sleep = sleep
+        self._uniform = uniform
+        self._lanes: Lanes[_Item] = Lanes()
+        self._tokens = itertools.count()
+        self._batches: dict[asyncio.Task[None], Sequence[_Item]] = {}
+        self._keeping: dict[asyncio.Task[None], _Taken] = {}
+        self._gathering: asyncio.Task[None] | None = None
+        self._backing_off: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
+        self._is_closed = False
+        self.progress = Progress(now=now, utc_now=utc_now)
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.dead_lettered = 0
+        self.store_trouble: StoreUnavailableError | None = None
+        """What the last batch failed with; None once one has succeeded."""
+        self.dead_letter_trouble: TransportError | None = None
+        """What the dead letters failed with last; None once they have taken one."""
+
+    async def settle(self, message: ReceivedMessage) -> Fate:
+        """Project *message* together with whatever else is in hand, and return what became of it.
+
+        Raises:
+            ConfigurationError: The store is not there, or does not let us in.
+        """
+        future: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+
+        def settled(_message: ReceivedMessage, fate: Fate) -> None:
+            if not future.done():
+                future.set_result(fate)
+
+        self.submit([message], settled)
+        fate = await future
+        if fate is Fate.RETURNED:
+            self.raise_failure()
+        return fate
+
+    def submit(
+        self, messages: Iterable[ReceivedMessage], settled: Callable[[ReceivedMessage, Fate], None]
+    ) -> None:
+        """Take *messages* in hand; *settled* is called with each and what became of it.
+
+        Args:
+            messages: As they were delivered.
+            settled: Called in the event loop, once for each message; it must not raise.
+        """
+        for message in messages:
+            taken = _Taken(next(self._tokens), message, settled)
+            self.progress.taken(taken.token, message.published_at, len(message.data))
+            self._quiet.clear()
+            if self._is_closed or self._failure is not None:
+                self._settle(taken, Fate.RETURNED)
+            elif message.delivery_attempt >= self._limits.deliveries:
+                error = f"delivered {message.delivery_attempt} times and never settled"
+                self._keep(taken, DeadLetterReason.TOO_MANY_DELIVERIES, error)
+            else:
+                self._decode(taken)
+        self._update_room()
+        self._start_batches()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is in hand as is allowed, or the store is away: more should come later."""
+        return (
+            self._backing_off is not None
+            or self.progress.in_hand >= self._limits.messages
+            or self.progress.in_hand_bytes >= self._limits.data_bytes
+        )
+
+    async def room(self) -> None:
+        """Wait until it is not full."""
+        await self._room.wait()
+
+    @property
+    def room_left(self) -> tuple[int, int]:
+        """Messages and bytes that may still come."""
+        limits, progress = self._limits, self.progress
+        return (
+            max(0, limits.messages - progress.in_hand),
+            max(0, limits.data_bytes - progress.in_hand_bytes),
+        )
+
+    def raise_failure(self) -> None:
+        """Raise what ended all work, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def failed(self) -> None:
+        """Wait until something has ended all work, and raise it."""
+        await self._failed.wait()
+        self.raise_failure()
+
+    async def wait_quiet(self) -> None:
+        """Wait until nothing is in hand, or all work has ended."""
+        await self._quiet.wait()
+
+    def open(self) -> None:
+        """Take messages again, after `close` or a failure."""
+        self._is_closed = False
+        self._failure = None
+        self._failed.clear()
+        self._update_room()
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left by then is given back
+        """Finish what is in hand, *timeout* seconds at most; the rest, and what comes now, is returned."""
+        if self._failure is None:
+            quiet = asyncio.ensure_future(self.wait_quiet())
+            await asyncio.wait({quiet}, timeout=timeout)
+            quiet.cancel()
+        self._is_closed = True
+        await self._abandon()
+
+    def _decode(self, taken: _Taken) -> None:
+        try:
+            self._lanes.add(_Item(taken, decode_event(taken.message)))
+        except EventDecodeError as error:
+            self._keep(taken, DeadLetterReason(error.reason), str(error))
+
+    def _start_batches(self, *, gathered: bool = False) -> None:
+        limits = self._limits
+        while (
+            self._lanes.ready
+            and self._backing_off is None
+            and self._failure is None
+            and not self._is_closed
+            and len(self._batches) < limits.in_flight
+        ):
+            if self._batches and self._lanes.ready < limits.batch and not gathered:
+                if self._gathering is None:
+                    self._gathering = asyncio.create_task(self._gather())
+                return
+            gathered = False
+            self._start_batch()
+
+    def _start_batch(self) -> None:
+        items = self._lanes.take(items=self._limits.batch, size=self._limits.batch_bytes)
+        task = asyncio.create_task(self._project(items))
+        self._batches[task] = items
+        task.add_done_callback(self._batch_done)
+
+    async def _gather(self) -> None:
+        await self._sleep(self._limits.gather_seconds)
+        self._gathering = None
+        self._start_batches(gathered=True)
+
+    async def _project(self, items: Sequence[_Item]) -> None:
+        try:
+            projected = await self._projector.project([item.event for item in items])
+        except StoreUnavailableError as error:
+            self._failures += 1
+            self.store_trouble = error
+            _logger.warning(
+                "run_log_store_unavailable",
+                failures=self._failures,
+                error=str(error),
+                message_id=items[0].taken.message.message_id,
+            )
+            for item in items:
+                self._settle(item.taken, Fate.RETURNED)
+            if self._backing_off is None:
+                self._backing_off = asyncio.create_task(self._back_off())
+            return
+        self._failures = 0
+        self.store_trouble = None
+        for item, result in zip(items, projected, strict=True):
+            self.outcomes[result.outcome] += 1
+            if result.error is None:
+                self._settle(item.taken, Fate.DONE)
+            else:
+                self._keep(item.taken, DeadLetterReason.WRITE_REFUSED, str(result.error), item.key)
+
+    def _batch_done(self, task: asyncio.Task[None]) -> None:
+        items = self._batches.pop(task)
+        self._lanes.unbar({item.key: None for item in items})
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._fail(failure, items)
+        self._update_room()
+        self._start_batches()
+
+    def _fail(self, failure: BaseException, items: Sequence[_Item]) -> None:
+        """End all work: the store is not there, or something is wrong with us."""
+        self._failure = self._failure or failure
+        self._failed.set()
+        for item in (*items, *self._lanes.take_all()):
+            self._settle(item.taken, Fate.RETURNED)
+        self._quiet.set()
+        self._room.set()
+
+    async def _back_off(self) -> None:
+        self._update_room()
+        longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 16))
+        await self._sleep(self._uniform(0, longest))
+        self._backing_off = None
+        self._update_room()
+        self._start_batches()
+
+    def _settle(self, taken: _Taken, fate: Fate) -> None:
+        self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
+        taken.settled(taken.message, fate)
+        if not self.progress.in_hand:
+            self._quiet.set()
+
+    def _keep(self, taken: _Taken, reason: DeadLetterReason, error: str, key: RunKey | None = None) -> None:
+        """Put a message to the dead letters, beside everything else that is going on."""
+        task = asyncio.create_task(self._put(taken, reason, error, key))
+        self._keeping[task] = taken
+        task.add_done_callback(self._kept)
+
+    async def _put(self, taken: _Taken, reason: DeadLetterReason, error: str, key: RunKey | None) -> None:
+        details = {"message_id": taken.message.message_id}
+        if key is not None:
+            details |= {"workflow_id": key[0], "run_id": key[1]}
+        try:
+            await self._dead_letters.put(taken.message, reason=reason, error=error)
+        except TransportError as failure:
+            self.dead_letter_trouble = failure
+            _logger.warning("run_log_dead_letter_failed", error=str(failure), **details)
+            self._settle(taken, Fate.RETURNED)
+            return
+        self.dead_letter_trouble = None
+        self.dead_lettered += 1
+        count_dead_letter(reason)
+        _logger.warning("run_log_dead_lettered", reason=reason.value, error=error, **details)
+        self._settle(taken, Fate.DONE)
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        taken = self._keeping.pop(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._settle(taken, Fate.RETURNED)
+            self._fail(failure, [])
+        self._update_room()
+
+    async def _abandon(self) -> None:
+        """Return everything that is still in hand."""
+        others = [task for task in (self._gathering, self._backing_off) if task is not None]
+        batches, keeping = dict(self._batches), dict(self._keeping)
+        tasks = [*others, *batches, *keeping]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task, items in batches.items():
+            if task.cancelled():
+                for item in items:
+                    self._settle(item.taken, Fate.RETURNED)
+        for task, taken in keeping.items():
+            if task.cancelled():
+                self._settle(taken, Fate.RETURNED)
+        for item in self._lanes.take_all():
+            self._settle(item.taken, Fate.RETURNED)
+
+    def _update_room(self) -> None:
+        if self.is_full and self._failure is None:
+            self._room.clear()
+        else:
+            self._room.set()

@@ -1,0 +1,110 @@
+"""Documents as protocol buffers, without the vendor's layers between.
+
+Building a write through the vendor's client costs ten times as much: it was most of what a projection
+cost (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from google.cloud.firestore_v1.types import firestore as firestore_types
+from google.cloud.firestore_v1.types import write as write_types
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_types: Any = firestore_types
+_write_types: Any = write_types
+_CommitRequest: Final = _types.CommitRequest.pb()
+_BatchGetRequest: Final = _types.BatchGetDocumentsRequest.pb()
+Write: Final[Any] = _write_types.Write.pb()
+"""The class of one write."""
+
+
+def commit_request(database: str, writes: Iterable[Any]) -> Any:
+    """Return the request for a commit of *writes*, as the vendor's client takes it."""
+    return _types.CommitRequest.wrap(_CommitRequest(database=database, writes=writes))
+
+
+def update_times(response: Any) -> list[Any]:
+    """Return when each written document is marked to have changed, in the order of the writes."""
+    return [result.update_time for result in _types.CommitResponse.pb(response).write_results]
+
+
+def batch_get_request(database: str, names: Iterable[str], fields: Iterable[str]) -> Any:
+    """Return the request to read those *fields* of the documents with these *names*."""
+    request = _BatchGetRequest(database=database, documents=names)
+    request.mask.field_paths.extend(fields)
+    return _types.BatchGetDocumentsRequest.wrap(request)
+
+
+def found_document(response: Any) -> Any | None:
+    """Return the document in one response of a batch get; None where it says that there is none."""
+    message = _types.BatchGetDocumentsResponse.pb(response)
+    return message.found if message.HasField("found") else None
+
+
+def set_fields(target: Any, fields: Mapping[str, Any]) -> None:
+    """Set *fields* in a map of protobuf values.
+
+    Args:
+        target: The ``fields`` of a document or of a map value.
+        fields: Values of the types that are stored: text, numbers, truth values, None, aware datetimes,
+            and maps of these.
+    """
+    for name, value in fields.items():
+        _set_value(target[name], value)
+
+
+def texts(target: Any, values: Iterable[str]) -> None:
+    """Append text *values* to an array's protobuf values."""
+    for value in values:
+        target.add().string_value = value
+
+
+def fields_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a map of protobuf values as plain ones."""
+    return {name: _value_of(value) for name, value in source.items()}
+
+
+def _set_value(target: Any, value: object) -> None:
+    match value:
+        case str():
+            target.string_value = value
+        case None:
+            target.null_value = 0
+        case bool():
+            target.boolean_value = value
+        case int():
+            target.integer_value = value
+        case float():
+            target.double_value = value
+        case datetime():
+            since = value - _EPOCH
+            target.timestamp_value.seconds = since // _SECOND
+            target.timestamp_value.nanos = since % _SECOND // _MICROSECOND * 1_000
+        case Mapping():
+            target.map_value.SetInParent()
+            set_fields(target.map_value.fields, value)  # pyright: ignore[reportUnknownArgumentType]
+        case _:
+            raise TypeError(f"a {type(value).__name__} is not stored as such")
+
+
+def _value_of(value: Any) -> Any:
+    kind = value.WhichOneof("value_type")
+    match kind:
+        case "null_value":
+            return None
+        case "map_value":
+            return fields_of(value.map_value.fields)
+        case "array_value":
+            return [_value_of(item) for item in value.array_value.values]
+        case "timestamp_value":
+            moment = value.timestamp_value
+            return _EPOCH + moment.seconds * _SECOND + moment.nanos // 1_000 * _MICROSECOND
+        case _:
+            return getattr(value, kind) if kind else None
