@@ -32,6 +32,8 @@ from ._projector import Projector
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
+_LONGEST_LETTER_BACKOFF_SECONDS: Final = 5.0
+_LETTERS_AT_A_TIME: Final = 32
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -127,7 +129,8 @@ class GroupCommit:
         self._keeping: dict[asyncio.Task[None], _Taken] = {}
         self._gathering: asyncio.Task[None] | None = None
         self._backing_off: asyncio.Task[None] | None = None
-        self._failures = 0
+        self._failures = self._letter_failures = 0
+        self._letters = asyncio.Semaphore(_LETTERS_AT_A_TIME)
         self._room = asyncio.Event()
         self._room.set()
         self._quiet = asyncio.Event()
@@ -229,7 +232,8 @@ class GroupCommit:
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left by then is given back
         """Finish what is in hand, *timeout* seconds at most; the rest, and what comes now, is returned."""
-        if self._failure is None:
+        is_waiting_for_store = self._backing_off is not None and not self._batches
+        if self._failure is None and not is_waiting_for_store:
             quiet = asyncio.ensure_future(self.wait_quiet())
             await asyncio.wait({quiet}, timeout=timeout)
             quiet.cancel()
@@ -314,11 +318,13 @@ class GroupCommit:
 
     async def _back_off(self) -> None:
         self._update_room()
-        longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 16))
-        await self._sleep(self._uniform(0, longest))
+        await self._sleep(self._backoff(self._failures, _LONGEST_BACKOFF_SECONDS))
         self._backing_off = None
         self._update_room()
         self._start_batches()
+
+    def _backoff(self, failures: int, longest: float) -> float:
+        return self._uniform(0, min(longest, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16)))
 
     def _settle(self, taken: _Taken, fate: Fate) -> None:
         self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
@@ -337,13 +343,18 @@ class GroupCommit:
         if key is not None:
             details |= {"workflow_id": key[0], "run_id": key[1]}
         try:
-            await self._dead_letters.put(taken.message, reason=reason, error=error)
+            async with self._letters:
+                await self._dead_letters.put(taken.message, reason=reason, error=error)
         except TransportError as failure:
             self.dead_letter_trouble = failure
+            self._letter_failures += 1
             _logger.warning("run_log_dead_letter_failed", error=str(failure), **details)
+            # Given back at once, it might come back at once, for ever.
+            await self._sleep(self._backoff(self._letter_failures, _LONGEST_LETTER_BACKOFF_SECONDS))
             self._settle(taken, Fate.RETURNED)
             return
         self.dead_letter_trouble = None
+        self._letter_failures = 0
         self.dead_lettered += 1
         count_dead_letter(reason)
         _logger.warning("run_log_dead_lettered", reason=reason.value, error=error, **details)
@@ -364,6 +375,7 @@ class GroupCommit:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._gathering = self._backing_off = None
         for task, items in batches.items():
             if task.cancelled():
                 for item in items:

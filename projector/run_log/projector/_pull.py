@@ -156,9 +156,10 @@ class PullWorker:
         failing = asyncio.create_task(self._group.failed())
         try:
             await _all_or_first_error(pulls, beside=failing)
+            await self._group.close(self._limits.drain_seconds)
         finally:
             await _cancel([watch, *pulls, failing])
-            await self._group.close(self._limits.drain_seconds)
+            await self._group.close(0)
             await self._finish_settling()
         self._group.raise_failure()
         if not stop.is_set() and self.trouble is not None:
