@@ -233,25 +233,28 @@ class PullWorker:
         self._settled = {fate: [] for fate in Fate}
         self._released += len(returned)
         if done:
-            self._settle_beside(
-                self._told(self._source.acknowledge(done), done, "run_log_acknowledge_failed")
-            )
+            self._settle_beside(self._acknowledge(done))
         if returned:
-            self._settle_beside(
-                self._told(self._source.release(returned), returned, "run_log_release_failed")
-            )
+            self._settle_beside(self._release(returned))
 
     def _settle_beside(self, telling: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(telling)
         self._settling[task] = None
         task.add_done_callback(self._settling.pop)
 
-    async def _told(self, call: Coroutine[Any, Any, None], ack_ids: Sequence[str], failed: str) -> None:
+    async def _acknowledge(self, ack_ids: Sequence[str]) -> None:
         try:
-            await call
+            await self._source.acknowledge(ack_ids)
         except TransportError as error:
             # They come again, and change nothing.
-            _logger.warning(failed, messages=len(ack_ids), error=str(error))
+            _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=str(error))
+
+    async def _release(self, ack_ids: Sequence[str]) -> None:
+        try:
+            await self._source.release(ack_ids)
+        except TransportError as error:
+            # They come again all the same, when their lease ends.
+            _logger.warning("run_log_release_failed", messages=len(ack_ids), error=str(error))
 
     async def _finish_settling(self) -> None:
         if any(self._settled.values()):

@@ -7,8 +7,14 @@ from run_log.core import DeadLetterReason, Outcome, Settings, variable
 from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
-from run_log.projector._pubsub import ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
+from run_log.projector._pubsub import (
+    ERROR_ATTRIBUTE,
+    LEFT_OUT_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    REASON_ATTRIBUTE,
+)
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
+from run_log.stores._telemetry import CommitOutcome
 
 from .repository import codes, one_line, read, section, source_strings, table
 
@@ -73,14 +79,14 @@ def test_how_long_stopping_takes() -> None:
     limits = PullLimits()
 
     assert "within 10 s" in section(OPERATIONS, "## Commands")
-    assert 10 >= limits.stop_seconds + limits.drain_seconds
+    assert 10 >= limits.stop_seconds + limits.drain_seconds + limits.settle_seconds
 
 
 def test_dead_letters() -> None:
     """Every attribute of a dead letter and every reason is listed."""
     rows = {codes(row[0])[0]: row[1] for row in table(section(OPERATIONS, "## Dead letters"), "attribute")}
 
-    assert {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE} == set(rows)
+    assert {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE} == set(rows)
     assert [reason.value for reason in DeadLetterReason] == codes(rows[REASON_ATTRIBUTE])
 
 
@@ -97,11 +103,14 @@ def test_metrics() -> None:
     """Every instrument is listed with the values of its label."""
     rows = {codes(row[0])[0]: codes(row[1]) for row in table(section(OPERATIONS, "## Metrics"), "metric")}
 
-    instruments = source_strings("create_counter", "create_up_down_counter", "create_histogram")
+    instruments = source_strings(
+        "create_counter", "create_up_down_counter", "create_histogram", "create_observable_gauge"
+    )
     assert instruments == set(rows)
     assert ["reason", *(reason.value for reason in DropReason)] == rows["run_log.emitter.dropped"]
     assert ["outcome", *(outcome.value for outcome in Outcome)] == rows["run_log.projector.events"]
     assert ["reason"] == rows["run_log.projector.dead_letters"]
+    assert ["outcome", *(outcome.value for outcome in CommitOutcome)] == rows["run_log.store.commits"]
 
 
 def test_logs() -> None:
