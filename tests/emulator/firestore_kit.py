@@ -68,12 +68,16 @@ class WatchedConnection(Connection):
 class WatchedService(FirestoreRunLogService):
     """A run log whose calls are counted, and fail when told to."""
 
-    def __init__(self, watch: Watch, patience: Patience, *, known_runs: int = 100) -> None:
+    def __init__(
+        self, watch: Watch, patience: Patience, *, known_runs: int = 100, stats_shards: int = 1
+    ) -> None:
         super().__init__()
         self._connection = WatchedConnection(watch)
         self._patience = patience
         documents = FirestoreDocuments(self._connection, self._root)
-        self._committer = Committer(documents, patience=patience, known_runs=known_runs)
+        self._committer = Committer(
+            documents, patience=patience, known_runs=known_runs, stats_shards=stats_shards
+        )
 
 
 class _WatchedCalls:

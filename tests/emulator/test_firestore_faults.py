@@ -92,7 +92,7 @@ async def test_an_applied_commit_whose_answer_is_lost(service: WatchedService, w
     outcomes = await service.apply(events)
 
     assert outcomes == [Outcome.DUPLICATE] * 4
-    assert watch.calls == ["commit", "batch_get_documents"]
+    assert watch.calls == ["commit", "commit", "batch_get_documents"]
     assert await service.get_stats("w") == {"total": 2, "successful": 1}
     assert [event.version for event in events[:2]] == [
         item.version for item in await service.get_history("w", "r")
