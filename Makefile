@@ -52,6 +52,12 @@ format: $(READY) ## Format and apply safe fixes
 bench: $(READY) ## Measure, beside baselines in the same run
 	$(BIN)/python -m tests.benchmarks
 
+N := 2000
+SEED := 0
+.PHONY: simulate
+simulate: $(READY) ## Run N schedules of projectors, broker and store under faults: make simulate N=10000
+	$(BIN)/python -m tests.simulation --schedules $(N) --seed $(SEED)
+
 .PHONY: trace
 trace: $(READY) ## Replay the real trace through both emulators and verify every run
 	$(BIN)/python -m tests.e2e.trace_replay

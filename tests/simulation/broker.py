@@ -1,0 +1,191 @@
+"""Pub/Sub as far as a projector sees it: at least once, in any order, with leases that end."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from run_log.core import DeadLetterReason, Message, ReceivedMessage, TransportUnavailableError
+
+from .process import Process
+from .record import Record
+
+_T = TypeVar("_T")
+
+ACK_DEADLINE = 15.0
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A message at the broker."""
+
+    message_id: str
+    message: Message
+    deliveries: int = 0
+    is_acknowledged: bool = False
+    leases: dict[str, float] = field(default_factory=dict[str, float])
+    """Until when each delivery is leased, by ack id."""
+
+
+class Broker:
+    """One subscription.
+
+    Args:
+        chance: Decides order, batches and duplicates.
+        record: Where it is written down.
+        now: Virtual seconds.
+        on_acknowledged: Called with each message that is acknowledged: it will not come again.
+    """
+
+    def __init__(
+        self,
+        chance: random.Random,
+        record: Record,
+        now: Callable[[], float],
+        on_acknowledged: Callable[[Message], None],
+    ) -> None:
+        self._chance = chance
+        self._record = record
+        self._now = now
+        self._on_acknowledged = on_acknowledged
+        self._kept: list[_Kept] = []
+        self._ack_ids = itertools.count(1)
+        self._by_ack_id: dict[str, _Kept] = {}
+        self.duplicates = 0.0
+        """How likely a leased message is delivered to somebody else all the same."""
+
+    def publish(self, message: Message) -> None:
+        """Keep *message* for the subscription."""
+        self._kept.append(_Kept(str(len(self._kept) + 1), message))
+
+    @property
+    def backlog(self) -> int:
+        """Messages that are not acknowledged."""
+        return sum(not kept.is_acknowledged for kept in self._kept)
+
+    def lease(self, most: int) -> list[ReceivedMessage]:
+        """Deliver some of what waits, in no order."""
+        waiting = [kept for kept in self._kept if self._is_waiting(kept)]
+        self._chance.shuffle(waiting)
+        return [self._delivered(kept) for kept in waiting[: self._chance.randint(1, most)]]
+
+    def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """Take the deliveries as done with; one whose lease has ended counts now and then."""
+        for ack_id in ack_ids:
+            kept = self._by_ack_id[ack_id]
+            is_late = kept.leases.get(ack_id, 0.0) < self._now()
+            if kept.is_acknowledged or (is_late and self._chance.random() < 0.5):
+                continue
+            kept.is_acknowledged = True
+            self._record.note("acknowledged", kept.message_id)
+            self._on_acknowledged(kept.message)
+
+    def release(self, ack_ids: Sequence[str]) -> None:
+        """End the leases of these deliveries."""
+        for ack_id in ack_ids:
+            self._by_ack_id[ack_id].leases.pop(ack_id, None)
+
+    def _is_waiting(self, kept: _Kept) -> bool:
+        if kept.is_acknowledged:
+            return False
+        leased = any(until >= self._now() for until in kept.leases.values())
+        return not leased or self._chance.random() < self.duplicates
+
+    def _delivered(self, kept: _Kept) -> ReceivedMessage:
+        kept.deliveries += 1
+        if kept.deliveries > 1:
+            self._record.note("delivered again", kept.message_id)
+        ack_id = f"ack-{next(self._ack_ids)}"
+        kept.leases[ack_id] = self._now() + ACK_DEADLINE
+        self._by_ack_id[ack_id] = kept
+        return ReceivedMessage(
+            data=kept.message.data,
+            attributes=kept.message.attributes,
+            message_id=kept.message_id,
+            ack_id=ack_id,
+        )
+
+
+class SimulatedSource:
+    """The subscription as one process sees it. See `MessageSource`.
+
+    Args:
+        broker: The subscription.
+        process: Who calls.
+        chance: Decides which calls fail, and how.
+    """
+
+    def __init__(self, broker: Broker, process: Process, chance: random.Random) -> None:
+        self._broker = broker
+        self._process = process
+        self._chance = chance
+        self.faults = 0.0
+        """How likely a call fails."""
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        waited = 0.0
+        while waited < wait:
+            found = await self._call(lambda: self._broker.lease(max_messages))
+            if found:
+                return found
+            pause = self._chance.uniform(0.2, 2.0)
+            await self._process.sleep(pause)
+            waited += pause
+        return []
+
+    async def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.acknowledge`."""
+        await self._call(lambda: self._broker.acknowledge(ack_ids))
+
+    async def release(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.release`."""
+        await self._call(lambda: self._broker.release(ack_ids))
+
+    async def close(self) -> None:
+        """See `MessageSource.close`."""
+
+    async def _call(self, serve: Callable[[], _T]) -> _T:
+        return await _call(self._process, serve, self._chance, self.faults)
+
+
+class SimulatedLetters:
+    """The dead-letter topic as one process sees it. See `DeadLetters`.
+
+    Args:
+        kept: What is there.
+        process: Who calls.
+        chance: Decides which calls fail, and how.
+    """
+
+    def __init__(
+        self, kept: list[tuple[Message, DeadLetterReason]], process: Process, chance: random.Random
+    ) -> None:
+        self._kept = kept
+        self._process = process
+        self._chance = chance
+        self.faults = 0.0
+        """How likely a call fails."""
+
+    async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
+        """See `DeadLetters.put`."""
+        assert error
+        kept = Message(data=message.data, attributes=message.attributes)
+        await _call(self._process, lambda: self._kept.append((kept, reason)), self._chance, self.faults)
+
+
+async def _call(process: Process, serve: Callable[[], _T], chance: random.Random, faults: float) -> _T:
+    fault = chance.choice(("never arrives", "answer lost")) if chance.random() < faults else None
+
+    def faulty() -> _T:
+        if fault == "never arrives":
+            raise TransportUnavailableError(fault)
+        answer = serve()
+        if fault == "answer lost":
+            raise TransportUnavailableError(fault)
+        return answer
+
+    return await process.ask(faulty)

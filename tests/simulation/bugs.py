@@ -1,0 +1,97 @@
+"""Bugs, planted to see that the simulation finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    Outcome,
+    ReceivedMessage,
+    RunChange,
+    RunEvent,
+    RunHead,
+    RunKey,
+    StatsDelta,
+    StoreUnavailableError,
+)
+from run_log.stores._commits import Commit, KnownRun, RunBatch, StatsWrite
+from run_log.stores._committer import Committer
+
+from .broker import SimulatedSource
+from .documents import SimulatedDocuments
+
+
+class AcknowledgesFirst(SimulatedSource):
+    """Acknowledges what it pulls before it is projected."""
+
+    def __init__(self, source: SimulatedSource) -> None:
+        self._source = source
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        messages = await self._source.pull(max_messages, wait=wait)
+        await self._source.acknowledge([message.ack_id for message in messages])
+        return messages
+
+    async def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.acknowledge`."""
+
+    async def release(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.release`."""
+
+
+class CountsDuplicates(Committer):
+    """Counts a run again when an event of it comes again."""
+
+    async def _write(
+        self,
+        runs: Mapping[RunKey, RunBatch],
+        changes: Mapping[RunKey, RunChange],
+        known: Mapping[RunKey, KnownRun],
+    ) -> None:
+        await super()._write(runs, changes, known)
+        again = [key for key, change in changes.items() if not change.added]
+        stats = [StatsWrite(workflow_id=key[0], shard=0, delta=StatsDelta(total=1)) for key in again]
+        if stats:
+            await self._documents.commit(Commit(runs=[], stats=stats, announced={}))
+
+
+class _Documents(SimulatedDocuments):
+    def __init__(self, documents: SimulatedDocuments) -> None:
+        vars(self).update(vars(documents))
+        self._documents = documents
+
+
+class LeavesOutPreconditions(_Documents):
+    """Writes whatever it has, whatever is there."""
+
+    async def commit(self, commit: Commit, *, checks_preconditions: bool = True) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        return await self._documents.commit(commit, checks_preconditions=not checks_preconditions)
+
+
+class RetriesBlindly(_Documents):
+    """Takes a commit without an answer for one that was not made."""
+
+    async def commit(self, commit: Commit, *, checks_preconditions: bool = True) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        try:
+            return await self._documents.commit(commit, checks_preconditions=checks_preconditions)
+        except StoreUnavailableError:
+            return await self._documents.commit(commit, checks_preconditions=False)
+
+
+def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an event win over one of the same attempt and clock reading, by coming later."""
+
+    def place(head: RunHead | None, event: RunEvent) -> Outcome:
+        if head is None:
+            return Outcome.APPLIED
+        if any(transition.version.event_id == event.event_id for transition in head.history):
+            return Outcome.DUPLICATE
+        return Outcome.APPLIED if head.version[:2] <= event.version[:2] else Outcome.STALE
+
+    monkeypatch.setattr("run_log.core._law._place", place)

@@ -1,0 +1,200 @@
+"""Firestore as far as a projection sees it: atomic commits under preconditions, and every fault it has."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from run_log.core import RunKey, RunStatus, StoreUnavailableError, Version, WriteRefusedError, count_statuses
+from run_log.stores._commits import Commit, KnownRun, RunWrite
+from run_log.stores._documents import HISTORY, PROJECTION, head_from_fields
+from run_log.stores._patience import GuessRefusedError
+
+from .process import Process
+from .record import Record, ViolationError
+
+_T = TypeVar("_T")
+
+REFUSED = "refused"
+"""Runs whose id begins so are refused for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A run's document."""
+
+    fields: Mapping[str, Any]
+    projection: Mapping[str, Any]
+    history: tuple[str, ...]
+    mark: int
+
+    @property
+    def version(self) -> Version:
+        """The version of the state it holds."""
+        projection = self.projection
+        return Version(projection["attempt"], projection["hlc"], projection["event_id"])
+
+
+class DocumentStore:
+    """The documents, and what is checked after every commit.
+
+    Args:
+        record: Where it is written down.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.runs: dict[RunKey, Document] = {}
+        self.stats: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        self.announced: dict[str, int] = {}
+        self._record = record
+        self._marks = itertools.count(1)
+
+    def apply(self, commit: Commit, *, checks_preconditions: bool = True) -> list[int]:
+        """Make all of *commit*'s writes or none; return the marks.
+
+        Raises:
+            GuessRefusedError: A precondition does not hold.
+            WriteRefusedError: A write is refused for good.
+            ViolationError: The documents contradict each other afterwards.
+        """
+        if any(write.key[1].startswith(REFUSED) for write in commit.runs):
+            raise WriteRefusedError("too large")
+        for write in commit.runs:
+            stored = self.runs.get(write.key)
+            if checks_preconditions and write.expected != (stored.mark if stored else None):
+                self._record.note("guess refused", write.key)
+                raise GuessRefusedError("another state")
+        for write in commit.runs:
+            self._write(write)
+        for stats in commit.stats:
+            counts = self.stats[stats.workflow_id, stats.shard]
+            counts["total"] += stats.delta.total
+            counts["successful"] += stats.delta.successful
+            for status, count in stats.delta.by_status.items():
+                counts[status.value] += count
+        for workflow_id, shards in commit.announced.items():
+            self.announced[workflow_id] = max(shards, self.announced.get(workflow_id, 1))
+        self._record.note("committed", [write.key for write in commit.runs])
+        changed = [*(write.key[0] for write in commit.runs), *(stats.workflow_id for stats in commit.stats)]
+        for workflow_id in dict.fromkeys(changed):
+            self.check(workflow_id)
+        return [self.runs[write.key].mark for write in commit.runs]
+
+    def check(self, workflow_id: str) -> None:
+        """Check a workflow's stats against a recount, as a reader adds them up.
+
+        Raises:
+            ViolationError: They differ.
+        """
+        statuses = [
+            RunStatus(document.fields["status"])
+            for key, document in self.runs.items()
+            if key[0] == workflow_id
+        ]
+        recount = count_statuses(statuses)
+        expected = {"total": recount.total, "successful": recount.successful}
+        expected |= {status.value: count for status, count in recount.by_status.items()}
+        shards = self.announced.get(workflow_id, 1)
+        summed: Counter[str] = Counter()
+        for shard in range(shards):
+            summed.update(self.stats[workflow_id, shard])
+        found = {name: count for name, count in summed.items() if count}
+        if found != {name: count for name, count in expected.items() if count}:
+            raise ViolationError(f"stats of {workflow_id} are {found}, a recount gives {expected}")
+
+    def read(self, keys: Iterable[RunKey]) -> dict[RunKey, KnownRun]:
+        """Return what is stored of *keys*."""
+        return {key: _known(self.runs[key], key) for key in keys if key in self.runs}
+
+    def holds(self, key: RunKey, version: Version) -> bool:
+        """Return whether an event is in a run's history, or older than what is kept of it."""
+        document = self.runs.get(key)
+        if document is None:
+            return False
+        versions = [line.version for line in _known(document, key).stored.head.history]
+        return version in versions or (len(versions) == 50 and version < versions[0])
+
+    def _write(self, write: RunWrite) -> None:
+        stored = self.runs.get(write.key)
+        fields, projection = write.fields, write.projection
+        if fields is None:
+            if stored is None:
+                raise ViolationError(f"a history without a run: {write.key}")
+            fields, projection = stored.fields, stored.projection
+        before = () if write.replaces_history or stored is None else stored.history
+        history = (*before, *(line for line in write.history if line not in before))
+        document = Document(fields, projection, history, next(self._marks))
+        if stored is not None and document.version < stored.version:
+            raise ViolationError(f"{write.key} went back from {stored.version} to {document.version}")
+        self.runs[write.key] = document
+
+
+class SimulatedDocuments:
+    """The store as one process sees it. See `ProjectionDocuments`.
+
+    Args:
+        store: The documents.
+        process: Who calls.
+        chance: Decides which calls fail, and how.
+        record: Where it is written down.
+    """
+
+    def __init__(self, store: DocumentStore, process: Process, chance: random.Random, record: Record) -> None:
+        self.store = store
+        self._process = process
+        self._chance = chance
+        self._record = record
+        self.faults = 0.0
+        """How likely a call fails."""
+
+    async def commit(self, commit: Commit, *, checks_preconditions: bool = True) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        fault = self._fault("never arrives", "answer lost", "late", "aborted")
+
+        def serve() -> list[int]:
+            if fault in {"never arrives", "aborted"}:
+                raise StoreUnavailableError(fault)
+            marks = self.store.apply(commit, checks_preconditions=checks_preconditions)
+            if fault == "answer lost":
+                raise StoreUnavailableError(fault)
+            return marks
+
+        delay = self._chance.uniform(5, 40) if fault == "late" else 0.0
+        return await self._ask(serve, delay)
+
+    async def read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
+        """See `ProjectionDocuments.read`."""
+        fault, wanted = self._fault("never arrives", "late"), list(keys)
+
+        def serve() -> dict[RunKey, KnownRun]:
+            if fault == "never arrives":
+                raise StoreUnavailableError(fault)
+            return self.store.read(wanted)
+
+        return await self._ask(serve, 20.0 if fault == "late" else 0.0)
+
+    async def _ask(self, serve: Callable[[], _T], delay: float) -> _T:
+        try:
+            return await self._process.ask(serve, delay=delay)
+        except TimeoutError as error:
+            self._record.note("deadline exceeded", self._process.name)
+            raise StoreUnavailableError("deadline exceeded") from error
+
+    def _fault(self, *kinds: str) -> str | None:
+        if self._chance.random() >= self.faults:
+            return None
+        fault = self._chance.choice(kinds)
+        self._record.note(f"store: {fault}", self._process.name)
+        return fault
+
+
+def _known(document: Document, key: RunKey) -> KnownRun:
+    fields = {
+        "status": document.fields["status"],
+        PROJECTION: {**document.projection, HISTORY: list(document.history)},
+    }
+    return KnownRun(stored=head_from_fields(fields, key), mark=document.mark)

@@ -1,0 +1,63 @@
+"""Runs schedules, and says how to replay one in which an invariant did not hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from .record import Record
+from .world import SOUND, Build, World
+
+LAST_LINES = 40
+
+
+class ScheduleFailedError(AssertionError):
+    """An invariant did not hold in a schedule.
+
+    Args:
+        seed: Of the schedule.
+        record: What happened in it.
+        error: What did not hold.
+    """
+
+    def __init__(self, seed: int, record: Record, error: BaseException) -> None:
+        lines = "\n".join(record.lines[-LAST_LINES:])
+        super().__init__(
+            f"{lines}\nseed {seed}: {type(error).__name__}: {error}\n"
+            f"replay it with: make simulate SEED={seed} N=1"
+        )
+        self.seed = seed
+
+
+def run_schedules(
+    seeds: Iterable[int], build: Build = SOUND, *, done: Callable[[], None] = lambda: None
+) -> Counter[str]:
+    """Run a schedule for each of *seeds*; return how often what happened in them.
+
+    Args:
+        seeds: Each decides all of its schedule.
+        build: What projectors are made of.
+        done: Called after each.
+
+    Raises:
+        ScheduleFailedError: An invariant did not hold; the message says where, and how to replay it.
+    """
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        counts.update(run_schedule(seed, build).counts)
+        done()
+    return counts
+
+
+def run_schedule(seed: int, build: Build = SOUND) -> Record:
+    """Run one schedule; return what happened.
+
+    Raises:
+        ScheduleFailedError: See `run_schedules`.
+    """
+    world = World(seed, build)
+    try:
+        world.run()
+    except Exception as error:
+        raise ScheduleFailedError(seed, world.record, error) from error
+    return world.record
