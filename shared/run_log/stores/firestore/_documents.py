@@ -46,15 +46,11 @@ class FirestoreDocuments:
 
     async def commit(self, commit: Commit) -> Sequence[Any]:
         """See `ProjectionDocuments.commit`."""
-        writes = [self._run_write(run) for run in commit.runs]
-        writes += [self._stats_write(stats) for stats in commit.stats]
-        writes += [
-            self._announcement(workflow_id, shards) for workflow_id, shards in commit.announced.items()
-        ]
+        request = commit_request(self._database, self._writes(commit))
         client = self._connection.client()
         try:
             response = await client._firestore_api.commit(  # noqa: SLF001 - its own batches are built value by value
-                request=commit_request(self._database, writes),
+                request=request,
                 metadata=client._rpc_metadata,  # noqa: SLF001
                 retry=None,
                 timeout=RPC_TIMEOUT_SECONDS,
@@ -86,6 +82,17 @@ class FirestoreDocuments:
         except VENDOR_ERRORS as error:
             raise self._connection.error(error) from error
         return known
+
+    def _writes(self, commit: Commit) -> list[Any]:
+        try:
+            return [
+                *(self._run_write(run) for run in commit.runs),
+                *(self._stats_write(stats) for stats in commit.stats),
+                *(self._announcement(*announced) for announced in commit.announced.items()),
+            ]
+        except (ValueError, TypeError) as error:
+            # A number or a text that a protocol buffer cannot hold: no try will make it one.
+            raise WriteRefusedError(f"{self._connection} cannot hold a value ({error})") from error
 
     def _run_write(self, run: RunWrite) -> Any:
         write = Write()

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from run_log.core import RunStatus, StatsDelta, fold
+from run_log.stores._commits import StatsWrite, shard_of, stats_writes
+from run_log.testing import an_event
+
+
+@pytest.mark.parametrize(("run_id", "shard"), [("r0", 1), ("r1", 2), ("run-000123", 1), ("\N{SNOWMAN}", 2)])
+def test_a_run_has_one_shard_for_ever(run_id: str, shard: int) -> None:
+    """A run is counted by the same shard in every process and version."""
+    assert shard == shard_of(run_id, 7)
+    assert 0 == shard_of(run_id, 1)
+
+
+def test_stats_of_a_workflow_are_one_write_a_shard() -> None:
+    """However many runs of a workflow change, each shard of its stats is written once."""
+    changes = {
+        ("w", f"r{n}"): fold(None, [an_event(workflow_id="w", id=f"r{n}", status=RunStatus.SUCCESS)])
+        for n in range(100)
+    }
+
+    writes = stats_writes(changes, shards=4)
+
+    assert sorted((write.workflow_id, write.shard) for write in writes) == [("w", n) for n in range(4)]
+    assert (
+        100 == sum(write.delta.total for write in writes) == sum(write.delta.successful for write in writes)
+    )
+
+
+def test_what_stays_is_not_written() -> None:
+    """A run whose status stays as it was writes no stats."""
+    first = an_event(workflow_id="w", id="r", hlc=1)
+    head = fold(None, [first]).after
+    again = fold(head, [an_event(workflow_id="w", id="r", hlc=2)])
+
+    assert [] == stats_writes({("w", "r"): again})
+    assert [
+        StatsWrite(workflow_id="w", shard=0, delta=StatsDelta.between(None, first.status))
+    ] == stats_writes({("w", "r"): fold(None, [first])})
