@@ -74,21 +74,52 @@ def pull(
             metavar="SECONDS", min=0, help="Exit 0 once nothing has arrived for that long. [default: never]"
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=1, max=65_535, help="Serve /live, /ready and /lag there. [default: not]"
+        ),
+    ] = None,
+    health_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where the health endpoints listen.")
+    ] = "127.0.0.1",
 ) -> None:
     """Pull events and project them until SIGTERM. A second signal ends at once."""
     _require("projector")
     from run_log.core import Settings
 
     from ._logging import log_to_stderr
-    from ._pull import pull_until_signal
+    from ._projector import pull_until_signal
 
     log_to_stderr()
-    report = asyncio.run(pull_until_signal(Settings.from_env(), until_idle=until_idle))
+    health = None if health_port is None else (health_host, health_port)
+    report = asyncio.run(pull_until_signal(Settings.from_env(), until_idle=until_idle, health=health))
     outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in report.outcomes.items())
     typer.echo(
         f"pulled {report.pulled}: {outcomes}; {report.dead_lettered} dead-lettered, "
         f"{report.released} given back"
     )
+
+
+@projector.command()
+def push(
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65_535, envvar="PORT", help="Where to listen.")
+    ] = 8080,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "0.0.0.0",  # noqa: S104 - a container's
+) -> None:
+    """Take what Pub/Sub pushes and project it until SIGTERM. A second signal ends at once.
+
+    RUN_LOG_PUSH_AUTH says who verifies that a push is Pub/Sub's. /live, /ready and /lag are served too.
+    """
+    _require("projector")
+    from run_log.core import Settings
+
+    from ._logging import log_to_stderr
+    from ._projector import push_until_signal
+
+    log_to_stderr()
+    asyncio.run(push_until_signal(Settings.from_env(), host=host, port=port))
 
 
 def main() -> None:
@@ -133,7 +164,10 @@ def _require(extra: str) -> None:
 
     from run_log.core import ConfigurationError
 
-    needed = {"producer": ["google.pubsub_v1"], "projector": ["google.pubsub_v1", "google.cloud.firestore"]}
+    needed = {
+        "producer": ["google.pubsub_v1"],
+        "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
+    }
     for module in needed[extra]:
         try:
             found = find_spec(module) is not None

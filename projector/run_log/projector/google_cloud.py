@@ -1,28 +1,57 @@
-"""The pull worker on Google Cloud, wired from settings. Needs the extra ``projector``."""
+"""The projector on Google Cloud, wired from settings. Needs the extra ``projector``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import os
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
-from run_log.core import Settings
+from fastapi import FastAPI
+
+from run_log.core import ConfigurationError, Settings, StoreUnavailableError, get_logger
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
+from ._group_commit import GroupCommit
+from ._health import health_routes
+from ._oidc import Certificates, TokenVerifier
 from ._projector import Projector
 from ._pubsub import PubSubDeadLetters, PubSubSource
 from ._pull import PullReport, PullWorker
+from ._push import Authenticate, create_push_app
+from ._server import serving
+
+DRAIN_SECONDS: Final = 2.0
+"""How long what is in hand may take once the last request is answered: nothing should be left by then."""
+
+_PROBED_WORKFLOW: Final = "run-log-probe"
+_LONGEST_WAIT_SECONDS: Final = 30.0
+
+_logger: Final = get_logger("run_log.projector")
 
 
-async def pull(settings: Settings, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
+async def pull(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    until_idle: float | None = None,
+    health: tuple[str, int] | None = None,
+) -> PullReport:
     """Project what arrives at the settings' subscription into the settings' Firestore.
 
     Args:
         settings: Where to pull, and where to project.
         stop: Ends the work; see `PullWorker.run`.
         until_idle: Seconds without a message that end it too; None for never.
+        health: The address and port of the health endpoints; None for none.
 
     Raises:
-        ConfigurationError: The project or credentials are missing, or Firestore does not let us in.
+        ConfigurationError: The project or credentials are missing, Firestore does not let us in, or the
+            port cannot be had.
         TransportRefusedError: The subscription is not there, or denied.
     """
     connection = PubSubConnection.from_settings(settings)
@@ -31,6 +60,134 @@ async def pull(settings: Settings, *, stop: asyncio.Event, until_idle: float | N
     dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
     try:
         worker = PullWorker(source, Projector(store), dead_letters)
-        return await worker.run(stop=stop, until_idle=until_idle)
+        async with _healthy(worker, health):
+            return await worker.run(stop=stop, until_idle=until_idle)
     finally:
         await asyncio.gather(source.close(), dead_letters.close(), store.close())
+
+
+async def push(settings: Settings, *, host: str, port: int, stop: asyncio.Event) -> None:
+    """Project what Pub/Sub pushes to *host* and *port* into the settings' Firestore, until *stop* is set.
+
+    Requests under way by then are finished.
+
+    Args:
+        settings: Who may push, and where to project.
+        host: The address to listen at.
+        port: The port.
+        stop: Ends the work.
+
+    Raises:
+        ConfigurationError: It is not said who may push, the project or credentials are missing, Firestore
+            is not there or does not let us in, or the port cannot be had.
+    """
+    authenticate = authentication(settings, host=host)
+    connection = PubSubConnection.from_settings(settings)
+    store = FirestoreRunLogService.from_settings(settings)
+    dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
+    group = GroupCommit(Projector(store), dead_letters)
+    probe = asyncio.create_task(_until_it_answers(store))
+    stopping = asyncio.create_task(stop.wait())
+
+    def trouble() -> str | None:
+        if not probe.done():
+            return "the store has not answered yet"
+        why = group.store_trouble or group.dead_letter_trouble
+        return "stopping" if stop.is_set() else type(why).__name__ if why else None
+
+    try:
+        async with serving(create_push_app(group, authenticate, trouble=trouble), host=host, port=port):
+            await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if probe.done():
+                probe.result()
+                await stopping
+        await group.close(DRAIN_SECONDS)
+    finally:
+        for task in (probe, stopping):
+            task.cancel()
+        await asyncio.gather(probe, stopping, return_exceptions=True)
+        await group.close(0)
+        await asyncio.gather(dead_letters.close(), store.close())
+
+
+def authentication(settings: Settings, *, host: str) -> Authenticate:
+    """Return what lets a push in, as *settings* say.
+
+    Args:
+        settings: Who verifies, and what.
+        host: The address that is listened at.
+
+    Raises:
+        ConfigurationError: They do not say, or what they say would leave the endpoint open.
+    """
+    match settings.push_auth:
+        case "oidc":
+            if not settings.push_audience or not settings.push_service_account:
+                raise ConfigurationError(
+                    "RUN_LOG_PUSH_AUTH=oidc needs RUN_LOG_PUSH_AUDIENCE and RUN_LOG_PUSH_SERVICE_ACCOUNT: "
+                    "what the subscription's push configuration names"
+                )
+            return TokenVerifier(
+                audience=settings.push_audience,
+                service_account=settings.push_service_account,
+                certificates=Certificates(),
+            )
+        case "iam":
+            if not (os.environ.get("K_SERVICE") or _is_loopback(host)):
+                raise ConfigurationError(
+                    f"RUN_LOG_PUSH_AUTH=iam leaves it to Cloud Run who may push, and this is none (K_SERVICE "
+                    f"is not set): anybody could reach {host}; set it to oidc, or listen at --host 127.0.0.1"
+                )
+            return _let_in
+        case None:
+            raise ConfigurationError(
+                "set RUN_LOG_PUSH_AUTH: oidc verifies each push's token here; iam leaves that to Cloud Run, "
+                "which must then require authentication"
+            )
+
+
+async def _let_in(_authorization: str | None) -> None:
+    """Let in whom the platform has let in."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.asynccontextmanager
+async def _healthy(worker: PullWorker, health: tuple[str, int] | None) -> AsyncGenerator[None]:
+    if health is None:
+        yield
+        return
+
+    def trouble() -> str | None:
+        return type(worker.trouble).__name__ if worker.trouble else None
+
+    app = FastAPI(openapi_url=None)
+    app.include_router(health_routes(worker.progress, trouble))
+    host, port = health
+    async with serving(app, host=host, port=port):
+        yield
+
+
+async def _until_it_answers(
+    store: FirestoreRunLogService, *, uniform: Callable[[float, float], float] = random.uniform
+) -> None:
+    """Wait until *store* answers, and say so while it does not.
+
+    Raises:
+        ConfigurationError: It is not there, or does not let us in.
+    """
+    failures = 0
+    while True:
+        try:
+            await store.get_stats(_PROBED_WORKFLOW)
+        except StoreUnavailableError as error:
+            failures += 1
+            _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
+            await asyncio.sleep(uniform(0, min(_LONGEST_WAIT_SECONDS, 2.0**failures)))
+        else:
+            return

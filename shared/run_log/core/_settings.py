@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_settings import (
@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     """``RUN_LOG_DATABASE``: the Firestore database."""
     stats_shards: int = Field(default=1, ge=1, le=MAX_STATS_SHARDS)
     """``RUN_LOG_STATS_SHARDS``: over how many documents a workflow's stats are spread when written."""
+    push_auth: Literal["oidc", "iam"] | None = None
+    """``RUN_LOG_PUSH_AUTH``: who verifies that a push is Pub/Sub's: the projector itself, or the platform."""
+    push_audience: str | None = None
+    """``RUN_LOG_PUSH_AUDIENCE``: the audience in the subscription's push configuration."""
+    push_service_account: str | None = None
+    """``RUN_LOG_PUSH_SERVICE_ACCOUNT``: the e-mail address of the service account in it."""
     buffer_events: int = Field(default=10_000, ge=0)
     """``RUN_LOG_BUFFER_EVENTS``: most events an emitter holds for a broker that is slow or away."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=0)

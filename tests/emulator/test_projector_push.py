@@ -1,0 +1,163 @@
+"""The push endpoint as a process of its own, pushed to by the Pub/Sub emulator itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+import httpx2
+import pytest
+
+from run_log.core import Message, RunStatus, Settings, encode_event
+from run_log.pubsub import PubSubConnection
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import a_life, a_run, an_event
+
+from .pubsub_kit import RawPubSub
+
+pytestmark = pytest.mark.emulator
+
+PATIENCE = 60.0
+COMMAND = (sys.executable, "-c", "from run_log.console import main; main()", "projector", "push")
+
+
+@pytest.fixture
+async def reader(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
+    """Yield a service that reads what is projected."""
+    assert emulator_environment
+    service = FirestoreRunLogService()
+    yield service
+    await service.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def _projector(port: int, **environ: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run the command until the block is left, once it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        env={**os.environ, "RUN_LOG_PUSH_AUTH": "iam", **environ},
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await _answers(port, "/ready"):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _answers(port: int, path: str) -> bool:
+    async with httpx2.AsyncClient() as client:
+        try:
+            return (await client.get(f"http://127.0.0.1:{port}{path}")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+def _push_subscription(raw: RawPubSub, port: int, *, wrapped: bool) -> None:
+    """Have the emulator push what is published."""
+    connection = PubSubConnection.from_settings(raw.settings)
+    push: dict[str, Any] = {"push_endpoint": f"http://127.0.0.1:{port}/"}
+    if not wrapped:
+        push["no_wrapper"] = {"write_metadata": True}
+    client = connection.subscriber()
+    with client:
+        client.create_subscription(
+            request={
+                "name": connection.subscription_path("pushed"),
+                "topic": connection.topic_path(raw.settings.topic),
+                "push_config": push,
+                "ack_deadline_seconds": 10,
+            }
+        )
+
+
+async def _until(service: FirestoreRunLogService, workflow_id: str, stats: dict[str, int]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await service.get_stats(workflow_id) != stats:  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["wrapped", "unwrapped"])
+async def test_the_emulator_pushes(reader: FirestoreRunLogService, wrapped: bool) -> None:  # noqa: FBT001
+    """What Pub/Sub pushes can be queried, poison is among the dead letters, and SIGTERM ends it with 0."""
+    raw = RawPubSub.provisioned()
+    port = _free_port()
+    events = [event for n in range(40) for event in a_life("w", f"r{n}")]
+
+    async with _projector(port) as process:
+        await asyncio.to_thread(_push_subscription, raw, port, wrapped=wrapped)
+        raw.publish([Message(data=b"no json", attributes={"from": "elsewhere"})])
+        raw.publish([encode_event(event) for event in (*events, *events)])
+        await _until(reader, "w", {"total": 40, "successful": 40})
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert 0 == await process.wait()
+
+    (letter,) = await asyncio.to_thread(raw.take, 1, raw.settings.dead_letter_topic)
+    assert b"no json" == letter.message.data
+    assert "undecodable" == letter.message.attributes["run-log-reason"]
+
+
+async def test_two_processes_one_killed(reader: FirestoreRunLogService) -> None:
+    """A push endpoint that is killed under load loses nothing: all is pushed to the next, and counted once."""
+    raw = RawPubSub.provisioned()
+    port = _free_port()
+    events = [an_event(a_run(workflow_id="w", id=f"r{n}", status=RunStatus.SUCCESS)) for n in range(150)]
+
+    async with _projector(port) as process:
+        await asyncio.to_thread(_push_subscription, raw, port, wrapped=True)
+        raw.publish([encode_event(event) for event in events])
+        async with asyncio.timeout(PATIENCE):
+            while (await reader.get_stats("w"))["total"] == 0:  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(0.001)
+        process.kill()
+        await process.wait()
+    async with _projector(port):
+        await _until(reader, "w", {"total": 150, "successful": 150})
+
+
+async def test_a_token_is_asked_for(reader: FirestoreRunLogService) -> None:
+    """With tokens verified by the projector itself, a push without one is not let in, health checks are."""
+    assert reader
+    port = _free_port()
+    verified = {
+        "RUN_LOG_PUSH_AUTH": "oidc",
+        "RUN_LOG_PUSH_AUDIENCE": "https://projector.example.com",
+        "RUN_LOG_PUSH_SERVICE_ACCOUNT": "pusher@project.iam.gserviceaccount.com",
+    }
+    async with _projector(port, **verified), httpx2.AsyncClient() as client:
+        answer = await client.post(f"http://127.0.0.1:{port}/", content=b"{}")
+
+        assert 401 == answer.status_code
+        assert await _answers(port, "/live")
+
+
+async def test_it_says_what_is_missing(emulator_environment: Mapping[str, str]) -> None:
+    """Without a word on who may push, the command ends at once with 2 and says what to set."""
+    assert emulator_environment
+    assert Settings.from_env().push_auth is None
+    process = await asyncio.create_subprocess_exec(*COMMAND, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+
+    assert 2 == process.returncode
+    assert b"set RUN_LOG_PUSH_AUTH" in said
