@@ -13,7 +13,7 @@ from rich.console import Console
 
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 
-from . import emit, listing, pipe, projection
+from . import batch, emit, listing, pipe, projection, scaling
 from .report import Options, Report, show
 
 Benchmark = Callable[[Options, FirestoreEmulator], Report]
@@ -23,6 +23,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "growth": emit.measure_growth,
     "projection": projection.measure,
     "pipe": pipe.measure,
+    "scaling": scaling.measure,
+    "batch": batch.measure,
     "listing": listing.measure,
 }
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 Sample = Mapping[str, float]
 """One repetition: figures by name, ratios included, each beside a baseline of the same repetition."""
+
+
+Case = TypeVar("Case")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,21 @@ class Report:
 def medians(samples: Sequence[Sample]) -> dict[str, float]:
     """Return each figure's median over *samples*: of a ratio, the median of the ratios."""
     return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
+
+
+def in_rounds(
+    cases: Sequence[Case], repetitions: int, sample: Callable[[Case], Sample]
+) -> dict[Case, dict[str, float]]:
+    """Sample every case in every round, and return each case's medians.
+
+    Each round begins at another case: what warms up or slows down meanwhile favours none of them.
+    """
+    samples: dict[Case, list[Sample]] = {case: [] for case in cases}
+    for turn in range(repetitions):
+        start = turn * len(cases) // repetitions
+        for case in (*cases[start:], *cases[:start]):
+            samples[case].append(sample(case))
+    return {case: medians(taken) for case, taken in samples.items()}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
