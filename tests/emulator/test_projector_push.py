@@ -119,7 +119,7 @@ async def test_the_emulator_pushes(reader: FirestoreRunLogService, wrapped: bool
 
 
 async def test_two_processes_one_killed(reader: FirestoreRunLogService) -> None:
-    """A push endpoint that is killed under load loses nothing: the next one is pushed it all, counted once."""
+    """A push endpoint that is killed under load loses nothing: the next one gets it all, counted once."""
     raw = RawPubSub.provisioned()
     port = _free_port()
     events = [an_event(a_run(workflow_id="w", id=f"r{n}", status=RunStatus.SUCCESS)) for n in range(150)]
