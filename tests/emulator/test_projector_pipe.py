@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx2
 import pytest
 
 from run_log.core import (
+    ConfigurationError,
     Message,
     Outcome,
     RunEvent,
@@ -176,3 +180,42 @@ async def test_stop_leaves_nothing_leased(reader: FirestoreRunLogService) -> Non
     assert applied == 50
     assert await reader.get_stats("workflow-1") == {"total": 50, "successful": 50}
     assert raw.is_empty()
+
+
+async def test_a_pulling_projector_tells_its_health() -> None:
+    """While it pulls, a projector answers whether it is alive and ready, and how far behind it is."""
+    raw = RawPubSub.provisioned()
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    stop = asyncio.Event()
+    running = asyncio.create_task(pull(raw.settings, stop=stop, health=("127.0.0.1", port)))
+    answers: dict[str, tuple[int, Any]] = {}
+
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await client.get("/live")
+                    break
+                except httpx2.TransportError:
+                    await asyncio.sleep(0.01)
+        for path in ("/live", "/ready", "/lag"):
+            answer = await client.get(path)
+            answers[path] = (answer.status_code, answer.json())
+    stop.set()
+    await running
+
+    assert (200, {"stuck_for_seconds": 0.0}) == answers["/live"]
+    assert (200, {"trouble": None}) == answers["/ready"]
+    assert (200, {"lag_seconds": 0.0, "in_hand": 0}) == answers["/lag"]
+
+
+async def test_a_health_port_that_is_taken() -> None:
+    """A health port that somebody else has is an error that says so, and nothing is pulled."""
+    raw = RawPubSub.provisioned()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="choose another port"):
+            await pull(raw.settings, stop=asyncio.Event(), health=taken.getsockname()[:2])

@@ -50,9 +50,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
         # Bound here: uvicorn would end the process.
         listening = _bound(host, port)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen at {host}:{port}; choose another --port ({error})"
-        ) from error
+        raise ConfigurationError(f"cannot listen at {host}:{port}; choose another port ({error})") from error
     with listening:
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
