@@ -253,14 +253,19 @@ class GroupCommit:
             and self._backing_off is None
             and self._failure is None
             and not self._is_closed
-            and len(self._batches) < limits.in_flight
+            and self._under_way < limits.in_flight
         ):
-            if self._batches and self._lanes.ready < limits.batch and not gathered:
+            if self._under_way and self._lanes.ready < limits.batch and not gathered:
                 if self._gathering is None:
                     self._gathering = asyncio.create_task(self._gather())
                 return
             gathered = False
             self._start_batch()
+
+    @property
+    def _under_way(self) -> int:
+        # One that has just ended is still there until the loop comes to its callback.
+        return sum(not task.done() for task in self._batches)
 
     def _start_batch(self) -> None:
         items = self._lanes.take(items=self._limits.batch, size=self._limits.batch_bytes)
@@ -302,7 +307,10 @@ class GroupCommit:
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         items = self._batches.pop(task)
         self._lanes.unbar({item.key: None for item in items})
-        if not task.cancelled() and (failure := task.exception()) is not None:
+        if task.cancelled():
+            for item in items:
+                self._settle(item.taken, Fate.RETURNED)
+        elif (failure := task.exception()) is not None:
             self._fail(failure, items)
         self._update_room()
         self._start_batches()
@@ -362,27 +370,22 @@ class GroupCommit:
 
     def _kept(self, task: asyncio.Task[None]) -> None:
         taken = self._keeping.pop(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
+        if task.cancelled():
+            self._settle(taken, Fate.RETURNED)
+        elif (failure := task.exception()) is not None:
             self._settle(taken, Fate.RETURNED)
             self._fail(failure, [])
         self._update_room()
 
     async def _abandon(self) -> None:
         """Return everything that is still in hand."""
-        others = [task for task in (self._gathering, self._backing_off) if task is not None]
-        batches, keeping = dict(self._batches), dict(self._keeping)
-        tasks = [*others, *batches, *keeping]
+        tasks = [*self._batches, *self._keeping]
+        tasks += [task for task in (self._gathering, self._backing_off) if task is not None]
+        self._gathering = self._backing_off = None
         for task in tasks:
             task.cancel()
+        # Each returns what it has as it ends, even where this wait is interrupted.
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._gathering = self._backing_off = None
-        for task, items in batches.items():
-            if task.cancelled():
-                for item in items:
-                    self._settle(item.taken, Fate.RETURNED)
-        for task, taken in keeping.items():
-            if task.cancelled():
-                self._settle(taken, Fate.RETURNED)
         for item in self._lanes.take_all():
             self._settle(item.taken, Fate.RETURNED)
 

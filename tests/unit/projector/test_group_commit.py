@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from run_log.core import (
+    ConfigurationError,
+    DeadLetterReason,
+    Outcome,
+    RunEvent,
+    StoreUnavailableError,
+    encode_event,
+)
+from run_log.projector import Fate, GroupLimits
+from run_log.stores import InMemoryRunLogService
+from run_log.testing import ManualClock, a_life
+
+from .doubles import (
+    Letters,
+    ScriptedStore,
+    eventually,
+    logged,
+)
+from .groups import BatchStore, Fates, Timer, make_group, no_sleep, received, some_runs, turns
+
+# How batches are made
+
+
+async def test_one_alone_waits_for_no_timer() -> None:
+    """With nothing under way an event is projected at once, however many came before it."""
+    store = ScriptedStore()
+    group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=no_sleep)
+
+    fates = [await group.settle(message) for message in received(*some_runs(3))]
+
+    assert [Fate.DONE] * 3 == fates
+    assert 3 == store.calls
+
+
+async def test_what_comes_together_is_projected_together() -> None:
+    """With nothing under way everything that was given at once is one batch."""
+    store, fates = ScriptedStore(), Fates()
+    group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=no_sleep)
+
+    group.submit(received(*some_runs(200)), fates)
+    await group.wait_quiet()
+
+    assert (200, 0) == fates.counts()
+    assert 1 == store.calls
+
+
+async def test_others_gather_for_a_while() -> None:
+    """While a batch is under way others gather, and are projected together once the time is over."""
+    store, fates, timer = BatchStore(), Fates(), Timer()
+    group = make_group(store, limits=GroupLimits(gather_seconds=7), sleep=timer)
+    for message in received(*some_runs(6)):
+        group.submit([message], fates)
+        await turns()
+    gathering = store.sizes
+
+    timer.ring()
+    await eventually(lambda: len(store.batches) > 1)
+    store.let()
+    await group.wait_quiet()
+
+    assert [1] == gathering
+    assert [1, 5] == store.sizes
+    assert [7] == timer.asked
+    assert (6, 0) == fates.counts()
+
+
+async def test_a_full_batch_waits_no_longer() -> None:
+    """While a batch is under way others gather no longer than until they are a full batch."""
+    store, fates, timer = BatchStore(), Fates(), Timer()
+    group = make_group(store, limits=GroupLimits(batch=3, gather_seconds=7), sleep=timer)
+    for message in received(*some_runs(5)):
+        group.submit([message], fates)
+        await turns()
+
+    sizes = store.sizes
+    store.let()
+    await group.wait_quiet()
+
+    assert [1, 3] == sizes
+    assert (5, 0) == fates.counts()
+
+
+async def test_what_gathered_goes_when_nothing_is_under_way() -> None:
+    """What gathers is projected as soon as the last batch under way is done, before the time is over."""
+    store, fates, timer = BatchStore(), Fates(), Timer()
+    group = make_group(store, limits=GroupLimits(gather_seconds=7), sleep=timer)
+    for message in received(*some_runs(4)):
+        group.submit([message], fates)
+        await turns()
+
+    store.let()
+    await group.wait_quiet()
+    await group.close(0)
+
+    assert [1, 3] == store.sizes
+    assert (4, 0) == fates.counts()
+
+
+async def test_batches_are_bounded() -> None:
+    """No batch has more messages or bytes than it may, and no more are under way than may be."""
+    events = some_runs(40)
+    size = max(len(encode_event(event).data) for event in events)
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, limits=GroupLimits(batch=10, batch_bytes=4 * size, in_flight=2))
+
+    group.submit(received(*events), fates)
+    await eventually(lambda: len(store.under_way) == 2)
+    store.let()
+    await group.wait_quiet()
+
+    assert max(store.sizes) == 4
+    assert 2 == store.most_under_way
+    assert (40, 0) == fates.counts()
+
+
+async def test_many_callers_share_few_commits() -> None:
+    """Callers that settle one message each at the same time are folded into a few batches."""
+    store = ScriptedStore()
+    group = make_group(store)
+
+    fates = await asyncio.gather(*(group.settle(message) for message in received(*some_runs(300))))
+
+    assert [Fate.DONE] * 300 == fates
+    assert store.calls <= 4
+    assert {"total": 300, "successful": 300} == await store.get_stats("workflow-1")
+
+
+@settings(max_examples=40, deadline=None, phases=[Phase.generate])  # a seed cannot be shrunk
+@given(seed=st.integers(0, 2**32), runs=st.integers(1, 12), in_flight=st.integers(1, 4))
+async def test_no_run_is_in_two_batches_at_once(seed: int, runs: int, in_flight: int) -> None:
+    """However messages arrive and batches end, no run is in two batches under way; all is exact."""
+    chance = random.Random(seed)
+    events = [event for number in range(runs) for event in a_life(run_id=f"r{number}")] * 2
+    chance.shuffle(events)
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, limits=GroupLimits(batch=4, in_flight=in_flight, gather_seconds=0))
+    waiting = received(*events)
+
+    while waiting:
+        count = chance.randint(1, 6)
+        group.submit(waiting[:count], fates)
+        del waiting[:count]
+        store.let(chance.randint(0, 2))
+        await turns(chance.randint(0, 10))
+    store.let()
+    await group.close(5)
+
+    assert [] == store.overlaps
+    assert store.most_under_way <= in_flight
+    assert (len(events), 0) == fates.counts()
+    assert {"total": runs, "successful": runs} == await store.get_stats("workflow-1")
+
+
+# How much is in hand
+
+
+async def test_full_by_messages() -> None:
+    """It is full with as many messages in hand as may be, and has room when they are settled."""
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, limits=GroupLimits(messages=5))
+
+    group.submit(received(*some_runs(4)), fates)
+    before = (group.is_full, group.room_left[0])
+    group.submit(received(*some_runs(3, first=4)), fates)
+    after = (group.is_full, group.room_left[0])
+    room = asyncio.create_task(group.room())
+    await turns()
+    waits = not room.done()
+    store.let()
+    await room
+    await group.wait_quiet()
+
+    assert ((False, 1), (True, 0), True) == (before, after, waits)
+    assert (False, 5) == (group.is_full, group.room_left[0])
+
+
+async def test_full_by_bytes() -> None:
+    """It is full with as many bytes in hand as may be, and has room when they are settled."""
+    messages = received(*some_runs(2))
+    size = len(messages[0].data)
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, limits=GroupLimits(data_bytes=size + 1))
+
+    group.submit(messages[:1], fates)
+    before = (group.is_full, group.room_left[1])
+    group.submit(messages[1:], fates)
+    after = (group.is_full, group.room_left[1])
+    room = asyncio.create_task(group.room())
+    await turns()
+    waits = not room.done()
+    store.let()
+    await room
+    await group.wait_quiet()
+
+    assert ((False, 1), (True, 0), True) == (before, after, waits)
+    assert (False, size + 1) == (group.is_full, group.room_left[1])
+
+
+async def test_full_while_the_store_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """While the store does not answer no more should come; afterwards what comes is projected."""
+    store, fates, timer = ScriptedStore([StoreUnavailableError("away")]), Fates(), Timer()
+    group = make_group(store, sleep=timer)
+    first, second = received(*some_runs(2))
+
+    group.submit([first], fates)
+    await eventually(lambda: bool(fates.of))
+    away = (group.is_full, group.store_trouble is not None)
+    group.submit([second], fates)
+    await turns()
+    calls = store.calls
+    timer.ring()
+    await asyncio.wait_for(group.room(), 30)
+    await group.wait_quiet()
+
+    assert (True, True) == away
+    assert 1 == calls
+    assert {first.ack_id: Fate.RETURNED, second.ack_id: Fate.DONE} == fates.of
+    assert (False, None) == (group.is_full, group.store_trouble)
+    assert 1 == len(logged(caplog, "run_log_store_unavailable"))
+
+
+# Poison, and ends
+
+
+async def test_too_many_deliveries() -> None:
+    """What was delivered too often is dead-lettered untried, beside others that are projected."""
+    store, letters, fates = ScriptedStore(), Letters(), Fates()
+    group = make_group(store, letters, GroupLimits(deliveries=45))
+    tired, fresh = received(*some_runs(1), attempt=45), received(*some_runs(1, first=1), attempt=44)
+
+    group.submit([*tired, *fresh], fates)
+    await group.wait_quiet()
+
+    assert (2, 0) == fates.counts()
+    assert [(tired[0], DeadLetterReason.TOO_MANY_DELIVERIES)] == [letter[:2] for letter in letters.kept]
+    assert "delivered 45 times" in letters.kept[0][2]
+    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
+
+
+async def test_a_store_that_is_not_there_returns_everything() -> None:
+    """Where the store needs somebody's action all is returned, what waits included, and callers are told."""
+    store, fates = ScriptedStore([ConfigurationError("denied")]), Fates()
+    group = make_group(store, limits=GroupLimits(batch=2, in_flight=1))
+    (asked, late) = received(*some_runs(2, first=100))
+
+    group.submit(received(*some_runs(5)), fates)
+    with pytest.raises(ConfigurationError, match="denied"):
+        await group.settle(asked)
+    with pytest.raises(ConfigurationError, match="denied"):
+        await group.failed()
+    with pytest.raises(ConfigurationError, match="denied"):
+        await group.settle(late)
+    await group.close(60)
+
+    assert (0, 5) == fates.counts()
+    assert 0 == group.progress.in_hand
+    assert 1 == store.calls
+
+
+async def test_it_can_be_opened_again() -> None:
+    """After a failure and an `open` it takes messages again."""
+    store = ScriptedStore([ConfigurationError("denied")])
+    group = make_group(store)
+    (message,) = received(*some_runs(1))
+    with pytest.raises(ConfigurationError):
+        await group.settle(message)
+    await group.close(0)
+
+    group.open()
+    fate = await group.settle(message)
+
+    assert Fate.DONE is fate
+
+
+async def test_a_fault_of_the_dead_letters_ends_the_work() -> None:
+    """An error of the dead letters that nobody foresaw returns everything, and is raised."""
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, Letters([ZeroDivisionError("a bug")]), GroupLimits(batch=2, in_flight=1))
+
+    group.submit(received(b"no json", *some_runs(5)), fates)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await group.failed()
+    await group.close(0)
+
+    assert (0, 6) == fates.counts()
+    assert 0 == group.progress.in_hand
+    assert 0 == group.dead_lettered
+
+
+async def test_closing_gives_back_what_is_left() -> None:
+    """What is not projected in time, under way or not, is returned; so is what comes afterwards."""
+    store, letters, fates = BatchStore(), Letters(), Fates()
+    group = make_group(store, letters, GroupLimits(batch=2, in_flight=2))
+    done, *others, late = received(*some_runs(9))
+    group.submit([done], fates)
+    await eventually(lambda: len(store.under_way) == 1)
+    store.let(1)
+    await group.wait_quiet()
+    group.submit(others, fates)
+    await eventually(lambda: len(store.under_way) == 2)
+
+    await group.close(0.01)
+    group.submit([late], fates)
+
+    assert (1, 8) == fates.counts()
+    assert Fate.DONE is fates.of[done.ack_id]
+    assert [] == store.under_way
+    assert 0 == group.progress.in_hand
+
+
+async def test_closing_waits_for_what_is_in_hand() -> None:
+    """What is projected in time is done, what gathered too."""
+    store, fates, timer = BatchStore(), Fates(), Timer()
+    group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=timer)
+    for message in received(*some_runs(3)):
+        group.submit([message], fates)
+    closing = asyncio.create_task(group.close(30))
+    await turns()
+
+    store.let()
+    await closing
+
+    assert (3, 0) == fates.counts()
+
+
+class LingeringStore(InMemoryRunLogService):
+    """Takes a few turns to end what is cancelled, as a call to a server may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.ending = asyncio.Event()
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ending.set()
+            await turns(3)
+        return await super().apply(events)
+
+
+async def test_a_close_that_is_cancelled_gives_everything_back() -> None:
+    """Cancelled while it ends what is under way, a close leaves nothing in hand that is never settled."""
+    store, fates = LingeringStore(), Fates()
+    group = make_group(store)
+    group.submit(received(*some_runs(3)), fates)
+    await store.entered.wait()
+    closing = asyncio.create_task(group.close(0))
+    await store.ending.wait()
+
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await group.close(0)
+
+    assert (0, 3) == fates.counts()
+    assert 0 == group.progress.in_hand
+
+
+# Progress
+
+
+async def test_progress_stands_still_while_nothing_is_settled() -> None:
+    """Stuck time is 0 with nothing in hand, grows though things arrive, and ends when something settles."""
+    clock, store, fates = ManualClock(), BatchStore(), Fates()
+    group = make_group(
+        store, limits=GroupLimits(batch=1, in_flight=1), now=clock.monotonic, utc_now=clock.now
+    )
+    progress = group.progress
+    clock.advance(100)
+    idle = progress.stuck_for()
+
+    stuck: list[float] = []
+    for message in received(*some_runs(3)):
+        group.submit([message], fates)
+        stuck.append(progress.stuck_for())
+        clock.advance(10)
+    stuck.append(progress.stuck_for())
+    await eventually(lambda: len(store.under_way) == 1)
+    store.let(1)
+    await eventually(lambda: len(fates.of) == 1)
+    moved = progress.stuck_for()
+    clock.advance(5)
+    waiting = progress.stuck_for()
+    store.let()
+    await group.wait_quiet()
+    clock.advance(1_000)
+
+    assert 0 == idle
+    assert [0, 10, 20, 30] == stuck
+    assert (0, 5) == (moved, waiting)
+    assert 0 == progress.stuck_for()
+
+
+async def test_the_oldest_age_counts_from_publishing() -> None:
+    """The lag is the age of the oldest message in hand since it was published, where that is known."""
+    clock, store, fates = ManualClock(), BatchStore(), Fates()
+    group = make_group(store, now=clock.monotonic, utc_now=clock.now)
+    progress = group.progress
+    idle = progress.oldest_age()
+    hour_ago, minute_ago = (clock.now() - timedelta(seconds=seconds) for seconds in (3_600, 60))
+    (unknown,) = received(*some_runs(1))
+    (old,) = received(*some_runs(1, first=1), published_at=hour_ago)
+    (new,) = received(*some_runs(1, first=2), published_at=minute_ago)
+    (ahead,) = received(*some_runs(1, first=3), published_at=clock.now() + timedelta(days=1))
+
+    ages: list[float] = []
+    for message in (unknown, ahead, new, old):
+        group.submit([message], fates)
+        ages.append(progress.oldest_age())
+    clock.advance(10)
+    ages.append(progress.oldest_age())
+    store.let()
+    await group.wait_quiet()
+
+    assert 0 == idle
+    assert [0, 0, 60, 3_600, 3_610] == ages
+    assert 0 == progress.oldest_age()
