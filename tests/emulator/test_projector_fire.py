@@ -1,0 +1,349 @@
+"""Exactness under fire: whatever is killed, paused or cut, no run is lost and none counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import partial
+from typing import Final
+
+import pytest
+
+from run_log.core import Message, Outcome, RunStatus, encode_event
+from run_log.projector import PullReport
+from run_log.projector.google_cloud import pull
+from run_log.pubsub import MAX_ATTRIBUTES
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import FirestoreEmulator, PubSubEmulator, an_event
+
+from .projector_kit import (
+    LEASE_SECONDS,
+    PATIENCE,
+    Wired,
+    Workload,
+    ended,
+    projecting,
+    provisioned_with_short_leases,
+    totals,
+    until,
+    until_true,
+    wired,
+)
+from .pubsub_kit import RawPubSub
+from .tcp_proxy import TcpProxy
+
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
+
+_FAULTS: Final = 3
+
+
+@pytest.fixture
+async def store(emulator_environment: object) -> AsyncIterator[FirestoreRunLogService]:  # noqa: ARG001 - it points the client at the emulator
+    """Yield what reads the projection, past any proxy."""
+    service = FirestoreRunLogService.from_env()
+    await service.get_stats("w0")  # connected before a proxy stands in the way
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+def raw(emulator_environment: object) -> RawPubSub:  # noqa: ARG001 - see store
+    """Return a Pub/Sub whose leases end soon, past any proxy."""
+    return provisioned_with_short_leases()
+
+
+@pytest.fixture
+def store_line(
+    store: FirestoreRunLogService,  # noqa: ARG001 - goes past the line, so it is made before
+    firestore_emulator: FirestoreEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[TcpProxy]:
+    """Yield the line to Firestore, which every client made from now on takes."""
+    with TcpProxy(firestore_emulator.host) as proxy:
+        monkeypatch.setenv(FirestoreEmulator.host_variable, proxy.host)
+        yield proxy
+
+
+@pytest.fixture
+def broker_line(
+    raw: RawPubSub,  # noqa: ARG001 - goes past the line, so it is made before
+    pubsub_emulator: PubSubEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[TcpProxy]:
+    """Yield the line to Pub/Sub, which every client made from now on takes."""
+    with TcpProxy(pubsub_emulator.host) as proxy:
+        monkeypatch.setenv(PubSubEmulator.host_variable, proxy.host)
+        yield proxy
+
+
+@contextlib.asynccontextmanager
+async def _running(wired: Wired) -> AsyncGenerator[asyncio.Task[PullReport]]:
+    """Let the worker work; leaving the block tells it to stop and waits for it."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(wired.worker.run(stop=stop))
+    try:
+        yield running
+        stop.set()
+        async with asyncio.timeout(PATIENCE):
+            await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+# Processes
+
+
+async def test_a_projector_paused_for_longer_than_its_leases(
+    raw: RawPubSub, store: FirestoreRunLogService
+) -> None:
+    """One of three stands still until the others have done its work, then goes on with it: all is exact."""
+    load = Workload(600, steps=(RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.RUNNING), seed=1)
+    first, further = load.lives[:200], load.lives[200:]
+    load.publish(raw, [event for life in first for event in life[:2]], repeats=0)
+
+    async with projecting() as paused:
+        await until(partial(_counts, store, 1))
+        paused.send_signal(signal.SIGSTOP)
+        paused_at = time.monotonic()
+        # With nobody else there, these go to the pulls that it left behind.
+        load.publish(raw, [event for life in further for event in life[:2]], repeats=0)
+        async with projecting() as second, projecting() as third:
+            await until(lambda: _all_are_paused(store, load))
+            await until_true(lambda: time.monotonic() > paused_at + LEASE_SECONDS + 1)
+            paused.send_signal(signal.SIGCONT)
+            load.publish(raw, [event for life in load.lives for event in life[2:]], repeats=0)
+            await until(lambda: load.is_done(store))
+            for process in (paused, second, third):
+                process.send_signal(signal.SIGTERM)
+            ends = await asyncio.gather(*(ended(process) for process in (paused, second, third)))
+
+    await load.verify(store)
+    assert [0, 0, 0] == [end.code for end in ends]
+    assert all(end.seconds < 10 for end in ends)
+    assert all(end.counts["applied"] > 0 for end in ends)
+    assert ends[0].counts["duplicate"] > 0
+    assert raw.is_empty()
+
+
+async def _counts(store: FirestoreRunLogService, runs: int) -> bool:
+    return (await totals(store))[0] >= runs
+
+
+async def _all_are_paused(store: FirestoreRunLogService, load: Workload) -> bool:
+    found = [await store.list_runs(workflow_id, limit=1_000) for workflow_id in ("w0", "w1")]
+    statuses = [run.status for runs, _ in found for run in runs]
+    return [RunStatus.PAUSED] * len(load.lives) == statuses
+
+
+async def test_projectors_killed_one_after_the_other(raw: RawPubSub, store: FirestoreRunLogService) -> None:
+    """Projectors killed at moments of chance lose nothing, and whoever comes next counts nothing twice."""
+    load = Workload(1_200, seed=2)
+    codes: list[int | None] = []
+    for share in load.shares(_FAULTS):
+        load.publish(raw, share)
+        goal = (await totals(store))[0] + load.chance.randint(1, 60)
+        async with projecting() as victim:
+            await until(partial(_counts, store, goal))
+            victim.kill()
+            codes.append((await ended(victim)).code)
+    killed_at = time.monotonic()
+
+    async with wired(batch=500) as last, _running(last):
+        await until(lambda: load.is_done(store))
+        await until_true(lambda: time.monotonic() > killed_at + LEASE_SECONDS + 1)
+        await until_true(lambda: last.worker.progress.in_hand == 0)
+
+    await load.verify(store)
+    assert [-signal.SIGKILL] * _FAULTS == codes
+    assert raw.is_empty()
+
+
+# Lines
+
+
+async def test_commits_whose_answers_are_lost(
+    raw: RawPubSub, store: FirestoreRunLogService, store_line: TcpProxy
+) -> None:
+    """The line breaks between a commit and its answer, again and again: nothing is counted twice."""
+    load = Workload(500, seed=3)
+    published = load.publish(raw, load.events, repeats=0)
+
+    async with wired() as worker, _running(worker) as running:
+        for _ in range(_FAULTS):
+            store_line.delay(0.2)
+            seen, _ = await totals(store)
+            await until(partial(_counts, store, seen + 1))
+            store_line.cut()
+            store_line.heal()
+        await until_true(lambda: published <= worker.source.acknowledged)
+    report = await running
+
+    await load.verify(store)
+    assert worker.watch.failures["ServiceUnavailable"] > 0
+    assert report.outcomes[Outcome.DUPLICATE] > 0
+    assert (0, 0) == (report.released, report.dead_lettered)
+
+
+async def test_a_store_that_falls_silent(
+    raw: RawPubSub, store: FirestoreRunLogService, store_line: TcpProxy
+) -> None:
+    """Commits that get no answer in time, and arrive late, are made again meanwhile: all is exact."""
+    load = Workload(300, seed=4)
+    first, *others = load.shares(_FAULTS + 1)
+    published = load.publish(raw, first)
+
+    async with wired(call_seconds=1.0) as worker, _running(worker):
+        await until_true(lambda: published <= worker.source.acknowledged)
+        for share in others:
+            given_up = worker.watch.failures["DeadlineExceeded"]
+            store_line.black_hole()
+            published |= load.publish(raw, share)
+            await until_true(lambda: worker.watch.failures["DeadlineExceeded"] > given_up)  # noqa: B023 - asked at once
+            store_line.heal()
+        await until_true(lambda: published <= worker.source.acknowledged)
+
+    await load.verify(store)
+
+
+async def test_a_broker_cut_off_during_acknowledgements(
+    raw: RawPubSub,
+    store: FirestoreRunLogService,
+    broker_line: TcpProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Acknowledgements that never arrive bring the messages back, and those change nothing."""
+    load = Workload(400, seed=5)
+    published = load.publish(raw, load.events)
+
+    async with wired() as worker, _running(worker) as running:
+        for _ in range(_FAULTS):
+            broker_line.delay(0.05)
+            await until_true(lambda: worker.source.acknowledging > 0)
+            broker_line.cut()
+            broker_line.heal()
+        await until_true(lambda: published <= worker.source.acknowledged)
+    report = await running
+
+    await load.verify(store)
+    messages = [record.getMessage() for record in caplog.records]
+    assert worker.source.failed == messages.count("run_log_acknowledge_failed") > 0
+    assert "run_log_pull_failed" in messages
+    assert report.outcomes[Outcome.DUPLICATE] > 0
+    assert report.pulled > len(published)
+
+
+# Away at start
+
+
+async def test_a_store_that_is_away_at_first(
+    raw: RawPubSub,
+    store: FirestoreRunLogService,
+    store_line: TcpProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker whose store is not up yet says so and waits; once it is up, everything is projected."""
+    load = Workload(50, seed=6)
+    published = load.publish(raw, load.events)
+    store_line.cut()
+
+    def said() -> list[str]:
+        return [vars(r)["error"] for r in caplog.records if r.getMessage() == "run_log_store_unavailable"]
+
+    async with wired(store_patience=0.2) as worker, _running(worker) as running:
+        await until_true(lambda: len(said()) > 1)
+        troubled, before = worker.worker.trouble, await totals(store)
+        store_line.heal()
+        await until_true(lambda: published <= worker.source.acknowledged)
+        troubled_still = worker.worker.trouble
+    report = await running
+
+    await load.verify(store)
+    assert (0, 0) == before
+    assert troubled is not None
+    assert troubled_still is None
+    assert all(f"emulator at {store_line.host}" in error for error in said())
+    assert report.released > 0
+    assert report.dead_lettered == 0
+
+
+async def test_a_broker_that_is_away_at_first(
+    raw: RawPubSub,
+    store: FirestoreRunLogService,
+    broker_line: TcpProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker whose broker is not up yet says so and waits; once it is up, everything is projected."""
+    load = Workload(50, seed=7)
+    published = load.publish(raw, load.events)
+    broker_line.cut()
+
+    def said() -> list[str]:
+        return [vars(r)["error"] for r in caplog.records if r.getMessage() == "run_log_pull_failed"]
+
+    async with wired() as worker, _running(worker):
+        await until_true(lambda: len(said()) > 4)
+        broker_line.heal()
+        await until_true(lambda: published <= worker.source.acknowledged)
+        troubled = worker.worker.trouble
+
+    await load.verify(store)
+    assert troubled is None
+    assert all(f"emulator at {broker_line.host}" in error for error in said())
+    assert raw.is_empty()
+
+
+# Poison
+
+
+async def test_a_run_too_large_for_a_document_is_isolated(
+    raw: RawPubSub, store: FirestoreRunLogService
+) -> None:
+    """A run too large for a document goes to the dead letters as it came; its neighbours are projected."""
+    load = Workload(60, seed=8)
+    event = encode_event(an_event(workflow_id="w0", id="large", trigger_data={"text": "*"}))
+    # A run's own payload would have been cut: another producer's is not.
+    large = Message(
+        data=event.data.replace(b"*", b"x" * 1_200_000), attributes={**event.attributes, "own": "ä"}
+    )
+    (message_id,) = raw.publish([large])
+    load.publish(raw, load.events)
+
+    report = await pull(raw.settings, stop=asyncio.Event(), until_idle=1)
+
+    (letter,) = raw.take(1, raw.settings.dead_letter_topic)
+    attributes = dict(letter.attributes)
+    assert "write_refused" == attributes.pop("run-log-reason")
+    assert message_id == attributes.pop("run-log-message-id")
+    assert "run 'large' of workflow 'w0' takes" in attributes.pop("run-log-error")
+    assert large.attributes == attributes
+    assert large.data == letter.data
+    assert (1, 1) == (report.dead_lettered, report.outcomes[Outcome.REJECTED])
+    assert await store.get_run("w0", "large") is None
+    await load.verify(store)
+    assert raw.is_empty()
+
+
+async def test_poison_with_all_attributes_there_may_be(raw: RawPubSub, store: FirestoreRunLogService) -> None:
+    """A bad message with as many attributes as Pub/Sub takes is kept too, and says how many it left out."""
+    load = Workload(10, seed=9)
+    own = {f"own-{number:03}": str(number) for number in range(MAX_ATTRIBUTES)}
+    (message_id,) = raw.publish([Message(data=b"no json", attributes=own)])
+    load.publish(raw, load.events)
+
+    report = await pull(raw.settings, stop=asyncio.Event(), until_idle=1)
+
+    (letter,) = raw.take(1, raw.settings.dead_letter_topic)
+    attributes = dict(letter.attributes)
+    kept = {name: value for name, value in attributes.items() if name in own}
+    assert len(attributes) <= MAX_ATTRIBUTES
+    assert kept.items() <= own.items()
+    assert len(own) - len(kept) == int(attributes["run-log-attributes-left-out"]) > 0
+    assert ("undecodable", message_id) == (attributes["run-log-reason"], attributes["run-log-message-id"])
+    assert b"no json" == letter.data
+    assert report.dead_lettered == 1
+    await load.verify(store)
+    assert raw.is_empty()
