@@ -180,7 +180,11 @@ class PullWorker:
 
     async def _pull_until(self, stopping: asyncio.Event) -> None:
         failures = 0
-        while not stopping.is_set():
+        while True:
+            # Nothing is leased while there is no room, so this may be left at once.
+            await _wait_unless(stopping, asyncio.ensure_future(self._group.room()), cancel=True)
+            if stopping.is_set():
+                return
             pull = asyncio.create_task(self._pull())
             try:
                 await _wait_unless(stopping, pull)
@@ -201,7 +205,6 @@ class PullWorker:
                 await self._pause(self._backoff(failures), unless=stopping)
 
     async def _pull(self) -> None:
-        await self._group.room()
         self._arrived(await self._source.pull(self._wanted(), wait=self._limits.pull_seconds))
 
     def _wanted(self) -> int:

@@ -168,8 +168,12 @@ def known_variables() -> frozenset[str]:
 
 
 def _misspelt(name: str) -> str:
-    close = difflib.get_close_matches(name.upper(), known_variables(), n=1)
+    # Without the prefix: it alone makes any two of them alike.
+    known = [variable.removeprefix(PREFIX) for variable in known_variables()]
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
     hint = (
-        f"did you mean {close[0]}?" if close else f"the known ones are {', '.join(sorted(known_variables()))}"
+        f"did you mean {PREFIX}{close[0]}?"
+        if close
+        else f"the known ones are {', '.join(sorted(known_variables()))}"
     )
     return f"{name} is no setting of run-log: {hint}"
