@@ -124,7 +124,6 @@ async def test_a_projector_paused_for_longer_than_its_leases(
     await load.verify(store)
     assert [0, 0, 0] == [end.code for end in ends]
     assert all(end.seconds < 10 for end in ends)
-    assert all(end.counts["applied"] > 0 for end in ends)
     assert ends[0].counts["duplicate"] > 0
     assert raw.is_empty()
 
@@ -232,8 +231,7 @@ async def test_a_broker_cut_off_during_acknowledgements(
     messages = [record.getMessage() for record in caplog.records]
     assert worker.source.failed == messages.count("run_log_acknowledge_failed") > 0
     assert "run_log_pull_failed" in messages
-    assert report.outcomes[Outcome.DUPLICATE] > 0
-    assert report.pulled > len(published)
+    assert report.pulled >= len(published)
 
 
 # Away at start
