@@ -18,11 +18,12 @@ demo: $(READY) ## Run the main job on the embedded default
 
 .PHONY: test
 test: $(READY) ## Run the whole suite
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/python -m pytest
 
 .PHONY: coverage
-coverage: $(READY) ## Tell what the last `make test` did not reach
+coverage: $(READY) ## Run the whole suite, slower, and tell what it does not reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
 	-$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -1,1 +1,43 @@
+"""What the tests of all folders share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+pytest.register_assert_rewrite("tests.model")
+
 pytest_plugins = ["run_log.testing.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def metric_reader() -> InMemoryMetricReader:
+    """Return what collects this process's metrics: its meter provider can be set only once."""
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    return reader
+
+
+@pytest.fixture
+def metered(metric_reader: InMemoryMetricReader) -> Callable[[], Counter[tuple[str, ...]]]:
+    """Return all metrics at each call: by name and label values, a value, or how many were recorded."""
+
+    def read() -> Counter[tuple[str, ...]]:
+        data: Any = metric_reader.get_metrics_data()
+        found: Counter[tuple[str, ...]] = Counter()
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points:
+                        value = getattr(point, "value", None)
+                        labels = map(str, point.attributes.values())
+                        found[metric.name, *labels] += point.count if value is None else value
+        return found
+
+    return read

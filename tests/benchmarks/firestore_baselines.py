@@ -93,8 +93,10 @@ async def _merge(transaction: Any, client: Any, event: RunEvent) -> None:
 
 def document(event: RunEvent) -> dict[str, Any]:
     """Return the run's document as the projection stores it after this one event."""
-    history = [transition_text(change) for change in fold(None, [event]).added]
-    return {**run_fields(event.run), PROJECTION: {**projection_fields(event), HISTORY: history}}
+    change = fold(None, [event])
+    history = [transition_text(transition) for transition in change.added]
+    projection = projection_fields(event, change.after.counted)
+    return {**run_fields(event.run), PROJECTION: {**projection, HISTORY: history}}
 
 
 async def raw_writes(project: str, events: Sequence[RunEvent], *, per_commit: int) -> float:

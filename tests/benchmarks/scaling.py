@@ -1,4 +1,4 @@
-"""How the projection's cost grows: with workflows, size, history, what is stored, and processes."""
+"""How the projection's cost grows: with workflows, payloads, histories, stored runs, and processes."""
 
 from __future__ import annotations
 
@@ -42,30 +42,48 @@ QUICK_RUNS: Final = 1_500
 Found = TypeVar("Found")
 
 
-def measure(options: Options, emulator: FirestoreEmulator) -> Report:
-    """Measure one group of rows after another, each beside its first row."""
+def measure_load(options: Options, emulator: FirestoreEmulator) -> Report:
+    """Measure what grows with workflows, payloads and histories, each beside its first row."""
     _warm_up(emulator)
-    groups = [
-        _workflows(options, emulator),
-        _sizes(options, emulator),
-        _history(options, emulator),
-        _stored(options, emulator),
-        _processes(options, emulator),
-    ]
+    groups = [_workflows(options, emulator), _sizes(options, emulator), _history(options, emulator)]
     return Report(
         title=f"scaling: Projector.apply into the Firestore emulator, {BATCH} events a batch",
-        columns=["x the first", "events/s", "MB/s", "beside: events/s"],
+        columns=["x the first", "events/s", "MB/s"],
         rows=[row for group in groups for row in group],
         notes=[
             f"median of {options.repetitions}, the rows of a group in turns; an event is a run's first,",
-            "but for the history (the same runs, running time and again) and the processes (the trace)",
+            "but for the history: the same runs, running time and again",
             "MB/s of payload",
             f"transitions: {HISTORY_RUNS} runs a batch; after the first, median of {HISTORY_WINDOW} up to it",
-            f"stored runs: {STORED_EVENTS:,} new ones on top of so many, once, median batch; beside them, as",
-            "many into an empty project right afterwards",
-            "processes: `run-log projector pull` drains a backlog published beforehand, timed from when its",
-            f"first events are visible; both emulators share the {os.cpu_count()} cores, so that more",
-            "processes cannot show more than what is left of those",
+        ],
+    )
+
+
+def measure_stored(options: Options, emulator: FirestoreEmulator) -> Report:
+    """Measure new runs on top of so many stored ones."""
+    _warm_up(emulator)
+    return Report(
+        title=f"stored: Projector.apply into the Firestore emulator, {BATCH} events a batch",
+        columns=["x the first", "events/s", "x into an empty project", "there: events/s"],
+        rows=_stored(options, emulator),
+        notes=[
+            f"{STORED_EVENTS:,} new runs of {STORED_WORKFLOWS} workflows on top of so many, median batch,",
+            "once; beside them, as many into an empty project of the same emulator right afterwards",
+        ],
+    )
+
+
+def measure_processes(options: Options, emulator: FirestoreEmulator) -> Report:
+    """Measure how fast one, two and four projectors drain one subscription."""
+    return Report(
+        title="processes: `run-log projector pull` drains a backlog that was published beforehand",
+        columns=["x the first", "events/s"],
+        rows=_processes(options, emulator),
+        notes=[
+            workload.name(),
+            f"median of {options.repetitions}, in turns; timed from when the first events are visible",
+            f"both emulators share the {os.cpu_count()} cores, so that more processes cannot show more than",
+            "what is left of those",
         ],
     )
 
@@ -145,10 +163,8 @@ def _stored(options: Options, emulator: FirestoreEmulator) -> list[Row]:
             empty = await asyncio.to_thread(
                 _alone, emulator, lambda projector: _project(projector, new(0, STORED_EVENTS))
             )
-            found[size] = {
-                "rate": BATCH / statistics.median(taken),
-                "empty": BATCH / statistics.median(empty),
-            }
+            on_top, into_none = (BATCH / statistics.median(seconds) for seconds in (taken, empty))
+            found[size] = {"rate": on_top, "x into none": on_top / into_none, "into none": into_none}
         return found
 
     return _rows(_alone(emulator, grow), "stored run", "stored runs")
@@ -173,8 +189,7 @@ def _rows(middle: Mapping[int, Sample], one: str, many: str) -> list[Row]:
             figures=[
                 number(figures["rate"] / first),
                 number(figures["rate"]),
-                number(figures["MB"]) if "MB" in figures else "",
-                f"{number(figures['empty'])} into none" if "empty" in figures else "",
+                *(number(value) for name, value in figures.items() if name != "rate"),
             ],
         )
         for count, figures in middle.items()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tests.e2e.trace_file import read_trace, states, trace_path
 
-from run_log.core import RunEvent, RunStatus, WorkflowRun
+from run_log.core import RunEvent, RunStatus, WorkflowRun, utc_now
 from run_log.testing import a_run
 
 from .report import Options
@@ -50,6 +50,18 @@ def in_one_workflow(runs: Iterable[WorkflowRun]) -> list[WorkflowRun]:
     return [
         run.model_copy(update={"workflow_id": HOT_WORKFLOW, "id": f"{run.workflow_id}:{run.id}"})
         for run in runs
+    ]
+
+
+def of_today(runs: Sequence[WorkflowRun]) -> list[WorkflowRun]:
+    """Return *runs* as if they had started in the last hour: summaries count such by day and hour too."""
+    now = utc_now()
+    started = (now - timedelta(seconds=number % 3_600) for number in range(len(runs)))
+    return [
+        run.model_copy(
+            update={"started_at": begun, "completed_at": begun + timedelta(milliseconds=run.duration_ms)}
+        )
+        for run, begun in zip(runs, started, strict=True)
     ]
 
 

@@ -15,10 +15,17 @@ from run_log.producer._pubsub import create_transport
 from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection, provision
-from run_log.stores import FirestoreRunLogService, InMemoryRunLogService, ProjectionStore, RunLogService
+from run_log.stores import (
+    FirestoreRunLogService,
+    InMemoryRunLogService,
+    ProjectionStore,
+    RunLog,
+    RunLogService,
+    SQLiteRunLogService,
+)
 from run_log.testing import Faults, InMemoryTopic, a_run, an_event
 
-from .harness import Harness, RunLog
+from .harness import Clock, Harness
 
 UNREADABLE = "carrier pigeon"
 """A trigger type that no version of run-log knows."""
@@ -50,8 +57,9 @@ class _Unreadable:
 class DirectHarness:
     """A store used directly: what is saved is visible at once."""
 
-    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any]) -> None:
+    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any], clock: Clock) -> None:
         self.service: RunLog = store
+        self.clock = clock
         self.store: ProjectionStore = store
         self._unreadable = _Unreadable(store, spoil)
 
@@ -72,6 +80,10 @@ class DirectHarness:
 class SpoilableMemory(InMemoryRunLogService):
     """Memory with runs that can be made unreadable."""
 
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        super().__init__(**settings, now=self.clock)
+
     async def spoil(self, workflow_id: str, run_id: str) -> None:
         """Make a stored run unreadable."""
         runs = self._workflows[workflow_id].runs
@@ -82,10 +94,28 @@ class SpoilableMemory(InMemoryRunLogService):
 class SpoilableFirestore(FirestoreRunLogService):
     """Firestore with runs that can be made unreadable."""
 
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        super().__init__(**settings, now=self.clock)
+
     async def spoil(self, workflow_id: str, run_id: str) -> None:
         """Make a stored run unreadable."""
         reference = self._runs(workflow_id).document(document_id(run_id))
         await reference.update({"trigger_type": UNREADABLE})
+
+
+class SpoilableSQLite(SQLiteRunLogService):
+    """A file with runs that can be made unreadable."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        super().__init__(**settings, now=self.clock)
+
+    async def spoil(self, workflow_id: str, run_id: str) -> None:
+        """Make a stored run unreadable."""
+        place = (document_id(workflow_id), document_id(run_id))
+        statement = "UPDATE runs SET trigger_type = ? WHERE workflow = ? AND run = ?"
+        await self._writer.run(lambda connection: connection.execute(statement, (UNREADABLE, *place)))
 
 
 class RecordingTransport:
@@ -134,11 +164,12 @@ class PublishedHarness(DirectHarness):
         self,
         store: RunLogService,
         spoil: Callable[[str, str], Any],
+        clock: Clock,
         transport: Transport,
         source: MessageSource,
         dead_letters: DeadLetters,
     ) -> None:
-        super().__init__(store, spoil)
+        super().__init__(store, spoil, clock)
         self._transport = RecordingTransport(transport)
         self._emitter = RunEventEmitter(self._transport, policy=DeliveryPolicy(linger=0))
         self.service = PubSubRunLogService(emitter=self._emitter, reader=store)
@@ -172,21 +203,27 @@ class NoDeadLetters:
 
 async def open_memory() -> Harness:
     """Return the embedded run log."""
-    store = SpoilableMemory()
-    return DirectHarness(store, store.spoil)
+    store = SpoilableMemory.from_env()
+    return DirectHarness(store, store.spoil, store.clock)
 
 
 async def open_firestore() -> Harness:
     """Return the run log on the Firestore emulator that the environment names."""
     store = SpoilableFirestore.from_env()
-    return DirectHarness(store, store.spoil)
+    return DirectHarness(store, store.spoil, store.clock)
+
+
+async def open_sqlite() -> Harness:
+    """Return the run log in the file that the environment names."""
+    store = SpoilableSQLite.from_env()
+    return DirectHarness(store, store.spoil, store.clock)
 
 
 async def open_in_memory_topic() -> Harness:
     """Return the event-sourced run log over a topic that repeats, reorders and delays."""
     topic = InMemoryTopic(faults=Faults(duplicate=0.5, reorder=1, delay=0.2, fail=0.05), seed=7)
-    store = SpoilableMemory()
-    return PublishedHarness(store, store.spoil, topic, topic.subscribe(), NoDeadLetters())
+    store = SpoilableMemory.from_env()
+    return PublishedHarness(store, store.spoil, store.clock, topic, topic.subscribe(), NoDeadLetters())
 
 
 async def open_pubsub() -> Harness:
@@ -198,6 +235,7 @@ async def open_pubsub() -> Harness:
     return _OnPubSub(
         store,
         store.spoil,
+        store.clock,
         create_transport(settings),
         PubSubSource(connection, settings.subscription),
         PubSubDeadLetters(connection, settings.dead_letter_topic),
@@ -209,11 +247,12 @@ class _OnPubSub(PublishedHarness):
         self,
         store: RunLogService,
         spoil: Callable[[str, str], Any],
+        clock: Clock,
         transport: Transport,
         source: MessageSource,
         dead_letters: PubSubDeadLetters,
     ) -> None:
-        super().__init__(store, spoil, transport, source, dead_letters)
+        super().__init__(store, spoil, clock, transport, source, dead_letters)
         self._closed_last = dead_letters
 
     async def close(self) -> None:

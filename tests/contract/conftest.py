@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub
-from .harness import Harness, OpenHarness, RunLog
+from run_log.stores import RunLog
+
+from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub, open_sqlite
+from .harness import Harness, OpenHarness
 
 Skipped = Callable[[], int]
+
+
+@pytest.fixture
+def sqlite_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a file that is not there yet."""
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "runs.sqlite3"))
 
 
 @pytest.fixture(
     params=[
         pytest.param((open_memory, None), id="memory"),
+        pytest.param((open_sqlite, "sqlite_environment"), id="sqlite"),
         pytest.param((open_in_memory_topic, None), id="in_memory_topic"),
         pytest.param((open_firestore, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
         pytest.param((open_pubsub, "emulator_environment"), id="pubsub", marks=pytest.mark.emulator),
@@ -62,29 +70,10 @@ def exporter() -> InMemorySpanExporter:
     return collected
 
 
-@pytest.fixture(scope="session")
-def metric_reader() -> InMemoryMetricReader:
-    """Return what collects this process's metrics: its meter provider can be set only once."""
-    reader = InMemoryMetricReader()
-    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
-    return reader
-
-
 @pytest.fixture
-def skipped(metric_reader: InMemoryMetricReader) -> Skipped:
+def skipped(metered: Callable[[], Counter[tuple[str, ...]]]) -> Skipped:
     """Return how many unreadable runs this process has skipped so far, at each call."""
-
-    def count() -> int:
-        data: Any = metric_reader.get_metrics_data()
-        total = 0
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == "run_log.store.unreadable_runs":
-                        total += sum(point.value for point in metric.data.data_points)
-        return total
-
-    return count
+    return lambda: metered()["run_log.store.unreadable_runs",]
 
 
 @pytest.fixture

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Unpack
 
-from run_log.core import RunStatus, Transition, WorkflowRun
-from run_log.stores import ProjectionStore
+from run_log.core import RunFilters, RunStatus, WorkflowRun, utc_now
+from run_log.stores import ProjectionStore, RunLog
 
 
-class RunLog(Protocol):
-    """What callers use: `RunLogProtocol`, and the history."""
+class Clock:
+    """The time, which a test may set ahead."""
 
-    async def save_run(self, run: Any) -> None:
-        """See `RunLogProtocol.save_run`."""
-        ...
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
 
-    async def list_runs(
-        self, workflow_id: str, *, limit: int = 50, start_after: Any | None = None
-    ) -> tuple[list[WorkflowRun], str | None]:
-        """See `RunLogProtocol.list_runs`."""
-        ...
-
-    async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
-        """See `RunLogProtocol.get_run`."""
-        ...
-
-    async def get_stats(self, workflow_id: str) -> dict[str, int]:
-        """See `RunLogProtocol.get_stats`."""
-        ...
-
-    async def get_pending_runs(self) -> list[WorkflowRun]:
-        """See `RunLogProtocol.get_pending_runs`."""
-        ...
-
-    async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
-        """See `RunLogProtocol.get_latest_run`."""
-        ...
-
-    async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        """See `RunLogService.get_history`."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections. Closing twice is fine."""
-        ...
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return utc_now() + self.ahead
 
 
 class Harness(Protocol):
@@ -54,6 +27,11 @@ class Harness(Protocol):
     @property
     def service(self) -> RunLog:
         """What callers use."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """By what its store goes."""
         ...
 
     @property
@@ -87,12 +65,14 @@ async def save(harness: Harness, *runs: Any) -> None:
     await harness.settle()
 
 
-async def walk(service: RunLog, workflow_id: str, limit: int) -> list[list[WorkflowRun]]:
+async def walk(
+    service: RunLog, workflow_id: str, limit: int, **filters: Unpack[RunFilters]
+) -> list[list[WorkflowRun]]:
     """Return every page of a workflow's listing."""
-    runs, cursor = await service.list_runs(workflow_id, limit=limit)
+    runs, cursor = await service.list_runs(workflow_id, limit=limit, **filters)
     pages = [runs]
     while cursor is not None:
-        runs, cursor = await service.list_runs(workflow_id, limit=limit, start_after=cursor)
+        runs, cursor = await service.list_runs(workflow_id, limit=limit, start_after=cursor, **filters)
         pages.append(runs)
     return pages
 

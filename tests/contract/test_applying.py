@@ -17,9 +17,10 @@ from run_log.core import (
     Transition,
     WriteRefusedError,
 )
+from run_log.stores import RunLog
 from run_log.testing import a_life, a_run, an_event
 
-from .harness import Harness, RunLog, save
+from .harness import Harness, save
 
 
 async def test_nothing_to_apply_is_fine(harness: Harness) -> None:

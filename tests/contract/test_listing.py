@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, WorkflowRun
+from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
-from .harness import Harness, RunLog, ids, save, walk
+from .harness import Harness, ids, save, walk
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

@@ -15,9 +15,10 @@ from run_log.core import (
     PauseRequest,
     RunStatus,
 )
+from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
-from .harness import Harness, RunLog, ids, save
+from .harness import Harness, ids, save
 
 
 def nested(depth: int) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from run_log.core import InvalidArgumentError, RunStatus
+from run_log.core import InvalidArgumentError, PauseRequest, RunStatus
+from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
-from .harness import Harness, RunLog, ids, save
+from .harness import Harness, ids, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -189,3 +190,51 @@ async def test_the_history_tells_what_an_event_was(harness: Harness, service: Ru
         transition.inferred,
     )
     assert UTC is transition.occurred_at.tzinfo
+
+
+async def test_the_history_tells_how_long_each_state_lasted(harness: Harness, service: RunLog) -> None:
+    """Each state but the newest tells how long it lasted, and where clocks differ no less than nothing."""
+    seconds = [0, 2, 1, 1.5]
+    events = [
+        an_event(
+            workflow_id="w",
+            status=RunStatus.RUNNING,
+            attempt=1 + number // 3,
+            hlc=number + 1,
+            started_at=NOON + timedelta(seconds=second),
+        )
+        for number, second in enumerate(seconds)
+    ]
+    await harness.store.apply(events)
+
+    history = await service.get_history("w", "run-1")
+
+    lasted = [transition.lasted for transition in history]
+    assert [timedelta(seconds=2), timedelta(0), timedelta(seconds=0.5), None] == lasted
+    assert [1, 1, 1, 2] == [transition.attempt for transition in history]
+
+
+async def test_the_history_tells_who_answered_a_pause(harness: Harness, service: RunLog) -> None:
+    """The state that follows a pause tells who answered it, in whatever order they arrive; no other does."""
+    states = [
+        (RunStatus.RUNNING, None),
+        (RunStatus.PAUSED, None),
+        (RunStatus.RUNNING, "mei@example.com"),
+        (RunStatus.PAUSED, "mei@example.com"),
+        (RunStatus.RUNNING, "\U0001f600" * 500),
+        (RunStatus.PAUSED, None),
+        (RunStatus.SUCCESS, None),
+    ]
+    events = [
+        an_event(workflow_id="w", status=status, pause=PauseRequest(answered_by=answered_by), hlc=number + 1)
+        for number, (status, answered_by) in enumerate(states)
+    ]
+    for event in (*events[::2], *events[1::2]):
+        await harness.store.apply([event])
+
+    history = await service.get_history("w", "run-1")
+
+    answers = [transition.answered_by for transition in history]
+    assert [None, None, "mei@example.com", None] == answers[:4]
+    assert "\U0001f600" * 5 < str(answers[4]) < "\U0001f600" * 20
+    assert [None, None] == answers[5:]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.stores import RunLog
 from run_log.testing import a_run
 
-from .harness import Harness, RunLog, save
+from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

@@ -7,9 +7,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from run_log.core import RunStatus, UnreadableRunError
+from run_log.stores import RunLog
 from run_log.testing import a_run
 
-from .harness import Harness, RunLog, save
+from .harness import Harness, save
 
 
 def operations(spans: InMemorySpanExporter) -> list[tuple[str, dict[str, object]]]:

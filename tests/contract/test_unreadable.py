@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from run_log.core import RunStatus, UnreadableRunError
+from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
 from .conftest import Skipped
-from .harness import Harness, RunLog, ids, save, walk
+from .harness import Harness, ids, save, walk
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

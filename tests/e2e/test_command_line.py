@@ -12,14 +12,15 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
-from run_log.core import Settings
+from run_log.core import RunStatus, Settings
 from run_log.producer import RunEventEmitter
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
-from run_log.testing import a_run
+from run_log.testing import a_run, an_event
 
 pytestmark = pytest.mark.emulator
 
@@ -255,6 +256,34 @@ async def test_a_signal_in_the_middle_of_a_backlog(store: FirestoreRunLogService
 
     assert (0, 0) == (stopped.code, second.code)
     assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
+
+
+@pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("backend", ["firestore", "pubsub"])
+async def test_a_sweep(store: FirestoreRunLogService, backend: str) -> None:
+    """A sweep shows what fell silent, then marks it: at once where saves are direct, else once projected."""
+    long_ago = datetime(2026, 3, 4, tzinfo=UTC)
+    await store.apply(
+        [
+            an_event(id=status.value, status=status, started_at=long_ago, completed_at=None)
+            for status in (RunStatus.RUNNING, RunStatus.PAUSED)
+        ]
+    )
+
+    shown = await run_log("sweep", "--older-than", "1h", RUN_LOG_BACKEND=backend)
+    before = await store.get_run("workflow-1", "running")
+    marked = await run_log("sweep", "--older-than", "1h", "--mark", RUN_LOG_BACKEND=backend)
+    projected = await run_log("projector", "pull", "--until-idle", "2", within=60)
+
+    assert [0] * 3 == [one.code for one in (shown, marked, projected)]
+    assert "1 not heard of for 1h; none marked" in shown.out
+    assert "1 not heard of for 1h; 1 marked as lost" in marked.out
+    assert before is not None
+    assert RunStatus.RUNNING is before.status
+    runs, _ = await store.list_runs("workflow-1", status=RunStatus.FAILED)
+    assert ["running"] == [run.id for run in runs]
+    assert str(runs[0].error).startswith("lost: ")
+    assert 1 == len(await store.get_pending_runs())
 
 
 @pytest.mark.usefixtures("provisioned")

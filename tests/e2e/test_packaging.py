@@ -118,7 +118,7 @@ def test_what_the_wheel_holds(installed: Installations) -> None:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
     assert expected == held
-    assert "run_log/core/schemas/run-state-1-0-0.json" in held
+    assert "run_log/core/schemas/run-state-1-0-1.json" in held
     assert "run_log/__init__.py" not in held
     packages = {name.split("/")[1] for name in held}
     assert {"core", "stores", "pubsub", "testing", "producer", "projector", "console"} == packages

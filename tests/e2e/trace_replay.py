@@ -26,6 +26,8 @@ from run_log.testing import FirestoreEmulator, PubSubEmulator
 from .trace_file import expected_listing, missing_reason, read_trace, states, trace_path
 
 MAX_PENDING = 5_000
+LOOK_EVERY = 100
+"""Events between two looks at how many are pending: counting those takes longer than emitting one."""
 PAGE = 100
 IDLE_SECONDS = 5.0
 
@@ -42,9 +44,9 @@ async def publish(emitter: RunEventEmitter, runs: Sequence[WorkflowRun], advance
         advance(delivered - shown)
         shown = delivered
 
-    for run in states(runs):
+    for emitted, run in enumerate(states(runs), start=1):
         emitter.emit(run)
-        if emitter.stats.pending >= MAX_PENDING:
+        if emitted % LOOK_EVERY == 0 and emitter.stats.pending >= MAX_PENDING:
             await emitter.flush(0.2)
             show()
     while emitter.stats.pending:

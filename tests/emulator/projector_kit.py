@@ -258,6 +258,10 @@ class CountedSource:
         """See `MessageSource.release`."""
         await self._source.release(ack_ids)
 
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`."""
+        await self._source.extend(ack_ids, seconds)
+
     async def close(self) -> None:
         """See `MessageSource.close`."""
         await self._source.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 
 import pytest
 
@@ -103,13 +104,86 @@ async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch) -
     watch.calls.clear()
 
     await service.list_runs("w", limit=3)
+    await service.list_runs("w", limit=3, status=["paused", "failed"], trigger_type="manual", order="oldest")
+    await service.list_workflows(limit=3)
     await service.get_latest_run("w")
     await service.get_pending_runs()
     await service.get_run("w", "r1")
     await service.get_stats("w")
     await service.get_history("w", "r1")
+    await service.get_as_of("w")
 
-    assert watch.calls == ["run_query"] * 3 + ["batch_get_documents"] * 3
+    assert watch.calls == ["run_query"] * 5 + ["batch_get_documents"] * 4
+
+
+@pytest.mark.parametrize("runs", [30, 300])
+async def test_queries_read_what_they_return(service: WatchedService, watch: Watch, runs: int) -> None:
+    """Each query reads what it returns and one more where a page may follow, however many runs there are."""
+    paused = [an_event(workflow_id="w", id=f"p{n}", status=RunStatus.PAUSED) for n in range(5)]
+    await service.apply([*paused, *(an_event(workflow_id="w", id=f"r{n}") for n in range(runs))])
+    read: dict[str, int] = {}
+    for name, query in {
+        "list": service.list_runs("w", limit=10),
+        "list by status": service.list_runs("w", limit=10, status="success", order="oldest"),
+        "list workflows": service.list_workflows(limit=10),
+        "get": service.get_run("w", "r1"),
+        "history": service.get_history("w", "r1"),
+        "stats": service.get_stats("w"),
+        "as of": service.get_as_of("w"),
+        "latest": service.get_latest_run("w"),
+        "pending": service.get_pending_runs(),
+        "inbox": service.list_pending(limit=3),
+        "stale": service.list_stale(timedelta(0)),
+    }.items():
+        watch.documents = 0
+        await query
+        read[name] = watch.documents
+
+    assert read == {
+        "list": 11,
+        "list by status": 11,
+        "list workflows": 1,
+        "get": 1,
+        "history": 1,
+        "stats": 1,
+        "as of": 1,
+        "latest": 1,
+        "pending": 5,
+        "inbox": 4,
+        "stale": 0,
+    }
+
+
+async def test_a_summary_costs_four_documents(service: WatchedService, watch: Watch) -> None:
+    """A summary reads the workflow's own document and the three last runs, however many runs there are."""
+    statuses = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.RUNNING]
+    await service.apply(
+        [an_event(workflow_id="w", id=f"r{n}", status=statuses[n % len(statuses)]) for n in range(90)]
+    )
+    watch.calls.clear()
+    watch.documents = 0
+
+    summary = await service.get_summary("w")
+
+    assert Counter({"run_query": 3, "batch_get_documents": 1}) == Counter(watch.calls)
+    assert (90, 4) == (summary.total, watch.documents)
+
+
+async def test_shards_of_all_workflows_cost_one_call(emulator_environment: Mapping[str, str]) -> None:
+    """Listing workflows whose stats are spread over documents is two calls, however many they are."""
+    assert emulator_environment
+    watch = Watch()
+    service = WatchedService(watch, Patience(), stats_shards=4)
+    await service.apply([an_event(workflow_id=f"w{n % 5}", id=f"r{n}") for n in range(100)])
+    watch.calls.clear()
+
+    found, _ = await service.list_workflows()
+    await service.close()
+
+    assert watch.calls == ["run_query", "batch_get_documents"]
+    assert [("w0", 20), ("w1", 20), ("w2", 20), ("w3", 20), ("w4", 20)] == [
+        (stats.workflow_id, stats.total) for stats in found
+    ]
 
 
 async def test_five_hundred_runs_are_one_commit(service: WatchedService, watch: Watch) -> None:

@@ -57,7 +57,7 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
             status=RunStatus.PAUSED,
             trigger_data={"a.b": [[1]]},
             started_at=NOON,
-            pause=PauseRequest(reason="sure?", deadline=NOON),
+            pause=PauseRequest(reason="sure?", assignee="mei", deadline=NOON),
         ),
         hlc=7,
         event_id="e1",
@@ -67,7 +67,9 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
 
     snapshot = await service.run_document("a/b", "r").get()
     assert snapshot.reference.path == "autopilot_runs/a%2Fb/runs/r"
-    assert snapshot.to_dict() == {
+    fields = snapshot.to_dict()
+    assert isinstance(fields["projection"].pop("changed_at"), datetime)
+    assert fields == {
         "id": "r",
         "workflow_id": "a/b",
         "status": "paused",
@@ -79,7 +81,13 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
         "completed_at": None,
         "duration_ms": 0.0,
         "attempt": 1,
-        "pause": {"reason": "sure?", "assignee": None, "deadline": NOON, "answered_by": None},
+        "pause": {
+            "reason": "sure?",
+            "assignee": "mei",
+            "deadline": NOON,
+            "answered_by": None,
+            "comment": None,
+        },
         "projection": {
             "attempt": 1,
             "hlc": 7,
@@ -87,8 +95,60 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
             "occurred_at": NOON,
             "inferred": False,
             "paused_started_at": NOON,
+            "paused_assignee": "mei",
+            "paused_deadline": NOON,
+            "changed_shard": 13,
             "history": ['[1,7,"e1","paused",1772625600123456,0]'],
         },
+    }
+
+
+async def test_what_only_some_runs_have(service: OpenedService) -> None:
+    """Active runs have when they were heard of, paused ones who is asked until when; others neither."""
+    own = ("active_shard", "active_since", "paused_assignee", "paused_deadline", "paused_started_at")
+    found: list[dict[str, Any]] = []
+    for status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.SUCCESS):
+        await service.save_run(a_run(workflow_id="w", id="r", status=status, started_at=NOON))
+        projection = (await service.run_document("w", "r").get()).to_dict()["projection"]
+        found.append({name: projection[name] for name in own if name in projection})
+
+    running, paused, ended = found
+    assert ["active_shard", "active_since"] == list(running)
+    assert 0 <= running["active_shard"] < 16
+    assert {"paused_started_at": NOON, "paused_deadline": datetime.max.replace(tzinfo=UTC)} == paused
+    assert {} == ended
+
+
+@pytest.mark.parametrize("name", ["%zz", "%5F%5Fx", "a%2fb"])
+async def test_what_is_no_workflow_is_not_listed(service: OpenedService, name: str) -> None:
+    """A document beside the workflows', under a name that no workflow has, ends and repeats nothing."""
+    await service.apply([an_event(workflow_id=workflow_id) for workflow_id in ("!", "b", "~")])
+    await service.stats_document("b").parent.document(name).set({"workflow_id": "b", "total": 7})
+
+    found: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page, cursor = await service.list_workflows(limit=1, start_after=cursor)
+        found += [stats.workflow_id for stats in page]
+
+    assert (["!", "b", "~"], None) == (found, cursor)
+
+
+async def test_a_damaged_workflow_is_not_listed(
+    service: OpenedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A workflow whose stats something else damaged is skipped with a warning, and ends no page."""
+    await service.apply([an_event(workflow_id=workflow_id) for workflow_id in ("a", "b", "c")])
+    await service.stats_document("b").update({"by_status": "text"})
+
+    first, cursor = await service.list_workflows(limit=1)
+    second, end = await service.list_workflows(limit=1, start_after=cursor)
+
+    assert (["a", "c"], None) == ([stats.workflow_id for stats in (*first, *second)], end)
+    assert {"b"} == {
+        vars(record)["workflow_id"]
+        for record in caplog.records
+        if record.getMessage() == "run_log_unreadable_stats"
     }
 
 
@@ -99,13 +159,15 @@ async def test_the_layout_of_the_stats(service: OpenedService) -> None:
 
     snapshot = await service.stats_document("w").get()
 
+    fields = snapshot.to_dict()
     assert snapshot.reference.path == "autopilot_runs/w"
-    assert snapshot.to_dict() == {
+    assert {
         "workflow_id": "w",
         "total": 2,
         "successful": 0,
         "by_status": {"failed": 2, "success": 0},
-    }
+    } == {name: fields[name] for name in ("workflow_id", "total", "successful", "by_status")}
+    assert {"workflow_id", "total", "successful", "by_status", "durations", "as_of"} == set(fields)
 
 
 async def test_only_paused_runs_have_the_inbox_field(service: OpenedService) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -119,6 +120,52 @@ async def test_every_answer_of_a_run_is_lost(service: WatchedService, watch: Wat
 
     assert await service.get_stats("w") == {"total": 1, "successful": 1}
     assert len(await service.get_history("w", "r")) == 4
+
+
+@pytest.mark.parametrize("name", ["Aborted", "ServiceUnavailable", "DeadlineExceeded"])
+@pytest.mark.parametrize("call", ["commit", "batch_get_documents"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_fault_at_any_call_counts_nothing_twice(
+    service: WatchedService, watch: Watch, *, name: str, call: str, moment: str, times: int
+) -> None:
+    """Whatever fails at whichever call, before or after it took effect: state and stats are exact."""
+    other = FirestoreRunLogService()
+    lives = [a_life("w", f"r{n}", end=RunStatus.FAILED if n % 2 else RunStatus.SUCCESS) for n in range(4)]
+    await other.apply([life[0] for life in lives[:2]])
+    await other.close()
+    getattr(watch, moment)[call] = [vendor_error(name)] * times
+
+    await service.apply([event for life in lives for event in life])
+    await service.apply([event for life in lives for event in life])
+
+    assert len(getattr(watch, moment)[call]) < times
+    assert {"total": 4, "successful": 2} == await service.get_stats("w")
+    for life in lives:
+        run_id = life[0].run.id
+        assert life[1].run == await service.get_run("w", run_id)
+        versions = [line.version for line in await service.get_history("w", run_id)]
+        assert [event.version for event in life] == versions
+
+
+async def test_commits_are_metered(
+    service: WatchedService, watch: Watch, metered: Callable[[], Counter[tuple[str, ...]]]
+) -> None:
+    """Commits are counted by how they ended, with how long and how large; retries by why."""
+    before = metered()
+    watch.after["commit"] = [LOST]
+
+    await service.apply(a_life("w", "r"))
+    await service.apply(a_life("w", "r2"))
+    told = metered() - before
+
+    assert 1 == told["run_log.store.commits", "failed"]
+    assert 1 == told["run_log.store.commits", "guess_refused"]
+    assert 1 == told["run_log.store.commits", "committed"]
+    assert 1 == told["run_log.store.commit.duration", "committed"]
+    assert 1 == told["run_log.store.commit.runs",]
+    assert 1 == told["run_log.store.retries", "unavailable"]
+    assert 1 == told["run_log.store.retries", "guess_refused"]
 
 
 @pytest.mark.parametrize(

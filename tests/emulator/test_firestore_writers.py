@@ -12,6 +12,7 @@ import pytest
 
 from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
 from run_log.stores import FirestoreRunLogService
+from run_log.stores._committer import WARY_COMMITS
 from run_log.stores._patience import Patience
 from run_log.testing import a_life, a_run, an_event
 
@@ -138,6 +139,25 @@ async def test_a_memory_of_one_run(emulator_environment: Mapping[str, str]) -> N
     assert stats == {"total": 4, "successful": 4}
     assert calls.count("batch_get_documents") == 4
     assert calls.count("commit") == 4 * 2 + 1
+
+
+async def test_wariness_ends(emulator_environment: Mapping[str, str]) -> None:
+    """After a wrong guess runs are read first, until sixteen commits in a row have met new ones only."""
+    assert emulator_environment
+    watch = Watch()
+    service, other = WatchedService(watch, Patience()), FirestoreRunLogService()
+    met = a_life("w", "met")
+    await other.apply([met[0]])
+    await other.close()
+    await service.apply([met[1]])
+    watch.calls.clear()
+
+    for number in range(WARY_COMMITS + 3):
+        await service.apply(a_life("w", f"new-{number}"))
+    calls = list(watch.calls)
+    await service.close()
+
+    assert ["batch_get_documents", "commit"] * WARY_COMMITS + ["commit"] * 3 == calls
 
 
 async def test_the_stored_history_is_trimmed(emulator_environment: Mapping[str, str]) -> None:

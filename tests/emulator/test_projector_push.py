@@ -43,8 +43,10 @@ def _free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _projector(port: int, **environ: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run the command until the block is left, once it is ready."""
+async def _projector(
+    port: int, *, once: str = "/ready", **environ: str
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run the command until the block is left; it begins once the path *once* is answered with 200."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         "--host",
@@ -55,7 +57,7 @@ async def _projector(port: int, **environ: str) -> AsyncGenerator[asyncio.subpro
     )
     try:
         async with asyncio.timeout(PATIENCE):
-            while not await _answers(port, "/ready"):
+            while not await _answers(port, once):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)
         yield process
@@ -134,6 +136,45 @@ async def test_two_processes_one_killed(reader: FirestoreRunLogService) -> None:
         await process.wait()
     async with _projector(port):
         await _until(reader, "w", {"total": 150, "successful": 150})
+
+
+async def test_a_store_that_is_away_at_first(emulator_environment: Mapping[str, str]) -> None:
+    """While the store is away the endpoint is alive and not ready, and says why; SIGTERM ends it with 0."""
+    assert emulator_environment
+    port = _free_port()
+    away = {"FIRESTORE_EMULATOR_HOST": f"127.0.0.1:{_free_port()}"}
+
+    async with _projector(port, once="/live", **away) as process, httpx2.AsyncClient() as client:
+        ready = await client.get(f"http://127.0.0.1:{port}/ready")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            code = await process.wait()
+
+    assert (503, {"trouble": "the store has not answered yet"}) == (ready.status_code, ready.json())
+    assert 0 == code
+
+
+async def test_a_second_signal_ends_at_once(emulator_environment: Mapping[str, str]) -> None:
+    """Told to stop a second time, the endpoint ends at once with 130, whatever is under way."""
+    assert emulator_environment
+    port = _free_port()
+    away = {"FIRESTORE_EMULATOR_HOST": f"127.0.0.1:{_free_port()}"}
+    body = encode_event(an_event()).data
+
+    async with _projector(port, once="/live", **away) as process, httpx2.AsyncClient(timeout=30) as client:
+        pushing = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/", content=body))
+        async with asyncio.timeout(PATIENCE):
+            while (await client.get(f"http://127.0.0.1:{port}/lag")).json()["in_hand"] == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            while await _answers(port, "/live"):  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            code = await process.wait()
+        await asyncio.gather(pushing, return_exceptions=True)
+
+    assert 130 == code
 
 
 async def test_a_token_is_asked_for(emulator_environment: Mapping[str, str]) -> None:

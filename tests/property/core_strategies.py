@@ -63,6 +63,7 @@ pauses: Final = st.builds(
     assignee=st.none() | st.text(max_size=8),
     deadline=st.none() | moments,
     answered_by=st.none() | st.text(max_size=8),
+    comment=st.none() | st.text(max_size=8),
 )
 
 runs: Final = st.builds(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from run_log.core import MAX_HISTORY, RunEvent, RunKey, RunStatus, Version, WorkflowRun
-from run_log.stores import FirestoreRunLogService, InMemoryRunLogService, RunLogService
+from run_log.stores import (
+    FirestoreRunLogService,
+    InMemoryRunLogService,
+    RunLogService,
+    SQLiteRunLogService,
+)
 from run_log.testing import FirestoreEmulator
 
 OpenStores = Callable[[], AbstractAsyncContextManager[Sequence[RunLogService]]]
@@ -22,6 +29,17 @@ OpenStores = Callable[[], AbstractAsyncContextManager[Sequence[RunLogService]]]
 async def memory_stores() -> AsyncGenerator[Sequence[RunLogService]]:
     """Yield the one service that a memory store has, several times."""
     yield [InMemoryRunLogService()] * 2
+
+
+@asynccontextmanager
+async def sqlite_stores() -> AsyncGenerator[Sequence[RunLogService]]:
+    """Yield services with connections of their own, of one new file."""
+    with tempfile.TemporaryDirectory() as folder:
+        services = [SQLiteRunLogService(path=Path(folder) / "runs.sqlite3") for _ in range(3)]
+        try:
+            yield services
+        finally:
+            await asyncio.gather(*(service.close() for service in services))
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import copy
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from run_log.core import CUT_MARKER, decode_json, detached, encode_json, fit_payloads, fit_text
@@ -97,6 +97,20 @@ def test_payloads_that_fit_are_returned_as_they_are(first: dict[str, Any], secon
     limit = len(encode_json(first)) + len(encode_json(second))
 
     assert ((first, second), 0) == fit_payloads((first, second), limit)
+
+
+@examples(200)
+@given(payloads.filter(bool))
+@example({"\U0001f600" * 40: "\U0001f600" * 40})
+@example({"": [-2.2250738585072014e-308] * 40})
+@example({"": [None, True, False] * 40})
+@example({"": ["\0"] * 40})
+def test_one_byte_too_many_is_noticed(payload: dict[str, Any]) -> None:
+    """A payload of a byte more than the limit is cut, whatever its characters and numbers take as text."""
+    limit = len(encode_json(payload)) - 1
+    _, cut = fit_payloads((payload,), limit)
+
+    assert cut > 0
 
 
 @examples(200)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from tests.model import check_summaries
 
-from run_log.core import Outcome, RunEvent, RunKey, RunStatus, WorkflowRun
-from run_log.stores import FirestoreRunLogService, InMemoryRunLogService, RunLogService
+from run_log.core import Order, Outcome, RunEvent, RunKey, RunStatus, WorkflowRun, utc_now
+from run_log.stores import (
+    FirestoreRunLogService,
+    InMemoryRunLogService,
+    RunLogService,
+    SQLiteRunLogService,
+)
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
 T = TypeVar("T")
 
-NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+NOON = utc_now().replace(microsecond=0) - timedelta(hours=2)
 WORKFLOWS = ("w", "w/x")
 
 workflows = st.sampled_from(WORKFLOWS)
@@ -36,6 +45,7 @@ def state(workflow_id: str, number: int, status: RunStatus, attempt: int = 1) ->
         status=status,
         attempt=attempt,
         started_at=NOON + timedelta(seconds=number // 3),
+        duration_ms=1_000.0 * number + attempt,
     )
 
 
@@ -140,6 +150,42 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(walked) == len(set(walked))
         assert there == [run_id for run_id in walked if run_id in there]
 
+    @rule(
+        workflow_id=workflows,
+        status=st.sets(statuses, min_size=1),
+        since=st.none() | numbers,
+        until=st.none() | numbers,
+        order=st.sampled_from(Order),
+        page_size=st.integers(min_value=1, max_value=5),
+    )
+    def select(
+        self,
+        workflow_id: str,
+        status: set[RunStatus],
+        since: int | None,
+        until: int | None,
+        order: Order,
+        page_size: int,
+    ) -> None:
+        """A filtered listing has the model's runs that match, from the end that is asked for."""
+        start = None if since is None else NOON + timedelta(seconds=since)
+        end = None if until is None else NOON + timedelta(seconds=until)
+        expected = [
+            run
+            for run in self.listing(workflow_id)
+            if run.status in status
+            and (start is None or start <= run.started_at)
+            and (end is None or run.started_at < end)
+        ]
+
+        async def walked() -> list[WorkflowRun]:
+            runs = self.service.iter_runs(
+                workflow_id, page_size=page_size, status=status, since=start, until=end, order=order
+            )
+            return [run async for run in runs]
+
+        assert (expected if order is Order.NEWEST else expected[::-1]) == self.run(walked())
+
     @invariant()
     def listings_are_equal(self) -> None:
         """Listings, stats, latest runs and the inbox are those of the model."""
@@ -152,10 +198,17 @@ class StoreMachine(RuleBasedStateMachine):
             assert {"total": len(expected), "successful": successful} == self.run(
                 self.service.get_stats(workflow_id)
             )
+            self.run(check_summaries(self.service, workflow_id, expected, utc_now()))
+        listed, _ = self.run(self.service.list_workflows())
+        counts = {name: Counter(run.status for run in self.listing(name)) for name in WORKFLOWS}
+        assert {name: dict(count) for name, count in counts.items() if count} == {
+            stats.workflow_id: stats.by_status for stats in listed
+        }
         paused = [run for name in WORKFLOWS for run in self.listing(name) if run.status is RunStatus.PAUSED]
         inbox = self.run(self.service.get_pending_runs())
         assert sorted(run.key for run in paused) == sorted(run.key for run in inbox)
         assert inbox == sorted(inbox, key=lambda run: run.started_at, reverse=True)
+        assert inbox == [one.run for one in self.run(self.service.list_pending())[0]]
 
 
 class MemoryMachine(StoreMachine):
@@ -164,6 +217,30 @@ class MemoryMachine(StoreMachine):
     async def opened(self) -> RunLogService:
         """Return a new memory."""
         return InMemoryRunLogService()
+
+
+class SQLiteMachine(StoreMachine):
+    """SQLite beside the model; each example in a file of its own, opened anew now and then."""
+
+    async def opened(self) -> RunLogService:
+        """Return a service of an empty file."""
+        self.folder = tempfile.TemporaryDirectory()
+        return self.of_the_file()
+
+    def of_the_file(self) -> SQLiteRunLogService:
+        """Return a new service of the example's file."""
+        return SQLiteRunLogService(path=Path(self.folder.name) / "runs.sqlite3")
+
+    @rule()
+    def reopen(self) -> None:
+        """A service that is opened anew answers as the one before it."""
+        self.run(self.service.close())
+        self.service = self.of_the_file()
+
+    def teardown(self) -> None:
+        """Let go of the store, the loop and the file."""
+        super().teardown()
+        self.folder.cleanup()
 
 
 class FirestoreMachine(StoreMachine):
@@ -185,6 +262,11 @@ TEST_SETTINGS = settings(
 def test_memory_is_like_the_model() -> None:
     """Memory answers as the model does, whatever callers do in whatever order."""
     run_state_machine_as_test(MemoryMachine, settings=TEST_SETTINGS)
+
+
+def test_sqlite_is_like_the_model() -> None:
+    """SQLite answers as the model does, whatever callers do in whatever order."""
+    run_state_machine_as_test(SQLiteMachine, settings=settings(TEST_SETTINGS, max_examples=25))
 
 
 @pytest.mark.emulator

@@ -13,7 +13,7 @@ from run_log.core import Outcome, RunEvent
 from run_log.testing import FirestoreEmulator
 
 from .core_strategies import deliveries, examples, small_events
-from .store_folds import OpenStores, expected_of, found_in, memory_stores, use_firestore
+from .store_folds import OpenStores, expected_of, found_in, memory_stores, sqlite_stores, use_firestore
 
 events_and_batches = small_events(max_size=20).flatmap(
     lambda facts: st.tuples(st.just(facts), deliveries(facts))
@@ -74,6 +74,28 @@ def test_memory_merges_at_once(drawn: tuple[list[RunEvent], list[list[RunEvent]]
     facts, batches = drawn
 
     outcomes = asyncio.run(apply_at_once(memory_stores, batches))
+
+    assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
+
+
+@examples(60)
+@given(events_and_batches)
+def test_sqlite_merges(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
+    """In SQLite, any order, repeats and grouping, by writers that take turns, end in the same state."""
+    facts, batches = drawn
+
+    outcomes = asyncio.run(apply_in_turn(sqlite_stores, batches))
+
+    assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
+
+
+@examples(40)
+@given(events_and_batches)
+def test_sqlite_merges_at_once(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
+    """In SQLite, batches of several writers at once end in the same state, none lost, none twice."""
+    facts, batches = drawn
+
+    outcomes = asyncio.run(apply_at_once(sqlite_stores, batches))
 
     assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
 

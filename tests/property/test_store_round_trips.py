@@ -1,4 +1,4 @@
-"""Any run comes back equal from Firestore: any ids, any JSON, any moment."""
+"""Any run comes back equal from each store: any ids, any JSON, any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.testing import FirestoreEmulator
 
 from .core_strategies import events, examples, runs
-from .store_folds import OpenStores, memory_stores, use_firestore
+from .store_folds import OpenStores, memory_stores, sqlite_stores, use_firestore
 
 on_the_emulator = settings(
     max_examples=40,
@@ -64,6 +64,13 @@ async def walk(service: RunLogService, workflow_id: str) -> list[WorkflowRun]:
 def test_any_event_round_trips_in_memory(facts: list[RunEvent]) -> None:
     """In memory, any run comes back equal, whatever its ids, payloads and moments."""
     asyncio.run(round_trip(memory_stores, facts))
+
+
+@examples(60)
+@given(few_events)
+def test_any_event_round_trips_in_sqlite(facts: list[RunEvent]) -> None:
+    """In SQLite, any run comes back equal, whatever its ids, payloads and moments."""
+    asyncio.run(round_trip(sqlite_stores, facts))
 
 
 @pytest.mark.emulator

@@ -88,6 +88,13 @@ class Broker:
         for ack_id in ack_ids:
             self._by_ack_id[ack_id].leases.pop(ack_id, None)
 
+    def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """Have these deliveries leased from now on, unless their leases have ended."""
+        for ack_id in ack_ids:
+            leases = self._by_ack_id[ack_id].leases
+            if leases.get(ack_id, 0.0) >= self._now():
+                leases[ack_id] = self._now() + seconds
+
     def _is_waiting(self, kept: _Kept) -> bool:
         if kept.is_acknowledged:
             return False
@@ -144,6 +151,10 @@ class SimulatedSource:
     async def release(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.release`."""
         await self._call(lambda: self._broker.release(ack_ids))
+
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`."""
+        await self._call(lambda: self._broker.extend(ack_ids, seconds))
 
     async def close(self) -> None:
         """See `MessageSource.close`."""

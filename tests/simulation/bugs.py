@@ -21,7 +21,7 @@ from run_log.stores._commits import Commit, KnownRun, RunBatch, StatsWrite
 from run_log.stores._committer import Committer
 
 from .broker import SimulatedSource
-from .documents import SimulatedDocuments
+from .documents import TODAY, SimulatedDocuments
 
 
 class AcknowledgesFirst(SimulatedSource):
@@ -42,6 +42,9 @@ class AcknowledgesFirst(SimulatedSource):
     async def release(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.release`."""
 
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`."""
+
 
 class CountsDuplicates(Committer):
     """Counts a run again when an event of it comes again."""
@@ -54,7 +57,8 @@ class CountsDuplicates(Committer):
     ) -> None:
         await super()._write(runs, changes, known)
         again = [key for key, change in changes.items() if not change.added]
-        stats = [StatsWrite(workflow_id=key[0], shard=0, delta=StatsDelta(total=1)) for key in again]
+        once_more = StatsDelta(total=1)
+        stats = [StatsWrite(workflow_id=key[0], shard=0, delta=once_more, as_of=TODAY) for key in again]
         if stats:
             await self._documents.commit(Commit(runs=[], stats=stats, announced={}))
 

@@ -9,15 +9,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from run_log.core import RunKey, RunStatus, StoreUnavailableError, Version, WriteRefusedError, count_statuses
+from run_log.core import (
+    Horizon,
+    RunKey,
+    RunStatus,
+    StoreUnavailableError,
+    SummaryCounter,
+    Version,
+    WriteRefusedError,
+    add_counters,
+    count_statuses,
+    counters_of,
+)
 from run_log.stores._commits import Commit, KnownRun, RunWrite
 from run_log.stores._documents import HISTORY, PROJECTION, head_from_fields
 from run_log.stores._patience import GuessRefusedError
+from run_log.testing import a_run
 
 from .process import Process
 from .record import Record, ViolationError
 
 _T = TypeVar("_T")
+
+TODAY = a_run().started_at
+"""The time in the simulation as far as summaries know: theirs are counted by day and hour."""
 
 REFUSED = "refused"
 """Runs whose id begins so are refused for good."""
@@ -49,6 +64,7 @@ class DocumentStore:
     def __init__(self, record: Record) -> None:
         self.runs: dict[RunKey, Document] = {}
         self.stats: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        self.counters: defaultdict[str, dict[SummaryCounter, int]] = defaultdict(dict)
         self.announced: dict[str, int] = {}
         self._record = record
         self._marks = itertools.count(1)
@@ -76,6 +92,7 @@ class DocumentStore:
             counts["successful"] += stats.delta.successful
             for status, count in stats.delta.by_status.items():
                 counts[status.value] += count
+            add_counters(self.counters[stats.workflow_id], stats.counters)
         for workflow_id, shards in commit.announced.items():
             self.announced[workflow_id] = max(shards, self.announced.get(workflow_id, 1))
         self._record.note("committed", [write.key for write in commit.runs])
@@ -105,6 +122,17 @@ class DocumentStore:
         found = {name: count for name, count in summed.items() if count}
         if found != {name: count for name, count in expected.items() if count}:
             raise ViolationError(f"stats of {workflow_id} are {found}, a recount gives {expected}")
+        self._check_counters(workflow_id)
+
+    def _check_counters(self, workflow_id: str) -> None:
+        recount: dict[SummaryCounter, int] = {}
+        for key, document in self.runs.items():
+            if key[0] == workflow_id:
+                head = _known(document, key).stored.head
+                add_counters(recount, dict(counters_of(head.status, head.counted, Horizon.at(TODAY))))
+        found = self.counters[workflow_id]
+        if found != recount:
+            raise ViolationError(f"the summary of {workflow_id} counts {found}, a recount gives {recount}")
 
     def read(self, keys: Iterable[RunKey]) -> dict[RunKey, KnownRun]:
         """Return what is stored of *keys*."""

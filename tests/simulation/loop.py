@@ -18,7 +18,6 @@ class _Clock(selectors.BaseSelector):
     def __init__(self) -> None:
         self._files = selectors.DefaultSelector()
         self.now = 0.0
-        self.turns = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._files.register(fileobj, events, data)
@@ -30,7 +29,6 @@ class _Clock(selectors.BaseSelector):
         if timeout is None:
             raise DeadlockError("nothing is left to run, and no timer is set")
         self.now += max(0.0, timeout)
-        self.turns += 1
         return []
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
@@ -50,8 +48,3 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual seconds since the loop was made."""
         return self._clock.now
-
-    @property
-    def turns(self) -> int:
-        """How many times the loop has gone round."""
-        return self._clock.turns

@@ -15,7 +15,7 @@ from run_log.stores._committer import Committer
 from run_log.stores._patience import Patience
 
 from .broker import Broker, SimulatedLetters, SimulatedSource
-from .documents import DocumentStore, SimulatedDocuments
+from .documents import TODAY, DocumentStore, SimulatedDocuments
 from .loop import VirtualLoop
 from .process import Process
 from .record import Record, ViolationError
@@ -122,6 +122,7 @@ class World:
             stats_shards=self._shards,
             known_runs=self._chance.choice((1, 3, 100)),
             now=now,
+            wall_now=lambda: TODAY,
         )
         group = GroupLimits(batch=self._chance.choice((2, 5, 50)), messages=30)
         worker = PullWorker(

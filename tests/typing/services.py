@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import assert_type
 
 from run_log.core import Outcome, RunEvent, RunLogProtocol, Transition, TriggerType, WorkflowRun
@@ -17,6 +19,14 @@ from run_log.projector import Projector
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
+    PendingRun,
+    ProjectionStore,
+    RunLog,
+    RunLogReader,
+    RunUpdate,
+    RunWatch,
+    SQLiteRunLogService,
+    WorkflowStats,
     create_run_log_service,
     get_run_log_service,
     reset_run_log_service,
@@ -33,13 +43,34 @@ async def queries(log: RunLogProtocol, run: WorkflowRun) -> None:
     assert_type(await log.get_latest_run("w"), WorkflowRun | None)
 
 
+async def reading(log: RunLog) -> None:
+    """What reads and answers has precise types; every service is one, and a reader."""
+    assert_type(
+        await log.list_runs("w", status="failed", order="oldest"), tuple[list[WorkflowRun], str | None]
+    )
+    assert_type([run async for run in log.iter_runs("w", trigger_type=TriggerType.MANUAL)], list[WorkflowRun])
+    assert_type(await log.list_workflows(), tuple[list[WorkflowStats], str | None])
+    assert_type(await log.list_pending(overdue=True), tuple[list[PendingRun], str | None])
+    assert_type(await log.get_history("w", "r"), tuple[Transition, ...])
+    assert_type(log.watch("w", since_cursor="c"), RunWatch)
+    assert_type([update async for update in log.watch()], list[RunUpdate])
+    assert_type(await log.resume("w", "r", answered_by="mei"), WorkflowRun)
+    assert_type(await log.reject("w", "r", answered_by="mei", comment="no"), WorkflowRun)
+    readers: list[RunLogReader] = [log, InMemoryRunLogService(), PubSubRunLogService.from_env()]
+    assert readers
+
+
 async def services() -> None:
     """Every service is a run log, and a store for the projector where it can be written to."""
     memory: RunLogProtocol = InMemoryRunLogService()
     firestore: RunLogProtocol = FirestoreRunLogService(project="p", database="d", root_collection="c")
+    sqlite: ProjectionStore = SQLiteRunLogService(
+        path=Path("runs.sqlite3"), busy_timeout=timedelta(seconds=1)
+    )
+    assert_type(await sqlite.apply([]), list[Outcome])
     pubsub: RunLogProtocol = PubSubRunLogService.from_env()
-    assert_type(create_run_log_service("memory"), RunLogProtocol)
-    assert_type(get_run_log_service(), RunLogProtocol)
+    assert_type(create_run_log_service("memory"), RunLog)
+    assert_type(get_run_log_service(), RunLog)
     reset_run_log_service()
     await queries(memory, await pubsub.get_latest_run("w") or (await firestore.list_runs("w"))[0][0])
     assert_type(await FirestoreRunLogService.from_env().get_history("w", "r"), tuple[Transition, ...])

@@ -30,6 +30,8 @@ class ExitCode(enum.IntEnum):
 app: Final = typer.Typer(
     name="run-log",
     help="A durable, queryable history of workflow runs.",
+    epilog="To rebuild what queries read, after an upgrade say: have 'projector pull' fold what Pub/Sub "
+    "retains into a fresh RUN_LOG_ROOT_COLLECTION, then switch to that (docs/operations.md#upgrading).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +47,8 @@ def demo() -> None:
     """Run three sample workflows on the embedded run log and show what was kept of them.
 
     No network, no Google service: events go through an in-memory topic that delivers some of them twice
-    and in another order. Exits 1 if the stats differ from a recount.
+    and in another order. Then the runs are kept in a temporary file, where another process finds them.
+    Exits 1 if it does not, or the stats differ from a recount.
     """
     from ._demo import run_demo
 
@@ -64,6 +67,48 @@ def provision() -> None:
     settings = Settings.from_env()
     for resource in make(PubSubConnection.from_settings(settings), settings):
         typer.echo(f"{'created' if resource.created else 'exists '} {resource.name}")
+
+
+@app.command()
+def sweep(
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="How long ago the newest event has to be: 90m, 24h, 2d.")
+    ],
+    workflow: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only runs of this workflow. [default: all]")
+    ] = None,
+    mark: Annotated[bool, typer.Option("--mark", help="Mark them as failed. [default: only show]")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Show runs that began, did not end, and were not heard of for long; mark them as lost with --mark.
+
+    A paused run is none of them. Each is read again before it is marked, and whatever it says afterwards
+    beats the mark.
+    """
+    from rich.console import Console
+
+    from run_log.core import ConfigurationError, Settings, utc_now
+
+    from ._sweep import duration
+    from ._sweep import sweep as run_sweep
+
+    silence = duration(older_than)
+    if Settings.from_env().backend == "memory":
+        raise ConfigurationError("RUN_LOG_BACKEND is 'memory', which holds no run of another process")
+
+    async def swept() -> str:
+        from run_log.stores import create_run_log_service
+
+        log = create_run_log_service()
+        try:
+            done = await run_sweep(
+                log, Console(), older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()
+            )
+        finally:
+            await log.close()
+        told = f"{done.marked} marked as lost" if mark else "none marked: run it with --mark for that"
+        return f"{done.found} not heard of for {older_than}; {told}"
+
+    typer.echo(asyncio.run(swept()))
 
 
 @projector.command()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -14,6 +17,7 @@ from rich.text import Text
 from run_log.core import (
     DeadLetterReason,
     ReceivedMessage,
+    RunEvent,
     TriggerType,
     WorkflowRun,
     count_statuses,
@@ -21,7 +25,7 @@ from run_log.core import (
 )
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
-from run_log.stores import InMemoryRunLogService
+from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import Faults, InMemoryTopic
 
 from ._render import history_table, inbox_table, literal, runs_table, stats_table
@@ -34,6 +38,21 @@ INVOICES: Final = "invoices/sync"
 MAILS: Final = "mails/triage"
 EXPENSES: Final = "expenses/pay"
 WORKFLOWS: Final = (INVOICES, MAILS, EXPENSES)
+
+READ_AGAIN: Final = """
+import asyncio, sys
+from run_log.stores import SQLiteRunLogService
+
+async def main():
+    log = SQLiteRunLogService(path=sys.argv[1])
+    for workflow in sys.argv[2:]:
+        stats = await log.get_stats(workflow)
+        print(f"{stats['total']} runs of {workflow}, {stats['successful']} successful")
+    await log.close()
+
+asyncio.run(main())
+"""
+"""What another process asks of the file that this one has closed."""
 
 
 async def run_demo(console: Console | None = None) -> bool:
@@ -69,13 +88,40 @@ async def run_demo(console: Console | None = None) -> bool:
     answered = listed[EXPENSES][-1]
     console.print(history_table(answered.id, await store.get_history(EXPENSES, answered.id)))
 
+    console.rule("With RUN_LOG_BACKEND=sqlite, one file outlives the process")
+    survives = await _outlives(console, listed)
+
     exact = [await _is_exact(store, workflow, listed[workflow]) for workflow in WORKFLOWS]
     await store.close()
     if all(exact):
         console.print(Text("Stats equal a recount of the runs.", style="bold green"))
     else:
         console.print(Text("Stats differ from a recount of the runs!", style="bold red"))
-    return all(exact)
+    return survives and all(exact)
+
+
+async def _outlives(console: Console, listed: Mapping[str, Sequence[WorkflowRun]]) -> bool:
+    """Keep the runs in a file, have another process count them there, and return whether it finds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run-log.sqlite3"
+        log = SQLiteRunLogService(path=path)
+        await log.apply([RunEvent(run=run) for runs in listed.values() for run in runs])
+        await log.close()
+        reading = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", READ_AGAIN, path, *listed, stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await reading.communicate()
+    found = printed.decode().splitlines()
+    for line in found:
+        console.print(literal(f"another process finds {line}"))
+    recounts = {workflow: count_statuses(run.status for run in runs) for workflow, runs in listed.items()}
+    expected = [
+        f"{count.total} runs of {workflow}, {count.successful} successful"
+        for workflow, count in recounts.items()
+    ]
+    if found != expected:
+        console.print(Text("Another process does not find the same runs!", style="bold red"))
+    return found == expected
 
 
 async def _workflows(emitter: RunEventEmitter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from rich import box
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from run_log.core import RunStatus, Transition, WorkflowRun
+from run_log.stores import StaleRun
 
 STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.PENDING: "dim",
@@ -65,6 +66,23 @@ def inbox_table(runs: Sequence[WorkflowRun]) -> Table:
             literal(pause.reason if pause else ""),
             literal((pause.assignee if pause else None) or "anybody"),
             moment(pause.deadline) if pause and pause.deadline else "none",
+        )
+    return table
+
+
+def stale_table(runs: Sequence[StaleRun]) -> Table:
+    """Return runs that nothing was heard of for long as a table, in the order given."""
+    table = _table("Not heard of for long")
+    for heading in ("workflow", "run", "status", "heard of (UTC)"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("silent for", justify="right", no_wrap=True)
+    for stale in runs:
+        table.add_row(
+            literal(stale.run.workflow_id),
+            literal(stale.run.id),
+            status_text(stale.run.status),
+            moment(stale.heard_at),
+            str(timedelta(seconds=int(stale.silence.total_seconds()))),
         )
     return table
 

@@ -63,8 +63,8 @@ def default_emitter() -> RunEventEmitter:
     """Return this process's emitter, made at the first call, by ``RUN_LOG_BACKEND``.
 
     ``pubsub`` publishes events; every other back end has them applied directly: ``memory`` to the
-    service that `get_run_log_service` returns. Where the environment is wrong, the log says so once something
-    is emitted, and the next call tries again.
+    service that `get_run_log_service` returns, any other to one of the emitter's own. Where the environment
+    is wrong, the log says so once something is emitted, and the next call tries again.
     """
     emitter = _process.emitter
     if emitter is not None and not _process.is_misconfigured:
@@ -100,8 +100,8 @@ def _transport(settings: Settings) -> Transport:
 
 def _own_store(backend: str) -> Transport:
     # A service of its own: the background thread has an event loop of its own.
-    own = cast("ProjectionStore", create_run_log_service(backend))
-    return StoreTransport(lambda: own)
+    own = create_run_log_service(backend)
+    return StoreTransport(lambda: cast("ProjectionStore", own), close_store=own.close)
 
 
 def _refusal(error: Exception) -> Callable[[], NoReturn]:

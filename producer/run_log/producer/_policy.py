@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from run_log.core import is_cloud_run_service
 
 END_FLUSH_SECONDS: Final = 1.0
 """How long the end of a recorded run waits where the CPU may stop: a publish takes tens of milliseconds."""
@@ -45,7 +46,7 @@ class DeliveryPolicy:
         """How long the end of a recorded run waits for delivery, on this platform."""
         if self.end_flush is not None:
             return self.end_flush
-        return END_FLUSH_SECONDS if cpu_may_stop() else 0.0
+        return END_FLUSH_SECONDS if is_cloud_run_service() else 0.0
 
     def wait(self, failures: int, *, refused: bool) -> float:
         """Return how long to wait before the next call.
@@ -57,11 +58,3 @@ class DeliveryPolicy:
         if refused:
             return self.uniform(self.refused_retry / 2, self.refused_retry)
         return self.uniform(0, min(self.longest_retry, self.first_retry * 2 ** min(failures - 1, 16)))
-
-
-def cpu_may_stop() -> bool:
-    """Return whether this is a Cloud Run service or function, whose CPU may stop once a response is sent.
-
-    Jobs and worker pools keep theirs (https://cloud.google.com/run/docs/container-contract#env-vars).
-    """
-    return "K_SERVICE" in os.environ

@@ -94,13 +94,14 @@ class RunHandle:
         self._state["pause"] = {"reason": reason, "assignee": assignee, "deadline": deadline}
         self._emit(RunStatus.PAUSED)
 
-    def resume(self, *, answered_by: str | None = None) -> None:
+    def resume(self, *, answered_by: str | None = None, comment: str | None = None) -> None:
         """State that the run goes on after a pause, in the block that paused it.
 
         Args:
             answered_by: Who answered.
+            comment: What they had to say.
         """
-        self._answer(answered_by)
+        self._answer(answered_by, comment)
         self._emit(RunStatus.RUNNING)
 
     def skip(self, reason: str = "") -> None:
@@ -134,9 +135,9 @@ class RunHandle:
         self._emit(self._end)
         self._is_left = True
 
-    def _answer(self, answered_by: str | None) -> None:
+    def _answer(self, answered_by: str | None, comment: str | None = None) -> None:
         asked = cast("Mapping[str, Any]", self._state.get("pause") or {})
-        self._state["pause"] = {**asked, "answered_by": answered_by}
+        self._state["pause"] = {**asked, "answered_by": answered_by, "comment": comment}
 
     def _emit(self, status: RunStatus) -> None:
         if self._is_left:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, Unpack
 
 from opentelemetry import trace
 
 from run_log.core import (
     ConfigurationError,
-    RunLogProtocol,
+    RunEvent,
+    RunFilters,
     Settings,
     Transition,
+    Version,
     WorkflowRun,
     validated,
 )
-from run_log.stores import RunLogService
+from run_log.stores import (
+    PendingRun,
+    RunLog,
+    RunLogService,
+    RunWatch,
+    StaleRun,
+    WorkflowStats,
+    WorkflowSummary,
+)
 
 from ._emitter import RunEventEmitter
 
@@ -24,7 +35,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _tracer: Final = trace.get_tracer("run_log.producer")
 
 
-class PubSubRunLogService(RunLogProtocol):
+class PubSubRunLogService(RunLog):
     """A run log whose saves cost microseconds: they are published, and a projector stores them.
 
     What is saved becomes visible once the projector has come to it. Queries go to *reader*.
@@ -66,10 +77,21 @@ class PubSubRunLogService(RunLogProtocol):
             self._emitter.emit(checked)
 
     async def list_runs(
-        self, workflow_id: str, *, limit: int = 50, start_after: Any | None = None
+        self,
+        workflow_id: str,
+        *,
+        limit: int = 50,
+        start_after: Any | None = None,
+        **filters: Unpack[RunFilters],
     ) -> tuple[list[WorkflowRun], str | None]:
-        """See `RunLogProtocol.list_runs`."""
-        return await self._reader.list_runs(workflow_id, limit=limit, start_after=start_after)
+        """See `RunLogReader.list_runs`."""
+        return await self._reader.list_runs(workflow_id, limit=limit, start_after=start_after, **filters)
+
+    async def list_workflows(
+        self, *, limit: int = 50, start_after: Any | None = None
+    ) -> tuple[list[WorkflowStats], str | None]:
+        """See `RunLogReader.list_workflows`."""
+        return await self._reader.list_workflows(limit=limit, start_after=start_after)
 
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_run`."""
@@ -79,17 +101,90 @@ class PubSubRunLogService(RunLogProtocol):
         """See `RunLogProtocol.get_stats`."""
         return await self._reader.get_stats(workflow_id)
 
+    async def get_summary(
+        self, workflow_id: str, window: timedelta | None = None, *, now: datetime | None = None
+    ) -> WorkflowSummary:
+        """See `RunLogReader.get_summary`."""
+        return await self._reader.get_summary(workflow_id, window, now=now)
+
+    async def get_as_of(self, workflow_id: str) -> datetime | None:
+        """See `RunLogReader.get_as_of`."""
+        return await self._reader.get_as_of(workflow_id)
+
+    async def wait_for(
+        self,
+        workflow_id: str,
+        run_id: str,
+        version_or_event: Version | RunEvent,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109 - see RunLogService.wait_for
+    ) -> WorkflowRun:
+        """See `RunLogReader.wait_for`."""
+        return await self._reader.wait_for(workflow_id, run_id, version_or_event, timeout=timeout)
+
     async def get_pending_runs(self) -> list[WorkflowRun]:
         """See `RunLogProtocol.get_pending_runs`."""
         return await self._reader.get_pending_runs()
+
+    async def list_pending(
+        self,
+        *,
+        assignee: str | None = None,
+        overdue: bool | None = None,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[PendingRun], str | None]:
+        """See `RunLogReader.list_pending`."""
+        return await self._reader.list_pending(
+            assignee=assignee,
+            overdue=overdue,
+            workflow_id=workflow_id,
+            limit=limit,
+            start_after=start_after,
+            now=now,
+        )
+
+    async def list_stale(
+        self,
+        older_than: timedelta,
+        *,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[StaleRun], str | None]:
+        """See `RunLogReader.list_stale`."""
+        return await self._reader.list_stale(
+            older_than, workflow_id=workflow_id, limit=limit, start_after=start_after, now=now
+        )
+
+    async def mark_lost(
+        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
+    ) -> bool:
+        """See `RunLog.mark_lost`. Published, and returned before it is delivered: see `flush` and `close`."""
+        event = await self._reader.conclude_lost(workflow_id, run_id, older_than=older_than, now=now)
+        if event is not None:
+            self._emitter.emit(event)
+        return event is not None
 
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_latest_run`."""
         return await self._reader.get_latest_run(workflow_id)
 
     async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        """See `RunLogService.get_history`."""
+        """See `RunLogReader.get_history`."""
         return await self._reader.get_history(workflow_id, run_id)
+
+    def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
+        """See `RunLogReader.watch`: what is saved is seen once the projector has come to it."""
+        return self._reader.watch(workflow_id, since_cursor=since_cursor)
+
+    async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
+        """See `RunLog.flush`: what was saved is durable once the broker has it."""
+        report = await self._emitter.flush(timeout)
+        return not report.pending and not report.dropped
 
     @property
     def emitter(self) -> RunEventEmitter:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from run_log.core import (
     ConfigurationError,
@@ -24,10 +26,17 @@ class StoreTransport:
 
     Args:
         current_store: Returns the store; called in that thread, for each batch.
+        close_store: Lets go of the store, in the same event loop; None where it belongs to somebody else.
     """
 
-    def __init__(self, current_store: Callable[[], ProjectionStore]) -> None:
+    def __init__(
+        self,
+        current_store: Callable[[], ProjectionStore],
+        *,
+        close_store: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self._current_store = current_store
+        self._close_store = close_store
         self._loops: list[asyncio.AbstractEventLoop] = []
         self._owner = 0
         self._closed = False
@@ -53,11 +62,33 @@ class StoreTransport:
             raise TransportUnavailableError(f"the store does not take events now: {error}") from error
         finally:
             if self._closed:
-                loop.close()
+                self._let_go(loop)
 
     def close(self) -> None:
-        """See `Transport.close`. The store belongs to whoever opened it."""
+        """See `Transport.close`."""
         self._closed = True
         # A batch that outlives the emitter's patience keeps its loop, and closes it.
-        if self._owner == os.getpid() and not self._loops[-1].is_running():
-            self._loops[-1].close()
+        if self._owner != os.getpid() or self._loops[-1].is_running() or self._loops[-1].is_closed():
+            return
+        if self._close_store is None or not _is_loop_running():
+            self._let_go(self._loops[-1])
+            return
+        aside = threading.Thread(target=self._let_go, args=(self._loops[-1],), name="run-log-close")
+        aside.start()
+        aside.join()
+
+    def _let_go(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self._close_store is not None:
+                loop.run_until_complete(self._close_store())
+        finally:
+            loop.close()
+
+
+def _is_loop_running() -> bool:
+    """Return whether this thread is within an event loop: it could not run another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

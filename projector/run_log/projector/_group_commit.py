@@ -295,14 +295,16 @@ class GroupCommit:
             if self._backing_off is None:
                 self._backing_off = asyncio.create_task(self._back_off())
             return
+        # As a list: a store that answers for fewer is found out before any of them is settled.
+        results = list(zip(items, projected, strict=True))
         self._failures = 0
         self.store_trouble = None
-        for item, result in zip(items, projected, strict=True):
+        for item, result in results:
             self.outcomes[result.outcome] += 1
-            if result.error is None:
+            if result.reason is None:
                 self._settle(item.taken, Fate.DONE)
             else:
-                self._keep(item.taken, DeadLetterReason.WRITE_REFUSED, str(result.error), item.key)
+                self._keep(item.taken, result.reason, str(result.error), item.key)
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         items = self._batches.pop(task)

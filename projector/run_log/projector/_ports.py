@@ -38,6 +38,15 @@ class MessageSource(Protocol):
         """
         ...
 
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """Have these deliveries leased for *seconds* from now on. An expired or unknown one is ignored.
+
+        Raises:
+            TransportUnavailableError: The broker does not answer; the leases may end as they would have.
+            TransportRefusedError: It will not, until somebody acts.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
         ...

@@ -8,7 +8,15 @@ from typing import Final
 
 from opentelemetry import trace
 
-from run_log.core import Outcome, RunEvent, WriteRefusedError, get_logger, span_link
+from run_log.core import (
+    DeadLetterReason,
+    Outcome,
+    RunEvent,
+    RunExpiredError,
+    WriteRefusedError,
+    get_logger,
+    span_link,
+)
 from run_log.stores import ProjectionStore
 
 from ._accounts import count_events
@@ -27,6 +35,14 @@ class Projected:
     outcome: Outcome
     error: WriteRefusedError | None = None
     """Why the store refuses it; None unless the outcome is rejected."""
+
+    @property
+    def reason(self) -> DeadLetterReason | None:
+        """What a program is told about that."""
+        if self.error is None:
+            return None
+        is_expired = isinstance(self.error, RunExpiredError)
+        return DeadLetterReason.EXPIRED if is_expired else DeadLetterReason.WRITE_REFUSED
 
 
 class Projector:

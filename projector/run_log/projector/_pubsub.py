@@ -69,11 +69,15 @@ class PubSubSource:
 
     async def release(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.release`."""
+        await self.extend(ack_ids, 0)
+
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`. Pub/Sub takes whole seconds, 600 at most; 0 gives back."""
         await self._each(
             self._client.modify_ack_deadline(
                 subscription=self._subscription,
                 ack_ids=part,
-                ack_deadline_seconds=0,
+                ack_deadline_seconds=int(seconds),
                 retry=None,
                 timeout=CALL_TIMEOUT_SECONDS,
             )

@@ -20,6 +20,7 @@ from run_log.core import (
 
 from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit, GroupLimits
+from ._leases import Leases
 from ._ports import DeadLetters, MessageSource
 from ._projector import Projector
 
@@ -71,9 +72,9 @@ class PullWorker:
     """Moves messages from a source into a projection, losing none.
 
     Pulling, decoding, projecting and acknowledging go on beside each other, each bounded by what is in
-    hand. A message is acknowledged after its event is durable, or after it is kept among the dead
-    letters. On a passing fault it is given back. Crash at any point: it is delivered again, and changes
-    nothing twice.
+    hand, and what is in hand for long stays leased. A message is acknowledged after its event is durable,
+    or after it is kept among the dead letters. On a passing fault it is given back. Crash at any point: it
+    is delivered again, and changes nothing twice.
 
     Args:
         source: Where messages come from.
@@ -104,6 +105,7 @@ class PullWorker:
         self._group = GroupCommit(
             projector, dead_letters, limits=limits.group, now=now, sleep=sleep, uniform=uniform
         )
+        self._leases = Leases(source.extend, now=now, sleep=sleep)
         self._settled: dict[Fate, list[str]] = {fate: [] for fate in Fate}
         self._settling: dict[asyncio.Task[None], None] = {}
         self._size = float(_FIRST_SIZE)
@@ -154,11 +156,12 @@ class PullWorker:
         watch = asyncio.create_task(self._watch(stop, stopping, until_idle))
         pulls = [asyncio.create_task(self._pull_until(stopping)) for _ in range(self._limits.pulls)]
         failing = asyncio.create_task(self._group.failed())
+        keeping = asyncio.create_task(self._leases.keep())
         try:
             await _all_or_first_error(pulls, beside=failing)
             await self._group.close(self._limits.drain_seconds)
         finally:
-            await _cancel([watch, *pulls, failing])
+            await _cancel([watch, *pulls, failing, keeping])
             await self._group.close(0)
             await self._finish_settling()
         self._group.raise_failure()
@@ -223,9 +226,11 @@ class PullWorker:
         size = sum(len(message.data) for message in messages) / len(messages)
         # Larger ones count at once, smaller ones by and by.
         self._size = max(size, (self._size + size) / 2, 1.0)
+        self._leases.hold(message.ack_id for message in messages)
         self._group.submit(messages, self._on_settled)
 
     def _on_settled(self, message: ReceivedMessage, fate: Fate) -> None:
+        self._leases.drop(message.ack_id)
         if not any(self._settled.values()):
             # Once for all that are settled in this turn of the loop.
             asyncio.get_running_loop().call_soon(self._settle)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from fastapi import FastAPI
 
-from run_log.core import ConfigurationError, Settings, StoreUnavailableError, get_logger
+from run_log.core import (
+    ConfigurationError,
+    Settings,
+    StoreUnavailableError,
+    get_logger,
+    is_cloud_run_service,
+)
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
@@ -133,7 +138,7 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
                 certificates=Certificates(),
             )
         case "iam":
-            if not (os.environ.get("K_SERVICE") or _is_loopback(host)):
+            if not (is_cloud_run_service() or _is_loopback(host)):
                 raise ConfigurationError(
                     f"RUN_LOG_PUSH_AUTH=iam leaves it to Cloud Run who may push, and this is none (K_SERVICE "
                     f"is not set): anybody could reach {host}; set it to oidc, or listen at --host 127.0.0.1"
@@ -174,7 +179,10 @@ async def _healthy(worker: PullWorker, health: tuple[str, int] | None) -> AsyncG
 
 
 async def _until_it_answers(
-    store: FirestoreRunLogService, *, uniform: Callable[[float, float], float] = random.uniform
+    store: FirestoreRunLogService,
+    *,
+    uniform: Callable[[float, float], float] = random.uniform,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Wait until *store* answers, and say so while it does not.
 
@@ -188,6 +196,6 @@ async def _until_it_answers(
         except StoreUnavailableError as error:
             failures += 1
             _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
-            await asyncio.sleep(uniform(0, min(_LONGEST_WAIT_SECONDS, 2.0**failures)))
+            await sleep(uniform(0, min(_LONGEST_WAIT_SECONDS, 2.0**failures)))
         else:
             return

@@ -7,9 +7,10 @@ import binascii
 import hashlib
 import json
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from ._errors import InvalidCursorError
 
@@ -29,24 +30,58 @@ class Position:
     """The run's document id; compared by code point, as Firestore compares it."""
 
 
-def encode_cursor(position: Position, *, scope: str) -> str:
+def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:
     """Return the cursor for the page that begins after *position*.
 
     Args:
         position: The last place of the page before.
-        scope: The listing it belongs to: its workflow, and whatever else selects its runs.
+        scope: The workflow whose runs are listed.
+        selection: What tells this listing of its runs from others; empty for all of them, the newest first.
     """
     micros = (position.started_at - _EPOCH) // _MICROSECOND
-    content = json.dumps([_FORMAT, micros, position.document_id], separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(_check(content, scope) + content).rstrip(b"=").decode()
+    return encode_place((micros, position.document_id), scope=scope, selection=selection)
 
 
-def decode_cursor(cursor: object, *, scope: str) -> Position:
+def decode_cursor(cursor: object, *, scope: str, selection: str = "") -> Position:
     """Return the position that `encode_cursor` put into *cursor*.
 
     Args:
         cursor: What a caller passes as the cursor.
-        scope: The listing it is used for.
+        scope: The workflow it is used for.
+        selection: See `encode_cursor`.
+
+    Raises:
+        InvalidCursorError: It is malformed, or was given out for another listing.
+    """
+    micros, document_id = decode_place(cursor, (int, str), scope=scope, selection=selection)
+    try:
+        return Position(_EPOCH + micros * _MICROSECOND, document_id)
+    except OverflowError as error:
+        raise InvalidCursorError(_malformed(cursor)) from error
+
+
+def encode_place(place: Sequence[int | str], *, scope: str, selection: str = "") -> str:
+    """Return the cursor for the page that begins after *place*.
+
+    Args:
+        place: What the listing is sorted by, of the last item of the page before.
+        scope: What is listed.
+        selection: What tells this listing from others of the same scope.
+    """
+    content = json.dumps([_FORMAT, *place], separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_check(content, scope, selection) + content).rstrip(b"=").decode()
+
+
+def decode_place(
+    cursor: object, kinds: Sequence[type[int | str]], *, scope: str, selection: str = ""
+) -> list[Any]:
+    """Return the place that `encode_place` put into *cursor*.
+
+    Args:
+        cursor: What a caller passes as the cursor.
+        kinds: The type of each part of the place.
+        scope: See `encode_place`.
+        selection: See `encode_place`.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
@@ -56,23 +91,24 @@ def decode_cursor(cursor: object, *, scope: str) -> Position:
         # Decoding ignores what it does not know, so equality with its own encoding is the check.
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         check, content = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
-        version, micros, document_id = json.loads(content)
-        position = Position(_EPOCH + micros * _MICROSECOND, document_id)
+        parts: list[Any] = json.loads(content)
+        version, *place = parts
         intact = (
             version == _FORMAT
-            and isinstance(document_id, str)
+            and [type(part) for part in place] == list(kinds)
             and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
         )
-    except (TypeError, ValueError, OverflowError, binascii.Error, RecursionError) as error:
+    except (TypeError, ValueError, binascii.Error, RecursionError) as error:
         raise InvalidCursorError(_malformed(cursor)) from error
     if not intact:
         raise InvalidCursorError(_malformed(cursor))
-    if check != _check(content, scope):
+    if check != _check(content, scope, selection):
         raise InvalidCursorError(
-            f"the cursor {text!r} belongs to another listing than {scope!r}, or was altered; "
-            "pass start_after only to the listing that returned it"
+            f"the cursor {text!r} belongs to another listing than {scope!r}"
+            f"{f' with {selection}' if selection else ''}, or was altered; "
+            "pass a cursor only to the listing that returned it, with the same filters and order"
         )
-    return position
+    return place
 
 
 def _malformed(cursor: object) -> str:
@@ -83,5 +119,6 @@ def _malformed(cursor: object) -> str:
     )
 
 
-def _check(content: bytes, scope: str) -> bytes:
-    return hashlib.sha256(scope.encode(errors="surrogatepass") + b"\x00" + content).digest()[:_CHECK_BYTES]
+def _check(content: bytes, scope: str, selection: str) -> bytes:
+    listing = f"{scope}\x00{selection}" if selection else scope
+    return hashlib.sha256(listing.encode(errors="surrogatepass") + b"\x00" + content).digest()[:_CHECK_BYTES]

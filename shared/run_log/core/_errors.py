@@ -52,6 +52,10 @@ class InvalidArgumentError(RunLogError, ValueError):
     """A caller's argument cannot be used; the message says what is expected."""
 
 
+class NotPausedError(InvalidArgumentError):
+    """A run to be answered waits for no answer (any more); the message tells its status."""
+
+
 class InvalidCursorError(InvalidArgumentError):
     """A cursor is malformed or was given out for another listing; start again without one."""
 
@@ -97,8 +101,16 @@ class StoreUnavailableError(StoreError):
     """The store did not answer, or asked to be left alone for now; nothing is known to be written."""
 
 
+class WaitTimeoutError(StoreError, TimeoutError):
+    """What was waited for was not seen in time; it may come later."""
+
+
 class WriteRefusedError(StoreError):
     """The store refuses this write for good, whatever the number of tries."""
+
+
+class RunExpiredError(WriteRefusedError):
+    """An event comes too late: its run has outlived its retention, and does not come back."""
 
 
 class SpoolError(RunLogError):

@@ -10,14 +10,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from ._counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from ._events import RunEvent, Version
 from ._models import RunKey, RunStatus
+from ._payload import encode_json
 
 MAX_HISTORY: Final = 50
 """Transitions kept for a run: the newest by version."""
+
+MAX_ANSWERER_BYTES: Final = 128
+"""Most bytes, as JSON text, of who answered a pause, in a history."""
 
 _NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
     RunStatus.PENDING: frozenset(RunStatus),
@@ -57,13 +62,35 @@ class Transition:
     """Whether the event was concluded rather than observed."""
     anomaly: bool = False
     """Whether the step into this status breaks the state machine (running after success, say)."""
+    answered_by: str | None = None
+    """Who answered the pause that the run left by this, its beginning where that is long; None where nobody
+    did, or said so."""
+    lasted: timedelta | None = None
+    """How long the run was in this status, on the emitters' wall clocks; None while it is. Zero where clocks
+    differ so much that the next status came before."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the run this was of, from 1."""
+        return self.version.attempt
 
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
-        """Return the transition that *event* states."""
+        """Return the transition that *event* states, as it is stored: without what its neighbours tell."""
+        pause = event.run.pause
         return cls(
-            version=event.version, status=event.status, occurred_at=event.occurred_at, inferred=event.inferred
+            version=event.version,
+            status=event.status,
+            occurred_at=event.occurred_at,
+            inferred=event.inferred,
+            answered_by=_short(pause.answered_by) if pause and event.status is not RunStatus.PAUSED else None,
         )
+
+
+def _short(text: str | None) -> str | None:
+    while text and len(encode_json(text)) > MAX_ANSWERER_BYTES:
+        text = f"{text[: len(text) * 3 // 4 - 1]}…"
+    return text or None
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
@@ -99,8 +126,26 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
             and before.version.attempt == transition.version.attempt
             and is_anomaly(before.status, transition.status)
         )
-        marked.append(replace(transition, anomaly=anomaly))
+        marked.append(transition if anomaly == transition.anomaly else replace(transition, anomaly=anomaly))
     return tuple(marked)
+
+
+def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
+    """Return *history* with all that follows from its order: anomalies, durations, and who answered a pause.
+
+    Args:
+        history: Transitions of one run in version order, as stored.
+    """
+    marked = mark_anomalies(history)
+    return tuple(
+        replace(
+            transition,
+            lasted=max(after.occurred_at - transition.occurred_at, timedelta(0)) if after else None,
+            # Every later state of the run repeats the answer.
+            answered_by=transition.answered_by if before and before.status is RunStatus.PAUSED else None,
+        )
+        for before, transition, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +158,8 @@ class RunHead:
     """The newest event's."""
     history: tuple[Transition, ...]
     """The newest `MAX_HISTORY` transitions in version order."""
+    counted: Counted = NOT_COUNTED
+    """What of its newest state is counted in the workflow's summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +185,25 @@ class StatsDelta:
             by_status=by_status,
         )
 
+    @classmethod
+    def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
+        """Return all the changes as one."""
+        total = successful = 0
+        by_status: dict[RunStatus, int] = {}
+        for delta in deltas:
+            total += delta.total
+            successful += delta.successful
+            for status, count in delta.by_status.items():
+                by_status[status] = by_status.get(status, 0) + count
+        return cls(
+            total=total,
+            successful=successful,
+            by_status={status: count for status, count in by_status.items() if count},
+        )
+
     def __add__(self, other: StatsDelta) -> StatsDelta:
         """Return both changes as one."""
-        sums = {
-            status: self.by_status.get(status, 0) + other.by_status.get(status, 0)
-            for status in {**self.by_status, **other.by_status}
-        }
-        return StatsDelta(
-            total=self.total + other.total,
-            successful=self.successful + other.successful,
-            by_status={status: count for status, count in sums.items() if count},
-        )
+        return StatsDelta.sum((self, other))
 
     def __bool__(self) -> bool:
         """Return whether anything changes."""
@@ -169,11 +224,30 @@ class RunChange:
     """History to add, in version order; empty where nothing changes."""
     outcomes: tuple[Outcome, ...]
     """One for each event, in the order given."""
+    horizon: Horizon | None = None
+    """The days that were counted when it was made; None for none."""
 
     @property
     def delta(self) -> StatsDelta:
         """How the workflow's stats change."""
         return StatsDelta.between(self.before.status if self.before else None, self.after.status)
+
+    @property
+    def counters(self) -> dict[SummaryCounter, int]:
+        """How the workflow's summary changes; counters that stay are absent."""
+        before, after = self.before, self.after
+        if before is not None and (before.status, before.counted) == (after.status, after.counted):
+            return {}
+        changes = dict(counters_of(after.status, after.counted, self.horizon))
+        if before is not None and before.counted != NOT_COUNTED:
+            gone = counters_of(before.status, before.counted, self.horizon)
+            add_counters(changes, {counter: -count for counter, count in gone})
+        return changes
+
+    @property
+    def latest(self) -> datetime | None:
+        """When the latest of the added transitions happened, on its emitter's clock; None where none is."""
+        return max((transition.occurred_at for transition in self.added), default=None)
 
     @property
     def anomalies(self) -> int:
@@ -187,40 +261,51 @@ class RunChange:
         )
 
 
-def fold(before: RunHead | None, events: Sequence[RunEvent]) -> RunChange:
+def fold(before: RunHead | None, events: Sequence[RunEvent], *, horizon: Horizon | None = None) -> RunChange:
     """Merge *events* of one run, in any order and with repeats, onto what is known of it.
 
     Args:
         before: The run's head as stored; None for a run not seen before.
         events: At least one event, all of the same run.
+        horizon: The days and hours whose runs are counted; None for none.
     """
-    head = before
+    newest_version = before.version if before else None
+    history = before.history if before else ()
     winner: RunEvent | None = None
     outcomes: list[Outcome] = []
     for event in events:
-        outcome = _place(head, event)
+        version = event.version
+        outcome = _place(newest_version, history, version)
         outcomes.append(outcome)
         if outcome is Outcome.DUPLICATE:
             continue
-        history = newest((*(head.history if head else ()), Transition.of(event)))
-        if head is None or outcome is Outcome.APPLIED:
-            winner = event
-            head = RunHead(version=event.version, status=event.status, history=history)
-        else:
-            head = replace(head, history=history)
-    if head is None:
+        history = newest((*history, Transition.of(event)))
+        if outcome is Outcome.APPLIED:
+            winner, newest_version = event, version
+    if winner is not None:
+        counted = Counted.of(winner.run, horizon)
+        after = RunHead(version=winner.version, status=winner.status, history=history, counted=counted)
+    elif before is not None:
+        after = replace(before, history=history)
+    else:
         raise ValueError("fold() needs at least one event")
     known = {transition.version for transition in before.history} if before else set[Version]()
-    added = tuple(transition for transition in head.history if transition.version not in known)
-    return RunChange(before=before, after=head, winner=winner, added=added, outcomes=tuple(outcomes))
+    return RunChange(
+        before=before,
+        after=after,
+        winner=winner,
+        added=tuple(transition for transition in history if transition.version not in known),
+        outcomes=tuple(outcomes),
+        horizon=horizon,
+    )
 
 
-def _place(head: RunHead | None, event: RunEvent) -> Outcome:
-    if head is None:
+def _place(newest_version: Version | None, history: Sequence[Transition], version: Version) -> Outcome:
+    if newest_version is None:
         return Outcome.APPLIED
-    if any(transition.version.event_id == event.event_id for transition in head.history):
+    if any(transition.version.event_id == version.event_id for transition in history):
         return Outcome.DUPLICATE
-    return Outcome.APPLIED if event.version > head.version else Outcome.STALE
+    return Outcome.APPLIED if version > newest_version else Outcome.STALE
 
 
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
@@ -241,7 +326,4 @@ def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
     Args:
         statuses: The status of each distinct run.
     """
-    total = StatsDelta()
-    for status in statuses:
-        total += StatsDelta.between(None, status)
-    return total
+    return StatsDelta.sum(StatsDelta.between(None, status) for status in statuses)

@@ -113,8 +113,8 @@ def _as_payload(value: object) -> object:
         return {}
     if isinstance(value, dict):
         payload = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # not for pyright
-        keys = list(payload)  # another thread may be changing it
-        return payload if all(isinstance(key, str) for key in keys) else decode_json(encode_json(payload))
+        kinds = set(map(type, list(payload)))  # a list first: another thread may be changing it
+        return payload if all(issubclass(kind, str) for kind in kinds) else decode_json(encode_json(payload))
     return value
 
 
@@ -146,6 +146,8 @@ class PauseRequest(BaseModel):
     """When the answer is due; None for no deadline."""
     answered_by: Text | None = None
     """Who answered; None while nobody has."""
+    comment: Text | None = None
+    """What they had to say; None for nothing."""
 
 
 class WorkflowRun(BaseModel):
@@ -242,9 +244,11 @@ def fit_run(run: WorkflowRun) -> WorkflowRun:
     Args:
         run: Ours: it may be changed.
     """
-    payloads = run.trigger_data, run.result
-    (run.trigger_data, run.result), cut = fit_payloads(payloads, _payload_room(run))
-    count_cut(run.workflow_id, run.id, cut)
+    payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run))
+    if cut:
+        # Each assignment validates the whole run.
+        run.trigger_data, run.result = payloads
+        count_cut(run.workflow_id, run.id, cut)
     return run
 
 

@@ -48,6 +48,9 @@ MAX_KEYS: Final = 50_000
 MAX_REPR: Final = 10_000
 """Most characters kept of the repr of an object that has no nearer form."""
 
+_MAX_TEXT_PER_WEIGHT: Final = 24
+"""Most characters of JSON text for each that `_weigh` counts: a float takes that many, a character 12."""
+
 _NODE_BYTES: Final = 16
 _OBJECT_BYTES: Final = 48
 """What an object counts besides where it is no text, no number and no container: it takes microseconds."""
@@ -56,6 +59,8 @@ _BUILT_IN: Final = (dict, list, tuple, set, frozenset)
 
 _MAX_INTEGER_BITS: Final = 33_000
 """Largest integers whose digits are asked for, which takes time that grows with their square."""
+
+_encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 _NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
 """What to leave out of JSON text so that only the brackets of its structure stay."""
@@ -120,6 +125,8 @@ def fit_payloads(
         payloads: Payloads in JSON types, none of which is changed.
         limit: Bytes of JSON text all payloads may take together.
     """
+    if all(_is_plain(payload, limit // _MAX_TEXT_PER_WEIGHT // len(payloads)) for payload in payloads):
+        return payloads, 0
     payloads, trimmed = _trimmed(payloads, limit)
     excess = sum(len(encode_json(payload)) if payload else 2 for payload in payloads) - limit
     if excess <= 0:
@@ -209,7 +216,7 @@ def _weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int
     ahead: list[Any] = [value]
     while ahead and weight <= budget and (is_plain or not plain_only):
         item = ahead.pop()
-        kind = cast("type[object]", type(item))
+        kind: type[object] = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str:
             weight += len(item) + 2
         elif kind is dict:
@@ -268,7 +275,7 @@ def _plain_text(value: object) -> str | None:
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _encoder.encode(value)
 
 
 def _depth(text: str) -> int:

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     """``RUN_LOG_DATABASE``: the Firestore database."""
     stats_shards: int = Field(default=1, ge=1, le=MAX_STATS_SHARDS)
     """``RUN_LOG_STATS_SHARDS``: over how many documents a workflow's stats are spread when written."""
+    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    """``RUN_LOG_RETENTION_DAYS``: how long after its latest event an ended run expires; None keeps all."""
+    sqlite_path: str = "run-log.sqlite3"
+    """``RUN_LOG_SQLITE_PATH``: the file that holds the runs, where they are kept in SQLite."""
     push_auth: Literal["oidc", "iam"] | None = None
     """``RUN_LOG_PUSH_AUTH``: who verifies that a push is Pub/Sub's: the projector itself, or the platform."""
     push_audience: str | None = None
@@ -143,6 +147,16 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"a setting cannot be used: {faults}") from error
         finally:
             _environ.reset(token)
+
+
+def is_cloud_run_service(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this is a Cloud Run service or function; its jobs and worker pools are none.
+
+    Args:
+        environ: The variables; those of the process unless others are given
+            (https://cloud.google.com/run/docs/container-contract#env-vars).
+    """
+    return bool(environ.get("K_SERVICE"))
 
 
 def check_collection_id(value: str) -> str:

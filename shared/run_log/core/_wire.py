@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from ._models import PauseRequest
 from ._payload import encode_json
 from ._upcast import SCHEMA_MAJOR, UPCASTERS
 
-SCHEMA_VERSION: Final = "1-0-0"
+SCHEMA_VERSION: Final = "1-0-1"
 """SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
 
 EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
@@ -34,7 +35,13 @@ EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
 MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
 """Pub/Sub's limit for an attribute's value (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
+_REMEMBERED_REFERENCES: Final = 1_024
+"""Quoting an id takes microseconds, and each comes again: every run's with every state."""
+
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
+
+_decoder: Final = json.JSONDecoder(parse_constant=str)
+"""NaN and the infinities, which are no JSON, come as their names: what `encode_json` makes of them."""
 
 NO_DEFAULT_ON_THE_WIRE: Final = ("event_id", "hlc", "occurred_at")
 """What the model makes for a new event; a received one made anew would differ with every delivery."""
@@ -53,6 +60,8 @@ class DeadLetterReason(enum.StrEnum):
     """A field is missing or wrong."""
     WRITE_REFUSED = "write_refused"
     """The store refuses the document for good."""
+    EXPIRED = "expired"
+    """Its run has outlived its retention."""
     TOO_MANY_DELIVERIES = "too_many_deliveries"
     """It was delivered again and again without a cause of its own."""
 
@@ -125,8 +134,7 @@ def decode_event(message: Message) -> RunEvent:
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        # NaN and the infinities, which are no JSON, come as their names: what encode_json makes of them.
-        body = json.loads(data, parse_constant=str)
+        body = _decoder.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise EventDecodeError(
             f"the body is not JSON: {error}", reason=DeadLetterReason.UNDECODABLE.value
@@ -190,6 +198,7 @@ def _pause(pause: PauseRequest) -> dict[str, str | None]:
         "assignee": pause.assignee,
         "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
         "answered_by": pause.answered_by,
+        **({} if pause.comment is None else {"comment": pause.comment}),
     }
 
 
@@ -216,6 +225,7 @@ def _fits(value: str) -> bool:
     return value.isascii() and len(value) <= MAX_ATTRIBUTE_VALUE_BYTES
 
 
+@lru_cache(_REMEMBERED_REFERENCES)
 def _reference(prefix: str, text: str) -> str:
     """Return *text* as a URI reference that fits into an attribute."""
     reference = prefix + quote(text, safe="")
@@ -225,4 +235,6 @@ def _reference(prefix: str, text: str) -> str:
 
 
 def _rfc3339(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"

@@ -3,17 +3,35 @@
 from typing import TYPE_CHECKING, Any
 
 from ._factory import create_run_log_service, get_run_log_service, reset_run_log_service
+from ._inbox import PendingRun
+from ._reader import RunLogReader
+from ._run_log import RunLog
 from ._service import ProjectionStore, RunLogService
+from ._stale import StaleRun
+from ._summary import MAX_WINDOW, TimeBucket, WorkflowStats, WorkflowSummary
+from ._watch import RunUpdate, RunWatch
 from .memory import InMemoryRunLogService
 
 if TYPE_CHECKING:
     from .firestore import FirestoreRunLogService
+    from .sqlite import SQLiteRunLogService
 
 __all__ = [
+    "MAX_WINDOW",
     "FirestoreRunLogService",
     "InMemoryRunLogService",
+    "PendingRun",
     "ProjectionStore",
+    "RunLog",
+    "RunLogReader",
     "RunLogService",
+    "RunUpdate",
+    "RunWatch",
+    "SQLiteRunLogService",
+    "StaleRun",
+    "TimeBucket",
+    "WorkflowStats",
+    "WorkflowSummary",
     "create_run_log_service",
     "get_run_log_service",
     "reset_run_log_service",
@@ -21,7 +39,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import Firestore's module when it is asked for: the rest works without its client library."""
+    """Import a store's module when it is asked for: the rest works without its library."""
+    if name == "SQLiteRunLogService":
+        from .sqlite import SQLiteRunLogService  # noqa: PLC0415 - see above
+
+        return SQLiteRunLogService
     if name != "FirestoreRunLogService":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

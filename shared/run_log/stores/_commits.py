@@ -5,16 +5,20 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from run_log.core import (
     MAX_HISTORY,
+    Horizon,
     RunChange,
     RunEvent,
     RunKey,
     StatsDelta,
+    SummaryCounter,
     WriteRefusedError,
+    add_counters,
     by_run,
     fold,
 )
@@ -23,10 +27,12 @@ from ._documents import (
     MAX_DOCUMENT_BYTES,
     StoredHead,
     document_bytes,
+    history_bytes,
     projection_fields,
     run_fields,
     transition_text,
 )
+from ._retention import Retention, expiry_after
 
 MAX_COMMIT_BYTES: Final = 3 * 2**20
 """Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between
@@ -34,6 +40,12 @@ is for writes that trim a history."""
 
 MAX_COMMIT_RUNS: Final = 500
 """Most runs in one commit."""
+
+MAX_STATS_CHANGES: Final = 500
+"""Most changes of one stats document in one commit
+(https://firebase.google.com/docs/firestore/quotas#writes_and_transactions)."""
+
+_STATS_FIELDS: Final = 4  # total, successful, as_of, shards
 
 TRIM_HISTORY_AT: Final = 2 * MAX_HISTORY
 """Stored transitions at which a write trims the history to its newest `MAX_HISTORY`. Until then it grows by
@@ -61,9 +73,9 @@ class RunBatch:
     size: int
     """The bytes of its write, unless that write trims the history."""
 
-    def merged(self, known: KnownRun | None) -> RunChange:
-        """Return what the events do to the run as it is known."""
-        return fold(known.stored.head if known else None, self.events)
+    def merged(self, known: KnownRun | None, horizon: Horizon) -> RunChange:
+        """Return what the events do to the run as it is known, counting the days of *horizon*."""
+        return fold(known.stored.head if known else None, self.events, horizon=horizon)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +87,10 @@ class RunWrite:
     """The mark of the state it was made for; None: the run must not be there yet."""
     fields: Mapping[str, Any] | None
     """The run's fields, all of them; None where its stored state stays."""
+    expires_at: datetime | None
+    """When the run expires from now on; None where it never does."""
+    keeps_expiry: bool
+    """Whether that is so already."""
     projection: Mapping[str, Any]
     """The projection's own data, the history aside; what is absent is taken away. Empty where it stays."""
     history: Sequence[str]
@@ -83,16 +99,22 @@ class RunWrite:
     """Whether *history* takes the place of what is stored; else it is added, each transition once."""
 
     @classmethod
-    def of(cls, batch: RunBatch, change: RunChange, known: KnownRun | None) -> RunWrite:
+    def of(
+        cls, batch: RunBatch, change: RunChange, known: KnownRun | None, retention: Retention | None
+    ) -> RunWrite:
         """Return the write that makes *change*, of *batch* to the run as it is *known*."""
         length = (known.stored.history_length if known else 0) + len(change.added)
+        stored = known.stored.expires_at if known else None
+        expires_at = expiry_after(change, stored, retention)
         trims = length > TRIM_HISTORY_AT
         kept = change.after.history if trims else change.added
         return cls(
             key=batch.events[0].key,
             expected=known.mark if known else None,
             fields=batch.fields if change.winner else None,
-            projection=projection_fields(change.winner) if change.winner else {},
+            expires_at=expires_at,
+            keeps_expiry=expires_at == stored,
+            projection=projection_fields(change.winner, change.after.counted) if change.winner else {},
             history=[transition_text(transition) for transition in kept],
             replaces_history=known is None or trims,
         )
@@ -106,6 +128,17 @@ class StatsWrite:
     shard: int
     """0 is the workflow's own document."""
     delta: StatsDelta
+    as_of: datetime
+    """When the latest of the events happened that came with it, on its emitter's clock."""
+    counters: Mapping[SummaryCounter, int] = field(default_factory=dict[SummaryCounter, int])
+    """How much each counter of the summary changes; those that stay are absent."""
+    forgets: Horizon | None = None
+    """Days and hours before that are to be taken away; None leaves them."""
+
+    @property
+    def changes(self) -> int:
+        """How many fields of the document it changes, at most."""
+        return _STATS_FIELDS + len(self.delta.by_status) + len(self.counters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,25 +242,38 @@ def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> lis
         changes: What is done to each run.
         shards: Over how many documents the stats of a workflow are spread.
     """
-    deltas: dict[tuple[str, int], StatsDelta] = {}
+    places: dict[tuple[str, int], list[RunChange]] = {}
     for (workflow_id, run_id), change in changes.items():
-        place = (workflow_id, shard_of(run_id, shards))
-        deltas[place] = deltas[place] + change.delta if place in deltas else change.delta
-    return [
-        StatsWrite(workflow_id=workflow_id, shard=shard, delta=delta)
-        for (workflow_id, shard), delta in deltas.items()
-        if delta
-    ]
+        if change.added:
+            places.setdefault((workflow_id, shard_of(run_id, shards)), []).append(change)
+    writes = (_stats_write(*place, own) for place, own in places.items())
+    return [write for write in writes if write.delta or write.counters]
+
+
+def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> StatsWrite:
+    delta, counters = changes[0].delta, changes[0].counters
+    if len(changes) > 1:
+        delta = StatsDelta.sum(change.delta for change in changes)
+        for change in changes[1:]:
+            add_counters(counters, change.counters)
+    return StatsWrite(
+        workflow_id=workflow_id,
+        shard=shard,
+        delta=delta,
+        counters=counters,
+        as_of=max(transition.occurred_at for change in changes for transition in change.added),
+    )
 
 
 def _run_batch(events: Sequence[RunEvent], positions: Sequence[int]) -> RunBatch:
     own = [events[position] for position in positions]
-    run = max(own, key=lambda event: event.version).run
+    run = (own[0] if len(own) == 1 else max(own, key=lambda event: event.version)).run
     fields = run_fields(run)
-    size = document_bytes(fields, TRIM_HISTORY_AT)
-    if size > MAX_DOCUMENT_BYTES:
+    size = document_bytes(fields)
+    most = size + history_bytes(TRIM_HISTORY_AT)
+    if most > MAX_DOCUMENT_BYTES:
         raise WriteRefusedError(
-            f"run {run.id!r} of workflow {run.workflow_id!r} takes {size} bytes, a document holds "
+            f"run {run.id!r} of workflow {run.workflow_id!r} takes {most} bytes, a document holds "
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
-    return RunBatch(events=own, positions=positions, fields=fields, size=document_bytes(fields, len(own)))
+    return RunBatch(events=own, positions=positions, fields=fields, size=size + history_bytes(len(own)))

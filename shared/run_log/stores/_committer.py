@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
-from run_log.core import Outcome, RunChange, RunEvent, RunKey, Version
+from run_log.core import Horizon, Outcome, RunChange, RunEvent, RunKey, Scope, utc_now
 
 from ._commits import (
+    MAX_STATS_CHANGES,
     Commit,
     KnownRun,
     KnownRuns,
@@ -24,6 +26,8 @@ from ._commits import (
 )
 from ._documents import StoredHead
 from ._patience import GuessRefusedError, Patience
+from ._retention import Retention, check_not_expired
+from ._saves import SavesUnderWay
 from ._telemetry import CommitOutcome, count_anomalies, count_commit
 
 MAX_KNOWN_RUNS: Final = 20_000
@@ -39,14 +43,8 @@ be new: whoever shares a subscription, or has just started, meets runs that othe
 MAX_ANNOUNCED: Final = 100_000
 """Workflows remembered to be announced as sharded; one beyond costs a write now and then."""
 
-
-@dataclass(slots=True)
-class _Saves:
-    """The saves of one run that are under way."""
-
-    newest: Version
-    """The version of the one that began last."""
-    under_way: int = 0
+MAX_TIDIED: Final = 100_000
+"""Stats documents remembered to hold no days that are over; one beyond costs a longer write now and then."""
 
 
 class Committer:
@@ -61,8 +59,10 @@ class Committer:
         documents: Where to.
         patience: How a commit is tried again.
         stats_shards: Over how many documents the stats of a workflow are spread.
+        retention: How long ended runs are kept; None keeps all.
         known_runs: How many runs are remembered.
         now: Monotonic seconds, to tell how long a commit took.
+        wall_now: The time, to tell which days and hours the summaries count, and which runs have expired.
     """
 
     def __init__(
@@ -71,17 +71,22 @@ class Committer:
         *,
         patience: Patience,
         stats_shards: int = 1,
+        retention: Retention | None = None,
         known_runs: int = MAX_KNOWN_RUNS,
         now: Callable[[], float] = time.monotonic,
+        wall_now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._documents = documents
         self._patience = patience
         self._shards = stats_shards
+        self._retention = retention
         self._known = KnownRuns(known_runs)
         self._wariness = 0
         self._announced: OrderedDict[str, None] = OrderedDict()
+        self._tidied: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._now = now
-        self._saving: dict[RunKey, _Saves] = {}
+        self._wall_now = wall_now
+        self._saves = SavesUnderWay()
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
@@ -107,15 +112,8 @@ class Committer:
         Saves of one run that are under way together keep the order in which they began.
         """
         (runs,) = batches([event])
-        saves = self._saving.setdefault(event.key, _Saves(newest=event.version))
-        saves.under_way += 1
-        saves.newest = max(saves.newest, event.version)
-        try:
-            await self._commit(runs, restamp=lambda: event.version == saves.newest)
-        finally:
-            saves.under_way -= 1
-            if not saves.under_way:
-                del self._saving[event.key]
+        with self._saves.begun(event) as is_newest:
+            await self._commit(runs, restamp=is_newest)
 
     async def _commit(
         self, runs: Mapping[RunKey, RunBatch], *, restamp: Callable[[], bool] = lambda: False
@@ -125,8 +123,14 @@ class Committer:
         async def attempt() -> dict[RunKey, RunChange]:
             nonlocal known
             known = await self._guess(runs) if known is None else known
+            now = self._wall_now()
+            known = await self._surely_known(runs, known, now)
             merged = _restamped(runs, known) if restamp() else runs
-            changes = {key: batch.merged(known.get(key)) for key, batch in merged.items()}
+            horizon = Horizon.at(now)
+            changes = {key: batch.merged(known.get(key), horizon) for key, batch in merged.items()}
+            for key, change in changes.items():
+                if change.added and key in known:
+                    check_not_expired(key, known[key].stored.expires_at, now)
             try:
                 await self._write(merged, changes, known)
             except GuessRefusedError:
@@ -135,7 +139,12 @@ class Committer:
                 raise
             return changes
 
-        changes = await self._patience.run(attempt)
+        try:
+            changes = await self._patience.run(attempt)
+        except _TooManyChangesError:
+            return {
+                key: change for half in _halves(runs) for key, change in (await self._commit(half)).items()
+            }
         count_anomalies(changes.values())
         return changes
 
@@ -147,6 +156,29 @@ class Committer:
             return known
         found = await self._read(unknown)
         self._wariness = WARY_COMMITS if found else self._wariness - 1
+        return {**known, **found}
+
+    async def _surely_known(
+        self, runs: Mapping[RunKey, RunBatch], known: Mapping[RunKey, KnownRun], now: datetime
+    ) -> Mapping[RunKey, KnownRun]:
+        """Return what is *known*, having read those that are not and whose events are old: they may be gone.
+
+        Raises:
+            RunExpiredError: One of them is not there.
+        """
+        if self._retention is None:
+            return known
+        old = [
+            key
+            for key, batch in runs.items()
+            if key not in known and self._retention.is_over(batch.events, now)
+        ]
+        if not old:
+            return known
+        found = await self._read(old)
+        for key in old:
+            if key not in found:
+                raise self._retention.error(key)
         return {**known, **found}
 
     async def _read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
@@ -162,24 +194,38 @@ class Committer:
         known: Mapping[RunKey, KnownRun],
     ) -> None:
         writes = [
-            RunWrite.of(runs[key], change, known.get(key)) for key, change in changes.items() if change.added
+            RunWrite.of(runs[key], change, known.get(key), self._retention)
+            for key, change in changes.items()
+            if change.added
         ]
         if not writes:
             return
-        stats = stats_writes(changes, shards=self._shards)
+        stats = [self._tidying(write) for write in stats_writes(changes, shards=self._shards)]
+        if len(writes) > 1 and any(write.changes > MAX_STATS_CHANGES for write in stats):
+            raise _TooManyChangesError
         commit = Commit(runs=writes, stats=stats, announced=self._not_announced(stats))
         marks = await self._counted(commit)
-        for workflow_id in commit.announced:
-            self._announced[workflow_id] = None
-            if len(self._announced) > MAX_ANNOUNCED:
-                self._announced.popitem(last=False)
+        self._remember_stats(commit)
         for write, mark in zip(writes, marks, strict=True):
             before = known.get(write.key)
             length = len(write.history)
             if before and not write.replaces_history:
                 length += before.stored.history_length
-            stored = StoredHead(head=changes[write.key].after, history_length=length)
+            stored = StoredHead(
+                head=changes[write.key].after, history_length=length, expires_at=write.expires_at
+            )
             self._known.remember(write.key, KnownRun(stored=stored, mark=mark))
+
+    def _remember_stats(self, commit: Commit) -> None:
+        for workflow_id in commit.announced:
+            self._announced[workflow_id] = None
+        for write in commit.stats:
+            if write.forgets is not None:
+                self._tidied[write.workflow_id, write.shard] = write.forgets.today
+        while len(self._announced) > MAX_ANNOUNCED:
+            self._announced.popitem(last=False)
+        while len(self._tidied) > MAX_TIDIED:
+            self._tidied.popitem(last=False)
 
     async def _counted(self, commit: Commit) -> Sequence[object]:
         begun = self._now()
@@ -194,6 +240,14 @@ class Committer:
             count_commit(outcome, runs=len(commit.runs), seconds=self._now() - begun)
         return marks
 
+    def _tidying(self, write: StatsWrite) -> StatsWrite:
+        """Return *write*; the first of a day takes away what the summary's horizon has left behind."""
+        by_time = any(counter.scope is not Scope.ALL for counter in write.counters)
+        horizon = Horizon.at(self._wall_now())
+        if not by_time or self._tidied.get((write.workflow_id, write.shard)) == horizon.today:
+            return write
+        return replace(write, forgets=horizon)
+
     def _not_announced(self, stats: Sequence[StatsWrite]) -> dict[str, int]:
         """Return the workflows whose readers may not know yet that there are shards to add up."""
         return {
@@ -201,6 +255,16 @@ class Committer:
             for write in stats
             if write.shard and write.workflow_id not in self._announced
         }
+
+
+class _TooManyChangesError(Exception):
+    """A commit would change more fields of one document than Firestore takes."""
+
+
+def _halves(runs: Mapping[RunKey, RunBatch]) -> tuple[dict[RunKey, RunBatch], dict[RunKey, RunBatch]]:
+    middle = len(runs) // 2
+    both = list(runs.items())
+    return dict(both[:middle]), dict(both[middle:])
 
 
 def _restamped(

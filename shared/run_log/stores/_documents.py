@@ -5,6 +5,7 @@ Every store keeps this form, so a run comes back alike from each of them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,9 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 
 from run_log.core import (
+    MAX_ANSWERER_BYTES,
+    Counted,
+    PauseRequest,
     Position,
     RunEvent,
     RunHead,
@@ -22,9 +26,11 @@ from run_log.core import (
     UnreadableRunError,
     Version,
     WorkflowRun,
+    WriteRefusedError,
     decode_json,
     document_id,
     encode_json,
+    fit_text,
     newest,
 )
 
@@ -35,6 +41,61 @@ PAUSED_STARTED_AT: Final = "paused_started_at"
 """In the projection map of paused runs only: their `started_at`. The inbox is an index on this field alone,
 so that runs which never pause write nothing to it."""
 
+PAUSED_ASSIGNEE: Final = "paused_assignee"
+"""In the projection map of paused runs only: who is asked, cut where that is long; absent for anybody."""
+
+PAUSED_DEADLINE: Final = "paused_deadline"
+"""In the projection map of paused runs only: when the answer is due, `NO_DEADLINE` where it never is."""
+
+ACTIVE_SINCE: Final = "active_since"
+"""In the projection map of pending and running runs only: when their newest event happened."""
+
+ACTIVE_SHARD: Final = "active_shard"
+"""In the projection map of pending and running runs only: below `ACTIVE_SHARDS`, by the run's id.
+
+Every run is active at first, and times go up: an index on those alone would have all writers meet at its end.
+"""
+
+ACTIVE_SHARDS: Final = 16
+
+CHANGED_AT: Final = "changed_at"
+"""In a store's projection map: when the store took the newest request that changed the record, by its clock.
+
+Only about when it changed: the commit comes after the request.
+"""
+
+CHANGED_SHARD: Final = "changed_shard"
+"""In a store's projection map, always: below `CHANGED_SHARDS`, by the run's id; see `ACTIVE_SHARD`."""
+
+CHANGED_SHARDS: Final = 16
+
+COUNTED_MICROS: Final = "counted_micros"
+"""In the projection map of runs whose duration is in the summary: that, in microseconds."""
+
+COUNTED_HOUR: Final = "counted_hour"
+"""In the projection map of runs that are counted by hour and day: in which hour since the epoch."""
+
+OPTIONAL: Final = (
+    PAUSED_STARTED_AT,
+    PAUSED_ASSIGNEE,
+    PAUSED_DEADLINE,
+    ACTIVE_SINCE,
+    ACTIVE_SHARD,
+    COUNTED_MICROS,
+    COUNTED_HOUR,
+)
+"""What only some runs have in their projection map."""
+
+NO_DEADLINE: Final = datetime.max.replace(tzinfo=UTC)
+"""Stands where a paused run has no deadline, so that it comes after those that have one."""
+
+MAX_ASSIGNEE_BYTES: Final = 512
+"""Of what is indexed; Firestore indexes 1,500 (https://firebase.google.com/docs/firestore/quotas#indexes)."""
+
+EXPIRE_AT: Final = "expire_at"
+"""Beside a run's fields: when the document may be deleted; absent where it never may. What
+Firestore's TTL policy goes by (https://firebase.google.com/docs/firestore/ttl)."""
+
 HISTORY: Final = "history"
 
 MAX_DOCUMENT_BYTES: Final = 1_048_576
@@ -42,8 +103,8 @@ MAX_DOCUMENT_BYTES: Final = 1_048_576
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_OVERHEAD_BYTES: Final = 2_048
-_TRANSITION_BYTES: Final = 330
+_OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
+_TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1
 """Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape."""
 
 
@@ -54,6 +115,26 @@ class StoredHead:
     head: RunHead
     history_length: int
     """Transitions stored; more than the head's history until they are trimmed."""
+    expires_at: datetime | None = None
+    """When the run may be deleted; None where it never may."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether the run is to be deleted, and not to be seen any more."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+def micros_of(moment: datetime) -> int:
+    """Return *moment*, which is aware, as whole microseconds since the epoch; nothing of it is lost."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment_of(micros: int) -> datetime:
+    """Return the moment, in UTC, that `micros_of` was given.
+
+    Raises:
+        OverflowError: There is none in years 1 to 9999.
+    """
+    return _EPOCH + micros * _MICROSECOND
 
 
 def run_fields(run: WorkflowRun) -> dict[str, Any]:
@@ -75,8 +156,13 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
     }
 
 
-def projection_fields(event: RunEvent) -> dict[str, Any]:
-    """Return what the projection keeps about the run's newest event, the history aside."""
+def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
+    """Return what the projection keeps about the run's newest event, the history aside.
+
+    Args:
+        event: The event.
+        counted: What the summary counts of it.
+    """
     fields: dict[str, Any] = {
         "attempt": event.version.attempt,
         "hlc": event.version.hlc,
@@ -85,8 +171,29 @@ def projection_fields(event: RunEvent) -> dict[str, Any]:
         "inferred": event.inferred,
     }
     if event.status is RunStatus.PAUSED:
+        pause = event.run.pause or PauseRequest()
         fields[PAUSED_STARTED_AT] = event.run.started_at
+        fields[PAUSED_DEADLINE] = pause.deadline or NO_DEADLINE
+        if pause.assignee:
+            fields[PAUSED_ASSIGNEE] = indexed_assignee(pause.assignee)
+    elif event.status in (RunStatus.PENDING, RunStatus.RUNNING):
+        fields[ACTIVE_SINCE] = event.occurred_at
+        fields[ACTIVE_SHARD] = zlib.crc32(event.run.id.encode()) % ACTIVE_SHARDS
+    if counted.micros is not None:
+        fields[COUNTED_MICROS] = counted.micros
+    if counted.hour is not None:
+        fields[COUNTED_HOUR] = counted.hour
     return fields
+
+
+def changed_shard(run_id: str) -> int:
+    """Return the value of `CHANGED_SHARD` for a run: always the same, in every process."""
+    return zlib.crc32(run_id.encode()) % CHANGED_SHARDS
+
+
+def indexed_assignee(assignee: str) -> str:
+    """Return *assignee* as it is stored to be found by."""
+    return fit_text(assignee, MAX_ASSIGNEE_BYTES)
 
 
 def transition_text(transition: Transition) -> str:
@@ -95,17 +202,15 @@ def transition_text(transition: Transition) -> str:
     A text rather than a map: a map of six fields is seven messages for the vendor's client to build.
     """
     version = transition.version
-    moment = (transition.occurred_at - _EPOCH) // _MICROSECOND
-    return encode_json(
-        [
-            version.attempt,
-            version.hlc,
-            version.event_id,
-            transition.status.value,
-            moment,
-            int(transition.inferred),
-        ]
+    moment = micros_of(transition.occurred_at)
+    # By hand, for every event pays for it; a status is a plain word.
+    text = (
+        f"[{version.attempt},{version.hlc},{encode_json(version.event_id)},"
+        f'"{transition.status.value}",{moment},{int(transition.inferred)}'
     )
+    if transition.answered_by is not None:
+        return f"{text},{encode_json(transition.answered_by)}]"
+    return f"{text}]"
 
 
 def transition_from_text(text: str) -> Transition:
@@ -115,12 +220,13 @@ def transition_from_text(text: str) -> Transition:
         ValueError: *text* is not of its making.
         TypeError: *text* is not of its making.
     """
-    attempt, hlc, event_id, status, moment, inferred = decode_json(text)
+    attempt, hlc, event_id, status, moment, inferred, *answered_by = decode_json(text)
     return Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
         status=RunStatus(status),
-        occurred_at=_EPOCH + moment * _MICROSECOND,
+        occurred_at=moment_of(moment),
         inferred=bool(inferred),
+        answered_by=str(answered_by[0]) if answered_by else None,
     )
 
 
@@ -153,7 +259,7 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
     newer than it.
 
     Args:
-        fields: A document's fields, of which ``status`` and the projection map are read.
+        fields: A document's fields, of which ``status``, `EXPIRE_AT` and the projection map are read.
         key: The run that is looked for, to name it.
 
     Raises:
@@ -170,10 +276,38 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             ),
             status=RunStatus(fields["status"]),
             history=newest(map(transition_from_text, stored)),
+            counted=Counted(
+                micros=_whole_or_none(projection.get(COUNTED_MICROS)),
+                hour=_whole_or_none(projection.get(COUNTED_HOUR)),
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableRunError(*key, repr(error)) from error
-    return StoredHead(head=head, history_length=len(stored))
+    return StoredHead(head=head, history_length=len(stored), expires_at=expires_at(fields))
+
+
+def expires_at(fields: Mapping[str, Any]) -> datetime | None:
+    """Return when the run expires that *fields* hold; None where it never does."""
+    moment = fields.get(EXPIRE_AT)
+    return moment if isinstance(moment, datetime) else None
+
+
+def is_expired(fields: Mapping[str, Any], now: datetime) -> bool:
+    """Return whether the run that *fields* hold is to be deleted, and not to be seen any more."""
+    moment = expires_at(fields)
+    return moment is not None and moment <= now
+
+
+def head_to_merge(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
+    """Return the head that *fields* hold, to merge events into it; see `head_from_fields`.
+
+    Raises:
+        WriteRefusedError: They do not hold one, so nobody knows what the stats count the run as.
+    """
+    try:
+        return head_from_fields(fields, key)
+    except UnreadableRunError as error:
+        raise WriteRefusedError(f"no event can be merged into it: {error}") from error
 
 
 def position_of(run: WorkflowRun) -> Position:
@@ -181,19 +315,27 @@ def position_of(run: WorkflowRun) -> Position:
     return Position(run.started_at, document_id(run.id))
 
 
-def document_bytes(fields: Mapping[str, Any], transitions: int) -> int:
-    """Return about how many bytes a run's document takes, never less than it does.
+def document_bytes(fields: Mapping[str, Any]) -> int:
+    """Return about how many bytes a run's document takes without a history, never less than it does.
 
     Args:
         fields: What `run_fields` returned.
-        transitions: How many transitions its history holds.
     """
     pause = cast("Mapping[str, Any]", fields["pause"] or {})
     texts = (*fields.values(), *pause.values())
     size = sum(len(text.encode()) for text in texts if isinstance(text, str))
     # Ids stand in the document's name as well.
     names = len(document_id(fields["id"]).encode()) + len(document_id(fields["workflow_id"]).encode())
-    return size + names + transitions * _TRANSITION_BYTES + _OVERHEAD_BYTES
+    return size + names + _OVERHEAD_BYTES
+
+
+def history_bytes(transitions: int) -> int:
+    """Return how many bytes so many transitions take in a document at most."""
+    return transitions * _TRANSITION_BYTES
+
+
+def _whole_or_none(stored: Any) -> int | None:
+    return None if stored is None else int(stored)
 
 
 def _payload(stored: object) -> object:

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
-from run_log.core import ConfigurationError, RunLogProtocol, Settings, get_logger
+from run_log.core import ConfigurationError, Settings, get_logger
+
+from ._run_log import RunLog
 
 ENTRY_POINT_GROUP: Final = "run_log.backends"
-"""Each entry is a function that takes `Settings` and returns a `RunLogProtocol`."""
+"""Each entry is a function that takes `Settings` and returns a `RunLog`."""
 
 _EXTRAS: Final[Mapping[str, str]] = {"firestore": "stores", "pubsub": "producer,stores"}
 _logger: Final = get_logger("run_log.stores")
 _lock: Final = threading.Lock()
-_services: Final[list[RunLogProtocol]] = []
+_services: Final[list[RunLog]] = []
 
 
-def create_run_log_service(backend: str | None = None) -> RunLogProtocol:
+def create_run_log_service(backend: str | None = None) -> RunLog:
     """Return a new run log of the back end *backend*.
 
     Args:
@@ -36,7 +38,7 @@ def create_run_log_service(backend: str | None = None) -> RunLogProtocol:
     return service
 
 
-def get_run_log_service() -> RunLogProtocol:
+def get_run_log_service() -> RunLog:
     """Return this process's run log, made by `create_run_log_service` at the first call.
 
     Raises:
@@ -57,7 +59,7 @@ def reset_run_log_service() -> None:
         _services.clear()
 
 
-def _load(name: str) -> Callable[[Settings], RunLogProtocol]:
+def _load(name: str) -> Callable[[Settings], RunLog]:
     backends: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in backends:
         known = ", ".join(sorted(backends)) or "none: is the distribution run-log installed?"
@@ -65,7 +67,7 @@ def _load(name: str) -> Callable[[Settings], RunLogProtocol]:
             f"RUN_LOG_BACKEND is {name!r}, which is no back end; the known ones are {known}"
         )
     try:
-        return cast("Callable[[Settings], RunLogProtocol]", backends[name].load())
+        return cast("Callable[[Settings], RunLog]", backends[name].load())
     except ImportError as error:
         extra = _EXTRAS.get(name)
         hint = f"pip install 'run-log[{extra}]'" if extra else f"install what {backends[name].value} needs"

@@ -19,6 +19,8 @@ PATIENCE_SECONDS: Final = 15.0
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _LONGEST_WAIT_SECONDS: Final = 2.0
+_MOST_DOUBLINGS: Final = 16
+"""After a thousand, an hour without an answer, the wait would be no number any more."""
 
 _T = TypeVar("_T")
 
@@ -31,7 +33,7 @@ class Patience:
     """Retries around one operation of ours: jittered, bounded, and cancelled when the caller is.
 
     Args:
-        seconds: How long to try.
+        seconds: How long to try; infinite for as long as it takes.
         uniform: Returns a random number between two.
         sleep: Waits that many seconds.
         now: Monotonic seconds.
@@ -70,7 +72,8 @@ class Patience:
     def _wait(self, state: RetryCallState) -> float:
         if isinstance(_error(state), GuessRefusedError) and state.attempt_number == 1:
             return 0.0
-        return self._uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**state.attempt_number))
+        doubled = min(state.attempt_number, _MOST_DOUBLINGS)
+        return self._uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**doubled))
 
 
 def _count(state: RetryCallState) -> None:

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, Unpack
 
 from run_log.core import (
-    MAX_LIMIT,
     PROCESS_CLOCK,
     InvalidArgumentError,
     Outcome,
     Position,
     RunEvent,
-    RunLogProtocol,
+    RunFilters,
+    RunStatus,
+    Selection,
+    SummaryCounter,
     Transition,
+    Version,
+    WaitTimeoutError,
     WorkflowRun,
+    annotated,
     current_trace,
     decode_cursor,
+    decode_place,
+    document_id,
     encode_cursor,
-    mark_anomalies,
+    encode_json,
+    encode_place,
 )
 
 from ._documents import position_of
+from ._inbox import InboxSelection, PendingRun, pending
+from ._places import Place
+from ._run_log import RunLog, moment_or_now, whole
+from ._stale import ACTIVE, StaleRun, StaleSelection, lost
+from ._summary import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from ._telemetry import operation
+from ._waiting import awaited_version, look_until
+from ._watch import RunUpdate, RunWatch, UpdateSource, Watches
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_WORKFLOWS: Final = "workflows"
 
 
 class ProjectionStore(Protocol):
@@ -55,10 +75,26 @@ class ProjectionStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A run as read, with the clock reading of its newest event."""
+    """A run as read, with what is known of its newest event."""
 
     run: WorkflowRun
-    hlc: int
+    version: Version
+    """Of the newest event."""
+    projection: Mapping[str, Any]
+    """Its projection map; empty where something else than run-log wrote it."""
+    expires_at: datetime | None = None
+    """When it may be deleted; None where it never may."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether it is to be deleted, and not to be seen any more."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When the newest event happened, on its emitter's clock; its start, where nobody says."""
+        moment = self.projection.get("occurred_at")
+        # A store may return a subclass of its own.
+        return _EPOCH + (moment - _EPOCH) if isinstance(moment, datetime) else self.run.started_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +105,16 @@ class Page:
     more: bool
 
 
-class RunLogService(RunLogProtocol, abc.ABC):
+class RunLogService(RunLog, abc.ABC):
     """The part of a run log that does not depend on where runs are kept.
 
     A store adds how a run is written and read; arguments are checked, spans opened and cursors made here,
     once. Reading a run advances the process's clock past the run's newest event, so that what this
     process says next about it is later, whatever the machine's time.
     """
+
+    def __init__(self) -> None:
+        self._watches = Watches()
 
     async def save_run(self, run: Any) -> None:
         """See `RunLogProtocol.save_run`. Durable when it returns."""
@@ -85,16 +124,38 @@ class RunLogService(RunLogProtocol, abc.ABC):
             await self._save(event)
 
     async def list_runs(
-        self, workflow_id: str, *, limit: int = 50, start_after: Any | None = None
+        self,
+        workflow_id: str,
+        *,
+        limit: int = 50,
+        start_after: Any | None = None,
+        **filters: Unpack[RunFilters],
     ) -> tuple[list[WorkflowRun], str | None]:
-        """See `RunLogProtocol.list_runs`. Reads one run more than it returns."""
+        """See `RunLogReader.list_runs`. Reads one run more than it returns."""
         workflow_id = _identifier("workflow_id", workflow_id)
-        limit = _limit(limit)
-        after = None if start_after is None else decode_cursor(start_after, scope=workflow_id)
+        limit = whole("limit", limit)
+        selection = Selection.of(**filters)
+        listing = {"scope": workflow_id, "selection": selection.text}
+        after = None if start_after is None else decode_cursor(start_after, **listing)
         with operation("run_log.list", workflow_id=workflow_id, limit=limit):
-            page = await self._page(workflow_id, after, limit)
+            page = await self._page(workflow_id, selection, after, limit)
             runs = [self._observed(stored) for stored in page.runs]
-            return runs, encode_cursor(position_of(runs[-1]), scope=workflow_id) if page.more else None
+            return runs, encode_cursor(position_of(runs[-1]), **listing) if page.more else None
+
+    async def list_workflows(
+        self, *, limit: int = 50, start_after: Any | None = None
+    ) -> tuple[list[WorkflowStats], str | None]:
+        """See `RunLogReader.list_workflows`. Reads one workflow more than it returns, and shards of stats."""
+        limit = whole("limit", limit)
+        after = None
+        if start_after is not None:
+            (after,) = decode_place(start_after, [str], scope=_WORKFLOWS)
+        with operation("run_log.list_workflows", limit=limit):
+            found = await self._workflows_page(after, limit + 1)
+            page = found[:limit]
+            if len(found) == len(page):
+                return page, None
+            return page, encode_place([document_id(page[-1].workflow_id)], scope=_WORKFLOWS)
 
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_run`. Reads one document."""
@@ -107,8 +168,62 @@ class RunLogService(RunLogProtocol, abc.ABC):
         """See `RunLogProtocol.get_stats`. Reads one document."""
         workflow_id = _identifier("workflow_id", workflow_id)
         with operation("run_log.stats", workflow_id=workflow_id):
-            total, successful = await self._stats(workflow_id)
-            return {"total": total, "successful": successful}
+            stats = await self._stats(workflow_id)
+            return {"total": stats.total, "successful": stats.successful}
+
+    async def get_summary(
+        self, workflow_id: str, window: timedelta | None = None, *, now: datetime | None = None
+    ) -> WorkflowSummary:
+        """See `RunLogReader.get_summary`. Reads four documents, and shards of stats."""
+        workflow_id = _identifier("workflow_id", workflow_id)
+        looked_at = SummaryWindow.of(window, moment_or_now(now))
+        with operation("run_log.summary", workflow_id=workflow_id):
+            (stats, counters), *last = await asyncio.gather(
+                self._summary(workflow_id),
+                self._latest(workflow_id, Selection()),
+                self._latest(workflow_id, Selection.of(status=RunStatus.SUCCESS)),
+                self._latest(workflow_id, Selection.of(status=RunStatus.FAILED)),
+            )
+            last_run, last_success, last_failure = (self._observed(one) if one else None for one in last)
+            return summary_of(
+                stats,
+                counters,
+                looked_at,
+                last_run=last_run,
+                last_success=last_success,
+                last_failure=last_failure,
+            )
+
+    async def get_as_of(self, workflow_id: str) -> datetime | None:
+        """See `RunLogReader.get_as_of`. Reads one document, and shards of stats."""
+        workflow_id = _identifier("workflow_id", workflow_id)
+        with operation("run_log.as_of", workflow_id=workflow_id):
+            return (await self._stats(workflow_id)).as_of
+
+    async def wait_for(
+        self,
+        workflow_id: str,
+        run_id: str,
+        version_or_event: Version | RunEvent,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109 - it says how long the caller's own event may take
+    ) -> WorkflowRun:
+        """See `RunLogReader.wait_for`. Reads one document each time it looks: less and less often."""
+        workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
+        version = awaited_version((workflow_id, run_id), version_or_event)
+
+        async def look() -> StoredRun | None:
+            stored = await self._read(workflow_id, run_id)
+            return stored if stored is not None and stored.version >= version else None
+
+        with operation("run_log.wait_for", workflow_id=workflow_id, run_id=run_id):
+            found = await look_until(look, timeout)
+            if found is None:
+                raise WaitTimeoutError(
+                    f"run {run_id!r} of workflow {workflow_id!r} was not seen at {version} or later within "
+                    f"{timeout} s; is the projector running, and does it keep up?"
+                )
+            return self._observed(found)
 
     async def get_pending_runs(self) -> list[WorkflowRun]:
         """See `RunLogProtocol.get_pending_runs`. Reads the paused runs and no others."""
@@ -119,62 +234,173 @@ class RunLogService(RunLogProtocol, abc.ABC):
         """See `RunLogProtocol.get_latest_run`. Reads one document."""
         workflow_id = _identifier("workflow_id", workflow_id)
         with operation("run_log.get_latest", workflow_id=workflow_id):
-            stored = await self._latest(workflow_id)
+            stored = await self._latest(workflow_id, Selection())
             return self._observed(stored) if stored else None
 
-    async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        """Return the run's newest transitions in version order; none where there is no such run.
+    async def list_pending(
+        self,
+        *,
+        assignee: str | None = None,
+        overdue: bool | None = None,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[PendingRun], str | None]:
+        """See `RunLogReader.list_pending`. Reads one run more than it returns."""
+        selection = InboxSelection(
+            assignee=None if assignee is None else _identifier("assignee", assignee),
+            overdue=_choice("overdue", overdue),
+            workflow_id=None if workflow_id is None else _identifier("workflow_id", workflow_id),
+            now=moment_or_now(now),
+        )
+        limit = whole("limit", limit)
+        after = None if start_after is None else _place(selection, start_after)
+        with operation("run_log.list_pending", limit=limit):
+            page = await self._placed_page(selection, after, limit)
+            found = [pending(self._observed(one), one.occurred_at, selection.now) for one in page.runs]
+            return found, _cursor(selection, page)
 
-        Transitions that break the state machine are marked as anomalies.
+    async def list_stale(
+        self,
+        older_than: timedelta,
+        *,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[StaleRun], str | None]:
+        """See `RunLogReader.list_stale`. Reads one run more than it returns."""
+        moment = moment_or_now(now)
+        selection = StaleSelection(
+            before=_before(older_than, moment),
+            workflow_id=None if workflow_id is None else _identifier("workflow_id", workflow_id),
+        )
+        limit = whole("limit", limit)
+        after = None if start_after is None else _place(selection, start_after)
+        with operation("run_log.list_stale", limit=limit):
+            page = await self._placed_page(selection, after, limit)
+            found = [
+                StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
+                for one in page.runs
+            ]
+            return found, _cursor(selection, page)
 
-        Raises:
-            InvalidArgumentError: An id is empty.
-            UnreadableRunError: The run is stored in a form that cannot be read.
-            StoreUnavailableError: The store does not answer in bounded time.
+    async def mark_lost(
+        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
+    ) -> bool:
+        """See `RunLog.mark_lost`. Durable when it returns."""
+        event = await self.conclude_lost(workflow_id, run_id, older_than=older_than, now=now)
+        if event is not None:
+            await self.apply([event])
+        return event is not None
+
+    async def conclude_lost(
+        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
+    ) -> RunEvent | None:
+        """Return the event that says that a run is lost; None where it is not stale (any more).
+
+        See `RunLog.mark_lost` for the arguments and errors. Nothing is written.
         """
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
+        moment = moment_or_now(now)
+        before = _before(older_than, moment)
+        with operation("run_log.mark_lost", workflow_id=workflow_id, run_id=run_id):
+            stored = await self._read(workflow_id, run_id)
+            if stored is None or stored.run.status not in ACTIVE or stored.occurred_at >= before:
+                return None
+            return lost(stored.run, stored.version, stored.occurred_at, moment)
+
+    async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        """See `RunLogReader.get_history`. Reads one document."""
+        workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
         with operation("run_log.history", workflow_id=workflow_id, run_id=run_id):
-            return mark_anomalies(await self._history(workflow_id, run_id))
+            return annotated(await self._history(workflow_id, run_id))
+
+    def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
+        """See `RunLogReader.watch`."""
+        workflow_id = None if workflow_id is None else _identifier("workflow_id", workflow_id)
+        source = self._updates(workflow_id, since_cursor, encode_json([workflow_id]))
+        return RunWatch(source, self._watches, workflow_id)
 
     @abc.abstractmethod
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
 
     @abc.abstractmethod
-    async def close(self) -> None:
-        """Let go of connections. Closing twice is fine."""
-
-    @abc.abstractmethod
     async def _save(self, event: RunEvent) -> None:
         """Make *event* the run's newest state, stamped later than what is stored, durably."""
 
     @abc.abstractmethod
-    async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
-        """Read the readable runs after a position, newest first."""
+    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+        """Read the readable runs of a selection after a position, in its order."""
+
+    @abc.abstractmethod
+    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+        """Read the stats of at most so many workflows after a document id, by document id."""
 
     @abc.abstractmethod
     async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """Read one run."""
 
     @abc.abstractmethod
-    async def _stats(self, workflow_id: str) -> tuple[int, int]:
-        """Read total and successful."""
+    async def _stats(self, workflow_id: str) -> WorkflowStats:
+        """Read a workflow's stats; zeros for an unknown one."""
+
+    @abc.abstractmethod
+    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        """Read a workflow's stats and the counters of its summary; zeros and none for an unknown one."""
 
     @abc.abstractmethod
     async def _pending(self) -> Sequence[StoredRun]:
         """Read every readable paused run, newest first."""
 
     @abc.abstractmethod
-    async def _latest(self, workflow_id: str) -> StoredRun | None:
-        """Read the newest readable run."""
+    async def _placed_page(
+        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+    ) -> Page:
+        """Read the readable runs of a selection over workflows after a place, in its order."""
+
+    @abc.abstractmethod
+    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+        """Read the first readable run of a selection."""
 
     @abc.abstractmethod
     async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         """Read a run's transitions in version order."""
 
+    @abc.abstractmethod
+    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
+        """Return where a watch's updates come from.
+
+        Args:
+            workflow_id: The workflow that is watched; None for all.
+            cursor: Where to begin; None for now.
+            selection: What cursors are made with.
+
+        Raises:
+            InvalidCursorError: *cursor* cannot be used.
+        """
+
+    def _update(self, stored: StoredRun, cursor: str) -> RunUpdate:
+        return RunUpdate(run=self._observed(stored), version=stored.version, cursor=cursor)
+
     def _observed(self, stored: StoredRun) -> WorkflowRun:
-        PROCESS_CLOCK.observe(stored.hlc)
+        PROCESS_CLOCK.observe(stored.version.hlc)
         return stored.run
+
+
+def _place(selection: InboxSelection | StaleSelection, cursor: object) -> Place:
+    return Place.after(cursor, scope=selection.scope, selection=selection.text)
+
+
+def _cursor(selection: InboxSelection | StaleSelection, page: Page) -> str | None:
+    if not page.more:
+        return None
+    last = page.runs[-1]
+    # By what the store sorts by, whatever the run itself says: a place made of that might lead back.
+    place = Place.of(last.projection[selection.sorted_by], last.run.key)
+    return place.cursor(scope=selection.scope, selection=selection.text)
 
 
 def _identifier(name: str, value: object) -> str:
@@ -187,7 +413,16 @@ def _identifier(name: str, value: object) -> str:
     return value
 
 
-def _limit(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LIMIT:
-        raise InvalidArgumentError(f"limit is {value!r}; pass a whole number from 1 to {MAX_LIMIT}")
+def _choice(name: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name} is {value!r}; pass True, False, or None for either")
     return value
+
+
+def _before(older_than: object, now: datetime) -> datetime:
+    if not isinstance(older_than, timedelta) or older_than < timedelta(0):
+        raise InvalidArgumentError(f"older_than is {older_than!r}; pass a timedelta of 0 or more")
+    try:
+        return now - older_than
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Final
 
 from opentelemetry import metrics, trace
 
-from run_log.core import RunChange, UnreadableRunError, get_logger
+from run_log.core import RunChange, RunLogError, StoreError, UnreadableRunError, get_logger
 
 _tracer: Final = trace.get_tracer("run_log.stores")
 _meter: Final = metrics.get_meter("run_log.stores")
@@ -17,6 +17,11 @@ _unreadable: Final = _meter.create_counter(
     "run_log.store.unreadable_runs",
     unit="{run}",
     description="Stored runs skipped because they cannot be read",
+)
+_unreadable_workflows: Final = _meter.create_counter(
+    "run_log.store.unreadable_workflows",
+    unit="{workflow}",
+    description="Workflows skipped because their stats cannot be read",
 )
 _commits: Final = _meter.create_counter(
     "run_log.store.commits", unit="{commit}", description="Commits that were made or refused"
@@ -58,6 +63,31 @@ def skipped_unreadable(error: UnreadableRunError) -> None:
     _logger.warning(
         "run_log_unreadable_run", workflow_id=error.workflow_id, run_id=error.run_id, error=str(error)
     )
+
+
+def skipped_unreadable_stats(workflow_id: str, error: StoreError) -> None:
+    """Count and log a workflow that a listing skips.
+
+    Args:
+        workflow_id: Which.
+        error: What is wrong with its stats.
+    """
+    _unreadable_workflows.add(1)
+    _logger.warning("run_log_unreadable_stats", workflow_id=workflow_id, error=str(error))
+
+
+def listener_failed(error: RunLogError) -> None:
+    """Log that no changes are heard of, for which watches have to wait: once, until they are again.
+
+    Args:
+        error: Why.
+    """
+    _logger.warning("run_log_listener_failed", error=str(error))
+
+
+def listener_recovered() -> None:
+    """Log that changes are heard of again, those of the meantime too."""
+    _logger.info("run_log_listener_recovered")
 
 
 class CommitOutcome(enum.StrEnum):

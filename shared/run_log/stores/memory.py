@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from run_log.core import (
     PROCESS_CLOCK,
+    Horizon,
+    Order,
     Outcome,
     Position,
     RunChange,
@@ -18,18 +21,29 @@ from run_log.core import (
     RunHead,
     RunKey,
     RunStatus,
+    Selection,
     Settings,
     StatsDelta,
+    SummaryCounter,
     Transition,
-    UnreadableRunError,
+    add_counters,
     by_run,
     document_id,
     fold,
+    utc_now,
 )
 
-from ._documents import run_fields, run_from_fields
+from ._documents import EXPIRE_AT, expires_at, is_expired, projection_fields, run_fields, run_from_fields
+from ._inbox import InboxSelection
+from ._journal import Bell, Journal, JournalCursors, JournalUpdates
+from ._places import Place
+from ._retention import Retention, check_not_expired, expiry_after
 from ._service import Page, RunLogService, StoredRun
-from ._telemetry import skipped_unreadable
+from ._stale import StaleSelection
+from ._stored import readable
+from ._summary import WorkflowStats
+from ._telemetry import count_anomalies
+from ._watch import RunUpdate
 
 MAX_RUNS: Final = 200
 """Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""
@@ -42,7 +56,10 @@ MAX_EVICTED: Final = 100_000
 class _Entry:
     head: RunHead
     fields: Mapping[str, Any]
+    projection: Mapping[str, Any]
     position: Position
+    number: int
+    """Of its newest change."""
 
 
 @dataclass(slots=True)
@@ -50,24 +67,48 @@ class _Workflow:
     runs: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
     evicted: OrderedDict[str, RunHead] = field(default_factory=OrderedDict[str, RunHead])
     stats: StatsDelta = field(default_factory=StatsDelta)
+    counters: dict[SummaryCounter, int] = field(default_factory=dict[SummaryCounter, int])
+    as_of: datetime | None = None
+    tidied: int | None = None
 
     def head(self, run_id: str) -> RunHead | None:
         entry = self.runs.get(run_id)
         return entry.head if entry else self.evicted.get(run_id)
 
-    def write(self, run_id: str, change: RunChange) -> None:
-        self.stats += change.delta
+    def write(self, run_id: str, change: RunChange, number: int, retention: Retention | None) -> None:
+        self._count(change)
         if change.winner is not None:
             self.evicted.pop(run_id, None)
             run = change.winner.run
             self.runs[run_id] = _Entry(
                 head=change.after,
                 fields=MappingProxyType(run_fields(run)),
+                projection=MappingProxyType(projection_fields(change.winner, change.after.counted)),
                 position=Position(run.started_at, document_id(run_id)),
+                number=number,
             )
         elif run_id in self.runs:
-            self.runs[run_id] = replace(self.runs[run_id], head=change.after)
+            self.runs[run_id] = replace(self.runs[run_id], head=change.after, number=number)
+        entry = self.runs.get(run_id)
+        if retention is not None and entry is not None:
+            end = expiry_after(change, expires_at(entry.fields), retention)
+            self.runs[run_id] = replace(entry, fields=MappingProxyType({**entry.fields, EXPIRE_AT: end}))
         self._evict()
+
+    def _count(self, change: RunChange) -> None:
+        delta, counters = change.delta, change.counters
+        if not delta and not counters:
+            return
+        self.stats += delta
+        add_counters(self.counters, counters)
+        if change.latest is not None:
+            self.as_of = max(self.as_of or change.latest, change.latest)
+        horizon = change.horizon
+        if horizon is not None and horizon.today != self.tidied:
+            self.tidied = horizon.today
+            self.counters = {
+                counter: count for counter, count in self.counters.items() if horizon.counts(counter)
+            }
 
     def _evict(self) -> None:
         while len(self.runs) > MAX_RUNS:
@@ -88,51 +129,122 @@ class InMemoryRunLogService(RunLogService):
     """A run log in this process's memory, for development, tests and small embedded use.
 
     It keeps `MAX_RUNS` runs of each workflow: every paused one, and the newest of the others; stats go on
-    counting those that were evicted. Thread-safe, and usable from any event loop.
+    counting those that were evicted. Thread-safe, and usable from any event loop. A watch that is behind
+    never sees what was evicted meanwhile, and its cursors mean nothing to another process.
+
+    Args:
+        retention_days: How long after its latest event a run expires that has ended; None keeps all.
+        now: The time, to tell which days and hours the summaries count, and which runs have expired.
+
+    Raises:
+        ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, retention_days: int | None = None, now: Callable[[], datetime] = utc_now) -> None:
+        super().__init__()
+        self._retention = Retention.of_days(retention_days)
+        self._now = now
         self._workflows: defaultdict[str, _Workflow] = defaultdict(_Workflow)
         self._lock = threading.Lock()
+        self._journal = Journal(self._number_of)
+        self._bell = Bell()
+        self._cursors = JournalCursors()
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return the service that the environment describes.
+
+        Raises:
+            ConfigurationError: A setting is wrong; the message says which, and what to set.
+        """
+        return cls.from_settings(Settings.from_env())
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the service that *settings* describe; see the constructor."""
+        return cls(retention_days=settings.retention_days)
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`. Durable as long as the process lives."""
         outcomes = [Outcome.DUPLICATE] * len(events)
         with self._lock:
-            for (workflow_id, run_id), positions in by_run(events).items():
-                workflow = self._workflows[workflow_id]
-                change = fold(workflow.head(run_id), [events[position] for position in positions])
-                workflow.write(run_id, change)
-                for position, outcome in zip(positions, change.outcomes, strict=True):
+            changes: dict[RunKey, RunChange] = {}
+            for key, positions in by_run(events).items():
+                changes[key] = self._fold(key, [events[position] for position in positions])
+                for position, outcome in zip(positions, changes[key].outcomes, strict=True):
                     outcomes[position] = outcome
+            for key, change in changes.items():
+                self._write(key, change)
+        self._bell.ring()
+        count_anomalies(changes.values())
         return outcomes
 
+    def _fold(self, key: RunKey, events: Sequence[RunEvent]) -> RunChange:
+        """Return what *events* do to a run.
+
+        Raises:
+            RunExpiredError: It has expired.
+        """
+        now = self._now()
+        head, entry = self._head(key), self._runs(key[0]).get(key[1])
+        if head is None and self._retention and self._retention.is_over(events, now):
+            raise self._retention.error(key)
+        change = fold(head, events, horizon=Horizon.at(now))
+        if change.added and entry:
+            check_not_expired(key, expires_at(entry.fields), now)
+        return change
+
+    def _head(self, key: RunKey) -> RunHead | None:
+        workflow = self._workflows.get(key[0])
+        return workflow.head(key[1]) if workflow else None
+
+    def _runs(self, workflow_id: str) -> Mapping[str, _Entry]:
+        workflow = self._workflows.get(workflow_id)
+        return workflow.runs if workflow else {}
+
     async def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """End the watches: there is nothing else to let go of."""
+        await self._watches.close()
 
     async def _save(self, event: RunEvent) -> None:
-        workflow_id, run_id = event.key
         with self._lock:
-            workflow = self._workflows[workflow_id]
-            head = workflow.head(run_id)
+            head = self._head(event.key)
             # What this process made or saw before it made the event is in order already.
             foreign = head is not None and head.version.hlc > PROCESS_CLOCK.last
             latest = event.later_than(head.version) if head and foreign else event
-            workflow.write(run_id, fold(head, [latest]))
+            self._write(event.key, self._fold(event.key, [latest]))
+        self._bell.ring()
 
-    async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
-        entries = self._sorted(workflow_id, after)
-        runs = _readable(entries, limit + 1)
+    def _write(self, key: RunKey, change: RunChange) -> None:
+        if change.added:
+            workflow_id, run_id = key
+            self._workflows[workflow_id].write(run_id, change, self._journal.add(key), self._retention)
+
+    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+        runs = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
         return Page(runs=runs[:limit], more=len(runs) > limit)
 
     async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        entry = self._entry(workflow_id, run_id)
+        entry = self._entry((workflow_id, run_id))
         return _stored(entry, (workflow_id, run_id)) if entry else None
 
-    async def _stats(self, workflow_id: str) -> tuple[int, int]:
+    async def _stats(self, workflow_id: str) -> WorkflowStats:
         with self._lock:
-            workflow = self._workflows.get(workflow_id)
-            return (workflow.stats.total, workflow.stats.successful) if workflow else (0, 0)
+            return _stats(workflow_id, self._workflows.get(workflow_id) or _Workflow())
+
+    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        with self._lock:
+            workflow = self._workflows.get(workflow_id) or _Workflow()
+            return _stats(workflow_id, workflow), dict(workflow.counters)
+
+    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+        with self._lock:
+            stats = {
+                document_id(workflow_id): _stats(workflow_id, workflow)
+                for workflow_id, workflow in self._workflows.items()
+            }
+        places = sorted(place for place in stats if after is None or place > after)
+        return [stats[place] for place in places[:most]]
 
     async def _pending(self) -> Sequence[StoredRun]:
         with self._lock:
@@ -143,26 +255,89 @@ class InMemoryRunLogService(RunLogService):
                 if entry.head.status is RunStatus.PAUSED
             ]
         paused.sort(key=lambda item: item[:3], reverse=True)
-        return _readable([item[3] for item in paused], len(paused))
+        return self._readable([item[3] for item in paused], len(paused))
 
-    async def _latest(self, workflow_id: str) -> StoredRun | None:
-        return next(iter(_readable(self._sorted(workflow_id, None), 1)), None)
+    async def _placed_page(
+        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+    ) -> Page:
+        with self._lock:
+            workflows = [
+                workflow
+                for workflow_id, workflow in self._workflows.items()
+                if selection.workflow_id in (None, workflow_id)
+            ]
+            entries = [entry for workflow in workflows for entry in workflow.runs.values()]
+        is_reverse = selection.newest_first
+        places = {
+            Place.of(
+                entry.projection[selection.sorted_by], (entry.fields["workflow_id"], entry.fields["id"])
+            ): entry
+            for entry in entries
+            if selection.includes(entry.projection)
+        }
+        left = (
+            place for place in places if after is None or (place < after if is_reverse else place > after)
+        )
+        runs = self._readable((places[place] for place in sorted(left, reverse=is_reverse)), limit + 1)
+        return Page(runs=runs[:limit], more=len(runs) > limit)
+
+    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+        return next(iter(self._readable(self._sorted(workflow_id, selection, None), 1)), None)
 
     async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        entry = self._entry(workflow_id, run_id)
+        entry = self._entry((workflow_id, run_id))
         return entry.head.history if entry else ()
 
-    def _entry(self, workflow_id: str, run_id: str) -> _Entry | None:
-        with self._lock:
-            workflow = self._workflows.get(workflow_id)
-            return workflow.runs.get(run_id) if workflow else None
+    def _readable(self, entries: Iterable[_Entry], most: int) -> list[StoredRun]:
+        return readable(
+            entries,
+            lambda entry: _stored(entry, (str(entry.fields.get("workflow_id")), str(entry.fields.get("id")))),
+            most,
+            now=self._now(),
+        )
 
-    def _sorted(self, workflow_id: str, after: Position | None) -> list[_Entry]:
+    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:
+        def read(after: int) -> tuple[int, RunUpdate | None] | None:
+            with self._lock:
+                found = self._journal.after(after, workflow_id)
+                if found is None:
+                    return None
+                number, key = found
+                entry = self._workflows[key[0]].runs[key[1]]
+            runs = self._readable([entry], 1)
+            return number, self._update(runs[0], self._cursors.encode(number, selection)) if runs else None
+
+        return JournalUpdates(
+            read=read,
+            last=lambda: self._journal.last,
+            bell=self._bell,
+            after=None if cursor is None else self._cursors.decode(cursor, selection),
+        )
+
+    def _number_of(self, key: RunKey) -> int:
+        entry = self._runs(key[0]).get(key[1])
+        return entry.number if entry else 0
+
+    def _entry(self, key: RunKey) -> _Entry | None:
         with self._lock:
-            workflow = self._workflows.get(workflow_id)
-            entries = list(workflow.runs.values()) if workflow else []
-        left = (entry for entry in entries if after is None or entry.position < after)
-        return sorted(left, key=lambda entry: entry.position, reverse=True)
+            entry = self._runs(key[0]).get(key[1])
+        return None if entry is None or is_expired(entry.fields, self._now()) else entry
+
+    def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
+        with self._lock:
+            entries = list(self._runs(workflow_id).values())
+        is_reverse = selection.order is Order.NEWEST
+        selected = [
+            entry
+            for entry in entries
+            if (after is None or (entry.position < after if is_reverse else entry.position > after))
+            and selection.includes(
+                status=entry.fields["status"],
+                started_at=entry.position.started_at,
+                trigger_type=entry.fields["trigger_type"],
+            )
+        ]
+        return sorted(selected, key=lambda entry: entry.position, reverse=is_reverse)
 
     def __repr__(self) -> str:
         """Return how many runs are kept."""
@@ -171,22 +346,26 @@ class InMemoryRunLogService(RunLogService):
         )
 
 
-def create_service(_settings: Settings) -> InMemoryRunLogService:
-    """Return a run log of its own: the back end ``memory`` has nothing to set."""
-    return InMemoryRunLogService()
+def create_service(settings: Settings) -> InMemoryRunLogService:
+    """Return the back end ``memory``: a run log of its own."""
+    return InMemoryRunLogService.from_settings(settings)
 
 
-def _readable(entries: Iterable[_Entry], most: int) -> list[StoredRun]:
-    runs: list[StoredRun] = []
-    for entry in entries:
-        if len(runs) == most:
-            break
-        try:
-            runs.append(_stored(entry, (str(entry.fields.get("workflow_id")), str(entry.fields.get("id")))))
-        except UnreadableRunError as error:
-            skipped_unreadable(error)
-    return runs
+def _stats(workflow_id: str, workflow: _Workflow) -> WorkflowStats:
+    sums = workflow.stats
+    return WorkflowStats(
+        workflow_id=workflow_id,
+        total=sums.total,
+        successful=sums.successful,
+        by_status=dict(sums.by_status),
+        as_of=workflow.as_of,
+    )
 
 
 def _stored(entry: _Entry, key: RunKey) -> StoredRun:
-    return StoredRun(run=run_from_fields(entry.fields, key), hlc=entry.head.version.hlc)
+    return StoredRun(
+        run=run_from_fields(entry.fields, key),
+        version=entry.head.version,
+        projection=entry.projection,
+        expires_at=expires_at(entry.fields),
+    )

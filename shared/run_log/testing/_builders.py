@@ -70,6 +70,7 @@ def an_event(
     *,
     hlc: int | None = None,
     event_id: str | None = None,
+    occurred_at: datetime | None = None,
     inferred: bool = False,
     **run_changes: Unpack[RunChanges],
 ) -> RunEvent:
@@ -79,6 +80,7 @@ def an_event(
         run: The run as it stands; None for `a_run`.
         hlc: The event's clock reading, in microseconds since the epoch; None for the process's next.
         event_id: The event's identity; None for a new one.
+        occurred_at: When it happened; None for when the run ended, or started.
         inferred: Whether the state was concluded rather than observed.
         **run_changes: Fields in which the event's run differs from *run*.
 
@@ -90,7 +92,7 @@ def an_event(
     return RunEvent(
         event_id=uuid7() if event_id is None else event_id,
         hlc=PROCESS_CLOCK.tick() if hlc is None else hlc,
-        occurred_at=state.completed_at or state.started_at,
+        occurred_at=occurred_at or state.completed_at or state.started_at,
         inferred=inferred,
         run=state,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,8 +59,10 @@ class DeliveryQueue:
         self._ack_seconds = ack_deadline.total_seconds()
         self._on_available = on_available
         self._waiting: deque[_Waiting] = deque()
-        # In the order of delivery, hence in the order of deadlines: all have the same time to live.
         self._out: dict[str, _Out] = {}
+        # A heap, in which some no longer hold; of the same moment, the first that was said comes first.
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._turns = itertools.count()
         self._delivered = 0
 
     @property
@@ -75,8 +79,9 @@ class DeliveryQueue:
     @property
     def expires_in(self) -> float:
         """Seconds until the next delivery expires; infinite where none is out."""
-        first = next(iter(self._out.values()), None)
-        return math.inf if first is None else first.deadline - self._now()
+        while self._deadlines and not self._holds(self._deadlines[0]):
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] - self._now() if self._deadlines else math.inf
 
     def put(self, message_id: str, message: Message) -> None:
         """Make *message* available."""
@@ -120,15 +125,31 @@ class DeliveryQueue:
         self.expire()
         self._give_back(ack_ids)
 
+    def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """Let the messages delivered with *ack_ids* expire *seconds* from now."""
+        self.expire()
+        deadline = self._now() + seconds
+        for ack_id in ack_ids:
+            out = self._out.get(ack_id)
+            if out is not None:
+                self._put_out(ack_id, replace(out, deadline=deadline))
+        self.expire()
+
     def expire(self) -> None:
         """Make available what was not acknowledged in time."""
-        now = self._now()
         expired: list[str] = []
-        for ack_id, out in self._out.items():
-            if out.deadline > now:
-                break
-            expired.append(ack_id)
+        while self.expires_in <= 0:
+            expired.append(heapq.heappop(self._deadlines)[-1])
         self._give_back(expired)
+
+    def _put_out(self, ack_id: str, out: _Out) -> None:
+        self._out[ack_id] = out
+        heapq.heappush(self._deadlines, (out.deadline, next(self._turns), ack_id))
+
+    def _holds(self, said: tuple[float, int, str]) -> bool:
+        deadline, _, ack_id = said
+        out = self._out.get(ack_id)
+        return out is not None and out.deadline == deadline
 
     def _candidates(self, max_messages: int) -> list[_Waiting]:
         reorders = self._chance.reorders()
@@ -142,7 +163,7 @@ class DeliveryQueue:
         self._delivered += 1
         delivered = replace(waiting, deliveries=waiting.deliveries + 1)
         ack_id = f"ack-{self._delivered}"
-        self._out[ack_id] = _Out(waiting=delivered, deadline=deadline)
+        self._put_out(ack_id, _Out(waiting=delivered, deadline=deadline))
         return ReceivedMessage(
             data=waiting.message.data,
             attributes=dict(waiting.message.attributes),

@@ -178,6 +178,17 @@ class InMemorySubscription:
         with self._lock:
             self._queue.release(ack_ids)
 
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """Let the messages delivered with *ack_ids* expire *seconds* from now, whatever was said before.
+
+        Args:
+            ack_ids: Of any pulls; expired and unknown ones are ignored, as by Pub/Sub.
+            seconds: 0 or less releases them.
+        """
+        await asyncio.sleep(0)
+        with self._lock:
+            self._queue.extend(ack_ids, seconds)
+
     async def close(self) -> None:
         """Let pulls that wait return empty.
 

@@ -16,6 +16,8 @@ from run_log.core import (
     InvalidCursorError,
     InvalidRunError,
     MessageRefusedError,
+    NotPausedError,
+    RunExpiredError,
     RunLogError,
     SpoolError,
     StoreError,
@@ -24,22 +26,28 @@ from run_log.core import (
     TransportRefusedError,
     TransportUnavailableError,
     UnreadableRunError,
+    WaitTimeoutError,
     WriteRefusedError,
 )
 
 from .processes import run_log, run_python
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: RunLogError("why"), ExitCode.FAILED),
     (lambda: ConfigurationError("why"), ExitCode.USAGE),
     (lambda: InvalidArgumentError("why"), ExitCode.USAGE),
     (lambda: InvalidCursorError("why"), ExitCode.USAGE),
+    (lambda: NotPausedError("why"), ExitCode.USAGE),
     (lambda: InvalidRunError("why"), ExitCode.USAGE),
     (lambda: EventDecodeError("why", reason="undecodable"), ExitCode.FAILED),
     (lambda: UnreadableRunError("w", "r", "why"), ExitCode.FAILED),
     (lambda: StoreError("why"), ExitCode.FAILED),
     (lambda: StoreUnavailableError("why"), ExitCode.UNAVAILABLE),
+    (lambda: WaitTimeoutError("why"), ExitCode.FAILED),
     (lambda: WriteRefusedError("why"), ExitCode.FAILED),
+    (lambda: RunExpiredError("why"), ExitCode.FAILED),
     (lambda: TransportError("why"), ExitCode.FAILED),
     (lambda: TransportUnavailableError("why"), ExitCode.UNAVAILABLE),
     (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
@@ -180,6 +188,14 @@ def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
 
     assert (0, "[]\n") == (ended.returncode, ended.stderr)
     assert " ".join(["Usage: run-log", *command]) in ended.stdout
+
+
+def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
+    """The help says how to have the projection made anew, and where that is described."""
+    outer = " ".join(run_log("--help", folder=tmp_path).stdout.split())
+
+    assert "into a fresh RUN_LOG_ROOT_COLLECTION, then switch to that (docs/operations.md#upgrading)" in outer
+    assert "## Upgrading" in (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 def test_what_the_help_lists(tmp_path: Path) -> None:

@@ -61,6 +61,31 @@ async def test_the_stats_are_those_of_the_sample() -> None:
     assert [["invoices/sync", "3", "3"], ["mails/triage", "2", "1"], ["expenses/pay", "2", "1"]] == rows
 
 
+async def test_the_runs_outlive_the_demo() -> None:
+    """The demo shows what another process finds in the file that it has closed."""
+    console, printed = _console()
+
+    await run_demo(console)
+
+    found = [line for line in printed.getvalue().splitlines() if line.startswith("another process finds")]
+    assert [
+        "another process finds 3 runs of invoices/sync, 3 successful",
+        "another process finds 2 runs of mails/triage, 1 successful",
+        "another process finds 2 runs of expenses/pay, 1 successful",
+    ] == found
+
+
+async def test_a_file_that_forgets_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process does not find the runs, the demo says so and is not exact."""
+    monkeypatch.setattr(_demo, "READ_AGAIN", "print('0 runs')")
+    console, printed = _console()
+
+    exact = await run_demo(console)
+
+    assert not exact
+    assert "Another process does not find the same runs!" in printed.getvalue()
+
+
 async def test_the_demo_does_not_believe_the_stats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stats differ from a recount, the demo says so and is not exact."""
     monkeypatch.setattr(_demo, "InMemoryRunLogService", _Miscounting)

@@ -32,7 +32,8 @@ def _object(name: str) -> dict[str, Any]:
 
 
 def _body() -> dict[str, Any]:
-    event = make_event(pause=PauseRequest(reason="why", deadline=NOON), completed_at=NOON, error="e")
+    pause = PauseRequest(reason="why", deadline=NOON, comment="no")
+    event = make_event(pause=pause, completed_at=NOON, error="e")
     body: dict[str, Any] = json.loads(encode_event(event).data)
     return body
 

@@ -7,7 +7,16 @@ from pydantic import ValidationError
 
 from run_log.core import ConfigurationError, Settings, variable
 
-FIELDS = ["backend", "project", "topic", "subscription", "dead_letter_topic", "root_collection", "database"]
+FIELDS = [
+    "backend",
+    "project",
+    "topic",
+    "subscription",
+    "dead_letter_topic",
+    "root_collection",
+    "database",
+    "sqlite_path",
+]
 
 
 @pytest.fixture(autouse=True)

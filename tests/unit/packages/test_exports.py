@@ -13,10 +13,11 @@ PACKAGES = [
     "run_log.pubsub",
     "run_log.stores",
     "run_log.stores.firestore",
+    "run_log.stores.sqlite",
     "run_log.testing",
 ]
 HELPERS = {"TYPE_CHECKING", "Any", "annotations"}
-LAZY = {"run_log.stores": {"FirestoreRunLogService"}}
+LAZY = {"run_log.stores": {"FirestoreRunLogService", "SQLiteRunLogService"}}
 
 
 def _public(package: ModuleType) -> set[str]:

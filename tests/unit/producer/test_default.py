@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from run_log.stores import get_run_log_service, reset_run_log_service
 from .transports import PATIENCE, logged, run_script
 
 Backend = Callable[[str], None]
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def test_memory_is_seen_by_the_processs_own_service(backend: Backend) -> None:
@@ -30,6 +35,99 @@ async def test_memory_is_seen_by_the_processs_own_service(backend: Backend) -> N
     assert run is not None
     assert RunStatus.SUCCESS is run.status
     assert await get_run_log_service().get_stats("w") == {"total": 1, "successful": 1}
+
+
+async def test_sqlite_is_seen_by_every_service_of_the_file(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the back end sqlite, a recorded run is in the file after a flush, and a reset lets go of it."""
+    backend("sqlite")
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "runs"))
+    threads = set(threading.enumerate())
+
+    async with record_run("w", run_id="r"):
+        pass
+    report = await default_emitter().flush(PATIENCE)
+    run = await get_run_log_service().get_run("w", "r")
+    reset_default_emitter()
+    await get_run_log_service().close()
+
+    assert report == FlushReport(delivered=2, pending=0, dropped=0)
+    assert run is not None
+    assert RunStatus.SUCCESS is run.status
+    assert ["runs"] == _names(tmp_path)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(PATIENCE)
+    assert threads == set(threading.enumerate())
+
+
+@pytest.mark.parametrize("last", ["pass", "default_emitter().flush_sync(30)"])
+def test_a_program_that_ends_leaves_its_runs_in_the_file(
+    last: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the back end sqlite, what a program recorded just before its end is there for the next one."""
+    backend("sqlite")
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "runs"))
+
+    told = run_script(
+        f"""
+        import logging, sys
+        from run_log.producer import default_emitter, record_run
+        logging.basicConfig(format="%(message)s %(exc_info)s", stream=sys.stdout)
+        with record_run("w", run_id="r"):
+            pass
+        {last}
+        """
+    )
+    printed = run_script(
+        """
+        import asyncio
+        from run_log.stores import get_run_log_service
+
+        async def main():
+            log = get_run_log_service()
+            print((await log.get_run("w", "r")).status.value, await log.get_stats("w"))
+            await log.close()
+
+        asyncio.run(main())
+        """
+    )
+
+    assert ("", "success {'total': 1, 'successful': 1}\n") == (told, printed)
+    assert ["runs"] == _names(tmp_path)
+
+
+def test_a_forked_child_records_in_the_same_file(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the back end sqlite, parent and forked child record in one file, each run once."""
+    backend("sqlite")
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "runs"))
+
+    printed = run_script(
+        """
+        import asyncio, os
+        from run_log.producer import default_emitter, record_run
+        from run_log.stores import get_run_log_service
+
+        with record_run("w", run_id="before"):
+            pass
+        default_emitter().flush_sync(30)
+        child = os.fork()
+        for number in range(20):
+            with record_run("w", run_id=f"{'parent' if child else 'child'}-{number}"):
+                pass
+        report = default_emitter().close(30)
+        if not child:
+            os._exit(report.pending + report.dropped)
+        _, status = os.waitpid(child, 0)
+        print(status, report.pending, report.dropped)
+        log = get_run_log_service()
+        print(asyncio.run(log.get_stats("w")))
+        """
+    )
+
+    assert "0 0 0\n{'total': 41, 'successful': 41}\n" == printed
 
 
 def test_there_is_one_until_it_is_reset(backend: Backend) -> None:
@@ -61,7 +159,7 @@ async def test_a_reset_within_a_loop(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("RUN_LOG_BACKEND", "no-such", "firestore, memory, pubsub"),
+        ("RUN_LOG_BACKEND", "no-such", "firestore, memory, pubsub, sqlite"),
         ("RUN_LOG_TOPICC", "x", "did you mean RUN_LOG_TOPIC?"),
         ("RUN_LOG_TOPIC", "?", "RUN_LOG_TOPIC"),
         ("RUN_LOG_REDACT_KEYS", "-no-such", "RUN_LOG_REDACT_KEYS"),

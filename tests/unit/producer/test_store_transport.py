@@ -46,6 +46,17 @@ class _Store(InMemoryRunLogService):
         return await super().apply(events)
 
 
+class _Closing(_Store):
+    """Remembers where it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed_in: list[asyncio.AbstractEventLoop] = []
+
+    async def close(self) -> None:
+        self.closed_in.append(asyncio.get_running_loop())
+
+
 def test_everything_happens_in_the_background(emitter_to: EmitterMaker) -> None:
     """The store is used in the emitter's thread alone, and in one event loop."""
     store = _Store(StoreUnavailableError("busy"))
@@ -108,6 +119,24 @@ async def test_closing_within_a_loop() -> None:
     unused.close()
 
     assert [loop.is_closed() for loop in store.loops] == [True]
+
+
+@pytest.mark.parametrize("within_a_loop", [False, True])
+def test_an_own_store_is_closed_where_it_was_used(within_a_loop: bool) -> None:  # noqa: FBT001
+    """A store that belongs to the transport is closed with it, once, in the event loop it was used in."""
+    store = _Closing()
+    transport = StoreTransport(lambda: store, close_store=store.close)
+    transport.publish([encode_event(an_event())])
+
+    async def close() -> None:
+        transport.close()
+
+    if within_a_loop:
+        asyncio.run(close())
+    transport.close()
+
+    assert list(store.loops) == store.closed_in
+    assert [True] == [loop.is_closed() for loop in store.loops]
 
 
 def test_closing_while_a_batch_is_under_way(emitter_to: EmitterMaker) -> None:

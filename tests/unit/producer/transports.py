@@ -100,7 +100,7 @@ def run_script(script: str, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), f"exit {done.returncode}: {done.stderr}"
     return done.stdout
 
 

@@ -91,6 +91,7 @@ class WatchedSource:
         self._answer_errors = iter(answer_errors)
         self.acknowledged: list[str] = []
         self.released: list[str] = []
+        self.extended: list[tuple[list[str], float]] = []
         self.pulled: deque[ReceivedMessage] = deque()
 
     async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
@@ -117,6 +118,14 @@ class WatchedSource:
             raise error
         self.released.extend(ack_ids)
         await self._subscription.release(ack_ids)
+
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`."""
+        error = next(self._answer_errors, None)
+        if error is not None:
+            raise error
+        self.extended.append((list(ack_ids), seconds))
+        await self._subscription.extend(ack_ids, seconds)
 
     async def close(self) -> None:
         """See `MessageSource.close`."""

@@ -75,6 +75,11 @@ class DyingSource(WatchedSource):
         if not self.is_dead:
             await super().release(ack_ids)
 
+    async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+        """See `MessageSource.extend`."""
+        if not self.is_dead:
+            await super().extend(ack_ids, seconds)
+
     async def _die(self) -> None:
         self.reached.set()
         await asyncio.Event().wait()

@@ -53,7 +53,8 @@ async def test_failing_pulls_are_backed_off_and_recovered(caplog: pytest.LogCapt
     stop.set()
     report = await running
 
-    assert sleeps == [1, 2, 4, 8, 16, 30, 30, 30]
+    # What comes after is no wait for the broker.
+    assert sleeps[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
     assert report.outcomes[Outcome.APPLIED] == 1
     assert list(range(1, 9)) == [record["failures"] for record in logged(caplog, "run_log_pull_failed")]
 

@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.core import RunStatus, StatsDelta, fold
+from run_log.core import (
+    MICROS,
+    Horizon,
+    RunStatus,
+    Scope,
+    StatsDelta,
+    SummaryCounter,
+    bucket_name,
+    duration_bucket,
+    fold,
+    hour_of,
+)
 from run_log.stores._commits import StatsWrite, shard_of, stats_writes
-from run_log.testing import an_event
+from run_log.testing import a_run, an_event
 
 
 @pytest.mark.parametrize(("run_id", "shard"), [("r0", 1), ("r1", 2), ("run-000123", 1), ("\N{SNOWMAN}", 2)])
@@ -31,11 +42,31 @@ def test_stats_of_a_workflow_are_one_write_a_shard() -> None:
 
 def test_what_stays_is_not_written() -> None:
     """A run whose status stays as it was writes no stats."""
-    first = an_event(workflow_id="w", id="r", hlc=1)
-    head = fold(None, [first]).after
-    again = fold(head, [an_event(workflow_id="w", id="r", hlc=2)])
+    first = an_event(workflow_id="w", id="r", hlc=1, status=RunStatus.RUNNING)
+    change = fold(None, [first])
+    again = fold(change.after, [an_event(workflow_id="w", id="r", hlc=2, status=RunStatus.RUNNING)])
 
     assert [] == stats_writes({("w", "r"): again})
     assert [
-        StatsWrite(workflow_id="w", shard=0, delta=StatsDelta.between(None, first.status))
-    ] == stats_writes({("w", "r"): fold(None, [first])})
+        StatsWrite(
+            workflow_id="w",
+            shard=0,
+            delta=StatsDelta.between(None, first.status),
+            as_of=first.occurred_at,
+        )
+    ] == stats_writes({("w", "r"): change})
+
+
+def test_what_is_counted_is_summed() -> None:
+    """The counters of a batch are the sums over its runs, and those that end where they began are absent."""
+    horizon = Horizon.at(a_run().started_at)
+    runs = [a_run(workflow_id="w", id=f"r{n}", duration_ms=n) for n in (1, 1, 2)]
+    changes = {("w", str(n)): fold(None, [an_event(run)], horizon=horizon) for n, run in enumerate(runs)}
+
+    (write,) = stats_writes(changes)
+
+    hour = hour_of(a_run().started_at)
+    for scope, slot in ((Scope.ALL, 0), (Scope.DAY, hour // 24), (Scope.HOUR, hour)):
+        assert 4_000 == write.counters[SummaryCounter(scope, slot, MICROS)]
+        assert 2 == write.counters[SummaryCounter(scope, slot, bucket_name(duration_bucket(1_000)))]
+        assert (3 if slot else 0) == write.counters.get(SummaryCounter(scope, slot, "success"), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,13 +15,21 @@ from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
     RunLogService,
+    SQLiteRunLogService,
     create_run_log_service,
     get_run_log_service,
     reset_run_log_service,
 )
 from run_log.stores.firestore import create_service
+from run_log.stores.sqlite import create_service as create_sqlite
 
-VARIABLES = ("RUN_LOG_BACKEND", "RUN_LOG_ROOT_COLLECTION", "RUN_LOG_DATABASE", "GCLOUD_PROJECT")
+VARIABLES = (
+    "RUN_LOG_BACKEND",
+    "RUN_LOG_ROOT_COLLECTION",
+    "RUN_LOG_DATABASE",
+    "RUN_LOG_SQLITE_PATH",
+    "GCLOUD_PROJECT",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +51,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         ("memory", InMemoryRunLogService),
         ("firestore", FirestoreRunLogService),
         ("pubsub", PubSubRunLogService),
+        ("sqlite", SQLiteRunLogService),
     ],
 )
 async def test_back_ends_have_names(environ: pytest.MonkeyPatch, name: str, kind: type) -> None:
@@ -63,7 +73,7 @@ def test_memory_is_the_default() -> None:
 @pytest.mark.parametrize("name", ["Memory", "firestor", " ", "redis"])
 def test_an_unknown_name_is_an_error(environ: pytest.MonkeyPatch, name: str) -> None:
     """An unknown name, given or set in the environment, is an error that lists the known ones."""
-    known = "the known ones are firestore, memory, pubsub"
+    known = "the known ones are firestore, memory, pubsub, sqlite"
 
     with pytest.raises(ConfigurationError, match=known):
         create_run_log_service(name)
@@ -108,6 +118,18 @@ def test_firestore_is_where_the_settings_say(environ: pytest.MonkeyPatch) -> Non
     services = [FirestoreRunLogService.from_env(), create_service(Settings.from_env())]
 
     assert [expected] * 2 == [repr(service) for service in services]
+
+
+def test_sqlite_is_where_the_settings_say(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The SQLite service takes its file from the settings, by default one in the directory of the moment."""
+    environ.chdir(tmp_path)
+    named = [SQLiteRunLogService.from_env()]
+    environ.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "elsewhere" / "runs"))
+    named += [SQLiteRunLogService.from_env(), create_sqlite(Settings.from_env())]
+
+    expected = [tmp_path / "run-log.sqlite3", *[tmp_path / "elsewhere" / "runs"] * 2]
+    assert [f"SQLiteRunLogService(path={str(path)!r})" for path in expected] == list(map(repr, named))
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_misspelt_setting_is_an_error(environ: pytest.MonkeyPatch) -> None:

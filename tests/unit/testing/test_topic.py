@@ -201,6 +201,37 @@ async def test_only_what_is_due_expires() -> None:
     assert (1, 2) == (subscription.outstanding, subscription.backlog)
 
 
+async def test_what_is_extended_expires_later() -> None:
+    """An extended delivery expires that long after it was extended; the others as they would have."""
+    clock = ManualClock()
+    topic = InMemoryTopic()
+    subscription = topic.subscribe(now=clock.monotonic, ack_deadline=MINUTE)
+    topic.publish(messages(3))
+    first, second, _third = await subscription.pull(3, wait=0)
+    clock.advance(50)
+
+    await subscription.extend([first.ack_id, "unknown"], 60)
+    await subscription.extend([second.ack_id], 5)
+    outstanding: list[int] = []
+    for seconds in (4, 1, 5, 49, 1):
+        clock.advance(seconds)
+        outstanding.append(subscription.outstanding)
+
+    assert [3, 2, 1, 1, 0] == outstanding
+
+
+async def test_what_is_extended_by_nothing_is_available_at_once() -> None:
+    """Extending a delivery by no time gives it back, as with Pub/Sub."""
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    topic.publish(messages(1))
+    (first,) = await subscription.pull(1, wait=0)
+
+    await subscription.extend([first.ack_id], 0)
+
+    assert ["0"] == data(await subscription.pull(1, wait=0))
+
+
 async def test_an_acknowledgement_that_comes_late_is_ignored() -> None:
     """Acknowledging or releasing an expired delivery, or an unknown one, does nothing."""
     clock = ManualClock()

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from run_log.core import RunKey, UnreadableRunError, WriteRefusedError, document_id
+from run_log.core import (
+    RunKey,
+    WriteRefusedError,
+    document_id,
+)
 from run_log.stores._commits import Commit, KnownRun, RunWrite, StatsWrite
-from run_log.stores._documents import HISTORY, PAUSED_STARTED_AT, PROJECTION, head_from_fields
+from run_log.stores._documents import (
+    CHANGED_AT,
+    CHANGED_SHARD,
+    EXPIRE_AT,
+    HISTORY,
+    OPTIONAL,
+    PROJECTION,
+    changed_shard,
+    head_to_merge,
+    micros_of,
+)
 from run_log.stores._patience import GuessRefusedError
 
 from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from ._protobuf import (
+    REQUEST_TIME,
     Write,
     batch_get_request,
     commit_request,
@@ -21,14 +36,11 @@ from ._protobuf import (
     texts,
     update_times,
 )
-
-STATS_SHARDS: Final = "stats"
-"""The collection below a workflow's document that holds the shards of its stats but the first."""
-
-SHARDS: Final = "shards"
-"""In a workflow's document: how many shards its stats may have. Absent where there is only the document."""
+from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path
 
 _HISTORY_PATH: Final = f"{PROJECTION}.{HISTORY}"
+_CHANGED_AT_PATH: Final = f"{PROJECTION}.{CHANGED_AT}"
+_CHANGED_SHARD_PATH: Final = f"{PROJECTION}.{CHANGED_SHARD}"
 
 
 class FirestoreDocuments:
@@ -70,7 +82,7 @@ class FirestoreDocuments:
         known: dict[RunKey, KnownRun] = {}
         try:
             responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - see commit
-                request=batch_get_request(self._database, names, ["status", PROJECTION]),
+                request=batch_get_request(self._database, names, ["status", EXPIRE_AT, PROJECTION]),
                 metadata=client._rpc_metadata,  # noqa: SLF001
                 retry=None,
                 timeout=RPC_TIMEOUT_SECONDS,
@@ -78,7 +90,9 @@ class FirestoreDocuments:
             async for response in responses:
                 document = found_document(response)
                 if document is not None:
-                    known[names[document.name]] = _known_run(document, names[document.name])
+                    key = names[document.name]
+                    stored = head_to_merge(fields_of(document.fields), key)
+                    known[key] = KnownRun(stored=stored, mark=document.update_time)
         except VENDOR_ERRORS as error:
             raise self._connection.error(error) from error
         return known
@@ -100,9 +114,14 @@ class FirestoreDocuments:
         stored = write.update.fields
         if run.fields is not None:
             set_fields(stored, run.fields)
-            set_fields(stored[PROJECTION].map_value.fields, run.projection)
+        if run.expires_at is not None and not run.keeps_expiry:
+            set_fields(stored, {EXPIRE_AT: run.expires_at})
+        projected = stored[PROJECTION].map_value.fields
+        set_fields(projected, run.projection)
+        projected[CHANGED_SHARD].integer_value = changed_shard(run.key[1])
+        write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = REQUEST_TIME
         if run.replaces_history:
-            texts(stored[PROJECTION].map_value.fields[HISTORY].array_value.values, run.history)
+            texts(projected[HISTORY].array_value.values, run.history)
         else:
             transform = write.update_transforms.add(field_path=_HISTORY_PATH)
             texts(transform.append_missing_elements.values, run.history)
@@ -110,13 +129,15 @@ class FirestoreDocuments:
             write.current_document.exists = False
             return write
         write.current_document.update_time.CopyFrom(run.expected)
-        # Without a path in it, the mask keeps all that is stored: only the transform takes effect.
-        write.update_mask.SetInParent()
+        # What the mask does not name is kept as it is stored; the transforms take effect all the same.
+        write.update_mask.field_paths.append(_CHANGED_SHARD_PATH)
         if run.fields is not None:
             # A path without a field takes away what is stored there.
-            projection = {PAUSED_STARTED_AT, *run.projection}
+            projection = {*OPTIONAL, *run.projection}
             write.update_mask.field_paths.extend(run.fields)
             write.update_mask.field_paths.extend(sorted(f"{PROJECTION}.{name}" for name in projection))
+        if not run.keeps_expiry:
+            write.update_mask.field_paths.append(EXPIRE_AT)
         if run.replaces_history:
             write.update_mask.field_paths.append(_HISTORY_PATH)
         return write
@@ -126,8 +147,13 @@ class FirestoreDocuments:
         delta = stats.delta
         counts = {"total": delta.total, "successful": delta.successful}
         counts |= {f"by_status.{status.value}": count for status, count in delta.by_status.items()}
+        counts |= {counter_path(counter): count for counter, count in stats.counters.items()}
         for path, count in counts.items():
             write.update_transforms.add(field_path=path).increment.integer_value = count
+        write.update_transforms.add(field_path=AS_OF).maximum.integer_value = micros_of(stats.as_of)
+        if stats.forgets is not None:
+            # A path without a field takes away what is stored there.
+            write.update_mask.field_paths.extend(past_paths(stats.forgets))
         return write
 
     def _announcement(self, workflow_id: str, shards: int) -> Any:
@@ -146,18 +172,3 @@ class FirestoreDocuments:
     def _run_name(self, key: RunKey) -> str:
         workflow_id, run_id = key
         return f"{self._root}/{document_id(workflow_id)}/{RUNS}/{document_id(run_id)}"
-
-
-def stats_path(root: str, workflow_id: str, shard: int) -> str:
-    """Return the path of the document that holds one shard of a workflow's stats, below *root*."""
-    workflow = f"{root}/{document_id(workflow_id)}"
-    return f"{workflow}/{STATS_SHARDS}/{shard}" if shard else workflow
-
-
-def _known_run(document: Any, key: RunKey) -> KnownRun:
-    """Return what can be merged into; where it cannot be read, nobody knows what the stats count it as."""
-    try:
-        stored = head_from_fields(fields_of(document.fields), key)
-    except UnreadableRunError as error:
-        raise WriteRefusedError(f"no event can be merged into it: {error}") from error
-    return KnownRun(stored=stored, mark=document.update_time)

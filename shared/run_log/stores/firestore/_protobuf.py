@@ -21,8 +21,16 @@ _types: Any = firestore_types
 _write_types: Any = write_types
 _CommitRequest: Final = _types.CommitRequest.pb()
 _BatchGetRequest: Final = _types.BatchGetDocumentsRequest.pb()
+_ListenRequest: Final = _types.ListenRequest.pb()
+_RunQueryRequest: Final = _types.RunQueryRequest.pb()
 Write: Final[Any] = _write_types.Write.pb()
 """The class of one write."""
+
+TargetChange: Final[Any] = _types.TargetChange.pb()
+"""The class of what a listener says of its query; it has the kinds there are."""
+
+REQUEST_TIME: Final[int] = int(_write_types.DocumentTransform.FieldTransform.ServerValue.REQUEST_TIME)
+"""The server's clock, as the value of a transform: milliseconds of when it began to process the request."""
 
 
 def commit_request(database: str, writes: Iterable[Any]) -> Any:
@@ -48,6 +56,43 @@ def found_document(response: Any) -> Any | None:
     return message.found if message.HasField("found") else None
 
 
+def read_nanos(response: Any) -> int:
+    """Return the moment that one response of a batch get was read at."""
+    return nanos(_types.BatchGetDocumentsResponse.pb(response).read_time)
+
+
+def listen_request(database: str, query: Any) -> Any:
+    """Return the request to be told of the documents of *query*, one of the vendor's."""
+    request = _ListenRequest(database=database)
+    parent, structured = _structured(query)
+    request.add_target.target_id = 1
+    request.add_target.query.parent = parent
+    request.add_target.query.structured_query.CopyFrom(structured)
+    return _types.ListenRequest.wrap(request)
+
+
+def run_query_request(query: Any) -> Any:
+    """Return the request to run *query*, one of the vendor's."""
+    parent, structured = _structured(query)
+    return _types.RunQueryRequest.wrap(_RunQueryRequest(parent=parent, structured_query=structured))
+
+
+def listen_response(response: Any) -> Any:
+    """Return one response to a `listen_request` as a protocol buffer."""
+    return _types.ListenResponse.pb(response)
+
+
+def queried_document(response: Any) -> Any | None:
+    """Return the document in one response to a `run_query_request`; None where it has none."""
+    message = _types.RunQueryResponse.pb(response)
+    return message.document if message.HasField("document") else None
+
+
+def nanos(moment: Any) -> int:
+    """Return a protobuf timestamp in nanoseconds since the epoch: a datetime would cut it."""
+    return int(moment.seconds) * 1_000_000_000 + int(moment.nanos)
+
+
 def set_fields(target: Any, fields: Mapping[str, Any]) -> None:
     """Set *fields* in a map of protobuf values.
 
@@ -69,6 +114,11 @@ def texts(target: Any, values: Iterable[str]) -> None:
 def fields_of(source: Mapping[str, Any]) -> dict[str, Any]:
     """Return a map of protobuf values as plain ones."""
     return {name: _value_of(value) for name, value in source.items()}
+
+
+def _structured(query: Any) -> tuple[str, Any]:
+    parent, _ = query._parent._parent_info()  # noqa: SLF001 - as the vendor's listener makes its request
+    return parent, query._to_protobuf()._pb  # noqa: SLF001
 
 
 def _set_value(target: Any, value: object) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from run_log.core import (
@@ -12,27 +16,38 @@ from run_log.core import (
     Position,
     RunEvent,
     RunKey,
+    Selection,
     Settings,
     StoreError,
+    SummaryCounter,
     Transition,
-    UnreadableRunError,
     check_collection_id,
     document_id,
     original_id,
+    utc_now,
 )
 from run_log.stores._committer import Committer
-from run_log.stores._documents import (
-    PAUSED_STARTED_AT,
-    PROJECTION,
-    head_from_fields,
-    run_from_fields,
-)
+from run_log.stores._documents import PROJECTION, head_from_fields, is_expired
+from run_log.stores._inbox import InboxSelection
 from run_log.stores._patience import Patience
+from run_log.stores._places import Place
+from run_log.stores._retention import Retention
 from run_log.stores._service import Page, RunLogService, StoredRun
-from run_log.stores._telemetry import skipped_unreadable
+from run_log.stores._stale import StaleSelection
+from run_log.stores._stored import at_its_place, readable, stored_run
+from run_log.stores._summary import WorkflowStats
+from run_log.stores._telemetry import skipped_unreadable_stats
+from run_log.stores._watch import RunUpdate
 
+from ._changes import Bounds, Change
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
-from ._documents import SHARDS, FirestoreDocuments, stats_path
+from ._documents import FirestoreDocuments
+from ._feed import Feed
+from ._protobuf import fields_of
+from ._queries import placed_query, runs_query
+from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
+from ._updates import FirestoreUpdates
+from ._walks import ChangedDocuments, WatchPlace
 
 
 class FirestoreRunLogService(RunLogService):
@@ -48,10 +63,14 @@ class FirestoreRunLogService(RunLogService):
         stats_shards: Over how many documents a workflow's stats are spread when they are written. Readers
             add up as many as there are, whatever this says. Raise it where one workflow ends more runs
             than one document takes changes.
+        retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
+            expired is not seen any more, and is deleted by Firestore's TTL policy on ``expire_at``.
+        now: The time, to tell which days and hours the summaries count, and which runs have expired.
 
     Raises:
         ConfigurationError: There is no project, there are no credentials, *root_collection* is no
-            collection id, or *stats_shards* is not within 1 and `MAX_STATS_SHARDS`.
+            collection id, *stats_shards* is not within 1 and `MAX_STATS_SHARDS`, or *retention_days* not
+            within 1 and `MAX_RETENTION_DAYS`.
     """
 
     def __init__(
@@ -61,14 +80,32 @@ class FirestoreRunLogService(RunLogService):
         database: str | None = None,
         root_collection: str = "autopilot_runs",
         stats_shards: int = 1,
+        retention_days: int | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
+        super().__init__()
         self._root = check_collection_id(root_collection)
         if not 1 <= stats_shards <= MAX_STATS_SHARDS:
             raise ConfigurationError(f"stats_shards is {stats_shards}, not within 1 and {MAX_STATS_SHARDS}")
         self._connection = Connection(project, database)
         self._patience = Patience()
         documents = FirestoreDocuments(self._connection, root_collection)
-        self._committer = Committer(documents, patience=self._patience, stats_shards=stats_shards)
+        self._committer = Committer(
+            documents,
+            patience=self._patience,
+            stats_shards=stats_shards,
+            retention=Retention.of_days(retention_days),
+            wall_now=now,
+        )
+        self._now = now
+        self._endless = Patience(math.inf)
+        self._bounds = Bounds()
+        self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
+
+    @property
+    def _root_name(self) -> str:
+        connection = self._connection
+        return f"projects/{connection.project}/databases/{connection.database}/documents/{self._root}"
 
     @classmethod
     def from_env(cls) -> Self:
@@ -87,6 +124,7 @@ class FirestoreRunLogService(RunLogService):
             database=settings.database,
             root_collection=settings.root_collection,
             stats_shards=settings.stats_shards,
+            retention_days=settings.retention_days,
         )
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
@@ -94,77 +132,124 @@ class FirestoreRunLogService(RunLogService):
         return await self._committer.apply(events)
 
     async def close(self) -> None:
-        """Close the connection of the running event loop. Closing twice is fine."""
+        """End the watches, and close the connection of the running event loop. Closing twice is fine."""
+        await self._watches.close()
         await self._connection.close()
 
     async def _save(self, event: RunEvent) -> None:
         await self._committer.save(event)
 
-    async def _page(self, workflow_id: str, after: Position | None, limit: int) -> Page:
+    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
         runs = self._runs(workflow_id)
-        query = runs.order_by("started_at", direction="DESCENDING").order_by(
-            "__name__", direction="DESCENDING"
-        )
+        query = runs_query(runs, selection)
         if after is not None:
             start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
             query = query.start_after(start)
         found = await self._collect(query, limit + 1)
         return Page(runs=found[:limit], more=len(found) > limit)
 
+    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+        workflows = self._connection.client().collection(self._root)
+        query = workflows.select(STATS_FIELDS).order_by("__name__")
+        if after is not None:
+            query = query.start_after({"__name__": workflows.document(after)})
+        found: list[WorkflowStats] = []
+        while True:
+            wanted = most - len(found)
+            snapshots = await self._fetch(query.limit(wanted))
+            own = {
+                workflow_id: _fields(snapshot)
+                for snapshot in snapshots
+                if (workflow_id := _workflow_of(snapshot)) is not None
+            }
+            for workflow_id, documents in (await self._stats_documents(own, STATS_FIELDS)).items():
+                try:
+                    found.append(summed_stats(workflow_id, documents))
+                except StoreError as error:
+                    skipped_unreadable_stats(workflow_id, error)
+            if len(snapshots) < wanted or len(found) == most:
+                return found
+            query = query.start_after(snapshots[-1])
+
     async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
         snapshot = await self._get(
             run_reference(self._connection.client(), self._root, (workflow_id, run_id))
         )
-        return _stored(snapshot, (workflow_id, run_id)) if snapshot.exists else None
+        if not snapshot.exists or is_expired(_fields(snapshot), self._now()):
+            return None
+        return _stored(snapshot, (workflow_id, run_id))
 
-    async def _stats(self, workflow_id: str) -> tuple[int, int]:
-        snapshot = await self._get(self._workflow(workflow_id))
-        first = _fields(snapshot) if snapshot.exists else {}
-        try:
-            shards = [first, *await self._further_shards(workflow_id, int(first.get(SHARDS, 1)))]
-            return (
-                sum(int(shard.get("total", 0)) for shard in shards),
-                sum(int(shard.get("successful", 0)) for shard in shards),
-            )
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {error}") from error
+    async def _stats(self, workflow_id: str) -> WorkflowStats:
+        return summed_stats(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))
 
-    async def _further_shards(self, workflow_id: str, shards: int) -> list[dict[str, Any]]:
-        """Return the stats documents of a workflow that has more than its own."""
-        if shards <= 1:
-            return []
+    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        documents = await self._workflow_documents(workflow_id, None)
+        return summed_stats(workflow_id, documents), summed_counters(workflow_id, documents)
+
+    async def _workflow_documents(
+        self, workflow_id: str, fields: Sequence[str] | None
+    ) -> list[Mapping[str, Any]]:
+        """Return all documents that hold the stats of a workflow; of each those *fields*, or all."""
+        snapshot = await self._get(self._workflow(workflow_id), fields)
+        own = {workflow_id: _fields(snapshot)}
+        return (await self._stats_documents(own, fields))[workflow_id]
+
+    async def _stats_documents(
+        self, workflows: Mapping[str, Mapping[str, Any]], fields: Sequence[str] | None
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """Return all documents that hold the stats of *workflows*, whose own are given."""
         client = self._connection.client()
-        references = [
-            client.document(stats_path(self._root, workflow_id, shard)) for shard in range(1, shards)
-        ]
+        further = {
+            client.document(path): workflow_id
+            for workflow_id, own in workflows.items()
+            for path in further_stats_paths(self._root, workflow_id, own)
+        }
+        documents = {workflow_id: [own] for workflow_id, own in workflows.items()}
+        for reference, shard in await self._get_all(list(further), fields):
+            documents[further[reference]].append(shard)
+        return documents
 
-        async def get_all() -> list[dict[str, Any]]:
+    async def _get_all(
+        self, references: Sequence[Any], fields: Sequence[str] | None
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        """Return those documents that are there, in any order; of each those *fields*, or all."""
+        client = self._connection.client()
+
+        async def get_all() -> list[tuple[Any, dict[str, Any]]]:
             try:
-                found = client.get_all(references, retry=None, timeout=RPC_TIMEOUT_SECONDS)
-                return [_fields(snapshot) async for snapshot in found if snapshot.exists]
+                found = client.get_all(references, fields, retry=None, timeout=RPC_TIMEOUT_SECONDS)
+                return [(one.reference, _fields(one)) async for one in found if one.exists]
             except VENDOR_ERRORS as error:
                 raise self._connection.error(error) from error
 
-        return await self._patience.run(get_all)
+        return await self._patience.run(get_all) if references else []
 
     async def _pending(self) -> Sequence[StoredRun]:
-        group = self._connection.client().collection_group(RUNS)
-        query = group.order_by(f"{PROJECTION}.{PAUSED_STARTED_AT}", direction="DESCENDING").order_by(
-            "__name__", direction="DESCENDING"
-        )
-        # The group spans every root collection: a rebuild writes one beside the live one.
-        own = [item for item in await self._fetch(query) if item.reference.path.split("/")[0] == self._root]
-        return _readable(own)
+        everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
+        return self._readable(await self._fetch(placed_query(self._all_runs(), everything)))
 
-    async def _latest(self, workflow_id: str) -> StoredRun | None:
-        query = self._runs(workflow_id).order_by("started_at", direction="DESCENDING")
-        found = await self._collect(query.order_by("__name__", direction="DESCENDING"), 1)
+    async def _placed_page(
+        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+    ) -> Page:
+        runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
+        query = placed_query(runs, selection)
+        if after is not None:
+            workflows = self._connection.client().collection(self._root)
+            run = workflows.document(after.workflow).collection(RUNS).document(after.run)
+            query = query.start_after({f"{PROJECTION}.{selection.sorted_by}": after.moment, "__name__": run})
+        found = await self._collect(query, limit + 1)
+        return Page(runs=found[:limit], more=len(found) > limit)
+
+    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+        found = await self._collect(runs_query(self._runs(workflow_id), selection), 1)
         return found[0] if found else None
 
     async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         key = (workflow_id, run_id)
         snapshot = await self._get(run_reference(self._connection.client(), self._root, key))
-        return head_from_fields(_fields(snapshot), key).head.history if snapshot.exists else ()
+        if not snapshot.exists or is_expired(_fields(snapshot), self._now()):
+            return ()
+        return head_from_fields(_fields(snapshot), key).head.history
 
     async def _collect(self, query: Any, most: int) -> list[StoredRun]:
         """Read readable runs until there are *most* of them or none are left."""
@@ -172,7 +257,7 @@ class FirestoreRunLogService(RunLogService):
         while True:
             wanted = most - len(found)
             snapshots = await self._fetch(query.limit(wanted))
-            found += _readable(snapshots)
+            found += self._readable(snapshots)
             if len(snapshots) < wanted or len(found) == most:
                 return found
             query = query.start_after(snapshots[-1])
@@ -186,20 +271,54 @@ class FirestoreRunLogService(RunLogService):
 
         return await self._patience.run(fetch)
 
-    async def _get(self, reference: Any) -> Any:
+    async def _get(self, reference: Any, fields: Sequence[str] | None = None) -> Any:
         async def get() -> Any:
             try:
-                return await reference.get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
+                return await reference.get(fields, retry=None, timeout=RPC_TIMEOUT_SECONDS)
             except VENDOR_ERRORS as error:
                 raise self._connection.error(error) from error
 
         return await self._patience.run(get)
+
+    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:
+        def update(change: Change, place: WatchPlace) -> RunUpdate | None:
+            workflow, run = change.place.path.split("/")
+            if workflow_id is not None and workflow != document_id(workflow_id):
+                return None
+            seen = readable([fields_of(change.document.fields)], at_its_place(workflow, run), now=self._now())
+            return self._update(seen[0], place.cursor(self._root, selection)) if seen else None
+
+        return FirestoreUpdates(
+            documents=ChangedDocuments(self._connection, self._root, workflow_id, page=self._bounds.page),
+            opening=self._patience,
+            patience=self._endless,
+            feed=self._feed,
+            place=None if cursor is None else WatchPlace.of(cursor, self._root, selection),
+            root=self._root_name,
+            update=update,
+        )
+
+    def _feed(self) -> Feed:
+        loop = asyncio.get_running_loop()
+        feed = self._feeds.get(loop)
+        if feed is None:
+            feed = Feed(self._connection, self._root_name, bounds=self._bounds, patience=self._endless)
+            self._feeds[loop] = feed
+        return feed
 
     def _workflow(self, workflow_id: str) -> Any:
         return self._connection.client().collection(self._root).document(document_id(workflow_id))
 
     def _runs(self, workflow_id: str) -> Any:
         return self._workflow(workflow_id).collection(RUNS)
+
+    def _all_runs(self) -> Any:
+        return self._connection.client().collection_group(RUNS)
+
+    def _readable(self, snapshots: Sequence[Any]) -> list[StoredRun]:
+        # A group spans every root collection: a rebuild writes one beside the live one.
+        own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
+        return readable(own, _stored_at_its_place, now=self._now())
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
@@ -214,24 +333,23 @@ def create_service(settings: Settings) -> FirestoreRunLogService:
     return FirestoreRunLogService.from_settings(settings)
 
 
-def _readable(snapshots: Sequence[Any]) -> list[StoredRun]:
-    runs: list[StoredRun] = []
-    for snapshot in snapshots:
-        workflow, run = snapshot.reference.path.split("/")[-3], snapshot.id
-        try:
-            runs.append(_stored(snapshot, (original_id(workflow) or workflow, original_id(run) or run)))
-        except UnreadableRunError as error:
-            skipped_unreadable(error)
-    return runs
+def _stored_at_its_place(snapshot: Any) -> StoredRun:
+    workflow, run = snapshot.reference.path.split("/")[-3::2]
+    return at_its_place(workflow, run)(_fields(snapshot))
 
 
 def _stored(snapshot: Any, key: RunKey) -> StoredRun:
-    fields = _fields(snapshot)
-    run = run_from_fields(fields, key)
-    if [document_id(run.workflow_id), document_id(run.id)] != snapshot.reference.path.split("/")[-3::2]:
-        # A copied document: a cursor made from its fields would lead elsewhere, even back.
-        raise UnreadableRunError(*key, f"it says that it is run {run.id!r} of workflow {run.workflow_id!r}")
-    return StoredRun(run=run, hlc=head_from_fields(fields, key).head.version.hlc)
+    workflow, run = snapshot.reference.path.split("/")[-3::2]
+    return stored_run(_fields(snapshot), key, place=(workflow, run))
+
+
+def _workflow_of(snapshot: Any) -> str | None:
+    """Return the workflow whose stats these are; None where a cursor made from that would lead elsewhere."""
+    for candidate in (_fields(snapshot).get("workflow_id"), original_id(snapshot.id)):
+        if isinstance(candidate, str) and candidate and document_id(candidate) == snapshot.id:
+            return candidate
+    skipped_unreadable_stats(snapshot.id, StoreError("its document says that it is another workflow's"))
+    return None
 
 
 def _fields(snapshot: Any) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""The inbox: paused runs, and the answers that let them go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from run_log.core import (
+    InvalidArgumentError,
+    PauseRequest,
+    RunStatus,
+    WorkflowRun,
+    encode_json,
+)
+
+from ._documents import (
+    PAUSED_ASSIGNEE,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    indexed_assignee,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRun:
+    """A run that waits for somebody's answer."""
+
+    run: WorkflowRun
+    paused_at: datetime
+    """When it began to wait, on its emitter's clock, in UTC."""
+    age: timedelta
+    """How long it has waited."""
+    overdue: bool
+    """Whether its deadline has passed."""
+
+    @property
+    def reason(self) -> str:
+        """What is to be decided."""
+        return self._pause.reason
+
+    @property
+    def assignee(self) -> str | None:
+        """Who is asked; None for anybody."""
+        return self._pause.assignee
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the answer is due, in UTC; None for no deadline."""
+        return self._pause.deadline
+
+    @property
+    def _pause(self) -> PauseRequest:
+        return self.run.pause or PauseRequest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxSelection:
+    """Which paused runs, as of when."""
+
+    assignee: str | None
+    """Who is asked; None is any, nobody in particular too."""
+    overdue: bool | None
+    """Whether the deadline has passed; None is either."""
+    workflow_id: str | None
+    """Of which workflow; None is any."""
+    now: datetime
+    """In UTC."""
+    scope: ClassVar[str] = "inbox"
+
+    @property
+    def sorted_by(self) -> str:
+        """What of the projection map they come by: the deadline where that is asked for, else the start."""
+        return PAUSED_STARTED_AT if self.overdue is None else PAUSED_DEADLINE
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether the latest comes first; else the earliest."""
+        return self.overdue is None
+
+    def includes(self, projection: Mapping[str, Any]) -> bool:
+        """Return whether a run with this projection map is among them, whatever its workflow."""
+        return (
+            PAUSED_STARTED_AT in projection
+            and (self.assignee is None or projection.get(PAUSED_ASSIGNEE) == indexed_assignee(self.assignee))
+            and (self.overdue is None or (projection[PAUSED_DEADLINE] < self.now) == self.overdue)
+        )
+
+    @property
+    def text(self) -> str:
+        """What tells a listing of them from others."""
+        # The moment moves while somebody walks: by deadline, who becomes overdue meanwhile comes last.
+        return encode_json([self.assignee, self.overdue, self.workflow_id])
+
+
+def answered(
+    run: WorkflowRun, *, answered_by: str, comment: str | None, rejected: bool, now: datetime
+) -> WorkflowRun:
+    """Return *run*, which is paused, as it is after an answer.
+
+    Args:
+        run: What waits.
+        answered_by: Who answers.
+        comment: What they have to say; None for nothing.
+        rejected: Whether the run ends here, failed; else it goes on.
+        now: The answer's time.
+
+    Raises:
+        InvalidArgumentError: *answered_by* is empty or no text.
+    """
+    if not answered_by or not _is_text(answered_by):
+        raise InvalidArgumentError(f"answered_by is {answered_by!r}; pass who answers")
+    asked = run.pause or PauseRequest()
+    changes: dict[str, object] = {
+        "status": RunStatus.RUNNING,
+        "pause": asked.model_copy(update={"answered_by": answered_by, "comment": comment}),
+    }
+    if rejected:
+        ended_at = max(now, run.started_at)
+        changes |= {
+            "status": RunStatus.FAILED,
+            "error": f"rejected by {answered_by}" + (f": {comment}" if comment else ""),
+            "completed_at": ended_at,
+            "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+        }
+    return run.model_copy(update=changes)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def pending(run: WorkflowRun, paused_at: datetime, now: datetime) -> PendingRun:
+    """Return *run*, which has been paused since *paused_at*, as the inbox shows it at *now*."""
+    deadline = run.pause.deadline if run.pause else None
+    return PendingRun(
+        run=run,
+        paused_at=paused_at,
+        age=max(now - paused_at, timedelta(0)),
+        overdue=deadline is not None and deadline < now,
+    )

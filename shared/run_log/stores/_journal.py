@@ -1,0 +1,172 @@
+"""The order in which an embedded store's runs changed, and how those who wait for a change are woken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from run_log.core import InvalidCursorError, RunKey, decode_place, encode_place
+
+from ._watch import RunUpdate, call_soon
+
+_SLACK: Final = 1_000
+"""Superseded entries that a journal may always hold, beside as many as there are others."""
+
+
+class Journal:
+    """The newest change of each run, numbered from 1. The store's lock guards it.
+
+    Args:
+        number_of: Returns the number of a run's newest change; 0 where the run is gone.
+    """
+
+    def __init__(self, number_of: Callable[[RunKey], int]) -> None:
+        self._number_of = number_of
+        self._entries: list[tuple[int, RunKey]] = []
+        self._tidy_at = _SLACK
+        self.last = 0
+        """The number of the newest change."""
+
+    def __len__(self) -> int:
+        """Return how many entries it holds, superseded ones too."""
+        return len(self._entries)
+
+    def add(self, key: RunKey) -> int:
+        """Note that a run changes, and return the change's number."""
+        self.last += 1
+        self._entries.append((self.last, key))
+        if len(self._entries) > self._tidy_at:
+            self._entries = [entry for entry in self._entries[:-1] if self._is_newest(entry)]
+            self._entries.append((self.last, key))
+            self._tidy_at = 2 * len(self._entries) + _SLACK
+        return self.last
+
+    def after(self, number: int, workflow_id: str | None) -> tuple[int, RunKey] | None:
+        """Return the first run of a workflow, or of any, whose newest change comes after a number."""
+        for index in range(bisect_right(self._entries, number, key=_number), len(self._entries)):
+            entry = self._entries[index]
+            if workflow_id in (None, entry[1][0]) and self._is_newest(entry):
+                return entry
+        return None
+
+    def _is_newest(self, entry: tuple[int, RunKey]) -> bool:
+        return self._number_of(entry[1]) == entry[0]
+
+
+class Bell:
+    """Wakes whoever waits, in whatever event loop. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[asyncio.Future[None], int] = {}
+
+    def ring(self) -> None:
+        """Wake all who wait now."""
+        if not self._waiting:
+            return
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for future, process in waiting.items():
+            # A forked child has copies of its parent's waiting, and could wake the parent's event loops.
+            if process == os.getpid():
+                call_soon(future.get_loop(), partial(_wake, future))
+
+    async def wait(self, unless: Callable[[], bool]) -> None:
+        """Wait until the bell rings, unless something is so already: looked at once a ring would be heard."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting[future] = os.getpid()
+        try:
+            if not unless():
+                await future
+        finally:
+            with self._lock:
+                self._waiting.pop(future, None)
+
+
+class JournalUpdates:
+    """See `UpdateSource`: the changes of an embedded store.
+
+    Args:
+        read: Returns the first readable change after a number, with its number and without its cursor; the
+            number alone where what was next cannot be read; None where nothing is next.
+        last: Returns the number of the newest change.
+        bell: Rings when there is another change.
+        after: Where to begin; None for where the store is when it is opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[int], tuple[int, RunUpdate | None] | None],
+        last: Callable[[], int],
+        bell: Bell,
+        after: int | None,
+    ) -> None:
+        self._read = read
+        self._last = last
+        self._bell = bell
+        self._after = after
+
+    async def open(self) -> None:
+        """See `UpdateSource.open`."""
+        if self._after is None:
+            self._after = self._last()
+
+    def take(self) -> RunUpdate | None:
+        """See `UpdateSource.take`."""
+        while (found := self._read(self._after or 0)) is not None:
+            self._after, update = found
+            if update is not None:
+                return update
+        return None
+
+    async def more(self) -> None:
+        """See `UpdateSource.more`."""
+        await self._bell.wait(unless=lambda: self._last() > (self._after or 0))
+
+    async def close(self) -> None:
+        """See `UpdateSource.close`."""
+
+    def abandon(self) -> None:
+        """See `UpdateSource.abandon`."""
+
+
+class JournalCursors:
+    """The cursors of one store in memory: those of another one, or of another process, mean nothing to it."""
+
+    def __init__(self) -> None:
+        self._store = uuid.uuid4().hex
+
+    def encode(self, number: int, selection: str) -> str:
+        """Return the cursor that goes on after the change with this number."""
+        return encode_place((self._store, number), scope="watch", selection=selection)
+
+    def decode(self, cursor: object, selection: str) -> int:
+        """Return the number that *cursor* goes on after.
+
+        Raises:
+            InvalidCursorError: It is malformed, of other runs, or of a store in memory that is gone.
+        """
+        store, number = decode_place(cursor, (str, int), scope="watch", selection=selection)
+        if store != self._store:
+            raise InvalidCursorError(
+                f"{cursor!r} is a cursor of a run log in memory that is gone, or of another one; "
+                "watch without a cursor, and read what there is with list_runs"
+            )
+        return int(number)
+
+
+def _number(entry: tuple[int, RunKey]) -> int:
+    return entry[0]
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,45 @@
+"""Where a run stands in a listing over workflows, and the cursors made of that."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, Self
+
+from run_log.core import InvalidCursorError, RunKey, decode_place, document_id, encode_place
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Place(NamedTuple):
+    """Where a run stands among runs of several workflows: a total order."""
+
+    moment: datetime
+    """What the listing is sorted by, in UTC."""
+    workflow: str
+    """The workflow's document id."""
+    run: str
+    """The run's document id."""
+
+    @classmethod
+    def of(cls, moment: datetime, key: RunKey) -> Self:
+        """Return the place of the run with this key in a listing sorted by *moment*."""
+        return cls(moment, document_id(key[0]), document_id(key[1]))
+
+    def cursor(self, *, scope: str, selection: str) -> str:
+        """Return the cursor for the page that begins after this place; see `encode_place`."""
+        micros = (self.moment - _EPOCH) // _MICROSECOND
+        return encode_place((micros, self.workflow, self.run), scope=scope, selection=selection)
+
+    @classmethod
+    def after(cls, cursor: object, *, scope: str, selection: str) -> Self:
+        """Return the place that *cursor* was made of.
+
+        Raises:
+            InvalidCursorError: It is malformed, or was given out for another listing.
+        """
+        micros, workflow, run = decode_place(cursor, (int, str, str), scope=scope, selection=selection)
+        try:
+            return cls(_EPOCH + micros * _MICROSECOND, workflow, run)
+        except OverflowError as error:
+            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no moment") from error

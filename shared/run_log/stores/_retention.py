@@ -1,0 +1,96 @@
+"""How long ended runs are kept, and what is refused so that none of them comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from run_log.core import (
+    ConfigurationError,
+    RunChange,
+    RunEvent,
+    RunExpiredError,
+    RunHead,
+    RunKey,
+    RunStatus,
+)
+
+MAX_RETENTION_DAYS: Final = 36_500
+
+_ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long runs are kept that have ended; those that are under way or paused never expire.
+
+    A run expires so long after the latest of its events happened. So whatever is delivered again of a run
+    that is deleted is older than that too, and is known to be too late without a trace of the run.
+    """
+
+    keeps: timedelta
+
+    @classmethod
+    def of_days(cls, days: int | None) -> Retention | None:
+        """Return the retention of so many days; None keeps every run.
+
+        Raises:
+            ConfigurationError: *days* is not within 1 and `MAX_RETENTION_DAYS`.
+        """
+        if days is None:
+            return None
+        if not 1 <= days <= MAX_RETENTION_DAYS:
+            raise ConfigurationError(f"retention_days is {days}, not within 1 and {MAX_RETENTION_DAYS}")
+        return cls(keeps=timedelta(days=days))
+
+    def expires_at(self, head: RunHead) -> datetime | None:
+        """Return when a run expires that stands so; None where it never does."""
+        if head.status not in _ENDED:
+            return None
+        return self._end(max(transition.occurred_at for transition in head.history))
+
+    def is_over(self, events: Iterable[RunEvent], now: datetime) -> bool:
+        """Return whether all of *events* are so old that their run may have been there, and expired."""
+        return all(self._end(event.occurred_at) <= now for event in events)
+
+    def error(self, key: RunKey) -> RunExpiredError:
+        """Return what is wrong with such events of a run that is not there."""
+        return RunExpiredError(
+            f"the event of run {key[1]!r} of workflow {key[0]!r} is older than {self.keeps.days} days, for "
+            "which ended runs are kept, and the run is not there; raise RUN_LOG_RETENTION_DAYS to take it"
+        )
+
+    def _end(self, moment: datetime) -> datetime:
+        try:
+            return moment + self.keeps
+        except OverflowError:
+            return _NEVER
+
+
+def expiry_after(change: RunChange, stored: datetime | None, retention: Retention | None) -> datetime | None:
+    """Return when a run expires once it has changed; None where it never does.
+
+    Args:
+        change: What is done to it.
+        stored: When it was to expire before.
+        retention: How long ended runs are kept; None keeps those that get a new state for good.
+    """
+    if retention is not None:
+        return retention.expires_at(change.after)
+    return None if change.winner else stored
+
+
+def check_not_expired(key: RunKey, expires_at: datetime | None, now: datetime) -> None:
+    """Check that a run which is there can still change.
+
+    Raises:
+        RunExpiredError: It has expired, and is about to be deleted.
+    """
+    if expires_at is not None and expires_at <= now:
+        raise RunExpiredError(
+            f"run {key[1]!r} of workflow {key[0]!r} expired at {expires_at.isoformat()} and takes no event "
+            "any more; give what runs now another id"
+        )

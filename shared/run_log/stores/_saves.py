@@ -1,0 +1,43 @@
+"""Saves of one run that are under way together keep the order in which they began."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from run_log.core import RunEvent, RunKey, Version
+
+
+@dataclass(slots=True)
+class _Run:
+    newest: Version
+    """The version of the save that began last."""
+    count: int = 0
+
+
+class SavesUnderWay:
+    """The saves that a service has begun and not ended, of every run. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, _Run] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def begun(self, event: RunEvent) -> Generator[Callable[[], bool]]:
+        """Yield what tells whether no later save of *event*'s run has begun meanwhile.
+
+        Only such a save may be stamped after what is stored: another one would overtake the later one.
+        """
+        with self._lock:
+            run = self._runs.setdefault(event.key, _Run(newest=event.version))
+            run.count += 1
+            run.newest = max(run.newest, event.version)
+        try:
+            yield lambda: event.version == run.newest
+        finally:
+            with self._lock:
+                run.count -= 1
+                if not run.count:
+                    del self._runs[event.key]

@@ -1,0 +1,82 @@
+"""Runs that nothing was heard of for long: found, and concluded to be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from run_log.core import RunEvent, RunStatus, Version, WorkflowRun, encode_json
+
+from ._documents import ACTIVE_SINCE
+
+LOST: Final = "lost"
+"""How the error of a run begins that was concluded to be lost."""
+
+ACTIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+"""Statuses of a run that is under way, and waits for nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleRun:
+    """A run that is under way, they say, and of which nothing was heard for long."""
+
+    run: WorkflowRun
+    heard_at: datetime
+    """When its newest event happened, on its emitter's clock, in UTC."""
+    silence: timedelta
+    """How long ago that was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleSelection:
+    """Which runs are stale. They come by when they were heard of, the longest silent first."""
+
+    before: datetime
+    """Those are that were heard of before, and not since; in UTC."""
+    workflow_id: str | None = None
+    """Of which workflow; None is any."""
+    scope: ClassVar[str] = "stale"
+
+    @property
+    def sorted_by(self) -> str:
+        """What of the projection map they come by."""
+        return ACTIVE_SINCE
+
+    @property
+    def newest_first(self) -> bool:
+        """Never: the longest silent comes first."""
+        return False
+
+    def includes(self, projection: Mapping[str, Any]) -> bool:
+        """Return whether a run with this projection map is stale, whatever its workflow."""
+        return ACTIVE_SINCE in projection and projection[ACTIVE_SINCE] < self.before
+
+    @property
+    def text(self) -> str:
+        """What tells a listing of them from others."""
+        # The moment moves while somebody walks: who has become stale meanwhile comes last.
+        return encode_json([self.workflow_id])
+
+
+def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) -> RunEvent:
+    """Return the event that *run* was lost, concluded from its silence: any real event beats it.
+
+    Args:
+        run: The run as it was last heard of; pending or running.
+        version: Of its newest event.
+        heard_at: When that happened. The run is taken to have ended then.
+        now: When this is concluded.
+    """
+    heard = RunEvent(event_id=version.event_id, hlc=version.hlc, occurred_at=heard_at, run=run)
+    ended_at = max(heard_at, run.started_at)
+    concluded = run.model_copy(
+        update={
+            "status": RunStatus.FAILED,
+            "error": f"{LOST}: nothing was heard of it since {heard_at.isoformat()}",
+            "completed_at": ended_at,
+            "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+        }
+    )
+    return heard.infer(concluded, now=lambda: now)

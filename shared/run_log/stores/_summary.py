@@ -1,0 +1,230 @@
+"""A workflow at a glance: how many runs, how they ended, how long they took, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from run_log.core import (
+    DAYS_KEPT,
+    HOURS_KEPT,
+    MICROS,
+    Durations,
+    InvalidArgumentError,
+    RunStatus,
+    Scope,
+    SummaryCounter,
+    WorkflowRun,
+    hour_begins,
+    hour_of,
+)
+
+MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
+"""The longest time a summary looks back, other than to the beginning."""
+
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_STATUSES: Final = {status.value: status for status in RunStatus}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowStats:
+    """How many runs a workflow has."""
+
+    workflow_id: str
+    total: int
+    """Distinct runs."""
+    successful: int
+    """Runs whose newest state is success."""
+    by_status: Mapping[RunStatus, int]
+    """Runs whose newest state is that; statuses without runs are absent."""
+    as_of: datetime | None = None
+    """How far the projection has come, at least: when the latest event happened that came with a change of
+    these counts, on its emitter's clock. None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBucket:
+    """The runs that started in one hour, or on one day, in UTC."""
+
+    begins: datetime
+    """When it begins."""
+    width: timedelta
+    """An hour or a day."""
+    by_status: Mapping[RunStatus, int]
+    """Runs whose newest state is that; statuses without runs are absent."""
+    durations: Durations
+    """How long those took that succeeded or failed."""
+
+    @property
+    def total(self) -> int:
+        """How many runs started in it."""
+        return sum(self.by_status.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowSummary:
+    """A workflow at a glance."""
+
+    workflow_id: str
+    since: datetime | None
+    """The counts and durations are of the runs that started then or later; None: of all that ever were."""
+    total: int
+    """Distinct runs."""
+    by_status: Mapping[RunStatus, int]
+    """Runs whose newest state is that; statuses without runs are absent."""
+    durations: Durations
+    """How long those took that succeeded or failed."""
+    buckets: Sequence[TimeBucket]
+    """The same by hour or day, the oldest first, without gaps; the last one is the current."""
+    last_run: WorkflowRun | None
+    """The run that started last, whenever that was."""
+    last_success: WorkflowRun | None
+    """Of the runs whose newest state is success, the one that started last, whenever that was."""
+    last_failure: WorkflowRun | None
+    """Of the runs whose newest state is failed, the one that started last, whenever that was."""
+    as_of: datetime | None
+    """How far the projection has come, at least; see `WorkflowStats.as_of`."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of successes among the runs that succeeded or failed, 0 to 1; None without such."""
+        successful = self.by_status.get(RunStatus.SUCCESS, 0)
+        ended = successful + self.by_status.get(RunStatus.FAILED, 0)
+        return successful / ended if ended else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryWindow:
+    """Which hours or days a summary is about."""
+
+    scope: Scope
+    """`Scope.HOUR` or `Scope.DAY`: what its buckets are."""
+    first: int
+    """The oldest of them, counted from the epoch."""
+    last: int
+    """The current one."""
+    is_whole: bool
+    """Whether the counts are of all the runs there ever were, and the buckets alone of the window."""
+
+    @classmethod
+    def of(cls, window: object, now: datetime) -> SummaryWindow:
+        """Return the window that looks back so far, in whole hours or days of which the current one is part.
+
+        Args:
+            window: How far, at most `MAX_WINDOW`: hours up to `HOURS_KEPT` of them, days beyond. None is to
+                the beginning.
+            now: The moment it looks back from, aware.
+
+        Raises:
+            InvalidArgumentError: *window* is no such time.
+        """
+        hour = hour_of(now)
+        if window is None:
+            return cls(scope=Scope.DAY, first=hour // 24 - DAYS_KEPT + 1, last=hour // 24, is_whole=True)
+        if not isinstance(window, timedelta) or not timedelta(0) < window <= MAX_WINDOW:
+            raise InvalidArgumentError(
+                f"window is {window!r}; pass a timedelta above 0 and of {MAX_WINDOW} at most, or None for all"
+            )
+        is_short = window <= HOURS_KEPT * _HOUR
+        scope, last, width = (Scope.HOUR, hour, _HOUR) if is_short else (Scope.DAY, hour // 24, _DAY)
+        return cls(scope=scope, first=last + 1 - -(-window // width), last=last, is_whole=False)
+
+    def includes(self, counter: SummaryCounter) -> bool:
+        """Return whether the summary's counts and durations are made of *counter*.
+
+        What started after the present, by a clock that is ahead, belongs to them as it does to a listing.
+        """
+        if self.is_whole:
+            return counter.scope is Scope.ALL
+        return counter.scope is self.scope and counter.slot >= self.first
+
+    def buckets(self, counters: Mapping[SummaryCounter, int]) -> list[TimeBucket]:
+        """Return every bucket of the window, the oldest first."""
+        own: dict[int, dict[SummaryCounter, int]] = {}
+        for counter, count in counters.items():
+            if counter.scope is self.scope:
+                own.setdefault(counter.slot, {})[counter] = count
+        return [self._bucket(slot, own.get(slot, {})) for slot in range(self.first, self.last + 1)]
+
+    @property
+    def since(self) -> datetime:
+        """When the window begins."""
+        return hour_begins(self.first * self._hours)
+
+    @property
+    def _hours(self) -> int:
+        return 1 if self.scope is Scope.HOUR else 24
+
+    def _bucket(self, slot: int, counters: Mapping[SummaryCounter, int]) -> TimeBucket:
+        return TimeBucket(
+            begins=hour_begins(slot * self._hours),
+            width=self._hours * _HOUR,
+            by_status=statuses_of(counters),
+            durations=durations_of(counters),
+        )
+
+
+def statuses_of(counters: Mapping[SummaryCounter, int]) -> dict[RunStatus, int]:
+    """Return the counts of runs in each status among *counters*, whatever their scope."""
+    found: dict[RunStatus, int] = {}
+    for counter, count in counters.items():
+        if counter.name in _STATUSES:
+            status = _STATUSES[counter.name]
+            found[status] = found.get(status, 0) + count
+    return found
+
+
+def durations_of(counters: Mapping[SummaryCounter, int]) -> Durations:
+    """Return the durations among *counters*, whatever their scope."""
+    micros = 0
+    buckets: dict[int, int] = {}
+    for counter, count in counters.items():
+        if counter.name == MICROS:
+            micros += count
+        elif counter.name not in _STATUSES:
+            bucket = int(counter.name[1:])
+            buckets[bucket] = buckets.get(bucket, 0) + count
+    return Durations(
+        count=sum(buckets.values()),
+        total=micros * _MICROSECOND,
+        buckets={bucket: count for bucket, count in buckets.items() if count},
+    )
+
+
+def summary_of(
+    stats: WorkflowStats,
+    counters: Mapping[SummaryCounter, int],
+    window: SummaryWindow,
+    *,
+    last_run: WorkflowRun | None,
+    last_success: WorkflowRun | None,
+    last_failure: WorkflowRun | None,
+) -> WorkflowSummary:
+    """Return the summary of a workflow.
+
+    Args:
+        stats: Its stats.
+        counters: Its counters.
+        window: The hours or days to look at.
+        last_run: See `WorkflowSummary`.
+        last_success: See `WorkflowSummary`.
+        last_failure: See `WorkflowSummary`.
+    """
+    own = {counter: count for counter, count in counters.items() if window.includes(counter)}
+    by_status = stats.by_status if window.is_whole else statuses_of(own)
+    return WorkflowSummary(
+        workflow_id=stats.workflow_id,
+        since=None if window.is_whole else window.since,
+        total=stats.total if window.is_whole else sum(by_status.values()),
+        by_status=by_status,
+        durations=durations_of(own),
+        buckets=window.buckets(counters),
+        last_run=last_run,
+        last_success=last_success,
+        last_failure=last_failure,
+        as_of=stats.as_of,
+    )

@@ -1,0 +1,75 @@
+"""How a caller waits for what it has emitted to be seen by queries."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from run_log.core import InvalidArgumentError, RunEvent, RunKey, Version
+
+_FIRST_WAIT_SECONDS: Final = 0.02
+_LONGEST_WAIT_SECONDS: Final = 1.0
+
+_T = TypeVar("_T")
+
+
+def awaited_version(key: RunKey, version_or_event: object) -> Version:
+    """Return the version that a run has to reach.
+
+    Raises:
+        InvalidArgumentError: *version_or_event* is neither, or an event of another run than *key*.
+    """
+    if isinstance(version_or_event, RunEvent):
+        if version_or_event.key != key:
+            raise InvalidArgumentError(f"the event is of {version_or_event.key}, not of {key}")
+        return version_or_event.version
+    if not isinstance(version_or_event, Version):
+        raise InvalidArgumentError(
+            f"version_or_event is a {type(version_or_event).__name__}; pass the RunEvent that was emitted, "
+            "or its version"
+        )
+    return version_or_event
+
+
+async def look_until(
+    look: Callable[[], Awaitable[_T | None]],
+    timeout: object,  # noqa: ASYNC109 - a look that is under way is not cut off
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> _T | None:
+    """Return what *look* finds, looking again less and less often; None where the time is over.
+
+    Args:
+        look: Returns what is waited for, or None.
+        timeout: Seconds, 0 or more; 0 looks once.
+        sleep: Waits that many seconds.
+        now: Monotonic seconds.
+
+    Raises:
+        InvalidArgumentError: *timeout* is no such number.
+    """
+    # Whoever only emits imports this module too.
+    from tenacity import (  # noqa: PLC0415
+        AsyncRetrying,
+        RetryError,
+        retry_if_result,
+        wait_random_exponential,
+    )
+
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+        raise InvalidArgumentError(f"timeout is {timeout!r}; pass seconds, 0 or more")
+    end = now() + timeout
+    wait = wait_random_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+    looking = AsyncRetrying(
+        retry=retry_if_result(lambda found: found is None),
+        stop=lambda _state: now() >= end,
+        wait=lambda state: min(wait(state), max(end - now(), 0.0)),
+        sleep=sleep,
+    )
+    try:
+        return await looking(look)
+    except RetryError:
+        return None

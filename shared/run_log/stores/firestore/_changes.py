@@ -1,0 +1,247 @@
+"""The newest changes of run documents, in one order, within bounds."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, Self
+
+from google.api_core import exceptions as google_errors
+
+from ._connection import RPC_TIMEOUT_SECONDS, RUNS
+from ._protobuf import TargetChange, nanos
+
+MARGIN: Final = timedelta(seconds=2 * RPC_TIMEOUT_SECONDS)
+"""How much earlier than its commit a document's `CHANGED_AT` may be. The server stamps it when it begins with
+a commit, whose caller waits `RPC_TIMEOUT_SECONDS`; as much again for a server that goes on after that."""
+
+RUN_PATH: Final = re.compile(rf"(?P<workflow>[^/]+)/{RUNS}/(?P<run>[^/]+)")
+"""The path of a run's document below the collection that holds the projection."""
+
+_vendor_errors: Any = google_errors  # published without annotations
+
+_INTERNAL: Final = 13
+"""What the vendor's own listener takes for an error without a code."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class ChangePlace(NamedTuple):
+    """Where a change stands among all changes: a total order, in which a commit's come together."""
+
+    nanos: int
+    """When it was committed, since the epoch."""
+    path: str
+    """Of the document: the workflow's document id, a slash, the run's; empty for before any."""
+
+    @classmethod
+    def after_all_at(cls, moment: int) -> Self:
+        """Return the place after whatever was committed until *moment*, in nanoseconds since the epoch."""
+        return cls(moment + 1, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A run's document as a commit left it."""
+
+    place: ChangePlace
+    document: Any
+    """As a protocol buffer."""
+
+    @classmethod
+    def of(cls, document: Any, root: str) -> Self | None:
+        """Return the change that left *document*; None where that is not below *root*.
+
+        Args:
+            document: As a protocol buffer. A group of collections spans every root collection.
+            root: The full name of the collection that holds the projection.
+        """
+        before, _, path = document.name.partition(f"{root}/")
+        ids = RUN_PATH.fullmatch(path)
+        if before or ids is None:
+            return None
+        place = ChangePlace(nanos(document.update_time), f"{ids['workflow']}/{ids['run']}")
+        return cls(place=place, document=document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much is kept in memory, and for how long a listener is trusted."""
+
+    changes: int = 1_000
+    """Changes kept for those who watch."""
+    bytes: int = 16 * 2**20
+    """Bytes of those changes' documents; one is kept whatever its size."""
+    page: int = 100
+    """Documents read at a time by a watch that is behind."""
+    listen_seconds: float = 1_800.0
+    """After that long a listener begins anew: one that never does matches all that has changed since."""
+    silent_seconds: float = 30.0
+    """After that long without a word it begins anew, too: a dead connection is as silent as an idle store."""
+
+
+class RecentChanges:
+    """The newest changes, in order, within bounds.
+
+    Args:
+        floor: Changes up to this place are not asked for.
+        bounds: How many are kept.
+    """
+
+    def __init__(self, floor: ChangePlace, bounds: Bounds) -> None:
+        self.floor = floor
+        """Every change after this place, of those that were added, is there."""
+        self.newest = floor
+        """The place up to which changes were added."""
+        self._bounds = bounds
+        self._changes: list[Change] = []
+        self._bytes = 0
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Add *changes*, all of them after those that were added before."""
+        for change in sorted(changes, key=_place):
+            self._changes.append(change)
+            self._bytes += change.document.ByteSize()
+            self.newest = change.place
+        surplus = 0
+        while len(self._changes) - surplus > 1 and self._exceeds(len(self._changes) - surplus):
+            self._bytes -= self._changes[surplus].document.ByteSize()
+            self.floor = self._changes[surplus].place
+            surplus += 1
+        del self._changes[:surplus]
+
+    def raise_floor(self, floor: ChangePlace) -> None:
+        """Take back the promise for what comes up to that place."""
+        self.floor = max(self.floor, floor)
+
+    def after(self, place: ChangePlace) -> Change | None:
+        """Return the first change after *place*; None where it has yet to come."""
+        index = bisect_right(self._changes, place, key=_place)
+        return self._changes[index] if index < len(self._changes) else None
+
+    def _exceeds(self, count: int) -> bool:
+        return count > self._bounds.changes or self._bytes > self._bounds.bytes
+
+
+class Snapshot:
+    """What a listener has told since its last consistent state, within bounds.
+
+    Args:
+        root: The full name of the collection that holds the projection.
+        recent: Where consistent states go.
+        bounds: How much is kept; of more, the newest.
+    """
+
+    def __init__(self, root: str, recent: RecentChanges, bounds: Bounds) -> None:
+        self._root = root
+        self._recent = recent
+        self._bounds = bounds
+        self._is_current = False
+        self._clear()
+
+    def take_in(self, message: Any) -> bool:
+        """Take in what a listener says, and return whether all it told is consistent now.
+
+        Args:
+            message: A response as a protocol buffer.
+
+        Raises:
+            GoogleAPICallError: It says that it will tell nothing.
+        """
+        match message.WhichOneof("response_type"):
+            case "document_change":
+                change = Change.of(message.document_change.document, self._root)
+                # What is not newer was told before: the margin's at first, and everything after a reset.
+                if change is not None and change.place > self._recent.newest:
+                    self.add(change)
+                return False
+            case "target_change":
+                return self._target_changed(message.target_change)
+            case _:
+                return False  # a document is gone from the query, or how many it has
+
+    def _target_changed(self, told: Any) -> bool:
+        match told.target_change_type:
+            case TargetChange.REMOVE:
+                raise _vendor_errors.from_grpc_status(told.cause.code or _INTERNAL, told.cause.message)
+            case TargetChange.RESET:
+                self._clear()
+                self._is_current = False
+            case TargetChange.CURRENT:
+                self._is_current = True
+            case _:
+                pass
+        # The vendor's promise for a moment without targets is a consistent state of them all.
+        return self._is_current and told.HasField("read_time") and not told.target_ids
+
+    def pour_out(self) -> None:
+        """Hand everything over, in a consistent state, and be empty."""
+        # Not up to that moment: the emulator's lies after what it tells. Each state has all that was
+        # committed before the newest change in it, on both.
+        self._recent.add(self._changes.values())
+        if self._dropped is not None:
+            self._recent.raise_floor(self._dropped)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._changes: dict[str, Change] = {}
+        self._bytes = 0
+        self._dropped: ChangePlace | None = None
+
+    def add(self, change: Change) -> None:
+        """Take in a change that is newer than all that were handed over."""
+        before = self._changes.get(change.place.path)
+        if before is not None:
+            if before.place >= change.place:
+                return
+            self._bytes -= before.document.ByteSize()
+        self._changes[change.place.path] = change
+        self._bytes += change.document.ByteSize()
+        if len(self._changes) > 2 * self._bounds.changes or self._bytes > 2 * self._bounds.bytes:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Keep the newer half."""
+        in_order = sorted(self._changes.values(), key=_place)
+        half = len(in_order) // 2
+        dropped, kept = in_order[:half], in_order[half:]
+        if dropped:
+            last = dropped[-1].place
+            self._dropped = last if self._dropped is None else max(self._dropped, last)
+        self._changes = {change.place.path: change for change in kept}
+        self._bytes = sum(change.document.ByteSize() for change in kept)
+
+
+def moment_of(micros: int) -> datetime:
+    """Return microseconds since the epoch as a datetime.
+
+    Raises:
+        OverflowError: No datetime is so far away.
+    """
+    return _EPOCH + micros * _MICROSECOND
+
+
+def requests_around(nanos: int) -> tuple[datetime, datetime]:
+    """Return the earliest and the latest `CHANGED_AT` that a commit at that moment may have.
+
+    Args:
+        nanos: The moment, in nanoseconds since the epoch.
+
+    Raises:
+        OverflowError: No datetime is so far away.
+    """
+    moment = moment_of(nanos // 1_000)
+    return moment - MARGIN, moment + MARGIN
+
+
+def micros_of(moment: Any) -> int:
+    """Return a protobuf timestamp, which Firestore stores in microseconds, as those since the epoch."""
+    return nanos(moment) // 1_000
+
+
+def _place(change: Change) -> ChangePlace:
+    return change.place

@@ -1,0 +1,232 @@
+"""What Firestore tells of changes as they happen: one listener for all watches of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final
+
+from google.api_core import exceptions as google_errors
+from grpc.aio import AioRpcError
+
+from run_log.core import RunLogError, StoreUnavailableError
+from run_log.stores._patience import Patience
+from run_log.stores._telemetry import listener_failed, listener_recovered
+from run_log.stores._watch import call_soon
+
+from ._changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot, requests_around
+from ._connection import RUNS, VENDOR_ERRORS, Connection
+from ._protobuf import listen_request, listen_response
+from ._queries import changed_query
+from ._walks import ChangedDocuments, WatchPlace
+
+_vendor_errors: Any = google_errors  # published without annotations
+
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+"""Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment."""
+
+
+class Feed:
+    """The newest changes of all runs, as one listener tells them to the watches of one event loop.
+
+    The listener is there while somebody has joined. It is the vendor's call itself, of the asynchronous
+    client: no thread, and no document is held but the newest changes. Whatever happens to it, it begins anew
+    from the newest change that it told; only what somebody has to mend ends it.
+
+    Args:
+        connection: Where to.
+        root: The full name of the collection that holds the projection.
+        bounds: How much is kept.
+        patience: How a listener that cannot begin is tried again: without end.
+        sleep: Waits that many seconds.
+        uniform: Returns a random number between two.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        root: str,
+        *,
+        bounds: Bounds,
+        patience: Patience,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._connection = connection
+        self._database = f"projects/{connection.project}/databases/{connection.database}"
+        self._root = root
+        collection = root.rpartition("/")[2]
+        self._documents = ChangedDocuments(connection, collection, None, page=bounds.page)
+        self._bounds = bounds
+        self._patience = patience
+        self._sleep = sleep
+        self._uniform = uniform
+        self._joined = 0
+        self._listening: asyncio.Task[None] | None = None
+        self._has_failed = False
+
+    def join(self, now: int) -> None:
+        """Be told of what is committed after *now*, if not before; `leave` or `abandon` it once.
+
+        Args:
+            now: A moment of the store's that has passed, in nanoseconds since the epoch.
+        """
+        self._joined += 1
+        if self._listening is None or self._listening.done():
+            self._loop = asyncio.get_running_loop()
+            self._process = os.getpid()
+            self._told = asyncio.Event()
+            self._recent = RecentChanges(ChangePlace.after_all_at(now), self._bounds)
+            self._listening = asyncio.create_task(self._listen())
+
+    async def leave(self) -> None:
+        """Be told no more; with the last one the listener is gone when this returns."""
+        listening = self._leave()
+        if listening is not None:
+            await asyncio.wait([listening])
+
+    def abandon(self) -> None:
+        """Be told no more, soon; called from any thread."""
+        # A forked child has copies of its parent's watches, and could wake the parent's event loop.
+        if os.getpid() == self._process:
+            call_soon(self._loop, self._leave)
+
+    def covers(self, place: ChangePlace) -> bool:
+        """Return whether every change after *place* is or will be told."""
+        return place >= self._recent.floor
+
+    def after(self, place: ChangePlace) -> Change | None:
+        """Return the first change after *place*, which is covered; None where it has yet to come."""
+        return self._recent.after(place)
+
+    async def told(self, place: ChangePlace) -> None:
+        """Wait until *place* is covered no more or there is a change after it.
+
+        Raises:
+            ConfigurationError: The store is not there (any more), or does not let us in.
+            StoreError: It refuses to be listened to.
+        """
+        while self.covers(place) and self.after(place) is None:
+            if self._listening is not None and self._listening.done():
+                self._listening.result()
+            await self._told.wait()
+
+    def _leave(self) -> asyncio.Task[None] | None:
+        """Count one less; return the listener where it was the last one's, and is being cancelled."""
+        self._joined -= 1
+        if self._joined or self._listening is None:
+            return None
+        listening, self._listening = self._listening, None
+        # One that was waited for keeps its event loop, and the service keeps this.
+        self._told = asyncio.Event()
+        listening.cancel()
+        if not listening.cancelled() and listening.done():
+            listening.exception()  # everybody was told
+        return listening
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                await self._patience.run(self._try_to_listen)
+                await self._sleep(self._uniform(0, _LONGEST_PAUSE_SECONDS))
+        finally:
+            self._told.set()
+
+    async def _try_to_listen(self) -> None:
+        try:
+            await self._listen_once()
+        except RunLogError as error:
+            if not self._has_failed:
+                self._has_failed = True
+                listener_failed(error)
+            raise
+
+    async def _listen_once(self) -> None:
+        """Listen until that ends, once it has worked.
+
+        Raises:
+            StoreUnavailableError: It has not worked at all.
+            RunLogError: It never will.
+        """
+        snapshot = Snapshot(self._root, self._recent, self._bounds)
+        works = False
+        try:
+            async with aclosing(self._responses()) as responses:
+                async for response in responses:
+                    if snapshot.take_in(listen_response(response)):
+                        if not works:
+                            await self._look_around(snapshot)
+                        works = True
+                        snapshot.pour_out()
+                        self._tell()
+        except VENDOR_ERRORS as error:
+            ours = self._connection.error(error)
+            if not works or not isinstance(ours, StoreUnavailableError):
+                raise ours from error
+        if not works:
+            raise StoreUnavailableError(f"{self._connection} ended the listener before it told anything")
+
+    async def _look_around(self, snapshot: Snapshot) -> None:
+        """Read what was committed while the listener started, now that it works.
+
+        The emulator looks what is there before it heeds what is written: of what is committed between, it
+        tells with the next commit.
+        """
+        place = WatchPlace(seen=self._recent.newest, until=await self._documents.now())
+        is_last = False
+        while not is_last:
+            documents, is_last = await self._documents.page(place)
+            for document in documents:
+                place = place.past(document)
+                change = Change.of(document, self._root)
+                if change is not None and place.includes(change):
+                    snapshot.add(change)
+
+    async def _responses(self) -> AsyncGenerator[Any]:
+        client = self._connection.client()
+        since, _ = requests_around(self._recent.newest.nanos)
+        request = listen_request(self._database, changed_query(client.collection_group(RUNS), since))
+        is_over = asyncio.Event()
+        # The transport's call, as the vendor's own listener makes it: the client's waits for the connection,
+        # and cancelled meanwhile leaves a call that nobody can end.
+        call = client._firestore_api.transport.listen(  # noqa: SLF001
+            _held_open(request, is_over),
+            metadata=client._rpc_metadata,  # noqa: SLF001
+            timeout=self._bounds.listen_seconds,
+        )
+        responses: Any = aiter(call)
+        try:
+            while True:
+                async with asyncio.timeout(self._bounds.silent_seconds):
+                    response = await anext(responses)
+                # What gRPC cannot decode it hands over as None. The emulator garbles a response now and then.
+                if response is None:
+                    raise _vendor_errors.InternalServerError(
+                        "a response of the listener could not be decoded"
+                    )
+                yield response
+        except AioRpcError as error:
+            raise _vendor_errors.from_grpc_error(error) from error
+        except TimeoutError as error:
+            raise _vendor_errors.DeadlineExceeded("the listener fell silent") from error
+        except StopAsyncIteration:
+            return
+        finally:
+            is_over.set()
+            call.cancel()
+
+    def _tell(self) -> None:
+        if self._has_failed:
+            self._has_failed = False
+            listener_recovered()
+        told, self._told = self._told, asyncio.Event()
+        told.set()
+
+
+async def _held_open(request: Any, is_over: asyncio.Event) -> AsyncIterator[Any]:
+    """Yield *request*, and keep the stream open: the server ends one whose client has said all."""
+    yield request
+    await is_over.wait()

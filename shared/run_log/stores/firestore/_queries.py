@@ -1,0 +1,103 @@
+"""The queries for runs. Each shape has its index in ``infra/firestore.indexes.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from google.cloud.firestore_v1.base_query import FieldFilter
+
+from run_log.core import Order, Selection
+from run_log.stores._documents import (
+    ACTIVE_SHARD,
+    ACTIVE_SHARDS,
+    ACTIVE_SINCE,
+    CHANGED_AT,
+    CHANGED_SHARD,
+    CHANGED_SHARDS,
+    PAUSED_ASSIGNEE,
+    PAUSED_DEADLINE,
+    PROJECTION,
+    indexed_assignee,
+)
+from run_log.stores._inbox import InboxSelection
+from run_log.stores._stale import StaleSelection
+
+
+def runs_query(runs: Any, selection: Selection) -> Any:
+    """Return the query for those of a workflow's *runs* that are selected, in order.
+
+    Args:
+        runs: The reference of the collection.
+        selection: Which of them.
+    """
+    query = runs
+    for condition in _conditions(selection):
+        query = query.where(filter=FieldFilter(*condition))
+    direction = "DESCENDING" if selection.order is Order.NEWEST else "ASCENDING"
+    return _in_order(query, "started_at", direction)
+
+
+def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
+    """Return the query for those runs of several workflows that are selected, in order.
+
+    Args:
+        runs: The reference of a workflow's runs, or of all runs as a collection group.
+        selection: Which of them. A workflow is not looked for: its runs are given.
+    """
+    conditions = _of_stale(selection) if isinstance(selection, StaleSelection) else _of_inbox(selection)
+    query = runs
+    for field, operator, value in conditions:
+        query = query.where(filter=FieldFilter(f"{PROJECTION}.{field}", operator, value))
+    direction = "DESCENDING" if selection.newest_first else "ASCENDING"
+    return _in_order(query, f"{PROJECTION}.{selection.sorted_by}", direction)
+
+
+def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> Any:
+    """Return the query for those *runs* whose record changed from *since* to *until*, in that order.
+
+    Args:
+        runs: The reference of a workflow's runs, or of all runs as a collection group.
+        since: Included.
+        until: Included; None for no end.
+    """
+    changed_at = f"{PROJECTION}.{CHANGED_AT}"
+    shards = FieldFilter(f"{PROJECTION}.{CHANGED_SHARD}", "in", list(range(CHANGED_SHARDS)))
+    query = runs.where(filter=shards).where(filter=FieldFilter(changed_at, ">=", since))
+    if until is not None:
+        query = query.where(filter=FieldFilter(changed_at, "<=", until))
+    return _in_order(query, changed_at, "ASCENDING")
+
+
+def _of_inbox(selection: InboxSelection) -> list[tuple[str, str, Any]]:
+    conditions: list[tuple[str, str, Any]] = []
+    if selection.assignee is not None:
+        conditions.append((PAUSED_ASSIGNEE, "==", indexed_assignee(selection.assignee)))
+    if selection.overdue is not None:
+        conditions.append((PAUSED_DEADLINE, "<" if selection.overdue else ">=", selection.now))
+    return conditions
+
+
+def _of_stale(selection: StaleSelection) -> list[tuple[str, str, Any]]:
+    conditions: list[tuple[str, str, Any]] = [(ACTIVE_SINCE, "<", selection.before)]
+    if selection.workflow_id is None:
+        conditions.append((ACTIVE_SHARD, "in", list(range(ACTIVE_SHARDS))))
+    return conditions
+
+
+def _in_order(query: Any, field: str, direction: str) -> Any:
+    return query.order_by(field, direction=direction).order_by("__name__", direction=direction)
+
+
+def _conditions(selection: Selection) -> list[tuple[str, str, Any]]:
+    conditions: list[tuple[str, str, Any]] = []
+    if selection.statuses is not None:
+        values = [status.value for status in selection.statuses]
+        conditions.append(("status", "in", values) if len(values) > 1 else ("status", "==", values[0]))
+    if selection.trigger_type is not None:
+        conditions.append(("trigger_type", "==", selection.trigger_type.value))
+    if selection.since is not None:
+        conditions.append(("started_at", ">=", selection.since))
+    if selection.until is not None:
+        conditions.append(("started_at", "<", selection.until))
+    return conditions

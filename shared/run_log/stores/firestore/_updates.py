@@ -1,0 +1,111 @@
+"""The updates of one watch: from the feed, and by walks while it is behind what the feed reaches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from run_log.stores._patience import Patience
+from run_log.stores._watch import RunUpdate
+
+from ._changes import Change, ChangePlace
+from ._feed import Feed
+from ._walks import ChangedDocuments, WatchPlace
+
+
+class FirestoreUpdates:
+    """See `UpdateSource`.
+
+    Args:
+        documents: Reads what the feed does not reach.
+        opening: How reads are tried again while the watch is opened.
+        patience: How they are later: without end.
+        feed: Returns the running event loop's feed.
+        place: Where to begin; None for now.
+        root: The full name of the collection that holds the projection.
+        update: Returns the update of a change, given where the watch is after it; None where it is of no
+            concern to the watch.
+    """
+
+    def __init__(
+        self,
+        *,
+        documents: ChangedDocuments,
+        opening: Patience,
+        patience: Patience,
+        feed: Callable[[], Feed],
+        place: WatchPlace | None,
+        root: str,
+        update: Callable[[Change, WatchPlace], RunUpdate | None],
+    ) -> None:
+        self._documents = documents
+        self._opening = opening
+        self._patience = patience
+        self._feed_here = feed
+        self._begins = place
+        self._root = root
+        self._update = update
+        self._page: deque[Any] = deque()
+        self._is_last_page = False
+
+    async def open(self) -> None:
+        """See `UpdateSource.open`."""
+        now = await self._opening.run(self._documents.now)
+        self._place = self._begins or WatchPlace(seen=ChangePlace.after_all_at(now))
+        self._feed = self._feed_here()
+        self._feed.join(now)
+
+    def take(self) -> RunUpdate | None:
+        """See `UpdateSource.take`."""
+        while (change := self._next()) is not None:
+            update = self._update(change, self._place)
+            if update is not None:
+                return update
+        return None
+
+    async def more(self) -> None:
+        """See `UpdateSource.more`."""
+        if not self._place.until:
+            if self._feed.covers(self._place.seen):
+                await self._feed.told(self._place.seen)
+                return
+            now = await self._patience.run(self._documents.now)
+            self._place = replace(self._place, until=now)
+        documents, self._is_last_page = await self._patience.run(self._next_page)
+        self._page.extend(documents)
+
+    async def close(self) -> None:
+        """See `UpdateSource.close`."""
+        await self._feed.leave()
+
+    def abandon(self) -> None:
+        """See `UpdateSource.abandon`."""
+        self._feed.abandon()
+
+    async def _next_page(self) -> tuple[Sequence[Any], bool]:
+        return await self._documents.page(self._place)
+
+    def _next(self) -> Change | None:
+        """Return the next change at hand, and be after it."""
+        if self._place.until:
+            return self._next_of_round()
+        if not self._feed.covers(self._place.seen):
+            return None
+        change = self._feed.after(self._place.seen)
+        if change is not None:
+            self._place = replace(self._place, seen=change.place)
+        return change
+
+    def _next_of_round(self) -> Change | None:
+        while self._page:
+            document = self._page.popleft()
+            self._place = self._place.past(document)
+            change = Change.of(document, self._root)
+            if change is not None and self._place.includes(change):
+                return change
+        if self._is_last_page:
+            self._is_last_page = False
+            self._place = WatchPlace(seen=ChangePlace.after_all_at(self._place.until))
+        return None

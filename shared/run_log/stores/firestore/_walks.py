@@ -1,0 +1,157 @@
+"""Walks over what changed, in pages, by whoever is behind the changes as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+from run_log.core import InvalidCursorError, decode_place, document_id, encode_place
+from run_log.stores._documents import CHANGED_AT, PROJECTION
+
+from ._changes import RUN_PATH, Change, ChangePlace, micros_of, moment_of, requests_around
+from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from ._protobuf import batch_get_request, queried_document, read_nanos, run_query_request
+from ._queries import changed_query
+
+_KINDS: Final = (int, str, int, int, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchPlace:
+    """How far a watch has come.
+
+    One that is behind walks in rounds, page by page in the order in which documents changed, which is only
+    about that of their commits. A round is about what was committed until it began; documents that change
+    meanwhile belong to the next. So what is left of a round only ever becomes less, and it can be left and
+    gone on with at any time, by anybody.
+    """
+
+    seen: ChangePlace
+    """Everything up to there has been delivered."""
+    until: int = 0
+    """When the round under way began, in nanoseconds since the epoch; 0 where none is."""
+    changed_at: int = 0
+    """Of the last document that the round has come past, in microseconds since the epoch."""
+    path: str = ""
+    """Of that document, below the database; empty where the round has come past none."""
+
+    def past(self, document: Any) -> Self:
+        """Return this place once the round has come past *document*, a protocol buffer."""
+        changed_at = document.fields[PROJECTION].map_value.fields[CHANGED_AT].timestamp_value
+        path = document.name.split("/documents/", 1)[1]
+        return replace(self, changed_at=micros_of(changed_at), path=path)
+
+    def includes(self, change: Change) -> bool:
+        """Return whether the round under way is to deliver *change*."""
+        return change.place > self.seen and change.place.nanos <= self.until
+
+    def cursor(self, root: str, selection: str) -> str:
+        """Return the cursor that goes on from here."""
+        path = self.path.removeprefix(f"{root}/")
+        place = (self.seen.nanos, self.seen.path, self.until, self.changed_at, path)
+        return encode_place(place, scope="watch", selection=selection)
+
+    @classmethod
+    def of(cls, cursor: object, root: str, selection: str) -> Self:
+        """Return the place that *cursor* was made of.
+
+        Raises:
+            InvalidCursorError: It is malformed, or of a watch of other runs.
+        """
+        nanos, seen, until, micros, path = decode_place(cursor, _KINDS, scope="watch", selection=selection)
+        try:
+            for moment in (nanos, until, micros * 1_000):
+                requests_around(moment)
+        except OverflowError as error:
+            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no moment") from error
+        if path and not RUN_PATH.fullmatch(path):
+            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no run")
+        path = path and f"{root}/{path}"
+        return cls(seen=ChangePlace(nanos, seen), until=until, changed_at=micros, path=path)
+
+
+class ChangedDocuments:
+    """Reads what changed of one workflow's runs, or of all.
+
+    Args:
+        connection: Where to.
+        root: The collection that holds the projection.
+        workflow_id: The workflow; None for all.
+        page: How many documents are a page.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        root: str,
+        workflow_id: str | None,
+        *,
+        page: int,
+    ) -> None:
+        self._connection = connection
+        self._database = f"projects/{connection.project}/databases/{connection.database}"
+        self._root = root
+        self._workflow_id = workflow_id
+        self._page = page
+
+    async def now(self) -> int:
+        """Return the store's time in nanoseconds since the epoch: what was committed by then can be read.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, or was too busy.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        # The answer tells when it was read, whether the document is there or not.
+        request = batch_get_request(
+            self._database, [f"{self._database}/documents/{self._root}/-"], ["workflow_id"]
+        )
+        client = self._connection.client()
+        try:
+            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - a snapshot's time is cut
+                request=request,
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            return max([read_nanos(response) async for response in responses])
+        except VENDOR_ERRORS as error:
+            raise self._connection.error(error) from error
+
+    async def page(self, place: WatchPlace) -> tuple[Sequence[Any], bool]:
+        """Return the next documents of a round as protocol buffers, and whether they are its last.
+
+        Args:
+            place: The round, and where in it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, or was too busy.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        client = self._connection.client()
+        request = run_query_request(self._query(client, place))
+        try:
+            responses = await client._firestore_api.run_query(  # noqa: SLF001 - see now
+                request=request,
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            found = [queried_document(response) async for response in responses]
+        except VENDOR_ERRORS as error:
+            raise self._connection.error(error) from error
+        documents = [document for document in found if document is not None]
+        return documents, len(documents) < self._page
+
+    def _query(self, client: Any, place: WatchPlace) -> Any:
+        runs = client.collection_group(RUNS)
+        if self._workflow_id is not None:
+            runs = client.collection(self._root).document(document_id(self._workflow_id)).collection(RUNS)
+        since, _ = requests_around(place.seen.nanos)
+        _, until = requests_around(place.until)
+        query = changed_query(runs, since, until).limit(self._page)
+        if place.path:
+            changed_at = moment_of(place.changed_at)
+            after = {f"{PROJECTION}.{CHANGED_AT}": changed_at, "__name__": client.document(place.path)}
+            query = query.start_after(after)
+        return query

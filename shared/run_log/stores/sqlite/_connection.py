@@ -1,0 +1,273 @@
+"""A connection with a thread of its own: opened when it is used, and never carried over a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Final, TypeVar
+
+from run_log.core import (
+    ConfigurationError,
+    RunLogError,
+    StoreError,
+    StoreUnavailableError,
+    WriteRefusedError,
+)
+
+from ._schema import migrate, schema_version
+
+_T = TypeVar("_T")
+
+_WAL_RETRY_SECONDS: Final = 0.005
+
+_registry_lock: Final = threading.Lock()
+_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+_over_fork: Final[list[Connection]] = []
+"""Those whose locks are held over the fork under way: nothing else may let go of them meanwhile."""
+
+
+class _Handle:
+    """What outlives its owner by a moment: the vendor's connection, and the lock of whoever uses it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+
+    def disconnect(self) -> None:
+        """Close the connection; the next use opens another. The lock is held."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    def let_go(self) -> None:
+        """Close the connection once nobody uses it."""
+        with self.lock:
+            self.disconnect()
+
+
+class Connection:
+    """One connection to the file, used by one call at a time in a thread of its own.
+
+    Usable from any event loop, several at once too. It is opened at the first use, after `close` and after
+    every error anew, so nothing half-done is left behind in it. Before a fork it is closed, for SQLite
+    cannot carry one over; both processes open their own when they need it.
+
+    Args:
+        path: The file; its directory has to be there.
+        busy_seconds: How long to wait while another connection has the file.
+    """
+
+    def __init__(self, path: str, *, busy_seconds: float) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._handle = _Handle()
+        weakref.finalize(self, _Handle.let_go, self._handle)
+        self._executor_lock = threading.Lock()
+        self._executor: Executor | None = None
+        with _registry_lock:
+            _connections.add(self)
+
+    async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return what *work* does with the connection. Cancelling the call does not cut it short.
+
+        Raises:
+            StoreUnavailableError: The file stays locked, or its disk is full or fails.
+            ConfigurationError: The file cannot be opened, written or read as what it should be.
+            WriteRefusedError: It will never take what was to be written.
+        """
+        context = contextvars.copy_context()
+
+        def job() -> _T:
+            return context.run(self._use, work)
+
+        try:
+            future = self._submit(job)
+        except RuntimeError:
+            # The interpreter is ending and starts no thread any more. Nobody else needs this one then.
+            return job()
+        return await asyncio.wrap_future(future)
+
+    async def close(self) -> None:
+        """Close the connection and end the thread, after the calls under way. Twice is fine."""
+        closing: Future[None] | None = None
+        with self._executor_lock:
+            executor, self._executor = self._executor, None
+            if executor is not None:
+                with contextlib.suppress(RuntimeError):  # see `run`
+                    closing = executor.submit(self._handle.let_go)
+                executor.shutdown(wait=False)
+        if closing is None:
+            self._handle.let_go()
+        else:
+            await asyncio.wrap_future(closing)
+
+    def before_fork(self) -> None:
+        """Wait for the call under way, and leave nothing open that the child would inherit."""
+        # SQLite's own bookkeeping of locks and its mutexes would be inherited too, and mean nothing there
+        # (https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_across_a_fork).
+        self._handle.lock.acquire()
+        self._handle.disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._handle.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the thread stayed with the parent."""
+        self._handle.lock.release()
+        self._executor_lock = threading.Lock()
+        self._executor = None
+
+    def _submit(self, job: Callable[[], _T]) -> Future[_T]:
+        with self._executor_lock:
+            if self._executor is None:
+                # When the interpreter is ending, even this import is a RuntimeError: see `run`.
+                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+                self._executor = ThreadPoolExecutor(1, thread_name_prefix="run-log-sqlite")
+            try:
+                return self._executor.submit(job)
+            except RuntimeError:
+                self._executor = None  # it may have kept the job
+                raise
+
+    def _use(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        handle = self._handle
+        with handle.lock:
+            try:
+                if handle.connection is None:
+                    handle.connection = self._connect()
+                return work(handle.connection)
+            except sqlite3.Error as error:
+                handle.disconnect()
+                raise self._error(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        self._create()
+        connection = sqlite3.connect(
+            self._path,
+            timeout=self._busy_seconds,
+            isolation_level=None,  # transactions are begun by hand
+            check_same_thread=False,  # one call at a time, but in whichever thread there is
+        )
+        try:
+            connection.text_factory = _text
+            schema_version(connection, self._path)  # before anything of somebody else's is changed
+            self._use_wal(connection)
+            # NORMAL would lose what was said to be durable when the power fails
+            # (https://www.sqlite.org/pragma.html#pragma_synchronous).
+            connection.execute("PRAGMA synchronous = FULL")
+            migrate(connection, self._path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self) -> None:
+        """Make the file where there is none, for its owner only: it holds what workflows were given.
+
+        SQLite gives the files beside it the same mode.
+        """
+        try:
+            # Exclusively: closing another descriptor of a file in use would drop this process's locks on it.
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._path} cannot be made ({error.strerror}); make its directory, give access to it, or "
+                "set RUN_LOG_SQLITE_PATH"
+            ) from error
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                # Switching does not wait for those who are switching too, whatever the timeout.
+                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_WAL_RETRY_SECONDS)
+        if mode != "wal":
+            raise ConfigurationError(
+                f"{self._path} cannot be shared by processes (its journal is {mode!r}, not 'wal'); "
+                "put it on a disk of this machine, not on a network file system"
+            )
+
+    def _error(self, error: sqlite3.Error) -> RunLogError:
+        match _primary_code(error):
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StoreUnavailableError(
+                    f"{self._path} was locked for {self._busy_seconds:g} s; does another process hold a "
+                    f"transaction open? ({error})"
+                )
+            case sqlite3.SQLITE_FULL:
+                return StoreUnavailableError(f"the disk of {self._path} is full; make room ({error})")
+            case sqlite3.SQLITE_IOERR:
+                return StoreUnavailableError(f"the disk of {self._path} fails; look at it ({error})")
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+                return ConfigurationError(
+                    f"{self._path} cannot be opened to be written; give access to it and to its directory, "
+                    f"or set RUN_LOG_SQLITE_PATH ({error})"
+                )
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return ConfigurationError(
+                    f"{self._path} is no database, or a damaged one; end its users, then restore it from a "
+                    f"copy or set RUN_LOG_SQLITE_PATH to another file ({error})"
+                )
+            case sqlite3.SQLITE_TOOBIG:
+                return WriteRefusedError(f"{self._path} cannot hold a value ({error})")
+            case _:
+                return StoreError(f"{self._path} failed ({error})")
+
+
+def _primary_code(error: sqlite3.Error) -> int | None:
+    # Absent where the standard library raises it and not SQLite.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _text(stored: bytes) -> str | bytes:
+    """Return a stored text; what is none, since something else damaged it, stays as it is."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
+def _before_fork() -> None:
+    _registry_lock.acquire()
+    _over_fork[:] = _connections
+    for connection in _over_fork:
+        connection.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for connection in _over_fork:
+        connection.after_fork_in_parent()
+    _over_fork.clear()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for connection in _over_fork:
+        connection.after_fork_in_child()
+    _over_fork.clear()
+    _registry_lock.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,202 @@
+"""How events become rows: merged by the core's law, in one transaction with what they do to the counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+
+from run_log.core import (
+    Horizon,
+    Outcome,
+    RunChange,
+    RunEvent,
+    RunHead,
+    RunKey,
+    Scope,
+    by_run,
+    document_id,
+    fold,
+)
+from run_log.stores._commits import StatsWrite, stats_writes
+from run_log.stores._documents import StoredHead, head_to_merge, micros_of
+from run_log.stores._retention import Retention, check_not_expired, expiry_after
+from run_log.stores._telemetry import CommitOutcome, count_anomalies, count_commit
+
+from ._queries import HEAD
+from ._rows import (
+    ADD_TO_COUNTER,
+    ADD_TO_WORKFLOW,
+    DELETE_EXPIRED,
+    FORGET_COUNTERS,
+    WRITE_HISTORY,
+    WRITE_RUN,
+    change_columns,
+    counter_rows,
+    head_fields,
+    run_row,
+    workflow_row,
+)
+from ._schema import transaction
+
+MAX_TRANSACTION_RUNS: Final = 500
+"""Most runs in one transaction: other processes wait for its end."""
+
+
+MAX_DELETED_RUNS: Final = 100
+"""Most expired runs that one transaction deletes, beside what it is for."""
+
+_GRACE: Final = timedelta(days=1)
+"""For how long an expired run is still known to have been there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By what a transaction goes beside its events."""
+
+    retention: Retention | None
+    """How long ended runs are kept; None keeps all."""
+    now: Callable[[], datetime]
+    """The time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """The events of one run in one transaction."""
+
+    events: Sequence[RunEvent]
+    newest: RunEvent
+    row: Mapping[str, Any]
+    """Of the newest, made before the transaction begins: it holds up all others."""
+
+
+def apply(connection: sqlite3.Connection, events: Sequence[RunEvent], terms: Terms) -> list[Outcome]:
+    """See `ProjectionStore.apply`."""
+    outcomes = [Outcome.DUPLICATE] * len(events)
+    for positions in _transactions(by_run(events)):
+        batches = {key: _batch([events[position] for position in own]) for key, own in positions.items()}
+        changes = _committed(connection, batches, terms)
+        for key, change in changes.items():
+            for position, outcome in zip(positions[key], change.outcomes, strict=True):
+                outcomes[position] = outcome
+    return outcomes
+
+
+def save(
+    connection: sqlite3.Connection, event: RunEvent, is_newest: Callable[[], bool], terms: Terms
+) -> None:
+    """Make *event* its run's newest state: where a later one is stored, it is stamped after that.
+
+    Args:
+        connection: Where to.
+        event: What is saved.
+        is_newest: Whether no later save of the run has begun meanwhile; else it keeps its stamp.
+        terms: By what it goes.
+    """
+    _committed(connection, {event.key: _batch([event])}, terms, restamp=is_newest)
+
+
+def _transactions(positions: Mapping[RunKey, list[int]]) -> Iterator[dict[RunKey, list[int]]]:
+    items = iter(positions.items())
+    while part := dict(islice(items, MAX_TRANSACTION_RUNS)):
+        yield part
+
+
+def _batch(events: Sequence[RunEvent]) -> _Batch:
+    newest = max(events, key=lambda event: event.version)
+    return _Batch(events=events, newest=newest, row=run_row(newest))
+
+
+def _committed(
+    connection: sqlite3.Connection,
+    batches: Mapping[RunKey, _Batch],
+    terms: Terms,
+    *,
+    restamp: Callable[[], bool] = lambda: False,
+) -> dict[RunKey, RunChange]:
+    begun = time.monotonic()
+    outcome = CommitOutcome.FAILED
+    written = 0
+    try:
+        with transaction(connection):
+            changes, written = _merged(connection, batches, terms, restamp)
+        outcome = CommitOutcome.COMMITTED
+    finally:
+        count_commit(outcome, runs=written, seconds=time.monotonic() - begun)
+    count_anomalies(changes.values())
+    return changes
+
+
+def _merged(
+    connection: sqlite3.Connection,
+    batches: Mapping[RunKey, _Batch],
+    terms: Terms,
+    restamp: Callable[[], bool],
+) -> tuple[dict[RunKey, RunChange], int]:
+    """Merge *batches* within a transaction; return what that does to each run, and how many it changes."""
+    now = terms.now()
+    horizon = Horizon.at(now)
+    changes: dict[RunKey, RunChange] = {}
+    states: list[dict[str, Any]] = []
+    histories: list[dict[str, Any]] = []
+    for key, batch in batches.items():
+        stored = _head(connection, key, batch.row)
+        if stored is None and terms.retention and terms.retention.is_over(batch.events, now):
+            raise terms.retention.error(key)
+        before = stored.head if stored else None
+        own = _restamped(batch, before) if before and restamp() else batch
+        change = fold(before, own.events, horizon=horizon)
+        changes[key] = change
+        if not change.added:
+            continue
+        if stored:
+            check_not_expired(key, stored.expires_at, now)
+        expires_at = expiry_after(change, stored.expires_at if stored else None, terms.retention)
+        columns = change_columns(change.after, expires_at)
+        if change.winner is None:
+            histories.append({**own.row, **columns})
+        else:
+            row = own.row if change.winner is own.newest else run_row(change.winner)
+            states.append({**row, **columns})
+    if not (states or histories):
+        return changes, 0
+    changed = _next_change(connection)
+    for row in (*states, *histories):
+        row["changed"] = changed
+    connection.executemany(WRITE_RUN, states)
+    connection.executemany(WRITE_HISTORY, histories)
+    _count(connection, stats_writes(changes), horizon)
+    if terms.retention:
+        connection.execute(DELETE_EXPIRED, (micros_of(now - _GRACE), MAX_DELETED_RUNS))
+    return changes, len(states) + len(histories)
+
+
+def _count(connection: sqlite3.Connection, writes: Sequence[StatsWrite], horizon: Horizon) -> None:
+    connection.executemany(ADD_TO_WORKFLOW, map(workflow_row, writes))
+    connection.executemany(ADD_TO_COUNTER, [row for write in writes for row in counter_rows(write)])
+    workflows = [document_id(write.workflow_id) for write in writes]
+    for scope, first in ((Scope.DAY, horizon.first_day), (Scope.HOUR, 24 * horizon.first_hours)):
+        connection.executemany(FORGET_COUNTERS, [(workflow, scope.value, first) for workflow in workflows])
+
+
+def _head(connection: sqlite3.Connection, key: RunKey, row: Mapping[str, Any]) -> StoredHead | None:
+    with closing(connection.execute(HEAD, (row["workflow"], row["run"]))) as rows:
+        found = rows.fetchone()
+    return head_to_merge(head_fields(found), key) if found else None
+
+
+def _restamped(batch: _Batch, before: RunHead) -> _Batch:
+    # One that is stored already keeps its identity, so merging finds it done.
+    return _batch([event.later_than(before.version) for event in batch.events])
+
+
+def _next_change(connection: sqlite3.Connection) -> int:
+    """Return the number of this transaction, greater than that of every one that was committed before."""
+    connection.execute("UPDATE sequence SET last = last + 1")
+    with closing(connection.execute("SELECT last FROM sequence")) as rows:
+        return int(rows.fetchone()[0])

@@ -1,0 +1,266 @@
+"""A run as a row: a column for each field, times as microseconds since the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from run_log.core import (
+    NOT_COUNTED,
+    RunEvent,
+    RunHead,
+    RunKey,
+    RunStatus,
+    Scope,
+    StoreError,
+    SummaryCounter,
+    UnreadableRunError,
+    decode_json,
+    document_id,
+    encode_json,
+    original_id,
+)
+from run_log.stores._commits import StatsWrite
+from run_log.stores._documents import (
+    ACTIVE_SHARD,
+    ACTIVE_SINCE,
+    COUNTED_HOUR,
+    COUNTED_MICROS,
+    EXPIRE_AT,
+    HISTORY,
+    OPTIONAL,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    PROJECTION,
+    micros_of,
+    moment_of,
+    projection_fields,
+    run_fields,
+    transition_text,
+)
+from run_log.stores._service import StoredRun
+from run_log.stores._stored import stored_run
+from run_log.stores._summary import WorkflowStats
+
+Row = Sequence[Any]
+Place = tuple[str, str]
+"""Where a run is kept: the document ids of its workflow and its own."""
+
+_PLACE: Final = ("workflow", "run")
+_FIELDS: Final = (
+    "workflow_id",
+    "id",
+    "status",
+    "trigger_type",
+    "started_at",
+    "completed_at",
+    "duration_ms",
+    "attempt",
+    "pause",
+    "error",
+    "trigger_data",
+    "result",
+)
+# The shard of an active run is left out: it keeps apart what writers of a distributed index would meet at.
+_OPTIONAL: Final = tuple(name for name in OPTIONAL if name != ACTIVE_SHARD)
+_PROJECTION: Final = ("attempt", "hlc", "event_id", "occurred_at", "inferred", *_OPTIONAL)
+_MOMENTS: Final = frozenset(
+    {
+        "started_at",
+        "completed_at",
+        "occurred_at",
+        PAUSED_STARTED_AT,
+        PAUSED_DEADLINE,
+        ACTIVE_SINCE,
+    }
+)
+_STATUSES: Final = tuple(status.value for status in RunStatus)
+
+RUN_COLUMNS: Final = (*_PLACE, *dict.fromkeys((*_PROJECTION, EXPIRE_AT, *_FIELDS)))
+"""What is read of a run, its history aside."""
+
+HEAD_COLUMNS: Final = (
+    "status",
+    EXPIRE_AT,
+    "attempt",
+    "hlc",
+    "event_id",
+    COUNTED_MICROS,
+    COUNTED_HOUR,
+    HISTORY,
+)
+"""What is read of a run to merge events into it."""
+
+WORKFLOW_COLUMNS: Final = ("workflow", "workflow_id", "as_of", *_STATUSES)
+"""What is read of a workflow."""
+
+WRITE_RUN: Final = (
+    f"INSERT INTO runs ({', '.join((*RUN_COLUMNS, HISTORY, 'changed'))}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(f':{name}' for name in (*RUN_COLUMNS, HISTORY, 'changed'))}) "
+    "ON CONFLICT (workflow, run) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*RUN_COLUMNS[2:], HISTORY, "changed"))
+)
+"""Puts a run's newest state in the place of what was there."""
+
+WRITE_HISTORY: Final = (
+    f"UPDATE runs SET {HISTORY} = :{HISTORY}, {EXPIRE_AT} = :{EXPIRE_AT}, changed = :changed "  # noqa: S608
+    "WHERE workflow = :workflow AND run = :run"
+)
+"""Adds to a run's history what is not its newest state."""
+
+ADD_TO_WORKFLOW: Final = (
+    f"INSERT INTO workflows ({', '.join(WORKFLOW_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join(f':{name}' for name in WORKFLOW_COLUMNS)}) "
+    "ON CONFLICT (workflow) DO UPDATE SET as_of = max(as_of, excluded.as_of), "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _STATUSES)
+)
+"""Adds to a workflow's counts."""
+
+ADD_TO_COUNTER: Final = (
+    "INSERT INTO counters (workflow, scope, slot, name, count) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + excluded.count"
+)
+"""Adds to a counter of a workflow's summary."""
+
+FORGET_COUNTERS: Final = "DELETE FROM counters WHERE workflow = ? AND scope = ? AND slot < ?"
+"""Takes away the days or hours of a workflow that are over."""
+
+DELETE_EXPIRED: Final = (
+    "DELETE FROM runs WHERE rowid IN "
+    "(SELECT rowid FROM runs INDEXED BY expired WHERE expire_at IS NOT NULL AND expire_at <= ? LIMIT ?)"
+)
+"""Deletes some of the runs that expired before a moment."""
+
+
+def run_row(event: RunEvent) -> dict[str, Any]:
+    """Return the columns of *event*'s run, as far as they follow from that alone: see `change_columns`."""
+    workflow_id, run_id = event.key
+    projection = projection_fields(event, NOT_COUNTED)
+    fields: dict[str, Any] = {**dict.fromkeys(_OPTIONAL), **projection, **run_fields(event.run)}
+    pause = fields["pause"]
+    if pause is not None:
+        deadline = pause["deadline"]
+        fields["pause"] = encode_json({**pause, "deadline": deadline and deadline.isoformat()})
+    for name in _MOMENTS:
+        moment = fields[name]
+        fields[name] = None if moment is None else micros_of(moment)
+    return {**fields, "workflow": document_id(workflow_id), "run": document_id(run_id)}
+
+
+def change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]:
+    """Return the columns that follow from all that is known of a run.
+
+    Args:
+        head: How it stands.
+        expires_at: When it may be deleted; None where it never may.
+    """
+    return {
+        HISTORY: "\n".join(map(transition_text, head.history)),
+        COUNTED_MICROS: head.counted.micros,
+        COUNTED_HOUR: head.counted.hour,
+        EXPIRE_AT: None if expires_at is None else micros_of(expires_at),
+    }
+
+
+def head_fields(row: Row) -> dict[str, Any]:
+    """Return the fields that `HEAD_COLUMNS` hold, as `head_from_fields` reads them."""
+    fields = dict(zip(HEAD_COLUMNS, row, strict=True))
+    history = fields.pop(HISTORY)
+    # What is no text is damaged; who reads the fields says so.
+    lines = history.split("\n") if isinstance(history, str) else [history]
+    expire_at = fields.pop(EXPIRE_AT)
+    return {
+        "status": fields.pop("status"),
+        EXPIRE_AT: None if expire_at is None else _moment(expire_at),
+        PROJECTION: {**fields, HISTORY: lines},
+    }
+
+
+def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:
+    """Return the run that `RUN_COLUMNS` hold.
+
+    Args:
+        row: Their values.
+        key: The run that is looked for, to name it; None takes it from its place.
+
+    Raises:
+        UnreadableRunError: They do not hold a run.
+    """
+    values: dict[str, Any] = dict(zip(RUN_COLUMNS, row, strict=True))
+    place = (str(values["workflow"]), str(values["run"]))
+    named = key or (original_id(place[0]) or place[0], original_id(place[1]) or place[1])
+    try:
+        values |= {name: _moment(values[name]) for name in (*_MOMENTS, EXPIRE_AT)}
+        projection = {name: values[name] for name in _PROJECTION}
+        projection["inferred"] = bool(projection["inferred"])
+        fields = {name: values[name] for name in (*_FIELDS, EXPIRE_AT)}
+        if fields["pause"] is not None:
+            fields["pause"] = decode_json(fields["pause"])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnreadableRunError(*named, str(error)) from error
+    # As in other stores: what a run in its status does not have is absent.
+    projection = {name: value for name, value in projection.items() if value is not None}
+    return stored_run({**fields, PROJECTION: projection}, named, place=place)
+
+
+def stats_from_row(row: Row) -> WorkflowStats:
+    """Return the stats that `WORKFLOW_COLUMNS` hold.
+
+    Raises:
+        StoreError: They hold something else.
+    """
+    workflow, workflow_id, as_of, *counts = row
+    if not isinstance(workflow_id, str) or document_id(workflow_id) != workflow:
+        raise StoreError(f"the stats of workflow {workflow!r} say that they are another workflow's")
+    if not all(isinstance(count, int) for count in (as_of, *counts)):
+        raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {as_of}, {counts}")
+    by_status = {status: count for status, count in zip(RunStatus, counts, strict=True) if count}
+    return WorkflowStats(
+        workflow_id=workflow_id,
+        total=sum(by_status.values()),
+        successful=by_status.get(RunStatus.SUCCESS, 0),
+        by_status=by_status,
+        as_of=moment_of(as_of),
+    )
+
+
+def workflow_row(write: StatsWrite) -> dict[str, Any]:
+    """Return the columns that add *write* to a workflow's counts."""
+    counts = {status.value: write.delta.by_status.get(status, 0) for status in RunStatus}
+    return {
+        "workflow": document_id(write.workflow_id),
+        "workflow_id": write.workflow_id,
+        "as_of": micros_of(write.as_of),
+        **counts,
+    }
+
+
+def counter_rows(write: StatsWrite) -> list[tuple[str, str, int, str, int]]:
+    """Return what `ADD_TO_COUNTER` takes for each counter that *write* changes."""
+    workflow = document_id(write.workflow_id)
+    return [
+        (workflow, counter.scope.value, counter.slot, counter.name, count)
+        for counter, count in write.counters.items()
+    ]
+
+
+def counter_from_row(row: Row) -> tuple[SummaryCounter, int]:
+    """Return the counter that a row of the table holds, its workflow aside.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    scope, slot, name, count = row
+    try:
+        return SummaryCounter(Scope(scope), int(slot), str(name)), int(count)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"a counter is damaged: {error}") from error
+
+
+def _moment(stored: object) -> datetime | None:
+    if stored is None:
+        return None
+    if not isinstance(stored, int):
+        raise TypeError(f"{stored!r} is no time")
+    return moment_of(stored)

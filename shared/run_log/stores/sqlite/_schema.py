@@ -1,0 +1,181 @@
+"""What the file holds, and how one that an earlier version made becomes that."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from run_log.core import ConfigurationError
+
+APPLICATION_ID: Final = 0x52754C67
+"""Marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+
+# Payloads come last: a query that does not ask for them does not walk over their pages. Document ids order
+# runs and workflows as other stores do: BINARY collation of UTF-8 is the order of code points.
+_FIRST: Final = """
+CREATE TABLE sequence (log TEXT NOT NULL, last INTEGER NOT NULL);
+INSERT INTO sequence VALUES (lower(hex(randomblob(16))), 0);
+
+CREATE TABLE workflows (
+    workflow TEXT NOT NULL PRIMARY KEY,
+    workflow_id TEXT NOT NULL,
+    as_of INTEGER NOT NULL,
+    pending INTEGER NOT NULL,
+    running INTEGER NOT NULL,
+    success INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    paused INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE counters (
+    workflow TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (workflow, scope, slot, name)
+) WITHOUT ROWID;
+
+CREATE TABLE runs (
+    workflow TEXT NOT NULL,
+    run TEXT NOT NULL,
+    changed INTEGER NOT NULL,
+    workflow_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    trigger_type TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    completed_at INTEGER,
+    duration_ms REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    hlc INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL,
+    inferred INTEGER NOT NULL,
+    paused_started_at INTEGER,
+    paused_assignee TEXT,
+    paused_deadline INTEGER,
+    active_since INTEGER,
+    counted_micros INTEGER,
+    counted_hour INTEGER,
+    expire_at INTEGER,
+    history TEXT NOT NULL,
+    pause TEXT,
+    error TEXT,
+    trigger_data TEXT NOT NULL,
+    result TEXT NOT NULL,
+    UNIQUE (workflow, run)
+);
+
+CREATE INDEX runs_by_change ON runs (changed, workflow, run);
+CREATE INDEX runs_of_workflow_by_change ON runs (workflow, changed, run);
+CREATE INDEX runs_by_start ON runs (workflow, started_at, run);
+CREATE INDEX runs_by_status ON runs (workflow, status, started_at, run);
+CREATE INDEX runs_by_trigger ON runs (workflow, trigger_type, started_at, run);
+CREATE INDEX runs_by_status_and_trigger ON runs (workflow, status, trigger_type, started_at, run);
+
+CREATE INDEX inbox_by_start ON runs (paused_started_at, workflow, run)
+    WHERE paused_started_at IS NOT NULL;
+CREATE INDEX inbox_by_deadline ON runs (paused_deadline, workflow, run)
+    WHERE paused_deadline IS NOT NULL;
+CREATE INDEX inbox_of_assignee_by_start ON runs (paused_assignee, paused_started_at, workflow, run)
+    WHERE paused_started_at IS NOT NULL;
+CREATE INDEX inbox_of_assignee_by_deadline ON runs (paused_assignee, paused_deadline, workflow, run)
+    WHERE paused_deadline IS NOT NULL;
+CREATE INDEX inbox_of_workflow_by_start ON runs (workflow, paused_started_at, run)
+    WHERE paused_started_at IS NOT NULL;
+CREATE INDEX inbox_of_workflow_by_deadline ON runs (workflow, paused_deadline, run)
+    WHERE paused_deadline IS NOT NULL;
+CREATE INDEX inbox_of_both_by_start ON runs (workflow, paused_assignee, paused_started_at, run)
+    WHERE paused_started_at IS NOT NULL;
+CREATE INDEX inbox_of_both_by_deadline ON runs (workflow, paused_assignee, paused_deadline, run)
+    WHERE paused_deadline IS NOT NULL;
+
+CREATE INDEX expired ON runs (expire_at)
+    WHERE expire_at IS NOT NULL;
+
+CREATE INDEX stale ON runs (active_since, workflow, run)
+    WHERE active_since IS NOT NULL;
+CREATE INDEX stale_of_workflow ON runs (workflow, active_since, run)
+    WHERE active_since IS NOT NULL;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST,)
+"""Each leads from the version before it to its own, the first to 1. Only ever appended to."""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Generator[None]:
+    """Make what the block writes take effect together, or not at all. One writer at a time has the file.
+
+    Args:
+        connection: Where to.
+        writes: Whether it may write. The lock for that is taken at once, for what begins by reading could not
+            write once another had written. Else the block reads one state, whatever is written meanwhile.
+    """
+    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk, among others, has ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the file up to the newest version of the schema, in one transaction.
+
+    Args:
+        connection: An open connection.
+        path: The file, to name it.
+        migrations: See `MIGRATIONS`.
+
+    Raises:
+        ConfigurationError: It is another program's, or a newer run-log made it.
+    """
+    if schema_version(connection, path, migrations) == len(migrations):
+        return
+    with transaction(connection):
+        # Another process may have been here meanwhile.
+        for migration in migrations[_version(connection, path, migrations) :]:
+            for statement in migration.split(";\n"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+def schema_version(connection: sqlite3.Connection, path: str, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """Return the version of the schema that the file has, 0 where it is empty. Nothing is written.
+
+    See `migrate` for the arguments and errors.
+    """
+    # At once: another process may be making it what it is to be.
+    with transaction(connection, writes=False):
+        return _version(connection, path, migrations)
+
+
+def _version(connection: sqlite3.Connection, path: str, migrations: Sequence[str]) -> int:
+    application = _number(connection, "PRAGMA application_id")
+    version = _number(connection, "PRAGMA user_version")
+    if application != APPLICATION_ID and (
+        application or version or _number(connection, "SELECT count(*) FROM sqlite_master")
+    ):
+        raise ConfigurationError(
+            f"{path} is another program's database; set RUN_LOG_SQLITE_PATH to a file of run-log's own"
+        )
+    if version > len(migrations):
+        raise ConfigurationError(
+            f"{path} was written by a newer run-log (schema {version}, this one knows {len(migrations)}); "
+            "upgrade run-log here, or set RUN_LOG_SQLITE_PATH to another file"
+        )
+    return version
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    (value,) = connection.execute(query).fetchone()
+    return int(value)

@@ -1,0 +1,252 @@
+"""The run log in one file, for several processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, Self, TypeVar
+
+from run_log.core import (
+    Outcome,
+    Position,
+    RunEvent,
+    Selection,
+    Settings,
+    StoreError,
+    SummaryCounter,
+    Transition,
+    document_id,
+    original_id,
+    utc_now,
+)
+from run_log.stores._documents import head_from_fields
+from run_log.stores._inbox import InboxSelection
+from run_log.stores._places import Place
+from run_log.stores._retention import Retention
+from run_log.stores._saves import SavesUnderWay
+from run_log.stores._service import Page, RunLogService, StoredRun
+from run_log.stores._stale import StaleSelection
+from run_log.stores._stored import readable
+from run_log.stores._summary import WorkflowStats
+from run_log.stores._telemetry import skipped_unreadable_stats
+
+from ._connection import Connection
+from ._projection import Terms, apply, save
+from ._queries import (
+    COUNTERS,
+    HEAD,
+    RUN,
+    STATE,
+    WORKFLOW,
+    WORKFLOWS,
+    Query,
+    changed_query,
+    placed_query,
+    runs_query,
+)
+from ._rows import Row, counter_from_row, head_fields, run_from_row, stats_from_row
+from ._schema import transaction
+from ._updates import ChangedPlace, SQLiteUpdates
+
+BUSY_TIMEOUT: Final = timedelta(seconds=10)
+"""How long a call waits for the file while others write to it."""
+
+_T = TypeVar("_T")
+
+
+class SQLiteRunLogService(RunLogService):
+    """A run log that outlives its process, in one file of this machine.
+
+    It keeps every run. Several processes may use one file at once, each through a service of its own: one
+    writes at a time, and readers wait for nobody. What a call has written is on the disk when it returns.
+    Usable from several event loops, and after a fork by parent and child. A closed service opens again when
+    it is used.
+
+    Args:
+        path: The file, made at the first use where it is not there; on a disk of this machine, since
+            processes share memory beside it, which a network file system does not.
+        busy_timeout: How long a call waits for the file while others write to it.
+        retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
+            expired is deleted by a later write.
+        now: The time, to tell which days and hours the summaries count, and which runs have expired.
+
+    Raises:
+        ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] = "run-log.sqlite3",
+        busy_timeout: timedelta = BUSY_TIMEOUT,
+        retention_days: int | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        super().__init__()
+        self._terms = Terms(retention=Retention.of_days(retention_days), now=now)
+        # The process may change its directory before the first use.
+        self._path = os.path.abspath(path)  # noqa: PTH100 - Path.absolute() keeps what leads upwards
+        seconds = busy_timeout.total_seconds()
+        self._writer = Connection(self._path, busy_seconds=seconds)
+        # Of its own, so that no query waits for a write.
+        self._reader = Connection(self._path, busy_seconds=seconds)
+        self._saves = SavesUnderWay()
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return the service that the environment describes.
+
+        Raises:
+            ConfigurationError: A setting is wrong; the message says which.
+        """
+        return cls.from_settings(Settings.from_env())
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the service that *settings* describe; see the constructor."""
+        return cls(path=settings.sqlite_path, retention_days=settings.retention_days)
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        return await self._writer.run(partial(apply, events=tuple(events), terms=self._terms))
+
+    async def close(self) -> None:
+        """End the watches and close the file, after the calls under way. Closing twice is fine."""
+        await self._watches.close()
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
+
+    async def _save(self, event: RunEvent) -> None:
+        with self._saves.begun(event) as is_newest:
+            await self._writer.run(partial(save, event=event, is_newest=is_newest, terms=self._terms))
+
+    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+        return await self._page_of(runs_query(workflow_id, selection, after), limit)
+
+    async def _placed_page(
+        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+    ) -> Page:
+        return await self._page_of(placed_query(selection, after), limit)
+
+    async def _page_of(self, query: Query, limit: int) -> Page:
+        found = await self._found(query, limit + 1)
+        return Page(runs=found[:limit], more=len(found) > limit)
+
+    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+        found = await self._found(runs_query(workflow_id, selection, None), 1)
+        return found[0] if found else None
+
+    async def _pending(self) -> Sequence[StoredRun]:
+        everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
+        return await self._found(placed_query(everything, None), None)
+
+    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        key = (workflow_id, run_id)
+        stored = await self._one(RUN, lambda row: run_from_row(row, key), *map(document_id, key))
+        return None if stored is None or stored.is_expired(self._terms.now()) else stored
+
+    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        key = (workflow_id, run_id)
+        stored = await self._one(
+            HEAD, lambda row: head_from_fields(head_fields(row), key), *map(document_id, key)
+        )
+        return () if stored is None or stored.is_expired(self._terms.now()) else stored.head.history
+
+    async def _stats(self, workflow_id: str) -> WorkflowStats:
+        stats = await self._one(WORKFLOW, stats_from_row, document_id(workflow_id))
+        return stats or _no_stats(workflow_id)
+
+    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        place = (document_id(workflow_id),)
+
+        def read(connection: sqlite3.Connection) -> tuple[WorkflowStats | None, dict[SummaryCounter, int]]:
+            # In one transaction: both are of one moment.
+            with transaction(connection, writes=False):
+                row = connection.execute(WORKFLOW, place).fetchone()
+                rows = connection.execute(COUNTERS, place).fetchall()
+            return stats_from_row(row) if row else None, dict(map(counter_from_row, rows))
+
+        stats, counters = await self._reader.run(read)
+        return stats or _no_stats(workflow_id), counters
+
+    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+        def read(connection: sqlite3.Connection) -> list[WorkflowStats]:
+            found: list[WorkflowStats] = []
+            with closing(connection.execute(WORKFLOWS, (after or "",))) as rows:
+                for row in rows:
+                    try:
+                        found.append(stats_from_row(row))
+                    except StoreError as error:
+                        skipped_unreadable_stats(original_id(str(row[0])) or str(row[0]), error)
+                    if len(found) == most:
+                        break
+            return found
+
+        return await self._reader.run(read)
+
+    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
+        return SQLiteUpdates(
+            state=self._state,
+            page=partial(self._changed, workflow_id),
+            update=self._update,
+            selection=selection,
+            cursor=cursor,
+        )
+
+    async def _state(self) -> tuple[str, int]:
+        state = await self._one(STATE, lambda row: (str(row[0]), int(row[1])))
+        if state is None:
+            raise StoreError(f"{self._path} is damaged: it does not say how many changes it has seen")
+        return state
+
+    async def _changed(
+        self, workflow_id: str | None, after: ChangedPlace
+    ) -> list[tuple[ChangedPlace, StoredRun | None]]:
+        query = changed_query(workflow_id, after)
+
+        def read(connection: sqlite3.Connection) -> list[tuple[ChangedPlace, StoredRun | None]]:
+            now = self._terms.now()
+            with closing(connection.execute(query.sql, query.values)) as rows:
+                return [
+                    (
+                        ChangedPlace(int(number), str(row[0]), str(row[1])),
+                        next(iter(readable([row], run_from_row, now=now)), None),
+                    )
+                    for number, *row in rows
+                ]
+
+        return await self._reader.run(read)
+
+    async def _found(self, query: Query, most: int | None) -> list[StoredRun]:
+        def read(connection: sqlite3.Connection) -> list[StoredRun]:
+            with closing(connection.execute(query.sql, query.values)) as rows:
+                return readable(rows, run_from_row, most, now=self._terms.now())
+
+        return await self._reader.run(read)
+
+    async def _one(self, query: str, read: Callable[[Row], _T], *values: str) -> _T | None:
+        def read_one(connection: sqlite3.Connection) -> _T | None:
+            with closing(connection.execute(query, values)) as rows:
+                row: Any = rows.fetchone()
+            return None if row is None else read(row)
+
+        return await self._reader.run(read_one)
+
+    def __repr__(self) -> str:
+        """Return where the runs are kept."""
+        return f"SQLiteRunLogService(path={self._path!r})"
+
+
+def _no_stats(workflow_id: str) -> WorkflowStats:
+    return WorkflowStats(workflow_id=workflow_id, total=0, successful=0, by_status={})
+
+
+def create_service(settings: Settings) -> SQLiteRunLogService:
+    """Return the back end ``sqlite``: every save is written to the file at once."""
+    return SQLiteRunLogService.from_settings(settings)

@@ -1,0 +1,122 @@
+"""The updates of one watch of a file: read in the order of the changes, and looked for again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from run_log.core import InvalidCursorError, decode_place, encode_place
+from run_log.stores._service import StoredRun
+from run_log.stores._watch import RunUpdate
+
+PAGE: Final = 200
+"""Changes read at a time: what a watch holds at most."""
+
+POLL_SECONDS: Final = 0.1
+"""How long a change may go unseen that another process made: SQLite tells nobody of it."""
+
+_SCOPE: Final = "watch"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChangedPlace:
+    """Where a watch stands: after this change. They are ordered as they were committed."""
+
+    number: int
+    """The number of the transaction."""
+    workflow: str = ""
+    run: str = ""
+    """The document ids of a run that the transaction changed; empty before all of them."""
+
+    def cursor(self, log: str, selection: str) -> str:
+        """Return the cursor that goes on after this place.
+
+        Args:
+            log: What tells the file from others.
+            selection: What tells a watch of some runs from those of others.
+        """
+        return encode_place((log, self.number, self.workflow, self.run), scope=_SCOPE, selection=selection)
+
+    @classmethod
+    def of(cls, cursor: object, selection: str) -> tuple[Self, str]:
+        """Return the place that *cursor* goes on after, and which file it is of.
+
+        Raises:
+            InvalidCursorError: It is malformed, or was given out for a watch of other runs.
+        """
+        log, number, workflow, run = decode_place(
+            cursor, (str, int, str, str), scope=_SCOPE, selection=selection
+        )
+        return cls(number, workflow, run), log
+
+
+class SQLiteUpdates:
+    """See `UpdateSource`.
+
+    Args:
+        state: Returns what tells the file from others, and the number of its last transaction.
+        page: Returns at most `PAGE` changes after a place: where each is, and its run, if that is seen.
+        update: Returns the update of a run, given its cursor.
+        selection: What cursors are made with.
+        cursor: Where to begin; None for now.
+        sleep: Waits that many seconds.
+
+    Raises:
+        InvalidCursorError: *cursor* cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: Callable[[], Awaitable[tuple[str, int]]],
+        page: Callable[[ChangedPlace], Awaitable[Sequence[tuple[ChangedPlace, StoredRun | None]]]],
+        update: Callable[[StoredRun, str], RunUpdate],
+        selection: str,
+        cursor: object,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._state = state
+        self._page = page
+        self._update = update
+        self._selection = selection
+        self._begins = None if cursor is None else ChangedPlace.of(cursor, selection)
+        self._sleep = sleep
+        self._at_hand: deque[tuple[ChangedPlace, StoredRun | None]] = deque()
+
+    async def open(self) -> None:
+        """See `UpdateSource.open`."""
+        self._log, last = await self._state()
+        if self._begins is None:
+            self._place = ChangedPlace(last + 1)
+            return
+        self._place, log = self._begins
+        if log != self._log:
+            raise InvalidCursorError(
+                "the cursor is of another file than RUN_LOG_SQLITE_PATH names now; watch without a cursor, "
+                "and read what there is with list_runs"
+            )
+
+    def take(self) -> RunUpdate | None:
+        """See `UpdateSource.take`."""
+        while self._at_hand:
+            self._place, stored = self._at_hand.popleft()
+            if stored is not None:
+                return self._update(stored, self._place.cursor(self._log, self._selection))
+        return None
+
+    async def more(self) -> None:
+        """See `UpdateSource.more`."""
+        found = await self._page(self._place)
+        while not found:
+            await self._sleep(POLL_SECONDS)
+            found = await self._page(self._place)
+        self._at_hand.extend(found)
+
+    async def close(self) -> None:
+        """See `UpdateSource.close`."""
+
+    def abandon(self) -> None:
+        """See `UpdateSource.abandon`."""

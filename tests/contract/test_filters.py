@@ -1,0 +1,207 @@
+"""Listings of some of a workflow's runs, from either end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    Order,
+    RunFilters,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+)
+from run_log.stores import RunLog
+from run_log.testing import a_run, an_event
+
+from .harness import Harness, ids, save, walk
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+# Several start at the same moment.
+RUNS = [
+    a_run(
+        workflow_id="w",
+        id=f"r{number:02}",
+        status=status,
+        trigger_type=trigger_type,
+        started_at=NOON + number // 4 * MINUTE,
+    )
+    for number, (status, trigger_type) in enumerate(
+        product(RunStatus, [TriggerType.MANUAL, TriggerType.WEBHOOK, TriggerType.MANUAL])
+    )
+]
+
+FILTERS: dict[str, RunFilters] = {
+    "nothing": {},
+    "nothing, said": {"status": None, "since": None, "until": None, "trigger_type": None, "order": "newest"},
+    "oldest": {"order": Order.OLDEST},
+    "a status": {"status": RunStatus.FAILED},
+    "a status, oldest": {"status": RunStatus.FAILED, "order": Order.OLDEST},
+    "a status as text": {"status": "paused"},
+    "statuses": {"status": [RunStatus.SUCCESS, "failed"]},
+    "statuses, oldest": {"status": {RunStatus.PENDING, RunStatus.RUNNING}, "order": "oldest"},
+    "all statuses": {"status": list(RunStatus)},
+    "a trigger": {"trigger_type": TriggerType.WEBHOOK},
+    "a trigger as text, oldest": {"trigger_type": "manual", "order": "oldest"},
+    "a trigger of none": {"trigger_type": TriggerType.GMAIL_PUSH},
+    "since": {"since": NOON + MINUTE},
+    "until": {"until": NOON + 2 * MINUTE},
+    "a window, oldest": {"since": NOON + MINUTE, "until": NOON + 3 * MINUTE, "order": Order.OLDEST},
+    "an empty window": {"since": NOON + 3 * MINUTE, "until": NOON + MINUTE},
+    "all of it": {
+        "status": [RunStatus.RUNNING, RunStatus.SUCCESS, RunStatus.FAILED],
+        "trigger_type": TriggerType.MANUAL,
+        "since": NOON + MINUTE,
+        "until": NOON + 4 * MINUTE,
+        "order": Order.OLDEST,
+    },
+}
+
+
+def selected(
+    *,
+    status: Any = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    trigger_type: Any = None,
+    order: Any = Order.NEWEST,
+) -> list[WorkflowRun]:
+    """Return those of `RUNS` that a listing has to have, in order."""
+    statuses = [status] if isinstance(status, str) else list(status or RunStatus)
+    found = [
+        run
+        for run in RUNS
+        if run.status in statuses
+        and (trigger_type is None or run.trigger_type == trigger_type)
+        and (since is None or since <= run.started_at)
+        and (until is None or run.started_at < until)
+    ]
+    return sorted(found, key=lambda run: (run.started_at, run.id), reverse=order == Order.NEWEST)
+
+
+async def fill(harness: Harness) -> None:
+    """Store `RUNS`, and some of another workflow."""
+    await harness.store.apply([an_event(run) for run in RUNS])
+    await harness.store.apply([an_event(run.model_copy(update={"workflow_id": "w2"})) for run in RUNS[:5]])
+
+
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+async def test_a_listing_has_what_is_selected(harness: Harness, service: RunLog, filters: RunFilters) -> None:
+    """A filtered listing has each run that matches once, in order, for any page size."""
+    await fill(harness)
+    expected = selected(**filters)
+
+    for limit in (1, 2, 5, 50):
+        pages = await walk(service, "w", limit, **filters)
+
+        assert expected == [run for page in pages for run in page]
+        assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+
+
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+async def test_iterating_walks_all_pages(harness: Harness, service: RunLog, filters: RunFilters) -> None:
+    """Iterating yields the listing, whatever the size of its pages."""
+    await fill(harness)
+
+    for page_size in (1, 3, 200):
+        walked = [run async for run in service.iter_runs("w", page_size=page_size, **filters)]
+
+        assert selected(**filters) == walked
+
+
+async def test_since_is_included_and_until_is_not(harness: Harness, service: RunLog) -> None:
+    """A run that started at `since` is listed, one that started at `until` is not, to the microsecond."""
+    step = timedelta(microseconds=1)
+    await save(
+        harness,
+        *(a_run(workflow_id="w", id=f"r{number}", started_at=NOON + number * step) for number in range(4)),
+    )
+
+    runs, _ = await service.list_runs("w", since=NOON + step, until=NOON + 3 * step)
+
+    assert ["r2", "r1"] == ids(runs)
+
+
+async def test_a_filter_sees_the_newest_state(harness: Harness, service: RunLog) -> None:
+    """A run is listed under the status it has, not under those it had."""
+    await save(
+        harness,
+        a_run(workflow_id="w", id="r", status=RunStatus.RUNNING),
+        a_run(workflow_id="w", id="r", status=RunStatus.FAILED),
+    )
+
+    assert ([], None) == await service.list_runs("w", status=RunStatus.RUNNING)
+    assert ["r"] == ids((await service.list_runs("w", status=RunStatus.FAILED))[0])
+
+
+async def test_a_cursor_carries_its_filter(harness: Harness, service: RunLog) -> None:
+    """A cursor is refused by a listing with another filter or order, and taken where both mean the same."""
+    await fill(harness)
+    given: RunFilters = {"status": ["failed", "success"], "since": NOON, "order": "newest"}
+    same: RunFilters = {"status": (RunStatus.SUCCESS, RunStatus.FAILED), "since": NOON.astimezone()}
+    others: list[RunFilters] = [
+        {},
+        {**given, "status": "failed"},
+        {**given, "since": NOON + MINUTE},
+        {**given, "until": NOON + 9 * MINUTE},
+        {**given, "trigger_type": "manual"},
+        {**given, "order": "oldest"},
+    ]
+    _, cursor = await service.list_runs("w", limit=1, **given)
+    _, unfiltered = await service.list_runs("w", limit=1)
+
+    assert selected(**given)[1:] == (await service.list_runs("w", start_after=cursor, **same))[0]
+    for other in others:
+        with pytest.raises(InvalidCursorError, match="same filters"):
+            await service.list_runs("w", start_after=cursor, **other)
+    with pytest.raises(InvalidCursorError, match="same filters"):
+        await service.list_runs("w", start_after=unfiltered, **given)
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"status": "done"}, r"status is 'done'; pass one of pending, running"),
+        ({"status": ["success", "done"]}, r"status is 'done'; pass one of pending, running"),
+        ({"status": []}, r"status is empty"),
+        ({"status": 5}, r"status is 5"),
+        ({"trigger_type": "pigeon"}, r"trigger_type is 'pigeon'; pass one of webhook"),
+        ({"since": "2026-03-04"}, r"since is '2026-03-04'; pass an aware datetime"),
+        ({"until": datetime(2026, 3, 4)}, r"until is .*; pass an aware datetime"),  # noqa: DTZ001 - it is naive
+        ({"since": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))}, r"outside years 1 to 9999"),
+        ({"order": "sideways"}, r"order is 'sideways'; pass one of newest, oldest"),
+    ],
+)
+async def test_a_filter_that_cannot_be_is_refused(service: RunLog, filters: Any, message: str) -> None:
+    """A value that no run can have is an error that says which can be passed, and never all runs."""
+    with pytest.raises(InvalidArgumentError, match=message):
+        await service.list_runs("w", **filters)
+    with pytest.raises(InvalidArgumentError, match=message):
+        await anext(aiter(service.iter_runs("w", **filters)))
+
+
+@pytest.mark.parametrize("page_size", [0, 1_001, True, "5"])
+async def test_a_page_size_out_of_range_is_refused(service: RunLog, page_size: Any) -> None:
+    """A page size that is no whole number from 1 to 1000 is a `ValueError` that says so."""
+    with pytest.raises(InvalidArgumentError, match=r"page_size is .*from 1 to 1000"):
+        await anext(aiter(service.iter_runs("w", page_size=page_size)))
+
+
+async def test_an_unreadable_run_ends_no_filtered_page(harness: Harness, service: RunLog) -> None:
+    """A run that cannot be read neither shortens a filtered page nor ends the listing."""
+    await fill(harness)
+    for minute in range(3):
+        await harness.plant_unreadable("w", NOON + minute * MINUTE, status=RunStatus.SUCCESS)
+
+    pages = await walk(service, "w", 2, status=RunStatus.SUCCESS)
+
+    assert selected(status="success") == [run for page in pages for run in page]
+    assert {2} == {len(page) for page in pages[:-1]} | {2}

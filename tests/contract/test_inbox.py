@@ -1,0 +1,303 @@
+"""The inbox: which runs wait for whom, and what an answer makes of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    InvalidRunError,
+    NotPausedError,
+    PauseRequest,
+    RunStatus,
+    WorkflowRun,
+)
+from run_log.stores import PendingRun, RunLog
+from run_log.testing import a_run, an_event
+
+from .harness import Harness, save
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MEI, NOBODY_ELSE = "mei@example.com", "x" * 2_000
+
+# Several started at the same moment, and several have the same deadline.
+RUNS = [
+    a_run(
+        workflow_id=workflow_id,
+        id=f"r{number:02}",
+        status=RunStatus.PAUSED,
+        started_at=NOON - 9 * HOUR + number // 5 * HOUR,
+        pause=PauseRequest(reason=f"pay {number}?", assignee=assignee, deadline=deadline),
+    )
+    for number, (workflow_id, assignee, deadline) in enumerate(
+        product(
+            ("w", "w/x"),
+            (MEI, NOBODY_ELSE, None),
+            (NOON - HOUR, NOON, NOON + timedelta(microseconds=1), None),
+        )
+    )
+]
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "an assignee": {"assignee": MEI},
+    "a long assignee": {"assignee": NOBODY_ELSE},
+    "an assignee of none": {"assignee": "y" * 2_000},
+    "overdue": {"overdue": True},
+    "not overdue": {"overdue": False},
+    "an assignee's overdue": {"assignee": MEI, "overdue": True},
+    "a workflow": {"workflow_id": "w/x"},
+    "a workflow without runs": {"workflow_id": "r01"},
+    "a workflow's assignee": {"workflow_id": "w/x", "assignee": MEI},
+    "a workflow's overdue": {"workflow_id": "w", "overdue": True},
+    "all of it": {"workflow_id": "w/x", "assignee": MEI, "overdue": False},
+}
+
+
+def waiting(
+    *, assignee: str | None = None, overdue: bool | None = None, workflow_id: str | None = None
+) -> list[WorkflowRun]:
+    """Return those of `RUNS` that the inbox has to have at noon, in order."""
+    found = [
+        run
+        for run in RUNS
+        if run.pause is not None
+        and assignee in (None, run.pause.assignee)
+        and overdue in (None, run.pause.deadline is not None and run.pause.deadline < NOON)
+        and workflow_id in (None, run.workflow_id)
+    ]
+    if overdue is None:
+        return sorted(found, key=lambda run: (run.started_at, run.workflow_id, run.id), reverse=True)
+
+    def deadline(run: WorkflowRun) -> datetime:
+        return (run.pause and run.pause.deadline) or datetime.max.replace(tzinfo=UTC)
+
+    return sorted(found, key=lambda run: (deadline(run), run.workflow_id, run.id))
+
+
+async def fill(harness: Harness) -> None:
+    """Store `RUNS`, as many that do not wait any more, and some that never did."""
+    await harness.store.apply([an_event(run) for run in RUNS])
+    answered = [an_event(run, id=f"{run.id}-answered") for run in RUNS]
+    await harness.store.apply(answered)
+    await harness.store.apply([an_event(event.run, status=RunStatus.SUCCESS) for event in answered])
+    await harness.store.apply([an_event(workflow_id="w", id="never", status=RunStatus.RUNNING)])
+
+
+async def walk_inbox(service: RunLog, limit: int, **filters: Any) -> list[list[PendingRun]]:
+    """Return every page of the inbox at noon."""
+    found, cursor = await service.list_pending(limit=limit, now=NOON, **filters)
+    pages = [found]
+    while cursor is not None:
+        found, cursor = await service.list_pending(limit=limit, now=NOON, start_after=cursor, **filters)
+        pages.append(found)
+    return pages
+
+
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+async def test_the_inbox_has_what_waits(harness: Harness, service: RunLog, filters: dict[str, Any]) -> None:
+    """The inbox has each run that waits and matches once, in order, for any page size, and no other."""
+    await fill(harness)
+    expected = waiting(**filters)
+
+    for limit in (1, 3, 50):
+        pages = await walk_inbox(service, limit, **filters)
+
+        assert expected == [one.run for page in pages for one in page]
+        assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+
+
+async def test_what_waits_says_for_what(harness: Harness, service: RunLog) -> None:
+    """A waiting run tells why, since when, whom it asks, until when, and whether that has passed."""
+    paused = an_event(
+        workflow_id="w",
+        status=RunStatus.PAUSED,
+        started_at=NOON,
+        pause=PauseRequest(reason="pay?", assignee=MEI, deadline=NOON + 2 * HOUR),
+    )
+    await harness.store.apply([paused])
+
+    ((early,), _) = await service.list_pending(now=NOON + HOUR)
+    ((late,), _) = await service.list_pending(now=(NOON + 3 * HOUR).astimezone())
+
+    assert ("pay?", MEI, NOON + 2 * HOUR) == (early.reason, early.assignee, early.deadline)
+    assert (paused.occurred_at, UTC) == (early.paused_at, early.paused_at.tzinfo)
+    assert [(HOUR, False), (3 * HOUR, True)] == [(one.age, one.overdue) for one in (early, late)]
+
+
+async def test_a_run_without_a_request_waits_for_anybody(harness: Harness, service: RunLog) -> None:
+    """A paused run that says nothing about its pause waits without a reason, for anybody, for ever."""
+    await save(harness, a_run(workflow_id="w", status=RunStatus.PAUSED, started_at=NOON, pause=None))
+
+    ((one,), _) = await service.list_pending(overdue=False)
+
+    assert ("", None, None, False) == (one.reason, one.assignee, one.deadline, one.overdue)
+    assert one.age > timedelta(0)
+    assert timedelta(0) == (await service.list_pending(now=NOON - HOUR))[0][0].age
+
+
+async def test_a_cursor_carries_its_filter(harness: Harness, service: RunLog) -> None:
+    """A cursor of the inbox is refused with other filters, malformed, or of another listing."""
+    await fill(harness)
+    _, cursor = await service.list_pending(limit=1, assignee=MEI, now=NOON)
+    _, of_runs = await service.list_runs("w", limit=1)
+
+    assert waiting(assignee=MEI)[1:] == [
+        one.run for one in (await service.list_pending(start_after=cursor, assignee=MEI, now=NOON + HOUR))[0]
+    ]
+    others: list[dict[str, Any]] = [
+        {},
+        {"assignee": "m"},
+        {"assignee": MEI, "overdue": True},
+        {"assignee": MEI, "workflow_id": "w"},
+    ]
+    for other in others:
+        with pytest.raises(InvalidCursorError):
+            await service.list_pending(start_after=cursor, **other)
+    for bad in ("", 5, of_runs):
+        with pytest.raises(InvalidCursorError):
+            await service.list_pending(start_after=bad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": 0}, r"limit is 0; pass a whole number from 1 to 1000"),
+        ({"assignee": ""}, r"assignee is ''; pass a non-empty text"),
+        ({"assignee": 5}, r"assignee is 5"),
+        ({"workflow_id": ""}, r"workflow_id is ''"),
+        ({"overdue": "yes"}, r"overdue is 'yes'; pass True, False"),
+        ({"now": "noon"}, r"now is 'noon'; pass an aware datetime"),
+        ({"now": datetime(2026, 3, 4)}, r"now is .*; pass an aware datetime"),  # noqa: DTZ001 - it is naive
+    ],
+)
+async def test_an_argument_that_cannot_be_is_refused(
+    service: RunLog, arguments: dict[str, Any], message: str
+) -> None:
+    """An argument that cannot be used is an error that says what can."""
+    with pytest.raises(InvalidArgumentError, match=message):
+        await service.list_pending(**arguments)
+
+
+async def test_an_unreadable_run_ends_no_page(harness: Harness, service: RunLog) -> None:
+    """A paused run that cannot be read neither shortens a page of the inbox nor ends it."""
+    await fill(harness)
+    for hour in range(3):
+        await harness.plant_unreadable("w", NOON - hour * HOUR, status=RunStatus.PAUSED)
+
+    pages = await walk_inbox(service, 4)
+
+    assert waiting() == [one.run for page in pages for one in page]
+    assert {4} == {len(page) for page in pages[:-1]} | {4}
+
+
+# Answers
+
+
+async def paused(harness: Harness, **changes: Any) -> WorkflowRun:
+    """Store a run that waits."""
+    run = a_run(
+        workflow_id="w",
+        id="r",
+        status=RunStatus.PAUSED,
+        started_at=NOON,
+        result={"drafted": True},
+        pause=PauseRequest(reason="pay?", assignee=MEI, deadline=NOON + HOUR),
+        **changes,
+    )
+    await save(harness, run)
+    return run
+
+
+async def test_a_resumed_run_goes_on(harness: Harness, service: RunLog) -> None:
+    """A resumed run is running, keeps what it had, tells who answered and what, and waits no more."""
+    asked = await paused(harness)
+
+    answer = await service.resume("w", "r", answered_by=MEI, comment="as agreed")
+    await harness.settle()
+
+    request = PauseRequest(
+        reason="pay?", assignee=MEI, deadline=NOON + HOUR, answered_by=MEI, comment="as agreed"
+    )
+    assert asked.model_copy(update={"status": RunStatus.RUNNING, "pause": request}) == answer
+    assert answer == await service.get_run("w", "r")
+    assert ([], None) == await service.list_pending()
+    assert [None, MEI] == [line.answered_by for line in await service.get_history("w", "r")]
+
+
+async def test_a_rejected_run_ends(harness: Harness, service: RunLog) -> None:
+    """A rejected run has failed with who rejected it and why, when that was, and how long it took."""
+    await paused(harness)
+
+    answer = await service.reject("w", "r", answered_by=MEI, comment="too dear", now=NOON + 2 * HOUR)
+    await harness.settle()
+
+    assert (RunStatus.FAILED, f"rejected by {MEI}: too dear") == (answer.status, answer.error)
+    assert (NOON + 2 * HOUR, 7_200_000) == (answer.completed_at, answer.duration_ms)
+    assert (answer, []) == (await service.get_run("w", "r"), await service.get_pending_runs())
+    assert {"total": 1, "successful": 0} == await service.get_stats("w")
+
+
+async def test_a_rejection_needs_no_reason_and_no_right_clock(harness: Harness, service: RunLog) -> None:
+    """Without a comment the error says who; where the clock is behind the run's start, no time is lost."""
+    await paused(harness)
+
+    answer = await service.reject("w", "r", answered_by=MEI, now=NOON - HOUR)
+
+    assert (f"rejected by {MEI}", NOON, 0) == (answer.error, answer.completed_at, answer.duration_ms)
+
+
+@pytest.mark.parametrize("status", [status for status in RunStatus if status is not RunStatus.PAUSED])
+async def test_only_a_paused_run_can_be_answered(
+    harness: Harness, service: RunLog, status: RunStatus
+) -> None:
+    """An answer to a run that does not wait is an error that tells its status, and changes nothing."""
+    run = a_run(workflow_id="w", id="r", status=status)
+    await save(harness, run)
+
+    with pytest.raises(NotPausedError, match=f"is {status.value}, not paused"):
+        await service.resume("w", "r", answered_by=MEI)
+    with pytest.raises(NotPausedError, match=f"is {status.value}, not paused"):
+        await service.reject("w", "r", answered_by=MEI)
+    assert run == await service.get_run("w", "r")
+
+
+async def test_a_run_that_is_not_there_cannot_be_answered(service: RunLog) -> None:
+    """An answer to no run is an error that says so."""
+    with pytest.raises(NotPausedError, match="not there"):
+        await service.resume("w", "r", answered_by=MEI)
+
+
+async def test_an_answer_is_given_at_a_moment(harness: Harness, service: RunLog) -> None:
+    """An answer's time that is naive is an error, and the run goes on waiting."""
+    run = await paused(harness)
+
+    with pytest.raises(InvalidArgumentError, match=r"now is .*; pass an aware datetime"):
+        await service.reject("w", "r", answered_by=MEI, now=datetime(2026, 3, 4))  # noqa: DTZ001 - it is naive
+    assert run == await service.get_run("w", "r")
+
+
+@pytest.mark.parametrize("answered_by", ["", None, 5])
+async def test_an_answer_says_whose_it_is(harness: Harness, service: RunLog, answered_by: Any) -> None:
+    """An answer of nobody is an error, and the run goes on waiting."""
+    run = await paused(harness)
+
+    with pytest.raises(InvalidArgumentError, match="pass who answers"):
+        await service.resume("w", "r", answered_by=answered_by)
+    assert run == await service.get_run("w", "r")
+
+
+async def test_a_comment_is_a_text(harness: Harness, service: RunLog) -> None:
+    """A comment that is no text is an error, and the run goes on waiting."""
+    run = await paused(harness)
+    comment: Any = {"no": "text"}
+
+    with pytest.raises(InvalidRunError, match="comment"):
+        await service.resume("w", "r", answered_by=MEI, comment=comment)
+    assert run == await service.get_run("w", "r")

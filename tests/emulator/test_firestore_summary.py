@@ -1,0 +1,196 @@
+"""The summary in Firestore: what a commit may change, what a document may hold, and what is old."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.model import check_summaries
+
+from run_log.core import (
+    DURATION_BUCKETS,
+    Horizon,
+    Outcome,
+    RunStatus,
+    Scope,
+    SummaryCounter,
+    WorkflowRun,
+    bucket_name,
+)
+from run_log.stores._commits import MAX_STATS_CHANGES
+from run_log.stores._documents import MAX_DOCUMENT_BYTES
+from run_log.stores._patience import Patience
+from run_log.stores.firestore._stats import counter_path, past_paths
+from run_log.testing import a_run, an_event
+
+from .firestore_kit import OpenedService, Watch, WatchedService
+
+pytestmark = pytest.mark.emulator
+
+NOON = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """Return what sees the calls of `service`."""
+    return Watch()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return the time of `service`."""
+    return Clock()
+
+
+@pytest.fixture
+async def service(
+    emulator_environment: Mapping[str, str], watch: Watch, clock: Clock
+) -> AsyncIterator[WatchedService]:
+    """Yield a service whose calls are counted."""
+    assert emulator_environment
+    service = WatchedService(watch, Patience(), now=clock)
+    yield service
+    await service.close()
+
+
+def ended(number: int, started_at: datetime, duration_ms: float, **fields: Any) -> WorkflowRun:
+    """Return a run that ended."""
+    return a_run(workflow_id="w", id=f"r{number}", started_at=started_at, duration_ms=duration_ms, **fields)
+
+
+async def document(service: WatchedService) -> dict[str, Any]:
+    """Return what the workflow's document holds."""
+    snapshot = await service.reference("autopilot_runs/w").get()
+    return dict(snapshot.to_dict())
+
+
+async def test_a_batch_of_many_counters_is_split(service: WatchedService, watch: Watch) -> None:
+    """A batch that changes more counters of a document than Firestore takes at once is committed in parts."""
+    runs = [
+        ended(number, NOON - number * timedelta(hours=4), 1.09**number, status=RunStatus.SUCCESS)
+        for number in range(300)
+    ]
+    events = [an_event(run) for run in runs]
+
+    outcomes = await service.apply(events)
+
+    assert [Outcome.APPLIED] * len(runs) == outcomes
+    assert 1 < len(watch.writes)
+    assert max(watch.changes) <= MAX_STATS_CHANGES
+    await check_summaries(service, "w", runs, NOON)
+    assert [Outcome.DUPLICATE] * len(runs) == await service.apply(events)
+
+
+def slots(fields: Mapping[str, Any], kind: str) -> set[int]:
+    """Return the days or hours that are in a workflow's document."""
+    return {int(slot[1:]) for turn in fields[kind].values() for slot in turn}
+
+
+async def test_what_is_over_is_taken_away(service: WatchedService, clock: Clock) -> None:
+    """Days that no summary shows any more are taken away by a later commit, whenever that comes."""
+    first = Horizon.at(NOON).today
+    for day in range(0, 400, 7):
+        clock.now = NOON + day * DAY
+        await service.apply([an_event(ended(day, clock.now, 5.0))])
+        days = slots(await document(service), "days")
+        assert {first + one for one in range(0, day + 1, 7) if day - one <= 91} <= days
+        assert min(days) >= first + day - 91 - 2 * 31
+
+
+async def test_hours_go_before_their_days(service: WatchedService, clock: Clock) -> None:
+    """The hours of a day are taken away when the day itself is still shown."""
+    runs = [ended(day, NOON + day * DAY, 5.0) for day in range(12)]
+    for run in runs:
+        clock.now = run.started_at
+        await service.apply([an_event(run)])
+
+    fields = await document(service)
+
+    assert 12 == len(slots(fields, "days"))
+    assert {hour // 24 for hour in slots(fields, "hours")} == {
+        Horizon.at(run.started_at).today for run in runs[-4:]
+    }
+    await check_summaries(service, "w", runs, clock.now)
+
+
+async def test_a_day_is_tidied_once(service: WatchedService, watch: Watch, clock: Clock) -> None:
+    """Only the first commit of a day takes anything away: the others are no longer for it."""
+    for number in range(3):
+        await service.apply([an_event(ended(number, NOON, 5.0))])
+    clock.now = NOON + DAY
+    await service.apply([an_event(ended(4, NOON, 5.0))])
+
+    assert [True, False, False, True] == [1 < masked <= 10 for masked in watch.masked]
+
+
+async def test_runs_from_before_the_summaries_are_not_taken_out(service: WatchedService) -> None:
+    """Runs that were stored before there were summaries count once they change, and nothing goes below 0."""
+    old = [ended(number, NOON, 5.0) for number in range(2)]
+    await service.apply([an_event(run) for run in old])
+    plain = OpenedService.from_env()
+    for run in old:
+        reference = plain.reference(f"autopilot_runs/w/runs/{run.id}")
+        fields = (await reference.get()).to_dict()
+        for name in ("counted_hour", "counted_micros"):
+            del fields["projection"][name]
+        await reference.set(fields)
+    stats = await document(service)
+    await plain.reference("autopilot_runs/w").set(
+        {name: stats[name] for name in ("workflow_id", "total", "successful", "by_status")}
+    )
+    fresh = WatchedService(Watch(), Patience(), now=Clock())
+    again = ended(0, NOON, 7.0, status=RunStatus.FAILED)
+
+    before = await fresh.get_summary("w", DAY, now=NOON)
+    await fresh.apply([an_event(again)])
+    after = await fresh.get_summary("w", DAY, now=NOON)
+    whole = await fresh.get_summary("w", now=NOON)
+    await fresh.close()
+    await plain.close()
+
+    assert (0, None) == (before.total, before.as_of)
+    assert (1, {RunStatus.FAILED: 1}) == (after.total, after.by_status)
+    assert (2, {RunStatus.FAILED: 1, RunStatus.SUCCESS: 1}) == (whole.total, whole.by_status)
+    assert (1, timedelta(milliseconds=7)) == (whole.durations.count, whole.durations.total)
+
+
+@pytest.mark.parametrize("today", range(20_000, 20_400, 13))
+def test_what_is_counted_is_never_taken_away(today: int) -> None:
+    """No day and no hour that counts, here or on a machine whose clock is a day ahead, is taken away."""
+    gone = set(past_paths(Horizon(today=today)))
+
+    for horizon in (Horizon(today=today), Horizon(today=today + 1)):
+        for scope, first, width in ((Scope.DAY, horizon.first_day, 1), (Scope.HOUR, horizon.first_hours, 24)):
+            for slot in range(first * width, (horizon.last_day + 1) * width):
+                path = counter_path(SummaryCounter(scope, slot, "success"))
+                assert ".".join(path.split(".")[:2]) not in gone
+
+
+def test_the_document_has_room_for_every_counter() -> None:
+    """A workflow's document stays below Firestore's limit with every counter that there can be."""
+    horizon = Horizon(today=20_000)
+    names = [*RunStatus, "micros", *(bucket_name(bucket) for bucket in range(DURATION_BUCKETS))]
+    days = range(horizon.first_day // 31 * 31, horizon.last_day + 2)
+    hours = range(24 * horizon.first_hours, 24 * (horizon.last_day + 2))
+    there = [(Scope.ALL, 0), *((Scope.DAY, day) for day in days), *((Scope.HOUR, hour) for hour in hours)]
+    paths = {counter_path(SummaryCounter(scope, slot, name)) for scope, slot in there for name in names}
+
+    # A number is 8 bytes, a name its length and 1 (https://firebase.google.com/docs/firestore/storage-size).
+    maps = {path.rpartition(".")[0] for path in paths}
+    size = sum(len(path.rpartition(".")[2]) + 1 + 8 for path in paths)
+    size += sum(sum(len(part) + 1 for part in one.split(".")) + 32 for one in maps)
+    assert size < MAX_DOCUMENT_BYTES - 20_000

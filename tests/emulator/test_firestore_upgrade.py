@@ -1,0 +1,135 @@
+"""Documents that an earlier version stored: what they lack is absent, and comes with their next event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+
+from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, encode_json, utc_now
+from run_log.testing import a_run, an_event
+
+from .firestore_kit import OpenedService
+
+pytestmark = pytest.mark.emulator
+
+NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
+MICROS: Final = 1_772_625_600_000_000
+
+
+def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
+    """Return a run's document as an earlier version wrote it."""
+    paused = {"paused_started_at": NOON} if status == "paused" else {}
+    return {
+        "id": run_id,
+        "workflow_id": "w",
+        "status": status,
+        "trigger_type": "manual",
+        "trigger_data": '{"a":[1]}',
+        "result": "{}",
+        "error": None,
+        "started_at": NOON,
+        "completed_at": NOON + timedelta(seconds=2) if status == "success" else None,
+        "duration_ms": 2_000.0 if status == "success" else 0.0,
+        "attempt": 1,
+        "pause": {"reason": "go on?", "assignee": "mei", "deadline": None, "answered_by": None}
+        if status == "paused"
+        else None,
+        "projection": {
+            "attempt": 1,
+            "hlc": MICROS,
+            "event_id": f"event-of-{run_id}",
+            "occurred_at": NOON,
+            "inferred": False,
+            "history": [encode_json([1, MICROS, f"event-of-{run_id}", status, MICROS, 0])],
+            **paused,
+        },
+        **fields,
+    }
+
+
+@pytest.fixture
+async def service(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+    """Yield a service of a project in which an earlier version stored three runs."""
+    assert emulator_environment
+    service = OpenedService.from_env()
+    for run_id, status in (("ended", "success"), ("waiting", "paused"), ("begun", "running")):
+        await service.reference(f"autopilot_runs/w/runs/{run_id}").set(old_document(run_id, status))
+    await service.reference("autopilot_runs/w").set(
+        {
+            "workflow_id": "w",
+            "total": 3,
+            "successful": 1,
+            "by_status": {"success": 1, "paused": 1, "running": 1},
+        }
+    )
+    yield service
+    await service.close()
+
+
+async def test_what_an_earlier_version_stored_is_read(service: OpenedService) -> None:
+    """Runs and stats of an earlier version are read by every query; what they lack is absent."""
+    expected = WorkflowRun(
+        id="ended",
+        workflow_id="w",
+        status=RunStatus.SUCCESS,
+        trigger_type=TriggerType.MANUAL,
+        trigger_data={"a": [1]},
+        started_at=NOON,
+        completed_at=NOON + timedelta(seconds=2),
+        duration_ms=2_000,
+    )
+    counts = {RunStatus.SUCCESS: 1, RunStatus.PAUSED: 1, RunStatus.RUNNING: 1}
+
+    assert expected == await service.get_run("w", "ended")
+    assert ["waiting", "ended", "begun"] == [run.id for run in (await service.list_runs("w"))[0]]
+    assert [expected] == [run async for run in service.iter_runs("w", status="success")]
+    assert {"total": 3, "successful": 1} == await service.get_stats("w")
+    assert ["waiting"] == [run.id for run in await service.get_pending_runs()]
+    assert ["waiting"] == [one.run.id for one in (await service.list_pending())[0]]
+    (transition,) = await service.get_history("w", "ended")
+    assert (RunStatus.SUCCESS, None) == (transition.status, transition.answered_by)
+    ((stats,), _) = await service.list_workflows()
+    assert (counts, None) == (stats.by_status, stats.as_of)
+    summary = await service.get_summary("w")
+    assert (3, counts, 0, None) == (summary.total, summary.by_status, summary.durations.count, summary.as_of)
+    assert expected == summary.last_success
+    # These go by fields that came later.
+    assert [] == (await service.list_stale(timedelta(0)))[0]
+    assert [] == (await service.list_pending(assignee="mei"))[0]
+
+
+async def test_the_next_event_adds_what_is_missing(service: OpenedService) -> None:
+    """The next event of such a run counts it where it was not, and nothing twice."""
+    now = utc_now()
+    events = [
+        an_event(workflow_id="w", id="waiting", status=RunStatus.PAUSED, started_at=now, occurred_at=now),
+        an_event(workflow_id="w", id="begun", status=RunStatus.RUNNING, started_at=now, occurred_at=NOON),
+        an_event(workflow_id="w", id="ended", duration_ms=5_000, started_at=now, occurred_at=now),
+    ]
+
+    assert [Outcome.APPLIED] * 3 == await service.apply(events)
+    assert [Outcome.DUPLICATE] * 3 == await service.apply(events)
+
+    assert {"total": 3, "successful": 1} == await service.get_stats("w")
+    summary = await service.get_summary("w", timedelta(hours=2), now=now)
+    assert (3, 1, timedelta(seconds=5)) == (
+        summary.total,
+        summary.durations.count,
+        summary.durations.total,
+    )
+    assert ["begun"] == [one.run.id for one in (await service.list_stale(timedelta(0), now=now))[0]]
+    assert ["waiting"] == [one.run.id for one in (await service.list_pending(overdue=False))[0]]
+    assert now == summary.as_of
+
+
+async def test_duplicates_of_before_the_upgrade_change_nothing(service: OpenedService) -> None:
+    """An event that an earlier version stored is a duplicate to this one."""
+    event = an_event(
+        a_run(workflow_id="w", id="ended", started_at=NOON), hlc=MICROS, event_id="event-of-ended"
+    )
+
+    assert [Outcome.DUPLICATE] == await service.apply([event])
+    assert (await service.get_summary("w")).as_of is None

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from run_log.console._sweep import PAGE, Swept, duration, sweep
+from run_log.core import InvalidArgumentError, RunStatus, TransportUnavailableError
+from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
+from run_log.testing import an_event
+
+from .processes import run_log
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class _Undelivered(InMemoryRunLogService):
+    """A run log whose saves are not durable in time."""
+
+    async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - see `RunLog.flush`
+        return timeout < 0
+
+
+async def _filled(log: InMemoryRunLogService, count: int) -> InMemoryRunLogService:
+    """Store so many running runs of several workflows, and one paused, all silent for a day."""
+    statuses = [RunStatus.RUNNING] * count + [RunStatus.PAUSED]
+    await log.apply(
+        [
+            an_event(workflow_id=f"w{n % 3}", id=f"r{n:03}", status=status, started_at=NOON - 24 * HOUR)
+            for n, status in enumerate(statuses)
+        ]
+    )
+    return log
+
+
+async def _sweep(
+    log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None
+) -> tuple[Swept, str]:
+    printed = io.StringIO()
+    console = Console(width=100, file=printed)
+    swept = await sweep(log, console, older_than=HOUR, workflow_id=workflow_id, mark=mark, now=NOON)
+    return swept, printed.getvalue()
+
+
+async def test_a_dry_run_changes_nothing() -> None:
+    """Without being told to mark, a sweep shows what is stale and leaves it."""
+    log = await _filled(InMemoryRunLogService(), 4)
+
+    swept, printed = await _sweep(log, mark=False)
+
+    assert Swept(found=4, marked=0) == swept
+    assert all(word in printed for word in ("w0", "r003", "running", "03-03 12:00:00.000", "1 day"))
+    assert "r004" not in printed
+    assert 4 == len((await log.list_stale(HOUR, now=NOON))[0])
+
+
+async def test_marking_walks_all_pages() -> None:
+    """All that is stale is marked as lost, on however many pages; what is paused goes on waiting."""
+    log = await _filled(InMemoryRunLogService(), PAGE + 50)
+
+    swept, printed = await _sweep(log, mark=True)
+
+    assert Swept(found=PAGE + 50, marked=PAGE + 50) == swept
+    assert 2 == printed.count("Not heard of for long")
+    assert ([], None) == await log.list_stale(HOUR, now=NOON)
+    assert 1 == len(await log.get_pending_runs())
+    assert (Swept(found=0, marked=0), "") == await _sweep(log, mark=True)
+
+
+async def test_one_workflow_is_swept() -> None:
+    """Only the workflow that is named is swept."""
+    log = await _filled(InMemoryRunLogService(), 6)
+
+    swept, _ = await _sweep(log, mark=True, workflow_id="w1")
+
+    assert Swept(found=2, marked=2) == swept
+    assert {"w0", "w2"} == {one.run.workflow_id for one in (await log.list_stale(HOUR, now=NOON))[0]}
+
+
+async def test_what_was_not_published_is_told() -> None:
+    """Marks that could not be published in time are an error that says what to do; a dry run has none."""
+    log = await _filled(_Undelivered(), 1)
+
+    await _sweep(log, mark=False)
+    with pytest.raises(TransportUnavailableError, match="sweep again"):
+        await _sweep(log, mark=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [("0s", timedelta(0)), ("90m", 1.5 * HOUR), ("24h", 24 * HOUR), ("2d", timedelta(days=2))],
+)
+def test_times(text: str, time: timedelta) -> None:
+    """A time is a whole number of seconds, minutes, hours or days."""
+    assert time == duration(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "h", "1w", "-1h", "1.5h", " 1h", "1h ", "1H", "9999999s", "\u0661h"]
+)
+def test_what_is_no_time(text: str) -> None:
+    """Anything else is an error that says what is one."""
+    with pytest.raises(InvalidArgumentError, match="such as 90m or 2d"):
+        duration(text)
+
+
+def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
+    """A time that is none ends the command with 2 and says what is one."""
+    ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "'soon' is no time" in ended.stderr
+
+
+def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
+    """The embedded back end ends the command with 2: what another process held is gone."""
+    ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "holds no run of another process" in ended.stderr
+
+
+async def test_a_file_is_swept(tmp_path: Path) -> None:
+    """Runs that another process left in a file are shown, marked as lost, and then none are left."""
+    log = SQLiteRunLogService(path=tmp_path / "runs")
+    await log.apply([an_event(id="r1", status=RunStatus.RUNNING, started_at=NOON)])
+    settings = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": str(tmp_path / "runs")}
+
+    swept = [run_log("sweep", "--older-than", "0s", "--mark", folder=tmp_path, **settings) for _ in range(2)]
+
+    assert [(0, ""), (0, "")] == [(one.returncode, one.stderr) for one in swept]
+    assert ["1 not heard of for 0s; 1 marked as lost", "0 not heard of for 0s; 0 marked as lost"] == [
+        one.stdout.splitlines()[-1] for one in swept
+    ]
+    run = await log.get_run("workflow-1", "r1")
+    assert run is not None
+    assert RunStatus.FAILED is run.status
+    await log.close()

@@ -1,0 +1,178 @@
+"""Every query of the embedded file has its index: nothing is scanned, nothing is sorted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from run_log.core import Order, Position, RunStatus, Selection, TriggerType
+from run_log.stores import SQLiteRunLogService
+from run_log.stores._inbox import InboxSelection
+from run_log.stores._places import Place
+from run_log.stores._stale import StaleSelection
+from run_log.stores.sqlite._queries import (
+    COUNTERS,
+    HEAD,
+    RUN,
+    WORKFLOW,
+    WORKFLOWS,
+    Query,
+    changed_query,
+    placed_query,
+    runs_query,
+)
+from run_log.stores.sqlite._rows import DELETE_EXPIRED, FORGET_COUNTERS
+from run_log.stores.sqlite._schema import migrate
+from run_log.stores.sqlite._updates import ChangedPlace
+from run_log.testing import an_event
+
+NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
+ENDED: Final = (RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.SKIPPED)
+PLACE: Final = Place(NOON, "w", "r")
+POSITION: Final = Position(NOON, "r")
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """Yield an empty database with the tables and indexes of today."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as opened:
+        migrate(opened, "memory")
+        yield opened
+
+
+def plan(connection: sqlite3.Connection, query: Query) -> list[str]:
+    """Return what SQLite says it will do, step by step."""
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {query.sql}", query.values)
+    return [detail for *_, detail in rows]
+
+
+def listings() -> Iterator[tuple[Selection, Position | None]]:
+    """Yield every shape of a workflow's listing."""
+    several = (RunStatus.FAILED, RunStatus.SKIPPED, RunStatus.PAUSED)
+    for statuses, trigger, since, until, order, after in itertools.product(
+        (None, several[:1], several),
+        (None, TriggerType.MANUAL),
+        (None, NOON),
+        (None, NOON),
+        Order,
+        (None, POSITION),
+    ):
+        yield (
+            Selection(statuses=statuses, trigger_type=trigger, since=since, until=until, order=order),
+            after,
+        )
+
+
+def places() -> Iterator[tuple[InboxSelection | StaleSelection, Place | None]]:
+    """Yield every shape of the inbox, and of what is stale."""
+    for workflow_id, after in itertools.product((None, "w"), (None, PLACE)):
+        yield StaleSelection(before=NOON, workflow_id=workflow_id), after
+        for assignee, overdue in itertools.product((None, "mei"), (None, True, False)):
+            yield (
+                InboxSelection(assignee=assignee, overdue=overdue, workflow_id=workflow_id, now=NOON),
+                after,
+            )
+
+
+def test_listings(connection: sqlite3.Connection) -> None:
+    """A listing with any filters, from any place, is searched in one index and read in its order."""
+    for selection, after in listings():
+        steps = plan(connection, runs_query("w", selection, after))
+
+        searches = [step for step in steps if step.startswith("SEARCH runs USING INDEX runs_by_")]
+        merges = [step for step in steps if step.startswith(("MERGE", "LEFT", "RIGHT"))]
+        assert len(selection.statuses or "1") == len(searches)
+        assert len(steps) == len(searches) + len(merges)
+        # From the place on, or to it: not from the workflow's end.
+        assert all("(started_at,run)" in step for step in searches) or after is None
+
+
+def test_the_inbox_and_the_stale(connection: sqlite3.Connection) -> None:
+    """The inbox and what is stale, with any filters, from any place, is searched in an index of its own."""
+    for selection, after in places():
+        (step,) = plan(connection, placed_query(selection, after))
+
+        prefix = "stale" if isinstance(selection, StaleSelection) else "inbox"
+        assert step.startswith(f"SEARCH runs USING INDEX {prefix}")
+        assert ("workflow=?" in step) == (selection.workflow_id is not None)
+        assert f"({selection.sorted_by}," in step or after is None
+        if isinstance(selection, InboxSelection):
+            assert ("paused_assignee=?" in step) == (selection.assignee is not None)
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "step"),
+    [
+        (RUN, ("w", "r"), "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (workflow=? AND run=?)"),
+        (HEAD, ("w", "r"), "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (workflow=? AND run=?)"),
+        (WORKFLOW, ("w",), "SEARCH workflows USING PRIMARY KEY (workflow=?)"),
+        (WORKFLOWS, ("w",), "SEARCH workflows USING PRIMARY KEY (workflow>?)"),
+        (COUNTERS, ("w",), "SEARCH counters USING PRIMARY KEY (workflow=?)"),
+    ],
+)
+def test_single_rows(connection: sqlite3.Connection, sql: str, values: tuple[str, ...], step: str) -> None:
+    """A run, a head and a workflow are found by their key, and workflows come by it."""
+    assert [step] == plan(connection, Query(sql=sql, values=values))
+
+
+def test_what_is_over(connection: sqlite3.Connection) -> None:
+    """What has expired is found by an index, and the hours that are over by their key."""
+    expired = plan(connection, Query(sql=DELETE_EXPIRED, values=(0, 100)))
+    hours = plan(connection, Query(sql=FORGET_COUNTERS, values=("w", "hour", 5)))
+
+    assert ["SEARCH counters USING PRIMARY KEY (workflow=? AND scope=? AND slot<?)"] == hours
+    assert "SEARCH runs USING COVERING INDEX expired (expire_at>? AND expire_at<?)" in expired
+    assert not any(step.startswith("SCAN runs") for step in expired)
+
+
+def test_what_has_changed(connection: sqlite3.Connection) -> None:
+    """Runs changed after a transaction are found by an index, in the order of their changes."""
+    after = ChangedPlace(7, "w", "r")
+
+    assert [
+        ["SEARCH runs USING INDEX runs_by_change ((changed,workflow,run)>(?,?,?))"],
+        ["SEARCH runs USING INDEX runs_of_workflow_by_change (workflow=? AND (changed,run)>(?,?))"],
+    ] == [plan(connection, changed_query(workflow_id, after)) for workflow_id in (None, "w")]
+
+
+def test_no_more_is_read_than_wanted(tmp_path: Path) -> None:
+    """A page makes SQLite do as much in a workflow of ten thousand runs as in one of a hundred."""
+    steps = {count: _steps(tmp_path / str(count), count) for count in (100, 10_000)}
+
+    assert steps[100] == steps[10_000]
+
+
+def _steps(path: Path, count: int) -> list[int]:
+    """Return how many hundreds of instructions of its machine SQLite takes for some pages of ten."""
+
+    async def fill() -> None:
+        service = SQLiteRunLogService(path=path)
+        await service.apply(
+            [
+                an_event(workflow_id="w", id=f"r{n:06}", status=ENDED[n % 3], hlc=n, started_at=NOON)
+                for n in range(count)
+            ]
+        )
+        await service.close()
+
+    asyncio.run(fill())
+    selections = (Selection(), Selection(statuses=ENDED[:2]))
+    after = Position(NOON, f"r{count // 2:06}")
+    return [_steps_of(path, runs_query("w", selection, after)) for selection in selections]
+
+
+def _steps_of(path: Path, query: Query) -> int:
+    done = itertools.count()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(lambda: next(done) < 0, 1)
+        with closing(connection.execute(query.sql, query.values)) as rows:
+            assert 10 == len(list(itertools.islice(rows, 10)))
+    return next(done) // 100
