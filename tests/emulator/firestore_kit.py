@@ -44,6 +44,8 @@ class Watch:
         """Of each commit: the most changes of one document's fields."""
         self.masked: list[int] = []
         """Of each commit: the paths in the masks of the writes of stats."""
+        self.contradictions: list[str] = []
+        """Fields that one write took away and changed."""
         self.documents = 0
         """How many were returned."""
         self.before: defaultdict[str, list[Exception]] = defaultdict(list)
@@ -67,6 +69,7 @@ class Watch:
             writes = named["request"].writes
             self.writes.append([_path(write) for write in writes])
             self.changes.append(max(len(write.update_transforms) for write in writes))
+            self.contradictions += [path for write in writes for path in _taken_and_changed(write)]
             stats = [write for write in writes if "/runs/" not in _path(write)]
             self.masked.append(sum(len(write.update_mask.field_paths) for write in stats))
         if self.before[name]:
@@ -80,6 +83,12 @@ class Watch:
         async for answer in answers:
             self.documents += bool(getattr(answer, "document", None) or getattr(answer, "found", None))
             yield answer
+
+
+def _taken_and_changed(write: Any) -> list[str]:
+    taken = tuple(f"{path}." for path in write.update_mask.field_paths)
+    changed = [transform.field_path for transform in write.update_transforms]
+    return [path for path in changed if f"{path}.".startswith(taken)]
 
 
 class WatchedConnection(Connection):

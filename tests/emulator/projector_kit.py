@@ -275,6 +275,10 @@ class Wired:
     source: CountedSource
     watch: HastyWatch
 
+    async def has_acknowledged(self, published: set[str]) -> None:
+        """Wait until all these messages are acknowledged."""
+        await until_true(lambda: published <= self.source.acknowledged)
+
 
 @contextlib.asynccontextmanager
 async def wired(

@@ -30,7 +30,9 @@ class TcpProxy:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="tcp-proxy")
         self._started = threading.Event()
         self._end = asyncio.Event()
-        self._is_open = asyncio.Event()
+        self._takes_requests = asyncio.Event()
+        self._gives_answers = asyncio.Event()
+        self._held_requests = 0
         self._is_cut = False
         self._held_seconds = 0.0
         self._connections: set[asyncio.Task[None]] = set()
@@ -57,13 +59,22 @@ class TcpProxy:
         host, port = self._listener.getsockname()
         return f"{host}:{port}"
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether a client has sent something that it does not let through."""
+        return self._held_requests > 0
+
     def cut(self) -> None:
         """Close all connections, and every new one at once."""
         self._do(self._cut())
 
     def black_hole(self) -> None:
         """Leave connections open, accept new ones, and let no byte through in either direction."""
-        self._do(self._become(is_open=False))
+        self._do(self._become(takes_requests=False, gives_answers=False))
+
+    def hold_answers(self) -> None:
+        """Let everything through to the server, and nothing back."""
+        self._do(self._become(gives_answers=False))
 
     def delay(self, seconds: float) -> None:
         """Hold each chunk that long, while no other is read from its side of the connection.
@@ -92,13 +103,21 @@ class TcpProxy:
             self._loop.remove_reader(self._listener)
             await _cancel(self._connections)
 
-    async def _become(self, *, is_cut: bool = False, is_open: bool = True, held_seconds: float = 0.0) -> None:
+    async def _become(
+        self,
+        *,
+        is_cut: bool = False,
+        takes_requests: bool = True,
+        gives_answers: bool = True,
+        held_seconds: float = 0.0,
+    ) -> None:
         self._is_cut = is_cut
         self._held_seconds = held_seconds
-        if is_open:
-            self._is_open.set()
-        else:
-            self._is_open.clear()
+        for way, is_open in ((self._takes_requests, takes_requests), (self._gives_answers, gives_answers)):
+            if is_open:
+                way.set()
+            else:
+                way.clear()
 
     async def _cut(self) -> None:
         self._is_cut = True
@@ -122,20 +141,31 @@ class TcpProxy:
     async def _forward(self, client: socket.socket) -> None:
         with socket.socket() as server, contextlib.suppress(OSError):
             server.settimeout(0)
-            await self._is_open.wait()
+            await self._takes_requests.wait()
             await self._loop.sock_connect(server, self._target)
-            ways = {asyncio.create_task(self._pump(*way)) for way in ((client, server), (server, client))}
+            ways = {
+                asyncio.create_task(self._pump(client, server, self._takes_requests)),
+                asyncio.create_task(self._pump(server, client, self._gives_answers)),
+            }
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _cancel(ways)
 
-    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    async def _pump(self, source: socket.socket, sink: socket.socket, is_open: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := await self._loop.sock_recv(source, _CHUNK_BYTES):
                 await asyncio.sleep(self._held_seconds)
-                await self._is_open.wait()
+                await self._let_through(is_open)
                 await self._loop.sock_sendall(sink, chunk)
+
+    async def _let_through(self, is_open: asyncio.Event) -> None:
+        is_request = is_open is self._takes_requests
+        self._held_requests += is_request
+        try:
+            await is_open.wait()
+        finally:
+            self._held_requests -= is_request
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -38,10 +38,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = NOON
+        self.passes = timedelta(0)
+        """How much of it passes until it is asked for again."""
 
     def __call__(self) -> datetime:
         """Return the time."""
-        return self.now
+        moment, self.now = self.now, self.now + self.passes
+        return moment
 
 
 @pytest.fixture
@@ -135,6 +138,20 @@ async def test_a_day_is_tidied_once(service: WatchedService, watch: Watch, clock
     await service.apply([an_event(ended(4, NOON, 5.0))])
 
     assert [True, False, False, True] == [1 < masked <= 10 for masked in watch.masked]
+
+
+async def test_a_commit_at_midnight(service: WatchedService, watch: Watch, clock: Clock) -> None:
+    """A commit that is made while a day begins takes away nothing that it counts."""
+    clock.now = datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)
+    clock.passes = timedelta(seconds=2)
+    day = Horizon.at(clock.now)
+    oldest = clock.now - (day.today - day.first_hours) * DAY
+
+    await service.apply([an_event(ended(0, oldest, 5.0))])
+
+    assert Horizon.at(clock.now) != day
+    assert [True] == [0 < masked for masked in watch.masked]
+    assert [] == watch.contradictions
 
 
 async def test_runs_from_before_the_summaries_are_not_taken_out(service: WatchedService) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from run_log.core import (
+    Horizon,
     Outcome,
     ReceivedMessage,
     RunChange,
@@ -54,8 +55,9 @@ class CountsDuplicates(Committer):
         runs: Mapping[RunKey, RunBatch],
         changes: Mapping[RunKey, RunChange],
         known: Mapping[RunKey, KnownRun],
+        horizon: Horizon,
     ) -> None:
-        await super()._write(runs, changes, known)
+        await super()._write(runs, changes, known, horizon)
         again = [key for key, change in changes.items() if not change.added]
         once_more = StatsDelta(total=1)
         stats = [StatsWrite(workflow_id=key[0], shard=0, delta=once_more, as_of=TODAY) for key in again]

@@ -245,11 +245,6 @@ class RunChange:
         return changes
 
     @property
-    def latest(self) -> datetime | None:
-        """When the latest of the added transitions happened, on its emitter's clock; None where none is."""
-        return max((transition.occurred_at for transition in self.added), default=None)
-
-    @property
     def anomalies(self) -> int:
         """How many of the added transitions break the state machine, as the history stands now."""
         if len(self.after.history) == 1 or not self.added:

@@ -132,7 +132,7 @@ class Committer:
                 if change.added and key in known:
                     check_not_expired(key, known[key].stored.expires_at, now)
             try:
-                await self._write(merged, changes, known)
+                await self._write(merged, changes, known, horizon)
             except GuessRefusedError:
                 self._wariness = WARY_COMMITS
                 known = await self._read(runs)
@@ -192,6 +192,7 @@ class Committer:
         runs: Mapping[RunKey, RunBatch],
         changes: Mapping[RunKey, RunChange],
         known: Mapping[RunKey, KnownRun],
+        horizon: Horizon,
     ) -> None:
         writes = [
             RunWrite.of(runs[key], change, known.get(key), self._retention)
@@ -200,7 +201,7 @@ class Committer:
         ]
         if not writes:
             return
-        stats = [self._tidying(write) for write in stats_writes(changes, shards=self._shards)]
+        stats = [self._tidying(write, horizon) for write in stats_writes(changes, shards=self._shards)]
         if len(writes) > 1 and any(write.changes > MAX_STATS_CHANGES for write in stats):
             raise _TooManyChangesError
         commit = Commit(runs=writes, stats=stats, announced=self._not_announced(stats))
@@ -240,10 +241,14 @@ class Committer:
             count_commit(outcome, runs=len(commit.runs), seconds=self._now() - begun)
         return marks
 
-    def _tidying(self, write: StatsWrite) -> StatsWrite:
-        """Return *write*; the first of a day takes away what the summary's horizon has left behind."""
+    def _tidying(self, write: StatsWrite, horizon: Horizon) -> StatsWrite:
+        """Return *write*; the first of a day takes away what the summary's horizon has left behind.
+
+        Args:
+            write: What is to be written.
+            horizon: The one its counters are of: by a later one it could take away what it counts.
+        """
         by_time = any(counter.scope is not Scope.ALL for counter in write.counters)
-        horizon = Horizon.at(self._wall_now())
         if not by_time or self._tidied.get((write.workflow_id, write.shard)) == horizon.today:
             return write
         return replace(write, forgets=horizon)

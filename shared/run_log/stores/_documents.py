@@ -34,6 +34,8 @@ from run_log.core import (
     newest,
 )
 
+from ._retention import is_expired
+
 PROJECTION: Final = "projection"
 """The map beside a run's fields that is the projection's own."""
 
@@ -120,7 +122,7 @@ class StoredHead:
 
     def is_expired(self, now: datetime) -> bool:
         """Return whether the run is to be deleted, and not to be seen any more."""
-        return self.expires_at is not None and self.expires_at <= now
+        return is_expired(self.expires_at, now)
 
 
 def micros_of(moment: datetime) -> int:
@@ -290,12 +292,6 @@ def expires_at(fields: Mapping[str, Any]) -> datetime | None:
     """Return when the run expires that *fields* hold; None where it never does."""
     moment = fields.get(EXPIRE_AT)
     return moment if isinstance(moment, datetime) else None
-
-
-def is_expired(fields: Mapping[str, Any], now: datetime) -> bool:
-    """Return whether the run that *fields* hold is to be deleted, and not to be seen any more."""
-    moment = expires_at(fields)
-    return moment is not None and moment <= now
 
 
 def head_to_merge(fields: Mapping[str, Any], key: RunKey) -> StoredHead:

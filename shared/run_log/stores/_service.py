@@ -36,6 +36,7 @@ from run_log.core import (
 from ._documents import position_of
 from ._inbox import InboxSelection, PendingRun, pending
 from ._places import Place
+from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
 from ._stale import ACTIVE, StaleRun, StaleSelection, lost
 from ._summary import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
@@ -87,7 +88,7 @@ class StoredRun:
 
     def is_expired(self, now: datetime) -> bool:
         """Return whether it is to be deleted, and not to be seen any more."""
-        return self.expires_at is not None and self.expires_at <= now
+        return is_expired(self.expires_at, now)
 
     @property
     def occurred_at(self) -> datetime:

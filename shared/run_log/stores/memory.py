@@ -33,11 +33,11 @@ from run_log.core import (
     utc_now,
 )
 
-from ._documents import EXPIRE_AT, expires_at, is_expired, projection_fields, run_fields, run_from_fields
+from ._documents import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
 from ._inbox import InboxSelection
 from ._journal import Bell, Journal, JournalCursors, JournalUpdates
 from ._places import Place
-from ._retention import Retention, check_not_expired, expiry_after
+from ._retention import Retention, check_not_expired, expiry_after, is_expired
 from ._service import Page, RunLogService, StoredRun
 from ._stale import StaleSelection
 from ._stored import readable
@@ -101,8 +101,8 @@ class _Workflow:
             return
         self.stats += delta
         add_counters(self.counters, counters)
-        if change.latest is not None:
-            self.as_of = max(self.as_of or change.latest, change.latest)
+        latest = max(transition.occurred_at for transition in change.added)
+        self.as_of = max(self.as_of or latest, latest)
         horizon = change.horizon
         if horizon is not None and horizon.today != self.tidied:
             self.tidied = horizon.today
@@ -321,7 +321,7 @@ class InMemoryRunLogService(RunLogService):
     def _entry(self, key: RunKey) -> _Entry | None:
         with self._lock:
             entry = self._runs(key[0]).get(key[1])
-        return None if entry is None or is_expired(entry.fields, self._now()) else entry
+        return None if entry is None or is_expired(expires_at(entry.fields), self._now()) else entry
 
     def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
         with self._lock:

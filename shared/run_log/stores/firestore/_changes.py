@@ -6,10 +6,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Self
 
 from google.api_core import exceptions as google_errors
+
+from run_log.stores._documents import moment_of
 
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS
 from ._protobuf import TargetChange, nanos
@@ -25,9 +27,6 @@ _vendor_errors: Any = google_errors  # published without annotations
 
 _INTERNAL: Final = 13
 """What the vendor's own listener takes for an error without a code."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ChangePlace(NamedTuple):
@@ -216,15 +215,6 @@ class Snapshot:
         self._bytes = sum(change.document.ByteSize() for change in kept)
 
 
-def moment_of(micros: int) -> datetime:
-    """Return microseconds since the epoch as a datetime.
-
-    Raises:
-        OverflowError: No datetime is so far away.
-    """
-    return _EPOCH + micros * _MICROSECOND
-
-
 def requests_around(nanos: int) -> tuple[datetime, datetime]:
     """Return the earliest and the latest `CHANGED_AT` that a commit at that moment may have.
 
@@ -238,7 +228,7 @@ def requests_around(nanos: int) -> tuple[datetime, datetime]:
     return moment - MARGIN, moment + MARGIN
 
 
-def micros_of(moment: Any) -> int:
+def stored_micros(moment: Any) -> int:
     """Return a protobuf timestamp, which Firestore stores in microseconds, as those since the epoch."""
     return nanos(moment) // 1_000
 

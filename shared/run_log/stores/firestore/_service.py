@@ -27,7 +27,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.stores._committer import Committer
-from run_log.stores._documents import PROJECTION, head_from_fields, is_expired
+from run_log.stores._documents import PROJECTION, head_from_fields
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._patience import Patience
 from run_log.stores._places import Place
@@ -175,9 +175,10 @@ class FirestoreRunLogService(RunLogService):
         snapshot = await self._get(
             run_reference(self._connection.client(), self._root, (workflow_id, run_id))
         )
-        if not snapshot.exists or is_expired(_fields(snapshot), self._now()):
+        if not snapshot.exists:
             return None
-        return _stored(snapshot, (workflow_id, run_id))
+        stored = _stored(snapshot, (workflow_id, run_id))
+        return None if stored.is_expired(self._now()) else stored
 
     async def _stats(self, workflow_id: str) -> WorkflowStats:
         return summed_stats(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))
@@ -247,9 +248,10 @@ class FirestoreRunLogService(RunLogService):
     async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         key = (workflow_id, run_id)
         snapshot = await self._get(run_reference(self._connection.client(), self._root, key))
-        if not snapshot.exists or is_expired(_fields(snapshot), self._now()):
+        if not snapshot.exists:
             return ()
-        return head_from_fields(_fields(snapshot), key).head.history
+        stored = head_from_fields(_fields(snapshot), key)
+        return () if stored.is_expired(self._now()) else stored.head.history
 
     async def _collect(self, query: Any, most: int) -> list[StoredRun]:
         """Read readable runs until there are *most* of them or none are left."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from run_log.core import InvalidCursorError, decode_place, document_id, encode_place
-from run_log.stores._documents import CHANGED_AT, PROJECTION
+from run_log.stores._documents import CHANGED_AT, PROJECTION, moment_of
 
-from ._changes import RUN_PATH, Change, ChangePlace, micros_of, moment_of, requests_around
+from ._changes import RUN_PATH, Change, ChangePlace, requests_around, stored_micros
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from ._protobuf import batch_get_request, queried_document, read_nanos, run_query_request
 from ._queries import changed_query
@@ -40,7 +40,7 @@ class WatchPlace:
         """Return this place once the round has come past *document*, a protocol buffer."""
         changed_at = document.fields[PROJECTION].map_value.fields[CHANGED_AT].timestamp_value
         path = document.name.split("/documents/", 1)[1]
-        return replace(self, changed_at=micros_of(changed_at), path=path)
+        return replace(self, changed_at=stored_micros(changed_at), path=path)
 
     def includes(self, change: Change) -> bool:
         """Return whether the round under way is to deliver *change*."""
