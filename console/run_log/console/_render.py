@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from run_log.core import RunStatus, Transition, WorkflowRun
-from run_log.stores import StaleRun
+from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.PENDING: "dim",
@@ -82,8 +84,123 @@ def stale_table(runs: Sequence[StaleRun]) -> Table:
             literal(stale.run.id),
             status_text(stale.run.status),
             moment(stale.heard_at),
-            str(timedelta(seconds=int(stale.silence.total_seconds()))),
+            elapsed(stale.silence),
         )
+    return table
+
+
+def pending_table(runs: Sequence[PendingRun]) -> Table:
+    """Return runs that wait for an answer as a table, in the order given."""
+    table = _table("Waiting for an answer")
+    for heading in ("workflow", "run", "reason", "assignee", "deadline (UTC)"):
+        table.add_column(heading, no_wrap=heading != "reason")
+    table.add_column("waits for", justify="right", no_wrap=True)
+    for pending in runs:
+        deadline = "none" if pending.deadline is None else moment(pending.deadline)
+        table.add_row(
+            literal(pending.run.workflow_id),
+            literal(pending.run.id),
+            literal(pending.reason),
+            literal(pending.assignee or "anybody"),
+            Text(f"{deadline} overdue", style="red") if pending.overdue else deadline,
+            elapsed(pending.age),
+        )
+    return table
+
+
+def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
+    """Return the counts of workflows as a table, in the order given."""
+    table = _table("Workflows")
+    table.add_column("workflow", no_wrap=True)
+    table.add_column("total", justify="right")
+    for status in RunStatus:
+        table.add_column(status_text(status), justify="right")
+    table.add_column("as of (UTC)", no_wrap=True)
+    for stats in workflows:
+        table.add_row(
+            literal(stats.workflow_id),
+            str(stats.total),
+            *(str(stats.by_status.get(status, 0) or "") for status in RunStatus),
+            "" if stats.as_of is None else moment(stats.as_of),
+        )
+    return table
+
+
+def run_sheet(run: WorkflowRun) -> Table:
+    """Return all of a run."""
+    sheet = _sheet(f"Run {run.id}")
+    rows: dict[str, Text | str] = {
+        "workflow": literal(run.workflow_id),
+        "status": status_text(run.status),
+        "started (UTC)": moment(run.started_at),
+        "trigger": run.trigger_type.value,
+        "attempt": str(run.attempt),
+    }
+    if run.completed_at is not None:
+        rows["completed (UTC)"] = moment(run.completed_at)
+    if run.status.is_terminal:
+        rows["took"] = f"{run.duration_ms:.1f} ms"
+    if run.error:
+        rows["error"] = literal(run.error)
+    if run.pause is not None:
+        rows["pause"] = literal(json.dumps(run.pause.model_dump(mode="json", exclude_none=True), indent=2))
+    for name in ("trigger_data", "result"):
+        if payload := getattr(run, name):
+            rows[name.replace("_", " ")] = literal(json.dumps(payload, indent=2, ensure_ascii=False))
+    for heading, value in rows.items():
+        sheet.add_row(heading, value)
+    return sheet
+
+
+def run_line(run: WorkflowRun) -> Text:
+    """Return a run on one line."""
+    parts = [Text(moment(run.started_at)), status_text(run.status), literal(f"{run.workflow_id} {run.id}")]
+    if run.error:
+        parts.append(literal(run.error.replace("\n", " ")))
+    return Text("  ").join(parts)
+
+
+def summary_sheet(summary: WorkflowSummary) -> Group:
+    """Return a workflow at a glance: what there is in all, and by hour or day."""
+    sheet = _sheet(f"Workflow {summary.workflow_id}")
+    durations, rate = summary.durations, summary.success_rate
+    rows: dict[str, Text | str] = {
+        "since (UTC)": "the beginning" if summary.since is None else moment(summary.since),
+        "runs": str(summary.total),
+        **{status.value: str(count) for status, count in summary.by_status.items()},
+        "success rate": "" if rate is None else f"{rate:.1%}",
+        "took on average": _took(durations.mean),
+        "p50, p95, p99": ", ".join(map(_took, (durations.p50, durations.p95, durations.p99))),
+    }
+    lasts = {
+        "last run": summary.last_run,
+        "last success": summary.last_success,
+        "last failure": summary.last_failure,
+    }
+    for name, run in lasts.items():
+        rows[name] = "none" if run is None else literal(f"{run.id} at {moment(run.started_at)}")
+    rows["as of (UTC)"] = "" if summary.as_of is None else moment(summary.as_of)
+    for heading, value in rows.items():
+        sheet.add_row(heading, value)
+    return Group(sheet, buckets_table(summary.buckets))
+
+
+def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
+    """Return the hours or days in which runs started as a table, the oldest first, without empty ones."""
+    table = _table("By when they started")
+    table.add_column("begins (UTC)", no_wrap=True)
+    for heading in ("runs", "successful", "failed", "p50", "p95"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for bucket in buckets:
+        if bucket.total:
+            table.add_row(
+                bucket.begins.strftime("%Y-%m-%d %H:%M"),
+                str(bucket.total),
+                str(bucket.by_status.get(RunStatus.SUCCESS, 0)),
+                str(bucket.by_status.get(RunStatus.FAILED, 0)),
+                _took(bucket.durations.p50),
+                _took(bucket.durations.p95),
+            )
     return table
 
 
@@ -92,18 +209,21 @@ def history_table(run_id: str, history: Sequence[Transition]) -> Table:
     table = _table(f"History of {run_id}")
     for heading in ("when (UTC)", "status", "attempt", "event"):
         table.add_column(heading, no_wrap=True)
+    table.add_column("lasted", justify="right", no_wrap=True)
     table.add_column("note")
     for transition in history:
         notes = [
             *(["breaks the state machine"] if transition.anomaly else []),
             *(["inferred"] if transition.inferred else []),
+            *([f"answered by {transition.answered_by}"] if transition.answered_by else []),
         ]
         table.add_row(
             moment(transition.occurred_at),
             status_text(transition.status),
             str(transition.version.attempt),
             literal(transition.version.event_id[-12:]),
-            ", ".join(notes),
+            _took(transition.lasted),
+            literal(", ".join(notes)),
         )
     return table
 
@@ -124,6 +244,23 @@ def status_text(status: RunStatus) -> Text:
 def moment(value: datetime) -> str:
     """Return *value*, in UTC, from the month to the millisecond."""
     return value.strftime("%m-%d %H:%M:%S.") + f"{value.microsecond // 1_000:03d}"
+
+
+def elapsed(value: timedelta) -> str:
+    """Return *value* in days, hours, minutes and whole seconds."""
+    return str(timedelta(seconds=int(value.total_seconds())))
+
+
+def _took(value: timedelta | None) -> str:
+    return "" if value is None else f"{value / timedelta(milliseconds=1):.1f} ms"
+
+
+def _sheet(title: str) -> Table:
+    sheet = _table(title)
+    sheet.show_header = False
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column()
+    return sheet
 
 
 def _table(title: str) -> Table:

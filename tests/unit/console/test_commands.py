@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from run_log.console import main
-from run_log.console._app import ExitCode, run
+from run_log.console._exit import ExitCode, run
 from run_log.console._projector import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
@@ -45,7 +45,7 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: UnreadableRunError("w", "r", "why"), ExitCode.FAILED),
     (lambda: StoreError("why"), ExitCode.FAILED),
     (lambda: StoreUnavailableError("why"), ExitCode.UNAVAILABLE),
-    (lambda: WaitTimeoutError("why"), ExitCode.FAILED),
+    (lambda: WaitTimeoutError("why"), ExitCode.UNAVAILABLE),
     (lambda: WriteRefusedError("why"), ExitCode.FAILED),
     (lambda: RunExpiredError("why"), ExitCode.FAILED),
     (lambda: TransportError("why"), ExitCode.FAILED),

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from run_log.console._sweep import PAGE, Swept, duration, sweep
+from run_log.console._options import duration
+from run_log.console._output import Listing, OutputFormat
+from run_log.console._records import stale_record
+from run_log.console._render import stale_table
+from run_log.console._sweep import PAGE, Swept, sweep
 from run_log.core import InvalidArgumentError, RunStatus, TransportUnavailableError
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import an_event
@@ -37,45 +39,44 @@ async def _filled(log: InMemoryRunLogService, count: int) -> InMemoryRunLogServi
     return log
 
 
-async def _sweep(
-    log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None
-) -> tuple[Swept, str]:
-    printed = io.StringIO()
-    console = Console(width=100, file=printed)
-    swept = await sweep(log, console, older_than=HOUR, workflow_id=workflow_id, mark=mark, now=NOON)
-    return swept, printed.getvalue()
+async def _sweep(log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None) -> Swept:
+    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=stale_record)
+    return await sweep(log, listing, older_than=HOUR, workflow_id=workflow_id, mark=mark, now=NOON)
 
 
-async def test_a_dry_run_changes_nothing() -> None:
+async def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Without being told to mark, a sweep shows what is stale and leaves it."""
     log = await _filled(InMemoryRunLogService(), 4)
 
-    swept, printed = await _sweep(log, mark=False)
+    swept = await _sweep(log, mark=False)
 
+    printed = capsys.readouterr().out
     assert Swept(found=4, marked=0) == swept
     assert all(word in printed for word in ("w0", "r003", "running", "03-03 12:00:00.000", "1 day"))
     assert "r004" not in printed
     assert 4 == len((await log.list_stale(HOUR, now=NOON))[0])
 
 
-async def test_marking_walks_all_pages() -> None:
+async def test_marking_walks_all_pages(capsys: pytest.CaptureFixture[str]) -> None:
     """All that is stale is marked as lost, on however many pages; what is paused goes on waiting."""
     log = await _filled(InMemoryRunLogService(), PAGE + 50)
 
-    swept, printed = await _sweep(log, mark=True)
+    swept = await _sweep(log, mark=True)
 
+    printed = capsys.readouterr().out
     assert Swept(found=PAGE + 50, marked=PAGE + 50) == swept
     assert 2 == printed.count("Not heard of for long")
     assert ([], None) == await log.list_stale(HOUR, now=NOON)
     assert 1 == len(await log.get_pending_runs())
-    assert (Swept(found=0, marked=0), "") == await _sweep(log, mark=True)
+    assert Swept(found=0, marked=0) == await _sweep(log, mark=True)
+    assert ("", "no stale runs\n") == capsys.readouterr()
 
 
 async def test_one_workflow_is_swept() -> None:
     """Only the workflow that is named is swept."""
     log = await _filled(InMemoryRunLogService(), 6)
 
-    swept, _ = await _sweep(log, mark=True, workflow_id="w1")
+    swept = await _sweep(log, mark=True, workflow_id="w1")
 
     assert Swept(found=2, marked=2) == swept
     assert {"w0", "w2"} == {one.run.workflow_id for one in (await log.list_stale(HOUR, now=NOON))[0]}
@@ -132,9 +133,9 @@ async def test_a_file_is_swept(tmp_path: Path) -> None:
 
     swept = [run_log("sweep", "--older-than", "0s", "--mark", folder=tmp_path, **settings) for _ in range(2)]
 
-    assert [(0, ""), (0, "")] == [(one.returncode, one.stderr) for one in swept]
+    assert [0, 0] == [one.returncode for one in swept]
     assert ["1 not heard of for 0s; 1 marked as lost", "0 not heard of for 0s; 0 marked as lost"] == [
-        one.stdout.splitlines()[-1] for one in swept
+        one.stderr.splitlines()[-1] for one in swept
     ]
     run = await log.get_run("workflow-1", "r1")
     assert run is not None

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 
-from run_log.console._app import ExitCode, app, projector
+import typer
+
+from run_log.console._app import app
+from run_log.console._exit import ExitCode
 from run_log.core import DeadLetterReason, Outcome, Settings, variable
 from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
@@ -57,14 +61,18 @@ def test_commands() -> None:
     """Every command is listed, and nothing that is none."""
     rows = table(section(OPERATIONS, "## Commands"), "command")
 
-    listed = {codes(row[0])[0].split(" --")[0] for row in rows}
-    own = {f"run-log {command.callback.__name__}" for command in app.registered_commands if command.callback}
-    inner = {
-        f"run-log projector {command.callback.__name__}"
-        for command in projector.registered_commands
-        if command.callback
-    }
-    assert own | inner == listed
+    calls = [codes(row[0])[0].split(" --")[0] for row in rows]
+    listed = {" ".join(word for word in call.split() if word.islower()) for call in calls}
+    assert set(_commands("run-log", app)) == listed
+
+
+def _commands(path: str, group: typer.Typer) -> Iterator[str]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield f"{path} {command.name or command.callback.__name__}"
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from _commands(f"{path} {inner.name}", inner.typer_instance)
 
 
 def test_exit_codes() -> None:

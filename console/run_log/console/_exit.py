@@ -1,0 +1,89 @@
+"""What a command's exit code means, and which one an error has."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import typer
+
+
+class ExitCode(enum.IntEnum):
+    """What a command's exit code means."""
+
+    OK = 0
+    FAILED = 1
+    """Something else went wrong, or a check did not hold."""
+    USAGE = 2
+    """An option, a setting, the project or credentials are missing or wrong."""
+    NOT_FOUND = 3
+    """What was asked for by its id is not there."""
+    REFUSED = 4
+    """A resource is not there, or access is denied: somebody has to act."""
+    UNAVAILABLE = 5
+    """A service does not answer, or not in time; the same command may work later."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
+
+
+class NotFoundError(Exception):
+    """What was asked for by its id is not there."""
+
+
+def run(command: Callable[[], object]) -> ExitCode:
+    """Return the exit code of *command*; an error of ours is one line on stderr.
+
+    Args:
+        command: Runs, raises a `RunLogError`, or exits by itself.
+    """
+    try:
+        command()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        from run_log import core
+
+        if not isinstance(error, core.RunLogError | NotFoundError):
+            raise
+        typer.secho(f"run-log: {error}", err=True, fg=typer.colors.RED)
+        return _exit_code(error)
+    return ExitCode.OK
+
+
+def require(extra: str) -> None:
+    """Check that what an extra installs is there.
+
+    Raises:
+        ConfigurationError: It is not; the message says what to install.
+    """
+    from importlib.util import find_spec
+
+    from run_log.core import ConfigurationError
+
+    needed = {
+        "producer": ["google.pubsub_v1"],
+        "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
+    }
+    for module in needed[extra]:
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            raise ConfigurationError(f"this command needs {module}; pip install 'run-log[{extra}]'")
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    from run_log import core
+
+    match error:
+        case NotFoundError():
+            return ExitCode.NOT_FOUND
+        case core.ConfigurationError() | core.InvalidArgumentError():
+            return ExitCode.USAGE
+        case core.TransportRefusedError():
+            return ExitCode.REFUSED
+        case core.TransportUnavailableError() | core.StoreUnavailableError() | core.WaitTimeoutError():
+            return ExitCode.UNAVAILABLE
+        case _:
+            return ExitCode.FAILED

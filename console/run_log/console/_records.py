@@ -1,0 +1,111 @@
+"""What programs get: each thing as JSON, times in ISO 8601 and UTC, durations in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from run_log.core import Durations, RunStatus, Transition, WorkflowRun
+from run_log.stores import PendingRun, RunUpdate, StaleRun, WorkflowStats, WorkflowSummary
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def run_record(run: WorkflowRun) -> dict[str, Any]:
+    """Return *run* as JSON."""
+    return run.model_dump(mode="json")
+
+
+def pending_record(pending: PendingRun) -> dict[str, Any]:
+    """Return a run that waits for an answer as JSON."""
+    return {
+        **run_record(pending.run),
+        "paused_at": _moment(pending.paused_at),
+        "age_ms": _milliseconds(pending.age),
+        "overdue": pending.overdue,
+    }
+
+
+def stale_record(stale: StaleRun) -> dict[str, Any]:
+    """Return a run that fell silent as JSON."""
+    return {
+        **run_record(stale.run),
+        "heard_at": _moment(stale.heard_at),
+        "silence_ms": _milliseconds(stale.silence),
+    }
+
+
+def update_record(update: RunUpdate) -> dict[str, Any]:
+    """Return a change of a run as JSON, with the cursor that goes on after it."""
+    return {**run_record(update.run), "cursor": update.cursor}
+
+
+def transition_record(transition: Transition) -> dict[str, Any]:
+    """Return one line of a history as JSON."""
+    return {
+        "status": transition.status.value,
+        "occurred_at": _moment(transition.occurred_at),
+        "lasted_ms": None if transition.lasted is None else _milliseconds(transition.lasted),
+        "attempt": transition.attempt,
+        "event_id": transition.version.event_id,
+        "inferred": transition.inferred,
+        "anomaly": transition.anomaly,
+        "answered_by": transition.answered_by,
+    }
+
+
+def workflow_record(stats: WorkflowStats) -> dict[str, Any]:
+    """Return a workflow's counts as JSON."""
+    return {
+        "workflow_id": stats.workflow_id,
+        "total": stats.total,
+        "successful": stats.successful,
+        "by_status": _by_status(stats.by_status),
+        "as_of": None if stats.as_of is None else _moment(stats.as_of),
+    }
+
+
+def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
+    """Return a workflow at a glance as JSON."""
+    last = {"run": summary.last_run, "success": summary.last_success, "failure": summary.last_failure}
+    return {
+        "workflow_id": summary.workflow_id,
+        "since": None if summary.since is None else _moment(summary.since),
+        "total": summary.total,
+        "by_status": _by_status(summary.by_status),
+        "success_rate": summary.success_rate,
+        "durations": _durations(summary.durations),
+        "buckets": [
+            {
+                "begins": _moment(bucket.begins),
+                "width_ms": _milliseconds(bucket.width),
+                "total": bucket.total,
+                "by_status": _by_status(bucket.by_status),
+                "durations": _durations(bucket.durations),
+            }
+            for bucket in summary.buckets
+        ],
+        **{f"last_{name}": run and run_record(run) for name, run in last.items()},
+        "as_of": None if summary.as_of is None else _moment(summary.as_of),
+    }
+
+
+def _durations(durations: Durations) -> dict[str, Any]:
+    measures = {"mean": durations.mean, "p50": durations.p50, "p95": durations.p95, "p99": durations.p99}
+    return {
+        "count": durations.count,
+        **{f"{name}_ms": None if value is None else _milliseconds(value) for name, value in measures.items()},
+    }
+
+
+def _by_status(counts: Mapping[RunStatus, int]) -> dict[str, int]:
+    return {status.value: count for status, count in counts.items()}
+
+
+def _moment(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def _milliseconds(value: timedelta) -> float:
+    return value / _MILLISECOND

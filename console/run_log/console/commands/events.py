@@ -1,0 +1,79 @@
+"""``run-log emit`` and ``run-log schema``: events, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from run_log.console._options import WorkflowId, json_object
+from run_log.console._output import note
+
+schema: Final = typer.Typer(
+    help="The form that events have.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def emit(
+    workflow: WorkflowId,
+    *,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="The run's id. (default: a new one)")
+    ] = None,
+    status: Annotated[str, typer.Option(metavar="STATUS", help="The state that it is in now.")] = "success",
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON", help="What it was started with: an object. (default: {})")
+    ] = None,
+    result: Annotated[
+        str | None, typer.Option(metavar="JSON", help="What it came to: an object. (default: {})")
+    ] = None,
+    error: Annotated[str | None, typer.Option(metavar="TEXT", help="What went wrong.")] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Wait until queries see it; exit 5 if they do not. (default: do not)",
+        ),
+    ] = None,
+) -> None:
+    """Emit the state of a run by hand, to try what is deployed; print the run's id.
+
+    It takes the way that a workflow's own events take with this RUN_LOG_BACKEND.
+    """
+    from run_log.console._emit import emit_state
+    from run_log.console._open import complete
+
+    fields: dict[str, Any] = {
+        "status": status,
+        "trigger_data": json_object(data, "--data"),
+        "result": json_object(result, "--result"),
+        "error": error,
+    }
+    emitted, seconds = complete(emit_state(workflow, run, fields, wait=wait))
+    typer.echo(emitted.id)
+    if seconds is not None:
+        note(f"queries saw it after {seconds:.3f} s")
+
+
+@schema.command(epilog="Example: run-log schema export --into run-state.json")
+def export(
+    *,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write it there. (default: to stdout)"),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of an event's body."""
+    from run_log.core import ConfigurationError, event_schema_text
+
+    text = event_schema_text()
+    if into is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        into.write_text(text, encoding="utf-8")
+    except OSError as fault:
+        raise ConfigurationError(f"cannot write {into}: {fault.strerror}; name another file") from fault
+    note(f"wrote {into}")

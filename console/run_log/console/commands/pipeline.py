@@ -1,0 +1,95 @@
+"""``run-log demo``, ``run-log provision`` and ``run-log projector``: the way of an event."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from run_log.console._exit import ExitCode, require
+
+projector: Final = typer.Typer(
+    help="Project events into Firestore.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def demo() -> None:
+    """Run three sample workflows on the embedded run log and show what was kept of them.
+
+    No network, no Google service: events go through an in-memory topic that delivers some of them twice
+    and in another order. Then the runs are kept in a temporary file, where another process finds them.
+    Exits 1 if it does not, or the stats differ from a recount.
+    """
+    from run_log.console._demo import run_demo
+    from run_log.console._open import complete
+
+    if not complete(run_demo()):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def provision() -> None:
+    """Make the topics and subscriptions that the settings name. Repeats change nothing."""
+    require("producer")
+    from run_log.core import Settings
+    from run_log.pubsub import PubSubConnection
+    from run_log.pubsub import provision as make
+
+    settings = Settings.from_env()
+    for resource in make(PubSubConnection.from_settings(settings), settings):
+        typer.echo(f"{'created' if resource.created else 'exists '} {resource.name}")
+
+
+@projector.command()
+def pull(
+    until_idle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0, help="Exit 0 once nothing has arrived for that long. (default: never)"
+        ),
+    ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=1, max=65_535, help="Serve /live, /ready and /lag there. (default: not)"
+        ),
+    ] = None,
+    health_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where the health endpoints listen.")
+    ] = "127.0.0.1",
+) -> None:
+    """Pull events and project them until SIGTERM. A second signal ends at once."""
+    require("projector")
+    from run_log.console._logging import log_to_stderr
+    from run_log.console._open import complete
+    from run_log.console._projector import pull_until_signal
+    from run_log.core import Settings
+
+    log_to_stderr()
+    health = None if health_port is None else (health_host, health_port)
+    report = complete(pull_until_signal(Settings.from_env(), until_idle=until_idle, health=health))
+    outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in report.outcomes.items())
+    typer.echo(
+        f"pulled {report.pulled}: {outcomes}; {report.dead_lettered} dead-lettered, "
+        f"{report.released} given back"
+    )
+
+
+@projector.command()
+def push(
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65_535, envvar="PORT", help="Where to listen.")
+    ] = 8080,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "0.0.0.0",  # noqa: S104 - a container's
+) -> None:
+    """Take what Pub/Sub pushes and project it until SIGTERM. A second signal ends at once.
+
+    RUN_LOG_PUSH_AUTH says who verifies that a push is Pub/Sub's. /live, /ready and /lag are served too.
+    """
+    require("projector")
+    from run_log.console._logging import log_to_stderr
+    from run_log.console._open import complete
+    from run_log.console._projector import push_until_signal
+    from run_log.core import Settings
+
+    log_to_stderr()
+    complete(push_until_signal(Settings.from_env(), host=host, port=port))

@@ -1,0 +1,256 @@
+"""``run-log runs``: what happened to the runs of a workflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from run_log.console._options import (
+    After,
+    All,
+    Limit,
+    Output,
+    RunId,
+    WorkflowId,
+    WorkflowOption,
+    duration,
+    moment,
+)
+from run_log.console._output import Listing, OutputFormat, note, show
+
+if TYPE_CHECKING:
+    from run_log.core import RunFilters
+
+app: Final = typer.Typer(
+    help="What happened to the runs of a workflow.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.command(
+    name="list",
+    epilog="Examples: run-log runs list invoices --status failed --since 24h; "
+    "run-log runs list invoices --all -o jsonl",
+)
+def list_(
+    workflow: WorkflowId,
+    *,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only in this status; may be given again. (default: any)"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="MOMENT", help="Started then or later: 2h, or 2026-03-04T12:00:00Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="MOMENT", help="Started before.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Only started by this: scheduled, webhook, ...")
+    ] = None,
+    order: Annotated[str, typer.Option(metavar="ORDER", help="From which end: newest or oldest.")] = "newest",
+    limit: Limit = 50,
+    after: After = None,
+    all_pages: All = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List the runs of a workflow, newest first."""
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import run_record
+    from run_log.console._render import runs_table
+    from run_log.core import utc_now
+
+    now = utc_now()
+    filters: RunFilters = {
+        "status": status or None,
+        "since": moment(since, now),
+        "until": moment(until, now),
+        "trigger_type": trigger,
+        "order": order,
+    }
+    listing = Listing(output, "runs", table=runs_table, record=run_record)
+
+    async def listed() -> None:
+        async with opened_run_log() as log:
+            await listing.walk(
+                lambda cursor: log.list_runs(workflow, limit=limit, start_after=cursor, **filters),
+                after=after,
+                all_pages=all_pages,
+            )
+
+    complete(listed())
+
+
+@app.command(name="show", epilog="Example: run-log runs show invoices run-17 -o json")
+def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Show a run: its state, its payloads, its error."""
+    from run_log.console._exit import NotFoundError
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import run_record
+    from run_log.console._render import run_sheet
+
+    async def found() -> Any:
+        async with opened_run_log() as log:
+            return await log.get_run(workflow, run)
+
+    stored = complete(found())
+    if stored is None:
+        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+    show(output, run_record(stored), lambda: run_sheet(stored))
+
+
+@app.command(epilog="Example: run-log runs history invoices run-17")
+def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Show what a run went through: when, for how long, which attempt, who answered."""
+    from run_log.console._exit import NotFoundError
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import transition_record
+    from run_log.console._render import history_table
+
+    async def found() -> Any:
+        async with opened_run_log() as log:
+            return await log.get_history(workflow, run)
+
+    transitions = complete(found())
+    if not transitions:
+        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+    listing = Listing(
+        output, "transitions", table=lambda page: history_table(run, page), record=transition_record
+    )
+    listing.add(transitions)
+    listing.end()
+
+
+@app.command(
+    epilog="Examples: run-log runs watch; run-log runs watch invoices -o jsonl; "
+    "run-log runs watch invoices run-17 --exit-status --timeout 600"
+)
+def watch(
+    workflow: Annotated[
+        str | None, typer.Argument(metavar="WORKFLOW", show_default=False, help="Only of this workflow.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", show_default=False, help="Only this run, until it has ended."),
+    ] = None,
+    *,
+    cursor: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Begin after the update that had it. (default: from now on)"),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0, help="Exit 5 if the run has not ended by then. (default: never)"
+        ),
+    ] = None,
+    exit_status: Annotated[
+        bool, typer.Option("--exit-status", help="Exit 1 if the run did not end in success.")
+    ] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show changes of runs as they come, until Ctrl-C; those of one run until it has ended."""
+    from run_log.console._exit import ExitCode
+    from run_log.console._open import complete
+    from run_log.console._watching import watch_one, watch_runs
+    from run_log.core import InvalidArgumentError, RunStatus
+
+    if run is None and (timeout is not None or exit_status):
+        raise InvalidArgumentError(
+            "--timeout and --exit-status are about one run: name it after its workflow"
+        )
+    if workflow is None or run is None:
+        complete(watch_runs(workflow, cursor=cursor, output=output))
+        return
+    ended = complete(watch_one(workflow, run, cursor=cursor, within=timeout, output=output))
+    if exit_status and ended.status is not RunStatus.SUCCESS:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command(epilog="Examples: run-log runs stats invoices; run-log runs stats invoices --window 7d -o json")
+def stats(
+    workflow: WorkflowId,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs started so long ago at most: 12h, 7d. (default: all)"),
+    ] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show a workflow at a glance: counts, success rate, durations, its last runs."""
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import summary_record
+    from run_log.console._render import summary_sheet
+
+    back = None if window is None else duration(window)
+
+    async def found() -> Any:
+        async with opened_run_log() as log:
+            return await log.get_summary(workflow, back)
+
+    summary = complete(found())
+    show(output, summary_record(summary), lambda: summary_sheet(summary))
+
+
+@app.command(epilog="Example: run-log runs pending --assignee ann --overdue")
+def pending(
+    *,
+    assignee: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Only those for this one. (default: all)")
+    ] = None,
+    overdue: Annotated[
+        bool | None,
+        typer.Option(
+            "--overdue/--in-time", help="Only past their deadline, or only the others. (default: both)"
+        ),
+    ] = None,
+    workflow: WorkflowOption = None,
+    limit: Limit = 50,
+    after: After = None,
+    all_pages: All = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List the runs that wait for somebody's answer."""
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import pending_record
+    from run_log.console._render import pending_table
+
+    listing = Listing(output, "pending_runs", table=pending_table, record=pending_record)
+
+    async def listed() -> None:
+        async with opened_run_log() as log:
+            await listing.walk(
+                lambda cursor: log.list_pending(
+                    assignee=assignee, overdue=overdue, workflow_id=workflow, limit=limit, start_after=cursor
+                ),
+                after=after,
+                all_pages=all_pages,
+            )
+
+    complete(listed())
+
+
+_By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]
+_Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="What they have to say.")]
+
+
+@app.command(epilog="Example: run-log runs resume expenses run-17 --by ann --comment 'paid twice before'")
+def resume(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
+    """Answer a paused run so that it goes on."""
+    _answer("resume", workflow, run, by=by, comment=comment)
+
+
+@app.command(epilog="Example: run-log runs reject expenses run-17 --by ann")
+def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
+    """Answer a paused run so that it ends, as failed."""
+    _answer("reject", workflow, run, by=by, comment=comment)
+
+
+def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | None) -> None:
+    from run_log.console._open import complete, delivered, opened_run_log
+
+    async def answered() -> Any:
+        async with opened_run_log() as log:
+            found = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
+            await delivered(log)
+            return found
+
+    note(f"run {run!r} of workflow {workflow!r} is {complete(answered()).status.value}")

@@ -1,0 +1,45 @@
+"""``run-log sweep``: runs that fell silent."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from run_log.console._options import Output, WorkflowOption, duration
+from run_log.console._output import OutputFormat
+
+
+def sweep(
+    *,
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="How long ago the newest event has to be: 90m, 24h, 2d.")
+    ],
+    workflow: WorkflowOption = None,
+    mark: Annotated[bool, typer.Option("--mark", help="Mark them as failed. (default: only show)")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show runs that began, did not end, and were not heard of for long; mark them as lost with --mark.
+
+    A paused run is none of them. Each is read again before it is marked, and whatever it says afterwards
+    beats the mark.
+    """
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._output import Listing, note
+    from run_log.console._records import stale_record
+    from run_log.console._render import stale_table
+    from run_log.console._sweep import sweep as run_sweep
+    from run_log.core import utc_now
+
+    silence = duration(older_than)
+    listing = Listing(output, "stale_runs", table=stale_table, record=stale_record)
+
+    async def swept() -> str:
+        async with opened_run_log() as log:
+            done = await run_sweep(
+                log, listing, older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()
+            )
+        told = f"{done.marked} marked as lost" if mark else "none marked: run it with --mark for that"
+        return f"{done.found} not heard of for {older_than}; {told}"
+
+    note(complete(swept()))

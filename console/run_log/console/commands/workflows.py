@@ -1,0 +1,31 @@
+"""``run-log workflows``: which workflows there are."""
+
+from __future__ import annotations
+
+from run_log.console._options import After, All, Limit, Output
+from run_log.console._output import Listing, OutputFormat
+
+
+def workflows(
+    *,
+    limit: Limit = 50,
+    after: After = None,
+    all_pages: All = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List the workflows that have runs, with their counts."""
+    from run_log.console._open import complete, opened_run_log
+    from run_log.console._records import workflow_record
+    from run_log.console._render import workflows_table
+
+    listing = Listing(output, "workflows", table=workflows_table, record=workflow_record)
+
+    async def listed() -> None:
+        async with opened_run_log() as log:
+            await listing.walk(
+                lambda cursor: log.list_workflows(limit=limit, start_after=cursor),
+                after=after,
+                all_pages=all_pages,
+            )
+
+    complete(listed())
