@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -97,7 +97,7 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
         raise InvalidArgumentError(
             f"{option} is a JSON {type(found).__name__}; pass an object, such as '{{}}'"
         )
-    return found
+    return cast("dict[str, Any]", found)
 
 
 def _duration(text: str) -> timedelta | None:
