@@ -8,6 +8,7 @@ from typing import Final
 import typer
 
 from ._exit import run
+from ._options import examples
 from .commands import events, pipeline, runs
 from .commands.sweep import sweep
 from .commands.workflows import workflows
@@ -21,16 +22,15 @@ app: Final = typer.Typer(
     "5 unavailable, 130 interrupted. Every command has --help with examples; docs/operations.md tells more.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-app.command()(pipeline.demo)
+app.command(epilog=examples("demo"))(pipeline.demo)
 app.add_typer(runs.app, name="runs")
-app.command(epilog="Example: run-log workflows --all -o jsonl")(workflows)
-app.command(epilog="Example: run-log emit invoices --status running --data '{\"n\": 1}' --wait 10")(
-    events.emit
-)
+app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(workflows)
+app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
 app.add_typer(pipeline.projector, name="projector")
-app.command()(pipeline.provision)
-app.command(epilog="Example: run-log sweep --older-than 24h --mark")(sweep)
+app.command(epilog=examples("provision"))(pipeline.provision)
+app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
 app.add_typer(events.schema, name="schema")
 
 

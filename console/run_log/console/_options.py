@@ -36,6 +36,19 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
 
 
+def group(text: str) -> typer.Typer:
+    """Return an empty group of commands, of which the help says *text*."""
+    # Plain help: rich's takes twice as long to load, and takes brackets for markup.
+    return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def examples(*calls: str) -> str:
+    """Return what the help of a command ends with: how *calls* of it may look."""
+    return "\n".join(
+        ("\b", "Examples:" if len(calls) > 1 else "Example:", *(f"  run-log {call}" for call in calls))
+    )
+
+
 def duration(text: str) -> timedelta:
     """Return the time that *text* says, such as ``90m``.
 

@@ -7,12 +7,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from run_log.console._options import WorkflowId, json_object
+from run_log.console._options import WorkflowId, examples, group, json_object
 from run_log.console._output import note
 
-schema: Final = typer.Typer(
-    help="The form that events have.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+schema: Final = group("The form that events have.")
 
 
 def emit(
@@ -38,9 +36,9 @@ def emit(
         ),
     ] = None,
 ) -> None:
-    """Emit the state of a run by hand, to try what is deployed; print the run's id.
+    """Emit the state of a run by hand; print the run's id.
 
-    It takes the way that a workflow's own events take with this RUN_LOG_BACKEND.
+    To try what is deployed: it takes the way that a workflow's own events take with this RUN_LOG_BACKEND.
     """
     from run_log.console._emit import emit_state
     from run_log.console._open import complete
@@ -57,7 +55,7 @@ def emit(
         note(f"queries saw it after {seconds:.3f} s")
 
 
-@schema.command(epilog="Example: run-log schema export --into run-state.json")
+@schema.command(epilog=examples("schema export --into run-state.json"))
 def export(
     *,
     into: Annotated[

@@ -7,18 +7,17 @@ from typing import Annotated, Final
 import typer
 
 from run_log.console._exit import ExitCode, require
+from run_log.console._options import examples, group
 
-projector: Final = typer.Typer(
-    help="Project events into Firestore.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+projector: Final = group("Project events into Firestore.")
 
 
 def demo() -> None:
-    """Run three sample workflows on the embedded run log and show what was kept of them.
+    """Run sample workflows on the embedded run log.
 
-    No network, no Google service: events go through an in-memory topic that delivers some of them twice
-    and in another order. Then the runs are kept in a temporary file, where another process finds them.
-    Exits 1 if it does not, or the stats differ from a recount.
+    Then show what was kept of them. No network, no Google service: events go through an in-memory topic
+    that delivers some of them twice and in another order. At last the runs are kept in a temporary file,
+    where another process finds them. Exits 1 if it does not, or the stats differ from a recount.
     """
     from run_log.console._demo import run_demo
     from run_log.console._open import complete
@@ -39,7 +38,7 @@ def provision() -> None:
         typer.echo(f"{'created' if resource.created else 'exists '} {resource.name}")
 
 
-@projector.command()
+@projector.command(epilog=examples("projector pull --health-port 8080", "projector pull --until-idle 5"))
 def pull(
     until_idle: Annotated[
         float | None,
@@ -74,7 +73,7 @@ def pull(
     )
 
 
-@projector.command()
+@projector.command(epilog=examples("projector push"))
 def push(
     port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65_535, envvar="PORT", help="Where to listen.")

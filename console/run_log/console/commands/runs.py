@@ -15,6 +15,8 @@ from run_log.console._options import (
     WorkflowId,
     WorkflowOption,
     duration,
+    examples,
+    group,
     moment,
 )
 from run_log.console._output import Listing, OutputFormat, note, show
@@ -22,15 +24,15 @@ from run_log.console._output import Listing, OutputFormat, note, show
 if TYPE_CHECKING:
     from run_log.core import RunFilters
 
-app: Final = typer.Typer(
-    help="What happened to the runs of a workflow.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+app: Final = group("What happened to the runs of a workflow.")
 
 
 @app.command(
     name="list",
-    epilog="Examples: run-log runs list invoices --status failed --since 24h; "
-    "run-log runs list invoices --all -o jsonl",
+    epilog=examples(
+        "runs list invoices --status failed --since 24h",
+        "runs list invoices --all -o jsonl",
+    ),
 )
 def list_(
     workflow: WorkflowId,
@@ -80,7 +82,7 @@ def list_(
     complete(listed())
 
 
-@app.command(name="show", epilog="Example: run-log runs show invoices run-17 -o json")
+@app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show a run: its state, its payloads, its error."""
     from run_log.console._exit import NotFoundError
@@ -98,7 +100,7 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
     show(output, run_record(stored), lambda: run_sheet(stored))
 
 
-@app.command(epilog="Example: run-log runs history invoices run-17")
+@app.command(epilog=examples("runs history invoices run-17"))
 def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show what a run went through: when, for how long, which attempt, who answered."""
     from run_log.console._exit import NotFoundError
@@ -121,8 +123,11 @@ def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABL
 
 
 @app.command(
-    epilog="Examples: run-log runs watch; run-log runs watch invoices -o jsonl; "
-    "run-log runs watch invoices run-17 --exit-status --timeout 600"
+    epilog=examples(
+        "runs watch",
+        "runs watch invoices -o jsonl",
+        "runs watch invoices run-17 --exit-status --timeout 600",
+    )
 )
 def watch(
     workflow: Annotated[
@@ -166,7 +171,7 @@ def watch(
         raise typer.Exit(ExitCode.FAILED)
 
 
-@app.command(epilog="Examples: run-log runs stats invoices; run-log runs stats invoices --window 7d -o json")
+@app.command(epilog=examples("runs stats invoices", "runs stats invoices --window 7d -o json"))
 def stats(
     workflow: WorkflowId,
     window: Annotated[
@@ -190,7 +195,7 @@ def stats(
     show(output, summary_record(summary), lambda: summary_sheet(summary))
 
 
-@app.command(epilog="Example: run-log runs pending --assignee ann --overdue")
+@app.command(epilog=examples("runs pending --assignee ann --overdue"))
 def pending(
     *,
     assignee: Annotated[
@@ -232,13 +237,13 @@ _By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]
 _Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="What they have to say.")]
 
 
-@app.command(epilog="Example: run-log runs resume expenses run-17 --by ann --comment 'paid twice before'")
+@app.command(epilog=examples("runs resume expenses run-17 --by ann --comment 'as agreed'"))
 def resume(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
     """Answer a paused run so that it goes on."""
     _answer("resume", workflow, run, by=by, comment=comment)
 
 
-@app.command(epilog="Example: run-log runs reject expenses run-17 --by ann")
+@app.command(epilog=examples("runs reject expenses run-17 --by ann"))
 def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
     """Answer a paused run so that it ends, as failed."""
     _answer("reject", workflow, run, by=by, comment=comment)

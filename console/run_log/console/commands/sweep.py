@@ -19,10 +19,10 @@ def sweep(
     mark: Annotated[bool, typer.Option("--mark", help="Mark them as failed. (default: only show)")] = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show runs that began, did not end, and were not heard of for long; mark them as lost with --mark.
+    """Show runs that fell silent; mark them as lost.
 
-    A paused run is none of them. Each is read again before it is marked, and whatever it says afterwards
-    beats the mark.
+    Those that began, did not end, and were not heard of for long; a paused run is none of them. Each is
+    read again before it is marked, and whatever it says afterwards beats the mark.
     """
     from run_log.console._open import complete, opened_run_log
     from run_log.console._output import Listing, note
