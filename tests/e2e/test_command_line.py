@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import signal
 import sys
-import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -22,6 +18,8 @@ from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import a_run, an_event
 
+from .command_line import ended, run_log, started
+
 pytestmark = pytest.mark.emulator
 
 BACKLOG = 3_000
@@ -29,52 +27,6 @@ BACKLOG = 3_000
 
 DEAD_PORT = "127.0.0.1:1"
 """Nobody listens there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int | None
-    out: str
-    err: str
-    seconds: float
-
-
-@contextlib.asynccontextmanager
-async def started(*arguments: str, **environment: str) -> AsyncGenerator[Process]:
-    """Run ``run-log`` with *arguments* as a process of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from run_log.console import main; main()",
-        *arguments,
-        env={**os.environ, **environment},
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def ended(process: Process, *, within: float) -> Ended:
-    """Wait for *process* to end by itself and return what it left behind."""
-    begun = time.monotonic()
-    async with asyncio.timeout(within):
-        out, err = await process.communicate()
-    return Ended(
-        code=process.returncode, out=out.decode(), err=err.decode(), seconds=time.monotonic() - begun
-    )
-
-
-async def run_log(*arguments: str, within: float = 30, **environment: str) -> Ended:
-    """Run ``run-log`` with *arguments* to its end."""
-    async with started(*arguments, **environment) as process:
-        return await ended(process, within=within)
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def group(text: str) -> typer.Typer:
 
 def examples(*calls: str) -> str:
     """Return what the help of a command ends with: how *calls* of it may look."""
-    return "\n".join(
-        ("\b", "Examples:" if len(calls) > 1 else "Example:", *(f"  run-log {call}" for call in calls))
-    )
+    heading = "Examples:" if len(calls) > 1 else "Example:"
+    # Without the first line, the lines would be filled to one paragraph.
+    return "\n".join(("\b", heading, *(f"  run-log {call}" for call in calls)))
 
 
 def duration(text: str) -> timedelta:
@@ -79,7 +79,10 @@ def moment(text: str | None, now: datetime) -> datetime | None:
         return None
     ago = _duration(text)
     if ago is not None:
-        return now - ago
+        try:
+            return now - ago
+        except OverflowError as error:
+            raise InvalidArgumentError(f"{text!r} is longer ago than any run; leave it out") from error
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:

@@ -38,7 +38,7 @@ def runs_table(runs: Sequence[WorkflowRun]) -> Table:
             literal(run.id),
             status_text(run.status),
             moment(run.started_at),
-            f"{run.duration_ms:.1f} ms" if run.status.is_terminal else "",
+            _took(timedelta(milliseconds=run.duration_ms)) if run.status.is_terminal else "",
             literal(run.error or ""),
         )
     return table
@@ -139,7 +139,7 @@ def run_sheet(run: WorkflowRun) -> Table:
     if run.completed_at is not None:
         rows["completed (UTC)"] = moment(run.completed_at)
     if run.status.is_terminal:
-        rows["took"] = f"{run.duration_ms:.1f} ms"
+        rows["took"] = _took(timedelta(milliseconds=run.duration_ms))
     if run.error:
         rows["error"] = literal(run.error)
     if run.pause is not None:
@@ -242,8 +242,8 @@ def status_text(status: RunStatus) -> Text:
 
 
 def moment(value: datetime) -> str:
-    """Return *value*, in UTC, from the month to the millisecond."""
-    return value.strftime("%m-%d %H:%M:%S.") + f"{value.microsecond // 1_000:03d}"
+    """Return *value*, in UTC, to the millisecond."""
+    return value.strftime("%Y-%m-%d %H:%M:%S.") + f"{value.microsecond // 1_000:03d}"
 
 
 def elapsed(value: timedelta) -> str:
@@ -252,7 +252,11 @@ def elapsed(value: timedelta) -> str:
 
 
 def _took(value: timedelta | None) -> str:
-    return "" if value is None else f"{value / timedelta(milliseconds=1):.1f} ms"
+    if value is None:
+        return ""
+    if value < timedelta(seconds=1):
+        return f"{value / timedelta(milliseconds=1):.1f} ms"
+    return f"{value.total_seconds():.2f} s" if value < timedelta(minutes=1) else elapsed(value)
 
 
 def _sheet(title: str) -> Table:

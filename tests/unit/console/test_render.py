@@ -158,7 +158,7 @@ def test_only_ended_runs_took_time() -> None:
         -3:-1
     ]
 
-    assert "1500.0 ms" in ended
+    assert "1.50 s" in ended
     assert "ms" not in running
 
 
@@ -172,7 +172,7 @@ def test_every_status_has_a_style(status: RunStatus) -> None:
 
 def test_moments_are_cut_to_the_millisecond() -> None:
     """A moment is shown from the month to the millisecond."""
-    assert "03-04 05:06:07.089" == moment(datetime(2026, 3, 4, 5, 6, 7, 89_999, tzinfo=UTC))
+    assert "2026-03-04 05:06:07.089" == moment(datetime(2026, 3, 4, 5, 6, 7, 89_999, tzinfo=UTC))
 
 
 def test_lines_stay_lines() -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from run_log.console._options import duration
 from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import PAGE, Swept, sweep
-from run_log.core import InvalidArgumentError, RunStatus, TransportUnavailableError
+from run_log.core import RunStatus, TransportUnavailableError
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import an_event
 
@@ -89,24 +88,6 @@ async def test_what_was_not_published_is_told() -> None:
     await _sweep(log, mark=False)
     with pytest.raises(TransportUnavailableError, match="sweep again"):
         await _sweep(log, mark=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [("0s", timedelta(0)), ("90m", 1.5 * HOUR), ("24h", 24 * HOUR), ("2d", timedelta(days=2))],
-)
-def test_times(text: str, time: timedelta) -> None:
-    """A time is a whole number of seconds, minutes, hours or days."""
-    assert time == duration(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "5", "h", "1w", "-1h", "1.5h", " 1h", "1h ", "1H", "9999999s", "\u0661h"]
-)
-def test_what_is_no_time(text: str) -> None:
-    """Anything else is an error that says what is one."""
-    with pytest.raises(InvalidArgumentError, match="such as 90m or 2d"):
-        duration(text)
 
 
 def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:

@@ -1,0 +1,244 @@
+"""The commands that read, emit and answer, as processes, on the emulators."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_log.core import PauseRequest, RunStatus, Settings, event_schema_text
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService
+from run_log.testing import an_event
+
+from .command_line import Ended, run_log, started
+
+pytestmark = pytest.mark.emulator
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def store(
+    emulator_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[FirestoreRunLogService]:
+    """Yield the store that every command asks; it has runs of two workflows, one of them paused."""
+    assert emulator_environment
+    monkeypatch.setenv("RUN_LOG_BACKEND", "firestore")
+    service = FirestoreRunLogService.from_env()
+    pause = PauseRequest(reason="pay?", assignee="ann", deadline=NOON)
+    statuses = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.RUNNING]
+    await service.apply(
+        [
+            *(
+                an_event(workflow_id="w/1", id=f"r{number}", status=status, started_at=NOON + number * HOUR)
+                for number, status in enumerate(statuses)
+            ),
+            an_event(workflow_id="w2", id="p", status=RunStatus.PAUSED, started_at=NOON, pause=pause),
+        ]
+    )
+    yield service
+    await service.close()
+
+
+def document(ended: Ended) -> Any:
+    """Return what a command that did what it was told printed as JSON."""
+    assert (0, "") == (ended.code, ended.err)
+    return json.loads(ended.out)
+
+
+def ids(ended: Ended) -> list[str]:
+    """Return the ids of the runs that a command listed as JSON lines."""
+    assert 0 == ended.code
+    return [json.loads(line)["id"] for line in ended.out.splitlines()]
+
+
+async def test_listing_runs(store: FirestoreRunLogService) -> None:
+    """``runs list`` lists a workflow's runs, filtered, from either end, page by page or all."""
+    everything, failed, since, oldest, page, pages, table = await asyncio.gather(
+        run_log("runs", "list", "w/1", "-o", "json"),
+        run_log("runs", "list", "w/1", "--status", "failed", "--status", "running", "-o", "jsonl"),
+        run_log("runs", "list", "w/1", "--since", "2026-03-04T14:00:00Z", "-o", "jsonl"),
+        run_log("runs", "list", "w/1", "--order", "oldest", "--until", "2026-03-04T14:00", "-o", "jsonl"),
+        run_log("runs", "list", "w/1", "--limit", "3", "-o", "jsonl"),
+        run_log("runs", "list", "w/1", "--limit", "3", "--all", "-o", "jsonl"),
+        run_log("runs", "list", "w/1"),
+    )
+    cursor = page.err.removeprefix("more: --after ").strip()
+    after = await run_log("runs", "list", "w/1", "--limit", "3", "--after", cursor, "-o", "jsonl")
+
+    stored, _ = await store.list_runs("w/1")
+    assert {"runs": [run.model_dump(mode="json") for run in stored], "next_cursor": None} == document(
+        everything
+    )
+    assert ["r3", "r1"] == ids(failed)
+    assert ["r3", "r2"] == ids(since)
+    assert ["r0", "r1"] == ids(oldest)
+    assert [["r3", "r2", "r1"], ["r0"]] == [ids(page), ids(after)]
+    assert ["r3", "r2", "r1", "r0"] == ids(pages)
+    assert (0, "") == (table.code, table.err)
+    assert all(run.id in table.out for run in stored)
+
+
+@pytest.mark.usefixtures("store")
+async def test_one_run() -> None:
+    """``runs show`` and ``runs history`` tell all of one run, ``runs stats`` of one workflow."""
+    shown, sheet, history, stats, window = await asyncio.gather(
+        run_log("runs", "show", "w/1", "r1", "-o", "json"),
+        run_log("runs", "show", "w/1", "r1"),
+        run_log("runs", "history", "w/1", "r1", "-o", "json"),
+        run_log("runs", "stats", "w/1", "-o", "json"),
+        run_log("runs", "stats", "w/1", "--window", "2h", "-o", "jsonl"),
+    )
+
+    assert ("r1", "failed") == (document(shown)["id"], document(shown)["status"])
+    assert "failed" in sheet.out
+    assert ["failed"] == [transition["status"] for transition in document(history)["transitions"]]
+    assert (4, 2 / 3) == (document(stats)["total"], document(stats)["success_rate"])
+    assert 0 == document(window)["total"]
+
+
+@pytest.mark.usefixtures("store")
+async def test_the_inbox() -> None:
+    """``runs pending`` lists who waits, and ``runs resume`` and ``runs reject`` answer, once."""
+    for_ann, for_bob, in_time, workflows = await asyncio.gather(
+        run_log("runs", "pending", "--assignee", "ann", "--overdue", "-o", "json"),
+        run_log("runs", "pending", "--assignee", "bob", "-o", "json"),
+        run_log("runs", "pending", "--in-time", "--workflow", "w2"),
+        run_log("workflows", "-o", "json"),
+    )
+    resumed = await run_log("runs", "resume", "w2", "p", "--by", "ann", "--comment", "fine")
+    again = await run_log("runs", "reject", "w2", "p", "--by", "ann")
+    history = await run_log("runs", "history", "w2", "p", "-o", "jsonl")
+
+    (pending,) = document(for_ann)["pending_runs"]
+    assert ("p", True) == (pending["id"], pending["overdue"])
+    assert [] == document(for_bob)["pending_runs"]
+    assert (0, "", "no pending runs\n") == (in_time.code, in_time.out, in_time.err)
+    assert {"w/1": 4, "w2": 1} == {
+        one["workflow_id"]: one["total"] for one in document(workflows)["workflows"]
+    }
+    assert (0, "", "run 'p' of workflow 'w2' is running\n") == (resumed.code, resumed.out, resumed.err)
+    assert (2, "") == (again.code, again.out)
+    assert "ann" == json.loads(history.out.splitlines()[-1])["answered_by"]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("runs", "show", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
+        (("runs", "history", "w9", "r1"), 3, "there is no run 'r1' of workflow 'w9'"),
+        (("runs", "watch", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
+        (("runs", "resume", "w2", "q", "--by", "ann"), 2, "'q'"),
+        (("runs", "list", "w/1", "--status", "done"), 2, "success"),
+        (("runs", "list", "w/1", "--after", "nowhere"), 2, "cursor"),
+        (("runs", "list", "w/1", "--since", "then"), 2, "'then' is no moment"),
+        (("runs", "stats", "w/1", "--window", "91d"), 2, "window"),
+        (("runs", "watch", "--exit-status"), 2, "are about one run"),
+        (("emit", "w/1", "--data", "[]"), 2, "--data is a JSON list"),
+        (("emit", "w/1", "--status", "done"), 2, "status"),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else None,
+)
+async def test_what_cannot_be_done(arguments: tuple[str, ...], code: int, told: str) -> None:
+    """What is not there exits 3, what cannot be used 2, and stderr says what to do."""
+    ended = await run_log(*arguments)
+
+    assert (code, "") == (ended.code, ended.out)
+    assert told in ended.err
+    assert ended.err.startswith("run-log: ")
+
+
+async def test_emitting(store: FirestoreRunLogService) -> None:
+    """``emit`` saves a state by hand, keeps what the run began with, and can wait until queries see it."""
+    first = await run_log("emit", "w3", "--status", "running", "--data", '{"n": 1}', "--wait", "20")
+    run_id = first.out.strip()
+    begun = await store.get_run("w3", run_id)
+    second = await run_log("emit", "w3", "--run", run_id, "--status", "failed", "--error", "why")
+    ended = await store.get_run("w3", run_id)
+
+    assert (0, 0) == (first.code, second.code)
+    assert first.err.startswith("queries saw it after ")
+    assert begun is not None
+    assert ended is not None
+    assert (RunStatus.RUNNING, {"n": 1}) == (begun.status, begun.trigger_data)
+    assert (RunStatus.FAILED, "why", begun.started_at) == (ended.status, ended.error, ended.started_at)
+
+
+async def test_emitting_through_the_topic(store: FirestoreRunLogService) -> None:
+    """With the topic as its way, ``emit`` waits for the projector; without one it exits 5 in time."""
+    settings = Settings.from_env()
+    provision(PubSubConnection.from_settings(settings), settings)
+    late = await run_log("emit", "w3", "--wait", "0.2", RUN_LOG_BACKEND="pubsub")
+    async with started("projector", "pull") as projector:
+        seen = await run_log("emit", "w3", "--run", "r", "--wait", "25", RUN_LOG_BACKEND="pubsub")
+        projector.send_signal(signal.SIGTERM)
+        await projector.communicate()
+
+    assert 5 == late.code
+    assert "queries did not see it in 0.2 s" in late.err
+    assert (0, "r\n") == (seen.code, seen.out)
+    assert 0 == projector.returncode
+    assert await store.get_run("w3", "r") is not None
+
+
+async def test_watching_one_run(store: FirestoreRunLogService) -> None:
+    """``runs watch`` shows one run until it has ended; its end is the exit code where that is asked for."""
+    event = an_event(workflow_id="w3", id="r", status=RunStatus.RUNNING)
+    await store.apply([event])
+    async with started("runs", "watch", "w3", "r", "--exit-status", "-o", "jsonl") as process:
+        assert process.stdout is not None
+        first = json.loads(await process.stdout.readline())
+        await store.apply([an_event(workflow_id="w3", id="r", status=RunStatus.FAILED, hlc=event.hlc + 1)])
+        last = json.loads(await process.stdout.readline())
+        code = await process.wait()
+
+    assert ["running", "failed"] == [first["status"], last["status"]]
+    assert 1 == code
+
+
+async def test_watching_in_vain(store: FirestoreRunLogService) -> None:
+    """A run that does not end in time exits 5."""
+    await store.apply([an_event(workflow_id="w3", id="r", status=RunStatus.RUNNING)])
+
+    ended = await run_log("runs", "watch", "w3", "r", "--timeout", "3")
+
+    assert 5 == ended.code
+    assert "it may end later" in ended.err
+
+
+async def test_watching_all(store: FirestoreRunLogService) -> None:
+    """``runs watch`` shows changes until Ctrl-C, and goes on from a cursor with what came meanwhile."""
+    async with store.watch() as watch:
+        await store.apply([an_event(workflow_id="w3", id="r0")])
+        first = await anext(aiter(watch))
+    await store.apply([an_event(workflow_id="w3", id="r1")])
+    async with started("runs", "watch", "--cursor", first.cursor, "-o", "jsonl") as process:
+        assert process.stdout is not None
+        shown = json.loads(await process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+
+    assert ("w3", "r1") == (shown["workflow_id"], shown["id"])
+    assert (130, b"", b"") == (process.returncode, out, err)
+
+
+async def test_the_schema(tmp_path: Path) -> None:
+    """``schema export`` prints the schema of an event, or writes it to a file."""
+    shown = await run_log("schema", "export")
+    written = await run_log("schema", "export", "--into", str(tmp_path / "schema.json"))
+    refused = await run_log("schema", "export", "--into", str(tmp_path / "no" / "schema.json"))
+
+    assert event_schema_text() == shown.out
+    assert (0, "") == (written.code, written.out)
+    assert event_schema_text() == (tmp_path / "schema.json").read_text()
+    assert 2 == refused.code
+    assert "name another file" in refused.err
