@@ -146,7 +146,6 @@ async def test_the_inbox() -> None:
         (("emit", "w/1", "--data", "[]"), 2, "--data is a JSON list"),
         (("emit", "w/1", "--status", "done"), 2, "status"),
     ],
-    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else None,
 )
 async def test_what_cannot_be_done(arguments: tuple[str, ...], code: int, told: str) -> None:
     """What is not there exits 3, what cannot be used 2, and stderr says what to do."""

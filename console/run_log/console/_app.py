@@ -10,6 +10,7 @@ import typer
 from ._exit import run
 from ._options import examples
 from .commands import events, pipeline, runs
+from .commands.doctor import doctor
 from .commands.sweep import sweep
 from .commands.workflows import workflows
 
@@ -30,6 +31,7 @@ app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(workflows)
 app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
 app.add_typer(pipeline.projector, name="projector")
 app.command(epilog=examples("provision"))(pipeline.provision)
+app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(doctor)
 app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
 app.add_typer(events.schema, name="schema")
 

@@ -16,7 +16,12 @@ _LOOK_SECONDS: Final = 0.05
 
 
 async def emit_state(
-    workflow_id: str, run_id: str | None, fields: Mapping[str, Any], *, wait: float | None
+    workflow_id: str,
+    run_id: str | None,
+    fields: Mapping[str, Any],
+    *,
+    wait: float | None,
+    backend: str | None = None,
 ) -> tuple[WorkflowRun, float | None]:
     """Save a state of a run, and return the run and how many seconds it took until queries saw it.
 
@@ -25,13 +30,14 @@ async def emit_state(
         run_id: The run, there or not; None makes a new one.
         fields: What its state is.
         wait: Seconds to wait until queries see it; None does not, and returns none.
+        backend: Which way it takes; None is the environment's.
 
     Raises:
         InvalidRunError: A field cannot be used.
         TransportUnavailableError: It was not published in bounded time.
         WaitTimeoutError: Queries do not see it in time.
     """
-    async with opened_run_log() as log:
+    async with opened_run_log(backend) as log:
         before = None if run_id is None else await log.get_run(workflow_id, run_id)
         run = _state(workflow_id, run_id or uuid7(), fields, before)
         begun = time.monotonic()
@@ -60,6 +66,7 @@ def _state(
             "workflow_id": workflow_id,
             "trigger_type": TriggerType.MANUAL if before is None else before.trigger_type,
             "started_at": now if before is None else before.started_at,
+            "attempt": 1 if before is None else before.attempt + before.status.is_terminal,
             **fields,
         }
     )

@@ -17,18 +17,21 @@ _T = TypeVar("_T")
 
 
 @contextlib.asynccontextmanager
-async def opened_run_log() -> AsyncGenerator[RunLog]:
+async def opened_run_log(backend: str | None = None) -> AsyncGenerator[RunLog]:
     """Yield the run log that the environment names, and close it.
+
+    Args:
+        backend: Another back end than the environment's; None is that.
 
     Raises:
         ConfigurationError: It is one that no other process can look into, or cannot be made.
     """
-    if Settings.from_env().backend == "memory":
+    if (backend or Settings.from_env().backend) == "memory":
         raise ConfigurationError(
             "RUN_LOG_BACKEND is 'memory', which holds no run of another process; set it to 'firestore' or "
             "'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
         )
-    log = create_run_log_service()
+    log = create_run_log_service(backend)
     try:
         yield log
     finally:

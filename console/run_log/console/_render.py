@@ -15,6 +15,8 @@ from rich.text import Text
 from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
+from ._checks import Check, Verdict
+
 STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.PENDING: "dim",
     RunStatus.RUNNING: "blue",
@@ -22,6 +24,14 @@ STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.FAILED: "red",
     RunStatus.SKIPPED: "yellow",
     RunStatus.PAUSED: "magenta",
+}
+
+
+VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
+    Verdict.OK: "green",
+    Verdict.WRONG: "red",
+    Verdict.UNKNOWN: "yellow",
+    Verdict.SKIPPED: "dim",
 }
 
 
@@ -201,6 +211,19 @@ def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
                 _took(bucket.durations.p50),
                 _took(bucket.durations.p95),
             )
+    return table
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return what was looked at as a table, in the order given."""
+    table = _table("What is deployed")
+    table.add_column("check", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("found")
+    table.add_column("what to do")
+    for check in checks:
+        verdict = Text(check.verdict.value, style=VERDICT_STYLES[check.verdict])
+        table.add_row(check.name, verdict, literal(check.found), literal(check.remedy))
     return table
 
 

@@ -84,6 +84,16 @@ class PubSubConnection:
         where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
         return f"Pub/Sub ({where}, project {self.project!r})"
 
+    @property
+    def is_emulator(self) -> bool:
+        """Whether this leads to an emulator."""
+        return self._emulator is not None
+
+    @property
+    def credentials(self) -> Any:
+        """What calls are made with; None on an emulator."""
+        return self._credentials
+
     def topic_path(self, topic: str) -> str:
         """Return the full name of *topic*."""
         return f"projects/{self.project}/topics/{topic}"

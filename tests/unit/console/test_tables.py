@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
+from run_log.console._checks import Check, Verdict
 from run_log.console._render import (
+    checks_table,
     history_table,
     pending_table,
     run_line,
@@ -111,9 +113,25 @@ async def _summary() -> RenderableType:
     return summary_sheet(await (await _log()).get_summary("invoices", 2 * HOUR, now=NOON))
 
 
+async def _checks() -> RenderableType:
+    return checks_table(
+        [
+            Check(name="topic", verdict=Verdict.OK, found="projects/p/topics/run-log-events, keeps 7 days"),
+            Check(
+                name="subscription",
+                verdict=Verdict.WRONG,
+                found="is deleted after 3 days",
+                remedy="never delete it",
+            ),
+            Check(name="lag", verdict=Verdict.UNKNOWN, found="Cloud Monitoring refuses to tell"),
+            Check(name="expiry", verdict=Verdict.SKIPPED, found="every run is kept"),
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     "shown",
-    [_runs, _success, _failure, _line, _paused, _history, _pending, _stale, _workflows, _summary],
+    [_runs, _success, _failure, _line, _paused, _history, _pending, _stale, _workflows, _summary, _checks],
     ids=lambda shown: shown.__name__.strip("_"),
 )
 async def test_what_people_see(

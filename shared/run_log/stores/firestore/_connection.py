@@ -86,6 +86,16 @@ class Connection:
         where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
         return f"Firestore ({where}, project {self.project!r}, database {self.database!r})"
 
+    @property
+    def is_emulator(self) -> bool:
+        """Whether this leads to an emulator."""
+        return self._emulator is not None
+
+    @property
+    def credentials(self) -> Any:
+        """What calls are made with; None on an emulator."""
+        return self._credentials
+
     def client(self) -> Any:
         """Return the running event loop's `firestore.AsyncClient`; its annotations are too loose to use."""
         loop = asyncio.get_running_loop()

@@ -1,0 +1,52 @@
+"""``run-log doctor``: whether what is deployed can work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from run_log.console._exit import ExitCode, require
+from run_log.console._options import Output
+from run_log.console._output import OutputFormat
+
+
+def doctor(
+    *,
+    probe: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Emit an event too, which queries have to see in time. (default: do not)",
+        ),
+    ] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Look at what is deployed: each part is ok, or what to do is said.
+
+    Settings, credentials, topics, subscriptions, dead letters, the store, clocks, indexes, expiry and lag.
+    Nothing is changed, but by --probe: the run 'probe' of workflow 'run-log-doctor'. Exits 1 if something is
+    wrong.
+    """
+    from run_log.console._open import complete
+    from run_log.console._output import Listing
+    from run_log.core import Settings
+
+    settings = Settings.from_env()
+    if settings.backend not in {"sqlite", "memory"}:
+        require("projector")
+    from run_log.console._checks import Check, Verdict
+    from run_log.console._doctor import examine
+    from run_log.console._render import checks_table
+
+    listing: Listing[Check] = Listing(output, "checks", table=checks_table, record=lambda check: check.record)
+
+    async def examined() -> bool:
+        checks = [check async for check in examine(settings, probe=probe)]
+        listing.add(checks)
+        listing.end()
+        return all(check.verdict is not Verdict.WRONG for check in checks)
+
+    if not complete(examined()):
+        raise typer.Exit(ExitCode.FAILED)

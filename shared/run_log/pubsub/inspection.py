@@ -1,0 +1,180 @@
+"""How topics and subscriptions are set up, and how far behind a subscription is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, cast
+
+from google.auth import exceptions as auth_errors
+from google.auth.transport.requests import AuthorizedSession
+from requests import RequestException
+
+from run_log.core import TransportRefusedError, TransportUnavailableError
+
+from ._connection import VENDOR_ERRORS, PubSubConnection
+
+_T = TypeVar("_T")
+
+SERVICE_AGENT: Final = "@gcp-sa-pubsub.iam.gserviceaccount.com"
+"""How the name of the account ends that Pub/Sub itself acts as
+(https://cloud.google.com/pubsub/docs/access-control#service-agent)."""
+
+MONITORING: Final = "https://monitoring.googleapis.com"
+AGE_METRIC: Final = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+"""https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub"""
+
+_TIMEOUT_SECONDS: Final = 20.0
+_METRIC_WINDOW: Final = timedelta(minutes=10)
+"""Pub/Sub's metrics come a few minutes late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicState:
+    """How a topic is set up."""
+
+    retention: timedelta
+    """How far back a new subscription could seek; zero where the topic keeps nothing itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionState:
+    """How a subscription is set up."""
+
+    topic: str
+    """The full name of its topic; ``_deleted-topic_`` where that is gone."""
+    expires_after: timedelta | None
+    """Without use; None is never."""
+    filter: str
+    """What it leaves out; empty is nothing."""
+    dead_letter_topic: str | None
+    """The full name of where Pub/Sub itself gives messages up to; None is nowhere."""
+    max_delivery_attempts: int
+    """After how many deliveries; 0 is never."""
+    push_endpoint: str | None
+    """Where it pushes to; None is pulled."""
+
+
+def inspect_topic(connection: PubSubConnection, name: str) -> TopicState:
+    """Return how a topic is set up.
+
+    Args:
+        connection: Where it is.
+        name: Its full name.
+
+    Raises:
+        TransportUnavailableError: Pub/Sub does not answer.
+        TransportRefusedError: It is not there, or we may not look at it.
+    """
+    with connection.publisher() as client:
+        topic = _called(
+            connection, name, lambda: client.get_topic(topic=name, retry=None, timeout=_TIMEOUT_SECONDS)
+        )
+    return TopicState(retention=topic.message_retention_duration or timedelta(0))
+
+
+def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
+    """Return how a subscription is set up; see `inspect_topic`."""
+    with connection.subscriber() as client:
+        found = _called(
+            connection,
+            name,
+            lambda: client.get_subscription(subscription=name, retry=None, timeout=_TIMEOUT_SECONDS),
+        )
+    policy = found.dead_letter_policy
+    return SubscriptionState(
+        topic=found.topic,
+        expires_after=found.expiration_policy.ttl or None,
+        filter=found.filter,
+        dead_letter_topic=policy.dead_letter_topic or None,
+        max_delivery_attempts=policy.max_delivery_attempts,
+        push_endpoint=found.push_config.push_endpoint or None,
+    )
+
+
+def service_agent_may_publish(connection: PubSubConnection, topic: str) -> bool:
+    """Return whether Pub/Sub itself may give messages up to *topic*; the emulator asks for no leave.
+
+    Args:
+        connection: Where it is.
+        topic: Its full name.
+
+    Raises:
+        TransportUnavailableError: Pub/Sub does not answer.
+        TransportRefusedError: We may not look at the topic's policy.
+    """
+    with connection.publisher() as client:
+        policy = _called(
+            connection,
+            topic,
+            lambda: client.get_iam_policy(request={"resource": topic}, retry=None, timeout=_TIMEOUT_SECONDS),
+        )
+    return any(
+        member.endswith(SERVICE_AGENT)
+        for binding in policy.bindings
+        if binding.role in {"roles/pubsub.publisher", "roles/pubsub.editor", "roles/pubsub.admin"}
+        for member in binding.members
+    )
+
+
+def oldest_unacknowledged(
+    connection: PubSubConnection,
+    subscription: str,
+    *,
+    now: datetime,
+    session: Any = None,
+    endpoint: str = MONITORING,
+) -> timedelta | None:
+    """Return how old the oldest message is that a subscription still holds, as Cloud Monitoring has it.
+
+    Args:
+        connection: Where it is.
+        subscription: Its id.
+        now: The time, aware.
+        session: What requests are made with; None is one with the connection's credentials.
+        endpoint: Where Cloud Monitoring is.
+
+    Returns:
+        The age of some minutes ago; None where Cloud Monitoring has none, of a new subscription say.
+
+    Raises:
+        TransportUnavailableError: Cloud Monitoring does not answer.
+        TransportRefusedError: It does not let us; it wants roles/monitoring.viewer.
+    """
+    if session is None:
+        vendor: Any = AuthorizedSession  # not annotated
+        session = vendor(connection.credentials)
+    try:
+        answer = session.get(
+            f"{endpoint}/v3/projects/{connection.project}/timeSeries",
+            params={
+                "filter": f'metric.type="{AGE_METRIC}" AND resource.labels.subscription_id="{subscription}"',
+                "interval.startTime": _text(now - _METRIC_WINDOW),
+                "interval.endTime": _text(now),
+            },
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except (RequestException, auth_errors.GoogleAuthError) as error:
+        raise TransportUnavailableError(f"Cloud Monitoring does not answer ({error})") from error
+    if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's
+        raise TransportUnavailableError(f"Cloud Monitoring does not answer (HTTP {answer.status_code})")
+    if answer.status_code != 200:  # noqa: PLR2004 - HTTP's
+        raise TransportRefusedError(
+            f"Cloud Monitoring refuses to tell; grant roles/monitoring.viewer (HTTP {answer.status_code})"
+        )
+    series = cast("dict[str, Any]", answer.json()).get("timeSeries", [])
+    points = [one["points"][0]["value"] for one in series if one.get("points")]
+    ages = [float(value.get("int64Value", value.get("doubleValue", 0))) for value in points]
+    return timedelta(seconds=max(ages)) if ages else None
+
+
+def _called(connection: PubSubConnection, resource: str, call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except VENDOR_ERRORS as error:
+        raise connection.error(error, resource) from error
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,200 @@
+"""What the doctor finds of a deployment on the emulators, whole and with one thing wrong at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from run_log.console._checks import Check, Verdict
+from run_log.console._doctor import examine
+from run_log.core import Settings, utc_now
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService
+
+from .projector_kit import projecting
+
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
+
+NAMES = [
+    "settings",
+    "credentials",
+    "topic",
+    "subscription",
+    "dead-letter topic",
+    "dead-letter policy",
+    "dead-letter subscription",
+    "dead-letter rights",
+    "store",
+    "clock",
+    "indexes",
+    "expiry",
+    "lag",
+]
+"""Every check, in its order."""
+
+SKIPPED = {"dead-letter rights", "expiry", "lag"}
+"""What the emulators have none of."""
+
+
+class Deployment:
+    """What is deployed on the emulators, to be spoiled."""
+
+    def __init__(self) -> None:
+        self.settings = Settings(backend="firestore")
+        self.connection = PubSubConnection.from_settings(self.settings)
+        provision(self.connection, self.settings)
+
+    def path(self, subscription: str) -> str:
+        """Return the full name of a subscription."""
+        return self.connection.subscription_path(subscription)
+
+    def without_topic(self, topic: str) -> None:
+        """Delete a topic."""
+        with self.connection.publisher() as client:
+            client.delete_topic(topic=self.connection.topic_path(topic))
+
+    def without_subscription(self, subscription: str) -> None:
+        """Delete a subscription."""
+        with self.connection.subscriber() as client:
+            client.delete_subscription(subscription=self.path(subscription))
+
+    def with_subscription(self, subscription: str, topic: str, **fields: Any) -> None:
+        """Make a subscription another one."""
+        self.without_subscription(subscription)
+        with self.connection.subscriber() as client:
+            client.create_subscription(
+                request={
+                    "name": self.path(subscription),
+                    "topic": self.connection.topic_path(topic),
+                    **fields,
+                }
+            )
+
+    async def checks(self, **options: Any) -> dict[str, Check]:
+        """Return what the doctor finds, by name."""
+        return {check.name: check async for check in examine(self.settings, **options)}
+
+
+@pytest.fixture
+def deployment() -> Deployment:
+    """Return a deployment that has all it needs."""
+    return Deployment()
+
+
+async def test_a_deployment_that_can_work(deployment: Deployment) -> None:
+    """Where everything is there, each check is fine, or has nothing to look at on the emulators."""
+    checks = await deployment.checks()
+
+    assert NAMES == list(checks)
+    verdicts = {name: check.verdict for name, check in checks.items()}
+    assert {name: Verdict.SKIPPED if name in SKIPPED else Verdict.OK for name in NAMES} == verdicts
+    assert {""} == {check.remedy for check in checks.values()}
+
+
+def _no_topic(deployment: Deployment) -> None:
+    deployment.without_topic("run-log-events")
+
+
+def _no_subscription(deployment: Deployment) -> None:
+    deployment.without_subscription("run-log-projector")
+
+
+def _another_topics(deployment: Deployment) -> None:
+    deployment.with_subscription("run-log-projector", "run-log-dead-letters")
+
+
+def _filtered(deployment: Deployment) -> None:
+    deployment.with_subscription("run-log-projector", "run-log-events", filter='attributes.type = "x"')
+
+
+def _expiring(deployment: Deployment) -> None:
+    deployment.with_subscription(
+        "run-log-projector", "run-log-events", expiration_policy={"ttl": timedelta(days=3)}
+    )
+
+
+def _no_policy(deployment: Deployment) -> None:
+    deployment.with_subscription("run-log-projector", "run-log-events", expiration_policy={})
+
+
+def _another_policy(deployment: Deployment) -> None:
+    deployment.with_subscription(
+        "run-log-projector",
+        "run-log-events",
+        expiration_policy={},
+        dead_letter_policy={
+            "dead_letter_topic": deployment.connection.topic_path("run-log-events"),
+            "max_delivery_attempts": 5,
+        },
+    )
+
+
+def _no_letters(deployment: Deployment) -> None:
+    deployment.without_subscription("run-log-dead-letters")
+
+
+def _no_dead_letter_topic(deployment: Deployment) -> None:
+    deployment.without_topic("run-log-dead-letters")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong", "told"),
+    [
+        (_no_topic, "topic", "run-log provision"),
+        (_no_subscription, "subscription", "run-log provision"),
+        (_another_topics, "subscription", "RUN_LOG_SUBSCRIPTION"),
+        (_filtered, "subscription", "run-log provision"),
+        (_expiring, "subscription", "--expiration-period=never"),
+        (_no_policy, "dead-letter policy", "--dead-letter-topic"),
+        (_another_policy, "dead-letter policy", "--dead-letter-topic"),
+        (_no_letters, "dead-letter subscription", "run-log provision"),
+        (_no_dead_letter_topic, "dead-letter topic", "run-log provision"),
+    ],
+)
+async def test_what_is_wrong(
+    deployment: Deployment, spoil: Callable[[Deployment], None], wrong: str, told: str
+) -> None:
+    """What is missing or set up otherwise is found, and what to do is said."""
+    spoil(deployment)
+
+    check = (await deployment.checks())[wrong]
+
+    assert Verdict.WRONG is check.verdict
+    assert told in f"{check.found} {check.remedy}"
+
+
+@pytest.mark.parametrize(("minutes", "word"), [(1, "ahead of"), (-1, "behind")])
+async def test_a_clock_that_is_wrong(deployment: Deployment, minutes: int, word: str) -> None:
+    """A clock that differs from Firestore's is found, with by how much and in which direction."""
+    clock = (await deployment.checks(now=lambda: utc_now() + timedelta(minutes=minutes)))["clock"]
+
+    assert Verdict.WRONG is clock.verdict
+    assert word in clock.found
+    assert "NTP" in clock.remedy
+
+
+async def test_a_probe(deployment: Deployment) -> None:
+    """A probe goes all the way through; each is another attempt of the one run that it leaves."""
+    async with projecting():
+        probes = [(await deployment.checks(probe=50.0))["probe"] for _ in range(2)]
+    store = FirestoreRunLogService.from_env()
+    run = await store.get_run("run-log-doctor", "probe")
+    stats = await store.get_stats("run-log-doctor")
+    history = await store.get_history("run-log-doctor", "probe")
+    await store.close()
+
+    assert [Verdict.OK] * 2 == [probe.verdict for probe in probes]
+    assert run is not None
+    assert (2, {"total": 1, "successful": 1}) == (run.attempt, stats)
+    assert not any(transition.anomaly for transition in history)
+
+
+async def test_a_probe_that_nobody_projects(deployment: Deployment) -> None:
+    """A probe that queries do not see in time is wrong."""
+    probe = (await deployment.checks(probe=0.3))["probe"]
+
+    assert Verdict.WRONG is probe.verdict
+    assert "look at the projector" in probe.found
