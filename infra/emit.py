@@ -1,0 +1,41 @@
+"""Emit three runs and show them once they are projected: what `compose.yaml` runs as ``emit``."""
+
+import asyncio
+import contextlib
+import sys
+
+from run_log.producer import default_emitter, record_run
+from run_log.stores import RunLog, create_run_log_service
+
+PATIENCE_SECONDS = 60
+
+
+async def main() -> None:
+    """Record a run that succeeds, one that waits and one that fails; then read them from Firestore."""
+    async with record_run("invoices", trigger_data={"file": "may.csv"}) as succeeds:
+        succeeds.set_result({"lines": 128})
+    async with record_run("expenses") as waits:
+        waits.pause("4,200 EUR for a machine: pay?", assignee="mei@example.com")
+    with contextlib.suppress(OSError):
+        async with record_run("reminders") as fails:
+            raise OSError("the mail server is away")
+    await default_emitter().flush()
+
+    log = create_run_log_service()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for run in (succeeds, waits, fails):
+                await show(log, run.workflow_id, run.run_id)
+    finally:
+        await log.close()
+
+
+async def show(log: RunLog, workflow_id: str, run_id: str) -> None:
+    """Print a run as soon as a query sees it."""
+    while (found := await log.get_run(workflow_id, run_id)) is None:  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.2)
+    sys.stdout.write(f"{found.workflow_id} {found.id} {found.status.value}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
