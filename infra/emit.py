@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 
-from run_log.producer import default_emitter, record_run
+from run_log.producer import RunHandle, default_emitter, record_run
 from run_log.stores import RunLog, create_run_log_service
 
 PATIENCE_SECONDS = 60
@@ -12,19 +12,23 @@ PATIENCE_SECONDS = 60
 
 async def main() -> None:
     """Record a run that succeeds, one that waits and one that fails; then read them from Firestore."""
-    async with record_run("invoices", trigger_data={"file": "may.csv"}) as succeeds:
-        succeeds.set_result({"lines": 128})
-    async with record_run("expenses") as waits:
-        waits.pause("4,200 EUR for a machine: pay?", assignee="mei@example.com")
+    emitted: list[RunHandle] = []
+    async with record_run("invoices", trigger_data={"file": "may.csv"}) as run:
+        emitted.append(run)
+        run.set_result({"lines": 128})
+    async with record_run("expenses") as run:
+        emitted.append(run)
+        run.pause("4,200 EUR for a machine: pay?", assignee="mei@example.com")
     with contextlib.suppress(OSError):
-        async with record_run("reminders") as fails:
+        async with record_run("reminders") as run:
+            emitted.append(run)
             raise OSError("the mail server is away")
     await default_emitter().flush()
 
     log = create_run_log_service()
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            for run in (succeeds, waits, fails):
+            for run in emitted:
                 await show(log, run.workflow_id, run.run_id)
     finally:
         await log.close()

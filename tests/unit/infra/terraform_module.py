@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,9 @@ class TerraformModule:
         self.resources: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self.variables: dict[str, dict[str, Any]] = {}
         self._locals: dict[str, Any] = {}
-        parsed: dict[str, Any] = hcl2.loads(self.text, serialization_options=_HELD)
+        parsed: Any = hcl2.loads(  # pyright: ignore[reportUnknownMemberType] - a bare dict is what it returns
+            self.text, serialization_options=_HELD
+        )
         for block in parsed["resource"]:
             for kind, named in block.items():
                 self.resources[kind].update(named)
@@ -41,9 +42,11 @@ class TerraformModule:
     def value(self, written: Any) -> Any:
         """Return what *written* comes to with the defaults; an expression stays as it is written."""
         if isinstance(written, dict):
-            return {self.value(key): self.value(value) for key, value in written.items()}
+            block: dict[str, Any] = written
+            return {key: self.value(value) for key, value in block.items()}
         if isinstance(written, list):
-            return [self.value(value) for value in written]
+            values: list[Any] = written
+            return [self.value(value) for value in values]
         if not isinstance(written, str):
             return written
         if whole := _REFERENCE.fullmatch(written):
@@ -57,10 +60,6 @@ class TerraformModule:
             (found,) = found[step]
         return self.value(found[path[-1]])
 
-    def find(self, key: str) -> Iterator[Any]:
-        """Yield the value of *key* wherever a resource has it, at any depth."""
-        yield from (self.value(found) for found in _found(self.resources, key))
-
     def _referred(self, found: re.Match[str]) -> Any:
         as_text, where, name = found.groups()
         if where == "local":
@@ -70,14 +69,3 @@ class TerraformModule:
         else:
             return found[0]
         return str(value) if as_text else value
-
-
-def _found(tree: Any, key: str) -> Iterator[Any]:
-    if isinstance(tree, list):
-        for one in tree:
-            yield from _found(one, key)
-    elif isinstance(tree, dict):
-        for name, one in tree.items():
-            if name == key:
-                yield one
-            yield from _found(one, key)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.unit.docs.repository import codes, read, section, source_strings, table
 
 from run_log.core import Settings
 from run_log.core._settings import MAX_STATS_SHARDS
@@ -24,7 +25,6 @@ from run_log.pubsub._provision import (
 from run_log.stores._documents import EXPIRE_AT
 from run_log.stores.firestore._connection import RUNS
 from run_log.stores.firestore._stats import STATS_SHARDS
-from tests.unit.docs.repository import codes, read, section, source_strings, table
 
 from .command_line import SETTINGS, health_paths, options
 from .terraform_module import FOLDER, REPOSITORY, TerraformModule
@@ -88,7 +88,7 @@ def test_a_push_is_waited_for_as_long_as_it_may_take(module: TerraformModule) ->
 
 
 def test_settings(module: TerraformModule) -> None:
-    """Every environment variable that the module sets is a setting, and no setting of the projector's lacks."""
+    """Every variable that the module sets is a setting, and the projector is given all that are its own."""
     named = set(re.findall(r"\b(?:RUN_LOG|GOOGLE_CLOUD|FIRESTORE|PUBSUB)_[A-Z_]+\b", module.text))
     named = {name for name in named if name != "FIRESTORE_NATIVE"}
 
