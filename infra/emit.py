@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 
+from run_log.core import RunStatus
 from run_log.producer import RunHandle, default_emitter, record_run
 from run_log.stores import RunLog, create_run_log_service
 
@@ -35,8 +36,11 @@ async def main() -> None:
 
 
 async def show(log: RunLog, workflow_id: str, run_id: str) -> None:
-    """Print a run as soon as a query sees it."""
-    while (found := await log.get_run(workflow_id, run_id)) is None:  # noqa: ASYNC110 - another process writes it
+    """Print a run as soon as a query sees what became of it."""
+    while True:
+        found = await log.get_run(workflow_id, run_id)
+        if found is not None and found.status is not RunStatus.RUNNING:
+            break
         await asyncio.sleep(0.2)
     sys.stdout.write(f"{found.workflow_id} {found.id} {found.status.value}\n")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 import hcl2
 
@@ -14,6 +15,9 @@ FOLDER: Final = REPOSITORY / "infra" / "terraform"
 
 _REFERENCE: Final = re.compile(r"\$\{(tostring\()?(var|local)\.(\w+)\)?\}")
 _HELD: Final = hcl2.SerializationOptions(with_comments=False, explicit_blocks=False, strip_string_quotes=True)
+
+Written: TypeAlias = "dict[str, Written] | list[Written] | str | float | bool | None"
+"""What stands in a file: values, and expressions as text."""
 
 
 class TerraformModule:
@@ -24,9 +28,8 @@ class TerraformModule:
         self.resources: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         self.variables: dict[str, dict[str, Any]] = {}
         self._locals: dict[str, Any] = {}
-        parsed: Any = hcl2.loads(  # pyright: ignore[reportUnknownMemberType] - a bare dict is what it returns
-            self.text, serialization_options=_HELD
-        )
+        loads = cast("Callable[..., dict[str, Any]]", hcl2.loads)  # pyright: ignore[reportUnknownMemberType]
+        parsed = loads(self.text, serialization_options=_HELD)
         for block in parsed["resource"]:
             for kind, named in block.items():
                 self.resources[kind].update(named)
@@ -39,14 +42,12 @@ class TerraformModule:
         """Return a local value, as far as it is simple."""
         return self.value(self._locals[name])
 
-    def value(self, written: Any) -> Any:
+    def value(self, written: Written) -> Any:
         """Return what *written* comes to with the defaults; an expression stays as it is written."""
         if isinstance(written, dict):
-            block: dict[str, Any] = written
-            return {key: self.value(value) for key, value in block.items()}
+            return {key: self.value(value) for key, value in written.items()}
         if isinstance(written, list):
-            values: list[Any] = written
-            return [self.value(value) for value in values]
+            return [self.value(value) for value in written]
         if not isinstance(written, str):
             return written
         if whole := _REFERENCE.fullmatch(written):
