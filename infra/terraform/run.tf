@@ -7,7 +7,7 @@ resource "google_cloud_run_v2_worker_pool" "projector" {
   location            = var.region
   name                = "${var.name}-projector"
   labels              = var.labels
-  deletion_protection = var.deletion_protection
+  deletion_protection = false # It holds nothing, and the mode may change.
 
   # A worker pool does not scale by itself.
   scaling {
@@ -75,7 +75,7 @@ resource "google_cloud_run_v2_service" "projector" {
   location            = var.region
   name                = "${var.name}-projector"
   labels              = var.labels
-  deletion_protection = var.deletion_protection
+  deletion_protection = false # It holds nothing, and the mode may change.
 
   # Pub/Sub of the same project counts as internal. Whoever else gets here needs run.invoker.
   ingress = "INGRESS_TRAFFIC_INTERNAL_ONLY"

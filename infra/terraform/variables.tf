@@ -32,7 +32,7 @@ variable "labels" {
 }
 
 variable "deletion_protection" {
-  description = "Whether Terraform and Google Cloud refuse to delete the database and the projector."
+  description = "Whether Google Cloud refuses to delete the database."
   type        = bool
   default     = true
 }

@@ -35,6 +35,7 @@ class TerraformModule:
                 self.resources[kind].update(named)
         for block in parsed["variable"]:
             self.variables.update(block)
+        self.outputs = {name for block in parsed["output"] for name in block}
         for block in parsed["locals"]:
             self._locals.update(block)
 

@@ -65,6 +65,7 @@ def test_the_image(services: dict[str, Any]) -> None:
 
     for name in OURS:
         assert {"context": "..", "dockerfile": "infra/Dockerfile"} == services[name]["build"]
+        assert "build" == services[name]["pull_policy"]
     assert python == services["emit"]["entrypoint"][0]
     assert python == services["projector"]["healthcheck"]["test"][1]
     source, target, mode = services["emit"]["volumes"][0].split(":")

@@ -192,6 +192,18 @@ def test_alerts(module: TerraformModule) -> None:
     assert all(one["notification_channels"] == "${var.notification_channels}" for one in made)
 
 
+def test_what_the_documents_name(module: TerraformModule) -> None:
+    """The names in the module's README and among the alerts are variables, outputs or logged events."""
+    alerts = section(read("docs/operations.md"), "## Alerts")
+    words = [word for code in codes(read("infra/terraform/README.md") + alerts) for word in code.split()]
+
+    named = {word for word in words if re.fullmatch(r"[a-z]+(_[a-z]+)+", word)}
+    logged = source_strings("warning", "error")
+    assert set() == named - set(module.variables) - module.outputs - logged - {EXPIRE_AT}
+    assert named & set(module.variables)
+    assert named & logged
+
+
 def test_the_log_that_is_counted(module: TerraformModule) -> None:
     """The event whose lines are counted by reason is one that the projector logs."""
     written = module.attribute("google_logging_metric", "dead_letters", "filter")
