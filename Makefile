@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := producer projector shared console tests
+SOURCES := producer projector shared console infra tests
 
 .PHONY: help
 help: ## Say what there is
@@ -70,6 +70,22 @@ emulators: $(READY) ## Run both emulators until Ctrl-C, and say how to use them
 .PHONY: schema
 schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCHEMA_VERSION
 	$(BIN)/python -m tests.golden.schema
+
+.PHONY: terraform
+terraform: ## Check and test the Terraform module; RUN_LOG_TERRAFORM_CHECK names a program that can offline
+	./tools/terraform-check
+
+SBOM := dist/sbom.cdx.json
+.PHONY: sbom
+sbom: $(READY) ## List what an installation with every extra holds, as CycloneDX
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/uv export --quiet --locked --no-dev --all-extras --preview-features sbom-export \
+		--format cyclonedx1.5 --output-file $(SBOM)
+
+.PHONY: audit
+audit: $(READY) ## Look up known vulnerabilities of what is locked; needs the network
+	@$(BIN)/uv audit --locked --preview-features audit || { \
+		echo "audit: something is vulnerable, or the database could not be reached: see above" >&2; exit 1; }
 
 .PHONY: clean
 clean: ## Remove the environment and every cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,29 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from .installing import UNREACHABLE, clean_environment, is_required
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 SOURCES = ("producer", "projector", "shared", "console")
-
-UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled")
-"""What uv says where it reaches no package index."""
 
 EMULATORS = {
     "FIRESTORE_EMULATOR_HOST": "127.0.0.1:1",
     "PUBSUB_EMULATOR_HOST": "127.0.0.1:1",
     "GOOGLE_CLOUD_PROJECT": "p",
 }
-
-
-def clean_environment() -> dict[str, str]:
-    """Return this process's variables without those that lead to a Python, a cloud or a setting."""
-    leading = ("PYTHON", "RUN_LOG_", "GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_", "VIRTUAL_ENV", "COVERAGE")
-    return {name: value for name, value in os.environ.items() if not name.startswith(leading)}
-
-
-def is_required(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a missing package index fails a test instead of skipping it."""
-    return any(environ.get(name, "").lower() in {"1", "true"} for name in ("CI", "RUN_LOG_REQUIRE_EMULATORS"))
 
 
 def uv(*arguments: str | Path) -> str:

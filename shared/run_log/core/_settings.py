@@ -21,7 +21,7 @@ from ._errors import ConfigurationError
 PREFIX: Final = "RUN_LOG_"
 
 TEST_VARIABLES: Final = frozenset(
-    {"RUN_LOG_REQUIRE_EMULATORS", "RUN_LOG_EMULATOR_ROOT", "RUN_LOG_TRACE_FILE"}
+    {"RUN_LOG_REQUIRE_EMULATORS", "RUN_LOG_EMULATOR_ROOT", "RUN_LOG_TRACE_FILE", "RUN_LOG_TERRAFORM_CHECK"}
 )
 """Variables with the prefix that only the tests and the testing kit read."""
 

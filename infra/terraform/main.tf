@@ -1,0 +1,45 @@
+# What the files share. The names and numbers of run-log's own are held equal to its code by a test.
+
+data "google_project" "main" {
+  project_id = var.project_id
+}
+
+locals {
+  topic             = "${var.name}-events"
+  subscription      = "${var.name}-projector"
+  dead_letter_topic = "${var.name}-dead-letters"
+
+  is_push     = var.projector_mode == "push"
+  health_port = 8080
+
+  pubsub_service_agent = "serviceAccount:service-${data.google_project.main.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+
+  # Firestore's roles are granted on projects; this narrows them to the database.
+  database_condition = "resource.name == \"projects/${var.project_id}/databases/${var.database_name}\""
+
+  projector_environment = merge(
+    {
+      GOOGLE_CLOUD_PROJECT      = var.project_id
+      RUN_LOG_SUBSCRIPTION      = local.subscription
+      RUN_LOG_DEAD_LETTER_TOPIC = local.dead_letter_topic
+      RUN_LOG_DATABASE          = var.database_name
+      RUN_LOG_ROOT_COLLECTION   = var.root_collection
+      RUN_LOG_STATS_SHARDS      = tostring(var.stats_shards)
+    },
+    var.run_retention_days == null ? {} : { RUN_LOG_RETENTION_DAYS = tostring(var.run_retention_days) },
+    local.is_push ? { RUN_LOG_PUSH_AUTH = "iam" } : {},
+  )
+
+  producer_environment = {
+    GOOGLE_CLOUD_PROJECT = var.project_id
+    RUN_LOG_BACKEND      = "pubsub"
+    RUN_LOG_TOPIC        = local.topic
+  }
+
+  reader_environment = {
+    GOOGLE_CLOUD_PROJECT    = var.project_id
+    RUN_LOG_BACKEND         = "firestore"
+    RUN_LOG_DATABASE        = var.database_name
+    RUN_LOG_ROOT_COLLECTION = var.root_collection
+  }
+}

@@ -1,0 +1,73 @@
+# The same as `run-log provision` makes, and a topic that keeps what it has delivered.
+
+resource "google_pubsub_topic" "events" {
+  project                    = var.project_id
+  name                       = local.topic
+  message_retention_duration = "${var.topic_retention_days * 86400}s"
+  labels                     = var.labels
+}
+
+resource "google_pubsub_topic" "dead_letters" {
+  project = var.project_id
+  name    = local.dead_letter_topic
+  labels  = var.labels
+}
+
+resource "google_pubsub_subscription" "projector" {
+  project                    = var.project_id
+  name                       = local.subscription
+  topic                      = google_pubsub_topic.events.id
+  ack_deadline_seconds       = 60
+  message_retention_duration = "604800s"
+  labels                     = var.labels
+
+  # Never: the default would delete an idle platform's subscription after 31 days.
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "10s"
+    maximum_backoff = "600s"
+  }
+
+  # With fewer attempts, an outage of minutes would dead-letter the whole backlog.
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead_letters.id
+    max_delivery_attempts = 50
+  }
+
+  dynamic "push_config" {
+    for_each = google_cloud_run_v2_service.projector[*].uri
+
+    content {
+      push_endpoint = push_config.value
+
+      oidc_token {
+        service_account_email = google_service_account.push[0].email
+        audience              = push_config.value
+      }
+    }
+  }
+
+  # Without them what is given up would be delivered for ever, and the first pushes would be refused.
+  depends_on = [
+    google_cloud_run_v2_service_iam_member.push,
+    google_pubsub_topic_iam_member.dead_letters_agent,
+    google_service_account_iam_member.push_agent,
+  ]
+}
+
+# Without a subscription of its own, Pub/Sub would keep no dead letter.
+resource "google_pubsub_subscription" "dead_letters" {
+  project                    = var.project_id
+  name                       = local.dead_letter_topic
+  topic                      = google_pubsub_topic.dead_letters.id
+  ack_deadline_seconds       = 60
+  message_retention_duration = "604800s"
+  labels                     = var.labels
+
+  expiration_policy {
+    ttl = ""
+  }
+}
