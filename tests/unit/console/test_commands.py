@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from run_log.console import main
-from run_log.console._exit import ExitCode, run
+from run_log.console._app import app
+from run_log.console._exit import ExitCode, NotFoundError, run
 from run_log.console._projector import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
@@ -165,7 +167,18 @@ def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
     assert "set GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("provision",), ("projector",), ("projector", "pull"), ("demo",)])
+def _calls(path: tuple[str, ...], group: typer.Typer) -> Iterator[tuple[str, ...]]:
+    """Yield every command and every group of *group*, each as it is called."""
+    yield path
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield (*path, command.name or command.callback.__name__)
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from _calls((*path, str(inner.name)), inner.typer_instance)
+
+
+@pytest.mark.parametrize("command", list(_calls((), app)), ids=" ".join)
 def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
     """The help of every command exits 0 and loads neither Google's libraries nor the run log's own core.
 
@@ -188,6 +201,60 @@ def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
 
     assert (0, "[]\n") == (ended.returncode, ended.stderr)
     assert " ".join(["Usage: run-log", *command]) in ended.stdout
+
+
+@pytest.mark.parametrize("command", [call for call in _calls((), app) if call], ids=" ".join)
+def test_help_has_examples(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of every command ends with examples that call it; a group's lists its commands."""
+    monkeypatch.setattr(sys, "argv", ["run-log", *command, "--help"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    lines = capsys.readouterr().out.splitlines()
+    examples = [line.strip() for line in lines if line.startswith("    run-log ")]
+    called = " ".join(["run-log", *command])
+    assert 0 == ended.value.code
+    assert "Commands:" in lines or examples
+    assert all(line == called or line.startswith(f"{called} ") for line in examples)
+
+
+def test_ctrl_c() -> None:
+    """A command that is interrupted exits 130, without a traceback."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert ExitCode.INTERRUPTED is run(interrupted)
+
+
+def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is asked for by its id and is not there exits 3, on one line of stderr."""
+
+    def fail() -> None:
+        raise NotFoundError("there is no run")
+
+    assert ExitCode.NOT_FOUND is run(fail)
+    assert ("", "run-log: there is no run\n") == capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("run-log ru", {"runs"}), ("run-log runs st", {"stats"}), ("run-log projector pu", {"pull", "push"})],
+)
+def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: Path) -> None:
+    """The shell is told which commands begin with what was typed."""
+    ended = run_python(
+        "import sys; sys.argv[0] = 'run-log'; from run_log.console import main; main()",
+        folder=tmp_path,
+        _RUN_LOG_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split()) - 1),
+    )
+
+    assert expected == set(ended.stdout.split())
 
 
 def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
