@@ -75,7 +75,7 @@ def _fields(**changes: Any) -> dict[str, Any]:
         _fields(result=[1]),
         RunEvent.model_construct(run=cast("Any", None)),
     ],
-    ids=lambda value: object.__repr__(value)[:30],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_run_is_counted_and_logged(
     junk: object, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
