@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # it builds and installs, from wherever packages come
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 SOURCES = ("producer", "projector", "shared", "console")
@@ -45,7 +47,7 @@ def uv(*arguments: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=600,
     )
     if result.returncode and any(sign in result.stderr for sign in UNREACHABLE) and not is_required():
         pytest.skip(f"no package index: {result.stderr.splitlines()[-1].strip()}")
@@ -89,7 +91,7 @@ class Installations:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     def python(self, extra: str, code: str, environ: Mapping[str, str] | None = None) -> str:
