@@ -305,11 +305,13 @@ async def test_a_killed_projector(
     store: FirestoreRunLogService, firestore_emulator: FirestoreEmulator
 ) -> None:
     """A projector killed in the middle of a backlog loses nothing, and its successor counts nothing twice."""
-    await emit(BACKLOG)
     with TcpProxy(firestore_emulator.host) as line:
-        line.hold_answers()  # so that it is no further than its first commits
         async with started("projector", "pull", FIRESTORE_EMULATOR_HOST=line.host) as first:
-            seen = await total_at_least(store, 1)
+            await emit(1)
+            await total_at_least(store, 1)
+            line.hold_answers()  # it comes no further than the commits that it makes at a time
+            await emit(BACKLOG)
+            seen = await total_at_least(store, 2)
             first.kill()
             await first.communicate()
 
