@@ -27,7 +27,7 @@ pytestmark = pytest.mark.emulator
 BACKLOG = 3_000
 """Runs that keep a projector busy for a while: more than it commits at a time."""
 
-PATIENCE = 90.0
+PATIENCE = 240.0
 """How long a test waits for what has to come, on a busy machine."""
 
 DEAD_PORT = "127.0.0.1:1"

@@ -22,7 +22,7 @@ from .tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.emulator
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 CALLS_OF_A_WATCH = ("batch_get_documents", "listen", "run_query")
 
 

@@ -34,7 +34,7 @@ from .tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 180.0
 _THREADS: Final = 3
 _PACE_SECONDS: Final = 0.0125
 """Between two events of a thread: some 240 a second of all of them."""

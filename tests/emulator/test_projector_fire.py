@@ -100,7 +100,7 @@ async def _running(wired: Wired) -> AsyncGenerator[asyncio.Task[PullReport]]:
 # Processes
 
 
-@pytest.mark.timeout(600)  # the minute, and four times three processes' patience
+@pytest.mark.timeout(1_200)  # the minute, and four times three processes' patience
 async def test_a_projector_paused_for_a_minute(
     store: FirestoreRunLogService,
     store_line: TcpProxy,

@@ -23,7 +23,7 @@ from .pubsub_kit import RawPubSub
 
 pytestmark = pytest.mark.emulator
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 NOBODY = "127.0.0.1:1"
 """Nobody listens there."""
 
