@@ -11,14 +11,15 @@ from run_log.stores import ProjectionStore, RunLog
 
 
 class Clock:
-    """The time, which a test may set ahead."""
+    """The time, which stands still, so that no hour or day ends within a test, until a test sets it ahead."""
 
     def __init__(self) -> None:
+        self._begun = utc_now()
         self.ahead = timedelta(0)
 
     def __call__(self) -> datetime:
         """Return the time."""
-        return utc_now() + self.ahead
+        return self._begun + self.ahead
 
 
 class Harness(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.model import check_summary
 
-from run_log.core import InvalidArgumentError, RunEvent, RunStatus, WorkflowRun, utc_now
+from run_log.core import InvalidArgumentError, RunEvent, RunStatus, WorkflowRun
 from run_log.stores import MAX_WINDOW, RunLog, TimeBucket
 from run_log.testing import a_run, an_event
 
@@ -20,9 +20,9 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def now() -> datetime:
-    """Return the middle of the current hour: tests take their times from it."""
-    return utc_now().replace(minute=30, second=0, microsecond=0)
+def now(harness: Harness) -> datetime:
+    """Return the middle of the store's current hour: tests take their times from it."""
+    return harness.clock().replace(minute=30, second=0, microsecond=0)
 
 
 def ended(number: int, started_at: datetime, **fields: Any) -> WorkflowRun:

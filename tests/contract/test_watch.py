@@ -26,7 +26,7 @@ from run_log.testing import a_life, a_run, an_event
 from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
-PATIENCE = 60.0
+PATIENCE = 180.0
 WORKFLOWS = 8
 RUNS = 150
 """Of each workflow: in all of them more than anything keeps, in one no more than memory does."""

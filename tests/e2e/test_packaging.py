@@ -12,6 +12,8 @@ import pytest
 
 from .installing import UNREACHABLE, clean_environment, is_required
 
+pytestmark = pytest.mark.timeout(900)  # it builds and installs, from wherever packages come
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 SOURCES = ("producer", "projector", "shared", "console")
@@ -32,7 +34,7 @@ def uv(*arguments: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=600,
     )
     if result.returncode and any(sign in result.stderr for sign in UNREACHABLE) and not is_required():
         pytest.skip(f"no package index: {result.stderr.splitlines()[-1].strip()}")
@@ -76,7 +78,7 @@ class Installations:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     def python(self, extra: str, code: str, environ: Mapping[str, str] | None = None) -> str:

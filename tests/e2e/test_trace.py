@@ -30,9 +30,10 @@ async def test_a_sample_of_the_real_trace_comes_out_as_it_went_in(
     settings = Settings.from_env()
     provision(PubSubConnection.from_settings(settings), settings)
     emitter, service = RunEventEmitter.from_env(), FirestoreRunLogService.from_env()
-    projectors = [await start_projector(until_idle=3) for _ in range(2)]
 
+    # Before the projectors start: they would take a publisher that is held up for one that has nothing more.
     await publish(emitter, runs, int)
+    projectors = [await start_projector("--until-idle", "5") for _ in range(2)]
     codes = await asyncio.gather(*(projector.wait() for projector in projectors))
     faults = await verify(service, runs, int)
     report = emitter.close()

@@ -86,7 +86,7 @@ async def pages(service: FirestoreRunLogService, workflow_id: str) -> AsyncItera
             return
 
 
-async def start_projector(*, until_idle: float) -> asyncio.subprocess.Process:
+async def start_projector(*options: str) -> asyncio.subprocess.Process:
     """Start ``run-log projector pull`` as a process of its own, in this one's environment."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -94,8 +94,7 @@ async def start_projector(*, until_idle: float) -> asyncio.subprocess.Process:
         "from run_log.console import main; main()",
         "projector",
         "pull",
-        "--until-idle",
-        str(until_idle),
+        *options,
     )
 
 
@@ -116,7 +115,7 @@ async def replay(runs: Sequence[WorkflowRun], console: Console) -> list[str]:
     begun = time.monotonic()
     emitter = RunEventEmitter.from_env()
     service = FirestoreRunLogService.from_env()
-    projector = await start_projector(until_idle=IDLE_SECONDS)
+    projector = await start_projector("--until-idle", str(IDLE_SECONDS))
     try:
         with Progress(*columns, console=console) as progress:
             published = progress.add_task("published", total=2 * len(runs))

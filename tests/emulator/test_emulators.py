@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import unused_port
 
 from run_log.testing import FirestoreEmulator, PubSubEmulator
 
@@ -117,11 +118,3 @@ def request(host: str, method: str, path: str, body: dict[str, Any] | None = Non
         connection.request(method, path, None if body is None else json.dumps(body))
         with connection.getresponse() as response:
             return response.status, response.read()
-
-
-def unused_port() -> int:
-    """Return a port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

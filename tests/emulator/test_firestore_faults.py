@@ -283,15 +283,16 @@ async def test_nobody_at_the_port(
 ) -> None:
     """Where nobody listens, each operation ends in bounded time with where it went and what to do."""
     assert emulator_environment
-    with socket.create_server(("127.0.0.1", 0)) as holder:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))  # it listens not, and nobody else can
         host = f"127.0.0.1:{holder.getsockname()[1]}"
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", host)
-    service = WatchedService(watch, Patience(seconds=0.1))
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", host)
+        service = WatchedService(watch, Patience(seconds=0.1))
 
-    with pytest.raises(StoreUnavailableError, match=rf"{host}.*is it up and reachable\?"):
-        await operation(service)
+        with pytest.raises(StoreUnavailableError, match=rf"{host}.*is it up and reachable\?"):
+            await operation(service)
 
-    await service.close()
+        await service.close()
 
 
 @pytest.fixture

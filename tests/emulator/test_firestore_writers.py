@@ -21,14 +21,15 @@ from .firestore_kit import Watch, WatchedService, vendor_error
 pytestmark = pytest.mark.emulator
 
 WRITERS = 16
+PATIENCE = 120.0
 
 
 @pytest.fixture
 async def writers(emulator_environment: Mapping[str, str]) -> AsyncIterator[list[FirestoreRunLogService]]:
-    """Yield services that know nothing of each other."""
+    """Yield services that know nothing of each other, and let each other go first for as long as it takes."""
     assert emulator_environment
-    services = [FirestoreRunLogService() for _ in range(WRITERS)]
-    yield services
+    services = [WatchedService(Watch(), Patience(PATIENCE)) for _ in range(WRITERS)]
+    yield [*services]
     await asyncio.gather(*(service.close() for service in services))
 
 

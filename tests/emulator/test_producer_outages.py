@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import pytest
+from tests.ports import unused_port
 
 from run_log.core import Message, Settings, decode_event
 from run_log.producer import (
@@ -34,11 +34,13 @@ from .tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 180.0
 _THREADS: Final = 3
 _PACE_SECONDS: Final = 0.0125
-"""Between two events of a thread: some 240 a second of all of them, so that the default buffer holds more
-than half a minute."""
+"""Between two events of a thread: some 240 a second of all of them."""
+
+_ROOMY: Final = BufferLimits(events=10**6, data_bytes=2**30)
+"""Room for a test's whole load, however long an outage lasts until a busy machine has noticed its end."""
 
 _GUARD_SECONDS: Final = 10.0
 """Within which ends what is bounded by half a second."""
@@ -171,7 +173,7 @@ def test_an_outage_of_twenty_seconds_under_load(
 ) -> None:
     """After twenty seconds without a connection all arrives that was emitted before, meanwhile and after."""
     caplog.set_level(logging.INFO)
-    emitter = new_emitter()
+    emitter = new_emitter(limits=_ROOMY)
 
     with Load(emitter) as load:
         _until(lambda: emitter.stats.delivered >= 200)
@@ -185,7 +187,7 @@ def test_an_outage_of_twenty_seconds_under_load(
 
     assert FlushReport(delivered=len(load.emitted), pending=0, dropped=0) == report
     assert set(load.emitted) == _received(raw, len(load.emitted))
-    assert threads == _delivering()
+    assert threads >= _delivering()
     assert ["run_log_publish_failed", "run_log_publish_recovered"] == _logged(caplog)
 
 
@@ -194,7 +196,7 @@ def test_a_black_hole_under_load(
 ) -> None:
     """A connection that swallows everything is given up; once the line is well again all arrives."""
     caplog.set_level(logging.INFO)
-    emitter = new_emitter()
+    emitter = new_emitter(limits=_ROOMY)
 
     with Load(emitter) as load:
         _until(lambda: emitter.stats.delivered >= 200)
@@ -208,13 +210,13 @@ def test_a_black_hole_under_load(
 
     assert FlushReport(delivered=len(load.emitted), pending=0, dropped=0) == report
     assert set(load.emitted) == _received(raw, len(load.emitted))
-    assert threads == _delivering()
+    assert threads >= _delivering()
     assert ["run_log_publish_failed", "run_log_publish_recovered"] == _logged(caplog)
 
 
 async def test_a_slow_line(raw: RawPubSub, line: TcpProxy, new_emitter: EmitterMaker) -> None:
-    """On a line that holds everything up each flush ends in time and says how far it came; all arrives."""
-    line.delay(0.2)
+    """On a line that brings no answer, then slow ones, a flush ends and says how far it came; all arrives."""
+    line.hold_answers()
     emitter = new_emitter()
 
     emitted = {_emit(emitter, str(number)) for number in range(500)}
@@ -222,6 +224,7 @@ async def test_a_slow_line(raw: RawPubSub, line: TcpProxy, new_emitter: EmitterM
     while not reports or reports[-1].pending:
         async with asyncio.timeout(_GUARD_SECONDS):
             reports.append(await emitter.flush(0.5))
+        line.delay(0.2)
     received = await asyncio.to_thread(_received, raw, 500)
 
     assert FlushReport(delivered=0, pending=500, dropped=0) == reports[0]
@@ -321,7 +324,7 @@ def test_an_emulator_that_is_killed_and_comes_again(
 
     with (
         skipping_without_emulators(),
-        PubSubEmulator(environ=environ, choose_port=_a_port_nobody_is_given) as killed,
+        PubSubEmulator(environ=environ, choose_port=unused_port) as killed,
     ):
         host, pid = killed.host, killed.pid
         monkeypatch.setenv(PubSubEmulator.host_variable, host)
@@ -377,7 +380,7 @@ def test_a_missing_topic_is_asked_for_seldom(
     caplog.set_level(logging.INFO)
     later = RawPubSub(raw.settings.model_copy(update={"topic": "later", "subscription": "later-projector"}))
     retries, transport = Retries(seconds=0.5), Counting(create_transport(later.settings))
-    emitter = new_emitter(transport, policy=DeliveryPolicy(uniform=retries))
+    emitter = new_emitter(transport, policy=DeliveryPolicy(uniform=retries), limits=_ROOMY)
 
     with Load(emitter) as load:
         while len(transport.calls) < 4:
@@ -444,8 +447,3 @@ def _delivering() -> set[threading.Thread]:
 def _logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what the emitter logged."""
     return [record.getMessage() for record in caplog.records if record.name == "run_log.producer"]
-
-
-def _a_port_nobody_is_given() -> int:
-    """Return a port below those that Linux gives out: while it is free, nobody takes it by chance."""
-    return 10_000 + secrets.randbelow(20_000)

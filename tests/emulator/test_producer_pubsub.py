@@ -24,7 +24,7 @@ from .pubsub_kit import RawPubSub
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 
 
 def test_an_event_is_a_cloud_event() -> None:

@@ -26,13 +26,15 @@ from run_log.core import (
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
-from run_log.testing import Faults, InMemoryTopic
+from run_log.testing import Faults, InMemorySubscription, InMemoryTopic
 
 from ._render import history_table, inbox_table, literal, runs_table, stats_table
 
 FAULTS: Final = Faults(duplicate=0.4, reorder=1.0, delay=0.3)
 SEED: Final = 7
-IDLE_SECONDS: Final = 0.3
+PULL_SECONDS: Final = 0.3
+LOOK_SECONDS: Final = 0.01
+PATIENCE_SECONDS: Final = 60.0
 
 INVOICES: Final = "invoices/sync"
 MAILS: Final = "mails/triage"
@@ -66,16 +68,16 @@ async def run_demo(console: Console | None = None) -> bool:
     subscription = topic.subscribe()
     emitter = RunEventEmitter(topic)
     store = InMemoryRunLogService()
-    limits = PullLimits(pull_seconds=IDLE_SECONDS)
+    limits = PullLimits(pull_seconds=PULL_SECONDS)
     worker = PullWorker(subscription, Projector(store), PrintedDeadLetters(console), limits=limits)
 
     console.rule("Three workflows run, and forget")
     await _workflows(emitter)
-    delivered = await emitter.flush()
+    delivered = await emitter.flush(PATIENCE_SECONDS)
     console.print(f"emitted {emitter.stats.emitted} events, delivered {delivered.delivered} to the topic")
 
     console.rule("A projector folds what arrives: twice, late, in any order")
-    report = await worker.run(stop=asyncio.Event(), until_idle=IDLE_SECONDS)
+    report = await _drain(worker, subscription)
     emitter.close()
     console.print(_summary(report))
 
@@ -122,6 +124,16 @@ async def _outlives(console: Console, listed: Mapping[str, Sequence[WorkflowRun]
     if found != expected:
         console.print(Text("Another process does not find the same runs!", style="bold red"))
     return found == expected
+
+
+async def _drain(worker: PullWorker, subscription: InMemorySubscription) -> PullReport:
+    """Have *worker* project all that is in *subscription*."""
+    stop = asyncio.Event()
+    working = asyncio.create_task(worker.run(stop=stop))
+    while subscription.backlog and not working.done():  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(LOOK_SECONDS)
+    stop.set()
+    return await working
 
 
 async def _workflows(emitter: RunEventEmitter) -> None:

@@ -52,6 +52,9 @@ class PullLimits:
     """How long what is in hand may take to be projected once the worker is told to stop."""
     settle_seconds: float = 1.5
     """How long the last acknowledgements may take after that."""
+    answer_seconds: float = 5.0
+    """How long a silent broker may still be on its way to an answer: a shorter silence means that nothing is
+    there only once a pull came back with nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +112,8 @@ class PullWorker:
         self._settled: dict[Fate, list[str]] = {fate: [] for fate in Fate}
         self._settling: dict[asyncio.Task[None], None] = {}
         self._size = float(_FIRST_SIZE)
-        self._last_arrival = 0.0
+        self._silent_since = 0.0
+        self._may_have_more = True
         self._pull_trouble: TransportUnavailableError | None = None
         self._pulled = self._released = 0
 
@@ -137,7 +141,8 @@ class PullWorker:
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
 
-        What is in hand by then is finished, or given back.
+        What is in hand by then is finished, or given back. Seconds in which the broker has not answered, or
+        in which there was something in hand, are none without a message; see `PullLimits.answer_seconds`.
 
         Args:
             stop: Ends the work.
@@ -150,7 +155,8 @@ class PullWorker:
             TransportUnavailableError: It was idle only because the broker did not answer.
             StoreUnavailableError: It was idle only because the store did not take what came.
         """
-        self._last_arrival = self._now()
+        self._silent_since = self._now()
+        self._may_have_more = True
         self._group.open()
         stopping = asyncio.Event()
         watch = asyncio.create_task(self._watch(stop, stopping, until_idle))
@@ -173,13 +179,21 @@ class PullWorker:
     async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event, until_idle: float | None) -> None:
         """Set *stopping* when it is time to stop."""
         while until_idle is not None and not stop.is_set():
-            left = until_idle - (self._now() - self._last_arrival)
-            if left <= 0 and not self._group.progress.in_hand and not self._settling:
+            silence = self._now() - self._silent_since
+            left = until_idle - silence
+            if left <= 0 and self._is_idle(silence):
                 break
             await self._pause(max(left, _SHORTEST_PAUSE_SECONDS), unless=stop)
         if until_idle is None:
             await stop.wait()
         stopping.set()
+
+    def _is_idle(self, silence: float) -> bool:
+        if self._group.progress.in_hand or self._settling:
+            return False
+        # One that was only just connected to, or is busy, may take longer to answer than we may be idle.
+        is_silent = self._may_have_more and self._pull_trouble is None
+        return not is_silent or silence >= self._limits.answer_seconds
 
     async def _pull_until(self, stopping: asyncio.Event) -> None:
         failures = 0
@@ -218,10 +232,12 @@ class PullWorker:
 
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
         if not messages:
+            self._may_have_more = False
             return
         if self._group.store_trouble is None and self._group.dead_letter_trouble is None:
             # What comes back only because it was given back is no arrival.
-            self._last_arrival = self._now()
+            self._silent_since = self._now()
+            self._may_have_more = True
         self._pulled += len(messages)
         size = sum(len(message.data) for message in messages) / len(messages)
         # Larger ones count at once, smaller ones by and by.
@@ -231,6 +247,9 @@ class PullWorker:
 
     def _on_settled(self, message: ReceivedMessage, fate: Fate) -> None:
         self._leases.drop(message.ack_id)
+        if fate is Fate.DONE:
+            # With no room for more nothing could arrive, which is no silence.
+            self._silent_since = self._now()
         if not any(self._settled.values()):
             # Once for all that are settled in this turn of the loop.
             asyncio.get_running_loop().call_soon(self._settle)

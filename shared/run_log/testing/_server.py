@@ -62,6 +62,8 @@ class Server:
     """Between two looks whether it answers."""
     end_timeout: timedelta = timedelta(seconds=10)
     """From asking it to end until it is killed."""
+    now: Callable[[], float] = time.monotonic
+    """Monotonic seconds."""
 
 
 @contextlib.contextmanager
@@ -99,7 +101,7 @@ def _tied_to_this_process(command: Sequence[str]) -> list[str]:
 
 
 def _wait_for(process: subprocess.Popen[bytes], server: Server, port: int, output: Path) -> None:
-    deadline = time.monotonic() + server.start_timeout.total_seconds()
+    deadline = server.now() + server.start_timeout.total_seconds()
     while True:
         ended = process.poll() is not None
         said = output.read_text(encoding="utf-8", errors="replace")
@@ -110,7 +112,7 @@ def _wait_for(process: subprocess.Popen[bytes], server: Server, port: int, outpu
             raise EmulatorError(f"{server.name} ended with status {process.returncode}:\n{_tail(said)}")
         if str(port) in said and _answers(port):
             return
-        if time.monotonic() >= deadline:
+        if server.now() >= deadline:
             raise EmulatorError(
                 f"{server.name} did not answer on port {port} within {server.start_timeout}:\n{_tail(said)}"
             )

@@ -157,7 +157,9 @@ def test_every_field_at_fault_is_named_at_once() -> None:
         assert named in message
 
 
-@pytest.mark.parametrize("run", [None, 5, "run", b"run", [], object(), {}], ids=lambda run: type(run).__name__)
+@pytest.mark.parametrize(
+    "run", [None, 5, "run", b"run", [], object(), {}], ids=lambda run: type(run).__name__
+)
 def test_what_is_no_run_is_refused(run: object) -> None:
     """Anything without a run's fields raises `InvalidRunError`, which is a `ValueError` too."""
     with pytest.raises(InvalidRunError, match="is not a run"):

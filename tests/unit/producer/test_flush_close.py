@@ -197,9 +197,10 @@ def test_flush_for_code_without_a_loop(emitter_to: EmitterMaker) -> None:
 
 def test_failing_is_known(emitter_to: EmitterMaker) -> None:
     """An emitter knows whether its last call failed, so that nobody has to wait in vain."""
-    waits = threading.Event()
+    failed, waits = threading.Event(), threading.Event()
 
     def until_told(_shortest: float, _longest: float) -> float:
+        failed.set()
         waits.wait(PATIENCE)
         return 0
 
@@ -207,7 +208,7 @@ def test_failing_is_known(emitter_to: EmitterMaker) -> None:
     emitter = emitter_to(transport, uniform=until_told)
     fresh = emitter.is_failing
     emitter.emit(a_run())
-    emitter.flush_sync(0.05)
+    assert failed.wait(PATIENCE)
 
     late = emitter.is_failing
     waits.set()

@@ -162,21 +162,25 @@ class _NoRun(InMemoryRunLogService):
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "timeout", "told"),
     [
-        (InMemoryRunLogService(), "no such run"),
-        (_Broken(), "StoreUnavailableError: no answer for w r"),
-        (_Silent(), "TimeoutError"),
-        (_Cancelled(), ""),
-        (_NoRun(), "AttributeError"),
+        (InMemoryRunLogService(), PATIENCE, "no such run"),
+        (_Broken(), PATIENCE, "StoreUnavailableError: no answer for w r"),
+        (_Silent(), 0.05, "TimeoutError"),
+        (_Cancelled(), PATIENCE, ""),
+        (_NoRun(), PATIENCE, "AttributeError"),
     ],
     ids=["unknown", "unavailable", "silent", "cancelled", "no run"],
 )
 async def test_a_run_that_cannot_be_read(
-    log: InMemoryRunLogService, told: str, resumed: Block, caplog: pytest.LogCaptureFixture
+    log: InMemoryRunLogService,
+    timeout: float,  # noqa: ASYNC109 - what the block is given
+    told: str,
+    resumed: Block,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A run that is not there, or not read in time, goes on with what is known of it; the log says so."""
-    states = await resumed("w", "r", answered_by="bob", run_log=log, timeout=0.05)
+    states = await resumed("w", "r", answered_by="bob", run_log=log, timeout=timeout)
 
     assert states.statuses == ["running", "success"]
     assert {("w", "r")} == {run.key for run in states.runs}

@@ -75,7 +75,7 @@ def test_what_is_held_is_metered(tmp_path: Path) -> None:
     """How many events memory holds is metered while they wait, and how many went to disk when they do."""
     (found,) = _metrics(
         """
-transport = Scripted([TransportUnavailableError("down")] * 1000)
+transport = Scripted([TransportUnavailableError("down")] * 10**6)
 emitter = RunEventEmitter(transport, policy=soon, limits=BufferLimits(events=3), spool=Spool(sys.argv[1]))
 for number in range(8):
     emitter.emit(a_run(id=str(number)))

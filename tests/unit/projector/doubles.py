@@ -19,7 +19,7 @@ from run_log.core import (
     WriteRefusedError,
     encode_event,
 )
-from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
+from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic
 
@@ -149,6 +149,15 @@ def make_worker(
     """Return a worker that retries at once."""
     given: dict[str, Any] = {"limits": limits, "uniform": nearly_zero, **options}
     return PullWorker(source, Projector(store), Letters() if letters is None else letters, **given)
+
+
+async def worked_off(worker: PullWorker, subscription: InMemorySubscription) -> PullReport:
+    """Let *worker* work until nothing is left in *subscription*; return its report."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop=stop))
+    await eventually(lambda: subscription.backlog == 0 or running.done())
+    stop.set()
+    return await running
 
 
 def nearly_zero(_shortest: float, _longest: float) -> float:

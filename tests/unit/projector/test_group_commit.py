@@ -154,7 +154,7 @@ async def test_no_run_is_in_two_batches_at_once(seed: int, runs: int, in_flight:
         store.let(chance.randint(0, 2))
         await turns(chance.randint(0, 10))
     store.let()
-    await group.close(5)
+    await group.close(60)
 
     assert [] == store.overlaps
     assert store.most_under_way <= in_flight

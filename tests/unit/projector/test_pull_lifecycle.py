@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from run_log.core import Outcome, ReceivedMessage, TransportRefusedError, encode_event
+from run_log.core import Outcome, ReceivedMessage, RunEvent, TransportRefusedError, encode_event
 from run_log.projector import GroupLimits, PullLimits
 from run_log.testing import InMemoryTopic, ManualClock, an_event
 
@@ -20,6 +20,7 @@ from .doubles import (
     make_worker,
     published,
 )
+from .groups import turns
 
 
 async def _one_turn(_seconds: float) -> None:
@@ -133,7 +134,8 @@ async def test_a_worker_can_run_again() -> None:
     store = ScriptedStore()
     store.gate.clear()
     stop = asyncio.Event()
-    worker = make_worker(subscription, store, limits=PullLimits(stop_seconds=0.01, drain_seconds=0.01))
+    limits = PullLimits(pull_seconds=0.01, stop_seconds=0.01, drain_seconds=0.01)
+    worker = make_worker(subscription, store, limits=limits)
     running = asyncio.create_task(worker.run(stop=stop))
     await store.entered.wait()
     stop.set()
@@ -203,22 +205,103 @@ async def test_until_idle_counts_from_the_last_arrival() -> None:
     assert clock.monotonic() >= 4 * 3 + 10
 
 
+async def test_until_idle_waits_for_a_slow_broker() -> None:
+    """A broker that takes longer to answer than the worker may be idle is waited for: nothing is left."""
+    clock = ManualClock()
+    subscription = published(*(an_event(id=str(number)) for number in range(9)))
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    class Slow(WatchedSource):
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            asked.set()
+            await answers.wait()
+            messages = await super().pull(max_messages, wait=wait * 0)
+            clock.advance(2)
+            return messages
+
+    limits = PullLimits(pulls=1, messages=1, answer_seconds=5)
+    worker = make_worker(
+        Slow(subscription), ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn
+    )
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
+    await asked.wait()
+    clock.advance(4)
+    await turns(100)
+    answers.set()
+    report = await running
+
+    assert (9, 9) == (report.pulled, report.outcomes[Outcome.APPLIED])
+
+
+async def test_until_idle_does_not_wait_for_ever() -> None:
+    """A broker that never answers a pull is idle too, once it had the time to answer."""
+    clock = ManualClock()
+    asked = asyncio.Event()
+
+    class Silent(WatchedSource):
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            asked.set()
+            await asyncio.Event().wait()
+            return await super().pull(max_messages, wait=wait)
+
+    limits = PullLimits(pulls=1, answer_seconds=5, stop_seconds=0.01)
+    worker = make_worker(
+        Silent(published()), ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn
+    )
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
+    await asked.wait()
+    clock.advance(4)
+    await turns(100)
+    early = running.done()
+    clock.advance(1)
+
+    assert 0 == (await running).pulled
+    assert not early
+
+
+async def test_until_idle_counts_from_when_there_was_room() -> None:
+    """While there is no room for more nothing can arrive: that is no silence, however long it lasts."""
+    clock = ManualClock()
+    subscription = published(*(an_event(id=str(number)) for number in range(9)))
+
+    class Slow(ScriptedStore):
+        async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+            clock.advance(3_600)
+            return await super().apply(events)
+
+    class Late(WatchedSource):
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            await turns(100)
+            messages = await super().pull(max_messages, wait=wait * 0)
+            clock.advance(0.1)
+            return messages
+
+    limits = PullLimits(pulls=1, messages=1, group=GroupLimits(messages=1))
+    worker = make_worker(Late(subscription), Slow(), limits=limits, now=clock.monotonic, sleep=_one_turn)
+
+    report = await worker.run(stop=asyncio.Event(), until_idle=1)
+
+    assert (9, 9) == (report.pulled, report.outcomes[Outcome.APPLIED])
+
+
 async def test_until_idle_waits_for_what_is_in_hand() -> None:
     """However long the store takes, an idle worker does not end before what it has is projected."""
     clock = ManualClock()
-    subscription = published(an_event())
+    source = WatchedSource(published(an_event()))
     store = ScriptedStore()
     store.gate.clear()
-    worker = make_worker(subscription, store, now=clock.monotonic, limits=PullLimits(stop_seconds=0.01))
-    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=0.01))
+    worker = make_worker(source, store, now=clock.monotonic, sleep=_one_turn)
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
     await store.entered.wait()
     clock.advance(3_600)
-
-    done, _ = await asyncio.wait({running}, timeout=0.2)
+    await turns(100)
+    early = running.done()
     store.gate.set()
+    await eventually(lambda: bool(source.acknowledged))
+    clock.advance(3_600)
 
-    assert set() == done
-    assert (await running).outcomes[Outcome.APPLIED] == 1
+    assert 1 == (await running).outcomes[Outcome.APPLIED]
+    assert not early
 
 
 async def test_what_waits_is_bounded() -> None:

@@ -26,6 +26,7 @@ from .doubles import (
     logged,
     make_worker,
     published,
+    worked_off,
 )
 
 
@@ -34,9 +35,8 @@ async def test_what_arrives_is_projected_and_acknowledged() -> None:
     subscription = published(*a_life(run_id="a"), *a_life(run_id="b"), a_life(run_id="a")[0])
     store = ScriptedStore()
 
-    report = await make_worker(subscription, store).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await worked_off(make_worker(subscription, store), subscription)
 
-    assert subscription.backlog == 0
     assert await store.get_stats("workflow-1") == {"total": 2, "successful": 1}
     assert (report.pulled, report.dead_lettered, report.released) == (5, 0, 0)
     assert {**dict.fromkeys(Outcome, 0), Outcome.APPLIED: 5} == report.outcomes
@@ -67,9 +67,8 @@ async def test_an_unavailable_store_gives_back_and_tries_again(caplog: pytest.Lo
     source = WatchedSource(subscription)
     store = ScriptedStore([StoreUnavailableError("busy")] * 3)
 
-    report = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await worked_off(make_worker(source, store), subscription)
 
-    assert subscription.backlog == 0
     assert await store.get_stats("workflow-1") == {"total": 2, "successful": 2}
     assert report.released == len(source.released) >= 3
     assert report.pulled == report.released + 2
@@ -85,9 +84,8 @@ async def test_waits_for_the_store_grow() -> None:
         return 0.0
 
     store = ScriptedStore([StoreUnavailableError("busy")] * 7)
-    await make_worker(published(an_event()), store, uniform=uniform).run(
-        stop=asyncio.Event(), until_idle=0.05
-    )
+    subscription = published(an_event())
+    await worked_off(make_worker(subscription, store, uniform=uniform), subscription)
 
     assert [(0, longest) for longest in (1, 2, 4, 8, 16, 30, 30)] == ranges
 
@@ -116,9 +114,8 @@ async def test_what_is_no_event_is_dead_lettered(message: Message, reason: str) 
     subscription = published(an_event(id="before"), message, an_event(id="after"))
     store, letters = ScriptedStore(), Letters()
 
-    report = await make_worker(subscription, store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await worked_off(make_worker(subscription, store, letters), subscription)
 
-    assert subscription.backlog == 0
     assert [reason] == letters.reasons
     kept, _, error = letters.kept[0]
     assert (message.data, message.attributes) == (kept.data, kept.attributes)
@@ -135,9 +132,7 @@ async def test_neighbours_do_not_wait_for_dead_letters() -> None:
         async def put(self, *_: object, **__: object) -> None:
             await eventually(lambda: subscription.backlog == 1)
 
-    report = await make_worker(subscription, ScriptedStore(), Slow()).run(
-        stop=asyncio.Event(), until_idle=0.05
-    )
+    report = await worked_off(make_worker(subscription, ScriptedStore(), Slow()), subscription)
 
     assert (report.outcomes[Outcome.APPLIED], report.dead_lettered, subscription.backlog) == (1, 1, 0)
 
@@ -147,7 +142,8 @@ async def test_an_outage_does_not_multiply_dead_letters() -> None:
     letters = Letters()
     store = ScriptedStore([StoreUnavailableError("busy")] * 3)
 
-    await make_worker(published(JUNK, an_event()), store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+    subscription = published(JUNK, an_event())
+    await worked_off(make_worker(subscription, store, letters), subscription)
 
     assert letters.reasons == ["undecodable"]
 
@@ -158,9 +154,8 @@ async def test_what_cannot_be_kept_comes_again(error: Exception, caplog: pytest.
     subscription = published(JUNK)
     source, letters = WatchedSource(subscription), Letters([error] * 2)
 
-    report = await make_worker(source, ScriptedStore(), letters).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await worked_off(make_worker(source, ScriptedStore(), letters), subscription)
 
-    assert subscription.backlog == 0
     assert letters.reasons == ["undecodable"]
     assert [message.ack_id for message in source.pulled][:2] == source.released
     assert [source.pulled[2].ack_id] == source.acknowledged
@@ -173,9 +168,8 @@ async def test_what_the_store_refuses_is_dead_lettered() -> None:
     subscription = published(*(an_event(id=str(number)) for number in range(9)))
     store, letters = ScriptedStore(refuses=lambda event: event.run.id in "37"), Letters()
 
-    report = await make_worker(subscription, store, letters).run(stop=asyncio.Event(), until_idle=0.05)
+    report = await worked_off(make_worker(subscription, store, letters), subscription)
 
-    assert subscription.backlog == 0
     assert [(r.value, error) for _, r, error in letters.kept] == [("write_refused", "too large")] * 2
     assert await store.get_stats("workflow-1") == {"total": 7, "successful": 7}
     assert (report.outcomes[Outcome.APPLIED], report.outcomes[Outcome.REJECTED]) == (7, 2)
@@ -189,9 +183,8 @@ async def test_a_failed_acknowledgement_is_harmless(caplog: pytest.LogCaptureFix
 
     first = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
     await subscription.release([source.pulled[0].ack_id])
-    second = await make_worker(source, store).run(stop=asyncio.Event(), until_idle=0.05)
+    second = await worked_off(make_worker(source, store), subscription)
 
-    assert subscription.backlog == 0
     assert (first.outcomes[Outcome.APPLIED], second.outcomes[Outcome.DUPLICATE]) == (1, 1)
     assert [record["error"] for record in logged(caplog, "run_log_acknowledge_failed")] == ["down"]
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.ports import unused_port
 
 from run_log.testing import EmulatorError, EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 from run_log.testing._server import Server, running
@@ -219,14 +220,17 @@ def test_a_gcloud_that_cannot_run_is_named(machine: Machine) -> None:
 def test_a_port_taken_meanwhile_is_given_up_for_another(machine: Machine, taken_port: int) -> None:
     """Where somebody took the port in between, the emulator starts on the next one proposed."""
     machine.install_emulators(ANSWERING)
-    ports = iter([taken_port, free := unused_port()])
+    proposed: list[int] = []
 
-    with PubSubEmulator(
-        environ=machine.environ, poll_interval=POLL, choose_port=lambda: next(ports)
-    ) as emulator:
+    def choose_port() -> int:
+        proposed.append(unused_port() if proposed else taken_port)
+        return proposed[-1]
+
+    with PubSubEmulator(environ=machine.environ, poll_interval=POLL, choose_port=choose_port) as emulator:
         host = emulator.host
 
-    assert f"127.0.0.1:{free}" == host
+    assert taken_port == proposed[0]
+    assert f"127.0.0.1:{proposed[-1]}" == host
 
 
 def test_the_search_for_a_port_is_bounded(machine: Machine, taken_port: int) -> None:
@@ -249,8 +253,8 @@ def test_an_emulator_that_ends_at_its_start_is_quoted(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("java", "said"),
     [
-        ("import signal; signal.pause()", "it said nothing"),
-        ("import signal, sys; print(sys.argv[-1], flush=True); signal.pause()", "--port="),
+        ("", "it said nothing"),
+        ("print(sys.argv[-1], flush=True)", "--port="),
     ],
     ids=["silent", "not listening"],
 )
@@ -258,10 +262,36 @@ def test_an_emulator_that_does_not_answer_is_not_waited_for_for_ever(
     machine: Machine, java: str, said: str
 ) -> None:
     """An emulator that does not answer in time is ended, and the error quotes what it said."""
-    machine.install_emulators(java)
+    is_up = machine.programs / "is up"
+    seen: list[bool] = []
+
+    def now() -> float:
+        seen.append(is_up.exists())
+        # Its time is over once it has said all that it will, and that was read.
+        return 31.0 if seen[-2:] == [True, True] else 0.0
+
+    machine.install_program(
+        "java", f"import pathlib, signal, sys; {java}\npathlib.Path({str(is_up)!r}).touch()\nsignal.pause()"
+    )
+    server = Server(
+        name="mute server",
+        command=lambda _, port: [str(machine.programs / "java"), f"--port={port}"],
+        environ={},
+        start_timeout=timedelta(seconds=30),
+        poll_interval=POLL,
+        now=now,
+    )
+
+    with pytest.raises(EmulatorError, match=rf"did not answer .*\n.*{said}"), running(server, unused_port()):
+        raise AssertionError
+
+
+def test_the_time_to_start_is_the_callers(machine: Machine) -> None:
+    """An emulator is given as long to answer as the caller says."""
+    machine.install_emulators("import signal; signal.pause()")
     emulator = FirestoreEmulator(environ=machine.environ, start_timeout=SHORT, poll_interval=POLL)
 
-    with pytest.raises(EmulatorError, match=rf"did not answer .*\n.*{said}"):
+    with pytest.raises(EmulatorError, match=rf"did not answer on port \d+ within {SHORT}"):
         emulator.__enter__()
 
 
@@ -357,11 +387,3 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def unused_port() -> int:
-    """Return a port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
