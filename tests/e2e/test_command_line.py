@@ -230,8 +230,8 @@ async def test_a_sweep(store: FirestoreRunLogService, backend: str) -> None:
     projected = await run_log("projector", "pull", "--until-idle", "2")
 
     assert [0] * 3 == [one.code for one in (shown, marked, projected)]
-    assert "1 not heard of for 1h; none marked" in shown.out
-    assert "1 not heard of for 1h; 1 marked as lost" in marked.out
+    assert "1 not heard of for 1h; none marked" in shown.err
+    assert "1 not heard of for 1h; 1 marked as lost" in marked.err
     assert before is not None
     assert RunStatus.RUNNING is before.status
     runs, _ = await store.list_runs("workflow-1", status=RunStatus.FAILED)
