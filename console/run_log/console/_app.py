@@ -8,7 +8,7 @@ from typing import Final
 import typer
 
 from ._exit import run
-from .commands import events, pipeline, runs
+from .commands import dead_letters, events, pipeline, runs
 from .commands.sweep import sweep
 from .commands.workflows import workflows
 
@@ -30,6 +30,7 @@ app.command(epilog="Example: run-log emit invoices --status running --data '{\"n
 )
 app.add_typer(pipeline.projector, name="projector")
 app.command()(pipeline.provision)
+app.add_typer(dead_letters.app, name="dead-letters")
 app.command(epilog="Example: run-log sweep --older-than 24h --mark")(sweep)
 app.add_typer(events.schema, name="schema")
 
