@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -240,7 +240,8 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
                 os.fsync(file)
             except OSError:
                 # Half a line would spoil what is appended next.
-                os.ftruncate(file, before)
+                with suppress(OSError):
+                    os.ftruncate(file, before)
                 raise
 
     try:

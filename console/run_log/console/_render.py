@@ -325,7 +325,7 @@ def _sheet(title: str) -> Table:
     sheet = _table(title)
     sheet.show_header = False
     sheet.add_column(style="bold", no_wrap=True)
-    sheet.add_column()
+    sheet.add_column(overflow="fold")
     return sheet
 
 

@@ -79,12 +79,9 @@ class LeasedLetters:
         """Give back what is leased."""
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        left = [*self._held.values(), *await self._left_in_pull()]
-        try:
-            await self._source.release(left)
-        except TransportError as error:
-            # They come again all the same, when their leases end.
-            _logger.warning("run_log_release_failed", messages=len(left), error=str(error))
+        # A pull that goes on takes what is given back, so it ends; ended from here, it would keep that.
+        await self._give_back([*self._held.values()])
+        await self._give_back(await self._left_in_pull())
 
     async def more(self) -> list[DeadLetter]:
         """Return letters that were not returned before; none once nothing new has come for long enough.
@@ -130,6 +127,15 @@ class LeasedLetters:
         for message_id in ids:
             self._leases.drop(self._held.pop(message_id))
         self._done.update(ids)
+
+    async def _give_back(self, ack_ids: Sequence[str]) -> None:
+        if not ack_ids:
+            return
+        try:
+            await self._source.release(ack_ids)
+        except TransportError as error:
+            # They come again all the same, when their leases end.
+            _logger.warning("run_log_release_failed", messages=len(ack_ids), error=str(error))
 
     async def _taken(self, messages: Sequence[ReceivedMessage]) -> list[DeadLetter]:
         fresh: list[DeadLetter] = []

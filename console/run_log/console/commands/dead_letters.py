@@ -47,7 +47,8 @@ _Quiet = Annotated[
         help="Once nothing new has come for that long, all are taken to be seen.",
     ),
 ]
-_QUIET_SECONDS: Final = 5.0
+QUIET_SECONDS: Final = 5.0
+"""What the library does, which is not loaded for a help text."""
 
 
 @app.command(
@@ -63,7 +64,7 @@ def list_(
     workflow: WorkflowOption = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")] = 50,
     everything: _All = False,
-    wait: _Quiet = _QUIET_SECONDS,
+    wait: _Quiet = QUIET_SECONDS,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List dead letters: since when, why, of which run. They stay where they are."""
@@ -78,7 +79,7 @@ def list_(
 
 @app.command(name="show", epilog="Example: run-log dead-letters show 4711 -o json")
 def show_(
-    message_id: _MessageId, *, wait: _Quiet = _QUIET_SECONDS, output: Output = OutputFormat.TABLE
+    message_id: _MessageId, *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show all of a dead letter: why it is one, its attributes, its body."""
     require("projector")
@@ -114,7 +115,7 @@ def redrive(
         ),
     ] = None,
     dry_run: _DryRun = False,
-    wait: _Quiet = _QUIET_SECONDS,
+    wait: _Quiet = QUIET_SECONDS,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Publish dead letters again as the messages they were; keep what would only come back, and exit 1 then.
@@ -158,7 +159,7 @@ def discard(
         ),
     ] = None,
     dry_run: _DryRun = False,
-    wait: _Quiet = _QUIET_SECONDS,
+    wait: _Quiet = QUIET_SECONDS,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Throw dead letters away."""
