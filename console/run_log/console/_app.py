@@ -9,7 +9,7 @@ import typer
 
 from ._exit import run
 from ._options import examples
-from .commands import events, pipeline, runs
+from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
 from .commands.sweep import sweep
 from .commands.workflows import workflows
@@ -32,6 +32,7 @@ app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running
 app.add_typer(pipeline.projector, name="projector")
 app.command(epilog=examples("provision"))(pipeline.provision)
 app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(doctor)
+app.add_typer(dead_letters.app, name="dead-letters")
 app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
 app.add_typer(events.schema, name="schema")
 

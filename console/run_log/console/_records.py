@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from run_log.core import Durations, RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, RunUpdate, StaleRun, WorkflowStats, WorkflowSummary
+
+if TYPE_CHECKING:
+    from run_log.projector import DeadLetter, HandledLetter
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -88,6 +92,45 @@ def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
         ],
         **{f"last_{name}": run and run_record(run) for name, run in last.items()},
         "as_of": None if summary.as_of is None else _moment(summary.as_of),
+    }
+
+
+def letter_line(letter: DeadLetter) -> dict[str, Any]:
+    """Return what there is to say of a dead letter in a line as JSON."""
+    return {
+        "message_id": letter.message_id,
+        "published_at": None if letter.published_at is None else _moment(letter.published_at),
+        "reason": letter.reason,
+        "error": letter.error,
+        "workflow_id": letter.workflow_id,
+        "run_id": letter.run_id,
+        "original_message_id": letter.original_id,
+    }
+
+
+def letter_record(letter: DeadLetter) -> dict[str, Any]:
+    """Return all of a dead letter as JSON: its body as JSON where it is some, and as it came."""
+    return {
+        **letter_line(letter),
+        "delivery_attempt": letter.delivery_attempt,
+        "attributes_left_out": letter.left_out,
+        "attributes": dict(letter.attributes),
+        "body": letter.body,
+        "data_base64": base64.b64encode(letter.data).decode("ascii"),
+    }
+
+
+def handled_record(handled: HandledLetter, *, dry_run: bool) -> dict[str, Any]:
+    """Return what became of a dead letter as JSON, or what would in a dry run."""
+    letter = handled.letter
+    return {
+        "message_id": letter.message_id,
+        "outcome": handled.outcome.value,
+        "why": handled.why or None,
+        "dry_run": dry_run,
+        "reason": letter.reason,
+        "workflow_id": letter.workflow_id,
+        "run_id": letter.run_id,
     }
 
 

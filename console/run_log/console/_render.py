@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Group
@@ -16,6 +16,9 @@ from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from ._checks import Check, Verdict
+
+if TYPE_CHECKING:
+    from run_log.projector import DeadLetter, HandledLetter
 
 STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.PENDING: "dim",
@@ -251,6 +254,69 @@ def history_table(run_id: str, history: Sequence[Transition]) -> Table:
     return table
 
 
+def letters_table(letters: Sequence[DeadLetter]) -> Table:
+    """Return dead letters as a table, in the order given."""
+    table = _table("Dead letters")
+    for heading in ("since (UTC)", "message id"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("reason", "workflow", "run", "error"):
+        table.add_column(heading, overflow="fold")
+    for letter in letters:
+        table.add_row(
+            "" if letter.published_at is None else moment(letter.published_at),
+            literal(letter.message_id),
+            literal(letter.reason),
+            literal(letter.workflow_id or ""),
+            literal(letter.run_id or ""),
+            literal(letter.error),
+        )
+    return table
+
+
+def letter_sheet(letter: DeadLetter) -> Table:
+    """Return all of a dead letter: why it is here, its attributes, its body."""
+    sheet = _sheet(f"Dead letter {letter.message_id}")
+    body = letter.body
+    rows = {
+        "since (UTC)": "" if letter.published_at is None else moment(letter.published_at),
+        "reason": letter.reason,
+        "error": letter.error,
+        "workflow": letter.workflow_id or "",
+        "run": letter.run_id or "",
+        "original message": letter.original_id or "",
+        "deliveries": str(letter.delivery_attempt or ""),
+        "attributes": "\n".join(f"{name} = {value}" for name, value in sorted(letter.attributes.items())),
+        "left out": f"{letter.left_out} attributes" if letter.left_out else "",
+        "bytes": f"{len(letter.data):,}",
+        "body": letter.data.decode(errors="backslashreplace")
+        if body is None
+        else json.dumps(body, indent=2, ensure_ascii=False),
+    }
+    for heading, value in rows.items():
+        if value:
+            sheet.add_row(heading, literal(value))
+    return sheet
+
+
+def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
+    """Return what became of dead letters as a table, in the order given; or what would in a dry run."""
+    table = _table("What would become of dead letters" if dry_run else "What became of dead letters")
+    table.add_column("message id", no_wrap=True)
+    for heading in ("reason", "workflow", "run", "outcome", "why"):
+        table.add_column(heading, overflow="fold")
+    for handled in letters:
+        letter = handled.letter
+        table.add_row(
+            literal(letter.message_id),
+            literal(letter.reason),
+            literal(letter.workflow_id or ""),
+            literal(letter.run_id or ""),
+            handled.outcome.value,
+            literal(handled.why),
+        )
+    return table
+
+
 def literal(value: str, *, style: str = "") -> Text:
     """Return *value* to be shown as it is: no markup, and nothing in it commands the terminal."""
     shown = (
@@ -286,7 +352,7 @@ def _sheet(title: str) -> Table:
     sheet = _table(title)
     sheet.show_header = False
     sheet.add_column(style="bold", no_wrap=True)
-    sheet.add_column()
+    sheet.add_column(overflow="fold")
     return sheet
 
 

@@ -4,15 +4,24 @@ from run_log.core import Outcome
 
 from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit, GroupLimits
-from ._ports import DeadLetters, MessageSource
+from ._leased import LeasedLetters
+from ._letters import DeadLetter, LetterChoice
+from ._ports import DeadLetters, EventTopic, MessageSource
 from ._projector import Projected, Projector
 from ._pull import PullLimits, PullReport, PullWorker
+from ._redrive import HandledLetter, LetterOutcome, discard, redrive
 
 __all__ = [
+    "DeadLetter",
     "DeadLetters",
+    "EventTopic",
     "Fate",
     "GroupCommit",
     "GroupLimits",
+    "HandledLetter",
+    "LeasedLetters",
+    "LetterChoice",
+    "LetterOutcome",
     "MessageSource",
     "Outcome",
     "Progress",
@@ -21,4 +30,6 @@ __all__ = [
     "PullLimits",
     "PullReport",
     "PullWorker",
+    "discard",
+    "redrive",
 ]

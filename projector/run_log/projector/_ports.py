@@ -1,11 +1,11 @@
-"""What the pull worker needs of a broker."""
+"""What the projector needs of a broker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from run_log.core import DeadLetterReason, ReceivedMessage
+from run_log.core import DeadLetterReason, Message, ReceivedMessage
 
 
 class MessageSource(Protocol):
@@ -66,5 +66,19 @@ class DeadLetters(Protocol):
         Raises:
             TransportUnavailableError: It is not kept; the message must not be acknowledged.
             TransportRefusedError: It is not kept, and will not be until somebody acts.
+        """
+        ...
+
+
+class EventTopic(Protocol):
+    """Takes messages for the projectors."""
+
+    async def publish(self, message: Message) -> str:
+        """Publish *message* and return the id it got; durable when this returns.
+
+        Raises:
+            MessageRefusedError: It is never taken as it is.
+            TransportUnavailableError: The broker does not answer; it may have been taken.
+            TransportRefusedError: It will not, until somebody acts (no such topic).
         """
         ...

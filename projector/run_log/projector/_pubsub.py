@@ -11,8 +11,10 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
 
-from run_log.core import DeadLetterReason, ReceivedMessage, fit_text
+from run_log.core import DeadLetterReason, Message, ReceivedMessage, fit_text
 from run_log.pubsub import MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
+
+from ._letters import ERROR_ATTRIBUTE, LEFT_OUT_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 MAX_ACK_IDS: Final = 1_000
@@ -20,12 +22,6 @@ MAX_ACK_IDS: Final = 1_000
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
 MAX_ATTRIBUTE_BYTES: Final = 1_024
-
-REASON_ATTRIBUTE: Final = "run-log-reason"
-ERROR_ATTRIBUTE: Final = "run-log-error"
-MESSAGE_ID_ATTRIBUTE: Final = "run-log-message-id"
-LEFT_OUT_ATTRIBUTE: Final = "run-log-attributes-left-out"
-"""How many of the message's own attributes had to make room; only where there are so many."""
 
 _OWN_ATTRIBUTES: Final = 4
 
@@ -125,6 +121,37 @@ class PubSubDeadLetters:
             )
         except VENDOR_ERRORS as vendor:
             raise self._connection.error(vendor, self._topic) from vendor
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._client.transport.close()
+
+
+class PubSubEvents:
+    """The event topic. See `EventTopic`.
+
+    Args:
+        connection: Where it is.
+        topic: The topic's id.
+    """
+
+    def __init__(self, connection: PubSubConnection, topic: str) -> None:
+        self._connection = connection
+        self._topic = connection.topic_path(topic)
+        self._client: Any = connection.async_publisher()
+
+    async def publish(self, message: Message) -> str:
+        """See `EventTopic.publish`."""
+        try:
+            answer = await self._client.publish(
+                topic=self._topic,
+                messages=[{"data": message.data, "attributes": dict(message.attributes)}],
+                retry=None,
+                timeout=CALL_TIMEOUT_SECONDS,
+            )
+        except VENDOR_ERRORS as error:
+            raise self._connection.publish_error(error, self._topic) from error
+        return str(answer.message_ids[0])
 
     async def close(self) -> None:
         """Let go of the connection."""

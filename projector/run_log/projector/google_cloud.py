@@ -23,9 +23,11 @@ from run_log.stores import FirestoreRunLogService
 
 from ._group_commit import GroupCommit
 from ._health import health_routes
+from ._leased import QUIET_SECONDS, LeasedLetters
 from ._oidc import Certificates, TokenVerifier
+from ._ports import EventTopic
 from ._projector import Projector
-from ._pubsub import PubSubDeadLetters, PubSubSource
+from ._pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from ._pull import PullReport, PullWorker
 from ._push import Authenticate, create_push_app
 from ._server import serving
@@ -113,6 +115,44 @@ async def push(settings: Settings, *, host: str, port: int, stop: asyncio.Event)
         await asyncio.gather(probe, stopping, return_exceptions=True)
         await group.close(0)
         await asyncio.gather(dead_letters.close(), store.close())
+
+
+@contextlib.asynccontextmanager
+async def leased_letters(
+    settings: Settings, *, quiet_seconds: float = QUIET_SECONDS
+) -> AsyncGenerator[LeasedLetters]:
+    """Yield the settings' dead letters, leased while the block lasts; see `LeasedLetters`.
+
+    Args:
+        settings: Where they are: at the subscription that has the dead-letter topic's name.
+        quiet_seconds: How long nothing new has to come until all are taken to be seen.
+
+    Raises:
+        ConfigurationError: The project or credentials are missing.
+    """
+    source = PubSubSource(PubSubConnection.from_settings(settings), settings.dead_letter_topic)
+    try:
+        async with LeasedLetters(source, quiet_seconds=quiet_seconds) as letters:
+            yield letters
+    finally:
+        await source.close()
+
+
+@contextlib.asynccontextmanager
+async def event_topic(settings: Settings) -> AsyncGenerator[EventTopic]:
+    """Yield the settings' event topic, to publish to.
+
+    Args:
+        settings: Where it is.
+
+    Raises:
+        ConfigurationError: The project or credentials are missing.
+    """
+    topic = PubSubEvents(PubSubConnection.from_settings(settings), settings.topic)
+    try:
+        yield topic
+    finally:
+        await topic.close()
 
 
 def authentication(settings: Settings, *, host: str) -> Authenticate:

@@ -11,7 +11,7 @@ from run_log.core import DeadLetterReason, Outcome, Settings, variable
 from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
-from run_log.projector._pubsub import (
+from run_log.projector._letters import (
     ERROR_ATTRIBUTE,
     LEFT_OUT_ATTRIBUTE,
     MESSAGE_ID_ATTRIBUTE,

@@ -1,0 +1,213 @@
+"""``run-log dead-letters``: messages that could not be projected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from run_log.console._exit import require
+from run_log.console._options import Output, WorkflowOption, examples, group, moment
+from run_log.console._output import OutputFormat, show
+
+if TYPE_CHECKING:
+    from run_log.projector import LetterChoice
+
+app: Final = group(
+    "Messages that could not be projected. A command leases them while it works, then gives them back."
+)
+
+_MessageId = Annotated[str, typer.Argument(metavar="MESSAGE_ID", show_default=False, help="The letter's id.")]
+_MessageIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MESSAGE_ID", show_default=False, help="The letters' ids."),
+]
+_Reason = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reason", metavar="REASON", help="Only with this reason; may be given again. (default: any)"
+    ),
+]
+_Since = Annotated[
+    str | None,
+    typer.Option(metavar="MOMENT", help="Dead letters since then: 2h, or 2026-03-04T12:00:00Z."),
+]
+_Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Dead letters before.")]
+_All = Annotated[bool, typer.Option("--all", help="All there are.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, show what would be done.")]
+_Quiet = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0.1,
+        help="Once nothing new has come for that long, all are taken to be seen.",
+    ),
+]
+QUIET_SECONDS: Final = 5.0
+"""What the library does, which is not loaded for a help text."""
+
+
+@app.command(
+    name="list",
+    epilog=examples("dead-letters list --reason undecodable --since 24h", "dead-letters list --all -o jsonl"),
+)
+def list_(
+    *,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    workflow: WorkflowOption = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")] = 50,
+    everything: _All = False,
+    wait: _Quiet = QUIET_SECONDS,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List dead letters: since when, why, of which run. They stay where they are."""
+    require("projector")
+    from run_log.console._dead_letters import list_letters, stoppable
+    from run_log.console._open import complete
+
+    choice = _choice(None, reason, since, until, workflow)
+    most = None if everything else limit
+    complete(stoppable(list_letters(choice, limit=most, quiet_seconds=wait, output=output)))
+
+
+@app.command(name="show", epilog=examples("dead-letters show 4711 -o json"))
+def show_(
+    message_id: _MessageId, *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
+) -> None:
+    """Show all of a dead letter: why it is one, its attributes, its body."""
+    require("projector")
+    from run_log.console._dead_letters import find_letter, stoppable
+    from run_log.console._open import complete
+    from run_log.console._records import letter_record
+    from run_log.console._render import letter_sheet
+
+    letter = complete(stoppable(find_letter(message_id, quiet_seconds=wait)))
+    show(output, letter_record(letter), lambda: letter_sheet(letter))
+
+
+@app.command(
+    epilog=examples(
+        "dead-letters redrive --reason unsupported_version --dry-run",
+        "dead-letters redrive 4711 --body repaired.json",
+    )
+)
+def redrive(
+    message_ids: _MessageIds = None,
+    *,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    workflow: WorkflowOption = None,
+    everything: _All = False,
+    body: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Publish the event in it in place of the one letter's body. (default: as it is)",
+        ),
+    ] = None,
+    dry_run: _DryRun = False,
+    wait: _Quiet = QUIET_SECONDS,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Publish dead letters again as the messages they were; keep what would only come back, and exit 1 then.
+
+    Repeats change nothing, nor does a kill between publishing and acknowledging.
+    """
+    require("projector")
+    from run_log.console._dead_letters import redrive_letters, stoppable
+    from run_log.console._open import complete
+    from run_log.core import InvalidArgumentError
+
+    choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
+    if body is not None and len(choice.ids) != 1:
+        raise InvalidArgumentError("--body is about one dead letter: name it")
+    repaired = None if body is None else body.read_bytes()
+    complete(
+        stoppable(
+            redrive_letters(choice, repaired=repaired, dry_run=dry_run, quiet_seconds=wait, output=output)
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "dead-letters discard 4711", "dead-letters discard --reason unknown_type --into discarded.jsonl"
+    )
+)
+def discard(
+    message_ids: _MessageIds = None,
+    *,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    workflow: WorkflowOption = None,
+    everything: _All = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="Append them to it before, a JSON object a line. (default: they are gone)",
+        ),
+    ] = None,
+    dry_run: _DryRun = False,
+    wait: _Quiet = QUIET_SECONDS,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Throw dead letters away."""
+    require("projector")
+    from run_log.console._dead_letters import discard_letters, stoppable
+    from run_log.console._open import complete
+
+    choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
+    complete(
+        stoppable(discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output))
+    )
+
+
+def _choice(
+    ids: list[str] | None,
+    reasons: list[str] | None,
+    since: str | None,
+    until: str | None,
+    workflow: str | None,
+    *,
+    everything: bool | None = None,
+) -> LetterChoice:
+    """Return which letters are meant.
+
+    Args:
+        ids: See `LetterChoice`.
+        reasons: Likewise.
+        since: As text.
+        until: Likewise.
+        workflow: See `LetterChoice`.
+        everything: Whether all may be meant; None where nobody has to say so.
+
+    Raises:
+        InvalidArgumentError: It is not said which, or cannot be meant.
+    """
+    from run_log.core import InvalidArgumentError, utc_now
+    from run_log.projector import LetterChoice
+
+    now = utc_now()
+    choice = LetterChoice(
+        ids=frozenset(ids or ()),
+        reasons=frozenset(reasons or ()),
+        since=moment(since, now),
+        until=moment(until, now),
+        workflow_id=workflow,
+    )
+    if choice.ids and everything:
+        raise InvalidArgumentError("name dead letters by their ids, or say --all: not both")
+    if everything is False and not choice.ids and not choice.filters:
+        raise InvalidArgumentError("say which dead letters: by their ids, by a filter, or --all")
+    return choice

@@ -1,0 +1,184 @@
+"""What is done with dead letters: published again as they were, or mended, or thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    Message,
+    MessageRefusedError,
+    decode_event,
+    encode_event,
+)
+
+from ._leased import LeasedLetters
+from ._letters import DeadLetter, LetterChoice
+from ._ports import EventTopic
+
+ON_REQUEST: Final = frozenset({DeadLetterReason.WRITE_REFUSED.value, DeadLetterReason.EXPIRED.value})
+"""Reasons that do not pass by themselves: such letters are only re-driven where they are asked for."""
+
+
+class LetterOutcome(enum.StrEnum):
+    """What became of a dead letter."""
+
+    REDRIVEN = "redriven"
+    """It is among the events again, and no dead letter any more."""
+    DISCARDED = "discarded"
+    """It is no dead letter any more."""
+    KEPT = "kept"
+    """It stays where it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandledLetter:
+    """A dead letter, and what became of it."""
+
+    letter: DeadLetter
+    """It, without its body."""
+    outcome: LetterOutcome
+    why: str = ""
+    """Why it is kept."""
+
+
+Tell = Callable[[Sequence[HandledLetter]], None]
+"""Is told of letters as soon as something has become of them; of none, that others were looked at."""
+
+
+class _Kept(Exception):  # noqa: N818 - an outcome, not a fault
+    """A letter cannot be re-driven."""
+
+
+async def redrive(
+    letters: LeasedLetters,
+    topic: EventTopic,
+    choice: LetterChoice,
+    *,
+    tell: Tell,
+    repaired: bytes | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Publish dead letters again, each as the message it was, and acknowledge those that are published.
+
+    Killed between the two, it leaves a letter that is re-driven again, which changes nothing. Kept is what
+    would only come back: what is still no event, what the store refused or what has expired (unless chosen
+    by its id or reason), and what has come back since it was re-driven here.
+
+    Args:
+        letters: Where from.
+        topic: Where to.
+        choice: Which.
+        tell: See `Tell`.
+        repaired: A body that is published in place of each letter's; None leaves it as it is.
+        dry_run: Whether to change nothing, and only tell what would become of them.
+
+    Raises:
+        EventDecodeError: *repaired* is no event.
+        TransportUnavailableError: The broker does not answer; what was told until then is done.
+        TransportRefusedError: Topic or subscription are not there, or denied.
+    """
+    published: set[str] = set()
+    async for page in letters.chosen(choice):
+        ready: list[tuple[DeadLetter, Message]] = []
+        kept: list[HandledLetter] = []
+        for letter in page:
+            try:
+                ready.append((letter, _message(letter, choice, repaired, published)))
+            except _Kept as why:
+                kept.append(_handled(letter, LetterOutcome.KEPT, str(why)))
+        tell(kept)
+        if dry_run:
+            tell([_handled(letter, LetterOutcome.REDRIVEN) for letter, _ in ready])
+        else:
+            await _publish(letters, topic, ready, published, tell)
+
+
+async def discard(
+    letters: LeasedLetters,
+    choice: LetterChoice,
+    *,
+    tell: Tell,
+    save: Callable[[Sequence[DeadLetter]], None] = lambda _letters: None,
+    dry_run: bool = False,
+) -> None:
+    """Acknowledge dead letters.
+
+    Args:
+        letters: Where they are.
+        choice: Which.
+        tell: See `Tell`.
+        save: Is called with letters before they are acknowledged; what it wrote has to be durable.
+        dry_run: Whether to change nothing, and only tell what would become of them.
+
+    Raises:
+        TransportUnavailableError: The broker does not answer; what was told until then is done.
+        TransportRefusedError: The subscription is not there, or denied.
+    """
+    async for page in letters.chosen(choice):
+        if page and not dry_run:
+            save(page)
+            await letters.acknowledge(page)
+        tell([_handled(letter, LetterOutcome.DISCARDED) for letter in page])
+
+
+def _message(
+    letter: DeadLetter, choice: LetterChoice, repaired: bytes | None, published: set[str]
+) -> Message:
+    """Return what is published for *letter*.
+
+    Raises:
+        EventDecodeError: *repaired* is no event.
+        _Kept: It would only come back.
+    """
+    if repaired is not None:
+        event = decode_event(Message(data=repaired, attributes=letter.attributes))
+        stated = encode_event(event)
+        # What it was called may have been what was wrong with it.
+        return Message(data=stated.data, attributes={**letter.attributes, **stated.attributes})
+    if letter.original_id in published:
+        raise _Kept(f"it came back: {letter.error}")
+    message = Message(data=letter.data, attributes=letter.attributes)
+    try:
+        decode_event(message)
+    except EventDecodeError as error:
+        raise _Kept(f"{error.reason}: {error}") from error
+    is_asked_for = letter.message_id in choice.ids or letter.reason in choice.reasons
+    if letter.reason in ON_REQUEST and not is_asked_for:
+        raise _Kept("it would come back until its cause is mended; then ask for it by id or by reason")
+    return message
+
+
+def _handled(letter: DeadLetter, outcome: LetterOutcome, why: str = "") -> HandledLetter:
+    return HandledLetter(letter=replace(letter, data=b""), outcome=outcome, why=why)
+
+
+async def _publish(
+    letters: LeasedLetters,
+    topic: EventTopic,
+    ready: Sequence[tuple[DeadLetter, Message]],
+    published: set[str],
+    tell: Tell,
+) -> None:
+    answers = await asyncio.gather(*(topic.publish(message) for _, message in ready), return_exceptions=True)
+    done: list[DeadLetter] = []
+    kept: list[HandledLetter] = []
+    failure: BaseException | None = None
+    for (letter, _), answer in zip(ready, answers, strict=True):
+        match answer:
+            case str():
+                published.add(answer)
+                done.append(letter)
+            case MessageRefusedError():
+                kept.append(_handled(letter, LetterOutcome.KEPT, str(answer)))
+            case _:
+                failure = failure or answer
+    await letters.acknowledge(done)
+    tell([*(_handled(letter, LetterOutcome.REDRIVEN) for letter in done), *kept])
+    if failure is not None:
+        raise failure

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import signal
+import stat
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console, RenderableType
+from syrupy.assertion import SnapshotAssertion
+
+from run_log.console._dead_letters import PROGRESS_SECONDS, Progress, Report, saving, stoppable
+from run_log.console._exit import ExitCode
+from run_log.console._output import OutputFormat
+from run_log.console._records import letter_line, letter_record
+from run_log.console._render import handled_table, letter_sheet, letters_table
+from run_log.console.commands import dead_letters
+from run_log.core import ConfigurationError, ReceivedMessage
+from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
+from run_log.projector._leased import QUIET_SECONDS
+from run_log.testing import ManualClock
+
+from .processes import run_log
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+COMMANDS = "\x1b[2J\x07\rgone\N{RIGHT-TO-LEFT OVERRIDE}[red]"
+"""Text that a terminal or a console might obey."""
+
+
+def a_letter(message_id: str = "4711", data: bytes = b"{", **attributes: str) -> DeadLetter:
+    """Return a letter with these attributes, named as they are on the wire."""
+    own = {name.replace("_", "-"): value for name, value in attributes.items()}
+    return DeadLetter.from_message(
+        ReceivedMessage(
+            data=data,
+            attributes={
+                "run-log-reason": "undecodable",
+                "run-log-error": "the body is not JSON: Expecting property name",
+                "run-log-message-id": "17",
+                **own,
+            },
+            message_id=message_id,
+            ack_id="a",
+            published_at=NOON,
+        )
+    )
+
+
+INVALID = a_letter(
+    "4712",
+    b'{"type": "run-log.run-state.v1", "run": {"id": "r-1", "workflow_id": "invoices", "n": "\\u00e4"}}',
+    run_log_reason="invalid_event",
+    run_log_error="not an event: event_id, hlc, occurred_at missing",
+    run_log_attributes_left_out="4",
+    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ce_id="e-1",
+)
+HOSTILE = a_letter(
+    COMMANDS,
+    json.dumps({"run": {"id": COMMANDS, "workflow_id": COMMANDS}}).encode(),
+    run_log_reason=COMMANDS,
+    run_log_error=COMMANDS,
+    run_log_message_id=COMMANDS,
+    own=COMMANDS,
+)
+LETTERS = [a_letter(), INVALID, a_letter("4713", b"\xff\x00\x1b[2J", run_log_error="x" * 200)]
+
+
+def kept(letter: DeadLetter, why: str = "undecodable: the body is not JSON") -> HandledLetter:
+    """Return that a letter is kept."""
+    return HandledLetter(letter=letter, outcome=LetterOutcome.KEPT, why=why)
+
+
+def redriven(letter: DeadLetter) -> HandledLetter:
+    """Return that a letter is re-driven."""
+    return HandledLetter(letter=letter, outcome=LetterOutcome.REDRIVEN)
+
+
+def shown(renderable: RenderableType) -> str:
+    """Return what a terminal of 100 columns shows, without the blanks at the ends of lines."""
+    printed = io.StringIO()
+    Console(width=100, file=printed, force_terminal=False).print(renderable)
+    return "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: letters_table(LETTERS), id="list"),
+        pytest.param(lambda: letter_sheet(LETTERS[0]), id="show text"),
+        pytest.param(lambda: letter_sheet(LETTERS[1]), id="show json"),
+        pytest.param(lambda: letter_sheet(LETTERS[2]), id="show bytes"),
+        pytest.param(lambda: letter_sheet(HOSTILE), id="show hostile"),
+        pytest.param(
+            lambda: handled_table([redriven(INVALID), kept(LETTERS[0])], dry_run=False), id="redrive"
+        ),
+        pytest.param(
+            lambda: handled_table([redriven(INVALID), kept(LETTERS[0])], dry_run=True), id="dry run"
+        ),
+    ],
+)
+def test_what_terminals_show(make: Callable[[], RenderableType], snapshot: SnapshotAssertion) -> None:
+    """The tables of dead letters look as they did."""
+    assert shown(make()) == snapshot
+
+
+@pytest.mark.parametrize(
+    "table",
+    [letters_table([HOSTILE]), letter_sheet(HOSTILE), handled_table([kept(HOSTILE, COMMANDS)], dry_run=True)],
+    ids=["list", "show", "redrive"],
+)
+def test_nothing_in_a_letter_commands_the_terminal(table: RenderableType) -> None:
+    """Whatever a letter holds, no control character of it reaches the terminal."""
+    printed = shown(table)
+
+    assert [] == [letter for letter in printed if not letter.isprintable() and letter != "\n"]
+    assert "[red]" in printed.replace("\n", "").replace(" ", "")
+
+
+def test_all_of_a_letter_as_json() -> None:
+    """The JSON of a letter has its body as JSON where it is some, and as it came in any case."""
+    record = json.loads(json.dumps(letter_record(INVALID)))
+    undecodable = letter_record(LETTERS[2])
+
+    assert {
+        **letter_line(INVALID),
+        "delivery_attempt": 0,
+        "attributes_left_out": 4,
+        "attributes": {"ce-id": "e-1", "traceparent": INVALID.attributes["traceparent"]},
+        "body": json.loads(INVALID.data),
+        "data_base64": base64.b64encode(INVALID.data).decode(),
+    } == record
+    assert ("invoices", "r-1", "2026-03-04T12:00:00Z") == (
+        record["workflow_id"],
+        record["run_id"],
+        record["published_at"],
+    )
+    assert (None, "17") == (undecodable["body"], undecodable["original_message_id"])
+    assert LETTERS[2].data == base64.b64decode(undecodable["data_base64"])
+
+
+def test_saved_letters(tmp_path: Path) -> None:
+    """Letters are appended to a file that only its owner may read, one JSON object a line."""
+    path = tmp_path / "letters.jsonl"
+
+    for page in (LETTERS[:1], LETTERS[1:]):
+        with saving(path) as save:
+            save(page)
+
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [letter_record(letter) for letter in LETTERS] == records
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file that cannot be made is an error that says to name another one."""
+    with pytest.raises(ConfigurationError, match="name another file"), saving(tmp_path / "not-there" / "f"):
+        raise AssertionError
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk() -> None:
+    """Where the disk is full, saving fails, so that nothing is discarded."""
+    with saving(Path("/dev/full")) as save, pytest.raises(ConfigurationError, match="No space left"):
+        save(LETTERS)
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be made durable is taken out of the file again."""
+    path = tmp_path / "letters.jsonl"
+    with saving(path) as save:
+        save(LETTERS[:1])
+        before = path.read_bytes()
+
+        def fail(_file: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(ConfigurationError):
+            save(LETTERS[1:])
+        monkeypatch.undo()
+
+    assert before == path.read_bytes()
+
+
+def test_long_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Work that takes long says on stderr how far it has come, now and then."""
+    clock = ManualClock()
+    progress = Progress(clock.monotonic)
+
+    for number in range(5):
+        progress.tell(lambda number=number: str(number))  # type: ignore[misc]
+        clock.advance(PROGRESS_SECONDS / 2)
+
+    assert ("", "so far: 2\nso far: 4\n") == capsys.readouterr()
+
+
+@pytest.mark.parametrize("output", [OutputFormat.JSON, OutputFormat.JSONL])
+def test_a_report_as_json(output: OutputFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON says what became of each letter, and whether it really has; what else there is is on stderr."""
+    report = Report(output, dry_run=True)
+
+    report.tell([redriven(INVALID)])
+    streamed = capsys.readouterr().out
+    report.tell([kept(LETTERS[0])])
+    report.show()
+
+    printed = capsys.readouterr()
+    out = streamed + printed.out
+    records = json.loads(out)["dead_letters"] if output == "json" else [*map(json.loads, out.splitlines())]
+    assert [
+        ("4712", "redriven", None, True),
+        ("4711", "kept", "undecodable: the body is not JSON", True),
+    ] == [(record["message_id"], record["outcome"], record["why"], record["dry_run"]) for record in records]
+    assert (output is OutputFormat.JSONL) is bool(streamed)
+    assert "1 kept, 1 redriven (a dry run: nothing is changed)\n" == printed.err
+    assert (1, ["4713"]) == (report.kept, report.missing(frozenset({"4711", "4713"})))
+
+
+async def test_sigterm_has_work_end_in_order() -> None:
+    """SIGTERM cancels what is under way, which has time to clean up, and the exit code says so."""
+    begun, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    running = asyncio.create_task(stoppable(work()))
+    await begun.wait()
+    signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(typer.Exit) as ended:
+        await running
+    assert (ExitCode.INTERRUPTED, True) == (ended.value.exit_code, cleaned.is_set())
+
+
+@pytest.mark.parametrize("cancels_itself", [True, False])
+async def test_what_ends_by_itself(cancels_itself: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Without a signal, work ends as it would have."""
+
+    async def work() -> int:
+        if cancels_itself:
+            raise asyncio.CancelledError
+        return 7
+
+    async def ended(work: Coroutine[Any, Any, int]) -> str:
+        try:
+            return str(await stoppable(work))
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    assert ("cancelled" if cancels_itself else "7") == await ended(work())
+
+
+def test_the_option_says_what_the_library_does() -> None:
+    """The default of --wait is the library's."""
+    assert QUIET_SECONDS == dead_letters.QUIET_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["redrive"], "say which dead letters: by their ids, by a filter, or --all"),
+        (["discard"], "say which dead letters: by their ids, by a filter, or --all"),
+        (["redrive", "1", "--all"], "or say --all: not both"),
+        (["discard", "1", "--reason", "expired"], "or filter them: not both"),
+        (["list", "--reason", "undecoded"], "'undecoded' is no reason"),
+        (["list", "--since", "yesterday"], "'yesterday' is no moment"),
+        (["redrive", "--all", "--body", __file__], "--body is about one dead letter: name it"),
+        (["redrive", "1", "2", "--body", __file__], "--body is about one dead letter: name it"),
+        (["redrive", "1", "--body", "not-there"], "'not-there' does not exist"),
+        (["show"], "Missing argument 'MESSAGE_ID'"),
+        (["list", "--wait", "0"], "--wait"),
+    ],
+    ids=str,
+)
+def test_what_is_used_wrongly(arguments: list[str], told: str, tmp_path: Path) -> None:
+    """What cannot be meant exits 2 before anything is looked at, and says what can."""
+    ended = run_log(
+        "dead-letters", *arguments, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1", TERM="dumb"
+    )
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert told in " ".join(ended.stderr.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "1"], ["redrive", "--all"], ["discard", "--all"]], ids=" ".join
+)
+def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
+    """Where Pub/Sub does not answer, each command exits 5, and says where it looked."""
+    ended = run_log(
+        "dead-letters",
+        *arguments,
+        folder=tmp_path,
+        PUBSUB_EMULATOR_HOST="127.0.0.1:1",
+        GOOGLE_CLOUD_PROJECT="p",
+    )
+
+    assert (5, "") == (ended.returncode, ended.stdout)
+    assert "run-log: Pub/Sub (emulator at 127.0.0.1:1" in ended.stderr.splitlines()[-1]

@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    Message,
+    MessageRefusedError,
+    ReceivedMessage,
+    RunEvent,
+    RunStatus,
+    TransportUnavailableError,
+    decode_event,
+    encode_event,
+)
+from run_log.projector import (
+    DeadLetter,
+    HandledLetter,
+    LeasedLetters,
+    LetterChoice,
+    LetterOutcome,
+    Projector,
+    PullReport,
+    discard,
+    redrive,
+)
+from run_log.projector._letters import ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
+from run_log.stores import InMemoryRunLogService
+from run_log.testing import InMemorySubscription, InMemoryTopic, an_event
+
+from .doubles import JUNK, ScriptedStore, WatchedSource, down, eventually, make_worker
+
+EVERYTHING = LetterChoice()
+
+
+class Topic:
+    """The event topic, which fails as told."""
+
+    def __init__(self, errors: Iterable[Exception | None] = ()) -> None:
+        self._errors = iter(errors)
+        self._topic = InMemoryTopic()
+        self.events = self._topic.subscribe()
+        self.published: list[Message] = []
+
+    async def publish(self, message: Message) -> str:
+        """See `EventTopic.publish`."""
+        await asyncio.sleep(0)
+        error = next(self._errors, None)
+        if error is not None:
+            raise error
+        self._topic.publish([message])
+        self.published.append(message)
+        # As the topic counts: what it delivers has the same id.
+        return str(len(self.published))
+
+
+class KeptLetters:
+    """Keeps dead letters as the projector does, where operators find them."""
+
+    def __init__(self) -> None:
+        self._topic = InMemoryTopic()
+        self.subscription = self._topic.subscribe()
+
+    async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
+        """See `DeadLetters.put`."""
+        self.keep(message, reason=reason, error=error, original_id=message.message_id)
+
+    def keep(
+        self, message: Message, *, reason: DeadLetterReason, error: str = "why", original_id: str = "earlier"
+    ) -> None:
+        """Keep a message."""
+        ours = {
+            REASON_ATTRIBUTE: reason.value,
+            ERROR_ATTRIBUTE: error,
+            MESSAGE_ID_ATTRIBUTE: original_id,
+        }
+        self._topic.publish([Message(data=message.data, attributes={**message.attributes, **ours})])
+
+
+@dataclass
+class Told:
+    """What became of letters."""
+
+    handled: list[HandledLetter] = field(default_factory=list[HandledLetter])
+
+    def __call__(self, handled: Sequence[HandledLetter]) -> None:
+        """See `Tell`."""
+        self.handled += handled
+
+    @property
+    def outcomes(self) -> list[str]:
+        """What became of each, without regard to order."""
+        return sorted(one.outcome.value for one in self.handled)
+
+
+@asynccontextmanager
+async def leased(source: WatchedSource) -> AsyncGenerator[LeasedLetters]:
+    """Lease letters, which are all seen as soon as none has come for a moment."""
+    async with LeasedLetters(source, quiet_seconds=0.02, stop_seconds=0.02) as letters:
+        yield letters
+
+
+async def redriven(
+    subscription: InMemorySubscription,
+    topic: Topic,
+    choice: LetterChoice = EVERYTHING,
+    *,
+    repaired: bytes | None = None,
+    dry_run: bool = False,
+) -> Told:
+    """Re-drive letters and return what became of them."""
+    told = Told()
+    async with leased(WatchedSource(subscription)) as letters:
+        await redrive(letters, topic, choice, tell=told, repaired=repaired, dry_run=dry_run)
+    return told
+
+
+async def projected(
+    events: InMemorySubscription, store: InMemoryRunLogService, letters: KeptLetters
+) -> PullReport:
+    """Project what waits."""
+    return await make_worker(events, store, letters).run(stop=asyncio.Event(), until_idle=0.02)
+
+
+async def test_what_can_be_projected_goes_back_as_it_was() -> None:
+    """A letter that states an event is published with its own body and attributes, then it is gone."""
+    event = encode_event(an_event())
+    message = Message(data=event.data, attributes={**event.attributes, "own": "ä"})
+    letters, topic = KeptLetters(), Topic()
+    letters.keep(message, reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+
+    told = await redriven(letters.subscription, topic)
+
+    assert [message] == topic.published
+    assert (["redriven"], 0) == (told.outcomes, letters.subscription.backlog)
+
+
+POISON = {
+    DeadLetterReason.UNDECODABLE: JUNK,
+    DeadLetterReason.UNKNOWN_TYPE: Message(data=b'{"type": "somebody.elses"}'),
+    DeadLetterReason.UNSUPPORTED_VERSION: Message(
+        data=encode_event(an_event()).data.replace(b"run-state.v1", b"run-state.v2")
+    ),
+    DeadLetterReason.INVALID_EVENT: Message(
+        data=encode_event(an_event()).data.replace(b'"event_id"', b'"event"')
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", POISON, ids=lambda reason: reason.value)
+@pytest.mark.parametrize("by_id", [True, False])
+async def test_what_is_no_event_is_kept(reason: DeadLetterReason, by_id: bool) -> None:  # noqa: FBT001 - a column of the table
+    """What still states no event stays where it is, however it is chosen: it would only come back."""
+    letters, topic = KeptLetters(), Topic()
+    letters.keep(POISON[reason], reason=reason)
+    ids, reasons = (
+        (frozenset({"1"}), frozenset[str]()) if by_id else (frozenset[str](), frozenset({reason.value}))
+    )
+
+    told = await redriven(letters.subscription, topic, LetterChoice(ids=ids, reasons=reasons))
+
+    (kept,) = told.handled
+    assert (LetterOutcome.KEPT, []) == (kept.outcome, topic.published)
+    assert kept.why.startswith(f"{reason.value}: ")
+    assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
+
+
+@pytest.mark.parametrize("reason", ["unsupported_version", "reason-of-a-newer-projector"])
+async def test_what_this_version_understands_goes_back(reason: str) -> None:
+    """A letter that an older projector did not understand is re-driven once this one does."""
+    event = encode_event(an_event())
+    topic, letters = Topic(), InMemoryTopic()
+    subscription = letters.subscribe()
+    letters.publish([Message(data=event.data, attributes={**event.attributes, REASON_ATTRIBUTE: reason})])
+
+    told = await redriven(subscription, topic)
+
+    assert (["redriven"], [event]) == (told.outcomes, topic.published)
+
+
+@pytest.mark.parametrize("reason", [DeadLetterReason.WRITE_REFUSED, DeadLetterReason.EXPIRED])
+async def test_what_does_not_pass_by_itself_is_asked_for(reason: DeadLetterReason) -> None:
+    """What the store refused, or what has expired, is re-driven by id or by reason, and not with others."""
+    letters, topic = KeptLetters(), Topic()
+    for number in range(2):
+        letters.keep(encode_event(an_event(id=str(number))), reason=reason)
+
+    everything = await redriven(letters.subscription, topic, LetterChoice(workflow_id="workflow-1"))
+    published = len(topic.published)
+    by_id = await redriven(letters.subscription, topic, LetterChoice(ids=frozenset({"1"})))
+    by_reason = await redriven(letters.subscription, topic, LetterChoice(reasons=frozenset({reason.value})))
+
+    assert (["kept", "kept"], 0) == (everything.outcomes, published)
+    assert [["redriven"], ["redriven"]] == [by_id.outcomes, by_reason.outcomes]
+    assert {"0", "1"} == {decode_event(message).run.id for message in topic.published}
+    assert 0 == letters.subscription.backlog
+
+
+async def test_only_what_is_chosen() -> None:
+    """What is not chosen stays, and nothing is said of it."""
+    letters, topic = KeptLetters(), Topic()
+    for workflow_id in ("v", "w"):
+        letters.keep(
+            encode_event(an_event(workflow_id=workflow_id)), reason=DeadLetterReason.TOO_MANY_DELIVERIES
+        )
+
+    told = await redriven(letters.subscription, topic, LetterChoice(workflow_id="w"))
+
+    assert (["redriven"], 1) == (told.outcomes, letters.subscription.backlog)
+    assert ["w"] == [decode_event(message).run.workflow_id for message in topic.published]
+
+
+async def test_a_dry_run_changes_nothing() -> None:
+    """A dry run tells what would become of each letter, publishes nothing and keeps all."""
+    letters, topic = KeptLetters(), Topic()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+    letters.keep(encode_event(an_event()), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+
+    told = await redriven(letters.subscription, topic, dry_run=True)
+    really = await redriven(letters.subscription, topic)
+
+    assert ["kept", "redriven"] == told.outcomes == really.outcomes
+    assert 1 == len(topic.published) == letters.subscription.backlog
+
+
+async def test_what_is_told_has_no_body() -> None:
+    """What is told of many letters does not hold their bodies."""
+    letters, topic = KeptLetters(), Topic()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+
+    (kept,) = (await redriven(letters.subscription, topic)).handled
+
+    assert (b"", "undecodable") == (kept.letter.data, kept.letter.reason)
+
+
+async def test_repaired_poison_is_projected() -> None:
+    """A repaired body is published as the event that it states, whatever the letter said it was."""
+    event = an_event(id="mended")
+    poison = Message(data=b"{", attributes={"ce-type": "somebody.elses", "ce-id": "wrong", "own": "1"})
+    letters, topic, store = KeptLetters(), Topic(), InMemoryRunLogService()
+    letters.keep(poison, reason=DeadLetterReason.UNDECODABLE)
+    stated = encode_event(event)
+
+    told = await redriven(
+        letters.subscription, topic, LetterChoice(ids=frozenset({"1"})), repaired=b" " + stated.data
+    )
+    report = await projected(topic.events, store, letters)
+
+    assert (["redriven"], 0) == (told.outcomes, letters.subscription.backlog)
+    assert [Message(data=stated.data, attributes={**stated.attributes, "own": "1"})] == topic.published
+    assert (1, 0) == (report.pulled, report.dead_lettered)
+    assert event.run == await store.get_run(*event.key)
+
+
+async def test_a_repair_that_is_none() -> None:
+    """A repaired body that is no event is an error, and the letter stays."""
+    letters, topic = KeptLetters(), Topic()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+
+    with pytest.raises(EventDecodeError):
+        await redriven(letters.subscription, topic, repaired=b"[]")
+
+    assert ([], 1, 0) == (topic.published, letters.subscription.backlog, letters.subscription.outstanding)
+
+
+async def test_a_letter_that_the_topic_refuses() -> None:
+    """A letter that the event topic does not take is kept with why; the others are re-driven."""
+    letters, topic = KeptLetters(), Topic([MessageRefusedError("too large")])
+    for number in range(3):
+        letters.keep(encode_event(an_event(id=str(number))), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+
+    told = await redriven(letters.subscription, topic)
+
+    assert ["kept", "redriven", "redriven"] == told.outcomes
+    assert ["too large"] == [one.why for one in told.handled if one.why]
+    assert 1 == letters.subscription.backlog
+
+
+async def test_a_topic_that_does_not_answer() -> None:
+    """Where publishing fails, what is published is done and told, the rest is kept; then it fails."""
+    letters, topic, told = KeptLetters(), Topic([None, down()]), Told()
+    for number in range(3):
+        letters.keep(encode_event(an_event(id=str(number))), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+
+    with pytest.raises(TransportUnavailableError):
+        async with leased(WatchedSource(letters.subscription)) as source:
+            await redrive(source, topic, EVERYTHING, tell=told)
+
+    assert ["redriven", "redriven"] == told.outcomes
+    assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
+
+
+class _Unacknowledged(WatchedSource):
+    """A subscription to which no acknowledgement comes through."""
+
+    def __init__(self, subscription: InMemorySubscription) -> None:
+        super().__init__(subscription)
+        self.reached = asyncio.Event()
+
+    async def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.acknowledge`."""
+        assert ack_ids
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_kill_between_publishing_and_acknowledging() -> None:
+    """Killed between publish and acknowledgement, a re-drive is repeated, and changes nothing twice."""
+    events = [an_event(id=str(number)) for number in range(5)]
+    letters, topic, store = KeptLetters(), Topic(), InMemoryRunLogService()
+    for event in events:
+        letters.keep(encode_event(event), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+    source = _Unacknowledged(letters.subscription)
+
+    async def first() -> None:
+        async with leased(source) as leases:
+            await redrive(leases, topic, EVERYTHING, tell=Told())
+
+    killed = asyncio.create_task(first())
+    await source.reached.wait()
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+    left = letters.subscription.backlog
+    told = await redriven(letters.subscription, topic)
+    report = await projected(topic.events, store, letters)
+
+    assert (5, ["redriven"] * 5, 0) == (left, told.outcomes, letters.subscription.backlog)
+    assert 10 == len(topic.published) == report.pulled
+    assert {"total": 5, "successful": 5} == await store.get_stats("workflow-1")
+
+
+async def test_what_comes_back_is_not_re_driven_for_ever() -> None:
+    """A letter that a projector refuses again while a re-drive goes on is kept, and told with why."""
+    refused = an_event(id="bad")
+
+    def is_bad(event: RunEvent) -> bool:
+        return event.run.id == "bad"
+
+    letters, topic, store, told = KeptLetters(), _Answered(), ScriptedStore(refuses=is_bad), Told()
+    letters.keep(encode_event(refused), reason=DeadLetterReason.WRITE_REFUSED)
+    stop = asyncio.Event()
+    projecting = asyncio.create_task(make_worker(topic.events, store, letters).run(stop=stop))
+
+    async with asyncio.timeout(30), leased(WatchedSource(letters.subscription)) as leases:
+        topic.is_back = lambda: letters.subscription.backlog > 1
+        await redrive(leases, topic, LetterChoice(reasons=frozenset({"write_refused"})), tell=told)
+    stop.set()
+    await projecting
+
+    assert ["kept", "redriven"] == told.outcomes
+    assert ["it came back: too large"] == [one.why for one in told.handled if one.why]
+    assert (1, 1) == (len(topic.published), letters.subscription.backlog)
+
+
+class _Answered(Topic):
+    """An event topic whose answer takes until the projector has dealt with the message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_back: Callable[[], bool] = lambda: True
+
+    async def publish(self, message: Message) -> str:
+        """See `EventTopic.publish`."""
+        message_id = await super().publish(message)
+        await eventually(self.is_back)
+        return message_id
+
+
+async def test_beside_a_projector() -> None:
+    """Re-driving many pages beside a projector ends in the same runs and stats as if they never failed."""
+    events = [an_event(id=str(number), status=RunStatus.SUCCESS) for number in range(250)]
+    letters, topic, store = KeptLetters(), Topic(), InMemoryRunLogService()
+    for event in events:
+        letters.keep(encode_event(event), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+    await Projector(store).apply(events[:100])
+    stop = asyncio.Event()
+    projecting = asyncio.create_task(make_worker(topic.events, store, letters).run(stop=stop))
+
+    told = await redriven(letters.subscription, topic)
+    await eventually(lambda: topic.events.backlog == 0)
+    stop.set()
+    await projecting
+
+    assert ["redriven"] * 250 == told.outcomes
+    assert 0 == letters.subscription.backlog
+    assert {"total": 250, "successful": 250} == await store.get_stats("workflow-1")
+
+
+async def test_discarding() -> None:
+    """What is discarded is saved before it is acknowledged, and only what is chosen."""
+    letters, saved, told = KeptLetters(), list[tuple[DeadLetter, int]](), Told()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+    letters.keep(encode_event(an_event()), reason=DeadLetterReason.EXPIRED)
+
+    def save(page: Sequence[DeadLetter]) -> None:
+        saved.extend((letter, letters.subscription.backlog) for letter in page)
+
+    async with leased(WatchedSource(letters.subscription)) as leases:
+        await discard(leases, LetterChoice(reasons=frozenset({"undecodable"})), tell=told, save=save)
+
+    ((letter, backlog),) = saved
+    assert (JUNK.data, JUNK.attributes, 2) == (letter.data, letter.attributes, backlog)
+    assert (["discarded"], 1) == (told.outcomes, letters.subscription.backlog)
+
+
+async def test_a_dry_run_of_discarding() -> None:
+    """A dry run tells what would be discarded, saves nothing and keeps all."""
+    letters, saved, told = KeptLetters(), list[DeadLetter](), Told()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+
+    async with leased(WatchedSource(letters.subscription)) as leases:
+        await discard(leases, EVERYTHING, tell=told, save=saved.extend, dry_run=True)
+
+    assert (["discarded"], []) == (told.outcomes, saved)
+    assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
+
+
+async def test_what_cannot_be_saved_is_not_discarded() -> None:
+    """Where saving fails, the letters stay."""
+    letters = KeptLetters()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+
+    def save(_letters: Sequence[DeadLetter]) -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        async with leased(WatchedSource(letters.subscription)) as leases:
+            await discard(leases, EVERYTHING, tell=Told(), save=save)
+
+    assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
