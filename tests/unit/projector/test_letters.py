@@ -134,7 +134,6 @@ def test_bodies(data: bytes, body: Any) -> None:
         (LetterChoice(workflow_id="v"), False),
         (LetterChoice(reasons=frozenset({"undecodable"}), workflow_id="v"), False),
     ],
-    ids=repr,
 )
 def test_choosing(choice: LetterChoice, is_taken: bool) -> None:  # noqa: FBT001 - a column of the table
     """A letter is chosen by its id, or where it fits everything that is asked; times include their begin."""
