@@ -148,17 +148,17 @@ def _text_bytes(text: str) -> int:
     return len(text.encode()) + 1
 
 
-def _map_bytes(fields: Mapping[str, Any]) -> int:
+def _map_bytes(fields: Mapping[str, object]) -> int:
     return sum(_text_bytes(name) + _value_bytes(value) for name, value in fields.items()) + _EXTRA_BYTES
 
 
-def _value_bytes(value: Any) -> int:
+def _value_bytes(value: object) -> int:
     if isinstance(value, str):
         return _text_bytes(value)
     if isinstance(value, dict):
-        return _map_bytes(cast("dict[str, Any]", value))
+        return _map_bytes(cast("dict[str, object]", value))
     if isinstance(value, list):
-        return sum(map(_value_bytes, cast("list[Any]", value)))
+        return sum(map(_value_bytes, cast("list[object]", value)))
     if value is None or isinstance(value, bool):
         return 1
     assert isinstance(value, (int, float, datetime))
