@@ -46,7 +46,7 @@ def _followed(commands: str, folder: Path, environment: Mapping[str, str]) -> st
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=500,
     )
 
     assert 0 == done.returncode, done.stderr
