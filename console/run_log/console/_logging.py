@@ -17,12 +17,17 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     Args:
         level: The least level to show.
     """
+    # An id or an error is any producer's: quoted, or as JSON, nothing in it commands a terminal.
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, repr_native_str=True)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    keys: list[Any] = [] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
+    keys: list[Any] = (
+        [_literal_traceback]
+        if sys.stderr.isatty()
+        else [_severity, structlog.processors.EventRenamer("message")]
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -42,4 +47,13 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 def _severity(_logger: Any, _method: str, event: Any) -> Any:
     event["severity"] = event.pop("level").upper()
+    return event
+
+
+def _literal_traceback(_logger: Any, _method: str, event: Any) -> Any:
+    # Read late: only a terminal needs it, and it brings all that tables take.
+    from run_log.console._render import literal
+
+    if "exception" in event:
+        event["exception"] = literal(event["exception"]).plain
     return event

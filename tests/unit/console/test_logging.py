@@ -151,3 +151,23 @@ def test_an_exception_on_a_terminal() -> None:
 
     assert "ValueError: 6 letters" in written.getvalue()
     assert secret not in written.getvalue()
+
+
+@pytest.mark.parametrize("made", [_Terminal, io.StringIO], ids=["a terminal", "nobody watches"])
+def test_what_others_wrote_is_shown_literally(made: type[io.StringIO]) -> None:
+    """Ids and errors in a log line neither command the terminal nor begin a line of their own."""
+    written = made()
+    _log_to(written)
+    odd = "r1\x1b]0;owned\x07\u009b31m"
+
+    get_logger("run_log.test").warning("something_happened", run_id=odd, why=f"{odd}\nrun_log_all_is_well")
+    try:
+        _break(odd)
+    except ValueError:
+        get_logger("run_log.test").exception("it_broke")
+
+    shown = written.getvalue()
+    assert "owned" in shown
+    assert not any(line.startswith("run_log_all_is_well") for line in shown.splitlines())
+    assert not set("\x07\u009b") & set(shown)
+    assert "\x1b]" not in shown
