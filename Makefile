@@ -17,8 +17,8 @@ demo: $(READY) ## Run the main job on the embedded default
 	$(BIN)/run-log demo
 
 .PHONY: test
-test: $(READY) ## Run the whole suite
-	$(BIN)/python -m pytest
+test: $(READY) ## Run the whole suite, on two cores
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: coverage
 coverage: $(READY) ## Run the whole suite, slower, and tell what it does not reach
