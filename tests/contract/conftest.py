@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from run_log.stores import RunLog
 
 from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub, open_sqlite
+from .audited import AuditedStore, firestore_pair, sqlite_pair
 from .harness import Harness, OpenHarness
 
 Skipped = Callable[[], int]
@@ -50,6 +51,22 @@ async def harness(open_harness: OpenHarness) -> AsyncIterator[Harness]:
     opened = await open_harness()
     yield opened
     await opened.close()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((sqlite_pair, "sqlite_environment"), id="sqlite"),
+        pytest.param((firestore_pair, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
+    ]
+)
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[tuple[AuditedStore, AuditedStore]]:
+    """Yield two stores of each kind that can be audited, empty."""
+    open_pair, environment = request.param
+    request.getfixturevalue(environment)
+    opened: tuple[AuditedStore, AuditedStore] = await open_pair()
+    yield opened
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture
