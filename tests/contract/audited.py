@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from google.cloud import firestore
@@ -12,6 +13,7 @@ from run_log.core import Outcome, RunEvent, RunStatus, Settings, SummaryCounter,
 from run_log.stores import WorkflowSummary
 from run_log.stores.audit import Audit
 from run_log.stores.firestore._stats import counter_path
+from run_log.testing import a_run, an_event
 
 from .adapters import SpoilableFirestore, SpoilableSQLite
 from .harness import Clock
@@ -46,6 +48,14 @@ class AuditedStore(Protocol):
         """Put *value* in the place of a field of a stored run."""
         ...
 
+    async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
+        """Put *value* in the place of a field of all runs of a workflow."""
+        ...
+
+    async def forget_counts(self, workflow_id: str) -> None:
+        """Delete all that is counted of a workflow."""
+        ...
+
     async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
         """Count so many runs more in that status, and in all, that are not there."""
         ...
@@ -69,6 +79,19 @@ class AuditedFirestore(SpoilableFirestore):
     async def set_field(self, workflow_id: str, run_id: str, field: str, value: str) -> None:
         """See `AuditedStore.set_field`."""
         await self._runs(workflow_id).document(document_id(run_id)).update({field: value})
+
+    async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
+        """See `AuditedStore.set_every_field`."""
+        documents = [one async for one in self._runs(workflow_id).list_documents()]
+        for start in range(0, len(documents), 400):
+            batch = self._connection.client().batch()
+            for document in documents[start : start + 400]:
+                batch.update(document, {field: value})
+            await batch.commit()
+
+    async def forget_counts(self, workflow_id: str) -> None:
+        """See `AuditedStore.forget_counts`."""
+        await self._workflow(workflow_id).delete()
 
     async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
         """See `AuditedStore.add_runs`."""
@@ -97,6 +120,16 @@ class AuditedSQLite(SpoilableSQLite):
         """See `AuditedStore.set_field`."""
         place = (document_id(workflow_id), document_id(run_id))
         await self._execute(f"UPDATE runs SET {field} = ? WHERE workflow = ? AND run = ?", value, *place)  # noqa: S608
+
+    async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
+        """See `AuditedStore.set_every_field`."""
+        sql = f"UPDATE runs SET {field} = ? WHERE workflow = ?"  # noqa: S608
+        await self._execute(sql, value, document_id(workflow_id))
+
+    async def forget_counts(self, workflow_id: str) -> None:
+        """See `AuditedStore.forget_counts`."""
+        for table in ("workflows", "counters"):
+            await self._execute(f"DELETE FROM {table} WHERE workflow = ?", document_id(workflow_id))  # noqa: S608
 
     async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
         """See `AuditedStore.add_runs`."""
@@ -133,3 +166,26 @@ async def sqlite_pair() -> tuple[AuditedStore, AuditedStore]:
     settings = Settings.from_env()
     beside = settings.model_copy(update={"sqlite_path": f"{settings.sqlite_path}.rebuilt"})
     return AuditedSQLite.from_settings(settings), AuditedSQLite.from_settings(beside)
+
+
+def lives(
+    count: int, *, workflow_id: str = "w", seed: int = 1, until: datetime | None = None
+) -> list[RunEvent]:
+    """Return the events of so many runs that started within a hundred hours, in order."""
+    chance = random.Random(seed)
+    until = until or datetime.now(UTC)
+    events: list[RunEvent] = []
+    for number in range(count):
+        started_at = until - timedelta(hours=chance.random() * 100)
+        ends = (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.PAUSED)
+        for status in (RunStatus.PENDING, RunStatus.RUNNING, chance.choice(ends)):
+            run = a_run(
+                id=f"r{number:03}",
+                workflow_id=workflow_id,
+                started_at=started_at,
+                status=status,
+                duration_ms=chance.random() * 10_000,
+                result={"n": number},
+            )
+            events.append(an_event(run, occurred_at=started_at))
+    return events

@@ -70,6 +70,12 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[tuple[AuditedSto
 
 
 @pytest.fixture
+def store(pair: tuple[AuditedStore, AuditedStore]) -> AuditedStore:
+    """Return one of them."""
+    return pair[0]
+
+
+@pytest.fixture
 def service(harness: Harness) -> RunLog:
     """Return what callers of the adapter use."""
     return harness.service

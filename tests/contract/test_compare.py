@@ -5,36 +5,16 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-from run_log.core import RunEvent, RunStatus, Scope, SummaryCounter, hour_of
+from run_log.core import RunStatus, Scope, SummaryCounter, hour_of
 from run_log.stores.audit import Comparison, CountName, RunDifference, Side, compare
 from run_log.stores.audit._compare import MAX_LISTED
-from run_log.testing import a_run, an_event
+from run_log.testing import an_event
 
-from .audited import AuditedStore
+from .audited import AuditedStore, lives
 
 Pair = tuple[AuditedStore, AuditedStore]
 PAGE = 3
 """Runs read at a time: a few runs are many pages."""
-
-
-def lives(count: int, *, workflow_id: str = "w", seed: int = 1) -> list[RunEvent]:
-    """Return the events of so many runs that started of late, in order."""
-    chance = random.Random(seed)
-    now = datetime.now(UTC)
-    events: list[RunEvent] = []
-    for number in range(count):
-        started_at = now - timedelta(hours=chance.random() * 100)
-        ends = (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.PAUSED)
-        for status in (RunStatus.PENDING, RunStatus.RUNNING, chance.choice(ends)):
-            run = a_run(
-                id=f"r{number:03}",
-                workflow_id=workflow_id,
-                started_at=started_at,
-                status=status,
-                result={"n": number},
-            )
-            events.append(an_event(run, occurred_at=started_at))
-    return events
 
 
 async def compared(pair: Pair, workflow_id: str | None = None) -> list[Comparison]:

@@ -3,17 +3,23 @@
 from ._compare import Comparison, CountDifference, RunDifference, Side, compare
 from ._figures import CountName
 from ._port import Audit, CountsRepair, RunDocument, StoredCounts, WorkflowSnapshot
+from ._verify import CountFinding, RunFinding, Verification, VerifyProgress, verify
 
 __all__ = [
     "Audit",
     "Comparison",
     "CountDifference",
+    "CountFinding",
     "CountName",
     "CountsRepair",
     "RunDifference",
     "RunDocument",
+    "RunFinding",
     "Side",
     "StoredCounts",
+    "Verification",
+    "VerifyProgress",
     "WorkflowSnapshot",
     "compare",
+    "verify",
 ]

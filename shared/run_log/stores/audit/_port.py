@@ -34,6 +34,8 @@ PAYLOADS: Final = ("trigger_data", "result", "error")
 class StoredCounts:
     """What a store has counted of a workflow, over all documents that hold it."""
 
+    workflow_id: str | None = None
+    """As their document says it; None where it does not."""
     total: int = 0
     successful: int = 0
     by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])

@@ -159,10 +159,11 @@ class FirestoreSnapshot:
         """See `WorkflowSnapshot.counts`."""
         own = await self._documents([self._path])
         fields = fields_of(own[self._path].fields) if own else {}
-        workflow_id = original_id(self._workflow) or self._workflow
-        said = fields.get("workflow_id", workflow_id)
+        if not own:
+            return StoredCounts()
+        said = fields.get("workflow_id", original_id(self._workflow))
         if not isinstance(said, str) or not said or document_id(said) != self._workflow:
-            return StoredCounts(problem=f"its document says that it is workflow {said!r}")
+            return StoredCounts(problem=f"their document says that it is of workflow {said!r}")
         further = await self._documents(further_stats_paths(self._root, said, fields))
         documents = [fields, *(fields_of(shard.fields) for shard in further.values())]
         try:
@@ -170,7 +171,11 @@ class FirestoreSnapshot:
         except StoreError as error:
             return StoredCounts(problem=str(error))
         return StoredCounts(
-            total=stats.total, successful=stats.successful, by_status=stats.by_status, counters=counters
+            workflow_id=said,
+            total=stats.total,
+            successful=stats.successful,
+            by_status=stats.by_status,
+            counters=counters,
         )
 
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:

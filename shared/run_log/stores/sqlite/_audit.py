@@ -185,7 +185,11 @@ def _counts(connection: sqlite3.Connection, workflow: str) -> StoredCounts:
     if stats is None:
         return StoredCounts(counters=counters)
     return StoredCounts(
-        total=stats.total, successful=stats.successful, by_status=stats.by_status, counters=counters
+        workflow_id=stats.workflow_id,
+        total=stats.total,
+        successful=stats.successful,
+        by_status=stats.by_status,
+        counters=counters,
     )
 
 
