@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -71,6 +71,10 @@ class AuditedStore(Protocol):
     async def close(self) -> None:
         """Let go of everything."""
         ...
+
+
+OpenPair = Callable[[], Awaitable[tuple[AuditedStore, AuditedStore]]]
+"""Opens two stores of a kind, in the event loop of the test."""
 
 
 class AuditedFirestore(SpoilableFirestore):
