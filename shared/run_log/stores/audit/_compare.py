@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from run_log.core import Horizon, document_id, newest, original_id
@@ -22,6 +22,9 @@ from ._port import Audit, RunDocument, StoredCounts, WorkflowSnapshot
 
 MAX_LISTED: Final = 1_000
 """Documents listed of a workflow; the others are only counted."""
+
+MAX_COMPARISONS: Final = 3
+"""How often a workflow is compared whose counts were not those of one moment."""
 
 _TOLD_EVERY: Final = 100
 """Runs after which it is told how far a comparison is."""
@@ -114,33 +117,60 @@ async def compare(
 async def _compared(
     first: Audit, second: Audit, workflow: str, on_page: Callable[[str, int], None]
 ) -> Comparison:
+    for _ in range(MAX_COMPARISONS - 1):
+        found, is_settled = await _compared_once(first, second, workflow, on_page)
+        if is_settled:
+            return found
+    return (await _compared_once(first, second, workflow, on_page))[0]
+
+
+async def _compared_once(
+    first: Audit, second: Audit, workflow: str, on_page: Callable[[str, int], None]
+) -> tuple[Comparison, bool]:
+    """Return what differs, and whether all of it was of one moment."""
     workflow_id = original_id(workflow) or workflow
     horizon = checked_horizon(first.now())
     async with first.snapshot(workflow) as one, second.snapshot(workflow, at=one.at) as other:
         counts = await one.counts(), await other.counts()
-        listed: list[RunDifference] = []
-        runs = unlisted = 0
-        async with aclosing(_documents(one)) as lefts, aclosing(_documents(other)) as rights:
-            async for left, right in _joined(lefts, rights, key=lambda document: document.id):
-                runs += 1
-                if runs % _TOLD_EVERY == 0:
-                    on_page(workflow_id, runs)
-                difference = _difference(left, right, horizon)
-                if difference is None:
-                    continue
-                if len(listed) < MAX_LISTED:
-                    listed.append(difference)
-                else:
-                    unlisted += 1
-    on_page(workflow_id, runs)
-    return Comparison(
-        workflow_id=workflow_id,
-        runs=runs,
-        differences=listed,
-        unlisted=unlisted,
-        counts=_count_differences(*counts, horizon),
-        problems=[count.problem for count in counts if count.problem],
-    )
+        runs = await _compared_runs(one, other, horizon, lambda count: on_page(workflow_id, count))
+        found = Comparison(
+            workflow_id=workflow_id,
+            runs=runs.count,
+            differences=runs.listed,
+            unlisted=runs.unlisted,
+            counts=_count_differences(*counts, horizon),
+            problems=[count.problem for count in counts if count.problem],
+        )
+        # An emulator may let a commit of an earlier moment be seen only later: then it was none.
+        is_settled = not found.differs or counts == (await one.counts(), await other.counts())
+    return found, is_settled
+
+
+@dataclass(slots=True)
+class _Runs:
+    count: int = 0
+    unlisted: int = 0
+    listed: list[RunDifference] = field(default_factory=list[RunDifference])
+
+
+async def _compared_runs(
+    one: WorkflowSnapshot, other: WorkflowSnapshot, horizon: Horizon, tell: Callable[[int], None]
+) -> _Runs:
+    runs = _Runs()
+    async with aclosing(_documents(one)) as lefts, aclosing(_documents(other)) as rights:
+        async for left, right in _joined(lefts, rights, key=lambda document: document.id):
+            runs.count += 1
+            if runs.count % _TOLD_EVERY == 0:
+                tell(runs.count)
+            difference = _difference(left, right, horizon)
+            if difference is None:
+                continue
+            if len(runs.listed) < MAX_LISTED:
+                runs.listed.append(difference)
+            else:
+                runs.unlisted += 1
+    tell(runs.count)
+    return runs
 
 
 async def _documents(snapshot: WorkflowSnapshot) -> AsyncGenerator[RunDocument]:

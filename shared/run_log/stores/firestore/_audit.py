@@ -149,6 +149,9 @@ class FirestoreSnapshot:
         self._page = page
         self._database = f"projects/{connection.project}/databases/{connection.database}"
         self._path = f"{root}/{workflow}"
+        self._guard = f"{self._path}/{REPAIRS}/last"
+        self._seen: list[Any] = []
+        """The mark of the guard, once it was read: None where it was not there."""
 
     @property
     def at(self) -> datetime:
@@ -157,10 +160,14 @@ class FirestoreSnapshot:
 
     async def counts(self) -> StoredCounts:
         """See `WorkflowSnapshot.counts`."""
-        own = await self._documents([self._path])
-        fields = fields_of(own[self._path].fields) if own else {}
-        if not own:
+        found = await self._documents([self._path, self._guard])
+        if not self._seen:
+            # Together with the counts, so that no repair is in the one and not in the other.
+            guard = found.get(self._guard)
+            self._seen.append(None if guard is None else guard.update_time)
+        if self._path not in found:
             return StoredCounts()
+        fields = fields_of(found[self._path].fields)
         said = fields.get("workflow_id", original_id(self._workflow))
         if not isinstance(said, str) or not said or document_id(said) != self._workflow:
             return StoredCounts(problem=f"their document says that it is of workflow {said!r}")
@@ -192,15 +199,15 @@ class FirestoreSnapshot:
 
     async def repair(self, change: CountsRepair) -> bool:
         """See `WorkflowSnapshot.repair`."""
-        path = f"{self._path}/{REPAIRS}/last"
-        guards = await self._documents([path])
-        mark = guards[path].update_time if guards else None
+        if not self._seen:
+            await self.counts()
+        (mark,) = self._seen
         documents = FirestoreDocuments(self._connection, self._root)
         for part in _parts(change):
 
             async def add(part: StatsWrite = part, mark: Any = mark) -> Any:
                 try:
-                    return await documents.repair(part, guard=path, expected=mark)
+                    return await documents.repair(part, guard=self._guard, expected=mark)
                 except GuessRefusedError as error:
                     if isinstance(error.__cause__, google_errors.Aborted):
                         raise self._connection.error(error.__cause__) from error  # locks were not to be had
