@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -290,7 +290,7 @@ class Writers:
         return min(self._begun, self.RUNS)
 
     @contextlib.asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
+    async def writing(self) -> AsyncGenerator[None]:
         """Write for as long as the block lasts."""
         stop = asyncio.Event()
         tasks = [asyncio.create_task(self._write(Projector(store), stop)) for store in self._stores]

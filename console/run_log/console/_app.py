@@ -10,6 +10,7 @@ import typer
 from ._exit import run
 from .commands import events, pipeline, runs
 from .commands.sweep import sweep
+from .commands.verify import verify
 from .commands.workflows import workflows
 
 app: Final = typer.Typer(
@@ -31,6 +32,10 @@ app.command(epilog="Example: run-log emit invoices --status running --data '{\"n
 app.add_typer(pipeline.projector, name="projector")
 app.command()(pipeline.provision)
 app.command(epilog="Example: run-log sweep --older-than 24h --mark")(sweep)
+app.command(
+    epilog="Examples: run-log verify; run-log verify invoices --repair; "
+    "run-log verify --against runs_2 -o jsonl"
+)(verify)
 app.add_typer(events.schema, name="schema")
 
 

@@ -165,7 +165,9 @@ def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
     assert "set GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("provision",), ("projector",), ("projector", "pull"), ("demo",)])
+@pytest.mark.parametrize(
+    "command", [(), ("provision",), ("projector",), ("projector", "pull"), ("demo",), ("verify",)]
+)
 def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
     """The help of every command exits 0 and loads neither Google's libraries nor the run log's own core.
 
