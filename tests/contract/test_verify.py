@@ -127,15 +127,16 @@ async def test_two_repairs_at_once(store: AuditedStore) -> None:
     """However many repair at once, a difference is added once."""
     await store.apply(lives(8))
     stats = await store.get_stats("w")
-    await store.add_runs("w", RunStatus.SUCCESS, 5)
-    await store.add_count("w", COUNTERS[2], -4)
+    for _ in range(2):  # the second time, it has been repaired before
+        await store.add_runs("w", RunStatus.SUCCESS, 5)
+        await store.add_count("w", COUNTERS[2], -4)
 
-    done = await asyncio.gather(*(verified(store, repair=True) for _ in range(4)))
+        done = await asyncio.gather(*(verified(store, repair=True) for _ in range(4)))
 
-    assert [False] * 4 == [one.differs for (one,) in done]
-    assert 1 == sum(one.repaired for (one,) in done)
-    assert stats == await store.get_stats("w")
-    assert [False] == [one.differs for one in await verified(store)]
+        assert [False] * 4 == [one.differs for (one,) in done]
+        assert 1 == sum(one.repaired for (one,) in done)
+        assert stats == await store.get_stats("w")
+        assert [False] == [one.differs for one in await verified(store)]
 
 
 async def test_repairs_while_others_write(store: AuditedStore) -> None:
