@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from run_log.stores import RunLog
 
 from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub, open_sqlite
+from .audited import AuditedStore, OpenPair, firestore_pair, sqlite_pair
 from .harness import Harness, OpenHarness
 
 Skipped = Callable[[], int]
@@ -50,6 +51,35 @@ async def harness(open_harness: OpenHarness) -> AsyncIterator[Harness]:
     opened = await open_harness()
     yield opened
     await opened.close()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((sqlite_pair, "sqlite_environment"), id="sqlite"),
+        pytest.param((firestore_pair, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
+    ]
+)
+def open_pair(request: pytest.FixtureRequest) -> OpenPair:
+    """Return what opens two stores of each kind that can be audited, each time the same ones."""
+    open_one: OpenPair
+    open_one, environment = request.param
+    request.getfixturevalue(environment)
+    return open_one
+
+
+@pytest.fixture
+async def pair(open_pair: OpenPair) -> AsyncIterator[tuple[AuditedStore, AuditedStore]]:
+    """Yield two stores that can be audited, empty."""
+    opened = await open_pair()
+    yield opened
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+def store(pair: tuple[AuditedStore, AuditedStore]) -> AuditedStore:
+    """Return one of them."""
+    return pair[0]
 
 
 @pytest.fixture

@@ -241,6 +241,36 @@ async def test_a_sweep(store: FirestoreRunLogService, backend: str) -> None:
 
 
 @pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("backend", ["firestore", "pubsub"])
+async def test_verifying(store: FirestoreRunLogService, backend: str) -> None:
+    """What is wrong exits 1 and is shown, what is repaired exits 0; another root is compared alike."""
+    rebuilt = FirestoreRunLogService(root_collection="rebuilt")
+    events = [an_event(id=f"r{number}") for number in range(20)]
+    await store.apply(events)
+    await rebuilt.apply(events[1:])
+    document = store._workflow("workflow-1")  # pyright: ignore[reportPrivateUsage]
+    await document.update({"total": 23, "by_status.failed": 3})
+
+    shown = await run_log("verify", "-o", "jsonl", RUN_LOG_BACKEND=backend)
+    repaired = await run_log("verify", "workflow-1", "--repair", RUN_LOG_BACKEND=backend)
+    after = await run_log("verify", "-o", "json", RUN_LOG_BACKEND=backend)
+    differs = await run_log("verify", "--against", "rebuilt", "-o", "jsonl", RUN_LOG_BACKEND=backend)
+    await rebuilt.apply(events[:1])
+    same = await run_log("verify", "--against", "rebuilt", RUN_LOG_BACKEND=backend)
+    await rebuilt.close()
+
+    wrong = [json.loads(line) for line in shown.out.splitlines()]
+    assert [("failed", 3, 0), ("total", 23, 20)] == [
+        (one["name"], one["stored"], one["recounted"]) for one in wrong
+    ]
+    assert [1, 0, 0, 1, 0] == [one.code for one in (shown, repaired, after, differs, same)]
+    assert [] == json.loads(after.out)["findings"]
+    assert {"total": 20, "successful": 20} == await store.get_stats("workflow-1")
+    found = [json.loads(line) for line in differs.out.splitlines()]
+    assert [("r0", "here")] == [(one["run_id"], one["only_in"]) for one in found if one["kind"] == "run"]
+
+
+@pytest.mark.usefixtures("provisioned")
 async def test_a_second_signal(store: FirestoreRunLogService) -> None:
     """A second signal ends the projector at once, with 130."""
     async with started("projector", "pull") as projector:

@@ -12,6 +12,7 @@ from ._options import examples
 from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
 from .commands.sweep import sweep
+from .commands.verify import verify
 from .commands.workflows import workflows
 
 app: Final = typer.Typer(
@@ -34,6 +35,9 @@ app.command(epilog=examples("provision"))(pipeline.provision)
 app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(doctor)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
+app.command(
+    epilog=examples("verify", "verify invoices --repair", "verify --against runs_2 -o jsonl"),
+)(verify)
 app.add_typer(events.schema, name="schema")
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from run_log.core import ConfigurationError, Settings, TransportUnavailableError
+from run_log.core import ConfigurationError, InvalidArgumentError, Settings, TransportUnavailableError
 from run_log.stores import RunLog, create_run_log_service
+from run_log.stores.audit import Audit
+
+from ._exit import NotFoundError
 
 FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""
@@ -36,6 +40,52 @@ async def opened_run_log(backend: str | None = None) -> AsyncGenerator[RunLog]:
         yield log
     finally:
         await log.close()
+
+
+@contextlib.asynccontextmanager
+async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
+    """Yield what checks the store that the environment names, and close it.
+
+    Args:
+        root: Another root collection in its database, or another file; None for its own.
+
+    Raises:
+        ConfigurationError: No other process can look into that store, or it cannot be opened.
+        InvalidArgumentError: *root* is its own.
+        NotFoundError: There is no such file.
+    """
+    settings = Settings.from_env()
+    setting = "sqlite_path" if settings.backend == "sqlite" else "root_collection"
+    if root is not None:
+        if root == getattr(settings, setting):
+            raise InvalidArgumentError(f"{root!r} is what RUN_LOG_{setting.upper()} names; pass another one")
+        settings = settings.model_copy(update={setting: root})
+    service = _audited_service(settings)
+    try:
+        yield service.audit()
+    finally:
+        await service.close()
+
+
+def _audited_service(settings: Settings) -> Any:
+    match settings.backend:
+        case "sqlite":
+            from run_log.stores import SQLiteRunLogService
+
+            if not Path(settings.sqlite_path).exists():
+                raise NotFoundError(f"there is no file {settings.sqlite_path!r}")
+            return SQLiteRunLogService.from_settings(settings)
+        case "firestore" | "pubsub":
+            try:
+                from run_log.stores import FirestoreRunLogService
+            except ImportError as error:
+                raise ConfigurationError(str(error)) from error
+            return FirestoreRunLogService.from_settings(settings)
+        case backend:
+            raise ConfigurationError(
+                f"RUN_LOG_BACKEND is {backend!r}, which cannot be looked into from here; set it to "
+                "'firestore' or 'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
+            )
 
 
 def complete(work: Coroutine[Any, Any, _T]) -> _T:

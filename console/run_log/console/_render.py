@@ -102,6 +102,18 @@ def stale_table(runs: Sequence[StaleRun]) -> Table:
     return table
 
 
+def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return what is not as it has to be as a table: the third and fourth columns are numbers."""
+    table = _table("Findings")
+    for number, heading in enumerate(headings):
+        table.add_column(
+            heading, justify="right" if number in (2, 3) else "left", no_wrap=number < len(headings) - 1
+        )
+    for cells in rows:
+        table.add_row(*map(literal, cells))
+    return table
+
+
 def pending_table(runs: Sequence[PendingRun]) -> Table:
     """Return runs that wait for an answer as a table, in the order given."""
     table = _table("Waiting for an answer")

@@ -128,8 +128,8 @@ class StatsWrite:
     shard: int
     """0 is the workflow's own document."""
     delta: StatsDelta
-    as_of: datetime
-    """When the latest of the events happened that came with it, on its emitter's clock."""
+    as_of: datetime | None
+    """When the latest of the events happened that came with it, on its emitter's clock; None for no event."""
     counters: Mapping[SummaryCounter, int] = field(default_factory=dict[SummaryCounter, int])
     """How much each counter of the summary changes; those that stay are absent."""
     forgets: Horizon | None = None

@@ -12,6 +12,7 @@ PACKAGES = [
     "run_log.projector",
     "run_log.pubsub",
     "run_log.stores",
+    "run_log.stores.audit",
     "run_log.stores.firestore",
     "run_log.stores.sqlite",
     "run_log.testing",

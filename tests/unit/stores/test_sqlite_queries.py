@@ -21,11 +21,14 @@ from run_log.stores._stale import StaleSelection
 from run_log.stores.sqlite._queries import (
     COUNTERS,
     HEAD,
+    NEXT_WORKFLOW,
+    REPAIRS,
     RUN,
     WORKFLOW,
     WORKFLOWS,
     Query,
     changed_query,
+    documents_query,
     placed_query,
     runs_query,
 )
@@ -176,3 +179,16 @@ def _steps_of(path: Path, query: Query) -> int:
         with closing(connection.execute(query.sql, query.values)) as rows:
             assert 10 == len(list(itertools.islice(rows, 10)))
     return next(done) // 100
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_audits(connection: sqlite3.Connection, *, whole: bool) -> None:
+    """An audit reads a workflow's runs in the order of an index, from a place on, and skips to workflows."""
+    (runs,) = plan(connection, documents_query("w", "r", whole=whole, most=7))
+    workflows = plan(connection, Query(sql=NEXT_WORKFLOW, values=("w",)))
+    (repairs,) = plan(connection, Query(sql=REPAIRS, values=("w",)))
+
+    assert runs.startswith("SEARCH runs USING INDEX sqlite_autoindex_runs_1 (workflow=? AND run>?)")
+    assert 2 == sum("(workflow>?)" in step for step in workflows)
+    assert not any("TEMP B-TREE" in step or step.startswith("SCAN runs") for step in workflows)
+    assert repairs.startswith("SEARCH repairs USING PRIMARY KEY (workflow=?)")

@@ -58,7 +58,35 @@ class FirestoreDocuments:
 
     async def commit(self, commit: Commit) -> Sequence[Any]:
         """See `ProjectionDocuments.commit`."""
-        request = commit_request(self._database, self._writes(commit))
+        return (await self._sent(self._writes(commit)))[: len(commit.runs)]
+
+    async def repair(self, stats: StatsWrite, *, guard: str, expected: Any | None) -> Any:
+        """Add *stats* to a workflow's, and count that in another document; return the mark of that.
+
+        Args:
+            stats: What to add.
+            guard: The path of the document that counts.
+            expected: The mark that it has to have; None: it must not be there yet.
+
+        Raises:
+            GuessRefusedError: It has another one; nothing is written.
+            StoreUnavailableError: See `commit`.
+            ConfigurationError: See `commit`.
+        """
+        counting = Write()
+        counting.update.name = f"{self._database}/documents/{guard}"
+        counting.update_mask.SetInParent()
+        # A write that changes nothing would keep the mark.
+        counting.update_transforms.add(field_path="count").increment.integer_value = 1
+        if expected is None:
+            counting.current_document.exists = False
+        else:
+            counting.current_document.update_time.CopyFrom(expected)
+        mark, _ = await self._sent([counting, self._stats_write(stats)])
+        return mark
+
+    async def _sent(self, writes: Sequence[Any]) -> list[Any]:
+        request = commit_request(self._database, writes)
         client = self._connection.client()
         try:
             response = await client._firestore_api.commit(  # noqa: SLF001 - its own batches are built value by value
@@ -73,7 +101,7 @@ class FirestoreDocuments:
             ) from error
         except VENDOR_ERRORS as error:
             raise self._connection.error(error) from error
-        return update_times(response)[: len(commit.runs)]
+        return update_times(response)
 
     async def read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
         """See `ProjectionDocuments.read`."""
@@ -150,7 +178,8 @@ class FirestoreDocuments:
         counts |= {counter_path(counter): count for counter, count in stats.counters.items()}
         for path, count in counts.items():
             write.update_transforms.add(field_path=path).increment.integer_value = count
-        write.update_transforms.add(field_path=AS_OF).maximum.integer_value = micros_of(stats.as_of)
+        if stats.as_of is not None:
+            write.update_transforms.add(field_path=AS_OF).maximum.integer_value = micros_of(stats.as_of)
         if stats.forgets is not None:
             # A path without a field takes away what is stored there.
             write.update_mask.field_paths.extend(past_paths(stats.forgets))

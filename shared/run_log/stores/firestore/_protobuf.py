@@ -6,7 +6,7 @@ cost (docs/performance.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ _CommitRequest: Final = _types.CommitRequest.pb()
 _BatchGetRequest: Final = _types.BatchGetDocumentsRequest.pb()
 _ListenRequest: Final = _types.ListenRequest.pb()
 _RunQueryRequest: Final = _types.RunQueryRequest.pb()
+_ListDocumentsRequest: Final = _types.ListDocumentsRequest.pb()
 Write: Final[Any] = _write_types.Write.pb()
 """The class of one write."""
 
@@ -43,10 +44,22 @@ def update_times(response: Any) -> list[Any]:
     return [result.update_time for result in _types.CommitResponse.pb(response).write_results]
 
 
-def batch_get_request(database: str, names: Iterable[str], fields: Iterable[str]) -> Any:
-    """Return the request to read those *fields* of the documents with these *names*."""
+def batch_get_request(
+    database: str, names: Iterable[str], fields: Sequence[str], *, at: datetime | None = None
+) -> Any:
+    """Return the request to read the documents with these *names*.
+
+    Args:
+        database: The full name of theirs.
+        names: Their full names.
+        fields: What to read of each; none for all that is there.
+        at: As of which moment; None for now.
+    """
     request = _BatchGetRequest(database=database, documents=names)
-    request.mask.field_paths.extend(fields)
+    if fields:
+        request.mask.field_paths.extend(fields)
+    if at is not None:
+        _set_moment(request.read_time, at)
     return _types.BatchGetDocumentsRequest.wrap(request)
 
 
@@ -71,10 +84,38 @@ def listen_request(database: str, query: Any) -> Any:
     return _types.ListenRequest.wrap(request)
 
 
-def run_query_request(query: Any) -> Any:
-    """Return the request to run *query*, one of the vendor's."""
+def run_query_request(query: Any, *, at: datetime | None = None) -> Any:
+    """Return the request to run *query*, one of the vendor's, as of a moment; None for now."""
     parent, structured = _structured(query)
-    return _types.RunQueryRequest.wrap(_RunQueryRequest(parent=parent, structured_query=structured))
+    request = _RunQueryRequest(parent=parent, structured_query=structured)
+    if at is not None:
+        _set_moment(request.read_time, at)
+    return _types.RunQueryRequest.wrap(request)
+
+
+def list_documents_request(parent: str, collection: str, *, size: int, token: str) -> Any:
+    """Return the request for a page of a collection's documents by name, missing ones that have others below.
+
+    Args:
+        parent: The full name of what the collection is in.
+        collection: Its id.
+        size: How many documents are a page.
+        token: Of the page before; empty for the first.
+    """
+    request = _ListDocumentsRequest(
+        parent=parent, collection_id=collection, page_size=size, page_token=token, show_missing=True
+    )
+    request.mask.field_paths.append("workflow_id")
+    return _types.ListDocumentsRequest.wrap(request)
+
+
+def listed_documents(response: Any) -> tuple[list[str], str]:
+    """Return the names in the response to a `list_documents_request`, and its token; empty at the end.
+
+    Args:
+        response: The vendor's pager at its first page.
+    """
+    return [str(document.name) for document in response.documents], str(response.next_page_token)
 
 
 def listen_response(response: Any) -> Any:
@@ -134,14 +175,18 @@ def _set_value(target: Any, value: object) -> None:
         case float():
             target.double_value = value
         case datetime():
-            since = value - _EPOCH
-            target.timestamp_value.seconds = since // _SECOND
-            target.timestamp_value.nanos = since % _SECOND // _MICROSECOND * 1_000
+            _set_moment(target.timestamp_value, value)
         case Mapping():
             target.map_value.SetInParent()
             set_fields(target.map_value.fields, value)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             raise TypeError(f"a {type(value).__name__} is not stored as such")
+
+
+def _set_moment(target: Any, moment: datetime) -> None:
+    since = moment - _EPOCH
+    target.seconds = since // _SECOND
+    target.nanos = since % _SECOND // _MICROSECOND * 1_000
 
 
 def _value_of(value: Any) -> Any:

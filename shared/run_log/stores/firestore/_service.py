@@ -38,7 +38,9 @@ from run_log.stores._stored import at_its_place, readable, stored_run
 from run_log.stores._summary import WorkflowStats
 from run_log.stores._telemetry import skipped_unreadable_stats
 from run_log.stores._watch import RunUpdate
+from run_log.stores.audit._port import AUDIT_PAGE
 
+from ._audit import FirestoreAudit
 from ._changes import Bounds, Change
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
 from ._documents import FirestoreDocuments
@@ -89,12 +91,13 @@ class FirestoreRunLogService(RunLogService):
             raise ConfigurationError(f"stats_shards is {stats_shards}, not within 1 and {MAX_STATS_SHARDS}")
         self._connection = Connection(project, database)
         self._patience = Patience()
+        self._retention = Retention.of_days(retention_days)
         documents = FirestoreDocuments(self._connection, root_collection)
         self._committer = Committer(
             documents,
             patience=self._patience,
             stats_shards=stats_shards,
-            retention=Retention.of_days(retention_days),
+            retention=self._retention,
             wall_now=now,
         )
         self._now = now
@@ -130,6 +133,21 @@ class FirestoreRunLogService(RunLogService):
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
         return await self._committer.apply(events)
+
+    def audit(self, *, page: int = AUDIT_PAGE) -> FirestoreAudit:
+        """Return what checks the counts, and compares the runs; see `run_log.stores.audit`.
+
+        Args:
+            page: How many documents are read at a time.
+        """
+        return FirestoreAudit(
+            self._connection,
+            self._root,
+            patience=self._patience,
+            retention=self._retention,
+            now=self._now,
+            page=page,
+        )
 
     async def close(self) -> None:
         """End the watches, and close the connection of the running event loop. Closing twice is fine."""

@@ -15,7 +15,7 @@ from run_log.stores._inbox import InboxSelection
 from run_log.stores._places import Place
 from run_log.stores._stale import StaleSelection
 
-from ._rows import HEAD_COLUMNS, RUN_COLUMNS, WORKFLOW_COLUMNS
+from ._rows import BARE_COLUMNS, DOCUMENT_COLUMNS, HEAD_COLUMNS, RUN_COLUMNS, WORKFLOW_COLUMNS
 from ._updates import PAGE, ChangedPlace
 
 _RUNS: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"  # noqa: S608 - our own names
@@ -42,6 +42,15 @@ COUNTERS: Final = "SELECT scope, slot, name, count FROM counters WHERE workflow 
 
 WORKFLOWS: Final = f"{_WORKFLOWS} WHERE workflow > ? ORDER BY workflow"
 """The workflows after a document id; none is empty, so those after ``''`` are all."""
+
+NEXT_WORKFLOW: Final = (
+    "SELECT min(workflow) FROM (SELECT min(workflow) AS workflow FROM workflows WHERE workflow > ?1 "
+    "UNION ALL SELECT min(workflow) FROM runs INDEXED BY runs_by_start WHERE workflow > ?1)"
+)
+"""The first workflow after a document id that has counts or runs; NULL where none has."""
+
+REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
+"""How often the counts of a workflow were repaired."""
 
 _INDEXES: Final = {
     (False, False): "runs_by_start",
@@ -119,6 +128,24 @@ def changed_query(workflow_id: str | None, after: ChangedPlace) -> Query:
     columns = ", ".join(("changed", *RUN_COLUMNS))
     sql = f"SELECT {columns} FROM runs INDEXED BY {index} WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     return Query(sql=sql, values=(*values, PAGE))
+
+
+def documents_query(workflow: str, after: str, *, whole: bool, most: int) -> Query:
+    """Return the query for the runs of a workflow in the order of their document ids.
+
+    Args:
+        workflow: The workflow's document id.
+        after: The document id they come after; empty is the beginning.
+        whole: Whether all of `DOCUMENT_COLUMNS` are read, else `BARE_COLUMNS`.
+        most: How many to read.
+    """
+    columns = ", ".join(DOCUMENT_COLUMNS if whole else BARE_COLUMNS)
+    # SQLite's own name for the index of the one UNIQUE constraint there is.
+    sql = (
+        f"SELECT {columns} FROM runs INDEXED BY sqlite_autoindex_runs_1 "  # noqa: S608
+        "WHERE workflow = ? AND run > ? ORDER BY run LIMIT ?"
+    )
+    return Query(sql=sql, values=(workflow, after, most))
 
 
 def placed_query(selection: InboxSelection | StaleSelection, after: Place | None) -> Query:

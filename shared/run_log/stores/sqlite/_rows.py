@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -42,6 +43,7 @@ from run_log.stores._documents import (
 from run_log.stores._service import StoredRun
 from run_log.stores._stored import stored_run
 from run_log.stores._summary import WorkflowStats
+from run_log.stores.audit._port import PAYLOADS
 
 Row = Sequence[Any]
 Place = tuple[str, str]
@@ -92,6 +94,12 @@ HEAD_COLUMNS: Final = (
 )
 """What is read of a run to merge events into it."""
 
+DOCUMENT_COLUMNS: Final = (*RUN_COLUMNS, HISTORY)
+"""All that is stored of a run."""
+
+BARE_COLUMNS: Final = tuple(name for name in DOCUMENT_COLUMNS if name not in PAYLOADS)
+"""That without what workflows gave it."""
+
 WORKFLOW_COLUMNS: Final = ("workflow", "workflow_id", "as_of", *_STATUSES)
 """What is read of a workflow."""
 
@@ -122,6 +130,12 @@ ADD_TO_COUNTER: Final = (
     "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + excluded.count"
 )
 """Adds to a counter of a workflow's summary."""
+
+COUNT_REPAIR: Final = (
+    "INSERT INTO repairs (workflow, count) VALUES (?, 1) "
+    "ON CONFLICT (workflow) DO UPDATE SET count = count + 1"
+)
+"""Counts that a workflow's counts were repaired."""
 
 FORGET_COUNTERS: Final = "DELETE FROM counters WHERE workflow = ? AND scope = ? AND slot < ?"
 """Takes away the days or hours of a workflow that are over."""
@@ -204,6 +218,30 @@ def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:
     return stored_run({**fields, PROJECTION: projection}, named, place=place)
 
 
+def document_from_row(row: Row, *, whole: bool) -> tuple[str, dict[str, Any]]:
+    """Return the document id of a run and its fields, as they would be a document's, whatever they hold.
+
+    Args:
+        row: The values of `DOCUMENT_COLUMNS`, or of `BARE_COLUMNS`.
+        whole: Whether of the former.
+    """
+    values: dict[str, Any] = dict(zip(DOCUMENT_COLUMNS if whole else BARE_COLUMNS, row, strict=True))
+    for name in (*_MOMENTS, EXPIRE_AT):
+        # What is no time is left as it is, for whoever reads the document to say so.
+        with contextlib.suppress(TypeError, OverflowError):
+            values[name] = _moment(values[name])
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        values["pause"] = decode_json(values["pause"]) if values["pause"] is not None else None
+    projection = {name: values[name] for name in _PROJECTION if values[name] is not None}
+    projection["inferred"] = bool(projection.get("inferred"))
+    history = values[HISTORY]
+    projection[HISTORY] = history.split("\n") if isinstance(history, str) else [history]
+    fields: dict[str, Any] = {name: values[name] for name in _FIELDS if name in values}
+    if values[EXPIRE_AT] is not None:
+        fields[EXPIRE_AT] = values[EXPIRE_AT]
+    return str(values["run"]), {**fields, PROJECTION: projection}
+
+
 def stats_from_row(row: Row) -> WorkflowStats:
     """Return the stats that `WORKFLOW_COLUMNS` hold.
 
@@ -231,7 +269,7 @@ def workflow_row(write: StatsWrite) -> dict[str, Any]:
     return {
         "workflow": document_id(write.workflow_id),
         "workflow_id": write.workflow_id,
-        "as_of": micros_of(write.as_of),
+        "as_of": 0 if write.as_of is None else micros_of(write.as_of),
         **counts,
     }
 

@@ -103,7 +103,11 @@ CREATE INDEX stale_of_workflow ON runs (workflow, active_since, run)
     WHERE active_since IS NOT NULL;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST,)
+_REPAIRS: Final = """
+CREATE TABLE repairs (workflow TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
 """Each leads from the version before it to its own, the first to 1. Only ever appended to."""
 
 

@@ -33,7 +33,9 @@ from run_log.stores._stale import StaleSelection
 from run_log.stores._stored import readable
 from run_log.stores._summary import WorkflowStats
 from run_log.stores._telemetry import skipped_unreadable_stats
+from run_log.stores.audit._port import AUDIT_PAGE
 
+from ._audit import SQLiteAudit
 from ._connection import Connection
 from ._projection import Terms, apply, save
 from ._queries import (
@@ -90,10 +92,10 @@ class SQLiteRunLogService(RunLogService):
         self._terms = Terms(retention=Retention.of_days(retention_days), now=now)
         # The process may change its directory before the first use.
         self._path = os.path.abspath(path)  # noqa: PTH100 - Path.absolute() keeps what leads upwards
-        seconds = busy_timeout.total_seconds()
-        self._writer = Connection(self._path, busy_seconds=seconds)
+        self._busy_seconds = busy_timeout.total_seconds()
+        self._writer = Connection(self._path, busy_seconds=self._busy_seconds)
         # Of its own, so that no query waits for a write.
-        self._reader = Connection(self._path, busy_seconds=seconds)
+        self._reader = Connection(self._path, busy_seconds=self._busy_seconds)
         self._saves = SavesUnderWay()
 
     @classmethod
@@ -113,6 +115,20 @@ class SQLiteRunLogService(RunLogService):
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
         return await self._writer.run(partial(apply, events=tuple(events), terms=self._terms))
+
+    def audit(self, *, page: int = AUDIT_PAGE) -> SQLiteAudit:
+        """Return what checks the counts, and compares the runs; see `run_log.stores.audit`.
+
+        Args:
+            page: How many runs are read at a time.
+        """
+        return SQLiteAudit(
+            self._path,
+            busy_seconds=self._busy_seconds,
+            retention=self._terms.retention,
+            now=self._terms.now,
+            page=page,
+        )
 
     async def close(self) -> None:
         """End the watches and close the file, after the calls under way. Closing twice is fine."""

@@ -1,0 +1,237 @@
+"""Verifications and comparisons, shown as they come, with how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from run_log.stores.audit import Comparison, CountName, Verification, VerifyProgress, compare, verify
+
+from ._exit import NotFoundError
+from ._open import opened_audit
+from ._output import Listing, OutputFormat, note
+from ._render import findings_table
+
+FIRST: Final = "here"
+SECOND: Final = "there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it has to be: as people see it, and as programs do."""
+
+    cells: Sequence[str]
+    record: Mapping[str, Any]
+
+
+async def verify_counts(workflow_id: str | None, *, repair: bool, output: OutputFormat) -> bool:
+    """Show what is wrong with the counts and runs of one workflow, or of all; return whether it still is.
+
+    Args:
+        workflow_id: The workflow; None for all.
+        repair: Whether counts are put right.
+        output: As what.
+
+    Raises:
+        NotFoundError: The workflow is not there.
+    """
+    listing = _listing(output, ("workflow", "what", "stored", "recounted", "note"))
+    workflows = runs = differing = repaired = 0
+    async with opened_audit() as audit:
+        with _progress() as progress:
+
+            def tell(far: VerifyProgress) -> None:
+                progress.tell(far.workflow_id, far.runs, far.total)
+
+            async for one in verify(audit, workflow_id, repair=repair, on_page=tell):
+                workflows += 1
+                runs += one.runs
+                differing += one.differs
+                repaired += one.repaired
+                progress.aside(listing.add, _of_verification(one))
+    _check_there(workflow_id, workflows)
+    listing.end()
+    done = f"; repaired: {repaired}" if repair else ""
+    note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(differing)}")
+    return differing > 0
+
+
+async def compare_roots(workflow_id: str | None, *, against: str, output: OutputFormat) -> bool:
+    """Show what differs between the projection here and another one; return whether anything does.
+
+    Args:
+        workflow_id: Only this workflow; None for all.
+        against: The other one's root collection, or file.
+        output: As what.
+
+    Raises:
+        NotFoundError: The workflow is in none of them.
+    """
+    listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
+    workflows = runs = differing = 0
+    async with opened_audit() as first, opened_audit(against) as second:
+        with _progress() as progress:
+
+            def tell(workflow: str, count: int) -> None:
+                progress.tell(workflow, count, None)
+
+            async for one in compare(first, second, workflow_id, on_page=tell):
+                workflows += bool(one.runs or one.differs)
+                runs += one.runs
+                differing += one.differs
+                progress.aside(listing.add, _of_comparison(one))
+    _check_there(workflow_id, workflows)
+    listing.end()
+    note(f"runs compared: {runs}, of workflows: {workflows}; {_differ(differing)}")
+    return differing > 0
+
+
+def _of_verification(one: Verification) -> list[Finding]:
+    workflow = {"workflow_id": one.workflow_id}
+    found = [
+        Finding(
+            cells=(
+                one.workflow_id,
+                str(count.count),
+                str(count.stored),
+                str(count.recounted),
+                "repaired" if one.repaired else "",
+            ),
+            record={
+                **workflow,
+                "kind": "count",
+                **_count_record(count.count),
+                "stored": count.stored,
+                "recounted": count.recounted,
+                "repaired": one.repaired,
+            },
+        )
+        for count in one.counts
+    ]
+    if one.problem is not None:
+        record = {**workflow, "kind": "counts", "problem": one.problem}
+        found.append(Finding(cells=(one.workflow_id, "counts", "", "", one.problem), record=record))
+    for run in one.run_findings:
+        record = {**workflow, "kind": "run", "run_id": run.run_id, "problem": run.problem}
+        found.append(
+            Finding(cells=(one.workflow_id, f"run {run.run_id}", "", "", run.problem), record=record)
+        )
+    return found + _unlisted(one.workflow_id, one.unlisted)
+
+
+def _of_comparison(one: Comparison) -> list[Finding]:
+    workflow = {"workflow_id": one.workflow_id}
+    found = [
+        Finding(
+            cells=(one.workflow_id, str(count.count), str(count.first), str(count.second), ""),
+            record={
+                **workflow,
+                "kind": "count",
+                **_count_record(count.count),
+                FIRST: count.first,
+                SECOND: count.second,
+            },
+        )
+        for count in one.counts
+    ]
+    found += [
+        Finding(
+            cells=(one.workflow_id, "counts", "", "", problem),
+            record={**workflow, "kind": "counts", "problem": problem},
+        )
+        for problem in one.problems
+    ]
+    for run in one.differences:
+        only_in = {None: None, "first": FIRST, "second": SECOND}[run.only_in]
+        told = ", ".join(run.fields) if only_in is None else f"only {only_in}"
+        record: dict[str, Any] = {
+            **workflow,
+            "kind": "run",
+            "run_id": run.run_id,
+            "only_in": only_in,
+            "fields": list(run.fields),
+        }
+        found.append(Finding(cells=(one.workflow_id, f"run {run.run_id}", "", "", told), record=record))
+    return found + _unlisted(one.workflow_id, one.unlisted)
+
+
+def _unlisted(workflow_id: str, count: int) -> list[Finding]:
+    if not count:
+        return []
+    record = {"workflow_id": workflow_id, "kind": "unlisted", "runs": count}
+    return [Finding(cells=(workflow_id, f"{count} runs more", "", "", "not listed"), record=record)]
+
+
+def _count_record(count: CountName) -> dict[str, Any]:
+    begins = None if count.begins is None else count.begins.isoformat().replace("+00:00", "Z")
+    return {"scope": count.scope.value, "begins": begins, "name": count.name}
+
+
+def _listing(output: OutputFormat, headings: Sequence[str]) -> Listing[Finding]:
+    return Listing(
+        output,
+        "findings",
+        table=lambda page: findings_table(headings, [finding.cells for finding in page]),
+        record=lambda finding: finding.record,
+    )
+
+
+def _check_there(workflow_id: str | None, workflows: int) -> None:
+    if workflow_id is not None and not workflows:
+        raise NotFoundError(f"there is no workflow {workflow_id!r}")
+
+
+def _differ(workflows: int) -> str:
+    return f"workflows that differ: {workflows}" if workflows else "nothing differs"
+
+
+class _Silent:
+    """Nobody watches."""
+
+    def tell(self, workflow_id: str, runs: int, total: int | None) -> None:
+        """Show how many runs of a workflow were come past, of how many, if that is known."""
+
+    def aside(self, show: Callable[[Sequence[Finding]], None], findings: Sequence[Finding]) -> None:
+        """Show results, the bar being out of their way."""
+        show(findings)
+
+
+@contextlib.contextmanager
+def _progress() -> Generator[_Silent]:
+    """Yield what shows on stderr how far it is, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ._render import literal
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # results are no part of it
+        redirect_stderr=False,
+    )
+    task = bar.add_task("", total=None)
+
+    class Shown(_Silent):
+        def tell(self, workflow_id: str, runs: int, total: int | None) -> None:
+            known = None if total is None else max(runs, total)
+            bar.update(task, description=literal(workflow_id).markup, completed=runs, total=known)
+
+        def aside(self, show: Callable[[Sequence[Finding]], None], findings: Sequence[Finding]) -> None:
+            if findings:
+                bar.stop()
+                show(findings)
+                bar.start()
+
+    with bar:
+        yield Shown()

@@ -1,0 +1,47 @@
+"""``run-log verify``: whether what is stored is right."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from run_log.console._options import Output
+from run_log.console._output import OutputFormat
+
+
+def verify(
+    workflow: Annotated[
+        str | None, typer.Argument(metavar="WORKFLOW", show_default=False, help="Only this workflow.")
+    ] = None,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put wrong counts right. (default: only show)")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROOT",
+            help="Compare with another root collection, or with sqlite another file. (default: recount)",
+        ),
+    ] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Recount the runs of each workflow and show which counts differ, and which runs cannot be read.
+
+    With --repair counts are put right, while others may write. With --against two projections are compared,
+    document by document. Exits 1 if something differs and was not repaired.
+    """
+    from run_log.console._exit import ExitCode
+    from run_log.console._open import complete
+    from run_log.console._verify import compare_roots, verify_counts
+    from run_log.core import InvalidArgumentError
+
+    if against is not None and repair:
+        raise InvalidArgumentError("--repair is about one projection: pass it without --against")
+    if against is not None:
+        work = compare_roots(workflow, against=against, output=output)
+    else:
+        work = verify_counts(workflow, repair=repair, output=output)
+    if complete(work):
+        raise typer.Exit(ExitCode.FAILED)

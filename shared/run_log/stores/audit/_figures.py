@@ -1,0 +1,185 @@
+"""A workflow's counts by name: those that are stored, and those that a recount of its runs gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Self
+
+from run_log.core import (
+    Horizon,
+    RunStatus,
+    Scope,
+    StatsDelta,
+    SummaryCounter,
+    add_counters,
+    counters_of,
+    hour_begins,
+)
+
+from ._port import RunRecord, StoredCounts
+
+Figures = Mapping[SummaryCounter, int]
+"""What a workflow's counts are; what is absent is 0."""
+
+TOTAL: Final = SummaryCounter(Scope.ALL, 0, "total")
+SUCCESSFUL: Final = SummaryCounter(Scope.ALL, 0, "successful")
+
+_CLOCKS_DIFFER: Final = timedelta(days=1)
+"""How far one machine's clock may be from another's, as the summaries allow."""
+
+_STATUSES: Final = {status.value: status for status in RunStatus}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountName:
+    """What one count of a workflow counts."""
+
+    scope: Scope
+    """Over which runs."""
+    begins: datetime | None
+    """When the hour or day begins, in UTC, whose runs these are; None for all time."""
+    name: str
+    """``total``, ``successful``, a status, ``micros`` (how long runs took), or a bucket of durations."""
+
+    @classmethod
+    def of(cls, counter: SummaryCounter) -> Self:
+        """Return the name of *counter*."""
+        hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope]
+        begins = hour_begins(counter.slot * hours) if hours else None
+        return cls(scope=counter.scope, begins=begins, name=counter.name)
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        if self.begins is None:
+            return self.name
+        return f"{self.name} {self.begins:%Y-%m-%d}" + (f" {self.begins:%H}h" * (self.scope is Scope.HOUR))
+
+
+def checked_horizon(now: datetime) -> Horizon:
+    """Return which days and hours are looked at: those that count tomorrow too.
+
+    Whoever writes goes by its own clock, which may be a day ahead of this one: what is over by that may be
+    there or not.
+    """
+    return Horizon.at(now + _CLOCKS_DIFFER)
+
+
+def stored_figures(counts: StoredCounts, horizon: Horizon) -> dict[SummaryCounter, int]:
+    """Return what is stored, as far as *horizon* looks."""
+    figures = {counter: count for counter, count in counts.counters.items() if horizon.counts(counter)}
+    figures |= {
+        SummaryCounter(Scope.ALL, 0, status.value): count for status, count in counts.by_status.items()
+    }
+    figures |= {TOTAL: counts.total, SUCCESSFUL: counts.successful}
+    return {counter: count for counter, count in figures.items() if count}
+
+
+class Recount:
+    """Counts a workflow's runs anew, one by one, by what their documents say was counted of them.
+
+    Args:
+        horizon: Which days and hours are looked at.
+    """
+
+    def __init__(self, horizon: Horizon) -> None:
+        self._horizon = horizon
+        self._figures: dict[SummaryCounter, int] = {}
+        self.runs = 0
+        """Documents seen."""
+        self.uncounted = 0
+        """Those of which nobody knows what they are counted as."""
+        self.workflow_id: str | None = None
+        """As a run says it."""
+        self.as_of: datetime | None = None
+        """When the newest event of all runs happened."""
+        self.shortest_retention: timedelta | None = None
+        """Of the runs that expire, how long after its latest event the first one does; None without any."""
+
+    def add(self, record: RunRecord) -> None:
+        """Count one run."""
+        self.runs += 1
+        if record.stored is None:
+            self.uncounted += 1
+            return
+        head = record.stored.head
+        if record.problem is None:
+            self.workflow_id = record.key[0]
+        own = {TOTAL: 1, SummaryCounter(Scope.ALL, 0, head.status.value): 1}
+        if head.status is RunStatus.SUCCESS:
+            own[SUCCESSFUL] = 1
+        add_counters(self._figures, own)
+        add_counters(self._figures, dict(counters_of(head.status, head.counted, self._horizon)))
+        if not head.history:
+            return
+        latest = max(transition.occurred_at for transition in head.history)
+        self.as_of = max(self.as_of or latest, latest)
+        if record.stored.expires_at is not None:
+            kept = record.stored.expires_at - latest
+            self.shortest_retention = min(self.shortest_retention or kept, kept)
+
+    @property
+    def figures(self) -> dict[SummaryCounter, int]:
+        """What they add up to."""
+        return dict(self._figures)
+
+
+def expected_figures(
+    stored: Figures, recounted: Figures, *, retention: timedelta | None, now: datetime
+) -> dict[SummaryCounter, int]:
+    """Return what is to be stored, given what a recount of the runs gives that are still there.
+
+    Runs that have expired stay counted, and leave no trace when they are deleted. So where some may have been
+    deleted, more may be stored than is found; they had ended, and began before all that is kept.
+
+    Args:
+        stored: What is.
+        recounted: What a recount gives.
+        retention: The shortest time for which runs may have been kept; None where all are.
+        now: The time.
+    """
+    if retention is None:
+        return dict(recounted)
+    oldest = now - retention + _CLOCKS_DIFFER
+    expected = {
+        counter: max(stored.get(counter, 0), recounted.get(counter, 0))
+        if _may_lack_runs(counter, oldest)
+        else recounted.get(counter, 0)
+        for counter in {**stored, **recounted}
+    }
+    by_status = {status: expected.get(SummaryCounter(Scope.ALL, 0, status.value), 0) for status in RunStatus}
+    expected[TOTAL], expected[SUCCESSFUL] = sum(by_status.values()), by_status[RunStatus.SUCCESS]
+    return {counter: count for counter, count in expected.items() if count}
+
+
+def differing(left: Figures, right: Figures) -> list[SummaryCounter]:
+    """Return the counters that are not the same in both, in order."""
+    return sorted(counter for counter in {**left, **right} if left.get(counter, 0) != right.get(counter, 0))
+
+
+def delta_of(changes: Figures) -> tuple[StatsDelta, dict[SummaryCounter, int]]:
+    """Return *changes* of figures as those of stats, and of the summary's counters."""
+    by_status = {
+        _STATUSES[counter.name]: count
+        for counter, count in changes.items()
+        if counter.scope is Scope.ALL and counter.name in _STATUSES
+    }
+    delta = StatsDelta(
+        total=changes.get(TOTAL, 0), successful=changes.get(SUCCESSFUL, 0), by_status=by_status
+    )
+    counters = {
+        counter: count
+        for counter, count in changes.items()
+        if counter not in (TOTAL, SUCCESSFUL)
+        and not (counter.scope is Scope.ALL and counter.name in _STATUSES)
+    }
+    return delta, counters
+
+
+def _may_lack_runs(counter: SummaryCounter, oldest: datetime) -> bool:
+    """Return whether runs may have been deleted that *counter* counts: those that began before *oldest*."""
+    if counter.name in _STATUSES and not _STATUSES[counter.name].is_terminal:
+        return False
+    begins = CountName.of(counter).begins
+    return begins is None or begins < oldest

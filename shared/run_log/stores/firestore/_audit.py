@@ -1,0 +1,295 @@
+"""Firestore's part of an audit: reads as of one moment, and the repair that adds what was wrong then.
+
+``{root}/{workflow}/repairs/last`` counts the repairs of a workflow. Each is written together with it, on the
+condition that nobody has written it since the moment of the reads: so two never add the same difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from google.api_core import exceptions as google_errors
+
+from run_log.core import RunLogError, StatsDelta, StoreError, WorkflowRun, document_id, original_id
+from run_log.stores._commits import MAX_STATS_CHANGES, StatsWrite
+from run_log.stores._documents import EXPIRE_AT, PROJECTION, moment_of
+from run_log.stores._patience import GuessRefusedError, Patience
+from run_log.stores._retention import Retention
+from run_log.stores.audit._port import PAYLOADS, WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+
+from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from ._documents import FirestoreDocuments
+from ._protobuf import (
+    batch_get_request,
+    fields_of,
+    found_document,
+    list_documents_request,
+    listed_documents,
+    queried_document,
+    run_query_request,
+)
+from ._stats import further_stats_paths, summed_counters, summed_stats
+from ._walks import ChangedDocuments
+
+REPAIRS: Final = "repairs"
+"""The collection below a workflow's document that holds how often its counts were repaired."""
+
+VERSIONS_KEPT: Final = timedelta(hours=1)
+"""For how long Firestore can be read as it was (https://firebase.google.com/docs/firestore/use-pitr): with
+point-in-time recovery longer, but of each minute only."""
+
+_WITHOUT_PAYLOADS: Final = (
+    *(name for name in WorkflowRun.model_fields if name not in PAYLOADS),
+    EXPIRE_AT,
+    PROJECTION,
+)
+
+
+class FirestoreAudit:
+    """See `Audit`.
+
+    Args:
+        connection: Where to.
+        root: The collection that holds the projection.
+        patience: How reads are tried again.
+        retention: How long ended runs are kept; None keeps all.
+        now: The time.
+        page: How many documents are read at a time.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        root: str,
+        *,
+        patience: Patience,
+        retention: Retention | None,
+        now: Callable[[], datetime],
+        page: int,
+    ) -> None:
+        self._connection = connection
+        self._root = root
+        self._patience = patience
+        self._retention = retention
+        self._now = now
+        self._page = page
+
+    @property
+    def retention(self) -> timedelta | None:
+        """See `Audit.retention`."""
+        return self._retention.keeps if self._retention else None
+
+    def now(self) -> datetime:
+        """See `Audit.now`."""
+        return self._now()
+
+    async def workflows(self) -> AsyncGenerator[str]:
+        """See `Audit.workflows`."""
+        token = ""
+        while True:
+            names, token = await self._patience.run(partial(self._names, token))
+            for name in names:
+                yield name.rpartition("/")[2]
+            if not token:
+                return
+
+    @contextlib.asynccontextmanager
+    async def snapshot(
+        self, workflow: str, *, at: datetime | None = None
+    ) -> AsyncGenerator[FirestoreSnapshot]:
+        """See `Audit.snapshot`."""
+        if at is None:
+            documents = ChangedDocuments(self._connection, self._root, None, page=1)
+            # Firestore takes moments in whole microseconds.
+            at = moment_of(await self._patience.run(documents.now) // 1_000)
+        yield FirestoreSnapshot(
+            self._connection, self._root, workflow, patience=self._patience, at=at, page=self._page
+        )
+
+    async def _names(self, token: str) -> tuple[list[str], str]:
+        client = self._connection.client()
+        database = f"projects/{self._connection.project}/databases/{self._connection.database}"
+        # Missing ones too: whose document was deleted may have runs.
+        request = list_documents_request(f"{database}/documents", self._root, size=self._page, token=token)
+        with _our_errors(self._connection):
+            return listed_documents(
+                await client._firestore_api.list_documents(  # noqa: SLF001 - as the other calls
+                    request=request,
+                    metadata=client._rpc_metadata,  # noqa: SLF001
+                    retry=None,
+                    timeout=RPC_TIMEOUT_SECONDS,
+                )
+            )
+
+
+class FirestoreSnapshot:
+    """See `WorkflowSnapshot`.
+
+    Args:
+        connection: Where to.
+        root: The collection that holds the projection.
+        workflow: The workflow's document id.
+        patience: How reads are tried again.
+        at: The moment, in whole microseconds.
+        page: How many documents are read at a time.
+    """
+
+    def __init__(
+        self, connection: Connection, root: str, workflow: str, *, patience: Patience, at: datetime, page: int
+    ) -> None:
+        self._connection = connection
+        self._root = root
+        self._workflow = workflow
+        self._patience = patience
+        self._at = at
+        self._page = page
+        self._database = f"projects/{connection.project}/databases/{connection.database}"
+        self._path = f"{root}/{workflow}"
+        self._guard = f"{self._path}/{REPAIRS}/last"
+        self._seen: list[Any] = []
+        """The mark of the guard, once it was read: None where it was not there."""
+
+    @property
+    def at(self) -> datetime:
+        """See `WorkflowSnapshot.at`."""
+        return self._at
+
+    async def counts(self) -> StoredCounts:
+        """See `WorkflowSnapshot.counts`."""
+        found = await self._documents([self._path, self._guard])
+        if not self._seen:
+            # Together with the counts, so that no repair is in the one and not in the other.
+            guard = found.get(self._guard)
+            self._seen.append(None if guard is None else guard.update_time)
+        if self._path not in found:
+            return StoredCounts()
+        fields = fields_of(found[self._path].fields)
+        said = fields.get("workflow_id", original_id(self._workflow))
+        if not isinstance(said, str) or not said or document_id(said) != self._workflow:
+            return StoredCounts(problem=f"their document says that it is of workflow {said!r}")
+        further = await self._documents(further_stats_paths(self._root, said, fields))
+        documents = [fields, *(fields_of(shard.fields) for shard in further.values())]
+        try:
+            stats, counters = summed_stats(said, documents), summed_counters(said, documents)
+        except StoreError as error:
+            return StoredCounts(problem=str(error))
+        return StoredCounts(
+            workflow_id=said,
+            total=stats.total,
+            successful=stats.successful,
+            by_status=stats.by_status,
+            counters=counters,
+        )
+
+    async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
+        """See `WorkflowSnapshot.documents`."""
+        size = min(self._page, WHOLE_PAGE) if whole else self._page
+        after: str | None = None
+        while True:
+            page = await self._patience.run(partial(self._runs, after, size, whole=whole))
+            if page:
+                yield page
+                after = page[-1].id
+            if len(page) < size:
+                return
+
+    async def repair(self, change: CountsRepair) -> bool:
+        """See `WorkflowSnapshot.repair`."""
+        if not self._seen:
+            await self.counts()
+        (mark,) = self._seen
+        documents = FirestoreDocuments(self._connection, self._root)
+        for part in _parts(change):
+
+            async def add(part: StatsWrite = part, mark: Any = mark) -> Any:
+                try:
+                    return await documents.repair(part, guard=self._guard, expected=mark)
+                except GuessRefusedError as error:
+                    if isinstance(error.__cause__, google_errors.Aborted):
+                        raise self._connection.error(error.__cause__) from error  # locks were not to be had
+                    return None
+
+            mark = await self._patience.run(add)
+            if mark is None:
+                return False
+        return True
+
+    async def _documents(self, paths: Sequence[str]) -> dict[str, Any]:
+        """Return those of the documents at *paths* that are there, as protocol buffers, in order."""
+        return await self._patience.run(partial(self._found, paths)) if paths else {}
+
+    async def _found(self, paths: Sequence[str]) -> dict[str, Any]:
+        leading = f"{self._database}/documents/"
+        request = batch_get_request(self._database, [leading + path for path in paths], (), at=self._at)
+        client = self._connection.client()
+        with _our_errors(self._connection, self._at):
+            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - takes a moment
+                request=request,
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            found = [found_document(response) async for response in responses]
+        known = {one.name.removeprefix(leading): one for one in found if one is not None}
+        return {path: known[path] for path in paths if path in known}
+
+    async def _runs(self, after: str | None, size: int, *, whole: bool) -> list[RunDocument]:
+        client = self._connection.client()
+        runs = client.document(self._path).collection(RUNS)
+        query = (runs if whole else runs.select(_WITHOUT_PAYLOADS)).order_by("__name__").limit(size)
+        if after is not None:
+            query = query.start_after({"__name__": runs.document(after)})
+        with _our_errors(self._connection, self._at):
+            responses = await client._firestore_api.run_query(  # noqa: SLF001 - takes a moment
+                request=run_query_request(query, at=self._at),
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            found = [queried_document(response) async for response in responses]
+        return [
+            RunDocument(id=one.name.rpartition("/")[2], fields=fields_of(one.fields))
+            for one in found
+            if one is not None
+        ]
+
+
+@contextlib.contextmanager
+def _our_errors(connection: Connection, at: datetime | None = None) -> Generator[None]:
+    """Raise the vendor's errors as ours; *at* is the moment that is read."""
+    try:
+        yield
+    except VENDOR_ERRORS as error:
+        raise _error(connection, error, at) from error
+
+
+def _error(connection: Connection, error: Exception, at: datetime | None) -> RunLogError:
+    is_refused = isinstance(error, google_errors.FailedPrecondition | google_errors.InvalidArgument)
+    if is_refused and at is not None and datetime.now(UTC) - at >= VERSIONS_KEPT:
+        return StoreError(
+            f"{connection} no longer knows what was stored at {at.isoformat()}: it can be read as it was for "
+            f"an hour, and reading the workflow took longer; run it where Firestore is near ({error})"
+        )
+    return connection.error(error)
+
+
+def _parts(change: CountsRepair) -> Iterator[StatsWrite]:
+    """Yield *change* as writes that Firestore takes, all that is not in the summary first."""
+    counters = list(change.counters.items())
+    first = StatsWrite(
+        workflow_id=change.workflow_id, shard=0, delta=change.delta, counters={}, as_of=change.as_of
+    )
+    room = MAX_STATS_CHANGES - first.changes
+    for start in range(0, max(len(counters), 1), room):
+        part: Mapping[Any, int] = dict(counters[start : start + room])
+        yield StatsWrite(
+            workflow_id=change.workflow_id,
+            shard=0,
+            delta=change.delta if start == 0 else StatsDelta(),
+            counters=part,
+            as_of=change.as_of,
+        )

@@ -1,0 +1,355 @@
+"""Counts in Firestore that are verified, and repaired while projectors write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.cloud import firestore
+
+from run_log.core import (
+    RunEvent,
+    RunStatus,
+    Scope,
+    StoreError,
+    StoreUnavailableError,
+    SummaryCounter,
+    hour_of,
+)
+from run_log.projector import Projector
+from run_log.stores import FirestoreRunLogService
+from run_log.stores._commits import MAX_STATS_CHANGES
+from run_log.stores._patience import Patience
+from run_log.stores.audit import Verification, compare, verify
+from run_log.stores.audit._port import PAYLOADS
+from run_log.stores.firestore._stats import counter_path
+from run_log.testing import a_run, an_event
+
+from .firestore_kit import OpenedService, Watch, WatchedService, vendor_error
+
+pytestmark = pytest.mark.emulator
+
+Told = frozenset[tuple[str, int]]
+"""Which counts are wrong, and by how much."""
+
+DAY = hour_of(datetime.now(UTC)) // 24
+RUNNING, SUCCESS, FAILED = RunStatus.RUNNING, RunStatus.SUCCESS, RunStatus.FAILED
+vendor: Any = firestore  # published without annotations
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """Return what sees the calls of `service`."""
+    return Watch()
+
+
+@pytest.fixture
+async def service(emulator_environment: Mapping[str, str], watch: Watch) -> AsyncIterator[WatchedService]:
+    """Yield a service whose calls are counted."""
+    assert emulator_environment
+    service = WatchedService(watch, Patience())
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+async def plain(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+    """Yield a service whose calls nobody sees."""
+    assert emulator_environment
+    service = OpenedService.from_env()
+    yield service
+    await service.close()
+
+
+def lives(count: int, *, seed: int, first: int = 0) -> list[RunEvent]:
+    """Return the events of so many runs that started today or yesterday, in order."""
+    chance = random.Random(seed)
+    now = datetime.now(UTC)
+    return [
+        an_event(
+            a_run(
+                workflow_id="w",
+                id=f"r{number:05}",
+                status=status,
+                started_at=now - timedelta(hours=chance.random() * 24),
+                duration_ms=chance.random() * 10_000,
+            )
+        )
+        for number in range(first, first + count)
+        for status in (RUNNING, chance.choice((SUCCESS, FAILED)))
+    ]
+
+
+async def plant(plain: OpenedService, path: str, changes: Mapping[str, int]) -> None:
+    """Add to fields of a document that holds counts what no run stands for."""
+    added = {name: vendor.Increment(by) for name, by in changes.items()}
+    await plain.reference(path).update(added)
+
+
+async def verified(service: FirestoreRunLogService, *, repair: bool = False, page: int = 7) -> Verification:
+    """Return what came of the one workflow there is, read in many pages."""
+    (found,) = [one async for one in verify(service.audit(page=page), repair=repair)]
+    return found
+
+
+def told(found: Verification) -> Told:
+    """Return which counts are wrong, and by how much."""
+    assert found.problem is None
+    assert not found.run_findings
+    return frozenset((str(one.count), one.stored - one.recounted) for one in found.counts)
+
+
+WRONG = {
+    "total": 2,
+    "by_status.failed": 3,
+    counter_path(SummaryCounter(Scope.DAY, DAY, "success")): -4,
+    counter_path(SummaryCounter(Scope.HOUR, 24 * DAY, "b7")): 5,
+    counter_path(SummaryCounter(Scope.ALL, 0, "micros")): 60,
+}
+"""What is planted: a total that is not the sum of the statuses, and one count of each other kind."""
+
+TODAY = datetime.fromtimestamp(DAY * 86_400, UTC).strftime("%Y-%m-%d")
+TOLD: Told = frozenset(
+    {("total", 2), ("failed", 3), (f"success {TODAY}", -4), (f"b7 {TODAY} 00h", 5), ("micros", 60)}
+)
+
+
+async def test_each_wrong_count(service: WatchedService, plain: OpenedService) -> None:
+    """Each wrong count is found, and no other; a repair makes all of them right."""
+    await service.apply(lives(30, seed=1))
+    before = (await plain.reference("autopilot_runs/w").get()).to_dict()
+    await plant(plain, "autopilot_runs/w", WRONG)
+
+    found = await verified(service)
+    repaired = await verified(service, repair=True)
+
+    assert TOLD == told(found) == told(repaired)
+    assert (True, True) == (found.differs, repaired.repaired)
+    after = (await plain.reference("autopilot_runs/w").get()).to_dict()
+    hour = counter_path(SummaryCounter(Scope.HOUR, 24 * DAY, "b7")).split(".")
+    assert 0 == after[hour[0]][hour[1]][hour[2]].pop(hour[3])
+    assert before == after
+
+
+async def test_shards(plain: OpenedService) -> None:
+    """Counts over shards are verified as their sum, also once there are fewer shards, and repaired in one."""
+    many, one = WatchedService(Watch(), Patience(), stats_shards=5), plain
+    await many.apply(lives(40, seed=1))
+    await one.apply(lives(20, seed=2, first=30))
+    assert not (await verified(many)).differs
+    stats = await one.get_stats("w")
+    await plant(plain, "autopilot_runs/w/stats/3", WRONG)
+    shards = [
+        (await one.reference(f"autopilot_runs/w/stats/{shard}").get()).to_dict() for shard in (1, 2, 3, 4)
+    ]
+
+    repaired = await verified(one, repair=True)
+
+    assert TOLD == told(repaired)
+    assert not (await verified(one)).differs
+    assert stats == await one.get_stats("w") == await many.get_stats("w")
+    assert shards == [
+        (await one.reference(f"autopilot_runs/w/stats/{shard}").get()).to_dict() for shard in (1, 2, 3, 4)
+    ]
+    await many.close()
+
+
+async def test_a_large_repair(service: WatchedService, plain: OpenedService, watch: Watch) -> None:
+    """A repair of more counts than a commit may change is made in parts, and all of it is made."""
+    await service.apply(lives(3, seed=1))
+    counters = [
+        SummaryCounter(Scope.DAY, DAY - day, f"b{bucket}") for day in (1, 2, 3) for bucket in range(350)
+    ]
+    for start in range(0, len(counters), 350):
+        part = counters[start : start + 350]
+        await plant(plain, "autopilot_runs/w", {counter_path(counter): 1 for counter in part})
+    await plant(plain, "autopilot_runs/w", {"total": 9})
+    watch.writes.clear()
+    watch.changes.clear()
+
+    repaired = await verified(service, repair=True)
+
+    assert len(counters) + 1 == len(repaired.counts)
+    assert 3 == len([writes for writes in watch.writes if "autopilot_runs/w/repairs/last" in writes])
+    assert max(watch.changes) <= MAX_STATS_CHANGES
+    assert not (await verified(service)).differs
+
+
+@pytest.mark.parametrize("page", [1, 7, 100])
+async def test_pages(service: WatchedService, watch: Watch, page: int) -> None:
+    """A workflow is read page by page, each run once, without its payloads."""
+    await service.apply(lives(21, seed=1))
+    watch.calls.clear()
+    watch.documents = 0
+
+    found = await verified(service, page=page)
+    async with service.audit(page=page).snapshot("w") as snapshot:
+        pages = [documents async for documents in snapshot.documents(whole=False)]
+
+    assert (21, False) == (found.runs, found.differs)
+    assert 2 * (21 // page + 1) == watch.calls.count("run_query")
+    assert 2 * 21 + 1 == watch.documents
+    assert page >= max(map(len, pages))
+    assert not any({*PAYLOADS} & {*document.fields} for documents in pages for document in documents)
+
+
+async def test_a_repair_whose_answer_is_lost(
+    service: WatchedService, plain: OpenedService, watch: Watch
+) -> None:
+    """A repair whose answer is lost is found done: nothing is added twice."""
+    await service.apply(lives(9, seed=1))
+    await plant(plain, "autopilot_runs/w", WRONG)
+    watch.after["commit"] = [vendor_error("ServiceUnavailable")]
+
+    assert not (await verified(service, repair=True)).differs
+
+    assert [] == watch.after["commit"]
+    assert not (await verified(service)).differs
+
+
+async def test_locks_that_are_not_to_be_had(
+    service: WatchedService, plain: OpenedService, watch: Watch
+) -> None:
+    """A repair that others' locks hold off is tried again as it is, without another recount."""
+    await service.apply(lives(9, seed=1))
+    await plant(plain, "autopilot_runs/w", WRONG)
+    watch.before["commit"] = [vendor_error("Aborted")]
+    watch.calls.clear()
+
+    repaired = await verified(service, repair=True, page=100)
+
+    assert (TOLD, True) == (told(repaired), repaired.repaired)
+    assert (1, 2) == (watch.calls.count("run_query"), watch.calls.count("commit"))
+    assert not (await verified(service)).differs
+
+
+async def test_a_moment_that_is_over(service: WatchedService) -> None:
+    """A moment that Firestore no longer knows is an error that says why, at once."""
+    await service.apply(lives(1, seed=1))
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+
+    async with service.audit().snapshot("w", at=long_ago) as snapshot:
+        with pytest.raises(StoreError, match=r"as it was for an hour.*took longer") as caught:
+            await snapshot.counts()
+        with pytest.raises(StoreError, match=r"as it was for an hour.*took longer"):
+            [page async for page in snapshot.documents(whole=False)]
+
+    assert not isinstance(caught.value, StoreUnavailableError)
+
+
+async def test_counts_that_cannot_be_read(service: WatchedService, plain: OpenedService) -> None:
+    """Counts that something else changed to what they cannot be are told, and not repaired."""
+    await service.apply(lives(3, seed=1))
+    await plain.reference("autopilot_runs/w").update({"by_status": {"lost": 7}})
+
+    found = await verified(service, repair=True)
+
+    assert (3, [], True, False) == (found.runs, found.counts, found.differs, found.repaired)
+    assert "damaged" in str(found.problem)
+    await plain.reference("autopilot_runs/w").update({"workflow_id": "another"})
+    assert "says that it is of workflow 'another'" in str((await verified(service)).problem)
+
+
+async def test_nobody_else_sees_repairs(service: WatchedService, plain: OpenedService) -> None:
+    """What a repair leaves behind is in no listing, and is no workflow once the workflow is gone."""
+    events = lives(3, seed=1)
+    await service.apply(events)
+    await plant(plain, "autopilot_runs/w", WRONG)
+    await verified(service, repair=True)
+
+    workflows, _ = await service.list_workflows()
+    runs, _ = await service.list_runs("w")
+
+    assert (["w"], 3) == ([stats.workflow_id for stats in workflows], len(runs))
+    for path in ("autopilot_runs/w", *(f"autopilot_runs/w/runs/{event.run.id}" for event in events)):
+        await plain.reference(path).delete()
+    assert [] == [one async for one in verify(service.audit())]
+
+
+class Writers:
+    """Projectors that go on and on with the same runs of the one workflow until they are told to stop.
+
+    Args:
+        count: How many; each has a store of its own.
+    """
+
+    RUNS = 60
+
+    def __init__(self, count: int) -> None:
+        self._stores = [FirestoreRunLogService.from_env() for _ in range(count)]
+        self._begun = 0
+
+    @property
+    def runs(self) -> int:
+        """How many runs they have written."""
+        return min(self._begun, self.RUNS)
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncGenerator[None]:
+        """Write for as long as the block lasts."""
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(self._write(Projector(store), stop)) for store in self._stores]
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+
+    async def close(self) -> None:
+        """Let go of the stores."""
+        for store in self._stores:
+            await store.close()
+
+    async def _write(self, projector: Projector, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            events = lives(3, seed=self._begun, first=self._begun % self.RUNS)
+            self._begun += 3
+            for event in events:
+                await projector.apply([event])
+
+
+@pytest.fixture
+async def writers(emulator_environment: Mapping[str, str]) -> AsyncIterator[Writers]:
+    """Yield three projectors."""
+    assert emulator_environment
+    writers = Writers(3)
+    yield writers
+    await writers.close()
+
+
+async def test_what_is_written_meanwhile(service: WatchedService, writers: Writers) -> None:
+    """While projectors write, every recount finds nothing, and what is compared with itself is the same."""
+    async with writers.writing():
+        for _ in range(10):
+            assert [] == [one for one in [one async for one in verify(service.audit(page=7))] if one.differs]
+            same = compare(service.audit(page=7), service.audit(page=50))
+            assert [] == [one for one in [one async for one in same] if one.differs]
+
+    found = await verified(service)
+    assert (writers.runs, False) == (found.runs, found.differs)
+
+
+async def test_repairs_while_projectors_write(
+    service: WatchedService, plain: OpenedService, writers: Writers
+) -> None:
+    """Repaired while projectors write, counts are wrong as before or right at every moment, and end right."""
+    await service.apply(lives(20, seed=0, first=90_000))
+    for _ in range(5):
+        await plant(plain, "autopilot_runs/w", WRONG)
+        polled = [told(await verified(service))]
+        async with writers.writing():
+            repairs = asyncio.gather(verified(service, repair=True), verified(plain, repair=True))
+            while not repairs.done() or polled[-1]:
+                polled.append(told(await verified(service, page=50)))
+
+        assert [(False, False), (False, True)] == sorted((one.differs, one.repaired) for one in await repairs)
+        assert {TOLD, frozenset()} == {*polled}
+        assert sorted(polled, key=len, reverse=True) == polled
+        found = await verified(service)
+        assert (20 + writers.runs, False) == (found.runs, found.differs)
+        assert 20 + writers.runs == (await service.get_stats("w"))["total"]

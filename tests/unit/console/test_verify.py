@@ -1,0 +1,167 @@
+"""``run-log verify`` on files: what it shows, to whom, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from run_log.core import RunStatus
+from run_log.stores import SQLiteRunLogService
+from run_log.testing import an_event
+
+from .processes import run_log
+
+SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a file of five runs of two workflows."""
+
+    async def store() -> None:
+        service = SQLiteRunLogService(path=tmp_path / "runs.sqlite3")
+        await service.apply(
+            [an_event(workflow_id=f"w{number % 2}", id=f"r{number}", result={}) for number in range(5)]
+        )
+        await service.close()
+
+    asyncio.run(store())
+    return tmp_path
+
+
+def change(path: Path, statement: str, values: Sequence[object] = ()) -> None:
+    """Change a file as nothing of run-log does."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement, values)
+
+
+def test_what_is_right(folder: Path) -> None:
+    """Where nothing differs it exits 0, and says so on stderr alone."""
+    ended = run_log("verify", folder=folder, **SQLITE)
+
+    told = "no findings\nruns recounted: 5, of workflows: 2; nothing differs\n"
+    assert (0, "", told) == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_what_is_wrong(folder: Path) -> None:
+    """Where counts differ it exits 1 and shows what is stored and what a recount gives."""
+    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
+
+    ended = run_log("verify", folder=folder, **SQLITE)
+
+    rows = [line.split() for line in ended.stdout.splitlines() if line.strip().startswith("w1")]
+    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (ended.returncode, rows)
+    assert ended.stderr.endswith("workflows that differ: 1\n")
+
+
+def test_what_is_repaired(folder: Path) -> None:
+    """With --repair it tells what was wrong, exits 0, and nothing differs afterwards."""
+    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
+
+    repaired = run_log("verify", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
+    after = run_log("verify", "-o", "json", folder=folder, **SQLITE)
+
+    count = {"workflow_id": "w1", "kind": "count", "scope": "all", "begins": None, "repaired": True}
+    assert [
+        {**count, "name": "failed", "stored": 7, "recounted": 0},
+        {**count, "name": "total", "stored": 9, "recounted": 2},
+    ] == [json.loads(line) for line in repaired.stdout.splitlines()]
+    assert (0, 0) == (repaired.returncode, after.returncode)
+    assert {"findings": [], "next_cursor": None} == json.loads(after.stdout)
+
+
+def test_what_cannot_be_read(folder: Path) -> None:
+    """A run that cannot be read is shown with why, is not repaired, and exits 1."""
+    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE run = 'r2'")
+
+    ended = run_log("verify", "w0", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
+
+    finding = json.loads(ended.stdout)
+    assert (1, "w0", "run", "r2") == (ended.returncode, *list(finding.values())[:3])
+    assert "trigger_type" in finding["problem"]
+
+
+def test_how_far_it_is(folder: Path) -> None:
+    """Where stderr is a terminal it shows how far it is; stdout holds the results alone."""
+    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
+    terminal, end = pty.openpty()
+    code = "from run_log.console import main; main()"
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", code, "verify", "-o", "jsonl"],
+        cwd=folder,
+        env={**os.environ, **SQLITE, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=end,
+    ) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # its other end is closed
+            while part := os.read(terminal, 65_536):
+                shown += part
+        assert process.stdout is not None
+        out = process.stdout.read()
+    os.close(terminal)
+
+    assert ["failed", "total"] == [json.loads(line)["name"] for line in out.splitlines()]
+    assert [True] * 2 == [part in shown for part in (b"w1", b"2/9")]
+
+
+def test_two_files(folder: Path) -> None:
+    """With --against it shows what differs of two files, run by run and count by count."""
+    shutil.copy(folder / "runs.sqlite3", folder / "other.sqlite3")
+    same = run_log("verify", "--against", "other.sqlite3", folder=folder, **SQLITE)
+    change(folder / "other.sqlite3", "DELETE FROM runs WHERE run = 'r1'")
+    change(folder / "other.sqlite3", "UPDATE runs SET result = '{\"n\": 1}' WHERE run = 'r3'")
+    change(folder / "other.sqlite3", "UPDATE workflows SET success = success - 1 WHERE workflow = 'w1'")
+
+    ended = run_log("verify", "--against", "other.sqlite3", "-o", "jsonl", folder=folder, **SQLITE)
+    shown = run_log("verify", "w1", "--against", "other.sqlite3", folder=folder, **SQLITE)
+
+    of_w1 = {"workflow_id": "w1", "kind": "count", "scope": "all", "begins": None, "here": 2, "there": 1}
+    assert [
+        *({**of_w1, "name": name} for name in (RunStatus.SUCCESS.value, "successful", "total")),
+        {"workflow_id": "w1", "kind": "run", "run_id": "r1", "only_in": "here", "fields": []},
+        {"workflow_id": "w1", "kind": "run", "run_id": "r3", "only_in": None, "fields": ["result"]},
+    ] == [json.loads(line) for line in ended.stdout.splitlines()]
+    assert (0, 1, 1) == (same.returncode, ended.returncode, shown.returncode)
+    assert "runs compared: 5, of workflows: 2; nothing differs" in same.stderr
+    assert "only here" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("w9",), 3, "there is no workflow 'w9'"),
+        (("--against", "nothing.sqlite3"), 3, "there is no file 'nothing.sqlite3'"),
+        (("--against", "runs.sqlite3"), 2, "pass another one"),
+        (("--against", "other.sqlite3", "--repair"), 2, "without --against"),
+    ],
+)
+def test_what_is_asked_wrongly(folder: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """What is not there exits 3, what makes no sense 2, and nothing is made or changed."""
+    ended = run_log("verify", *arguments, folder=folder, **SQLITE)
+
+    assert (code, "") == (ended.returncode, ended.stdout)
+    assert told in ended.stderr
+    assert ["runs.sqlite3"] == [path.name for path in folder.glob("*.sqlite3")]
+
+
+def test_a_back_end_of_its_own_process(folder: Path) -> None:
+    """The embedded back end cannot be looked into: it exits 2 and says which can."""
+    ended = run_log("verify", folder=folder)
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert "RUN_LOG_BACKEND is 'memory'" in ended.stderr
+    assert "'sqlite'" in ended.stderr

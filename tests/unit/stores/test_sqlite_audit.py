@@ -1,0 +1,100 @@
+"""What an audit of a file does that no other store has: its transaction, and files from before it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from run_log.core import InvalidArgumentError, StoreUnavailableError
+from run_log.stores import SQLiteRunLogService
+from run_log.stores.audit import verify
+from run_log.stores.sqlite._schema import MIGRATIONS, migrate
+from run_log.testing import an_event
+
+
+async def stored(path: Path, *names: str) -> SQLiteRunLogService:
+    """Return a service whose file has runs of these names."""
+    service = SQLiteRunLogService(path=path)
+    await service.apply([an_event(workflow_id="w", id=name) for name in names])
+    return service
+
+
+async def test_one_moment(tmp_path: Path) -> None:
+    """A snapshot stays as it was opened, whatever is written before it is read."""
+    service = await stored(tmp_path / "f", "a", "c")
+
+    async with service.audit(page=1).snapshot("w") as snapshot:
+        await service.apply([an_event(workflow_id="w", id="b")])
+        counts = await snapshot.counts()
+        runs = [run.id async for page in snapshot.documents(whole=False) for run in page]
+
+    await service.close()
+    assert (2, ["a", "c"]) == (counts.total, runs)
+
+
+async def test_a_file_is_not_read_as_it_was(tmp_path: Path) -> None:
+    """A moment that is over is refused: a file has none."""
+    service = await stored(tmp_path / "f", "a")
+
+    with pytest.raises(InvalidArgumentError, match="cannot be read as it was"):
+        async with service.audit().snapshot("w", at=datetime.now(UTC)):
+            pass
+
+    await service.close()
+
+
+async def test_a_fork_in_between(tmp_path: Path) -> None:
+    """A fork ends the transaction: what is read afterwards is an error, not another moment."""
+    service = await stored(tmp_path / "f", "a")
+
+    async with service.audit().snapshot("w") as snapshot:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        await asyncio.to_thread(os.waitpid, child, 0)
+        with pytest.raises(StoreUnavailableError, match="cut short"):
+            await snapshot.counts()
+
+    await service.close()
+
+
+async def test_a_file_from_before_repairs(tmp_path: Path) -> None:
+    """A file that an earlier version made is verified and repaired as any."""
+    path = tmp_path / "f"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, "f", MIGRATIONS[:1])
+    service = await stored(path, "a", "b")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE workflows SET failed = 5")
+
+    (found,) = [one async for one in verify(service.audit(), repair=True)]
+    (after,) = [one async for one in verify(service.audit())]
+
+    await service.close()
+    assert (2, True, False) == (len(found.counts), found.repaired, after.differs)
+
+
+async def test_damaged_columns(tmp_path: Path) -> None:
+    """Times, texts and counts that something else damaged are told, and end nothing."""
+    path = tmp_path / "f"
+    service = await stored(path, "a", "b", "c", "d")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE runs SET started_at = 'noon' WHERE run = 'a'")
+        connection.execute("UPDATE runs SET expire_at = 1e300, pause = '{' WHERE run = 'b'")
+        connection.execute("UPDATE runs SET history = 7 WHERE run = 'c'")
+
+    (found,) = [one async for one in verify(service.audit(), repair=True)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE workflows SET failed = 'many'")
+    (damaged,) = [one async for one in verify(service.audit(), repair=True)]
+
+    await service.close()
+    assert {"a", "b", "c"} == {one.run_id for one in found.run_findings}
+    assert (4, False) == (found.runs, found.repaired)
+    assert "damaged" in str(damaged.problem)
