@@ -56,6 +56,7 @@ class ArchiveSource:
         self._finished = finished
         self._now = now
         self._told_at = now()
+        self._telling: asyncio.TimerHandle | None = None
         self._reading = asyncio.Lock()
         self._waiting: deque[_Record] = deque()
         self._returned = asyncio.Event()
@@ -89,14 +90,16 @@ class ArchiveSource:
                 # What a cancelled call has read is read again by whoever goes on from the places told.
                 self._take(await asyncio.to_thread(self._reader.read, max_messages))
                 messages = await self._handed_out(max_messages)
-        if not messages:
-            self._returned.clear()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._returned.wait()
-            except TimeoutError:
-                return []
-        return messages
+        if messages:
+            return messages
+        self._returned.clear()
+        try:
+            async with asyncio.timeout(wait):
+                await self._returned.wait()
+        except TimeoutError:
+            return []
+        async with self._reading:
+            return await self._handed_out(max_messages)
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.acknowledge`."""
@@ -116,6 +119,8 @@ class ArchiveSource:
     async def close(self) -> None:
         """Tell how far it came, and close the file under way."""
         self._tell(at_once=True)
+        if self._telling is not None:
+            self._telling.cancel()
         await asyncio.to_thread(self._reader.close)
 
     def _take(self, chunk: Chunk) -> None:
@@ -153,13 +158,21 @@ class ArchiveSource:
 
     def _tell(self, *, at_once: bool = False) -> None:
         is_finished = self.is_finished
-        if at_once or is_finished or self._now() - self._told_at >= TOLD_EVERY:
+        left = self._told_at + TOLD_EVERY - self._now()
+        if at_once or is_finished or left <= 0:
             self._told_at = self._now()
             places = self._new_places()
             if places:
                 self._told(places)
+        elif self._telling is None:
+            # Nothing else may happen for long.
+            self._telling = asyncio.get_running_loop().call_later(left, self._tell_now)
         if is_finished:
             self._finished()
+
+    def _tell_now(self) -> None:
+        self._telling = None
+        self._tell(at_once=True)
 
     def _new_places(self) -> list[ArchivePlace]:
         """Return the places up to which all is done with, as far as they were not told before."""
