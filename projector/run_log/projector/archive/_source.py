@@ -90,7 +90,7 @@ class ArchiveSource:
                 # What a cancelled call has read is read again by whoever goes on from the places told.
                 self._take(await asyncio.to_thread(self._reader.read, max_messages))
                 messages = await self._handed_out(max_messages)
-        if messages:
+        if messages or self.is_finished:
             return messages
         self._returned.clear()
         try:
@@ -169,6 +169,8 @@ class ArchiveSource:
             self._telling = asyncio.get_running_loop().call_later(left, self._tell_now)
         if is_finished:
             self._finished()
+            # Nobody need wait for more.
+            self._returned.set()
 
     def _tell_now(self) -> None:
         self._telling = None
