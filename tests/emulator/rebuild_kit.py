@@ -100,18 +100,18 @@ async def rebuilding(folder: Path, *options: str, **environment: str) -> AsyncGe
             await process.communicate()
 
 
-async def ended(process: Process) -> Rebuilding:
+async def ended(process: Process, *, within: float) -> Rebuilding:
     """Wait for a rebuild to end by itself and return what it left behind."""
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(within):
         out, err = await process.communicate()
     record = json.loads(out) if out else {}
     return Rebuilding(code=process.returncode, record=record, err=err.decode())
 
 
-async def rebuilt(folder: Path, *options: str, **environment: str) -> Rebuilding:
+async def rebuilt(folder: Path, *options: str, within: float = 100, **environment: str) -> Rebuilding:
     """Run ``run-log rebuild`` in *folder* to its end."""
     async with rebuilding(folder, *options, **environment) as process:
-        return await ended(process)
+        return await ended(process, within=within)
 
 
 def noted(folder: Path, about: str) -> dict[str, Any]:

@@ -92,7 +92,9 @@ async def rebuild_until_signal(
     stop = stopped_by_signal()
     state = state or _default_state(source, into)
     rejects = rejects or state.with_suffix(".rejects")
-    with closing(RebuildState.open(state, source=str(source), into=destination(settings, into))) as noted:
+    with closing(
+        RebuildState.open(state, source=str(source), into=destination(settings, source, into))
+    ) as noted:
         kept = RejectsFile(rejects, goes_on=not noted.is_new)
         progress = RebuildProgress(noted, kept)
         work = RebuildWork(state=noted, rejects=kept, progress=progress, stop=stop)

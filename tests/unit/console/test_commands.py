@@ -165,7 +165,18 @@ def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
     assert "set GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("provision",), ("projector",), ("projector", "pull"), ("demo",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("provision",),
+        ("projector",),
+        ("projector", "pull"),
+        ("demo",),
+        ("rebuild",),
+        ("archive",),
+    ],
+)
 def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
     """The help of every command exits 0 and loads neither Google's libraries nor the run log's own core.
 
@@ -194,8 +205,9 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
     outer = " ".join(run_log("--help", folder=tmp_path).stdout.split())
 
-    assert "into a fresh RUN_LOG_ROOT_COLLECTION, then switch to that (docs/operations.md#upgrading)" in outer
-    assert "## Upgrading" in (REPOSITORY / "docs" / "operations.md").read_text()
+    assert "a fresh root collection beside the live one; then switch to that" in outer
+    assert "(docs/operations.md#rebuild)" in outer
+    assert "## Rebuild" in (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 def test_what_the_help_lists(tmp_path: Path) -> None:

@@ -85,8 +85,13 @@ def check(settings: Settings, source: RebuildSource, into: str) -> None:
             raise ConfigurationError(f"--from {source} is what --into names; pass another name")
 
 
-def destination(settings: Settings, into: str) -> str:
-    """Return the full name of what *into* names, as a state has it."""
+def destination(settings: Settings, source: RebuildSource, into: str) -> str:
+    """Return the full name of what *into* names, as a state has it.
+
+    Raises:
+        ConfigurationError: See `check`.
+    """
+    check(settings, source, into)
     if settings.backend == "sqlite":
         return str(Path(into).resolve())
     return f"{settings.project or '(default)'}/{settings.database}/{into}"

@@ -39,8 +39,8 @@ class Rebuilt:
     """Events folded in all, or runs merged."""
     folded: int
     """Of these, by this process."""
-    runs: int
-    """Runs that the projection counts now."""
+    runs: int | None
+    """Runs that the projection counts now; None where it is not complete."""
     rejects: int
     """What could not be folded in all."""
     expired: int
@@ -97,7 +97,7 @@ async def rebuild(
             seconds, expired = 0.0, 0
         if complete and not (isinstance(source, FromSubscription) and source.keeps):
             work.state.note({_END: {"complete": True}})
-        runs = await folding.count()
+        runs = await folding.count() if complete else None
     finally:
         await folding.close()
     progress = work.progress
