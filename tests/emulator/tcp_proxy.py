@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Coroutine, Iterable
@@ -35,6 +36,7 @@ class TcpProxy:
         self._held_requests = 0
         self._is_cut = False
         self._held_seconds = 0.0
+        self._allowed = math.inf
         self._connections: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> Self:
@@ -76,6 +78,14 @@ class TcpProxy:
         """Let everything through to the server, and nothing back."""
         self._do(self._become(gives_answers=False))
 
+    def allow(self, size: int) -> None:
+        """Let so many bytes through to the server, and then no more.
+
+        Args:
+            size: Bytes, from now on; a chunk that exceeds them is held up as a whole.
+        """
+        self._do(self._become(allowed=size))
+
     def delay(self, seconds: float) -> None:
         """Hold each chunk that long, while no other is read from its side of the connection.
 
@@ -110,8 +120,10 @@ class TcpProxy:
         takes_requests: bool = True,
         gives_answers: bool = True,
         held_seconds: float = 0.0,
+        allowed: float = math.inf,
     ) -> None:
         self._is_cut = is_cut
+        self._allowed = allowed
         self._held_seconds = held_seconds
         for way, is_open in ((self._takes_requests, takes_requests), (self._gives_answers, gives_answers)):
             if is_open:
@@ -156,6 +168,10 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while chunk := await self._loop.sock_recv(source, _CHUNK_BYTES):
                 await asyncio.sleep(self._held_seconds)
+                if is_open is self._takes_requests:
+                    self._allowed -= len(chunk)
+                    if self._allowed < 0:
+                        is_open.clear()
                 await self._let_through(is_open)
                 await self._loop.sock_sendall(sink, chunk)
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from run_log.core import (
     MAX_HISTORY,
+    FoldedRun,
     Outcome,
     RunEvent,
+    RunHead,
     RunStatus,
     StatsDelta,
     Transition,
@@ -106,6 +108,59 @@ def test_a_fold_of_a_fold_is_a_fold_of_all(first: list[RunEvent], second: list[R
     stepwise = fold(head, second).after if second else head
 
     assert fold(None, [*first, *second]).after == stepwise
+
+
+@examples(200)
+@given(st.data())
+def test_folded_runs_merge_as_their_events_do(data: st.DataObject) -> None:
+    """Heads of any parts of a run's events, merged in any order, with repeats, are the head of all."""
+    events = data.draw(small_events(runs=1))
+    parts = [part for part in data.draw(deliveries(events)) if part]
+    merged = [_folded(part) for part in parts]
+    repeats = data.draw(st.lists(st.sampled_from(merged), max_size=3))
+
+    head, delta = _merged(data.draw(st.permutations([*merged, *repeats])))
+
+    assert fold(None, events).after == head
+    assert count_statuses([head.status]) == delta
+
+
+@examples(100)
+@given(small_events(runs=1), small_events(runs=1), small_events(runs=1))
+def test_merging_folded_runs_is_associative(
+    first: list[RunEvent], second: list[RunEvent], third: list[RunEvent]
+) -> None:
+    """A merge of merges is the merge of all, whichever were merged first: also of runs merged elsewhere."""
+    events = {event.event_id: event for event in (*third, *second, *first)}
+    a, b, c = ([events[event.event_id] for event in part] for part in (first, second, third))
+    ab_elsewhere = FoldedRun(
+        event=_newest_event([*a, *b]), history=_merged([_folded(a), _folded(b)])[0].history
+    )
+
+    assert _merged([_folded(a), _folded(b), _folded(c)]) == _merged([_folded(c), ab_elsewhere])
+
+
+def test_a_merge_keeps_the_newest_of_both_histories() -> None:
+    """Of two long histories the merged one has the newest, wherever they came from."""
+    events = [small_event(number, hlc=number) for number in range(2 * MAX_HISTORY)]
+
+    head, _ = _merged([_folded(events[1::2]), _folded(events[::2])])
+
+    assert fold(None, events).after.history == head.history
+
+
+def _folded(events: Sequence[RunEvent]) -> FoldedRun:
+    return FoldedRun(event=_newest_event(events), history=fold(None, events).after.history)
+
+
+def _merged(runs: Sequence[FoldedRun]) -> tuple[RunHead, StatsDelta]:
+    """Return the head and the stats of one run, merged from *runs*."""
+    head, delta = None, StatsDelta()
+    for run in runs:
+        change = fold(head, [run.event], earlier=run.history)
+        head, delta = change.after, delta + change.delta
+    assert head is not None
+    return head, delta
 
 
 @examples(200)

@@ -11,6 +11,7 @@ from ._exit import run
 from ._options import examples
 from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
+from .commands.rebuild import archive, rebuild
 from .commands.sweep import sweep
 from .commands.verify import verify
 from .commands.workflows import workflows
@@ -18,8 +19,8 @@ from .commands.workflows import workflows
 app: Final = typer.Typer(
     name="run-log",
     help="A durable, queryable history of workflow runs.",
-    epilog="To rebuild what queries read, after an upgrade say: have 'projector pull' fold what Pub/Sub "
-    "retains into a fresh RUN_LOG_ROOT_COLLECTION, then switch to that (docs/operations.md#upgrading). "
+    epilog="To have what queries read made anew, after an upgrade say: 'rebuild' folds all that is known "
+    "into a fresh root collection beside the live one; then switch to that (docs/operations.md#rebuild). "
     "Exit codes: 0 done, 1 failed or a check did not hold, 2 used wrongly, 3 not found, 4 refused, "
     "5 unavailable, 130 interrupted. Every command has --help with examples; docs/operations.md tells more.",
     no_args_is_help=True,
@@ -38,6 +39,14 @@ app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --
 app.command(
     epilog=examples("verify", "verify invoices --repair", "verify --against runs_2 -o jsonl"),
 )(verify)
+app.command(
+    epilog=examples(
+        "rebuild --from archive:gs://bucket/run-log --into runs_2",
+        "rebuild --from subscription --into runs_2",
+        "rebuild --from root:runs --into runs_2",
+    )
+)(rebuild)
+app.command(epilog=examples("archive --into /var/lib/run-log/archive"))(archive)
 app.add_typer(events.schema, name="schema")
 
 

@@ -62,6 +62,7 @@ def require(extra: str) -> None:
 
     needed = {
         "producer": ["google.pubsub_v1"],
+        "stores": ["google.cloud.firestore", "tenacity"],
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
     }
     for module in needed[extra]:

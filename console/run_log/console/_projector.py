@@ -24,7 +24,7 @@ async def pull_until_signal(
         until_idle: Seconds without a message that end it too; None for never.
         health: The address and port of the health endpoints; None for none.
     """
-    return await pull(settings, stop=_stopped_by_signal(), until_idle=until_idle, health=health)
+    return await pull(settings, stop=stopped_by_signal(), until_idle=until_idle, health=health)
 
 
 async def push_until_signal(settings: Settings, *, host: str, port: int) -> None:
@@ -35,10 +35,11 @@ async def push_until_signal(settings: Settings, *, host: str, port: int) -> None
         host: The address to listen at.
         port: The port.
     """
-    await push(settings, host=host, port=port, stop=_stopped_by_signal())
+    await push(settings, host=host, port=port, stop=stopped_by_signal())
 
 
-def _stopped_by_signal() -> asyncio.Event:
+def stopped_by_signal() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets; a second signal ends the process."""
     stop = asyncio.Event()
 
     def on_signal() -> None:

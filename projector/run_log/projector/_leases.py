@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from run_log.core import TransportError, get_logger
 
 LEASE_SECONDS: Final = 60.0
-"""For how long a lease is extended, from then on."""
+"""For how long a lease is extended, from then on, unless it is told otherwise."""
 
 FIRST_EXTENSION_SECONDS: Final = 5.0
 """Seconds in hand after which a message's lease is extended first: a subscription may lease for as little as
@@ -34,6 +34,7 @@ class Leases:
 
     Args:
         extend: Has deliveries leased for so many seconds from now on; see `MessageSource.extend`.
+        seconds: For how long.
         now: Monotonic seconds.
         sleep: Waits that many seconds.
     """
@@ -42,10 +43,12 @@ class Leases:
         self,
         extend: Callable[[Sequence[str], float], Awaitable[None]],
         *,
+        seconds: float = LEASE_SECONDS,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._extend = extend
+        self._seconds = seconds
         self._now = now
         self._sleep = sleep
         self._held: dict[str, _Lease] = {}
@@ -80,11 +83,11 @@ class Leases:
         if not due:
             return
         try:
-            await self._extend([*due], LEASE_SECONDS)
+            await self._extend([*due], self._seconds)
         except TransportError as error:
             # Tried again at the next look.
             _logger.warning("run_log_extend_failed", messages=len(due), error=str(error))
             return
         for ack_id, lease in due.items():
             if ack_id in self._held:
-                self._held[ack_id] = lease._replace(due_at=now + LEASE_SECONDS / 2)
+                self._held[ack_id] = lease._replace(due_at=now + self._seconds / 2)

@@ -20,7 +20,7 @@ from run_log.core import (
 
 from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit, GroupLimits
-from ._leases import Leases
+from ._leases import LEASE_SECONDS, Leases
 from ._ports import DeadLetters, MessageSource
 from ._projector import Projector
 
@@ -55,6 +55,8 @@ class PullLimits:
     answer_seconds: float = 5.0
     """How long a silent broker may still be on its way to an answer: a shorter silence means that nothing is
     there only once a pull came back with nothing."""
+    lease_seconds: float = LEASE_SECONDS
+    """For how long the leases of what is in hand are extended: as long as others wait where this one dies."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +110,7 @@ class PullWorker:
         self._group = GroupCommit(
             projector, dead_letters, limits=limits.group, now=now, sleep=sleep, uniform=uniform
         )
-        self._leases = Leases(source.extend, now=now, sleep=sleep)
+        self._leases = Leases(source.extend, seconds=limits.lease_seconds, now=now, sleep=sleep)
         self._settled: dict[Fate, list[str]] = {fate: [] for fate in Fate}
         self._settling: dict[asyncio.Task[None], None] = {}
         self._size = float(_FIRST_SIZE)

@@ -54,6 +54,7 @@ from ._ids import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
 from ._law import (
     MAX_ANSWERER_BYTES,
     MAX_HISTORY,
+    FoldedRun,
     Outcome,
     RunChange,
     RunHead,
@@ -136,6 +137,7 @@ __all__ = [
     "DeadLetterReason",
     "Durations",
     "EventDecodeError",
+    "FoldedRun",
     "Horizon",
     "HybridLogicalClock",
     "InvalidArgumentError",

@@ -163,6 +163,16 @@ class RunHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedRun:
+    """All that a projection holds of a run: enough to merge it into another projection."""
+
+    event: RunEvent
+    """Its newest event."""
+    history: tuple[Transition, ...]
+    """Its transitions, as stored; none is later than the event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatsDelta:
     """How a workflow's stats change. Adds up, so a batch is one change."""
 
@@ -256,12 +266,22 @@ class RunChange:
         )
 
 
-def fold(before: RunHead | None, events: Sequence[RunEvent], *, horizon: Horizon | None = None) -> RunChange:
+def fold(
+    before: RunHead | None,
+    events: Sequence[RunEvent],
+    *,
+    earlier: Sequence[Transition] = (),
+    horizon: Horizon | None = None,
+) -> RunChange:
     """Merge *events* of one run, in any order and with repeats, onto what is known of it.
+
+    Folding the `FoldedRun` of some events, its history as *earlier*, does to the head what folding those
+    events does: what is dropped of a run that has many is not among the newest of all either.
 
     Args:
         before: The run's head as stored; None for a run not seen before.
         events: At least one event, all of the same run.
+        earlier: Transitions by events that one of *events* has superseded, of which no more is known.
         horizon: The days and hours whose runs are counted; None for none.
     """
     newest_version = before.version if before else None
@@ -277,6 +297,8 @@ def fold(before: RunHead | None, events: Sequence[RunEvent], *, horizon: Horizon
         history = newest((*history, Transition.of(event)))
         if outcome is Outcome.APPLIED:
             winner, newest_version = event, version
+    if earlier:
+        history = newest((*history, *earlier))
     if winner is not None:
         counted = Counted.of(winner.run, horizon)
         after = RunHead(version=winner.version, status=winner.status, history=history, counted=counted)

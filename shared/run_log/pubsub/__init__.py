@@ -3,5 +3,18 @@
 from ._connection import VENDOR_ERRORS, PubSubConnection
 from ._limits import MAX_ATTRIBUTES, message_fault
 from ._provision import Provisioned, provision
+from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, topic_retention
 
-__all__ = ["MAX_ATTRIBUTES", "VENDOR_ERRORS", "Provisioned", "PubSubConnection", "message_fault", "provision"]
+__all__ = [
+    "MAX_ATTRIBUTES",
+    "REPLAY_LEASE",
+    "VENDOR_ERRORS",
+    "Provisioned",
+    "PubSubConnection",
+    "add_subscription",
+    "begin_replay",
+    "end_replay",
+    "message_fault",
+    "provision",
+    "topic_retention",
+]

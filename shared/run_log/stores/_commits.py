@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from run_log.core import (
@@ -17,6 +18,7 @@ from run_log.core import (
     RunKey,
     StatsDelta,
     SummaryCounter,
+    Transition,
     WriteRefusedError,
     add_counters,
     by_run,
@@ -72,10 +74,13 @@ class RunBatch:
     """The run's fields by the newest of the events."""
     size: int
     """The bytes of its write, unless that write trims the history."""
+    earlier: Sequence[Transition] = ()
+    """What is known of events that these have superseded."""
 
     def merged(self, known: KnownRun | None, horizon: Horizon) -> RunChange:
         """Return what the events do to the run as it is known, counting the days of *horizon*."""
-        return fold(known.stored.head if known else None, self.events, horizon=horizon)
+        head = known.stored.head if known else None
+        return fold(head, self.events, earlier=self.earlier, horizon=horizon)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,18 +213,23 @@ class KnownRuns:
             self._runs.popitem(last=False)
 
 
-def batches(events: Sequence[RunEvent]) -> Iterator[dict[RunKey, RunBatch]]:
+def batches(
+    events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]] = MappingProxyType({})
+) -> Iterator[dict[RunKey, RunBatch]]:
     """Yield *events* grouped by run, packed into commits that a store takes.
 
     Args:
         events: Events of any runs, in any order, with repeats.
+        earlier: By run, what is known of events that these have superseded.
 
     Raises:
         WriteRefusedError: A run is larger than a document can be.
     """
     commit: dict[RunKey, RunBatch] = {}
     size = 0
-    runs = {key: _run_batch(events, positions) for key, positions in by_run(events).items()}
+    runs = {
+        key: _run_batch(events, positions, earlier.get(key, ())) for key, positions in by_run(events).items()
+    }
     for key, batch in runs.items():
         if commit and (size + batch.size > MAX_COMMIT_BYTES or len(commit) == MAX_COMMIT_RUNS):
             yield commit
@@ -265,7 +275,9 @@ def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> 
     )
 
 
-def _run_batch(events: Sequence[RunEvent], positions: Sequence[int]) -> RunBatch:
+def _run_batch(
+    events: Sequence[RunEvent], positions: Sequence[int], earlier: Sequence[Transition]
+) -> RunBatch:
     own = [events[position] for position in positions]
     run = (own[0] if len(own) == 1 else max(own, key=lambda event: event.version)).run
     fields = run_fields(run)
@@ -276,4 +288,5 @@ def _run_batch(events: Sequence[RunEvent], positions: Sequence[int]) -> RunBatch
             f"run {run.id!r} of workflow {run.workflow_id!r} takes {most} bytes, a document holds "
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
-    return RunBatch(events=own, positions=positions, fields=fields, size=size + history_bytes(len(own)))
+    size += history_bytes(len(own) + len(earlier))
+    return RunBatch(events=own, positions=positions, fields=fields, size=size, earlier=earlier)

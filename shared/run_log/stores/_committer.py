@@ -10,7 +10,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from run_log.core import Horizon, Outcome, RunChange, RunEvent, RunKey, Scope, utc_now
+from run_log.core import (
+    FoldedRun,
+    Horizon,
+    Outcome,
+    RunChange,
+    RunEvent,
+    RunKey,
+    Scope,
+    Transition,
+    utc_now,
+)
 
 from ._commits import (
     MAX_STATS_CHANGES,
@@ -90,8 +100,17 @@ class Committer:
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
+        return await self._apply(events, {})
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge what another projection holds of *runs*, each once, as `apply` does its events."""
+        return await self._apply([run.event for run in runs], {run.event.key: run.history for run in runs})
+
+    async def _apply(
+        self, events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]]
+    ) -> list[Outcome]:
         outcomes = [Outcome.DUPLICATE] * len(events)
-        waiting = batches(events)
+        waiting = batches(events, earlier)
 
         async def commit_in_turn() -> None:
             for runs in waiting:

@@ -261,8 +261,9 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
     outer = " ".join(run_log("--help", folder=tmp_path).stdout.split())
 
-    assert "into a fresh RUN_LOG_ROOT_COLLECTION, then switch to that (docs/operations.md#upgrading)" in outer
-    assert "## Upgrading" in (REPOSITORY / "docs" / "operations.md").read_text()
+    assert "a fresh root collection beside the live one; then switch to that" in outer
+    assert "(docs/operations.md#rebuild)" in outer
+    assert "## Rebuild" in (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 def test_what_the_help_lists(tmp_path: Path) -> None:

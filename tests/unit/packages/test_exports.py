@@ -10,6 +10,8 @@ PACKAGES = [
     "run_log.core",
     "run_log.producer",
     "run_log.projector",
+    "run_log.projector.archive",
+    "run_log.projector.rebuild",
     "run_log.pubsub",
     "run_log.stores",
     "run_log.stores.audit",

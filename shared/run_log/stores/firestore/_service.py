@@ -12,6 +12,7 @@ from typing import Any, Self
 from run_log.core import (
     MAX_STATS_SHARDS,
     ConfigurationError,
+    FoldedRun,
     Outcome,
     Position,
     RunEvent,
@@ -148,6 +149,22 @@ class FirestoreRunLogService(RunLogService):
             now=self._now,
             page=page,
         )
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge what another projection holds of *runs*, and return what became of each one's newest event.
+
+        Afterwards each is as if its events had been applied here; the newest 50 of them, where they are more.
+        Repeats and order change nothing, and any number of callers may apply and merge at once.
+
+        Args:
+            runs: Each once.
+
+        Raises:
+            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
+            WriteRefusedError: See `ProjectionStore.apply`.
+            ConfigurationError: See `ProjectionStore.apply`.
+        """
+        return await self._committer.merge(runs)
 
     async def close(self) -> None:
         """End the watches, and close the connection of the running event loop. Closing twice is fine."""

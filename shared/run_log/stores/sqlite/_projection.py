@@ -28,17 +28,19 @@ from run_log.stores._documents import StoredHead, head_to_merge, micros_of
 from run_log.stores._retention import Retention, check_not_expired, expiry_after
 from run_log.stores._telemetry import CommitOutcome, count_anomalies, count_commit
 
-from ._queries import HEAD
+from ._queries import HEAD, NEVER_EXPIRING
 from ._rows import (
     ADD_TO_COUNTER,
     ADD_TO_WORKFLOW,
     DELETE_EXPIRED,
+    EXPIRE_RUN,
     FORGET_COUNTERS,
     WRITE_HISTORY,
     WRITE_RUN,
     change_columns,
     counter_rows,
     head_fields,
+    head_from_row,
     run_row,
     workflow_row,
 )
@@ -99,6 +101,29 @@ def save(
         terms: By what it goes.
     """
     _committed(connection, {event.key: _batch([event])}, terms, restamp=is_newest)
+
+
+def expire(connection: sqlite3.Connection, retention: Retention, after: int) -> tuple[int, int | None]:
+    """Have some ended runs expire that do not yet, in one transaction.
+
+    Args:
+        connection: Where to.
+        retention: When they do.
+        after: The number of the row to begin after.
+
+    Returns:
+        How many that were, and the row to go on after; None where nothing is left.
+    """
+    with transaction(connection):
+        with closing(connection.execute(NEVER_EXPIRING, (after, MAX_TRANSACTION_RUNS))) as rows:
+            found = [(int(number), head_from_row(row)) for number, *row in rows]
+        times = [
+            (micros_of(moment), number)
+            for number, head in found
+            if head is not None and (moment := retention.expires_at(head)) is not None
+        ]
+        connection.executemany(EXPIRE_RUN, times)
+    return len(times), found[-1][0] if len(found) == MAX_TRANSACTION_RUNS else None
 
 
 def _transactions(positions: Mapping[RunKey, list[int]]) -> Iterator[dict[RunKey, list[int]]]:

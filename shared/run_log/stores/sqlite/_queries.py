@@ -32,6 +32,12 @@ RUN: Final = f"{_RUNS} WHERE workflow = ? AND run = ?"
 HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)} FROM runs WHERE workflow = ? AND run = ?"  # noqa: S608
 """What is needed of a run to merge events into it."""
 
+NEVER_EXPIRING: Final = (
+    f"SELECT rowid, {', '.join(HEAD_COLUMNS)} FROM runs "  # noqa: S608
+    "WHERE rowid > ? AND expire_at IS NULL ORDER BY rowid LIMIT ?"
+)
+"""The next runs that do not expire, in the order of their rows."""
+
 _WORKFLOWS: Final = f"SELECT {', '.join(WORKFLOW_COLUMNS)} FROM workflows"  # noqa: S608
 
 WORKFLOW: Final = f"{_WORKFLOWS} WHERE workflow = ?"

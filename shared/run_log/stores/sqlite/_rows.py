@@ -34,6 +34,7 @@ from run_log.stores._documents import (
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
     PROJECTION,
+    head_from_fields,
     micros_of,
     moment_of,
     projection_fields,
@@ -147,6 +148,10 @@ DELETE_EXPIRED: Final = (
 """Deletes some of the runs that expired before a moment."""
 
 
+EXPIRE_RUN: Final = f"UPDATE runs SET {EXPIRE_AT} = ? WHERE rowid = ?"  # noqa: S608 - our own names
+"""Says when a run expires."""
+
+
 def run_row(event: RunEvent) -> dict[str, Any]:
     """Return the columns of *event*'s run, as far as they follow from that alone: see `change_columns`."""
     workflow_id, run_id = event.key
@@ -189,6 +194,15 @@ def head_fields(row: Row) -> dict[str, Any]:
         EXPIRE_AT: None if expire_at is None else _moment(expire_at),
         PROJECTION: {**fields, HISTORY: lines},
     }
+
+
+def head_from_row(row: Row) -> RunHead | None:
+    """Return the head that `HEAD_COLUMNS` hold; None where they hold none."""
+    try:
+        head = head_from_fields(head_fields(row), ("", "")).head
+    except UnreadableRunError:
+        return None
+    return head if head.history else None
 
 
 def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:

@@ -37,7 +37,7 @@ from run_log.stores.audit._port import AUDIT_PAGE
 
 from ._audit import SQLiteAudit
 from ._connection import Connection
-from ._projection import Terms, apply, save
+from ._projection import Terms, apply, expire, save
 from ._queries import (
     COUNTERS,
     HEAD,
@@ -129,6 +129,24 @@ class SQLiteRunLogService(RunLogService):
             now=self._terms.now,
             page=page,
         )
+
+    async def expire(self, days: int) -> int:
+        """Have all ended runs expire that do not yet, and return how many that were.
+
+        Args:
+            days: How long after its latest event a run expires.
+
+        Raises:
+            ConfigurationError: *days* is not within 1 and `MAX_RETENTION_DAYS`, or the file cannot be used.
+            StoreUnavailableError: The file is locked for long.
+        """
+        retention = Retention.of_days(days)
+        expired = 0
+        after: int | None = 0
+        while retention is not None and after is not None:
+            count, after = await self._writer.run(partial(expire, retention=retention, after=after))
+            expired += count
+        return expired
 
     async def close(self) -> None:
         """End the watches and close the file, after the calls under way. Closing twice is fine."""

@@ -1,0 +1,134 @@
+"""``run-log rebuild`` and ``run-log archive``: all that is known, kept and folded anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from run_log.console._options import Output, moment
+from run_log.console._output import OutputFormat, note, show
+
+
+def rebuild(
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="archive:PATH (a file, a folder, a pattern, or gs://...), subscription (what the topic "
+            "retains), or root:NAME (another root collection).",
+        ),
+    ],
+    into: Annotated[
+        str,
+        typer.Option(metavar="ROOT", help="The root collection to make; with SQLite the path of a file."),
+    ],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MOMENT",
+            help="For a subscription: published then or later. (default: all that the topic retains)",
+        ),
+    ] = None,
+    until_idle: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="For a subscription: all is folded when nothing has arrived for that long.",
+        ),
+    ] = 60.0,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="For a subscription: keep it, to go on later. (default: delete it when done)"
+        ),
+    ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where it is noted how far it is. (default: rebuild-ROOT-from-....state)"
+        ),
+    ] = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where what cannot be folded goes. (default: beside the state, .rejects)"
+        ),
+    ] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Fold all that is known into a fresh projection beside the live one, which goes on as it is.
+
+    Ended by a signal, or killed, the same command goes on where it was. Exits 1 if anything was rejected, 130
+    if it was stopped before the end.
+    """
+    from run_log.console._exit import ExitCode, require
+    from run_log.console._logging import log_to_stderr
+    from run_log.console._open import complete
+    from run_log.console._rebuild import named_source, rebuild_until_signal, rebuilt_record, rebuilt_sheet
+    from run_log.core import Settings, utc_now
+
+    settings = Settings.from_env()
+    begins = named_source(source, since=moment(since, utc_now()), until_idle=until_idle, keeps=keep)
+    if settings.backend != "sqlite":
+        require("stores")
+    if source == "subscription":
+        require("producer")
+    log_to_stderr()
+    done = complete(rebuild_until_signal(settings, begins, into=into, state=state, rejects=rejects))
+    show(output, rebuilt_record(done), lambda: rebuilt_sheet(done))
+    for line in done.advice:
+        note(line)
+    if not done.rebuilt.complete:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if done.rebuilt.rejects:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def archive(
+    *,
+    into: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the files go; made if it is not there.")
+    ],
+    subscription: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Of the archive's own on the event topic; made if it is not there."),
+    ] = "run-log-archive",
+    until_idle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0, help="Exit 0 once nothing has arrived for that long. (default: never)"
+        ),
+    ] = None,
+    segment_bytes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Bytes after which the next file begins.")
+    ] = 64 * 2**20,
+) -> None:
+    """Keep every event in files of this machine until SIGTERM. A second signal ends at once.
+
+    A line is on the disk before its message is acknowledged: a kill repeats some, and loses none. In the
+    cloud, a Cloud Storage subscription does the same.
+    """
+    from run_log.console._exit import require
+
+    require("producer")
+    from run_log.console._archive import archive_until_signal
+    from run_log.console._logging import log_to_stderr
+    from run_log.console._open import complete
+    from run_log.core import Settings
+
+    log_to_stderr()
+    report: Any = complete(
+        archive_until_signal(
+            Settings.from_env(),
+            folder=into,
+            subscription=subscription,
+            until_idle=until_idle,
+            segment_bytes=segment_bytes,
+        )
+    )
+    typer.echo(f"pulled {report.pulled}, wrote {report.written} lines into {into}")

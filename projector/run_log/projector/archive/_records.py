@@ -1,0 +1,131 @@
+"""What an archive's files hold: lines of JSON, compressed or not, or Avro of a Cloud Storage subscription.
+
+Which of them a file is, its first bytes tell, whatever its name. For any reader: a rebuild, or a pipeline.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, BinaryIO, Final, cast
+
+from run_log.core import ConfigurationError
+
+MAX_LINE_BYTES: Final = 10_000_000
+"""What Pub/Sub takes of one message (https://cloud.google.com/pubsub/quotas#resource_limits)."""
+
+_GZIP: Final = b"\x1f\x8b"
+_AVRO: Final = b"Obj\x01"
+_KEPT_OF_OVERLONG: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRecord:
+    """One message of an archive, or why there is none."""
+
+    number: int
+    """Which line of its file, or which Avro record, from 1."""
+    data: bytes
+    """The message's body."""
+    attributes: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The message's, where the archive keeps them."""
+    fault: str | None = None
+    """Why it is no message; None where it is one."""
+    is_end: bool = False
+    """Whether nothing of its file can be read after it, though there may have been more."""
+
+
+def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
+    """Yield what *file* holds, in order. Damage ends it with a record that says so; empty lines are none.
+
+    Args:
+        file: At its beginning.
+        after: How many lines or records to leave out.
+
+    Raises:
+        OSError: It cannot be read.
+        ConfigurationError: It is Avro, and what reads that is not installed.
+    """
+    buffered: Any = file if hasattr(file, "peek") else io.BufferedReader(cast("Any", file))
+    begins = buffered.peek(len(_AVRO))
+    if begins.startswith(_AVRO):
+        yield from _avro(buffered, after)
+    elif begins.startswith(_GZIP):
+        yield from _lines(cast("BinaryIO", gzip.GzipFile(fileobj=buffered)), after)
+    else:
+        yield from _lines(buffered, after)
+
+
+def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
+    number = 0
+    while True:
+        try:
+            line, is_overlong = _line(file)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            fault = f"the compressed file is damaged after line {number} ({error})"
+            yield ArchiveRecord(number=number + 1, data=b"", fault=fault, is_end=True)
+            return
+        if not line:
+            return
+        number += 1
+        data = line.strip(b"\r\n")
+        if is_overlong:
+            fault = f"the line has more than {MAX_LINE_BYTES} bytes, which no message has"
+            record = ArchiveRecord(number=number, data=data, fault=fault)
+        elif not line.endswith(b"\n") and not _is_json(data):
+            fault = "the file ends in the middle of a line"
+            record = ArchiveRecord(number=number, data=data, fault=fault, is_end=True)
+        else:
+            record = ArchiveRecord(number=number, data=data)
+        if number > after and data.strip():
+            yield record
+
+
+def _line(file: BinaryIO) -> tuple[bytes, bool]:
+    """Return the next line, and whether it is too long: then its beginning."""
+    line = file.readline(MAX_LINE_BYTES)
+    if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+        return line, False
+    while (more := file.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
+        pass
+    return line[:_KEPT_OF_OVERLONG], True
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _avro(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
+    try:
+        fastavro: Any = import_module("fastavro")
+    except ImportError as error:
+        raise ConfigurationError(f"Avro cannot be read: {error}; pip install 'run-log[archive]'") from error
+    number = 0
+    try:
+        for number, record in enumerate(fastavro.reader(file), start=1):
+            if number > after:
+                yield _avro_record(number, record)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a damaged file the vendor raises whatever it stumbles over
+        fault = f"the Avro file is damaged after record {number} ({error!r})"
+        yield ArchiveRecord(number=number + 1, data=b"", fault=fault, is_end=True)
+
+
+def _avro_record(number: int, record: Any) -> ArchiveRecord:
+    fields = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    data = fields.get("data")
+    if not isinstance(data, bytes):
+        fault = "the Avro record has no 'data' of bytes: it is of another schema than Pub/Sub's own"
+        return ArchiveRecord(number=number, data=b"", fault=fault)
+    attributes: dict[str, Any] = fields.get("attributes") or {}
+    return ArchiveRecord(number=number, data=data, attributes={str(k): str(v) for k, v in attributes.items()})

@@ -1,0 +1,252 @@
+"""The archive of one machine: what is published, appended to files before it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from run_log.core import (
+    ConfigurationError,
+    ReceivedMessage,
+    StoreUnavailableError,
+    TransportUnavailableError,
+    decode_json,
+    encode_json,
+    get_logger,
+    utc_now,
+)
+from run_log.projector._ports import MessageSource
+
+SUFFIX: Final = ".jsonl"
+
+_OWN_BEGINNING: Final = b'{"type":'
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_LONGEST_BACKOFF_SECONDS: Final = 30.0
+
+_logger: Final = get_logger("run_log.projector")
+
+
+class ArchiveWriter:
+    """Appends messages to files of a folder, one body a line.
+
+    Each writer begins a file of its own: after a line that was cut off by a crash nothing is ever written.
+    Several may write into one folder. Not for several threads.
+
+    Args:
+        folder: Where to; made where it is not there.
+        segment_bytes: Bytes after which the next file begins.
+        now: The time, for the names: by name, files are in the order in which they were begun.
+    """
+
+    def __init__(
+        self, folder: Path, *, segment_bytes: int = 64 * 2**20, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._now = now
+        self._file: BinaryIO | None = None
+
+    def append(self, messages: Iterable[ReceivedMessage]) -> int:
+        """Append *messages* and return how many lines that were: they are on the disk when it returns.
+
+        A message without a body states nothing, and is left out.
+
+        Raises:
+            StoreUnavailableError: The disk is full, or fails; what is written of them counts for nothing.
+            ConfigurationError: The folder cannot be written.
+        """
+        lines = [line for message in messages if (line := _line(message))]
+        if not lines:
+            return 0
+        try:
+            file = self._file or self._begun()
+            left = memoryview(b"".join(lines))
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+            is_full = file.tell() >= self._segment_bytes
+        except OSError as error:
+            # The next try writes to another file: this one may end in the middle of a line.
+            self.close()
+            if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | FileExistsError):
+                raise ConfigurationError(f"{self._folder} cannot be written ({error})") from error
+            raise StoreUnavailableError(f"{self._folder} cannot be written now ({error})") from error
+        if is_full:
+            self.close()
+        return len(lines)
+
+    def close(self) -> None:
+        """Close the file under way. Closing twice is fine."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _begun(self) -> BinaryIO:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"events-{self._now():%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+        # Without a buffer, closing after a failed write would try again, and write half a line twice.
+        self._file = cast("BinaryIO", (self._folder / name).open("xb", buffering=0))
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return self._file
+
+
+def _line(message: ReceivedMessage) -> bytes:
+    """Return *message* as a line: its body as it was published, where that is one line and says its type."""
+    data = message.data.strip()
+    if not data:
+        return b""
+    kind = message.attributes.get("ce-type")
+    is_one_line = b"\n" not in data and b"\r" not in data
+    if is_one_line and (kind is None or data.startswith(_OWN_BEGINNING)):
+        return data + b"\n"
+    return _self_sufficient(data, kind) + b"\n"
+
+
+def _self_sufficient(data: bytes, kind: str | None) -> bytes:
+    """Return a body in one line, with its type where only an attribute told that."""
+    try:
+        body: Any = decode_json(data.decode())
+    except (ValueError, RecursionError):
+        # No event whatever is done to it; as one line it harms no other.
+        return data.replace(b"\r", b" ").replace(b"\n", b" ")
+    if isinstance(body, dict) and kind is not None:
+        own = cast("dict[str, Any]", body)
+        return encode_json({"type": kind, **own}).encode()
+    return encode_json(cast("object", body)).encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLimits:
+    """How much an archive worker has in hand."""
+
+    pulls: int = 4
+    """Pulls under way at once."""
+    messages: int = 1_000
+    """Most messages a pull asks for."""
+    pull_seconds: float = 60.0
+    """How long a pull waits for a first message; see `PullLimits`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ArchiveReport:
+    """What an archive worker has done."""
+
+    pulled: int = 0
+    """Messages leased."""
+    written: int = 0
+    """Lines on the disk."""
+
+
+class ArchiveWorker:
+    """Moves messages from a source into an archive: each is on the disk before it is acknowledged.
+
+    Crash at any point: what was not acknowledged is delivered again, so it may be there twice, and is there.
+
+    Args:
+        source: Where messages come from.
+        writer: Where they go.
+        limits: How much is in hand.
+        sleep: Waits that many seconds.
+        uniform: Returns a random number between two, to spread retries.
+    """
+
+    def __init__(
+        self,
+        source: MessageSource,
+        writer: ArchiveWriter,
+        *,
+        limits: ArchiveLimits = ArchiveLimits(),
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._source = source
+        self._writer = writer
+        self._limits = limits
+        self._sleep = sleep
+        self._uniform = uniform
+        self._writing = asyncio.Lock()
+        self._arrived = asyncio.Event()
+        self.report = ArchiveReport()
+
+    async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> ArchiveReport:
+        """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
+
+        Args:
+            stop: Ends the work.
+            until_idle: Seconds without a message; None works until stopped.
+
+        Raises:
+            TransportRefusedError: The subscription is not there, or denied.
+            ConfigurationError: The folder cannot be written.
+            StoreUnavailableError: The disk is full, or fails.
+        """
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(self._idle(until_idle)),
+        ]
+        pulls = [asyncio.create_task(self._pull_until(stop)) for _ in range(self._limits.pulls)]
+        try:
+            await asyncio.wait({*ends, *pulls}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*ends, *pulls):
+                task.cancel()
+            done = await asyncio.gather(*ends, *pulls, return_exceptions=True)
+            await asyncio.to_thread(self._writer.close)
+        for failure in done:
+            if isinstance(failure, Exception):
+                raise failure
+        return self.report
+
+    async def _idle(self, seconds: float | None) -> None:
+        """Return once nothing has arrived for so long, and all that did is kept."""
+        while True:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+            except TimeoutError:
+                if not self._writing.locked():
+                    return
+
+    async def _pull_until(self, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            try:
+                messages = await self._source.pull(self._limits.messages, wait=self._limits.pull_seconds)
+                if messages:
+                    self._arrived.set()
+                    # Once leased they are finished, also where the worker is stopped meanwhile.
+                    await _finished(asyncio.create_task(self._keep(messages)))
+                failures = 0
+            except TransportUnavailableError as error:
+                failures += 1
+                _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
+                longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16))
+                await self._sleep(self._uniform(0, longest))
+
+    async def _keep(self, messages: Sequence[ReceivedMessage]) -> None:
+        async with self._writing:
+            written = await asyncio.to_thread(self._writer.append, messages)
+        self.report.pulled += len(messages)
+        self.report.written += written
+        await self._source.acknowledge([message.ack_id for message in messages])
+
+
+async def _finished(task: asyncio.Task[None]) -> None:
+    """Wait for *task*, also where the waiting is cancelled meanwhile."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

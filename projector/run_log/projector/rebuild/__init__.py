@@ -1,0 +1,31 @@
+"""Rebuilds: everything that is known, folded into a fresh projection beside the live one."""
+
+from ._archive import rebuild_from_archive
+from ._progress import RebuildProgress
+from ._rejects import RejectsFile
+from ._root import MergingStore, RunPage, RunPages, rebuild_from_root
+from ._sources import FromArchive, FromRoot, FromSubscription, RebuildSource, destination
+from ._state import RebuildState
+from ._subscription import rebuild_from_subscription
+from ._wiring import Rebuilt, rebuild
+from ._work import RebuildWork
+
+__all__ = [
+    "FromArchive",
+    "FromRoot",
+    "FromSubscription",
+    "MergingStore",
+    "RebuildProgress",
+    "RebuildSource",
+    "RebuildState",
+    "RebuildWork",
+    "Rebuilt",
+    "RejectsFile",
+    "RunPage",
+    "RunPages",
+    "destination",
+    "rebuild",
+    "rebuild_from_archive",
+    "rebuild_from_root",
+    "rebuild_from_subscription",
+]

@@ -1,0 +1,144 @@
+"""A rebuild from another projection: its runs, counted anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from run_log.core import (
+    DeadLetterReason,
+    FoldedRun,
+    Outcome,
+    RunEvent,
+    RunKey,
+    RunLogError,
+    encode_event,
+)
+from run_log.projector._projector import Projector
+
+from ._rejects import RejectsFile
+from ._work import RebuildWork
+
+IN_FLIGHT: Final = 3
+"""Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""
+
+_ROOT: Final = "root"
+
+
+class RunPage(Protocol):
+    """Some of the runs that a projection holds."""
+
+    @property
+    def runs(self) -> Sequence[FoldedRun]:
+        """Those that can be read."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[str, RunLogError]:
+        """Those that cannot, by place, and why."""
+        ...
+
+    @property
+    def after(self) -> str | None:
+        """Where the next page goes on; None where nothing is left."""
+        ...
+
+
+class RunPages(Protocol):
+    """All runs that a projection holds, page by page: what a rebuild needs of its source."""
+
+    async def page(self, after: str = "") -> RunPage:
+        """Return the runs after a place; empty for the first page.
+
+        Raises:
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        ...
+
+
+class MergingStore(Protocol):
+    """A projection into which another one's runs can be merged."""
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge *runs*, each once, as if their events were applied; see `ProjectionStore.apply`.
+
+        Raises:
+            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
+            WriteRefusedError: See `ProjectionStore.apply`.
+            ConfigurationError: See `ProjectionStore.apply`.
+        """
+        ...
+
+
+async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWork) -> bool:
+    """Merge the runs of *root* into *store*, and return whether that is done, and was not stopped.
+
+    Args:
+        root: What is read.
+        store: Where to; others may write there meanwhile.
+        work: The rebuild.
+
+    Raises:
+        StoreUnavailableError: A store does not answer in bounded time, or the state cannot be written.
+        ConfigurationError: A store is not there, or does not let us in.
+        TransportUnavailableError: The rejects cannot be written.
+    """
+    merging = _Merging(store, work.rejects)
+    work.progress.follow(lambda: merging.merged)
+    after: str | None = work.state.get(_ROOT).get("after", "")
+    under_way: deque[tuple[asyncio.Task[None], str | None]] = deque()
+    try:
+        while after is not None and not work.stop.is_set():
+            page = await root.page(after)
+            under_way.append((asyncio.create_task(merging.merge(page)), page.after))
+            after = page.after
+            while len(under_way) == IN_FLIGHT or (after is None and under_way):
+                await _first_done(under_way, work)
+        while under_way:
+            await _first_done(under_way, work)
+    finally:
+        for task, _ in under_way:
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in under_way), return_exceptions=True)
+    return after is None
+
+
+async def _first_done(under_way: deque[tuple[asyncio.Task[None], str | None]], work: RebuildWork) -> None:
+    task, reached = under_way[0]
+    await task
+    under_way.popleft()
+    work.state.note({_ROOT: {"after": reached}, **work.progress.notes()})
+
+
+class _Merging:
+    """Merges pages; what the store refuses for good is rejected alone. See `ProjectionStore`."""
+
+    def __init__(self, store: MergingStore, rejects: RejectsFile) -> None:
+        self._store = store
+        self._rejects = rejects
+        self._projector = Projector(self)
+        self._runs: dict[RunKey, FoldedRun] = {}
+        self.merged = 0
+
+    async def merge(self, page: RunPage) -> None:
+        for place, error in page.unreadable.items():
+            self._rejects.add(place, reason=DeadLetterReason.INVALID_EVENT, error=str(error), body=b"")
+        runs = {run.event.key: run for run in page.runs}
+        self._runs |= runs
+        try:
+            projected = await self._projector.project([run.event for run in page.runs])
+        finally:
+            for key in runs:
+                del self._runs[key]
+        for run, result in zip(page.runs, projected, strict=True):
+            if result.reason is None:
+                self.merged += 1
+                continue
+            place, body = "/".join(run.event.key), encode_event(run.event).data
+            self._rejects.add(place, reason=result.reason, error=str(result.error), body=body)
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        return await self._store.merge([self._runs[event.key] for event in events])

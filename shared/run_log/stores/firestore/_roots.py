@@ -1,0 +1,250 @@
+"""A root collection as a whole: what a rebuild reads of one, and what it does to one at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from pydantic import ValidationError
+
+from run_log.core import (
+    EventDecodeError,
+    FoldedRun,
+    Message,
+    RunEvent,
+    RunKey,
+    Settings,
+    UnreadableRunError,
+    WorkflowRun,
+    check_collection_id,
+    decode_event,
+    encode_json,
+    original_id,
+)
+from run_log.stores._documents import EXPIRE_AT, PROJECTION, head_from_fields, run_from_fields
+from run_log.stores._patience import GuessRefusedError, Patience
+from run_log.stores._retention import Retention
+from run_log.stores._stored import at_its_place
+
+from ._changes import RUN_PATH
+from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from ._protobuf import Write, commit_request, fields_of, queried_document, run_query_request, set_fields
+
+PAGE: Final = 200
+"""Documents read at a time: at a megabyte each they are still a few seconds' reading."""
+
+_FIRST: Final = "\x01"
+"""The document id before all others."""
+
+_BARE_RUN_TYPE: Final = "run-log.run-state.v0"
+_HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootPage:
+    """Some of the runs of a root collection, one after another by their documents' names."""
+
+    runs: Sequence[FoldedRun]
+    unreadable: Mapping[str, UnreadableRunError] = field(default_factory=dict[str, UnreadableRunError])
+    """By path below the root collection: what cannot be read, and why."""
+    after: str | None
+    """Where the next page goes on; None where nothing is left."""
+
+
+class FirestoreRoot:
+    """One root collection as a whole, page by page; a page goes on from any other one's `RootPage.after`.
+
+    What is changed while pages are read may be seen as it was or as it is; what is new may be missed.
+
+    Args:
+        connection: Where it is.
+        root_collection: Its name.
+        patience: How reads and writes are tried again.
+        page: Documents of a page.
+
+    Raises:
+        ConfigurationError: *root_collection* is no collection id.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        root_collection: str,
+        *,
+        patience: Patience | None = None,
+        page: int = PAGE,
+    ) -> None:
+        self._connection = connection
+        self._root = check_collection_id(root_collection)
+        self._patience = patience or Patience()
+        self._page = page
+        self._database = f"projects/{connection.project}/databases/{connection.database}"
+
+    @classmethod
+    def from_settings(cls, settings: Settings, root_collection: str) -> Self:
+        """Return that root collection of the database that *settings* describe.
+
+        Raises:
+            ConfigurationError: There is no project, there are no credentials, or see the constructor.
+        """
+        return cls(Connection(settings.project, settings.database), root_collection)
+
+    async def page(self, after: str = "") -> RootPage:
+        """Return the runs after a place, expired ones too.
+
+        A document that something without versions stored becomes what a bare run in an archive is.
+
+        Args:
+            after: The place; empty for the first page.
+
+        Raises:
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        documents, last = await self._documents(after, None)
+        runs: list[FoldedRun] = []
+        unreadable: dict[str, UnreadableRunError] = {}
+        for path, document in documents.items():
+            try:
+                runs.append(_folded(fields_of(document.fields), *path.split(f"/{RUNS}/")))
+            except UnreadableRunError as error:
+                unreadable[path] = error
+        return RootPage(runs=runs, unreadable=unreadable, after=last)
+
+    async def expire_page(self, days: int, after: str = "") -> tuple[int, str | None]:
+        """Have those ended runs after a place expire that do not yet.
+
+        Args:
+            days: How long after its latest event a run expires.
+            after: The place; empty for the first page.
+
+        Returns:
+            How many that were, and where to go on; None where nothing is left.
+
+        Raises:
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in; or *days* cannot be used.
+        """
+        retention = Retention.of_days(days)
+
+        async def expire() -> tuple[int, str | None]:
+            documents, last = await self._documents(after, _HEAD_FIELDS)
+            writes = [
+                write
+                for path, document in documents.items()
+                if (write := _expiry(document, path, retention)) is not None
+            ]
+            if writes:
+                await self._commit(writes)
+            return len(writes), last
+
+        return await self._patience.run(expire)
+
+    async def close(self) -> None:
+        """Close the connection of the running event loop. Closing twice is fine."""
+        await self._connection.close()
+
+    async def _documents(self, after: str, fields: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
+        """Return a page's documents by path below the root, and where the next page goes on."""
+
+        async def query() -> list[Any]:
+            return await self._query(after, fields)
+
+        found = await self._patience.run(query)
+        root = f"{self._database}/documents/{self._root}/"
+        # A group spans every root collection; those that come after this one in the order end it.
+        own = {
+            document.name.removeprefix(root): document for document in found if document.name.startswith(root)
+        }
+        is_last = len(found) < self._page or len(own) < len(found)
+        last = None if is_last else found[-1].name.removeprefix(root)
+        return {path: document for path, document in own.items() if RUN_PATH.fullmatch(path)}, last
+
+    async def _query(self, after: str, fields: Sequence[str] | None) -> list[Any]:
+        client = self._connection.client()
+        path = after or f"{_FIRST}/{RUNS}/{_FIRST}"
+        query = client.collection_group(RUNS).order_by("__name__").limit(self._page)
+        if fields is not None:
+            query = query.select(fields)
+        query = query.start_after({"__name__": client.document(f"{self._root}/{path}")})
+        try:
+            responses = await client._firestore_api.run_query(  # noqa: SLF001 - see ChangedDocuments
+                request=run_query_request(query),
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            documents = [queried_document(response) async for response in responses]
+        except VENDOR_ERRORS as error:
+            raise self._connection.error(error) from error
+        return [document for document in documents if document is not None]
+
+    async def _commit(self, writes: Sequence[Any]) -> None:
+        client = self._connection.client()
+        try:
+            await client._firestore_api.commit(  # noqa: SLF001 - as FirestoreDocuments.commit
+                request=commit_request(self._database, writes),
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+        except REFUSED_ERRORS as error:
+            raise GuessRefusedError(
+                f"{self._connection} holds another state than was read ({error})"
+            ) from error
+        except VENDOR_ERRORS as error:
+            raise self._connection.error(error) from error
+
+
+def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
+    """Return the run of a document that is kept under these document ids.
+
+    Raises:
+        UnreadableRunError: It does not hold a run, or that of another place.
+    """
+    key: RunKey = (original_id(workflow) or workflow, original_id(run) or run)
+    stored = at_its_place(workflow, run)(fields).run
+    projection = fields.get(PROJECTION)
+    if not projection:
+        return FoldedRun(event=_bare(stored), history=())
+    head = head_from_fields(fields, key).head
+    try:
+        event = RunEvent(
+            event_id=head.version.event_id,
+            hlc=head.version.hlc,
+            occurred_at=projection["occurred_at"],
+            inferred=bool(projection.get("inferred")),
+            run=run_from_fields(fields, key),
+        )
+    except (KeyError, ValidationError) as error:
+        raise UnreadableRunError(*key, f"its projection map is damaged: {error!r}") from error
+    history = tuple(transition for transition in head.history if transition.version <= event.version)
+    return FoldedRun(event=event, history=history)
+
+
+def _bare(run: WorkflowRun) -> RunEvent:
+    body = {"type": _BARE_RUN_TYPE, **run.model_dump(mode="json", exclude_none=True)}
+    try:
+        return decode_event(Message(data=encode_json(body).encode()))
+    except EventDecodeError as error:
+        raise UnreadableRunError(*run.key, str(error)) from error
+
+
+def _expiry(document: Any, path: str, retention: Retention | None) -> Any | None:
+    """Return the write that has a document's run expire; None where it does already, or never will."""
+    try:
+        stored = head_from_fields(fields_of(document.fields), ("", path))
+    except UnreadableRunError:
+        return None
+    expires_at = None
+    if retention is not None and stored.expires_at is None and stored.head.history:
+        expires_at = retention.expires_at(stored.head)
+    if expires_at is None:
+        return None
+    write = Write()
+    write.update.name = document.name
+    set_fields(write.update.fields, {EXPIRE_AT: expires_at})
+    write.update_mask.field_paths.append(EXPIRE_AT)
+    write.current_document.update_time.CopyFrom(document.update_time)
+    return write

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from run_log.core import (
+    ConfigurationError,
+    Message,
+    ReceivedMessage,
+    StoreUnavailableError,
+    TransportRefusedError,
+    decode_event,
+    encode_event,
+)
+from run_log.projector.archive import ArchiveLimits, ArchiveWorker, ArchiveWriter
+from run_log.testing import an_event
+
+from .archives import Opened
+from .doubles import WatchedSource, down, nearly_zero, published
+
+QUICK = ArchiveLimits(pulls=2, pull_seconds=0.01)
+EVENTS = [an_event(id=f"r{number}", result={"text": "á\n"}) for number in range(10)]
+
+
+def received(data: bytes, **attributes: str) -> ReceivedMessage:
+    """Return a message as it is pulled."""
+    named = {name.replace("_", "-"): value for name, value in attributes.items()}
+    return ReceivedMessage(data=data, attributes=named, message_id="m", ack_id="a")
+
+
+def written(folder: Path) -> list[bytes]:
+    """Return all lines of the files of a folder, in their order."""
+    return [line for path in sorted(folder.iterdir()) for line in path.read_bytes().splitlines(keepends=True)]
+
+
+def test_bodies_are_written_as_they_are(tmp_path: Path) -> None:
+    """Each body is one line, exactly as it was published, and is on the disk when the call returns."""
+    messages = [encode_event(event) for event in EVENTS]
+    writer = ArchiveWriter(tmp_path / "new" / "folder")
+
+    count = writer.append(received(message.data, **dict(message.attributes)) for message in messages)
+
+    assert 10 == count
+    assert [message.data + b"\n" for message in messages] == written(tmp_path / "new" / "folder")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "attributes", "line"),
+    [
+        (b'{\n "type": "x",\r\n "a": "1"\n}\n', {}, b'{"type":"x","a":"1"}\n'),
+        (b'{"a": 1}', {"ce_type": "t"}, b'{"type":"t","a":1}\n'),
+        (b'{"a": 1, "type": "own"}', {"ce_type": "t"}, b'{"type":"own","a":1}\n'),
+        (b'{"a": 1}', {}, b'{"a": 1}\n'),
+        (b"no\njson", {}, b"no json\n"),
+        (b"\xff\n\xfe", {"ce_type": "t"}, b"\xff \xfe\n"),
+        (b"[\n1]", {"ce_type": "t"}, b"[1]\n"),
+        (b"", {"ce_type": "t"}, b""),
+        (b" \n", {}, b""),
+    ],
+)
+def test_every_body_is_one_line_and_says_its_type(
+    data: bytes, attributes: dict[str, str], line: bytes, tmp_path: Path
+) -> None:
+    """A body of several lines becomes one, with the type that only an attribute told; no body is no line."""
+    writer = ArchiveWriter(tmp_path)
+
+    count = writer.append([received(data, **attributes)])
+    writer.close()
+
+    assert (b"".join(written(tmp_path)), int(bool(line))) == (line, count)
+
+
+def test_a_version_0_body_typed_by_its_attribute(tmp_path: Path) -> None:
+    """What only the attributes say of an event is in the archive, so the event reads back equal."""
+    attributes = {"ce-type": "run-log.run-state.v0"}
+    body = {
+        "id": "r",
+        "workflow_id": "w",
+        "status": "success",
+        "trigger_type": "manual",
+        "started_at": "2026-03-04T12:00:00+00:00",
+    }
+    message = ReceivedMessage(
+        data=json.dumps(body).encode(), attributes=attributes, message_id="m", ack_id="a"
+    )
+    writer = ArchiveWriter(tmp_path)
+    writer.append([message])
+    writer.close()
+
+    (line,) = written(tmp_path)
+
+    assert decode_event(message) == decode_event(Message(data=line.strip()))
+
+
+def test_files_are_bounded(tmp_path: Path) -> None:
+    """A file that has as many bytes as it may is left, and the files' names are in the order of writing."""
+    writer = ArchiveWriter(tmp_path, segment_bytes=1_000)
+
+    for event in EVENTS:
+        writer.append([received(encode_event(event).data)])
+    writer.close()
+
+    assert 1 < len(list(tmp_path.iterdir())) <= 10
+    assert {".jsonl"} == {path.suffix for path in tmp_path.iterdir()}
+    assert [encode_event(event).data + b"\n" for event in EVENTS] == written(tmp_path)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a line cannot be made durable that is an error, and the next try writes to another file."""
+    writer = ArchiveWriter(tmp_path)
+    writer.append([received(b'{"n":1}')])
+    real = os.fsync
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailableError, match="no room"):
+        writer.append([received(b'{"n":2}')])
+    monkeypatch.setattr(os, "fsync", real)
+    writer.append([received(b'{"n":2}')])
+    writer.close()
+
+    assert 2 == len(list(tmp_path.iterdir()))
+    assert b'{"n":2}\n' == written(tmp_path)[-1]
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    """Where files cannot be made at all, the folder is named as the setting at fault."""
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        ArchiveWriter(tmp_path / "file" / "folder").append([received(b"{}")])
+
+
+async def test_it_writes_and_acknowledges_all(tmp_path: Path) -> None:
+    """Until nothing more comes, each message is written, acknowledged and counted; faults pass."""
+    source = WatchedSource(published(*EVENTS), pull_errors=[down(), down()])
+    worker = ArchiveWorker(source, ArchiveWriter(tmp_path), limits=QUICK, uniform=nearly_zero)
+
+    report = await worker.run(stop=asyncio.Event(), until_idle=0.2)
+
+    assert (10, 10) == (report.pulled, report.written)
+    assert sorted(encode_event(event).data + b"\n" for event in EVENTS) == sorted(written(tmp_path))
+    assert 10 == len(source.acknowledged)
+    assert 10 == len(await Opened.at(tmp_path).pull_all())
+
+
+class WrittenFirst(WatchedSource):
+    """Sees what was on the disk when it was told that messages are done with."""
+
+    folder: Path
+    on_disk: list[int]
+
+    async def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """See `MessageSource.acknowledge`."""
+        self.on_disk.append(len(written(self.folder)) - len(self.acknowledged) - len(ack_ids))
+        await super().acknowledge(ack_ids)
+
+
+async def test_nothing_is_acknowledged_before_it_is_written(tmp_path: Path) -> None:
+    """When a message is acknowledged its line is in a file, whatever else is under way."""
+    source = WrittenFirst(published(*EVENTS))
+    source.folder, source.on_disk = tmp_path, []
+
+    await ArchiveWorker(source, ArchiveWriter(tmp_path), limits=QUICK).run(
+        stop=asyncio.Event(), until_idle=0.1
+    )
+
+    assert source.on_disk
+    assert min(source.on_disk) >= 0
+
+
+async def test_a_stop(tmp_path: Path) -> None:
+    """A stop ends it, although more may come."""
+    stop = asyncio.Event()
+    worker = ArchiveWorker(WatchedSource(published()), ArchiveWriter(tmp_path), limits=QUICK)
+    working = asyncio.create_task(worker.run(stop=stop))
+
+    stop.set()
+
+    assert 0 == (await working).pulled
+
+
+async def test_what_cannot_be_pulled_ends_it(tmp_path: Path) -> None:
+    """A broker that refuses ends it with that error."""
+    source = WatchedSource(published(), pull_errors=[TransportRefusedError("no such subscription")])
+
+    with pytest.raises(TransportRefusedError):
+        await ArchiveWorker(source, ArchiveWriter(tmp_path), limits=QUICK).run(stop=asyncio.Event())
+
+
+async def test_what_cannot_be_acknowledged_comes_again(tmp_path: Path) -> None:
+    """Where the broker cannot be told, messages come again, and are there twice rather than not at all."""
+    source = WatchedSource(published(EVENTS[0]), answer_errors=[down()])
+    worker = ArchiveWorker(source, ArchiveWriter(tmp_path), limits=QUICK, uniform=nearly_zero)
+
+    await worker.run(stop=asyncio.Event(), until_idle=0.1)
+
+    assert [encode_event(EVENTS[0]).data + b"\n"] == written(tmp_path)
+    assert [] == source.acknowledged
+
+
+async def test_a_disk_that_fails_ends_it(tmp_path: Path) -> None:
+    """Where nothing can be written it ends with an error, and nothing is acknowledged."""
+    (tmp_path / "file").write_bytes(b"")
+    source = WatchedSource(published(EVENTS[0]))
+
+    with pytest.raises(ConfigurationError):
+        await ArchiveWorker(source, ArchiveWriter(tmp_path / "file"), limits=QUICK).run(stop=asyncio.Event())
+
+    assert [] == source.acknowledged

@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from run_log.core import (
+    EVENT_TYPE,
+    ConfigurationError,
+    FoldedRun,
+    Outcome,
+    RunEvent,
+    RunKey,
+    RunLogError,
+    RunStatus,
+    Settings,
+    StoreUnavailableError,
+    UnreadableRunError,
+    WriteRefusedError,
+    by_run,
+    encode_event,
+    fold,
+)
+from run_log.projector.archive import find_files
+from run_log.projector.rebuild import (
+    FromArchive,
+    FromRoot,
+    FromSubscription,
+    RebuildProgress,
+    RebuildSource,
+    RebuildState,
+    RebuildWork,
+    RejectsFile,
+    rebuild,
+    rebuild_from_archive,
+    rebuild_from_root,
+    rebuild_from_subscription,
+)
+from run_log.projector.rebuild._sources import check, replay_name
+from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
+from run_log.testing import InMemoryTopic, an_event
+
+from .archives import lines, write_avro, write_gzip
+from .doubles import JUNK, QUICK, ScriptedStore, WatchedSource, published
+
+
+def lives(count: int) -> list[RunEvent]:
+    """Return the events of so many runs, from start to end."""
+    return [
+        an_event(id=f"r{number:03}", workflow_id=f"w{number % 3}", status=status)
+        for number in range(count)
+        for status in (RunStatus.RUNNING, RunStatus.SUCCESS)
+    ]
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[[], RebuildWork]]:
+    """Return what begins a rebuild, or goes on with it, as a process does: the one before has ended then."""
+    with ExitStack() as processes:
+
+        def begun() -> RebuildWork:
+            processes.close()
+            state = RebuildState.open(tmp_path / "state", source="s", into="i")
+            processes.callback(state.close)
+            rejects = RejectsFile(tmp_path / "rejects", goes_on=not state.is_new)
+            return RebuildWork(state=state, rejects=rejects, progress=RebuildProgress(state, rejects))
+
+        yield begun
+
+
+async def totals(store: InMemoryRunLogService | SQLiteRunLogService) -> dict[str, int]:
+    """Return how many runs each workflow has."""
+    workflows, _ = await store.list_workflows()
+    return {stats.workflow_id: stats.total for stats in workflows}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Return the folder of an archive of 60 runs, in all forms, with repeats and in no order."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    events = lives(60)
+    random.Random(1).shuffle(events)
+    (folder / "a.jsonl").write_bytes(lines(events[:50]))
+    write_gzip(folder / "b.jsonl.gz", lines(events[40:80]))
+    write_avro(folder / "c", [encode_event(event) for event in events[80:]])
+    return folder
+
+
+async def test_an_archive_is_folded(archive: Path, begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild folds every event of every file, whatever order and form; repeats change nothing."""
+    store = InMemoryRunLogService()
+    work = begin()
+
+    complete = await rebuild_from_archive(find_files(str(archive)), store, work)
+
+    assert complete
+    assert {"w0": 20, "w1": 20, "w2": 20} == await totals(store)
+    assert (130, 0, (3, 3)) == (work.progress.events, work.progress.rejects, work.progress.files)
+    runs, _ = await store.list_runs("w1")
+    assert {RunStatus.SUCCESS} == {run.status for run in runs}
+
+
+async def test_a_folded_archive_is_left_alone(archive: Path, begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild that is complete folds nothing again; files that have come since are folded."""
+    store = ScriptedStore()
+    work = begin()
+    await rebuild_from_archive(find_files(str(archive)), store, work)
+    calls = store.calls
+
+    again = begin()
+    assert await rebuild_from_archive(find_files(str(archive)), store, again)
+    assert (calls, 130, 0) == (store.calls, again.progress.events, again.progress.folded)
+
+    (archive / "d").write_bytes(lines([an_event(workflow_id="w0", id="new")]))
+    later = begin()
+    assert await rebuild_from_archive(find_files(str(archive)), store, later)
+    assert (131, 1, (4, 4)) == (later.progress.events, later.progress.folded, later.progress.files)
+    assert 21 == (await totals(store))["w0"]
+
+
+async def test_what_is_no_event_is_rejected(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """What is no event is kept with its file and line and why, counted, and stops nothing."""
+    (tmp_path / "archive").mkdir()
+    path = tmp_path / "archive" / "a"
+    bodies = [
+        b"junk",
+        b'{"type":"somebody.elses"}',
+        b'{"type":"run-log.run-state.v99"}',
+        f'{{"type":"{EVENT_TYPE}"}}'.encode(),
+    ]
+    path.write_bytes(b"".join(body + b"\n" for body in bodies) + lines(lives(2))[:-9])
+    store = InMemoryRunLogService()
+    work = begin()
+
+    complete = await rebuild_from_archive(find_files(str(path)), store, work)
+
+    assert complete
+    assert (3, 5) == (work.progress.events, work.progress.rejects)
+    kept = (tmp_path / "rejects").read_text().splitlines()
+    reasons = [
+        "undecodable",
+        "unknown_type",
+        "unsupported_version",
+        "invalid_event",
+        "undecodable",
+    ]
+    for number, reason in zip((1, 2, 3, 4, 8), reasons, strict=True):
+        assert any(f'{path}:{number}", "reason": "{reason}"' in line for line in kept)
+    assert {"w0": 1, "w1": 1} == await totals(store)
+
+
+async def test_what_the_store_refuses_is_rejected(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """What the store never takes is rejected alone."""
+    (tmp_path / "a").write_bytes(lines(lives(5)))
+    store = ScriptedStore(refuses=lambda event: event.run.id == "r002")
+    work = begin()
+
+    await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
+
+    assert (8, 2) == (work.progress.events, work.progress.rejects)
+    assert '"write_refused"' in (tmp_path / "rejects").read_text()
+
+
+async def test_a_store_that_is_away_for_a_while(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """While the store does not answer a rebuild waits, and nothing is lost by it."""
+    (tmp_path / "a").write_bytes(lines(lives(5)))
+    store = ScriptedStore([StoreUnavailableError("away")])
+
+    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
+
+    assert 5 == sum((await totals(store)).values())
+
+
+async def test_a_store_that_is_not_there(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """Where the store is not there a rebuild ends with that error, and the same rebuild goes on later."""
+    (tmp_path / "a").write_bytes(lines(lives(5)))
+    store = ScriptedStore([ConfigurationError("none")])
+    work = begin()
+    with pytest.raises(ConfigurationError):
+        await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
+
+    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
+
+    assert 5 == sum((await totals(store)).values())
+
+
+async def test_a_stop_and_another_process(archive: Path, begin: Callable[[], RebuildWork]) -> None:
+    """Stopped in the middle, a rebuild says that it is not complete; the next one folds what is left."""
+    store = ScriptedStore()
+    store.gate.clear()
+    work = begin()
+    working = asyncio.create_task(rebuild_from_archive(find_files(str(archive)), store, work))
+    await store.entered.wait()
+    work.stop.set()
+    store.gate.set()
+    stopped = await working
+    done = work.progress.events
+
+    rest = begin()
+    complete = await rebuild_from_archive(find_files(str(archive)), store, rest)
+
+    assert (False, True) == (stopped, complete)
+    assert 130 - done <= rest.progress.folded <= 130
+    assert {"w0": 20, "w1": 20, "w2": 20} == await totals(store)
+
+
+async def test_a_state_that_fails(archive: Path, begin: Callable[[], RebuildWork]) -> None:
+    """Where it cannot be noted how far it is, a rebuild ends with that error and does not go on."""
+    work = begin()
+    work.state.file.close()
+    work.state.file = work.state.path.open("rb", buffering=0)
+
+    with pytest.raises(StoreUnavailableError, match="state cannot be written"):
+        await rebuild_from_archive(find_files(str(archive)), InMemoryRunLogService(), work)
+
+
+async def test_a_subscription_is_folded(begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild folds what a subscription delivers until it is idle; what is no event is rejected."""
+    store = InMemoryRunLogService()
+    source = WatchedSource(published(*lives(30), JUNK))
+    work = begin()
+
+    complete = await rebuild_from_subscription(source, store, work, until_idle=0.1, limits=QUICK)
+
+    assert complete
+    assert (60, 1) == (work.progress.events, work.progress.rejects)
+    assert 30 == sum((await totals(store)).values())
+    assert 61 == len(source.acknowledged)
+
+
+async def test_a_stopped_subscription(begin: Callable[[], RebuildWork]) -> None:
+    """Stopped, a rebuild from a subscription is not complete."""
+    work = begin()
+    work.stop.set()
+
+    assert not await rebuild_from_subscription(
+        WatchedSource(InMemoryTopic().subscribe()),
+        InMemoryRunLogService(),
+        work,
+        until_idle=60,
+        limits=QUICK,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """See `RunPage`."""
+
+    runs: Sequence[FoldedRun]
+    unreadable: Mapping[str, RunLogError] = field(default_factory=dict[str, RunLogError])
+    after: str | None
+
+
+class Pages:
+    """A projection of events, two runs a page; see `RunPages`."""
+
+    def __init__(self, events: Sequence[RunEvent], unreadable: Sequence[str] = ()) -> None:
+        self._runs: list[FoldedRun] = []
+        for positions in by_run(events).values():
+            own = [events[position] for position in positions]
+            history = fold(None, own).after.history
+            self._runs.append(FoldedRun(event=max(own, key=lambda event: event.version), history=history))
+        self._unreadable = {name: UnreadableRunError("w", name, "damaged") for name in unreadable}
+        self.asked: list[str] = []
+
+    async def page(self, after: str = "") -> Page:
+        """See `RunPages.page`."""
+        self.asked.append(after)
+        start = int(after or 0)
+        end = start + 2
+        return Page(
+            runs=self._runs[start:end],
+            unreadable={} if after else self._unreadable,
+            after=str(end) if end < len(self._runs) else None,
+        )
+
+
+class MergingDouble:
+    """Keeps what is merged; raises the errors it is given, and refuses some runs. See `MergingStore`."""
+
+    def __init__(self, errors: Sequence[Exception] = (), refuses: Sequence[str] = ()) -> None:
+        self._errors = iter(errors)
+        self._refuses = set(refuses)
+        self.merged: dict[RunKey, FoldedRun] = {}
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """See `MergingStore.merge`."""
+        await asyncio.sleep(0)
+        error = next(self._errors, None)
+        if error is not None:
+            raise error
+        if self._refuses & {run.event.run.id for run in runs}:
+            raise WriteRefusedError("too large")
+        self.merged |= {run.event.key: run for run in runs}
+        return [Outcome.APPLIED] * len(runs)
+
+
+async def test_a_root_is_merged(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild merges each run of another projection once, with its history; rejects stop nothing."""
+    pages, store = Pages(lives(9), unreadable=["damaged"]), MergingDouble(refuses=["r004"])
+    work = begin()
+
+    complete = await rebuild_from_root(pages, store, work)
+
+    assert complete
+    assert (8, 2) == (work.progress.events, work.progress.rejects)
+    assert [f"r{number:03}" for number in range(9) if number != 4] == sorted(key[1] for key in store.merged)
+    assert {2} == {len(run.history) for run in store.merged.values()}
+    rejects = (tmp_path / "rejects").read_text()
+    assert '"damaged", "reason": "invalid_event"' in rejects
+    assert '"w1/r004", "reason": "write_refused"' in rejects
+
+
+async def test_a_root_goes_on_where_it_was(begin: Callable[[], RebuildWork]) -> None:
+    """After a failed merge it goes on at the first page that was not merged; complete, it reads nothing."""
+    store = MergingDouble([StoreUnavailableError("away")])
+    work = begin()
+    with pytest.raises(StoreUnavailableError):
+        await rebuild_from_root(Pages(lives(9)), store, work)
+
+    rest = begin()
+    assert await rebuild_from_root(Pages(lives(9)), store, rest)
+    assert 9 == len(store.merged)
+
+    pages = Pages(lives(9))
+    again = begin()
+    assert await rebuild_from_root(pages, store, again)
+    assert ([], 0, 9) == (pages.asked, again.progress.folded, again.progress.events)
+
+
+async def test_a_stopped_root(begin: Callable[[], RebuildWork]) -> None:
+    """Stopped, a rebuild from a root is not complete, and nothing is noted that is not merged."""
+    work = begin()
+    work.stop.set()
+
+    assert not await rebuild_from_root(Pages(lives(3)), MergingDouble(), work)
+    assert {} == work.state.get("root")
+
+
+async def test_into_a_file(archive: Path, tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """With SQLite an archive is folded into another file, where old runs are counted and not seen."""
+    (archive / "old").write_bytes(lines([an_event(id="paused", workflow_id="w9", status=RunStatus.PAUSED)]))
+    settings = Settings(backend="sqlite", sqlite_path=str(tmp_path / "live"), retention_days=1)
+    into = str(tmp_path / "anew")
+
+    done = await rebuild(settings, FromArchive(place=str(archive)), into=into, work=begin())
+
+    assert (True, 131, 61, 0) == (done.complete, done.events, done.runs, done.rejects)
+    store = SQLiteRunLogService(path=into)
+    assert {"w0": 20, "w1": 20, "w2": 20, "w9": 1} == await totals(store)
+    seen, _ = await store.list_runs("w0")
+    await store.close()
+    assert ([], 60) == (seen, done.expired)
+
+
+@pytest.mark.parametrize(
+    ("source", "into", "told"),
+    [
+        (FromRoot(name="old"), "live", "is the live root collection"),
+        (FromArchive(place="a"), "live", "is the live root collection"),
+        (FromSubscription(), "live", "is the live root collection"),
+        (FromRoot(name="same"), "same", "is what --into names"),
+        (FromRoot(name="a/b"), "into", "collection id"),
+        (FromRoot(name="a"), "in/to", "collection id"),
+    ],
+)
+def test_what_cannot_be_rebuilt(source: RebuildSource, into: str, told: str) -> None:
+    """A rebuild into the live projection, into its own source, or into no collection is refused."""
+    with pytest.raises(ConfigurationError, match=told):
+        check(Settings(root_collection="live"), source, into)
+
+
+@pytest.mark.parametrize("source", [FromRoot(name="old"), FromSubscription()])
+def test_what_a_file_cannot_be_rebuilt_from(source: RebuildSource) -> None:
+    """With SQLite other sources than archives are refused, and so is the live file."""
+    settings = Settings(backend="sqlite", sqlite_path="live.db")
+
+    with pytest.raises(ConfigurationError, match="from archive files only"):
+        check(settings, source, "x.db")
+    with pytest.raises(ConfigurationError, match="is the live file"):
+        check(settings, FromArchive(place="a"), "./live.db")
+
+
+def test_names_of_subscriptions() -> None:
+    """Each root collection gives another subscription, with a name that Pub/Sub takes."""
+    roots = ["runs_2", "runs 2", "Läufe", "x" * 375, "x" * 374 + "y", "a%20b", "a b"]
+
+    names = [replay_name(root) for root in roots]
+
+    assert len(roots) == len(set(names))
+    for name in names:
+        assert name == Settings(subscription=name).subscription
