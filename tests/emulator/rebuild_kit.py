@@ -15,11 +15,17 @@ from typing import Any, Final
 
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.stores import FirestoreRunLogService
+from run_log.stores._documents import CHANGED_AT, HISTORY, PROJECTION
 from run_log.stores.audit import compare
+from run_log.stores.firestore import Connection, FirestoreRoot
+from run_log.stores.firestore._protobuf import fields_of
 from run_log.testing import an_event
 
 LIVE: Final = "autopilot_runs"
 ANEW: Final = "runs_2"
+
+COMPARED_AT_A_TIME: Final = 8
+RAW_PAGE: Final = 500
 
 
 def service(root: str, **options: Any) -> FirestoreRunLogService:
@@ -47,14 +53,57 @@ def archived(folder: Path, events: Iterable[RunEvent], *, name: str = "events.js
 async def differences(first: str, second: str) -> list[str]:
     """Return what differs between two root collections, document by document and count by count."""
     one, other = service(first), service(second)
+    comparing = asyncio.Semaphore(COMPARED_AT_A_TIME)
+
+    async def compared(workflow_id: str) -> list[str]:
+        async with comparing:
+            return [
+                f"{found.workflow_id}: {[*found.differences[:3], *found.counts[:3], *found.problems]}"
+                async for found in compare(one.audit(), other.audit(), workflow_id)
+                if found.differs
+            ]
+
     try:
-        return [
-            f"{found.workflow_id}: {[*found.differences[:3], *found.counts[:3], *found.problems]}"
-            async for found in compare(one.audit(), other.audit())
-            if found.differs
-        ]
+        workflows = {name: None for log in (one, other) for name in await workflows_of(log)}
+        return [line for lines in await asyncio.gather(*map(compared, workflows)) for line in lines]
     finally:
         await asyncio.gather(one.close(), other.close())
+
+
+async def raw_documents(root: str) -> dict[str, Any]:
+    """Return all documents of a root collection by path, without what depends on when they were written.
+
+    For many of them `differences` takes minutes.
+    """
+    connection = Connection(Settings.from_env().project, None)
+    found: dict[str, Any] = {
+        document.id: _counted(document.to_dict())
+        async for document in connection.client().collection(root).stream()
+    }
+    whole = FirestoreRoot(connection, root, page=RAW_PAGE)
+    after: str | None = ""
+    while after is not None:
+        page, after = await whole._documents(after, None)  # pyright: ignore[reportPrivateUsage]
+        for path, document in page.items():
+            fields = fields_of(document.fields)
+            del fields[PROJECTION][CHANGED_AT]
+            fields[PROJECTION][HISTORY].sort()
+            found[path] = fields
+    await connection.close()
+    return found
+
+
+def _counted(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is counted, without what is counted as none: whether that is there depends on the batches."""
+    counts = {name: _counted(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return {name: value for name, value in counts.items() if value not in (0, {})}
+
+
+async def workflows_of(log: FirestoreRunLogService) -> list[str]:
+    """Return all workflows of a run log that have runs."""
+    found, cursor = await log.list_workflows(limit=1_000)
+    assert cursor is None
+    return [stats.workflow_id for stats in found]
 
 
 async def total(root: str) -> int:
@@ -104,7 +153,7 @@ async def ended(process: Process, *, within: float) -> Rebuilding:
     """Wait for a rebuild to end by itself and return what it left behind."""
     async with asyncio.timeout(within):
         out, err = await process.communicate()
-    record = json.loads(out) if out else {}
+    record: dict[str, Any] = json.loads(out) if out else {}
     return Rebuilding(code=process.returncode, record=record, err=err.decode())
 
 

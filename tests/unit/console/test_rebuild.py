@@ -79,7 +79,7 @@ def test_a_rebuild_that_rejects(tmp_path: Path) -> None:
     """Where something was rejected a rebuild folds the rest, exits 1, and says where to look; also again."""
     archive(tmp_path, b"junk")
 
-    codes = []
+    codes: list[int] = []
     for _ in range(2):
         ended = rebuild(tmp_path)
         codes.append(ended.returncode)
