@@ -73,4 +73,4 @@ schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCH
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-beam .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
