@@ -51,7 +51,8 @@ def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
         OSError: It cannot be read.
         ConfigurationError: It is Avro, and what reads that is not installed.
     """
-    steady: Any = file if isinstance(file, io.BufferedReader) else io.BufferedReader(_Steady(file))
+    # A file of this machine is one already.
+    steady: Any = file if type(file) is io.BufferedReader else io.BufferedReader(cast("Any", _Steady(file)))
     begins = steady.peek(len(_AVRO))
     if begins.startswith(_AVRO):
         yield from _avro(steady, after)
