@@ -89,4 +89,4 @@ audit: $(READY) ## Look up known vulnerabilities of what is locked; needs the ne
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-beam .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

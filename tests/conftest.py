@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+# Where tests run in several processes, each of these is told of a terminal that nobody has.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 pytest.register_assert_rewrite("tests.model")
 

@@ -57,7 +57,10 @@ class Installations:
         if not ready.exists():
             locked = self._folder / "locked.txt"
             if not locked.exists():
-                only_ours = ("--no-dev", "--all-extras", "--no-emit-project", "--no-hashes")
+                only_ours = (
+                    *("--no-dev", "--all-extras", "--no-extra", "beam"),
+                    *("--no-emit-project", "--no-hashes"),
+                )
                 locked.write_text(uv("export", "--quiet", "--locked", *only_ours))
             uv("venv", "--quiet", "--clear", "--python", sys.executable, environment)
             wanted = f"run-log[{extra}] @ {self.wheel.as_uri()}"
@@ -117,7 +120,7 @@ def test_what_the_wheel_holds(installed: Installations) -> None:
 @pytest.mark.parametrize("extra", ["", "producer", "stores", "projector"])
 def test_every_package_imports(installed: Installations, extra: str) -> None:
     """With any extra and with none, every package that users import can be imported."""
-    packages = ("core", "stores", "producer", "projector", "testing", "console")
+    packages = ("core", "stores", "producer", "projector", "projector.beam", "testing", "console")
 
     printed = installed.python(
         extra,

@@ -116,7 +116,7 @@ def test_a_file_that_was_cut_off(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_never_raises(kind: str, tmp_path: Path) -> None:
-    """Whatever byte of a file is wrong, reading it ends, with no more records than there were."""
+    """Whatever byte of a file is wrong, reading it ends, and each record has a number of its own."""
     write(tmp_path / "a", kind)
     content = (tmp_path / "a").read_bytes()
     chance = random.Random(4)
@@ -126,7 +126,32 @@ def test_damage_never_raises(kind: str, tmp_path: Path) -> None:
 
         records = list(read_records(io.BytesIO(bytes(damaged))))
 
-        assert len(records) <= 2 * len(MESSAGES)
+        numbers = [record.number for record in records]
+        assert sorted(set(numbers)) == numbers
+
+
+class FailsAfter(io.BytesIO):
+    """A file that cannot be read any more after so many bytes, with an error of its file system's own."""
+
+    def __init__(self, content: bytes, good: int) -> None:
+        super().__init__(content)
+        self._good = good
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read, or fail."""
+        if self.tell() >= self._good:
+            raise LookupError("the vendor's own")
+        return super().read(min(size or 0, self._good - self.tell()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_fails_is_not_damaged(kind: str, tmp_path: Path) -> None:
+    """Where a file system fails with an error of its own, reading fails, so that it is tried again."""
+    write(tmp_path / "file", kind)
+    content = (tmp_path / "file").read_bytes()
+
+    with pytest.raises(OSError, match="the vendor's own"):
+        list(read_records(FailsAfter(content, len(content) // 2)))
 
 
 def test_a_line_that_is_too_long(tmp_path: Path) -> None:

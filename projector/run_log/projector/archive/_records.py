@@ -51,14 +51,35 @@ def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
         OSError: It cannot be read.
         ConfigurationError: It is Avro, and what reads that is not installed.
     """
-    buffered: Any = file if hasattr(file, "peek") else io.BufferedReader(cast("Any", file))
-    begins = buffered.peek(len(_AVRO))
+    # A file of this machine is one already.
+    steady: Any = file if type(file) is io.BufferedReader else io.BufferedReader(cast("Any", _Steady(file)))
+    begins = steady.peek(len(_AVRO))
     if begins.startswith(_AVRO):
-        yield from _avro(buffered, after)
+        yield from _avro(steady, after)
     elif begins.startswith(_GZIP):
-        yield from _lines(cast("BinaryIO", gzip.GzipFile(fileobj=buffered)), after)
+        yield from _lines(cast("BinaryIO", gzip.GzipFile(fileobj=steady)), after)
     else:
-        yield from _lines(buffered, after)
+        yield from _lines(steady, after)
+
+
+class _Steady(io.RawIOBase):
+    """A file whose every failure is an `OSError`: any other would pass for damage of what it holds."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data: bytes = self._file.read(len(buffer))
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"it cannot be read ({error!r})") from error
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:

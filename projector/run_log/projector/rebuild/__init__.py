@@ -1,9 +1,11 @@
 """Rebuilds: everything that is known, folded into a fresh projection beside the live one."""
 
+from run_log.projector._merging import MergingStore
+
 from ._archive import rebuild_from_archive
 from ._progress import RebuildProgress
-from ._rejects import RejectsFile
-from ._root import MergingStore, RunPage, RunPages, rebuild_from_root
+from ._rejects import RejectsFile, reject_line
+from ._root import RunPage, RunPages, rebuild_from_root
 from ._sources import FromArchive, FromRoot, FromSubscription, RebuildSource, destination
 from ._state import RebuildState
 from ._subscription import rebuild_from_subscription
@@ -28,4 +30,5 @@ __all__ = [
     "rebuild_from_archive",
     "rebuild_from_root",
     "rebuild_from_subscription",
+    "reject_line",
 ]

@@ -11,6 +11,23 @@ from typing import Any, Final
 from run_log.core import ConfigurationError, DeadLetterReason, ReceivedMessage, TransportUnavailableError
 
 
+def reject_line(place: str, *, reason: DeadLetterReason, error: str, body: bytes) -> str:
+    """Return the line that says what was rejected, where it was and why.
+
+    Args:
+        place: Where: the file and the number in it, or the run's ids.
+        reason: Why, for programs.
+        error: Why, for people.
+        body: The message's.
+    """
+    record: dict[str, Any] = {"place": place, "reason": reason.value, "error": error}
+    try:
+        record["body"] = body.decode()
+    except UnicodeDecodeError:
+        record["body_base64"] = base64.b64encode(body).decode()
+    return json.dumps(record)
+
+
 class RejectsFile:
     """Keeps rejects in a file, one JSON object a line, each once. See `DeadLetters`.
 
@@ -52,14 +69,10 @@ class RejectsFile:
         """
         if (place, reason.value) in self._known:
             return
-        record: dict[str, Any] = {"place": place, "reason": reason.value, "error": error}
-        try:
-            record["body"] = body.decode()
-        except UnicodeDecodeError:
-            record["body_base64"] = base64.b64encode(body).decode()
+        line = reject_line(place, reason=reason, error=error, body=body)
         try:
             with self.path.open("ab") as file:
-                file.write(json.dumps(record).encode() + b"\n")
+                file.write(line.encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as failure:

@@ -7,16 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from run_log.core import (
-    DeadLetterReason,
-    FoldedRun,
-    Outcome,
-    RunEvent,
-    RunKey,
-    RunLogError,
-    encode_event,
-)
-from run_log.projector._projector import Projector
+from run_log.core import DeadLetterReason, FoldedRun, RunLogError, encode_event
+from run_log.projector._merging import MergingProjector, MergingStore
 
 from ._rejects import RejectsFile
 from ._work import RebuildWork
@@ -55,20 +47,6 @@ class RunPages(Protocol):
         Raises:
             StoreUnavailableError: The store does not answer in bounded time.
             ConfigurationError: It is not there, or does not let us in.
-        """
-        ...
-
-
-class MergingStore(Protocol):
-    """A projection into which another one's runs can be merged."""
-
-    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """Merge *runs*, each once, as if their events were applied; see `ProjectionStore.apply`.
-
-        Raises:
-            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
-            WriteRefusedError: See `ProjectionStore.apply`.
-            ConfigurationError: See `ProjectionStore.apply`.
         """
         ...
 
@@ -114,31 +92,19 @@ async def _first_done(under_way: deque[tuple[asyncio.Task[None], str | None]], w
 
 
 class _Merging:
-    """Merges pages; what the store refuses for good is rejected alone. See `ProjectionStore`."""
+    """Merges pages, and keeps what cannot be read or is refused among the rejects."""
 
     def __init__(self, store: MergingStore, rejects: RejectsFile) -> None:
-        self._store = store
+        self._projector = MergingProjector(store)
         self._rejects = rejects
-        self._projector = Projector(self)
-        self._runs: dict[RunKey, FoldedRun] = {}
         self.merged = 0
 
     async def merge(self, page: RunPage) -> None:
         for place, error in page.unreadable.items():
             self._rejects.add(place, reason=DeadLetterReason.INVALID_EVENT, error=str(error), body=b"")
-        runs = {run.event.key: run for run in page.runs}
-        self._runs |= runs
-        try:
-            projected = await self._projector.project([run.event for run in page.runs])
-        finally:
-            for key in runs:
-                del self._runs[key]
-        for run, result in zip(page.runs, projected, strict=True):
+        for run, result in zip(page.runs, await self._projector.merge(page.runs), strict=True):
             if result.reason is None:
                 self.merged += 1
                 continue
             place, body = "/".join(run.event.key), encode_event(run.event).data
             self._rejects.add(place, reason=result.reason, error=str(result.error), body=body)
-
-    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        return await self._store.merge([self._runs[event.key] for event in events])

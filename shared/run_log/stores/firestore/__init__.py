@@ -1,7 +1,17 @@
 """The durable run log on Firestore. The only package that imports Firestore's client library."""
 
+from run_log.stores._commits import check_fits, shard_of
+
 from ._connection import Connection
 from ._roots import FirestoreRoot, RootPage
 from ._service import FirestoreRunLogService, create_service
 
-__all__ = ["Connection", "FirestoreRoot", "FirestoreRunLogService", "RootPage", "create_service"]
+__all__ = [
+    "Connection",
+    "FirestoreRoot",
+    "FirestoreRunLogService",
+    "RootPage",
+    "check_fits",
+    "create_service",
+    "shard_of",
+]

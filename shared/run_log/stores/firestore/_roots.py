@@ -19,6 +19,7 @@ from run_log.core import (
     WorkflowRun,
     check_collection_id,
     decode_event,
+    document_id,
     encode_json,
     original_id,
 )
@@ -140,6 +141,25 @@ class FirestoreRoot:
             return len(writes), last
 
         return await self._patience.run(expire)
+
+    async def expire_workflow(self, workflow_id: str, days: int) -> int:
+        """Have those ended runs of a workflow expire that do not yet, and return how many that were.
+
+        Args:
+            workflow_id: Which one. What comes after it may begin to expire too, a page at most.
+            days: How long after its latest event a run expires.
+
+        Raises:
+            StoreUnavailableError: See `expire_page`.
+            ConfigurationError: See `expire_page`.
+        """
+        own = f"{document_id(workflow_id)}/{RUNS}/"
+        after: str | None = f"{own}{_FIRST}"
+        expired = 0
+        while after is not None and after.startswith(own):
+            count, after = await self.expire_page(days, after)
+            expired += count
+        return expired
 
     async def close(self) -> None:
         """Close the connection of the running event loop. Closing twice is fine."""

@@ -1,0 +1,25 @@
+"""A rebuild past one machine: an archive folded into a root collection by Apache Beam, on Dataflow say.
+
+``python -m run_log.projector.beam --help`` runs it; `build` puts it into a pipeline of your own. Needs the
+extra ``beam``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ._options import BeamRebuild
+
+if TYPE_CHECKING:
+    from ._pipeline import build
+
+__all__ = ["BeamRebuild", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Beam when it is asked for: the rest works, and is tested, without."""
+    if name != "build":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from ._pipeline import build  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise ImportError(f"build: {error}; pip install 'run-log[beam]'") from error
+    return build
