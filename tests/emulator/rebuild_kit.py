@@ -11,7 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.stores import FirestoreRunLogService
@@ -94,8 +94,11 @@ async def raw_documents(root: str) -> dict[str, Any]:
 
 
 def _counted(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return what is counted, without what is counted as none: whether that is there depends on the batches."""
-    counts = {name: _counted(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    """Return what is counted, without what is counted as none: that depends on the batches."""
+    counts = {
+        name: _counted(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
     return {name: value for name, value in counts.items() if value not in (0, {})}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from run_log.console import main
 from run_log.console._exit import ExitCode, run
-from run_log.console._projector import INTERRUPTED
+from run_log.console._signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
     EventDecodeError,
