@@ -93,12 +93,13 @@ async def raw_documents(root: str) -> dict[str, Any]:
     return found
 
 
-def _counted(value: Any) -> Any:
-    """Return *value* without what counts none: whether that is there depends on the batches."""
-    if not isinstance(value, dict):
-        return value
-    counts = {name: _counted(one) for name, one in cast("dict[str, Any]", value).items()}
-    return {name: count for name, count in counts.items() if count not in (0, {})}
+def _counted(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is counted, without what is counted as none: that depends on the batches."""
+    counts = {
+        name: _counted(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
+    return {name: value for name, value in counts.items() if value not in (0, {})}
 
 
 async def workflows_of(log: FirestoreRunLogService) -> list[str]:

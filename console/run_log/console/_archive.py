@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from run_log.console._projector import stopped_by_signal
+from run_log.console._signals import stopped_by_signal
 from run_log.core import Settings
 from run_log.projector._pubsub import PubSubSource
 from run_log.projector.archive import ArchiveReport, ArchiveWorker, ArchiveWriter

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import signal
-
+from run_log.console._signals import stopped_by_signal
 from run_log.core import Settings
 from run_log.projector import PullReport
 from run_log.projector.google_cloud import pull, push
-
-INTERRUPTED = 130
 
 
 async def pull_until_signal(
@@ -36,21 +30,3 @@ async def push_until_signal(settings: Settings, *, host: str, port: int) -> None
         port: The port.
     """
     await push(settings, host=host, port=port, stop=stopped_by_signal())
-
-
-def stopped_by_signal() -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets; a second signal ends the process."""
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(INTERRUPTED)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    # What is imported by now stays: each full collection would look at it again, a quarter of the CPU.
-    gc.collect()
-    gc.freeze()
-    return stop

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from run_log.console._projector import stopped_by_signal
+from run_log.console._signals import stopped_by_signal
 from run_log.core import InvalidArgumentError, Settings, get_logger
 from run_log.projector.rebuild import (
     FromArchive,

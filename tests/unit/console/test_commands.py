@@ -10,7 +10,7 @@ import typer
 from run_log.console import main
 from run_log.console._app import app
 from run_log.console._exit import ExitCode, NotFoundError, run
-from run_log.console._projector import INTERRUPTED
+from run_log.console._signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
     EventDecodeError,
