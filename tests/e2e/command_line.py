@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from asyncio.subprocess import Process
 from dataclasses import dataclass
 from typing import Final
+
+from tests.processes import started
 
 PATIENCE: Final = 240.0
 """How long a test waits for what has to come, on a busy machine."""
@@ -24,26 +22,6 @@ class Ended:
     err: str
 
 
-@contextlib.asynccontextmanager
-async def started(*arguments: str, **environment: str) -> AsyncGenerator[Process]:
-    """Run ``run-log`` with *arguments* as a process of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from run_log.console import main; main()",
-        *arguments,
-        env={**os.environ, **environment},
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
 async def ended(process: Process) -> Ended:
     """Wait for *process* to end by itself and return what it left behind."""
     async with asyncio.timeout(PATIENCE):
@@ -53,5 +31,5 @@ async def ended(process: Process) -> Ended:
 
 async def run_log(*arguments: str, **environment: str) -> Ended:
     """Run ``run-log`` with *arguments* to its end."""
-    async with started(*arguments, **environment) as process:
+    async with started(*arguments, environment=environment) as process:
         return await ended(process)

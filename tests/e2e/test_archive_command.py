@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from asyncio.subprocess import Process
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -26,6 +23,7 @@ from tests.emulator.rebuild_kit import (
     service,
 )
 from tests.emulator.tcp_proxy import TcpProxy
+from tests.processes import started
 
 from run_log.core import RunEvent, encode_event
 from run_log.testing import FirestoreEmulator
@@ -35,27 +33,9 @@ pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environmen
 LEASE_SECONDS = 10
 
 
-@contextlib.asynccontextmanager
-async def archiving(folder: Path, *options: str) -> AsyncGenerator[Process]:
+def archiving(folder: Path, *options: str) -> AbstractAsyncContextManager[Process]:
     """Run ``run-log archive`` as a process of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from run_log.console import main; main()",
-        "archive",
-        "--into",
-        str(folder),
-        *options,
-        env=dict(os.environ),
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    return started("archive", "--into", str(folder), *options)
 
 
 def lines(folder: Path) -> list[bytes]:

@@ -7,19 +7,20 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
 from tests.emulator.tcp_proxy import TcpProxy
+from tests.processes import started
 
 from run_log.core import RunStatus, Settings
 from run_log.producer import RunEventEmitter
-from run_log.pubsub import PubSubConnection, provision
+from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
-from .command_line import PATIENCE, ended, run_log, started
+from .command_line import PATIENCE, ended, run_log
 
 pytestmark = pytest.mark.emulator
 
@@ -29,15 +30,6 @@ BACKLOG = 3_000
 
 DEAD_PORT = "127.0.0.1:1"
 """Nobody listens there."""
-
-
-@pytest.fixture
-def provisioned(emulator_environment: Mapping[str, str]) -> Settings:
-    """Return the settings of a project that has its topics and subscriptions."""
-    assert emulator_environment
-    settings = Settings.from_env()
-    provision(PubSubConnection.from_settings(settings), settings)
-    return settings
 
 
 @pytest.fixture
@@ -58,15 +50,6 @@ def quick_leases(emulator_environment: Mapping[str, str]) -> Settings:
             }
         )
     return settings
-
-
-@pytest.fixture
-async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
-    """Yield what reads the projection."""
-    assert emulator_environment
-    service = FirestoreRunLogService.from_env()
-    yield service
-    await service.close()
 
 
 def publish(settings: Settings, bodies: list[bytes]) -> None:
@@ -291,7 +274,7 @@ async def test_a_killed_projector(
 ) -> None:
     """A projector killed in the middle of a backlog loses nothing, and its successor counts nothing twice."""
     with TcpProxy(firestore_emulator.host) as line:
-        async with started("projector", "pull", FIRESTORE_EMULATOR_HOST=line.host) as first:
+        async with started("projector", "pull", environment={"FIRESTORE_EMULATOR_HOST": line.host}) as first:
             await emit(1)
             await total_at_least(store, 1)
             line.hold_answers()  # it comes no further than the commits that it makes at a time

@@ -6,18 +6,18 @@ import asyncio
 import base64
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import started
 
 from run_log.core import DeadLetterReason, Message, RunStatus, Settings, encode_event
-from run_log.pubsub import PubSubConnection, provision
+from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
 
-from .command_line import ended, run_log, started
+from .command_line import ended, run_log
 
 pytestmark = pytest.mark.emulator
 
@@ -32,21 +32,9 @@ MANY = 300
 
 
 @pytest.fixture
-def settings(emulator_environment: Mapping[str, str]) -> Settings:
+def settings(provisioned: Settings) -> Settings:
     """Return the settings of a project that has its topics and subscriptions."""
-    assert emulator_environment
-    settings = Settings.from_env()
-    provision(PubSubConnection.from_settings(settings), settings)
-    return settings
-
-
-@pytest.fixture
-async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
-    """Yield what reads the projection."""
-    assert emulator_environment
-    service = FirestoreRunLogService.from_env()
-    yield service
-    await service.close()
+    return provisioned
 
 
 def publish(settings: Settings, *messages: Message) -> None:

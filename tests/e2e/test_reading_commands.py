@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import started
 
 from run_log.core import PauseRequest, RunStatus, Settings, event_schema_text
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
 
-from .command_line import Ended, run_log, started
+from .command_line import Ended, run_log
 
 pytestmark = pytest.mark.emulator
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import re
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
+from tests.processes import started
 
 from run_log.core import ReceivedMessage, RunEvent, RunKey, RunStatus, Settings, encode_event
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
@@ -159,25 +159,9 @@ class Ended:
     """Its summary; nothing where it had no time for one."""
 
 
-@contextlib.asynccontextmanager
-async def projecting() -> AsyncGenerator[Process]:
+def projecting() -> AbstractAsyncContextManager[Process]:
     """Run a projector as a process of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from run_log.console import main; main()",
-        "projector",
-        "pull",
-        env=dict(os.environ),
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    return started("projector", "pull")
 
 
 async def ended(process: Process, *, within: float = PATIENCE) -> Ended:

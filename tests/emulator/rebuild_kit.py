@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from asyncio.subprocess import Process
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
+
+from tests.processes import started
 
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.stores import FirestoreRunLogService
@@ -128,28 +128,9 @@ class Rebuilding:
     err: str
 
 
-@contextlib.asynccontextmanager
-async def rebuilding(folder: Path, *options: str, **environment: str) -> AsyncGenerator[Process]:
+def rebuilding(folder: Path, *options: str, **environment: str) -> AbstractAsyncContextManager[Process]:
     """Run ``run-log rebuild`` in *folder* as a process of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from run_log.console import main; main()",
-        "rebuild",
-        "-o",
-        "json",
-        *options,
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    return started("rebuild", "-o", "json", *options, folder=folder, environment=environment)
 
 
 async def ended(process: Process, *, within: float) -> Rebuilding:

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from run_log.core import Settings
-from run_log.pubsub import Provisioned, PubSubConnection, provision
+from run_log.pubsub import Provisioned, PubSubConnection, provision, topic_retention
+from run_log.pubsub._provision import RETENTION
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -43,6 +44,18 @@ def test_what_is_missing_is_made(emulator_project: str) -> None:
     made = [item.name for item in provision(connection, settings) if item.created]
 
     assert made == [f"projects/{emulator_project}/subscriptions/run-log-projector"]
+
+
+def test_the_event_topic_retains(emulator_project: str) -> None:
+    """The event topic keeps what is published for a week, for a rebuild to hear it again."""
+    assert emulator_project
+    settings = Settings.from_env()
+    connection = PubSubConnection.from_settings(settings)
+
+    provision(connection, settings)
+
+    assert RETENTION == topic_retention(connection, settings.topic)
+    assert topic_retention(connection, settings.dead_letter_topic) is None
 
 
 def test_the_projectors_subscription(emulator_project: str) -> None:

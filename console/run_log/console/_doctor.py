@@ -11,10 +11,9 @@ from itertools import product
 from typing import Final
 
 from run_log.core import Order, RunFilters, RunLogError, RunStatus, Settings, TriggerType, utc_now
-from run_log.pubsub import PubSubConnection
+from run_log.pubsub import PubSubConnection, topic_retention
 from run_log.pubsub.inspection import (
     inspect_subscription,
-    inspect_topic,
     oldest_unacknowledged,
     service_agent_may_publish,
 )
@@ -128,10 +127,9 @@ def _skipped(found: str) -> Check:
 
 
 async def _topic(broker: PubSubConnection, topic: str) -> Check:
-    name = broker.topic_path(topic)
-    state = await asyncio.to_thread(inspect_topic, broker, name)
-    kept = f"keeps {state.retention.days} days" if state.retention else "keeps nothing for new subscriptions"
-    return _ok(f"{name}, {kept}")
+    retention = await asyncio.to_thread(topic_retention, broker, topic)
+    kept = f"retains {retention.days} days" if retention else "retains nothing to hear again"
+    return _ok(f"{broker.topic_path(topic)}, {kept}")
 
 
 async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:

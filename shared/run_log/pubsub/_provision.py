@@ -21,6 +21,7 @@ MAX_DELIVERY_ATTEMPTS: Final = 50
 the whole backlog."""
 
 RETENTION: Final = timedelta(days=7)
+"""For how long the event topic keeps what is published, and subscriptions what is not acknowledged."""
 MIN_BACKOFF: Final = timedelta(seconds=10)
 MAX_BACKOFF: Final = timedelta(seconds=600)
 
@@ -40,8 +41,8 @@ class Provisioned:
 def provision(connection: PubSubConnection, settings: Settings) -> list[Provisioned]:
     """Make what is missing of the topics and subscriptions that *settings* name.
 
-    Repeats change nothing. Dead letters get a subscription of the topic's own name: without one, Pub/Sub
-    would keep none.
+    Repeats change nothing. The event topic retains what is published, so that a rebuild can hear it again.
+    Dead letters get a subscription of the topic's own name: without one, Pub/Sub would keep none.
 
     Args:
         connection: Where to.
@@ -54,8 +55,8 @@ def provision(connection: PubSubConnection, settings: Settings) -> list[Provisio
     topic = connection.topic_path(settings.topic)
     dead_letters = connection.topic_path(settings.dead_letter_topic)
     return [
-        _topic(connection, topic),
-        _topic(connection, dead_letters),
+        _topic(connection, {"name": topic, "message_retention_duration": RETENTION}),
+        _topic(connection, {"name": dead_letters}),
         _subscription(connection, _projector_subscription(connection, settings, topic, dead_letters)),
         _subscription(
             connection,
@@ -88,11 +89,13 @@ def _projector_subscription(
     }
 
 
-def _topic(connection: PubSubConnection, name: str) -> Provisioned:
+def _topic(connection: PubSubConnection, request: dict[str, Any]) -> Provisioned:
     client = connection.publisher()
     with client:
         return _made(
-            connection, name, lambda: client.create_topic(name=name, retry=None, timeout=_TIMEOUT_SECONDS)
+            connection,
+            request["name"],
+            lambda: client.create_topic(request=request, retry=None, timeout=_TIMEOUT_SECONDS),
         )
 
 

@@ -1,4 +1,4 @@
-"""How topics and subscriptions are set up, and how far behind a subscription is."""
+"""How a subscription is set up, who may publish to a topic, and how far behind a subscription is."""
 
 from __future__ import annotations
 
@@ -31,14 +31,6 @@ _METRIC_WINDOW: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicState:
-    """How a topic is set up."""
-
-    retention: timedelta
-    """How far back a new subscription could seek; zero where the topic keeps nothing itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionState:
     """How a subscription is set up."""
 
@@ -56,8 +48,8 @@ class SubscriptionState:
     """Where it pushes to; None is pulled."""
 
 
-def inspect_topic(connection: PubSubConnection, name: str) -> TopicState:
-    """Return how a topic is set up.
+def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
+    """Return how a subscription is set up.
 
     Args:
         connection: Where it is.
@@ -67,15 +59,6 @@ def inspect_topic(connection: PubSubConnection, name: str) -> TopicState:
         TransportUnavailableError: Pub/Sub does not answer.
         TransportRefusedError: It is not there, or we may not look at it.
     """
-    with connection.publisher() as client:
-        topic = _called(
-            connection, name, lambda: client.get_topic(topic=name, retry=None, timeout=_TIMEOUT_SECONDS)
-        )
-    return TopicState(retention=topic.message_retention_duration or timedelta(0))
-
-
-def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
-    """Return how a subscription is set up; see `inspect_topic`."""
     with connection.subscriber() as client:
         found = _called(
             connection,

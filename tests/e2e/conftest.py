@@ -1,0 +1,29 @@
+"""What the end-to-end tests share: a project with its topics, and what reads its projection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from run_log.core import Settings
+from run_log.pubsub import PubSubConnection, provision
+from run_log.stores import FirestoreRunLogService
+
+
+@pytest.fixture
+def provisioned(emulator_environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a project that has its topics and subscriptions."""
+    assert emulator_environment
+    settings = Settings.from_env()
+    provision(PubSubConnection.from_settings(settings), settings)
+    return settings
+
+
+@pytest.fixture
+async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
+    """Yield what reads the projection."""
+    assert emulator_environment
+    service = FirestoreRunLogService.from_env()
+    yield service
+    await service.close()
