@@ -77,10 +77,12 @@ terraform: ## Check and test the Terraform module; RUN_LOG_TERRAFORM_CHECK names
 
 SBOM := dist/sbom.cdx.json
 .PHONY: sbom
-sbom: $(READY) ## List what an installation with every extra holds, as CycloneDX
+sbom: $(READY) ## List what an installation with every extra holds, and apart what Beam's does, as CycloneDX
 	@mkdir -p $(dir $(SBOM))
-	$(BIN)/uv export --quiet --locked --no-dev --all-extras --preview-features sbom-export \
+	$(BIN)/uv export --quiet --locked --no-dev --all-extras --no-extra beam --preview-features sbom-export \
 		--format cyclonedx1.5 --output-file $(SBOM)
+	$(BIN)/uv export --quiet --locked --no-dev --extra beam --preview-features sbom-export \
+		--format cyclonedx1.5 --output-file $(SBOM:.json=.beam.json)
 
 .PHONY: audit
 audit: $(READY) ## Look up known vulnerabilities of what is locked; needs the network
