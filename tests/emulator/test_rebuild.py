@@ -153,6 +153,9 @@ async def test_a_kept_subscription(tmp_path: Path) -> None:
 
 async def test_a_topic_that_retains_nothing(tmp_path: Path) -> None:
     """Where the topic keeps nothing a rebuild says so, and what to do, rather than come to nothing."""
+    raw = RawPubSub(Settings.from_env())
+    with raw.connection.publisher() as publisher:
+        publisher.create_topic(name=raw.connection.topic_path(raw.settings.topic))
     RawPubSub.provisioned()
 
     with pytest.raises(ConfigurationError, match="keeps nothing that was delivered; have it retain"):

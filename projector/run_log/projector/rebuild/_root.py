@@ -67,16 +67,16 @@ async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWo
     merging = _Merging(store, work.rejects)
     work.progress.follow(lambda: merging.merged)
     after: str | None = work.state.get(_ROOT).get("after", "")
-    under_way: deque[tuple[asyncio.Task[None], str | None]] = deque()
+    under_way: deque[tuple[asyncio.Task[int], str | None]] = deque()
     try:
         while after is not None and not work.stop.is_set():
             page = await root.page(after)
             under_way.append((asyncio.create_task(merging.merge(page)), page.after))
             after = page.after
             while len(under_way) == IN_FLIGHT or (after is None and under_way):
-                await _first_done(under_way, work)
+                await _first_done(under_way, merging, work)
         while under_way:
-            await _first_done(under_way, work)
+            await _first_done(under_way, merging, work)
     finally:
         for task, _ in under_way:
             task.cancel()
@@ -84,9 +84,12 @@ async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWo
     return after is None
 
 
-async def _first_done(under_way: deque[tuple[asyncio.Task[None], str | None]], work: RebuildWork) -> None:
+async def _first_done(
+    under_way: deque[tuple[asyncio.Task[int], str | None]], merging: _Merging, work: RebuildWork
+) -> None:
     task, reached = under_way[0]
-    await task
+    # Later pages may be done before: they count once the place is beyond them, or they would count twice.
+    merging.merged += await task
     under_way.popleft()
     work.state.note({_ROOT: {"after": reached}, **work.progress.notes()})
 
@@ -99,12 +102,15 @@ class _Merging:
         self._rejects = rejects
         self.merged = 0
 
-    async def merge(self, page: RunPage) -> None:
+    async def merge(self, page: RunPage) -> int:
+        """Merge a page, and return how many runs of it were."""
+        merged = 0
         for place, error in page.unreadable.items():
             self._rejects.add(place, reason=DeadLetterReason.INVALID_EVENT, error=str(error), body=b"")
         for run, result in zip(page.runs, await self._projector.merge(page.runs), strict=True):
             if result.reason is None:
-                self.merged += 1
+                merged += 1
                 continue
             place, body = "/".join(run.event.key), encode_event(run.event).data
             self._rejects.add(place, reason=result.reason, error=str(result.error), body=body)
+        return merged
