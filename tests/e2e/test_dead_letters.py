@@ -251,9 +251,10 @@ async def test_a_killed_redrive(settings: Settings, store: FirestoreRunLogServic
             first.kill()
             await first.communicate()
         codes: set[int | None] = set()
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(240):
             while (await store.get_stats("workflow-1"))["total"] < MANY:
-                codes.add((await run_log("dead-letters", "redrive", "--all", "--wait", "2")).code)
+                # Longer than a lease: what the killed one, or a pull that was given up, still has comes then.
+                codes.add((await run_log("dead-letters", "redrive", "--all", "--wait", "15")).code)
         projector.send_signal(signal.SIGTERM)
         await ended(projector)
 
