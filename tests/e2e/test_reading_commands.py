@@ -231,6 +231,22 @@ async def test_watching_all(store: FirestoreRunLogService) -> None:
     assert (130, b"", b"") == (process.returncode, out, err)
 
 
+@pytest.mark.usefixtures("store")
+async def test_a_doctors_visit() -> None:
+    """``doctor`` exits 1 where something is missing and says what to do, and 0 once it is there."""
+    before = await run_log("doctor", "-o", "json")
+    provisioned = await run_log("provision")
+    after, table = await asyncio.gather(run_log("doctor", "-o", "jsonl"), run_log("doctor"))
+
+    missing = {check["check"]: check for check in json.loads(before.out)["checks"]}
+    assert (1, "wrong") == (before.code, missing["topic"]["verdict"])
+    assert "run-log provision" in missing["topic"]["found"]
+    assert 0 == provisioned.code
+    assert 0 == after.code, after.out
+    assert {"ok", "skipped"} == {json.loads(line)["verdict"] for line in after.out.splitlines()}
+    assert (0, True) == (table.code, "dead-letter policy" in table.out)
+
+
 async def test_the_schema(tmp_path: Path) -> None:
     """``schema export`` prints the schema of an event, or writes it to a file."""
     shown = await run_log("schema", "export")
