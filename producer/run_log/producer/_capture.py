@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import re
-import sys
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
@@ -42,6 +41,12 @@ five at most, so what is larger would be cut in any case."""
 
 MAX_CUT_KEYS: Final = 10_000
 """Most outer keys of payloads too large whose values are measured one by one."""
+
+MAX_CONTAINERS: Final = 50_000
+"""Most lists and objects of payloads that are looked at before they are copied exactly."""
+
+_SHORT: Final = 8
+"""Most entries of a list that are looked at one by one from the start: that is faster for a few."""
 
 _PAUSE_BYTES: Final = 600
 
@@ -134,7 +139,7 @@ _fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
     *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple})
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes})
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
 _EMPTY: Final = marshal.dumps(({}, {}))
 
@@ -240,12 +245,12 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     if payloads == ({}, {}):
         return _EMPTY, 0
     cut = 0
-    captured = b""
-    with contextlib.suppress(ValueError):
-        captured = marshal.dumps(payloads)
-    # marshal takes every buffer for bytes, numpy's scalars and arrays, too.
-    if not captured or ("numpy" in sys.modules and not _is_exact(payloads)):
-        # A value of a type of its own, or nested too deep: its nearest form in JSON.
+    try:
+        # marshal takes every buffer for bytes: arrays, memory views, numpy's numbers.
+        captured = marshal.dumps(payloads) if _is_exact(payloads) else b""
+    except (ValueError, RuntimeError):  # nested too deep; changed by another thread while it was looked at
+        captured = b""
+    if not captured:
         payloads, cut = detached(*payloads)
         captured = marshal.dumps(payloads)
     if len(captured) <= MAX_CAPTURED_BYTES:
@@ -254,23 +259,27 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     return marshal.dumps(payloads), cut + more
 
 
-def _is_exact(payloads: tuple[dict[str, Any], ...]) -> bool:
-    """Return whether *payloads* hold nothing but what marshal copies as what it is."""
-    seen: set[int] = set()
+def _is_exact(payloads: tuple[object, ...]) -> bool:
+    """Return whether *payloads* hold nothing but what marshal copies as what it is, under texts for keys."""
     ahead: list[Any] = [*payloads]
-    while ahead:
-        value = ahead.pop()
-        kind = cast("type[object]", type(value))
-        if kind in _PLAIN:
+    # One that holds itself, or another over and over, has no end.
+    for container in islice(ahead, MAX_CONTAINERS):
+        values = container
+        if type(container) is dict:
+            for key in container:
+                if type(key) is not str:
+                    return False
+            values = container.values()
+        elif len(container) > _SHORT and _PLAIN.issuperset(map(type, container)):
             continue
-        if kind not in _CONTAINERS:
-            return False
-        if id(value) not in seen:
-            seen.add(id(value))
-            ahead += value
-            if kind is dict:
-                ahead += value.values()
-    return True
+        for value in values:
+            kind = type(value)
+            if kind in _PLAIN:
+                continue
+            if kind not in _CONTAINERS:
+                return False
+            ahead.append(value)
+    return len(ahead) <= MAX_CONTAINERS
 
 
 def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[str, Any], ...], int]:

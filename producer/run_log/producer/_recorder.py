@@ -13,7 +13,16 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from run_log.core import InvalidArgumentError, RunStatus, TriggerType, get_logger, utc_now, validated
+from run_log.core import (
+    OUTER_KEY,
+    InvalidArgumentError,
+    RunStatus,
+    TriggerType,
+    get_logger,
+    id_text,
+    utc_now,
+    validated,
+)
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
@@ -58,13 +67,15 @@ class RunHandle:
         elapsed: Callable[[], float],
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.workflow_id: str = state["workflow_id"]
-        self.run_id: str = state["id"]
+        self.workflow_id: str = id_text(state["workflow_id"]) or state["workflow_id"]
+        self.run_id: str = id_text(state["id"]) or state["id"]
         self.attempt: int = state.get("attempt", 1)
-        self._state = {**state, "status": RunStatus.RUNNING}
+        own = {"workflow_id": self.workflow_id, "id": self.run_id, "status": RunStatus.RUNNING}
+        self._state = {**state, **own}
         self._emitter = emitter
         self._elapsed = elapsed
-        self._now = now
+        # A clock that is behind, or was set back, ends no run before its start.
+        self._now = lambda: max(now(), state["started_at"])
         self._end = RunStatus.SUCCESS
         self._is_left = False
 
@@ -77,7 +88,8 @@ class RunHandle:
         """Set what the run produced; stated with its next state.
 
         Args:
-            result: Any JSON value under each key.
+            result: Any JSON value under each key; or a model, a dataclass or a named tuple, whose fields are
+                the keys. What has no keys is kept under ``value``, and logged.
         """
         self._state["result"] = result
 
@@ -151,7 +163,12 @@ class RunHandle:
     def _usable(self) -> object:
         """Return the run as it stands, without what a workflow set wrongly: the rest is told all the same."""
         with contextlib.suppress(Exception):
-            return validated(self._state)
+            run = validated(self._state)
+            for name in ("trigger_data", "result"):
+                held = getattr(run, name)
+                if held.get(OUTER_KEY) is self._state.get(name, held):
+                    self._state[name] = held  # told once
+            return run
         required = {name: self._state[name] for name in _REQUIRED}
         if _fault(required) is not None:
             return self._state  # no run: the emitter counts it, and says why
@@ -326,8 +343,9 @@ def record_run(
     Args:
         workflow_id: The workflow's name.
         trigger_type: What started the run.
-        trigger_data: What it was started with: any JSON value under each key.
-        run_id: The run's id; None makes a random one. To go on with a run that is there, see `resume_run`.
+        trigger_data: What it was started with: as `RunHandle.set_result` takes it.
+        run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes are their text. To
+            go on with a run that is there, see `resume_run`.
         emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
     """
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -51,6 +52,8 @@ _COUNTS: Final = "token"
 """What names counts as often as secrets: `max_tokens`, `token_usage`."""
 
 _HARMLESS: Final = re.compile(r"secretar(?:y|ies|iat)|tokeni[sz](?:ation|ing|er|ed|e)")
+
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9_-]{4}){1,49}(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?")
 
 # Hangul fillers are letters that nobody sees.
 _SEPARATORS: Final = re.compile(r"[\W_\u115f\u1160\u3164\uffa0]+")
@@ -180,7 +183,7 @@ class Redaction:
         names = (
             [container.get("name"), container.get("key")] if isinstance(container, dict) else container[:1]
         )
-        if all(self._look_of(name) is _Look.HARMLESS for name in names if isinstance(name, str | bytes)):
+        if all(self._look_of(text) is _Look.HARMLESS for name in names for text in _names(name)):
             return 0
         container[place] = REDACTED
         return 1
@@ -222,6 +225,14 @@ def _as_list(fixed: Iterable[object], lists: _Lists) -> list[Any]:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str | bytes) and bool(value)
+
+
+def _names(name: object) -> Iterator[str | bytes]:
+    """Yield what may be meant by *name*: servers give headers as bytes, and bytes become base64."""
+    if isinstance(name, str | bytes):
+        yield name
+    if isinstance(name, str) and _BASE64.fullmatch(name):
+        yield base64.urlsafe_b64decode(name)
 
 
 def _key_text(key: object) -> str:

@@ -148,7 +148,8 @@ class _Continuation:
         if isinstance(emitter, RunEventEmitter):
             emitter.observe(PROCESS_CLOCK.last)
         begun = time.perf_counter()
-        before = (utc_now() - state["started_at"]).total_seconds()
+        # This machine's clock may be behind the one that the run started by.
+        before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)
         handle = RunHandle(state, emitter=emitter, elapsed=lambda: before + time.perf_counter() - begun)
         if is_answer:
             handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from run_log.core import DeadLetterReason, InvalidArgumentError, ReceivedMessage
+from run_log.core import DeadLetterReason, InvalidArgumentError, ReceivedMessage, id_text
 
 REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"
@@ -29,6 +30,7 @@ _DELIVERIES_ATTRIBUTE: Final = f"{_PUBSUB_PREFIX}DeliveryCount"
 _SOURCE_PREFIX: Final = "//run-log/workflows/"
 _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ class LetterChoice:
             and (not self.reasons or letter.reason in self.reasons)
             and (self.since is None or (moment is not None and moment >= self.since))
             and (self.until is None or (moment is not None and moment < self.until))
-            and (self.workflow_id is None or letter.workflow_id == self.workflow_id)
+            and (self.workflow_id is None or letter.workflow_id == id_text(self.workflow_id))
         )
 
 
@@ -145,7 +147,7 @@ def _json(data: bytes) -> Any:
         found = json.loads(data, parse_constant=str)
         # What comes in may be nested too deep to go out.
         json.dumps(found)
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - it is here because it could not be read: whatever happens is no news
         return None
     return found
 
@@ -183,4 +185,4 @@ def _referred(reference: str, prefix: str) -> str | None:
 
 
 def _count(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+    return int(text) if text is not None and _COUNT.fullmatch(text) else 0

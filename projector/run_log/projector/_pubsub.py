@@ -12,7 +12,7 @@ from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, fit_text
-from run_log.pubsub import MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
+from run_log.pubsub import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
 
 from ._letters import ERROR_ATTRIBUTE, LEFT_OUT_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
 
@@ -110,7 +110,7 @@ class PubSubDeadLetters:
             **_fitting(message.attributes),
             REASON_ATTRIBUTE: reason.value,
             ERROR_ATTRIBUTE: fit_text(error, MAX_ATTRIBUTE_BYTES) or reason.value,
-            MESSAGE_ID_ATTRIBUTE: message.message_id,
+            MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_BYTES),
         }
         try:
             await self._client.publish(
@@ -159,8 +159,16 @@ class PubSubEvents:
 
 
 def _fitting(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return *attributes* without those for which ours leave no room, and how many those are."""
-    left = dict(islice(attributes.items(), MAX_ATTRIBUTES - _OWN_ATTRIBUTES))
+    """Return *attributes* without those for which ours leave no room, and how many those are.
+
+    Whoever may push is not held to Pub/Sub's limits, which a letter has to keep.
+    """
+    fitting = (
+        (name, fit_text(value, MAX_ATTRIBUTE_BYTES))
+        for name, value in attributes.items()
+        if name and fit_text(name, MAX_ATTRIBUTE_NAME_BYTES) == name
+    )
+    left = dict(islice(fitting, MAX_ATTRIBUTES - _OWN_ATTRIBUTES))
     if len(left) < len(attributes):
         left[LEFT_OUT_ATTRIBUTE] = str(len(attributes) - len(left))
     return left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -81,10 +82,9 @@ def received_message(body: bytes, headers: Mapping[str, str]) -> ReceivedMessage
         headers: Likewise; without regard to case.
     """
     if _UNWRAPPED_ID not in headers:
-        try:
+        # Whatever happens, it is no envelope: an error's answer would have it pushed again, for ever.
+        with contextlib.suppress(Exception):
             return _in_envelope(json.loads(body))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            pass
     carried = {name: value for name, value in headers.items() if _is_attribute(name)}
     published = headers.get(_UNWRAPPED_TIME)
     return ReceivedMessage(
@@ -99,12 +99,13 @@ def received_message(body: bytes, headers: Mapping[str, str]) -> ReceivedMessage
 def _in_envelope(envelope: Any) -> ReceivedMessage:
     message = cast("dict[str, Any]", envelope["message"])
     attributes = cast("dict[str, Any]", message.get("attributes") or {})
+    attempt = envelope.get("deliveryAttempt")
     return ReceivedMessage(
         data=base64.b64decode(message.get("data") or "", validate=True),
         attributes={str(name): str(value) for name, value in attributes.items()},
         message_id=str(message.get("messageId") or message["message_id"]),
         ack_id="",
-        delivery_attempt=int(envelope.get("deliveryAttempt") or 0),
+        delivery_attempt=attempt if isinstance(attempt, int) else 0,
         published_at=_moment(message.get("publishTime")),
     )
 

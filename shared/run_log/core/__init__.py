@@ -71,6 +71,7 @@ from ._law import (
 from ._logs import get_logger
 from ._models import (
     MAX_ID_LENGTH,
+    STORED,
     PauseRequest,
     RunKey,
     RunStatus,
@@ -81,10 +82,8 @@ from ._models import (
     snapshot,
     validated,
 )
+from ._nearest import CUT_MARKER, MAX_DEPTH, MAX_PAYLOAD_BYTES, OUTER_KEY, as_text, id_text
 from ._payload import (
-    CUT_MARKER,
-    MAX_DEPTH,
-    MAX_PAYLOAD_BYTES,
     MAX_TEXT_BYTES,
     decode_json,
     detached,
@@ -128,10 +127,12 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "MICROS",
     "NOT_COUNTED",
+    "OUTER_KEY",
     "PROCESS_CLOCK",
     "RELATIVE_ERROR",
     "RESOLUTION",
     "SCHEMA_VERSION",
+    "STORED",
     "ConfigurationError",
     "Counted",
     "DeadLetterReason",
@@ -180,6 +181,7 @@ __all__ = [
     "WriteRefusedError",
     "add_counters",
     "annotated",
+    "as_text",
     "bucket_name",
     "by_run",
     "check_collection_id",
@@ -210,6 +212,7 @@ __all__ = [
     "get_logger",
     "hour_begins",
     "hour_of",
+    "id_text",
     "is_anomaly",
     "is_cloud_run_service",
     "mark_anomalies",

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ._nearest import valid_text
+
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
 
@@ -29,11 +31,15 @@ def uuid7(
         randbits: Source of that many random bits. The default is reseeded after a fork, and ids are
             identities, not secrets.
     """
-    random_bits = randbits(74)
-    low = 0b10 << 62 | (random_bits & ((1 << 62) - 1))
-    # Formatted by hand: uuid.UUID takes twice as long, and every event pays for it.
-    digits = f"{now_ms() & ((1 << 48) - 1):012x}7{random_bits >> 62:03x}{low:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    bits, ms = randbits(74), now_ms()
+    # By hand, for every event pays for it: uuid.UUID takes three times as long.
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - an f-string takes half as long again
+        ms >> 16 & 0xFFFFFFFF,
+        ms & 0xFFFF,
+        bits >> 62,
+        0x8000 | bits >> 48 & 0x3FFF,
+        bits & 0xFFFFFFFFFFFF,
+    )
 
 
 def document_id(text: str) -> str:
@@ -44,8 +50,9 @@ def document_id(text: str) -> str:
     `MAX_DOCUMENT_ID_BYTES` keeps a readable prefix and ends in a SHA-256 digest of the whole text.
 
     Args:
-        text: Any non-empty text.
+        text: Any non-empty text; what UTF-8 cannot hold stands for what `id_text` makes of it.
     """
+    text = valid_text(text)
     escaped = _NEEDS_ESCAPE.sub(lambda match: f"%{ord(match[0]):02X}", text)
     if escaped in {".", ".."}:
         escaped = escaped.replace(".", "%2E")

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 from typing import Annotated, Any, Final, cast
 
 from opentelemetry import metrics
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
 from ._logs import get_logger
-from ._payload import MAX_PAYLOAD_BYTES, decode_json, detached, encode_json, fit_payloads, fit_text
+from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text
+from ._payload import detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
@@ -22,6 +35,11 @@ MAX_ID_LENGTH: Final = 50_000
 _IDS_AND_PAYLOAD_BYTES: Final = 875_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
+
+STORED: Final = object()
+"""The context in which fields are validated that a message or a document states: they have their types."""
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 # What a foreign object's own errors say may be of any length.
 _MAX_FAULT: Final = 500
@@ -85,11 +103,19 @@ def _to_utc(value: datetime) -> datetime:
     return datetime.combine(moved.date(), moved.timetz())
 
 
-def _valid_text(value: object) -> object:
-    """Bound a text, and make lone surrogates visible: an exception's text may hold them, UTF-8 cannot."""
-    if not isinstance(value, str):
+def _as_text(value: object, info: ValidationInfo) -> object:
+    """Bound a text; outside of documents, accept anything in its nearest form."""
+    if value is None or (info.context is STORED and not isinstance(value, str)):
         return value
-    return fit_text(value.encode(errors="backslashreplace").decode())
+    return fit_text(value if type(value) is str else as_text(value))
+
+
+def _as_id(value: object, info: ValidationInfo) -> object:
+    """Outside of documents, accept what has one text: a number, a UUID, a path, a member of an enum."""
+    if info.context is STORED:
+        return value
+    text = id_text(value)
+    return value if text is None else text
 
 
 def _enum_value(value: object) -> object:
@@ -97,9 +123,29 @@ def _enum_value(value: object) -> object:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def _none_is(default: int) -> Callable[[object], object]:
-    """Accept None, as platforms write it, for a number that is not known."""
+def _none_is(default: object) -> Callable[[object], object]:
+    """Accept None, as platforms write it, for what is not known."""
     return lambda value: default if value is None else value
+
+
+def _as_milliseconds(value: object, info: ValidationInfo) -> object:
+    """Accept a timedelta; outside of documents, take what is no length of time for 0: not known."""
+    if value is None:
+        return 0
+    if isinstance(value, timedelta):
+        value = value / _MILLISECOND
+    if info.context is STORED or not isinstance(value, Real | Decimal):
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        return 0
+    return number if 0 <= number < math.inf else 0
+
+
+def _not_negative(duration_ms: float) -> float:
+    """Read what was written where clocks differ: a run that ended before it started took no time."""
+    return max(duration_ms, 0.0)
 
 
 def _method_is_none(value: object) -> object:
@@ -107,25 +153,25 @@ def _method_is_none(value: object) -> object:
     return None if callable(value) else value
 
 
-def _as_payload(value: object) -> object:
-    """Accept None for nothing, and keys that JSON turns into text."""
-    if value is None:
-        return {}
-    if isinstance(value, dict):
-        payload = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # not for pyright
-        kinds = set(map(type, list(payload)))  # a list first: another thread may be changing it
-        return payload if all(issubclass(kind, str) for kind in kinds) else decode_json(encode_json(payload))
-    return value
+def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
+    """Copy a payload; outside of documents, accept anything in its nearest form."""
+    if info.context is STORED and not isinstance(value, dict | None):
+        raise PydanticCustomError("payload_type", "a payload is an object")
+    payload = as_payload(value)
+    if isinstance(info.context, list) and payload is not value and payload.get(OUTER_KEY) is value:
+        cast("list[str | None]", info.context).append(info.field_name)
+    return dict(payload)
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
 """An aware datetime, turned into UTC; a naive one is refused."""
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
-"""Any non-empty text without lone surrogates."""
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(_as_id)]
+"""Any non-empty text that UTF-8 can hold; see `id_text`."""
 
-Text = Annotated[str, BeforeValidator(_valid_text)]
-Payload = Annotated[dict[str, Any], BeforeValidator(_as_payload)]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
+Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
 
 
 class PauseRequest(BaseModel):
@@ -138,7 +184,7 @@ class PauseRequest(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    reason: Text = ""
+    reason: Annotated[Text, BeforeValidator(_none_is(""))] = ""
     """What a human is asked to decide."""
     assignee: Text | None = None
     """Who is asked; None for anybody."""
@@ -183,7 +229,7 @@ class WorkflowRun(BaseModel):
     """When it started; the order of every listing."""
     completed_at: UtcDatetime | None = None
     """When it ended; None while it has not."""
-    duration_ms: Annotated[float, BeforeValidator(_none_is(0))] = 0
+    duration_ms: Milliseconds = 0
     """How long it took, in milliseconds."""
     attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), BeforeValidator(_none_is(1))] = 1
     """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
@@ -203,6 +249,9 @@ RunKey = tuple[str, str]
 def validated(run: object) -> WorkflowRun:
     """Return *run* as a validated `WorkflowRun`, whose payloads still hold the given values.
 
+    Ids, texts and payloads may be anything that has a nearest form; one log line tells of a payload without
+    keys, which stands under `OUTER_KEY`.
+
     Args:
         run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
             mapping of them.
@@ -213,10 +262,20 @@ def validated(run: object) -> WorkflowRun:
     source = run
     if isinstance(source, Mapping):
         source = dict(cast("Mapping[str, object]", source))
+    without_keys: list[str] = []
     try:
-        return WorkflowRun.model_validate(source, from_attributes=True)
+        copy = WorkflowRun.model_validate(source, from_attributes=True, context=without_keys)
     except ValidationError as error:
         raise InvalidRunError(_explain(run, error)) from error
+    for name in without_keys:
+        _logger.warning(
+            "run_log_payload_without_keys",
+            workflow_id=copy.workflow_id,
+            run_id=copy.id,
+            field=name,
+            kept_as=OUTER_KEY,
+        )
+    return copy
 
 
 def snapshot(run: object) -> WorkflowRun:

@@ -56,7 +56,8 @@ def _micros(moment: object) -> int:
         parsed = datetime.fromisoformat(cast("str", moment))
         return int(parsed.timestamp() * 1_000_000)
     except (TypeError, ValueError, OverflowError) as error:
-        raise EventDecodeError(f"{moment!r} is not an ISO 8601 datetime", reason="invalid_event") from error
+        what = f"{moment!r:.200} is not an ISO 8601 datetime"
+        raise EventDecodeError(what, reason="invalid_event") from error
 
 
 UPCASTERS: Final[Mapping[int, Upcaster]] = {0: run_dump_to_event}

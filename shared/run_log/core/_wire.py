@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from ._errors import EventDecodeError
 from ._events import RunEvent
-from ._models import PauseRequest
-from ._payload import encode_json
+from ._models import STORED, PauseRequest
+from ._payload import encode_json, fit_text
 from ._upcast import SCHEMA_MAJOR, UPCASTERS
 
 SCHEMA_VERSION: Final = "1-0-1"
@@ -37,6 +37,9 @@ MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
 
 _REMEMBERED_REFERENCES: Final = 1_024
 """Quoting an id takes microseconds, and each comes again: every run's with every state."""
+
+_MAX_WHAT: Final = 2_000
+"""Bytes of what is said about a message that is no event."""
 
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
@@ -100,7 +103,8 @@ def encode_event(event: RunEvent) -> Message:
 def decode_event(message: Message) -> RunEvent:
     """Return the event that *message* states, upcast to this version's schema.
 
-    Unknown fields are ignored; attributes other than the trace context are not needed.
+    Unknown fields are ignored; attributes other than the trace context are not needed. Whatever happens while
+    a message is read is an `EventDecodeError`: no caller has to expect anything else.
 
     Args:
         message: A message from the event topic, or one rebuilt from an archived body.
@@ -108,59 +112,70 @@ def decode_event(message: Message) -> RunEvent:
     Raises:
         EventDecodeError: It states no event that this version understands; `reason` says in which way.
     """
+    try:
+        return _decoded(message)
+    except EventDecodeError:
+        raise
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
+        )
+        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {faults}") from error
+    except Exception as error:
+        # A reader that dies of a message is given it again, for ever. How deep a body may be nested, say, the
+        # JSON parser and the upcasters do not agree on, and each version of Python limits them differently.
+        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_told(error)}") from error
+
+
+def _decoded(message: Message) -> RunEvent:
     body = _json_object(message.data)
     major = _major_version(body, message.attributes)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
-        raise EventDecodeError(
-            f"not an event: {', '.join(missing)} missing", reason=DeadLetterReason.INVALID_EVENT.value
-        )
-    body["traceparent"] = message.attributes.get("traceparent") or message.attributes.get(
-        "googclient_traceparent"
+        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
+    attributes = message.attributes
+    parent = attributes.get("traceparent") or attributes.get("googclient_traceparent")
+    return RunEvent.model_validate(
+        {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
+        context=STORED,
     )
-    body["tracestate"] = message.attributes.get("tracestate")
-    try:
-        return RunEvent.model_validate(body)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
-        )
-        raise EventDecodeError(
-            f"not an event: {faults}", reason=DeadLetterReason.INVALID_EVENT.value
-        ) from error
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
         body = _decoder.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
-    except (ValueError, RecursionError) as error:
-        raise EventDecodeError(
-            f"the body is not JSON: {error}", reason=DeadLetterReason.UNDECODABLE.value
-        ) from error
+    except Exception as error:
+        raise _refused(DeadLetterReason.UNDECODABLE, f"the body is not JSON: {_told(error)}") from error
     if not isinstance(body, dict):
-        raise EventDecodeError(
-            f"the body is a JSON {type(body).__name__}, not an object",
-            reason=DeadLetterReason.UNDECODABLE.value,
-        )
+        what = f"the body is a JSON {type(body).__name__}, not an object"
+        raise _refused(DeadLetterReason.UNDECODABLE, what)
     return cast("dict[str, Any]", body)
+
+
+def _refused(reason: DeadLetterReason, what: str) -> EventDecodeError:
+    return EventDecodeError(fit_text(what, _MAX_WHAT), reason=reason.value)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _major_version(body: Mapping[str, Any], attributes: Mapping[str, str]) -> int:
     name = body.get("type", attributes.get("ce-type"))
     match = _TYPE.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise EventDecodeError(
-            f"the type is {name!r}, not {EVENT_TYPE!r}; publish other events to another topic",
-            reason=DeadLetterReason.UNKNOWN_TYPE.value,
+        raise _refused(
+            DeadLetterReason.UNKNOWN_TYPE,
+            f"the type is {name!r:.200}, not {EVENT_TYPE!r}; publish other events to another topic",
         )
     major = int(match[1])
     if major > SCHEMA_MAJOR:
-        raise EventDecodeError(
+        raise _refused(
+            DeadLetterReason.UNSUPPORTED_VERSION,
             f"the event has schema version {major}, this reader knows up to {SCHEMA_MAJOR}; "
             "deploy a newer projector, then re-drive the dead letters",
-            reason=DeadLetterReason.UNSUPPORTED_VERSION.value,
         )
     return major
 
@@ -214,15 +229,15 @@ def _attributes(event: RunEvent) -> dict[str, str]:
         "content-type": "application/json",
     }
     # What Pub/Sub would refuse is left out: a trace is worth less than the event.
-    if event.traceparent and _fits(event.traceparent):
-        attributes["traceparent"] = event.traceparent
-        if event.tracestate and _fits(event.tracestate):
-            attributes["tracestate"] = event.tracestate
+    if parent := _fitting(event.traceparent):
+        attributes["traceparent"] = parent
+        if state := _fitting(event.tracestate):
+            attributes["tracestate"] = state
     return attributes
 
 
-def _fits(value: str) -> bool:
-    return value.isascii() and len(value) <= MAX_ATTRIBUTE_VALUE_BYTES
+def _fitting(value: str | None) -> str | None:
+    return value if value and value.isascii() and len(value) <= MAX_ATTRIBUTE_VALUE_BYTES else None
 
 
 @lru_cache(_REMEMBERED_REFERENCES)

@@ -1,12 +1,13 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
 from ._connection import VENDOR_ERRORS, PubSubConnection
-from ._limits import MAX_ATTRIBUTES, message_fault
+from ._limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, message_fault
 from ._provision import Provisioned, provision
 from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, topic_retention
 
 __all__ = [
     "MAX_ATTRIBUTES",
+    "MAX_ATTRIBUTE_NAME_BYTES",
     "REPLAY_LEASE",
     "VENDOR_ERRORS",
     "Provisioned",

@@ -31,6 +31,7 @@ from run_log.core import (
     encode_cursor,
     encode_json,
     encode_place,
+    id_text,
 )
 
 from ._documents import position_of
@@ -405,13 +406,10 @@ def _cursor(selection: InboxSelection | StaleSelection, page: Page) -> str | Non
 
 
 def _identifier(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
+    text = id_text(value)
+    if not text:
         raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"{name} is {value!r}, which is not valid Unicode text") from error
-    return value
+    return text
 
 
 def _choice(name: str, value: object) -> bool | None:

@@ -146,7 +146,7 @@ def test_every_field_at_fault_is_named_at_once() -> None:
         status="finished",
         trigger_type="manual",
         started_at=datetime(2026, 1, 1),  # noqa: DTZ001 - what must be refused
-        duration_ms=float("nan"),
+        duration_ms="long",
     )
     with pytest.raises(InvalidRunError) as caught:
         snapshot(wrong)
