@@ -59,6 +59,10 @@ SEED := 0
 simulate: $(READY) ## Run N schedules of projectors, broker and store under faults: make simulate N=10000
 	$(BIN)/python -m tests.simulation --schedules $(N) --seed $(SEED)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Send N odd bodies through all that decodes them: make fuzz N=100000 SEED=1
+	$(BIN)/python -m tests.fuzz --bodies $(N) --seed $(SEED)
+
 .PHONY: trace
 trace: $(READY) ## Replay the real trace through both emulators and verify every run
 	$(BIN)/python -m tests.e2e.trace_replay
