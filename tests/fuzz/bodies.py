@@ -50,7 +50,7 @@ _NUMBERS: Final = (
     "0x10",
     "01",
 )
-_ODD: Final[tuple[object, ...]] = (
+_ODD: Final[list[Any]] = [
     None,
     True,
     False,
@@ -83,7 +83,7 @@ _ODD: Final[tuple[object, ...]] = (
     {"\ud800": "\ud800"},
     {"run": {"run": {}}},
     {"reason": ["x"], "deadline": 10**30},
-)
+]
 _ENCODINGS: Final = (
     "utf-8-sig",
     "utf-16",
@@ -163,7 +163,7 @@ def values_of_hypothesis(start: int, count: int) -> list[Any]:
     )
 
     @seed(start)
-    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(values)
     def collect(value: Any) -> None:
         made.append(value)
@@ -340,7 +340,7 @@ def _objects(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return *body* and the objects in it."""
     found = [body]
     for place in found:
-        found += [value for value in place.values() if isinstance(value, dict)]
+        found += [value for value in place.values() if type(value) is dict]
     return found
 
 

@@ -247,7 +247,8 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     cut = 0
     try:
         # marshal takes every buffer for bytes: arrays, memory views, numpy's numbers.
-        captured = marshal.dumps(payloads) if _is_exact(payloads) else b""
+        is_exact = type(payloads[0]) is type(payloads[1]) is dict and _is_exact(payloads)
+        captured = marshal.dumps(payloads) if is_exact else b""
     except (ValueError, RuntimeError):  # nested too deep; changed by another thread while it was looked at
         captured = b""
     if not captured:
@@ -265,7 +266,8 @@ def _is_exact(payloads: tuple[object, ...]) -> bool:
     # One that holds itself, or another over and over, has no end.
     for container in islice(ahead, MAX_CONTAINERS):
         values = container
-        if type(container) is dict:
+        kind: type[object] = type(container)
+        if kind is dict:
             for key in container:
                 if type(key) is not str:
                     return False

@@ -75,7 +75,8 @@ class RunHandle:
         self._emitter = emitter
         self._elapsed = elapsed
         # A clock that is behind, or was set back, ends no run before its start.
-        self._now = lambda: max(now(), state["started_at"])
+        started_at: datetime = state["started_at"]
+        self._now: Callable[[], datetime] = lambda: max(now(), started_at)
         self._end = RunStatus.SUCCESS
         self._is_left = False
 

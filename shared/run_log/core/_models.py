@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
 from ._logs import get_logger
-from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text
+from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text, unwrapped
 from ._payload import detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
@@ -39,6 +39,7 @@ MAX_ATTEMPT: Final = 2**31 - 1
 STORED: Final = object()
 """The context in which fields are validated that a message or a document states: they have their types."""
 
+_STORED_PAYLOADS: Final = frozenset({dict, type(None)})
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 # What a foreign object's own errors say may be of any length.
@@ -132,20 +133,25 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
     """Accept a timedelta; outside of documents, take what is no length of time for 0: not known."""
     if value is None:
         return 0
-    if isinstance(value, timedelta):
-        value = value / _MILLISECOND
-    if info.context is STORED or not isinstance(value, Real | Decimal):
+    if info.context is STORED or isinstance(value, str):
         return value
     try:
-        number = float(value)
+        told = unwrapped(value)
+        if isinstance(told, timedelta):
+            told = told / _MILLISECOND
+        if not isinstance(told, Real | Decimal):
+            return value
+        number = float(told)
     except OverflowError:
         return 0
+    except Exception:  # noqa: BLE001 - a foreign object's own code: it is no number
+        return value
     return number if 0 <= number < math.inf else 0
 
 
 def _not_negative(duration_ms: float) -> float:
     """Read what was written where clocks differ: a run that ended before it started took no time."""
-    return max(duration_ms, 0.0)
+    return max(0.0, duration_ms)
 
 
 def _method_is_none(value: object) -> object:
@@ -155,11 +161,12 @@ def _method_is_none(value: object) -> object:
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
     """Copy a payload; outside of documents, accept anything in its nearest form."""
-    if info.context is STORED and not isinstance(value, dict | None):
+    if info.context is STORED and type(value) not in _STORED_PAYLOADS:
         raise PydanticCustomError("payload_type", "a payload is an object")
     payload = as_payload(value)
-    if isinstance(info.context, list) and payload is not value and payload.get(OUTER_KEY) is value:
-        cast("list[str | None]", info.context).append(info.field_name)
+    context: object = info.context
+    if isinstance(context, list) and payload is not value and payload.get(OUTER_KEY) is value:
+        cast("list[str | None]", context).append(info.field_name)
     return dict(payload)
 
 

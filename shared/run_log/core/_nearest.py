@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
 _T = TypeVar("_T")
@@ -75,12 +75,13 @@ def as_payload(value: object) -> dict[str, Any]:
     """
     if value is None:
         return {}
-    if type(value) is dict:
+    kind: type[object] = type(value)
+    if kind is dict:
         payload = cast("dict[Any, Any]", value)
         if {*map(type, list(payload))} <= _TEXTS:  # a list first: another thread may be changing it
             return payload
     with contextlib.suppress(Exception):  # a foreign object's own code may raise anything: it is read later
-        level = _unwrapped(value, _MAX_ENTRIES)
+        level = unwrapped(value, _MAX_ENTRIES)
         if isinstance(level, _Entries):
             return dict(Reading(MAX_READ_BYTES).named(level))
     return {OUTER_KEY: value}
@@ -98,8 +99,8 @@ def id_text(value: object) -> str | None:
     if type(value) is str:
         return valid_text(value)
     try:
-        nearest = value if isinstance(value, str) else _unwrapped(value, 1)
-        if nearest is None or isinstance(nearest, list | Iterator):
+        nearest = value if isinstance(value, str) else unwrapped(value)
+        if nearest is None or isinstance(nearest, list | Iterator | SecretStr | SecretBytes):
             return None
         if not isinstance(nearest, str | bytes | bytearray | PurePath):
             nearest = to_jsonable_python(nearest)  # raises where it has no form of its own
@@ -314,12 +315,18 @@ def _readable_number(value: float) -> object:
     return f"{CUT_MARKER}, an integer of {integer.bit_length()} bits"
 
 
-def _unwrapped(value: object, most: int) -> object:
-    """Return the entries, or the list, that *value* is; or what it stands for; or itself."""
+def unwrapped(value: object, most: int = 1) -> object:
+    """Return what *value* stands for: the value of an enum's member, a number of numpy's; or itself.
+
+    Of what has entries or items, at most *most* of them, in a list.
+
+    Raises:
+        Exception: Whatever a foreign object's own code raises.
+    """
     for _ in range(_MAX_WRAPPED):
         level = _level(value, most)
         if level is value or isinstance(level, list):
-            return cast("object", level)
+            return cast("object", level)  # type: ignore[redundant-cast]  # not for pyright
         value = level
     return value
 

@@ -13,6 +13,7 @@ from run_log.core import (
     RunStatus,
     WorkflowRun,
     encode_json,
+    validated,
 )
 
 from ._documents import (
@@ -124,7 +125,7 @@ def answered(
             "completed_at": ended_at,
             "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
         }
-    return run.model_copy(update=changes)
+    return validated(run.model_copy(update=changes))
 
 
 def _is_text(value: object) -> bool:
