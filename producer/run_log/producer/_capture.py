@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
@@ -28,7 +28,6 @@ from run_log.core import (
     encode_event,
     fit_run,
     trace_headers,
-    utc_now,
     validated,
 )
 
@@ -44,9 +43,6 @@ MAX_CUT_KEYS: Final = 10_000
 
 MAX_CONTAINERS: Final = 50_000
 """Most lists and objects of payloads that are looked at before they are copied exactly."""
-
-_SHORT: Final = 8
-"""Most entries of a list that are looked at one by one from the start: that is faster for a few."""
 
 _PAUSE_BYTES: Final = 600
 
@@ -169,15 +165,16 @@ class Capture:
         Raises:
             InvalidRunError: It is none of these.
         """
-        if type(run) is not WorkflowRun and isinstance(run, RunEvent):
-            _check(run)
-            return _entry(
-                run.run,
-                (run.event_id, run.hlc, run.occurred_at, run.inferred),
-                (run.traceparent, run.tracestate),
-            )
-        own = run if type(run) is WorkflowRun else validated(run)
-        return _entry(own, (self._new_id(), self._tick(), utc_now(), False), current_span_context())
+        if type(run) is not WorkflowRun:
+            if isinstance(run, RunEvent):
+                _check(run)
+                return _entry(
+                    run.run,
+                    (run.event_id, run.hlc, run.occurred_at, run.inferred),
+                    (run.traceparent, run.tracestate),
+                )
+            run = validated(run)
+        return _entry(run, (self._new_id(), self._tick(), datetime.now(UTC), False), current_span_context())
 
 
 def _check(event: RunEvent) -> None:
@@ -208,7 +205,7 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     event_id, hlc, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
-    content = (*fields, *identity, payloads, cut, trace)
+    content = fields + identity + (payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
@@ -221,9 +218,10 @@ def encode(content: Content, redaction: Redaction) -> Message:
     captured = Captured._make(content)
     count_cut(captured.workflow_id, captured.id, captured.cut)
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
-    redaction.apply(trigger_data)
-    redaction.apply(result)
-    run = fit_run(validated({**captured.fields, "trigger_data": trigger_data, "result": result}))
+    run = validated({**captured.fields, "trigger_data": trigger_data, "result": result})
+    redaction.apply(run.trigger_data)
+    redaction.apply(run.result)
+    run = fit_run(run)
     trace = captured.trace
     headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
     return encode_event(
@@ -247,9 +245,9 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     cut = 0
     try:
         # marshal takes every buffer for bytes: arrays, memory views, numpy's numbers.
-        is_exact = type(payloads[0]) is type(payloads[1]) is dict and _is_exact(payloads)
-        captured = marshal.dumps(payloads) if is_exact else b""
-    except (ValueError, RuntimeError):  # nested too deep; changed by another thread while it was looked at
+        captured = marshal.dumps(payloads) if _is_exact(payloads) else b""
+    except (ValueError, RuntimeError, TypeError):
+        # Nested too deep; changed by another thread meanwhile; made without validation, of a number, say.
         captured = b""
     if not captured:
         payloads, cut = detached(*payloads)
@@ -266,21 +264,16 @@ def _is_exact(payloads: tuple[object, ...]) -> bool:
     # One that holds itself, or another over and over, has no end.
     for container in islice(ahead, MAX_CONTAINERS):
         values = container
-        kind: type[object] = type(container)
-        if kind is dict:
+        if type(container) is dict:
             for key in container:
                 if type(key) is not str:
                     return False
             values = container.values()
-        elif len(container) > _SHORT and _PLAIN.issuperset(map(type, container)):
-            continue
         for value in values:
-            kind = type(value)
-            if kind in _PLAIN:
-                continue
-            if kind not in _CONTAINERS:
-                return False
-            ahead.append(value)
+            if type(value) not in _PLAIN:
+                if type(value) not in _CONTAINERS:
+                    return False
+                ahead.append(value)
     return len(ahead) <= MAX_CONTAINERS
 
 

@@ -18,6 +18,9 @@ _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
 _LONG_ID_MARK: Final = "%~"
 _LONG_ID_PREFIX_BYTES: Final = 1_000
 
+_VERSION_AND_VARIANT: Final = 0x7 << 76 | 0b10 << 62
+_LOW_BITS: Final = (1 << 62) - 1
+
 
 def uuid7(
     *,
@@ -31,15 +34,11 @@ def uuid7(
         randbits: Source of that many random bits. The default is reseeded after a fork, and ids are
             identities, not secrets.
     """
-    bits, ms = randbits(74), now_ms()
-    # By hand, for every event pays for it: uuid.UUID takes three times as long.
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - an f-string takes half as long again
-        ms >> 16 & 0xFFFFFFFF,
-        ms & 0xFFFF,
-        bits >> 62,
-        0x8000 | bits >> 48 & 0x3FFF,
-        bits & 0xFFFFFFFFFFFF,
-    )
+    bits, ms = randbits(74), now_ms() & 0xFFFF_FFFF_FFFF
+    value = ms << 80 | bits >> 62 << 64 | bits & _LOW_BITS | _VERSION_AND_VARIANT
+    # Formatted by hand: uuid.UUID takes three times as long, and every event pays for it.
+    digits = value.to_bytes(16, "big").hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def document_id(text: str) -> str:

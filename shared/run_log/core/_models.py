@@ -116,7 +116,10 @@ def _as_id(value: object, info: ValidationInfo) -> object:
     if info.context is STORED:
         return value
     text = id_text(value)
-    return value if text is None else text
+    if text is None:
+        what = f"an id is a text, or what has one, a number or a UUID say; not a {type(value).__name__}"
+        raise PydanticCustomError("id_type", "{what}", {"what": what})
+    return text
 
 
 def _enum_value(value: object) -> object:
@@ -136,7 +139,7 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
     if info.context is STORED or isinstance(value, str):
         return value
     try:
-        told = unwrapped(value)
+        told = value if type(value) is float or type(value) is int else unwrapped(value)
         if isinstance(told, timedelta):
             told = told / _MILLISECOND
         if not isinstance(told, Real | Decimal):
@@ -165,7 +168,7 @@ def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
         raise PydanticCustomError("payload_type", "a payload is an object")
     payload = as_payload(value)
     context: object = info.context
-    if isinstance(context, list) and payload is not value and payload.get(OUTER_KEY) is value:
+    if isinstance(context, list) and value is not None and payload.get(OUTER_KEY) is value:
         cast("list[str | None]", context).append(info.field_name)
     return dict(payload)
 

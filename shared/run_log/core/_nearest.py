@@ -54,7 +54,6 @@ OBJECT_BYTES: Final = 48
 """What an object counts besides where it is no text, no number and no container: it takes microseconds."""
 
 _BUILT_IN: Final = (dict, list, tuple, set, frozenset)
-_TEXTS: Final = frozenset({str})
 _MAX_WRAPPED: Final = 8
 """How often something may stand for something else: an enum's member for an array, say."""
 
@@ -77,8 +76,12 @@ def as_payload(value: object) -> dict[str, Any]:
         return {}
     kind: type[object] = type(value)
     if kind is dict:
-        payload = cast("dict[Any, Any]", value)
-        if {*map(type, list(payload))} <= _TEXTS:  # a list first: another thread may be changing it
+        payload = cast("dict[str, Any]", value)
+        try:
+            "".join(payload)
+        except TypeError:
+            pass  # a key is no text
+        else:
             return payload
     with contextlib.suppress(Exception):  # a foreign object's own code may raise anything: it is read later
         level = unwrapped(value, _MAX_ENTRIES)
@@ -141,13 +144,12 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
         if kind is str:
             weight += len(item) + 2
         elif kind is dict:
-            keys = list(item)
-            weight += 2 + 3 * len(keys)
-            if {*map(type, keys)} <= _TEXTS:
-                weight += sum(map(len, keys))
-            else:
+            weight += 2 + 3 * len(item)
+            try:
+                weight += len("".join(item))
+            except TypeError:
                 plain = False  # of two keys that are the same text, the json module would lose one
-                ahead += keys
+                ahead += item
             ahead += item.values()
         elif kind is list or kind is tuple:
             weight += 2 + len(item)

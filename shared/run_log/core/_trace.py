@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -10,7 +11,10 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 def current_span_context() -> trace.SpanContext | None:
     """Return the current span's context, which does not change; None outside of any span."""
-    context = trace.get_current_span().get_span_context()
+    span = get_current_span()
+    if span is INVALID_SPAN:
+        return None
+    context = span.get_span_context()
     return context if context.is_valid else None
 
 
