@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -28,13 +31,43 @@ NAMED_QUERIES: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("query", NAMED_QUERIES.values(), ids=NAMED_QUERIES)
-@pytest.mark.parametrize("value", ["", None, 5, b"w", "\ud800"])
+@pytest.mark.parametrize("value", ["", None, b"", ["w"], object()])
 async def test_an_id_that_is_no_text_is_refused(
     service: RunLog, query: Callable[[RunLog, Any], Awaitable[object]], value: object
 ) -> None:
-    """Every query refuses an id that is empty or no valid text."""
+    """Every query refuses an id that is empty, or that has no text."""
     with pytest.raises(InvalidArgumentError, match=r"(workflow|run)_id is"):
         await query(service, value)
+
+
+async def test_an_id_is_found_by_what_it_was_saved_as(harness: Harness, service: RunLog) -> None:
+    """Each query finds a run by the very value that was given for its id, whatever text that has."""
+    given: list[Any] = [
+        os.fsdecode(b"a-\xff.pdf"),
+        b"b-\xff",
+        4711,
+        UUID(int=1),
+        PurePosixPath("/c/\udcff"),
+        True,
+    ]
+    for value in given:
+        for status in (RunStatus.RUNNING, RunStatus.PAUSED):
+            run = {**dict(a_run(status=status, completed_at=None)), "workflow_id": value, "id": value}
+            await service.save_run(run)
+    await harness.settle()
+
+    for value in given:
+        found = await service.get_run(value, value)
+        assert found is not None
+        assert found == await service.get_latest_run(value)
+        assert ([found], None) == await service.list_runs(value)
+        assert {"total": 1, "successful": 0} == await service.get_stats(value)
+        assert 2 == len(await service.get_history(value, value))
+        waiting, _ = await service.list_pending(workflow_id=value)
+        assert [found] == [pending.run for pending in waiting]
+        answer = await service.resume(value, value, answered_by="mei\udcff")
+        await harness.settle()
+        assert answer == await service.get_run(value, value)
 
 
 async def test_a_run_that_is_not_there_is_none(harness: Harness, service: RunLog) -> None:

@@ -107,11 +107,12 @@ def id_text(value: object) -> str | None:
             return None
         if not isinstance(nearest, str | bytes | bytearray | PurePath):
             nearest = to_jsonable_python(nearest)  # raises where it has no form of its own
-        if isinstance(nearest, int | float) and not isinstance(_readable_number(nearest), int | float):
+        if isinstance(nearest, float) and not math.isfinite(nearest):
             return None
-        return as_text(nearest)
+        text = as_text(nearest)
     except Exception:  # noqa: BLE001 - of no type that has a text, or its own code raised: anything
         return None
+    return None if text.startswith(CUT_MARKER) else text
 
 
 def as_text(value: object) -> str:
@@ -195,6 +196,7 @@ class Reading:
     def __init__(self, budget: int) -> None:
         self._left = budget
         self._open: set[int] = set()
+        self._in_key = False
 
     def values(self, payload: dict[str, Any]) -> dict[str, object]:
         """Return *payload* with values that are plain or have been made so."""
@@ -228,11 +230,10 @@ class Reading:
 
     def key(self, key: object) -> str:
         """Return *key* as a text: bytes decoded, what is no text as its JSON text."""
-        if issubclass(type(key), bytes | bytearray):
-            # A name, which who redacts it has to see.
-            key = bytes(cast("bytes", key)).decode(errors="backslashreplace")
         # As the json module writes None, True and numbers as keys: the text of the value.
+        outer, self._in_key = self._in_key, True
         readable = self.readable(key, MAX_DEPTH)
+        self._in_key = outer
         return readable if isinstance(readable, str) else dumps(readable)
 
     def readable(self, value: object, depth: int) -> object:
@@ -289,8 +290,11 @@ class Reading:
         return self._text(nearest) if isinstance(nearest, str) else self.readable(nearest, depth)
 
     def _nearest(self, value: object) -> object:
-        if isinstance(value, bytes | bytearray) and len(value) > self._left:
-            return f"{CUT_MARKER}, {len(value)} bytes"
+        if isinstance(value, bytes | bytearray):
+            if len(value) > self._left:
+                return f"{CUT_MARKER}, {len(value)} bytes"
+            if self._in_key:
+                return value.decode(errors="backslashreplace")  # a name, which who redacts it has to see
         if isinstance(value, Iterator):
             return _repr(cast("object", value))  # whose it is wants to read it
         if isinstance(value, PurePath):

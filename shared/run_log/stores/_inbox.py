@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from run_log.core import (
     InvalidArgumentError,
+    InvalidRunError,
     PauseRequest,
     RunStatus,
     WorkflowRun,
@@ -109,9 +110,12 @@ def answered(
 
     Raises:
         InvalidArgumentError: *answered_by* is empty or no text.
+        InvalidRunError: *comment* is no text.
     """
     if not answered_by or not _is_text(answered_by):
         raise InvalidArgumentError(f"answered_by is {answered_by!r}; pass who answers")
+    if comment is not None and not _is_text(comment):
+        raise InvalidRunError(f"comment is {comment!r}; pass a text, or None for nothing to say")
     asked = run.pause or PauseRequest()
     changes: dict[str, object] = {
         "status": RunStatus.RUNNING,

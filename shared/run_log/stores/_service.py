@@ -251,7 +251,7 @@ class RunLogService(RunLog, abc.ABC):
     ) -> tuple[list[PendingRun], str | None]:
         """See `RunLogReader.list_pending`. Reads one run more than it returns."""
         selection = InboxSelection(
-            assignee=None if assignee is None else _identifier("assignee", assignee),
+            assignee=None if assignee is None else _text("assignee", assignee),
             overdue=_choice("overdue", overdue),
             workflow_id=None if workflow_id is None else _identifier("workflow_id", workflow_id),
             now=moment_or_now(now),
@@ -406,10 +406,17 @@ def _cursor(selection: InboxSelection | StaleSelection, page: Page) -> str | Non
 
 
 def _identifier(name: str, value: object) -> str:
+    """Return the id that a run was saved with which was given *value* for one."""
     text = id_text(value)
     if not text:
         raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
     return text
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
+    return _identifier(name, value)
 
 
 def _choice(name: str, value: object) -> bool | None:

@@ -158,6 +158,7 @@ KEYS: list[tuple[object, str]] = [
     ((1, "a"), '[1,"a"]'),
     (frozenset({1}), "[1]"),
     (b"name\xff", "name\\xff"),
+    ((b"set", (b"cookie",)), '["set",["cookie"]]'),
     (dt.date(2026, 1, 2), "2026-01-02"),
     (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     (PurePosixPath("a/b"), "a/b"),
@@ -303,6 +304,7 @@ def test_an_id_is_one_text(value: object, text: str) -> None:
         int,
         (letter for letter in "ab"),
         1 << 40_000,
+        bytes(1_000_000),
     ],
     ids=lambda value: type(value).__name__,
 )

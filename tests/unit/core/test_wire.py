@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -156,6 +157,118 @@ def test_what_is_no_event_is_refused_with_its_reason(content: object, reason: De
 
     assert reason == caught.value.reason
     assert len(str(caught.value)) < 1_000
+
+
+def _deepest(content: Callable[[int], bytes]) -> int:
+    """Return how many levels the JSON parser takes of *content*, from about here."""
+    shallow, deep = 1, 200_000
+    while shallow + 1 < deep:
+        middle = (shallow + deep) // 2
+        try:
+            json.loads(content(middle))
+        except RecursionError:
+            deep = middle
+        else:
+            shallow = middle
+    return shallow
+
+
+@pytest.mark.parametrize("name", ["result", "status", "started_at", "completed_at", "pause", "id", "more"])
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("brackets", ["[]", '{"a":}'], ids=["lists", "objects"])
+def test_nesting_at_the_parsers_limit_is_an_event_or_refused(name: str, version: int, brackets: str) -> None:
+    """A body nested about as deep as this Python's parser goes is an event, or refused with a reason."""
+    begin, end = brackets[:-1], brackets[-1]
+    run = {**body()["run"], name: "DEEP"}
+    whole = json.dumps({"type": "run-log.run-state.v0", **run} if version == 0 else body(run=run)).encode()
+
+    def nested(levels: int) -> bytes:
+        return whole.replace(b'"DEEP"', begin.encode() * levels + b"1" + end.encode() * levels)
+
+    deepest = _deepest(nested)
+    reasons = set[str]()
+    for levels in range(deepest - 25, deepest + 25):
+        try:
+            decode_event(Message(data=nested(levels)))
+        except EventDecodeError as error:
+            reasons.add(error.reason)
+
+    assert {"undecodable"} <= reasons <= {"undecodable", "invalid_event"}
+
+
+class _NoMemory:
+    """Stands for bytes that there is no memory to read."""
+
+    def decode(self, *_: object) -> str:
+        raise MemoryError
+
+    def startswith(self, *_: object) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_whatever_is_raised_is_a_decoding_error() -> None:
+    """An error that nobody thought of is an `EventDecodeError` too, which names it."""
+    with pytest.raises(EventDecodeError, match="MemoryError") as caught:
+        decode_event(Message(data=cast("bytes", _NoMemory())))
+
+    assert caught.value.reason == DeadLetterReason.UNDECODABLE
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "x" * 10_000_000},
+        {"type": "\ud800"},
+        {**body(), "type": "run-log.run-state.v0", "started_at": "\ud800" * 5_000},
+        {**body(), "type": "run-log.run-state.v0", "started_at": ["x" * 5_000] * 100},
+    ],
+    ids=["long", "surrogate", "long surrogates", "long list"],
+)
+def test_what_is_said_of_a_body_can_be_published(content: object) -> None:
+    """What is wrong is said in UTF-8, and in short, whatever stands in the body."""
+    with pytest.raises(EventDecodeError) as caught:
+        decode_event(message(content))
+
+    assert 0 < len(str(caught.value).encode()) <= 2_000
+
+
+@pytest.mark.parametrize("name", ["traceparent", "tracestate", "googclient_traceparent"])
+def test_an_odd_trace_context_costs_no_event(name: str) -> None:
+    """A trace context that no header could carry is left out; the event is read."""
+    for value in ("\ud800", "é", "x" * 2_000, ""):
+        assert decode_event(message(body())) == decode_event(message(body(), **{name: value}))
+
+
+@pytest.mark.parametrize("milliseconds", [-419_944.1, -1, -1e308])
+def test_a_negative_duration_is_read_as_none(milliseconds: float) -> None:
+    """An event that was stored with a negative duration is read, and took no time."""
+    assert decode_event(message(_in_run(duration_ms=milliseconds))).run.duration_ms == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": 5},
+        {"id": True},
+        {"workflow_id": ["w"]},
+        {"trigger_data": [1]},
+        {"result": "text"},
+        {"error": 5},
+        {"error": {}},
+        {"pause": {"reason": 5}},
+    ],
+    ids=repr,
+)
+def test_the_wire_is_as_its_schema_says(changes: dict[str, object]) -> None:
+    """What a workflow may hand over in any form, other publishers have to write as the schema says."""
+    with pytest.raises(EventDecodeError, match="not an event: run") as caught:
+        decode_event(message(_in_run(**changes)))
+
+    assert caught.value.reason == DeadLetterReason.INVALID_EVENT
 
 
 @pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "run"])

@@ -291,11 +291,11 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
     [
         {"workflow_id": ""},
         {"workflow_id": None},
-        {"workflow_id": "\ud800"},
+        {"workflow_id": ["w"]},
         {"workflow_id": "w", "trigger_type": "telepathy"},
         {"workflow_id": "w", "trigger_type": None},
         {"workflow_id": "w", "run_id": ""},
-        {"workflow_id": "w", "run_id": 7},
+        {"workflow_id": "w", "run_id": object()},
     ],
     ids=str,
 )
@@ -323,16 +323,12 @@ def test_an_odd_result_is_delivered(emitter_to: EmitterMaker) -> None:
     assert transport.events[-1].run.result == {"nan": "NaN", "set": [1]}
 
 
-def _result_of_the_wrong_type(run: RunHandle) -> None:
-    run.set_result(["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-
 def _naive_deadline(run: RunHandle) -> None:
     run.pause("x", deadline=datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake
 
 
-def _reason_of_the_wrong_type(run: RunHandle) -> None:
-    run.pause(object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def _deadline_of_the_wrong_type(run: RunHandle) -> None:
+    run.pause("x", deadline="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def _mistaken(mistake: Callable[[RunHandle], None], emitter: States) -> None:
@@ -341,7 +337,7 @@ def _mistaken(mistake: Callable[[RunHandle], None], emitter: States) -> None:
         raise ValueError("later")
 
 
-@pytest.mark.parametrize("mistake", [_result_of_the_wrong_type, _naive_deadline, _reason_of_the_wrong_type])
+@pytest.mark.parametrize("mistake", [_naive_deadline, _deadline_of_the_wrong_type])
 def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
     mistake: Callable[[RunHandle], None], caplog: pytest.LogCaptureFixture
 ) -> None:

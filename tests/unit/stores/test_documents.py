@@ -13,6 +13,7 @@ from run_log.core import (
     PauseRequest,
     RunStatus,
     Transition,
+    UnreadableRunError,
     WorkflowRun,
     document_id,
 )
@@ -23,6 +24,7 @@ from run_log.stores._documents import (
     history_bytes,
     projection_fields,
     run_fields,
+    run_from_fields,
     transition_text,
 )
 from run_log.testing import a_run, an_event
@@ -79,3 +81,35 @@ def stored_bytes(run: WorkflowRun, transitions: int) -> int:
 def test_a_document_is_never_larger_than_foreseen(run: WorkflowRun, transitions: int) -> None:
     """The size foreseen for a run's document is never less than what Firestore counts."""
     assert stored_bytes(run, transitions) <= document_bytes(run_fields(run)) + history_bytes(transitions)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": 5},
+        {"result": "[" * 100_000},
+        {"result": "[1]"},
+        {"trigger_data": 5},
+        {"started_at": None},
+        {"started_at": "2026-03-04T12:00:00Z"},
+        {"completed_at": 1e400},
+        {"attempt": 10**400},
+        {"duration_ms": "long"},
+        {"pause": [[]]},
+        {"error": {"a": 1}},
+        {"status": float("nan")},
+        {5: "x", "id": None},
+    ],
+    ids=lambda changes: repr(changes)[:40],
+)
+def test_whatever_a_document_holds_it_is_a_run_or_unreadable(changes: dict[Any, Any]) -> None:
+    """A document that holds something else than a run is unreadable, named, and nothing else is raised."""
+    with pytest.raises(UnreadableRunError, match="run 'r' of workflow 'w'"):
+        run_from_fields({**run_fields(a_run()), **changes}, ("w", "r"))
+
+
+def test_a_negative_duration_is_read_as_none() -> None:
+    """A document that was stored with a negative duration is read, and took no time."""
+    stored = {**run_fields(a_run()), "duration_ms": -419_944.1}
+
+    assert run_from_fields(stored, ("workflow-1", "run-1")).duration_ms == 0
