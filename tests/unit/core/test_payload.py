@@ -512,6 +512,8 @@ def test_cutting_twice_changes_nothing_more() -> None:
         ("x" * 100, 40, "x" * 14 + " [run-log: cut, 100 bytes]"),
         ("€" * 40, 40, "€" * 4 + " [run-log: cut, 120 bytes]"),
         ("x" * 100, 3, " [r"),
+        ("\ud800", 6, "\\ud800"),
+        ("\ud800" * 20, 40, "\\ud800\\ud800\\u [run-log: cut, 120 bytes]"),
     ],
 )
 def test_text_is_cut_with_a_marker(text: str, limit: int, fitted: str) -> None:

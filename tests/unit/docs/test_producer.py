@@ -3,22 +3,52 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import re
+from array import array
+from collections import ChainMap
 from collections.abc import Awaitable, Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import pytest
+
+from run_log.core import snapshot
 from run_log.producer import SECRET_NAMES, DeliveryPolicy, Redaction, default_emitter, reset_default_emitter
 from run_log.producer._accounts import TELL_AGAIN_SECONDS
 from run_log.producer._lifecycle import EXIT_SECONDS, SIGTERM_SECONDS
 from run_log.producer._policy import END_FLUSH_SECONDS
 from run_log.stores import get_run_log_service, reset_run_log_service
+from run_log.testing import a_run
 
-from .repository import codes, one_line, read, section
+from .repository import codes, one_line, read, section, table
 
 PRODUCER = read("docs/producer.md")
 
 _BLOCKS = re.findall(r"```python\n(.*?)```", PRODUCER, re.DOTALL)
+
+
+class Point(NamedTuple):
+    """A named tuple, as workflows have them."""
+
+    x: int
+    y: int
+
+
+_VALUES = [tuple(code for cell in row[:2] for code in codes(cell)) for row in table(PRODUCER, "value")]
+
+
+@pytest.mark.parametrize(("value", "kept"), _VALUES)
+def test_values(value: str, kept: str) -> None:
+    """Each documented value is kept as the document says."""
+    names = {kind.__name__: kind for kind in (date, timedelta, UUID, Decimal, Path, array, ChainMap, Point)}
+    run = snapshot({**dict(a_run()), "result": eval(value, names)})  # noqa: S307 - our own document
+
+    assert json.loads(kept) == run.result
 
 
 async def _run(block: str, names: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def test_a_letter_from_anybody() -> None:
     assert (UNKNOWN_REASON, None, 0) == (letter.reason, letter.original_id, letter.left_out)
 
 
-@pytest.mark.parametrize("count", ["", "many", "-1", "²", "1.5"])
+@pytest.mark.parametrize("count", ["", "many", "-1", "²", "1.5", "9" * 5_000])
 def test_a_count_that_is_none(count: str) -> None:
     """A count of attributes that is no number is taken for none."""
     assert 0 == a_letter(attributes={**OURS, "run-log-attributes-left-out": count}).left_out
@@ -127,6 +127,7 @@ def test_bodies(data: bytes, body: Any) -> None:
         (LetterChoice(ids=frozenset({"1"})), False),
         (LetterChoice(reasons=frozenset({"undecodable", "expired"})), True),
         (LetterChoice(reasons=frozenset({"expired"})), False),
+        (LetterChoice(workflow_id="w\udcff"), False),
         (LetterChoice(since=NOON, until=NOON + SECOND), True),
         (LetterChoice(since=NOON + SECOND), False),
         (LetterChoice(until=NOON), False),

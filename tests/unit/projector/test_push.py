@@ -121,7 +121,11 @@ async def test_what_is_told_about_a_message_is_kept() -> None:
         b'{"message": {"data": "e30="}}',
         b'{"message": {"data": "e30=", "messageId": "1", "attributes": 7}}',
         json.dumps(_wrapped(JUNK)).encode(),
+        b'{"message": ' + b"[" * 100_000,
+        b'{"message": {"data": "e30=", "messageId": ' + b"9" * 5_000 + b"}}",
+        json.dumps(_wrapped(JUNK, attributes={"\ud800": "\ud800"})).encode(),
     ],
+    ids=lambda body: repr(body[:60]),
 )
 async def test_what_is_no_message_is_dead_lettered(body: bytes) -> None:
     """What can never be projected is kept among the dead letters, and then does not come again."""
@@ -132,6 +136,21 @@ async def test_what_is_no_message_is_dead_lettered(body: bytes) -> None:
 
     assert (204, 1) == (status, len(letters.kept))
     assert letters.reasons[0] in {DeadLetterReason.UNDECODABLE, DeadLetterReason.UNKNOWN_TYPE}
+
+
+@pytest.mark.parametrize("attempt", ["1e999", "-1", '"3"', "NaN", "[[1]]", "1.5", "null"])
+async def test_an_odd_count_of_deliveries_costs_no_message(attempt: str) -> None:
+    """What stands for the number of deliveries, whatever it is, keeps no event from being projected."""
+    store = ScriptedStore()
+    app, _ = _app(store)
+    envelope = {**_wrapped(encode_event(an_event(workflow_id="w", id="r"))), "deliveryAttempt": 0}
+
+    status = await _push(
+        app, content=json.dumps(envelope).replace('"deliveryAttempt": 0', f'"deliveryAttempt": {attempt}')
+    )
+
+    assert 204 == status
+    assert await store.get_run("w", "r") is not None
 
 
 async def test_a_dead_letter_that_is_not_kept_comes_again() -> None:
