@@ -264,7 +264,8 @@ def _is_exact(payloads: tuple[object, ...]) -> bool:
     # One that holds itself, or another over and over, has no end.
     for container in islice(ahead, MAX_CONTAINERS):
         values = container
-        if type(container) is dict:
+        own: type[object] = type(container)  # pyright: ignore[reportUnknownVariableType]
+        if own is dict:
             for key in container:
                 if type(key) is not str:
                     return False

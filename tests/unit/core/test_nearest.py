@@ -80,7 +80,7 @@ class _Headers(Mapping[str, str]):
     """As servers have them: a name may come twice."""
 
     def __getitem__(self, key: str) -> str:
-        return dict(self.items())[key]
+        return str(dict(self.items())[key])
 
     def __len__(self) -> int:
         return 3

@@ -95,7 +95,7 @@ def test_a_document_is_never_larger_than_foreseen(run: WorkflowRun, transitions:
         {"completed_at": 1e400},
         {"attempt": 10**400},
         {"duration_ms": "long"},
-        {"pause": [[]]},
+        {"pause": [[1]]},
         {"error": {"a": 1}},
         {"status": float("nan")},
         {5: "x", "id": None},
