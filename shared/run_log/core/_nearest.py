@@ -149,7 +149,8 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
             try:
                 weight += len("".join(item))
             except TypeError:
-                plain = False  # of two keys that are the same text, the json module would lose one
+                # Of two keys that are the same text, the json module would lose one; no two integers are.
+                plain = plain and {*map(type, item)} == {int}
                 ahead += item
             ahead += item.values()
         elif kind is list or kind is tuple:

@@ -239,6 +239,15 @@ def test_keys_that_are_the_same_text_are_both_kept() -> None:
     assert [kept] == [snapshot(run_fields(result=encode_and_back)).result for encode_and_back in [kept]]
 
 
+def test_many_keys_that_are_no_texts_are_kept() -> None:
+    """As many integers for keys as fit into a document are all kept, outside and inside."""
+    numbers = dict.fromkeys(range(60_000), 1)
+    texts = {str(number): 1 for number in numbers}
+
+    assert texts == snapshot(run_fields(result=numbers)).result
+    assert {"deep": [texts]} == snapshot(run_fields(result={"deep": [numbers]})).result
+
+
 def test_a_payload_with_no_end_of_odd_keys_is_cut() -> None:
     """However many keys that are no texts there are, the run is told."""
     run = snapshot(run_fields(result=dict.fromkeys(range(300_000), 1)))
