@@ -9,6 +9,7 @@ import typer
 
 from ._exit import run
 from ._options import examples
+from ._output import prepare_streams
 from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
 from .commands.rebuild import archive, rebuild
@@ -52,4 +53,5 @@ app.add_typer(events.schema, name="schema")
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with an `ExitCode`."""
+    prepare_streams()
     sys.exit(run(app))

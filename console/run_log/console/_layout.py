@@ -1,0 +1,284 @@
+"""Tables and sheets as lines of text that fit a screen, or that are whole where nobody looks at one."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Final, NamedTuple
+
+_GAP: Final = "  "
+_SHORTEST_NAME: Final = 12
+"""Where names would get fewer columns, other cells go on a second line instead."""
+
+# Each can be read on light and on dark backgrounds, which dim, blue and yellow cannot.
+_CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """What lines are made for."""
+
+    width: int | None = None
+    """Columns; None for no bound: each row is one line, and nothing is left out."""
+    encoding: str = "utf-8"
+    """What is shown is made of characters that it has."""
+    coloured: bool = False
+
+
+class Styled(NamedTuple):
+    """A text with a style: ``bold`` or the name of a colour, or nothing."""
+
+    text: str
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many columns of a terminal it takes."""
+        if self.text.isascii():
+            return len(self.text)
+        return sum(map(_columns, self.text))
+
+
+class Verbatim(str):
+    """A text whose lines are not broken."""
+
+    __slots__ = ()
+
+
+Cell = str | Styled
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a table says of each row. The first column has the row's name, which is shown whole."""
+
+    heading: str
+    _: KW_ONLY
+    right: bool = False
+    """Whether it is set flush right."""
+    stays: bool = False
+    """Whether it is told in its column where a name is too long: that goes on a line of its own."""
+    spare: bool = False
+    """Whether it is left out where there is no room."""
+    prose: bool = False
+    """Whether it is a text of any length, of which the first line is shown where there is no room."""
+    wraps: bool = False
+    """Whether it is a text that is shown whole, on as many lines as it takes."""
+    labelled: bool = False
+    """Whether its heading goes with it where it is not told in its column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of cells, the most important columns first."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    """What is said above it on a screen."""
+
+    def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
+        """Yield its lines: one a row where that fits, else what does not on a second, indented one.
+
+        Args:
+            screen: What they are made for.
+            headed: Whether headings are wanted, and the title.
+        """
+        cells = [
+            [_told(cell, column, screen) for cell, column in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
+        layout = _Layout(self.columns, cells, screen)
+        if headed and self.title and screen.width is not None:
+            yield painted(literal(self.title, screen.encoding), "bold", screen)
+        if headed:
+            yield painted(layout.headings(), "bold", screen)
+        for row in cells:
+            yield from layout.row(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Names, and what there is to say of each; a name of which there is nothing to say is left out."""
+
+    rows: Sequence[tuple[str, Cell]]
+
+    def lines(self, screen: Screen) -> Iterator[str]:
+        """Yield its lines, which are broken between words only: what is long can be copied whole.
+
+        Args:
+            screen: What they are made for.
+        """
+        rows = [(name, _styled(cell)) for name, cell in self.rows if _styled(cell).text]
+        indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
+        for name, (text, style) in rows:
+            label = name
+            for line in text.split("\n"):
+                for part in _broken(text, literal(line, screen.encoding), screen, indent):
+                    yield (
+                        painted(label, "bold", screen)
+                        + " " * (indent - len(label))
+                        + painted(part, style, screen)
+                    ).rstrip()
+                    label = ""
+
+
+class _Layout:
+    """Which cells of a table are told in columns, and which after those or below them."""
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Styled]], screen: Screen) -> None:
+        self._columns = columns
+        self._screen = screen
+        self._room = room = screen.width
+        self._widths = [
+            max([len(column.heading), *(row[number].width for row in rows)])
+            for number, column in enumerate(columns)
+        ]
+        # Nothing is told of no row: there is no need for such a column on a screen.
+        self._aligned = [
+            number
+            for number in range(len(columns))
+            if not number or not rows or any(row[number].text for row in rows)
+        ]
+        self._after: list[int] = []
+        if room is not None and self._width() > room:
+            self._aligned = [number for number in self._aligned if not columns[number].spare]
+            if self._width() > room:
+                self._narrow(room, [row[0].width for row in rows])
+
+    def headings(self) -> str:
+        """Return the line above the rows."""
+        cells = [Styled(column.heading.upper()) for column in self._columns]
+        line = self._line(cells)
+        for number in self._after[:1]:
+            heading = _GAP + cells[number].text
+            if self._columns[number].prose and self._width() + len(heading) <= (self._room or 0):
+                line += heading
+        return line.rstrip()
+
+    def row(self, cells: Sequence[Styled]) -> Iterator[str]:
+        """Yield the lines of a row."""
+        name, *others = cells
+        if name.width > self._widths[0]:
+            yield painted(*name, self._screen)
+            cells = [Styled(""), *others]
+        line, used = self._line(cells), self._width()
+        for number in self._after:
+            if not cells[number].text:
+                continue
+            column, told = self._columns[number], self._labelled(number, cells[number])
+            left = (self._room or 0) - used - len(_GAP)
+            if told.width > left and not (column.prose and left >= (self._room or 0) // 2):
+                if line.strip():
+                    yield line.rstrip()
+                line, used, left = "", 0, left + used
+            if column.wraps:
+                *before, last = wrapped(told.text, left)
+                yield from (_GAP + painted(part, told.style, self._screen) for part in before)
+                told = told._replace(text=last)
+            elif column.prose:
+                told = cut(told, left, self._screen.encoding)
+            line += _GAP + painted(*told, self._screen)
+            used += len(_GAP) + told.width
+        if line.strip():
+            yield line.rstrip()
+
+    def _labelled(self, number: int, cell: Styled) -> Styled:
+        column = self._columns[number]
+        return cell._replace(text=f"{column.heading}: {cell.text}") if column.labelled else cell
+
+    def _line(self, cells: Sequence[Styled]) -> str:
+        told = []
+        for number in self._aligned:
+            padding = " " * (self._widths[number] - cells[number].width)
+            text = painted(*cells[number], self._screen)
+            told.append(padding + text if self._columns[number].right else text + padding)
+        return _GAP.join(told)
+
+    def _narrow(self, room: int, names: Sequence[int]) -> None:
+        first, *others = self._aligned
+        staying = [number for number in others if self._columns[number].stays]
+        while staying and room - self._taken(staying) < _SHORTEST_NAME:
+            staying.pop()
+        most = room - self._taken(staying)
+        self._widths[first] = max([len(self._columns[first].heading), *(n for n in names if n <= most)])
+        self._aligned = [first, *staying]
+        for number in others[len(staying) :]:
+            if self._columns[number].prose or self._width() + self._taken([number]) > room:
+                break
+            self._aligned.append(number)
+        self._after = others[len(self._aligned) - 1 :]
+
+    def _taken(self, numbers: Sequence[int]) -> int:
+        return sum(len(_GAP) + self._widths[number] for number in numbers)
+
+    def _width(self) -> int:
+        return self._taken(self._aligned) - len(_GAP)
+
+
+def literal(text: str, encoding: str = "utf-8") -> str:
+    """Return *text* on one line, as it is: nothing in it commands the terminal, or is not in *encoding*."""
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return *text* as lines of *width* columns, broken between words only."""
+    lines, used = [""], 0
+    for number, word in enumerate(text.split(" ")):
+        needed = Styled(word).width
+        if lines[-1].strip() and used + 1 + needed > width:
+            lines.append(word)
+            used = needed
+        else:
+            lines[-1] += f" {word}" if number else word
+            used += needed + bool(number)
+    return lines
+
+
+def cut(told: Styled, width: int, encoding: str = "utf-8") -> Styled:
+    """Return *told*, or its beginning where it takes more than *width* columns."""
+    if told.width <= width:
+        return told
+    dots = "..." if literal("…", encoding) != "…" else "…"
+    used, kept = len(dots), 0
+    for letter in told.text:
+        used += _columns(letter)
+        if used > width:
+            break
+        kept += 1
+    return told._replace(text=told.text[:kept] + dots)
+
+
+def painted(text: str, style: str, screen: Screen) -> str:
+    """Return *text* in its style, where *screen* has colours."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if text and style and screen.coloured else text
+
+
+def _told(cell: Cell, column: Column, screen: Screen) -> Styled:
+    text, style = _styled(cell)
+    if screen.width is None:
+        return Styled(literal(text, screen.encoding) or "-", style)
+    if column.wraps:
+        text = " ".join(text.split())
+    elif column.prose:
+        text = text.strip().partition("\n")[0]
+    return Styled(literal(text, screen.encoding), style)
+
+
+def _styled(cell: Cell) -> Styled:
+    return cell if isinstance(cell, Styled) else Styled(cell)
+
+
+def _broken(text: str, line: str, screen: Screen, indent: int) -> Sequence[str]:
+    if screen.width is None or isinstance(text, Verbatim):
+        return [line]
+    return wrapped(line, screen.width - indent)
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
