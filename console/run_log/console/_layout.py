@@ -163,16 +163,17 @@ class _Layout:
         if name.width > self._widths[0]:
             yield painted(*name, self._screen)
             cells = [Styled(""), *others]
-        line, used = self._line(cells), self._width()
+        line, used, is_below = self._line(cells), self._width(), False
         for number in self._after:
             if not cells[number].text:
                 continue
             column, told = self._columns[number], self._labelled(number, cells[number])
             left = (self._room or 0) - used - len(_GAP)
-            if told.width > left and not (column.prose and left >= (self._room or 0) // 2):
+            is_cut = column.prose and not column.wraps and left >= (self._room or 0) // 2
+            if (told.width > left and not is_cut) or (column.wraps and is_below):
                 if line.strip():
                     yield line.rstrip()
-                line, used, left = "", 0, left + used
+                line, used, left, is_below = "", 0, left + used, True
             if column.wraps:
                 *before, last = wrapped(told.text, left)
                 yield from (_GAP + painted(part, told.style, self._screen) for part in before)

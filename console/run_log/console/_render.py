@@ -250,7 +250,10 @@ def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """Return what was looked at as a table, in the order given."""
+    """Return what was looked at as a table, in the order given; what was found before is not told again."""
+    told: dict[tuple[str, str], str] = {}
+    for check in checks:
+        told.setdefault((check.found, check.remedy), check.name)
     return Table(
         columns=[
             Column("check"),
@@ -262,10 +265,10 @@ def checks_table(checks: Sequence[Check]) -> Table:
             (
                 check.name,
                 Styled(check.verdict.value, VERDICT_STYLES.get(check.verdict, "")),
-                check.found,
-                check.remedy,
+                *((check.found, check.remedy) if first == check.name else (f"as for {first}", "")),
             )
             for check in checks
+            for first in [told[check.found, check.remedy]]
         ],
     )
 
