@@ -33,9 +33,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         else structlog.processors.JSONRenderer(serializer=lambda event, **_: json_text(event))
     )
     keys: list[Any] = (
-        [_literal]
-        if sys.stderr.isatty()
-        else [_severity, structlog.processors.EventRenamer("message")]
+        [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

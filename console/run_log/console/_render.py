@@ -100,15 +100,9 @@ def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
         rows: These of each.
     """
     workflow, what, first, second, noted = headings
+    numbers = (Column(name, right=True, labelled=True) for name in (first, second))
     return Table(
-        columns=[
-            Column(what),
-            Column(first, right=True, stays=True),
-            Column(second, right=True, stays=True),
-            Column(workflow),
-            Column(noted, prose=True),
-        ],
-        rows=[(row[1], row[2], row[3], row[0], row[4]) for row in rows],
+        columns=[Column(workflow), Column(what, stays=True), *numbers, Column(noted, prose=True)], rows=rows
     )
 
 
