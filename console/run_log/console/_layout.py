@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 _GAP: Final = "  "
@@ -130,7 +132,7 @@ class _Layout:
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Styled]], screen: Screen) -> None:
         self._columns = columns
         self._screen = screen
-        self._room = room = screen.width
+        self._room = sys.maxsize if screen.width is None else screen.width
         self._widths = [
             max([len(column.heading), *(row[number].width for row in rows)])
             for number, column in enumerate(columns)
@@ -142,10 +144,10 @@ class _Layout:
             if not number or not rows or any(row[number].text for row in rows)
         ]
         self._after: list[int] = []
-        if room is not None and self._width() > room:
+        if self._width() > self._room:
             self._aligned = [number for number in self._aligned if not columns[number].spare]
-            if self._width() > room:
-                self._narrow(room, [row[0].width for row in rows])
+            if self._width() > self._room:
+                self._narrow([row[0].width for row in rows])
 
     def headings(self) -> str:
         """Return the line above the rows."""
@@ -153,7 +155,7 @@ class _Layout:
         line = self._line(cells)
         for number in self._after[:1]:
             heading = _GAP + cells[number].text
-            if self._columns[number].prose and self._width() + len(heading) <= (self._room or 0):
+            if self._columns[number].prose and self._width() + len(heading) <= self._room:
                 line += heading
         return line.rstrip()
 
@@ -168,8 +170,8 @@ class _Layout:
             if not cells[number].text:
                 continue
             column, told = self._columns[number], self._labelled(number, cells[number])
-            left = (self._room or 0) - used - len(_GAP)
-            is_cut = column.prose and not column.wraps and left >= (self._room or 0) // 2
+            left = self._room - used - len(_GAP)
+            is_cut = column.prose and not column.wraps and left >= self._room // 2
             if (told.width > left and not is_cut) or (column.wraps and is_below):
                 if line.strip():
                     yield line.rstrip()
@@ -197,16 +199,16 @@ class _Layout:
             told.append(padding + text if self._columns[number].right else text + padding)
         return _GAP.join(told)
 
-    def _narrow(self, room: int, names: Sequence[int]) -> None:
+    def _narrow(self, names: Sequence[int]) -> None:
         first, *others = self._aligned
         staying = [number for number in others if self._columns[number].stays]
-        while staying and room - self._taken(staying) < _SHORTEST_NAME:
+        while staying and self._room - self._taken(staying) < _SHORTEST_NAME:
             staying.pop()
-        most = room - self._taken(staying)
+        most = self._room - self._taken(staying)
         self._widths[first] = max([len(self._columns[first].heading), *(n for n in names if n <= most)])
         self._aligned = [first, *staying]
         for number in others[len(staying) :]:
-            if self._columns[number].prose or self._width() + self._taken([number]) > room:
+            if self._columns[number].prose or self._width() + self._taken([number]) > self._room:
                 break
             self._aligned.append(number)
         self._after = others[len(self._aligned) - 1 :]
@@ -244,12 +246,7 @@ def cut(told: Styled, width: int, encoding: str = "utf-8") -> Styled:
     if told.width <= width:
         return told
     dots = "..." if literal("…", encoding) != "…" else "…"
-    used, kept = len(dots), 0
-    for letter in told.text:
-        used += _columns(letter)
-        if used > width:
-            break
-        kept += 1
+    kept = sum(taken <= width - len(dots) for taken in accumulate(map(_columns, told.text)))
     return told._replace(text=told.text[:kept] + dots)
 
 

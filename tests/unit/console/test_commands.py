@@ -237,9 +237,13 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert (f"run-log {project['version']}\n", "") == capsys.readouterr()
 
 
-def test_the_version_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Beside another project's description, the version is what was installed."""
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "7"\n')
+@pytest.mark.parametrize("beside", [(), ("other",)])
+def test_the_version_of_an_installation(
+    beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside no project's description, or another one's, the version is what was installed."""
+    for name in beside:
+        (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "7"\n')
     monkeypatch.setattr(_app, "__file__", str(tmp_path / "a" / "b" / "c" / "_app.py"))
 
     assert importlib.metadata.version("run-log") == _app.installed_version()

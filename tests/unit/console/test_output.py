@@ -226,6 +226,19 @@ def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         note("text")
 
 
+def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for stdout is left as it is; stdout itself escapes what its encoding lacks."""
+    taken = io.BytesIO()
+    own = io.TextIOWrapper(taken, encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", own)
+
+    prepare_streams()
+    write("\u5b57\ud800\n", own)
+
+    assert b"\\u5b57\\ud800\n" == taken.getvalue()
+
+
 def test_a_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """How far work is stands on one line of a terminal, as much as fits; it is gone once that is cleared."""
     terminal = _Terminal()
