@@ -167,29 +167,40 @@ class _Layout:
             cells = [Styled(""), *others]
         line, used, is_below = self._line(cells), self._width(), False
         for number in self._after:
-            if not cells[number].text:
-                continue
             column, told = self._columns[number], self._labelled(number, cells[number])
-            left = self._room - used - len(_GAP)
-            is_cut = column.prose and not column.wraps and left >= self._room // 2
-            if (told.width > left and not is_cut) or (column.wraps and is_below):
+            if not told.text:
+                continue
+            if not self._goes_on(column, told, used, is_below=is_below):
                 if line.strip():
                     yield line.rstrip()
-                line, used, left, is_below = "", 0, left + used, True
-            if column.wraps:
-                *before, last = wrapped(told.text, left)
-                yield from (_GAP + painted(part, told.style, self._screen) for part in before)
-                told = told._replace(text=last)
-            elif column.prose:
-                told = cut(told, left, self._screen.encoding)
-            line += _GAP + painted(*told, self._screen)
-            used += len(_GAP) + told.width
+                line, used, is_below = "", 0, True
+            *before, last = self._parts(column, told, self._room - used - len(_GAP))
+            yield from (_GAP + painted(*part, self._screen) for part in before)
+            line += _GAP + painted(*last, self._screen)
+            used += len(_GAP) + last.width
         if line.strip():
             yield line.rstrip()
 
+    def _goes_on(self, column: Column, told: Styled, used: int, *, is_below: bool) -> bool:
+        """Return whether a cell is told on the line of the one before it."""
+        left = self._room - used - len(_GAP)
+        # On the row's first line it would be taken for something else: above it is no heading.
+        if not is_below and not column.prose:
+            return False
+        if column.wraps:
+            return told.width <= left and not is_below
+        return told.width <= left or (column.prose and left >= self._room // 2)
+
+    def _parts(self, column: Column, told: Styled, left: int) -> list[Styled]:
+        """Return a cell as lines, of which all but the last are lines of their own."""
+        if column.wraps:
+            return [told._replace(text=part) for part in wrapped(told.text, left)]
+        return [cut(told, left, self._screen.encoding)] if column.prose else [told]
+
     def _labelled(self, number: int, cell: Styled) -> Styled:
         column = self._columns[number]
-        return cell._replace(text=f"{column.heading}: {cell.text}") if column.labelled else cell
+        has_label = column.labelled and cell.text
+        return cell._replace(text=f"{column.heading}: {cell.text}") if has_label else cell
 
     def _line(self, cells: Sequence[Styled]) -> str:
         told = []
