@@ -72,7 +72,10 @@ def _nested(levels: int) -> object:
 
 def _odd_runs() -> list[RunEvent]:
     """Return runs that had taken a whole page away."""
-    ended = {"status": RunStatus.FAILED, "error": "[red]\x1b[2J\nq\u0301\u5b57\U0001f600 " + "e" * 10_000}
+    ended: dict[str, Any] = {
+        "status": RunStatus.FAILED,
+        "error": "[red]\x1b[2J\nq\u0301\u5b57\U0001f600 " + "e" * 10_000,
+    }
     fields: list[dict[str, Any]] = [
         {"duration_ms": 1.8e18},
         {"duration_ms": -1e308},
@@ -83,7 +86,7 @@ def _odd_runs() -> list[RunEvent]:
     ]
     ids = [" ", "\x1b[2J\x00", "\u202e\u200f[/]", "i" * 1_500, "two\nlines", "\u5b57" * 90]
     return [
-        an_event(a_run(**{"id": run_id, "workflow_id": run_id, **ended, **changed}), event_id=f"event-{n}")
+        an_event(a_run(id=run_id, workflow_id=run_id, **{**ended, **changed}), event_id=f"event-{n}")
         for n, (run_id, changed) in enumerate(zip(ids, fields, strict=True))
     ]
 

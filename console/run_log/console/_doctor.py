@@ -77,7 +77,7 @@ async def examine(
         broker = PubSubConnection.from_settings(settings)
         database = Connection(settings.project, settings.database)
     except RunLogError as error:
-        yield _failed("credentials", error)
+        yield failed("credentials", error)
         return
     yield Check(name="credentials", verdict=Verdict.OK, found=str(broker))
     try:
@@ -112,11 +112,11 @@ async def _looked(name: str, look: _Look) -> Check:
     try:
         check = await look()
     except RunLogError as error:
-        return _failed(name, error)
+        return failed(name, error)
     return replace(check, name=name)
 
 
-def _failed(name: str, error: RunLogError) -> Check:
+def failed(name: str, error: RunLogError) -> Check:
     """Return what an error comes to: each says what is wrong, then what to do, then what a service said."""
     found, _, rest = str(error).partition("; ")
     remedy, _, detail = rest.partition(" (")

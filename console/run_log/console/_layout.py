@@ -203,7 +203,7 @@ class _Layout:
         return cell._replace(text=f"{column.heading}: {cell.text}") if has_label else cell
 
     def _line(self, cells: Sequence[Styled]) -> str:
-        told = []
+        told: list[str] = []
         for number in self._aligned:
             padding = " " * (self._widths[number] - cells[number].width)
             text = painted(*cells[number], self._screen)

@@ -30,7 +30,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
             repr_native_str=True,
         )
         if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(serializer=lambda event, **_: json_text(event))
+        else structlog.processors.JSONRenderer(serializer=_serialized)
     )
     keys: list[Any] = (
         [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
@@ -50,6 +50,10 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger = logging.getLogger("run_log")
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+def _serialized(event: object, **_: Any) -> str:
+    return json_text(event)
 
 
 def _severity(_logger: Any, _method: str, event: Any) -> Any:

@@ -154,15 +154,15 @@ def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
         wide: Whether there is no bound in any case.
         stream: Where they go; None for stdout.
     """
-    stream = stream or sys.stdout
+    target = sys.stdout if stream is None else stream
     columns = os.environ.get("COLUMNS", "")
-    is_bounded = stream.isatty() or (columns.isdecimal() and int(columns) > 0)
+    is_bounded = target.isatty() or (columns.isdecimal() and int(columns) > 0)
     # Windows sets no TERM, and its older consoles do not know the codes.
     is_dumb = os.environ.get("TERM", "dumb" if os.name == "nt" else "") in {"dumb", "unknown"}
     return Screen(
         width=shutil.get_terminal_size().columns if is_bounded and not wide else None,
-        encoding=stream.encoding or "utf-8",
-        coloured=stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR"),
+        encoding=target.encoding or "utf-8",
+        coloured=target.isatty() and not is_dumb and not os.environ.get("NO_COLOR"),
     )
 
 
@@ -245,17 +245,17 @@ def write(text: str, stream: TextIO | None = None) -> bool:
     Raises:
         RunLogError: It cannot be written, as where the disk is full.
     """
-    stream = stream or sys.stdout
+    target = sys.stdout if stream is None else stream
     try:
-        stream.write(text)
-        stream.flush()
+        target.write(text)
+        target.flush()
     except OSError as error:
         # What is held would be tried again, and fail, when Python ends.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+            os.dup2(nowhere.fileno(), target.fileno())
         if isinstance(error, BrokenPipeError):
             return False
         from run_log.core import RunLogError
 
-        raise RunLogError(f"cannot write to {stream.name}: {error.strerror}") from error
+        raise RunLogError(f"cannot write to {target.name}: {error.strerror}") from error
     return True

@@ -43,8 +43,7 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
         with _progress() as progress:
 
             def tell(far: VerifyProgress) -> None:
-                of = "" if far.total is None else f"/{max(far.runs, far.total)}"
-                progress.tell(f"{far.workflow_id}: {far.runs}{of} runs")
+                progress.tell(f"{far.workflow_id}: {far.runs}/{max(far.runs, far.total)} runs")
 
             async for one in verify(audit, workflow_id, repair=repair, on_page=tell):
                 workflows += 1

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from run_log.console import _app, main
-from run_log.console._app import app
+from run_log.console import main
+from run_log.console._app import app, installed_version
 from run_log.console._exit import ExitCode, NotFoundError, run
 from run_log.console._signals import INTERRUPTED
 from run_log.core import (
@@ -244,9 +244,9 @@ def test_the_version_of_an_installation(
     """Beside no project's description, or another one's, the version is what was installed."""
     for name in beside:
         (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "7"\n')
-    monkeypatch.setattr(_app, "__file__", str(tmp_path / "a" / "b" / "c" / "_app.py"))
+    monkeypatch.setattr("run_log.console._app.__file__", str(tmp_path / "a" / "b" / "c" / "_app.py"))
 
-    assert importlib.metadata.version("run-log") == _app.installed_version()
+    assert importlib.metadata.version("run-log") == installed_version()
 
 
 def test_ctrl_c() -> None:

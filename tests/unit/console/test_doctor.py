@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from run_log.console._checks import Verdict
-from run_log.console._doctor import _failed, examine
+from run_log.console._doctor import examine, failed
 from run_log.core import RunLogError, Settings
 
 
@@ -34,6 +34,6 @@ async def test_a_file_that_is_no_database(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_what_errors_say(error: str, found: str, remedy: str) -> None:
     """An error is told in two parts: what is wrong, with what a service said of it, and what to do."""
-    check = _failed("topic", RunLogError(error))
+    check = failed("topic", RunLogError(error))
 
     assert (found, remedy) == (check.found, check.remedy)

@@ -7,9 +7,9 @@ from run_log.console._layout import Column, Screen, Sheet, Styled, Table, Verbat
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-5B57}"
 
 
-def _lines(*rows: tuple[str | Styled, ...], width: int | None, **screen: bool) -> list[str]:
+def _lines(*rows: tuple[str | Styled, ...], width: int | None, coloured: bool = False) -> list[str]:
     columns = [Column("name"), Column("count", right=True), Column("note", prose=True)]
-    return list(Table(columns=columns, rows=rows).lines(Screen(width=width, **screen)))
+    return list(Table(columns=columns, rows=rows).lines(Screen(width=width, coloured=coloured)))
 
 
 def test_columns_are_aligned_as_they_are_seen() -> None:

@@ -20,12 +20,17 @@ from .processes import run_log
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3", "COLUMNS": "80"}
 MAIN = "from run_log.console import main; main()"
 
-DEEP: Any = "\ud800"
-for _ in range(498):
-    DEEP = [DEEP]
+
+def _nested(levels: int) -> object:
+    value: object = "\ud800"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 ODD: dict[str, dict[str, Any]] = {
     "long": {"duration_ms": 1.8e18},
-    "deep": {"result": {"a": DEEP, "n": 2**200}},
+    "deep": {"result": {"a": _nested(498), "n": 2**200}},
     "\U0001f600\x1b[2J": {"status": RunStatus.FAILED, "error": "\u5b57 [red]\nmore"},
 }
 """Runs that had taken the page away."""

@@ -174,7 +174,7 @@ def test_deep_json() -> None:
     """JSON nested as deep as a store keeps is told whole; deeper JSON is told in its nearest form."""
     kept: Any = "x"
     for _ in range(500):
-        kept = {"k": [kept]} if isinstance(kept, list) else [kept]
+        kept = [kept]
     damaged: Any = "x"
     for _ in range(3_000):
         damaged = [damaged]
