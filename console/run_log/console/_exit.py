@@ -45,7 +45,7 @@ def run(command: Callable[[], object]) -> ExitCode:
 
         if not isinstance(error, core.RunLogError | NotFoundError):
             raise
-        note(f"run-log: {error}", style="red")
+        note(f"run-log: {' '.join(str(error).split())}", style="red")
         return _exit_code(error)
     return ExitCode.OK
 

@@ -189,7 +189,8 @@ def json_text(value: object, *, indent: int | None = None, ascii_only: bool = Tr
     except (ValueError, TypeError, RecursionError):
         from run_log.core import decode_json, encode_json
 
-        text = json.dumps(decode_json(encode_json(value)), ensure_ascii=ascii_only)
+        value = decode_json(encode_json(value))
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     if indent is not None and f"\n{' ' * indent * _DEEPEST_INDENT}" in text:
         return json_text(value, ascii_only=ascii_only)
     return text

@@ -262,10 +262,10 @@ def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """What is asked for by its id and is not there exits 3, on one line of stderr."""
 
     def fail() -> None:
-        raise NotFoundError("there is no run")
+        raise NotFoundError("there is no run: \x1b[2J\n  of 2 lines")
 
     assert ExitCode.NOT_FOUND is run(fail)
-    assert ("", "run-log: there is no run\n") == capsys.readouterr()
+    assert ("", "run-log: there is no run: \\x1b[2J of 2 lines\n") == capsys.readouterr()
 
 
 @pytest.mark.parametrize(
