@@ -6,7 +6,6 @@ import enum
 import io
 import json
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,9 @@ from typing import Any, Final, Generic, TextIO, TypeVar
 from ._layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
 _T = TypeVar("_T")
+
+_USUAL_COLUMNS: Final = 80
+"""The width of a terminal that does not tell it."""
 
 _DEEPEST_INDENT: Final = 20
 """Levels of JSON that are set on lines of their own; what is deeper would be mostly spaces."""
@@ -155,15 +157,26 @@ def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
         stream: Where they go; None for stdout.
     """
     target = sys.stdout if stream is None else stream
-    columns = os.environ.get("COLUMNS", "")
-    is_bounded = target.isatty() or (columns.isdecimal() and int(columns) > 0)
     # Windows sets no TERM, and its older consoles do not know the codes.
     is_dumb = os.environ.get("TERM", "dumb" if os.name == "nt" else "") in {"dumb", "unknown"}
     return Screen(
-        width=shutil.get_terminal_size().columns if is_bounded and not wide else None,
+        width=None if wide else _columns(target),
         encoding=target.encoding or "utf-8",
         coloured=target.isatty() and not is_dumb and not os.environ.get("NO_COLOR"),
     )
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Return how wide a terminal is, or what is no terminal has to be by COLUMNS; else None."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
 
 
 def print_lines(lines: Iterable[str]) -> bool:
@@ -218,6 +231,7 @@ class StatusLine:
 
     def __init__(self) -> None:
         self.is_shown: Final = sys.stderr.isatty()
+        self._room = (_columns(sys.stderr) or _USUAL_COLUMNS) - 1
         self._taken = 0
 
     def tell(self, text: str) -> None:
@@ -225,7 +239,7 @@ class StatusLine:
         if not self.is_shown:
             return
         told = Styled(literal(text, sys.stderr.encoding))
-        told = cut(told, shutil.get_terminal_size().columns - 1, sys.stderr.encoding)
+        told = cut(told, self._room, sys.stderr.encoding)
         write(f"\r{told.text}{' ' * (self._taken - told.width)}", sys.stderr)
         self._taken = told.width
 

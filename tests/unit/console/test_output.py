@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,19 @@ def test_the_width_where_nobody_looks(
         monkeypatch.setenv("COLUMNS", columns)
 
     assert Screen(width=width, encoding="utf-8") == screen(wide=wide, stream=io.StringIO())
+
+
+@pytest.mark.parametrize(("columns", "width"), [(66, 66), (0, 80)])
+def test_the_width_of_a_terminal(columns: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal has the width that it tells; one that does not is taken to have 80 columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    end, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+
+    with os.fdopen(terminal, "w") as stream:
+        assert width == screen(stream=stream).width
+    os.close(end)
+    assert 80 == screen(stream=_Terminal()).width
 
 
 @pytest.mark.parametrize(
