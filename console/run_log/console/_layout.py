@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
 
 _GAP: Final = "  "
 _SHORTEST_NAME: Final = 12
@@ -79,6 +81,23 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     title: str = ""
     """What is said above it on a screen."""
+
+    @classmethod
+    def of(
+        cls, things: Iterable[_T], *columns: tuple[Column, Callable[[_T], Cell]], title: str = ""
+    ) -> Table:
+        """Return a table with a row for each of *things*.
+
+        Args:
+            things: What is shown.
+            columns: Each with what it says of a thing.
+            title: What is said above it on a screen.
+        """
+        return cls(
+            columns=[column for column, _ in columns],
+            rows=[[cell(thing) for _, cell in columns] for thing in things],
+            title=title,
+        )
 
     def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
         """Yield its lines: one a row where that fits, else what does not on a second, indented one.

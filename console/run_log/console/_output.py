@@ -258,7 +258,7 @@ def write(text: str, stream: TextIO | None = None) -> bool:
         stream: Where to; None for stdout.
 
     Raises:
-        RunLogError: It cannot be written, as where the disk is full.
+        RunLogError: A result cannot be written, as where the disk is full.
     """
     target = sys.stdout if stream is None else stream
     try:
@@ -268,7 +268,7 @@ def write(text: str, stream: TextIO | None = None) -> bool:
         # What is held would be tried again, and fail, when Python ends.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), target.fileno())
-        if isinstance(error, BrokenPipeError):
+        if target is sys.stderr or isinstance(error, BrokenPipeError):
             return False
         from run_log.core import RunLogError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -45,50 +45,27 @@ def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -
         runs: What is shown.
         workflow_id: The workflow that all are of, which was asked for; None if they are of several.
     """
-    return Table(
+    return Table.of(
+        runs,
+        (Column("run"), lambda run: run.id),
+        (Column("status", stays=True), lambda run: status_text(run.status)),
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("took", right=True), _run_took),
+        (Column("workflow", spare=workflow_id is not None), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
         title="" if workflow_id is None else f"Runs of {workflow_id}",
-        columns=[
-            Column("run"),
-            Column("status", stays=True),
-            Column("started (UTC)"),
-            Column("took", right=True),
-            Column("workflow", spare=workflow_id is not None),
-            Column("error", prose=True),
-        ],
-        rows=[
-            (
-                run.id,
-                status_text(run.status),
-                moment(run.started_at),
-                took(run.duration_ms) if run.status.is_terminal else "",
-                run.workflow_id,
-                run.error or "",
-            )
-            for run in runs
-        ],
     )
 
 
 def stale_table(runs: Sequence[StaleRun]) -> Table:
     """Return runs that nothing was heard of for long as a table, in the order given."""
-    return Table(
-        columns=[
-            Column("run"),
-            Column("status", stays=True),
-            Column("silent for", right=True),
-            Column("heard of (UTC)"),
-            Column("workflow"),
-        ],
-        rows=[
-            (
-                stale.run.id,
-                status_text(stale.run.status),
-                elapsed(stale.silence),
-                moment(stale.heard_at),
-                stale.run.workflow_id,
-            )
-            for stale in runs
-        ],
+    return Table.of(
+        runs,
+        (Column("run"), lambda stale: stale.run.id),
+        (Column("status", stays=True), lambda stale: status_text(stale.run.status)),
+        (Column("silent for", right=True), lambda stale: elapsed(stale.silence)),
+        (Column("heard of (UTC)"), lambda stale: moment(stale.heard_at)),
+        (Column("workflow"), lambda stale: stale.run.workflow_id),
     )
 
 
@@ -108,47 +85,25 @@ def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
 
 def pending_table(runs: Sequence[PendingRun]) -> Table:
     """Return runs that wait for an answer as a table, in the order given."""
-    return Table(
-        columns=[
-            Column("run"),
-            Column("waits for", right=True),
-            Column("deadline (UTC)"),
-            Column("assignee"),
-            Column("workflow"),
-            Column("reason", prose=True),
-        ],
-        rows=[
-            (
-                pending.run.id,
-                elapsed(pending.age),
-                _deadline(pending),
-                pending.assignee or "anybody",
-                pending.run.workflow_id,
-                pending.reason,
-            )
-            for pending in runs
-        ],
+    return Table.of(
+        runs,
+        (Column("run"), lambda pending: pending.run.id),
+        (Column("waits for", right=True), lambda pending: elapsed(pending.age)),
+        (Column("deadline (UTC)"), _deadline),
+        (Column("assignee"), lambda pending: pending.assignee or "anybody"),
+        (Column("workflow"), lambda pending: pending.run.workflow_id),
+        (Column("reason", prose=True), lambda pending: pending.reason),
     )
 
 
 def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
     """Return the counts of workflows as a table, in the order given."""
-    return Table(
-        columns=[
-            Column("workflow"),
-            Column("total", right=True, stays=True, labelled=True),
-            *(Column(status.value, right=True, stays=True, labelled=True) for status in RunStatus),
-            Column("as of (UTC)", spare=True),
-        ],
-        rows=[
-            (
-                stats.workflow_id,
-                str(stats.total),
-                *(str(stats.by_status.get(status, 0) or "") for status in RunStatus),
-                "" if stats.as_of is None else moment(stats.as_of),
-            )
-            for stats in workflows
-        ],
+    return Table.of(
+        workflows,
+        (Column("workflow"), lambda stats: stats.workflow_id),
+        (Column("total", right=True, stays=True, labelled=True), lambda stats: str(stats.total)),
+        *map(_count, RunStatus),
+        (Column("as of (UTC)", spare=True), lambda stats: moment(stats.as_of)),
     )
 
 
@@ -161,8 +116,8 @@ def run_sheet(run: WorkflowRun) -> Sheet:
             ("workflow", _name(run.workflow_id)),
             ("status", status_text(run.status)),
             ("started (UTC)", moment(run.started_at)),
-            ("completed (UTC)", "" if run.completed_at is None else moment(run.completed_at)),
-            ("took", took(run.duration_ms) if run.status.is_terminal else ""),
+            ("completed (UTC)", moment(run.completed_at)),
+            ("took", _run_took(run)),
             ("trigger", f"{run.trigger_type}"),
             ("attempt", str(run.attempt)),
             ("error", run.error or ""),
@@ -175,23 +130,13 @@ def run_sheet(run: WorkflowRun) -> Sheet:
 
 def run_line(run: WorkflowRun) -> Table:
     """Return a run as a row that is shown by itself, without headings."""
-    return Table(
-        columns=[
-            Column("started (UTC)"),
-            Column("status"),
-            Column("run"),
-            Column("workflow"),
-            Column("error", prose=True),
-        ],
-        rows=[
-            (
-                moment(run.started_at),
-                Styled(run.status.value.ljust(_LONGEST_STATUS), status_text(run.status).style),
-                run.id,
-                run.workflow_id,
-                run.error or "",
-            )
-        ],
+    return Table.of(
+        [run],
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("status"), lambda run: status_text(run.status, width=_LONGEST_STATUS)),
+        (Column("run"), lambda run: run.id),
+        (Column("workflow"), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
     )
 
 
@@ -214,7 +159,7 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
             ("took on average", _took(durations.mean)),
             ("p50, p95, p99", ", ".join(_took(value) for value in percentiles if value is not None)),
             *((name, "none" if run is None else _run_at(run)) for name, run in lasts.items()),
-            ("as of (UTC)", "" if summary.as_of is None else moment(summary.as_of)),
+            ("as of (UTC)", moment(summary.as_of)),
         ]
     )
     if any(bucket.total for bucket in summary.buckets):
@@ -223,23 +168,14 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
 
 def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
     """Return the hours or days in which runs started as a table, the oldest first, without empty ones."""
-    return Table(
-        columns=[
-            Column("began (UTC)"),
-            *(Column(name, right=True) for name in ("runs", "successful", "failed", "p50", "p95")),
-        ],
-        rows=[
-            (
-                moment(bucket.begins)[:-3],
-                str(bucket.total),
-                str(bucket.by_status.get(RunStatus.SUCCESS, 0)),
-                str(bucket.by_status.get(RunStatus.FAILED, 0)),
-                _took(bucket.durations.p50),
-                _took(bucket.durations.p95),
-            )
-            for bucket in buckets
-            if bucket.total
-        ],
+    return Table.of(
+        (bucket for bucket in buckets if bucket.total),
+        (Column("began (UTC)"), lambda bucket: moment(bucket.begins)[:-3]),
+        (Column("runs", right=True), lambda bucket: str(bucket.total)),
+        (Column("successful", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.SUCCESS, 0))),
+        (Column("failed", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.FAILED, 0))),
+        (Column("p50", right=True), lambda bucket: _took(bucket.durations.p50)),
+        (Column("p95", right=True), lambda bucket: _took(bucket.durations.p95)),
     )
 
 
@@ -248,72 +184,44 @@ def checks_table(checks: Sequence[Check]) -> Table:
     told: dict[tuple[str, str], str] = {}
     for check in checks:
         told.setdefault((check.found, check.remedy), check.name)
-    return Table(
-        columns=[
-            Column("check"),
-            Column("verdict"),
+    return Table.of(
+        [(check, told[check.found, check.remedy]) for check in checks],
+        (Column("check"), lambda row: row[0].name),
+        (Column("verdict"), lambda row: Styled(row[0].verdict, VERDICT_STYLES.get(row[0].verdict, ""))),
+        (
             Column("found", prose=True, wraps=True),
+            lambda row: row[0].found if row[1] == row[0].name else f"as for {row[1]}",
+        ),
+        (
             Column("what to do", prose=True, wraps=True, labelled=True),
-        ],
-        rows=[
-            (
-                check.name,
-                Styled(check.verdict.value, VERDICT_STYLES.get(check.verdict, "")),
-                *((check.found, check.remedy) if first == check.name else (f"as for {first}", "")),
-            )
-            for check in checks
-            for first in [told[check.found, check.remedy]]
-        ],
+            lambda row: row[0].remedy if row[1] == row[0].name else "",
+        ),
     )
 
 
 def history_table(history: Sequence[Transition]) -> Table:
     """Return a run's history as a table, oldest first."""
-    return Table(
-        columns=[
-            Column("when (UTC)"),
-            Column("status"),
-            Column("attempt", right=True),
-            Column("lasted", right=True),
-            Column("event", spare=True),
-            Column("note", prose=True),
-        ],
-        rows=[
-            (
-                moment(transition.occurred_at),
-                status_text(transition.status),
-                str(transition.version.attempt),
-                _took(transition.lasted),
-                transition.version.event_id[-12:],
-                ", ".join(_notes(transition)),
-            )
-            for transition in history
-        ],
+    return Table.of(
+        history,
+        (Column("when (UTC)"), lambda step: moment(step.occurred_at)),
+        (Column("status"), lambda step: status_text(step.status)),
+        (Column("attempt", right=True), lambda step: str(step.version.attempt)),
+        (Column("lasted", right=True), lambda step: _took(step.lasted)),
+        (Column("event", spare=True), lambda step: step.version.event_id[-12:]),
+        (Column("note", prose=True), lambda step: ", ".join(_notes(step))),
     )
 
 
 def letters_table(letters: Sequence[DeadLetter]) -> Table:
     """Return dead letters as a table, in the order given."""
-    return Table(
-        columns=[
-            Column("message id"),
-            Column("reason"),
-            Column("since (UTC)"),
-            Column("workflow"),
-            Column("run"),
-            Column("error", prose=True),
-        ],
-        rows=[
-            (
-                letter.message_id,
-                letter.reason,
-                "" if letter.published_at is None else moment(letter.published_at),
-                letter.workflow_id or "",
-                letter.run_id or "",
-                letter.error,
-            )
-            for letter in letters
-        ],
+    return Table.of(
+        letters,
+        (Column("message id"), lambda letter: letter.message_id),
+        (Column("reason"), lambda letter: letter.reason),
+        (Column("since (UTC)"), lambda letter: moment(letter.published_at)),
+        (Column("workflow"), lambda letter: letter.workflow_id or ""),
+        (Column("run"), lambda letter: letter.run_id or ""),
+        (Column("error", prose=True), lambda letter: letter.error),
     )
 
 
@@ -323,7 +231,7 @@ def letter_sheet(letter: DeadLetter) -> Sheet:
     return Sheet(
         rows=[
             ("dead letter", _name(letter.message_id)),
-            ("since (UTC)", "" if letter.published_at is None else moment(letter.published_at)),
+            ("since (UTC)", moment(letter.published_at)),
             ("reason", letter.reason),
             ("error", letter.error),
             ("workflow", _name(letter.workflow_id or "")),
@@ -345,37 +253,25 @@ def letter_sheet(letter: DeadLetter) -> Sheet:
 
 def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
     """Return what became of dead letters as a table, in the order given; or what would in a dry run."""
-    return Table(
-        columns=[
-            Column("message id"),
-            Column("would be" if dry_run else "outcome", stays=True),
-            Column("reason"),
-            Column("workflow"),
-            Column("run"),
-            Column("why", prose=True),
-        ],
-        rows=[
-            (
-                handled.letter.message_id,
-                handled.outcome.value,
-                handled.letter.reason,
-                handled.letter.workflow_id or "",
-                handled.letter.run_id or "",
-                handled.why,
-            )
-            for handled in letters
-        ],
+    return Table.of(
+        letters,
+        (Column("message id"), lambda handled: handled.letter.message_id),
+        (Column("would be" if dry_run else "outcome", stays=True), lambda handled: handled.outcome.value),
+        (Column("reason"), lambda handled: handled.letter.reason),
+        (Column("workflow"), lambda handled: handled.letter.workflow_id or ""),
+        (Column("run"), lambda handled: handled.letter.run_id or ""),
+        (Column("why", prose=True), lambda handled: handled.why),
     )
 
 
-def status_text(status: RunStatus) -> Styled:
-    """Return *status* in its colour; the word says it too."""
-    return Styled(status.value, STYLES.get(status, ""))
+def status_text(status: RunStatus, *, width: int = 0) -> Styled:
+    """Return *status* in its colour, at least *width* columns wide; the word says it too."""
+    return Styled(status.value.ljust(width), STYLES.get(status, ""))
 
 
-def moment(value: datetime) -> str:
-    """Return *value*, in UTC, to the second; any year has four digits."""
-    return value.replace(tzinfo=None).isoformat(" ", "seconds")
+def moment(value: datetime | None) -> str:
+    """Return *value*, in UTC, to the second, with a year of four digits; nothing for None."""
+    return "" if value is None else value.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def took(milliseconds: float) -> str:
@@ -403,6 +299,15 @@ def _clock(seconds: float) -> str:
         return f"{days:.3g} days"
     clock = str(timedelta(seconds=int(rest)))
     return f"{days:.0f}d {clock:0>8}" if days else clock
+
+
+def _run_took(run: WorkflowRun) -> str:
+    return took(run.duration_ms) if run.status.is_terminal else ""
+
+
+def _count(status: RunStatus) -> tuple[Column, Callable[[WorkflowStats], Cell]]:
+    column = Column(status.value, right=True, stays=True, labelled=True)
+    return column, lambda stats: str(stats.by_status.get(status, 0) or "")
 
 
 def _took(value: timedelta | None) -> str:
