@@ -143,11 +143,6 @@ def run_line(run: WorkflowRun) -> Table:
 def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
     """Return a workflow at a glance: what there is in all, and by hour or day."""
     durations, rate = summary.durations, summary.success_rate
-    lasts = {
-        "last run": summary.last_run,
-        "last success": summary.last_success,
-        "last failure": summary.last_failure,
-    }
     percentiles = (durations.p50, durations.p95, durations.p99)
     yield Sheet(
         rows=[
@@ -158,7 +153,9 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
             ("success rate", "" if rate is None else f"{rate:.1%}"),
             ("took on average", _took(durations.mean)),
             ("p50, p95, p99", ", ".join(_took(value) for value in percentiles if value is not None)),
-            *((name, "none" if run is None else _run_at(run)) for name, run in lasts.items()),
+            ("last run", _run_at(summary.last_run)),
+            ("last success", _run_at(summary.last_success)),
+            ("last failure", _run_at(summary.last_failure)),
             ("as of (UTC)", moment(summary.as_of)),
         ]
     )
@@ -314,8 +311,8 @@ def _took(value: timedelta | None) -> str:
     return "" if value is None else took(value / _MILLISECOND)
 
 
-def _run_at(run: WorkflowRun) -> Verbatim:
-    return _name(f"{run.id} at {moment(run.started_at)}")
+def _run_at(run: WorkflowRun | None) -> str:
+    return "none" if run is None else f"{_name(run.id)} at {moment(run.started_at)}"
 
 
 def _json(value: object) -> Verbatim:

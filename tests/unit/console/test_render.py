@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,13 +13,16 @@ from run_log.console._render import (
     VERDICT_STYLES,
     checks_table,
     elapsed,
+    findings_table,
     history_table,
     moment,
     pending_table,
     run_line,
     run_sheet,
     runs_table,
+    stale_table,
     status_text,
+    summary_view,
     took,
     workflows_table,
 )
@@ -135,6 +138,43 @@ def test_one_line_or_two() -> None:
         "  no account",
         f"{UUID[::-1]}  success  2026-01-01 00:00:00  1.50 s",
     ] == lines
+
+
+async def _usual_views() -> AsyncIterator[Table | Sheet]:
+    """Yield each view of runs whose ids are UUIDs, of a workflow with a long name."""
+    log = InMemoryRunLogService(now=lambda: NOON)
+    pause = PauseRequest(reason="4,200 EUR for a machine: pay?", assignee="mei@example.com", deadline=NOON)
+    steps = [
+        a_run(id=UUID[::-1], workflow_id=LONG_NAME, status=RunStatus.RUNNING),
+        a_run(id=UUID, workflow_id=LONG_NAME, status=RunStatus.PAUSED, pause=pause),
+        _a_failed_run("0688f5fb-0000", "TimeoutError: no answer in 30 s " * 9),
+        _a_failed_run("0688f5fb-0000", "late"),
+    ]
+    await log.apply([an_event(run, event_id=f"event-{number}") for number, run in enumerate(steps)])
+    runs, _ = await log.list_runs(LONG_NAME)
+    yield runs_table(runs)
+    for run in runs:
+        yield run_sheet(run)
+        yield run_line(run)
+        yield history_table(await log.get_history(*run.key))
+    yield pending_table((await log.list_pending(now=NOON + timedelta(days=400)))[0])
+    yield stale_table((await log.list_stale(timedelta(hours=1), now=NOON + timedelta(days=400)))[0])
+    yield workflows_table((await log.list_workflows())[0])
+    for view in summary_view(await log.get_summary(LONG_NAME, now=NOON)):
+        yield view
+    headings, problem = ["workflow", "what", "stored", "recounted", "note"], "cannot be read " * 9
+    yield findings_table(
+        headings, [[LONG_NAME, f"run {UUID}", "", "", problem], [LONG_NAME, "b0", "7", "0", ""]]
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+async def test_every_view_fits(width: int) -> None:
+    """On a terminal of 60 columns or more, no view of runs with usual names is broken by the terminal."""
+    lines = [line async for view in _usual_views() for line in _shown(view, width)]
+
+    assert lines
+    assert max(map(len, lines)) <= width
 
 
 @pytest.mark.parametrize("length", [31, 200])
