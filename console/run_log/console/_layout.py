@@ -307,6 +307,6 @@ def _broken(text: str, line: str, screen: Screen, indent: int) -> Sequence[str]:
 
 
 def _columns(letter: str) -> int:
-    if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me"}:
+    if unicodedata.category(letter) in {"Mn", "Me"}:
         return 0
     return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
