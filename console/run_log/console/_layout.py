@@ -1,4 +1,4 @@
-"""Tables and sheets as lines of text that fit a screen, or that are whole where nobody looks at one."""
+"""Tables and sheets as lines of text: they fit a terminal, or are whole where there is none."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screen:
-    """What lines are made for."""
+    """What lines are laid out for."""
 
     width: int | None = None
     """Columns; None for no bound: each row is one line, and nothing is left out."""
     encoding: str = "utf-8"
-    """What is shown is made of characters that it has."""
+    """Characters that it lacks are shown as escapes."""
     coloured: bool = False
 
 
@@ -55,22 +55,22 @@ Cell = str | Styled
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What a table says of each row. The first column has the row's name, which is shown whole."""
+    """One column of a table. The first has the row's name, which is always shown whole."""
 
     heading: str
     _: KW_ONLY
     right: bool = False
     """Whether it is set flush right."""
     stays: bool = False
-    """Whether it is told in its column where a name is too long: that goes on a line of its own."""
+    """Whether it keeps its column where there is little room: a long name goes on a line of its own then."""
     spare: bool = False
     """Whether it is left out where there is no room."""
     prose: bool = False
-    """Whether it is a text of any length, of which the first line is shown where there is no room."""
+    """Whether it is a text of any length: a terminal shows its first line, cut where it does not fit."""
     wraps: bool = False
-    """Whether it is a text that is shown whole, on as many lines as it takes."""
+    """Whether a terminal shows such a text whole, on as many lines as it takes."""
     labelled: bool = False
-    """Whether its heading goes with it where it is not told in its column."""
+    """Whether its heading is repeated where it is moved below the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
-    """What is said above it on a screen."""
+    """The line above it on a terminal; empty for none."""
 
     @classmethod
     def of(
@@ -90,8 +90,8 @@ class Table:
 
         Args:
             things: What is shown.
-            columns: Each with what it says of a thing.
-            title: What is said above it on a screen.
+            columns: Each with what it shows of a thing.
+            title: The line above it on a terminal; empty for none.
         """
         return cls(
             columns=[column for column, _ in columns],
@@ -100,14 +100,14 @@ class Table:
         )
 
     def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
-        """Yield its lines: one a row where that fits, else what does not on a second, indented one.
+        """Yield its lines: one a row, and below it an indented one for what does not fit.
 
         Args:
-            screen: What they are made for.
-            headed: Whether headings are wanted, and the title.
+            screen: What they are laid out for.
+            headed: Whether to begin with the title and the headings.
         """
         cells = [
-            [_told(cell, column, screen) for cell, column in zip(row, self.columns, strict=True)]
+            [_shown(cell, column, screen) for cell, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
         layout = _Layout(self.columns, cells, screen)
@@ -121,15 +121,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """Names, and what there is to say of each; a name of which there is nothing to say is left out."""
+    """Names and their values, one below the other; names without a value are left out."""
 
     rows: Sequence[tuple[str, Cell]]
 
     def lines(self, screen: Screen) -> Iterator[str]:
-        """Yield its lines, which are broken between words only: what is long can be copied whole.
+        """Yield its lines. They are broken between words only, so that a long id can be copied.
 
         Args:
-            screen: What they are made for.
+            screen: What they are laid out for.
         """
         rows = [(name, _styled(cell)) for name, cell in self.rows if _styled(cell).text]
         indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
@@ -146,7 +146,7 @@ class Sheet:
 
 
 class _Layout:
-    """Which cells of a table are told in columns, and which after those or below them."""
+    """Which columns of a table are aligned on a row's first line, and which cells come after or below."""
 
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Styled]], screen: Screen) -> None:
         self._columns = columns
@@ -156,7 +156,7 @@ class _Layout:
             max([len(column.heading), *(row[number].width for row in rows)])
             for number, column in enumerate(columns)
         ]
-        # Nothing is told of no row: there is no need for such a column on a screen.
+        # A column that is empty in every row only takes room.
         self._aligned = [
             number
             for number in range(len(columns))
@@ -186,35 +186,35 @@ class _Layout:
             cells = [Styled(""), *others]
         line, used, is_below = self._line(cells), self._width(), False
         for number in self._after:
-            column, told = self._columns[number], self._labelled(number, cells[number])
-            if not told.text:
+            column, cell = self._columns[number], self._labelled(number, cells[number])
+            if not cell.text:
                 continue
-            if not self._goes_on(column, told, used, is_below=is_below):
+            if not self._goes_on(column, cell, used, is_below=is_below):
                 if line.strip():
                     yield line.rstrip()
                 line, used, is_below = "", 0, True
-            *before, last = self._parts(column, told, self._room - used - len(_GAP))
+            *before, last = self._parts(column, cell, self._room - used - len(_GAP))
             yield from (_GAP + painted(*part, self._screen) for part in before)
             line += _GAP + painted(*last, self._screen)
             used += len(_GAP) + last.width
         if line.strip():
             yield line.rstrip()
 
-    def _goes_on(self, column: Column, told: Styled, used: int, *, is_below: bool) -> bool:
-        """Return whether a cell is told on the line of the one before it."""
+    def _goes_on(self, column: Column, cell: Styled, used: int, *, is_below: bool) -> bool:
+        """Return whether a cell goes on the same line as the one before it."""
         left = self._room - used - len(_GAP)
-        # On the row's first line it would be taken for something else: above it is no heading.
+        # On the row's first line it would stand below no heading.
         if not is_below and not column.prose:
             return False
         if column.wraps:
-            return told.width <= left and not is_below
-        return told.width <= left or (column.prose and left >= self._room // 2)
+            return cell.width <= left and not is_below
+        return cell.width <= left or (column.prose and left >= self._room // 2)
 
-    def _parts(self, column: Column, told: Styled, left: int) -> list[Styled]:
+    def _parts(self, column: Column, cell: Styled, left: int) -> list[Styled]:
         """Return a cell as lines, of which all but the last are lines of their own."""
         if column.wraps:
-            return [told._replace(text=part) for part in wrapped(told.text, left)]
-        return [cut(told, left, self._screen.encoding)] if column.prose else [told]
+            return [cell._replace(text=part) for part in wrapped(cell.text, left)]
+        return [cut(cell, left, self._screen.encoding)] if column.prose else [cell]
 
     def _labelled(self, number: int, cell: Styled) -> Styled:
         column = self._columns[number]
@@ -222,12 +222,12 @@ class _Layout:
         return cell._replace(text=f"{column.heading}: {cell.text}") if has_label else cell
 
     def _line(self, cells: Sequence[Styled]) -> str:
-        told: list[str] = []
+        parts: list[str] = []
         for number in self._aligned:
             padding = " " * (self._widths[number] - cells[number].width)
             text = painted(*cells[number], self._screen)
-            told.append(padding + text if self._columns[number].right else text + padding)
-        return _GAP.join(told)
+            parts.append(padding + text if self._columns[number].right else text + padding)
+        return _GAP.join(parts)
 
     def _narrow(self, names: Sequence[int]) -> None:
         first, *others = self._aligned
@@ -271,13 +271,13 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def cut(told: Styled, width: int, encoding: str = "utf-8") -> Styled:
-    """Return *told*, or its beginning where it takes more than *width* columns."""
-    if told.width <= width:
-        return told
+def cut(text: Styled, width: int, encoding: str = "utf-8") -> Styled:
+    """Return *text*, or its beginning where it takes more than *width* columns."""
+    if text.width <= width:
+        return text
     dots = "..." if literal("…", encoding) != "…" else "…"
-    kept = sum(taken <= width - len(dots) for taken in accumulate(map(_columns, told.text)))
-    return told._replace(text=told.text[:kept] + dots)
+    kept = sum(taken <= width - len(dots) for taken in accumulate(map(_columns, text.text)))
+    return text._replace(text=text.text[:kept] + dots)
 
 
 def painted(text: str, style: str, screen: Screen) -> str:
@@ -285,7 +285,7 @@ def painted(text: str, style: str, screen: Screen) -> str:
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if text and style and screen.coloured else text
 
 
-def _told(cell: Cell, column: Column, screen: Screen) -> Styled:
+def _shown(cell: Cell, column: Column, screen: Screen) -> Styled:
     text, style = _styled(cell)
     if screen.width is None:
         return Styled(literal(text, screen.encoding) or "-", style)

@@ -61,7 +61,7 @@ class Listing(Generic[_T]):
         self._kept: list[str] = []
         self._shown = 0
         self.is_read = True
-        """Whether anybody reads stdout still: what is shown from then on is for nobody."""
+        """Whether anybody still reads stdout."""
 
     def add(self, page: Sequence[_T]) -> None:
         """Show one page, or keep it for the one document."""
@@ -150,7 +150,7 @@ def prepare_streams() -> None:
 
 
 def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
-    """Return what results are made for: a terminal, or a width that COLUMNS says; else no bound.
+    """Return what results are laid out for: the terminal, or the width that COLUMNS names, or no bound.
 
     Args:
         wide: Whether there is no bound in any case.
@@ -190,7 +190,7 @@ def print_line(record: Mapping[str, Any]) -> bool:
 
 
 def json_text(value: object, *, indent: int | None = None, ascii_only: bool = True) -> str:
-    """Return *value* as JSON text, from which the same value is read; what JSON lacks is in its nearest form.
+    """Return *value* as JSON text that gives the same value back; what JSON lacks is in its nearest form.
 
     Args:
         value: JSON types, but for what a damaged document may hold.
@@ -227,7 +227,7 @@ def note(text: str, *, style: str = "") -> None:
 
 
 class StatusLine:
-    """One line on stderr that says how far work is, written over and over; only a terminal shows it."""
+    """One line on stderr that says how far work is, overwritten in place. Only a terminal shows it."""
 
     def __init__(self) -> None:
         self.is_shown: Final = sys.stderr.isatty()
@@ -251,7 +251,7 @@ class StatusLine:
 
 
 def write(text: str, stream: TextIO | None = None) -> bool:
-    """Write *text* at once, and return whether anybody reads it; where nobody does, what follows is dropped.
+    """Write *text* at once and return whether anybody reads it. Once nobody does, what follows is dropped.
 
     Args:
         text: Whole lines.
