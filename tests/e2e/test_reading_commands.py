@@ -240,7 +240,7 @@ async def test_a_doctors_visit() -> None:
 
     missing = {check["check"]: check for check in json.loads(before.out)["checks"]}
     assert (1, "wrong") == (before.code, missing["topic"]["verdict"])
-    assert "run-log provision" in missing["topic"]["found"]
+    assert "run-log provision" in missing["topic"]["remedy"]
     assert 0 == provisioned.code
     assert 0 == after.code, after.out
     assert {"ok", "skipped"} == {json.loads(line)["verdict"] for line in after.out.splitlines()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from ._exit import run
 from ._options import examples
+from ._output import prepare_streams, say
 from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
 from .commands.rebuild import archive, rebuild
@@ -18,7 +20,6 @@ from .commands.workflows import workflows
 
 app: Final = typer.Typer(
     name="run-log",
-    help="A durable, queryable history of workflow runs.",
     epilog="To have what queries read made anew, after an upgrade say: 'rebuild' folds all that is known "
     "into a fresh root collection beside the live one; then switch to that (docs/operations.md#rebuild). "
     "Exit codes: 0 done, 1 failed or a check did not hold, 2 used wrongly, 3 not found, 4 refused, "
@@ -50,6 +51,37 @@ app.command(epilog=examples("archive --into /var/lib/run-log/archive"))(archive)
 app.add_typer(events.schema, name="schema")
 
 
+def _say_version(is_asked: bool) -> None:  # noqa: FBT001 - typer passes it so
+    if is_asked:
+        say(f"run-log {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """A durable, queryable history of workflow runs."""
+
+
+def installed_version() -> str:
+    """Return the version of what runs; in a checkout it may be newer than what was installed."""
+    import tomllib
+    from importlib.metadata import version
+
+    pyproject = Path(__file__).parents[3] / "pyproject.toml"
+    if pyproject.is_file():
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == "run-log":
+            return str(project["version"])
+    return version("run-log")
+
+
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with an `ExitCode`."""
+    prepare_streams()
     sys.exit(run(app))

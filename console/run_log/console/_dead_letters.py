@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -23,7 +22,7 @@ from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOut
 from run_log.projector.google_cloud import event_topic, leased_letters
 
 from ._exit import ExitCode, NotFoundError
-from ._output import Listing, OutputFormat, note
+from ._output import Listing, OutputFormat, json_text, note
 from ._records import handled_record, letter_line, letter_record
 from ._render import handled_table, letters_table
 
@@ -137,7 +136,7 @@ async def list_letters(
             found += [replace(letter, data=b"") for letter in fitting]
             progress.tell(lambda: f"{len(found)} found among {letters.seen}")  # noqa: B023 - called at once
             is_cut = len(found) == limit
-            if is_cut:
+            if is_cut or not listing.is_read:
                 break
     if not is_streamed:
         listing.add(sorted(found, key=_age))
@@ -230,7 +229,7 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def save(letters: Sequence[DeadLetter]) -> None:
-        lines = "".join(f"{json.dumps(letter_record(letter))}\n" for letter in letters)
+        lines = "".join(f"{json_text(letter_record(letter))}\n" for letter in letters)
         with _writing(path):
             before = os.fstat(file).st_size
             try:

@@ -7,12 +7,10 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
-
-from rich.console import Console
-from rich.text import Text
+from typing import Final, TextIO
 
 from run_log.core import (
     DeadLetterReason,
@@ -28,13 +26,17 @@ from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWo
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic
 
-from ._render import history_table, inbox_table, literal, runs_table, stats_table
+from ._layout import Table, literal, painted
+from ._output import screen, write
+from ._render import history_table, pending_table, runs_table, workflows_table
 
 FAULTS: Final = Faults(duplicate=0.4, reorder=1.0, delay=0.3)
 SEED: Final = 7
 PULL_SECONDS: Final = 0.3
 LOOK_SECONDS: Final = 0.01
 PATIENCE_SECONDS: Final = 60.0
+COLUMNS: Final = 80
+"""For how wide a terminal tables are made where there is none: a demo is for people in any case."""
 
 INVOICES: Final = "invoices/sync"
 MAILS: Final = "mails/triage"
@@ -57,52 +59,87 @@ asyncio.run(main())
 """What another process asks of the file that this one has closed."""
 
 
-async def run_demo(console: Console | None = None) -> bool:
+async def run_demo(stream: TextIO | None = None) -> bool:
     """Run the demo, print what it shows, and return whether the stats equal a recount.
 
     Args:
-        console: Where to print; None is standard output.
+        stream: Where to print; None is standard output.
     """
-    console = console or Console()
+    stage = Stage(stream)
     topic = InMemoryTopic(faults=FAULTS, seed=SEED)
     subscription = topic.subscribe()
     emitter = RunEventEmitter(topic)
     store = InMemoryRunLogService()
     limits = PullLimits(pull_seconds=PULL_SECONDS)
-    worker = PullWorker(subscription, Projector(store), PrintedDeadLetters(console), limits=limits)
+    worker = PullWorker(subscription, Projector(store), PrintedDeadLetters(stage), limits=limits)
 
-    console.rule("Three workflows run, and forget")
+    stage.head("Three workflows run, and forget")
     await _workflows(emitter)
     delivered = await emitter.flush(PATIENCE_SECONDS)
-    console.print(f"emitted {emitter.stats.emitted} events, delivered {delivered.delivered} to the topic")
+    stage.say(f"emitted {emitter.stats.emitted} events, delivered {delivered.delivered} to the topic")
 
-    console.rule("A projector folds what arrives: twice, late, in any order")
+    stage.head("A projector folds what arrives: twice, late, in any order")
     report = await _drain(worker, subscription)
     emitter.close()
-    console.print(_summary(report))
+    stage.say(_summary(report))
 
-    console.rule("The queries")
     listed = {workflow: (await store.list_runs(workflow))[0] for workflow in WORKFLOWS}
-    console.print(runs_table([run for runs in listed.values() for run in runs]))
-    console.print(stats_table({workflow: await store.get_stats(workflow) for workflow in WORKFLOWS}))
-    pending = await store.get_pending_runs()
-    console.print(inbox_table(pending))
-    answered = listed[EXPENSES][-1]
-    console.print(history_table(answered.id, await store.get_history(EXPENSES, answered.id)))
+    await _queries(stage, store, listed)
 
-    console.rule("With RUN_LOG_BACKEND=sqlite, one file outlives the process")
-    survives = await _outlives(console, listed)
+    stage.head("With RUN_LOG_BACKEND=sqlite, one file outlives the process")
+    survives = await _outlives(stage, listed)
 
     exact = [await _is_exact(store, workflow, listed[workflow]) for workflow in WORKFLOWS]
     await store.close()
     if all(exact):
-        console.print(Text("Stats equal a recount of the runs.", style="bold green"))
+        stage.say("Stats equal a recount of the runs.", style="green")
     else:
-        console.print(Text("Stats differ from a recount of the runs!", style="bold red"))
+        stage.say("Stats differ from a recount of the runs!", style="red")
     return survives and all(exact)
 
 
-async def _outlives(console: Console, listed: Mapping[str, Sequence[WorkflowRun]]) -> bool:
+class Stage:
+    """Where the demo is shown.
+
+    Args:
+        stream: Where to print; None is standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        seen = screen(stream=stream)
+        self._screen = replace(seen, width=seen.width or COLUMNS)
+
+    def head(self, text: str) -> None:
+        """Say what comes next."""
+        self.say("")
+        self.say(text, style="bold")
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Print a line, as it is."""
+        told = painted(literal(text, self._screen.encoding), style, self._screen)
+        write(f"{told}\n", self._stream)
+
+    def show(self, title: str, table: Table) -> None:
+        """Print a table."""
+        lines = ["", *replace(table, title=title).lines(self._screen)]
+        write("".join(f"{line}\n" for line in lines), self._stream)
+
+
+async def _queries(
+    stage: Stage, store: InMemoryRunLogService, listed: Mapping[str, Sequence[WorkflowRun]]
+) -> None:
+    stage.show("Runs", runs_table([run for runs in listed.values() for run in runs]))
+    workflows, _ = await store.list_workflows()
+    stage.show("Workflows", workflows_table(workflows))
+    pending, _ = await store.list_pending()
+    stage.show("Waiting for an answer", pending_table(pending))
+    answered = listed[EXPENSES][-1]
+    history = await store.get_history(EXPENSES, answered.id)
+    stage.show(f"History of {answered.id}", history_table(history))
+
+
+async def _outlives(stage: Stage, listed: Mapping[str, Sequence[WorkflowRun]]) -> bool:
     """Keep the runs in a file, have another process count them there, and return whether it finds them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run-log.sqlite3"
@@ -115,14 +152,14 @@ async def _outlives(console: Console, listed: Mapping[str, Sequence[WorkflowRun]
         printed, _ = await reading.communicate()
     found = printed.decode().splitlines()
     for line in found:
-        console.print(literal(f"another process finds {line}"))
+        stage.say(f"another process finds {line}")
     recounts = {workflow: count_statuses(run.status for run in runs) for workflow, runs in listed.items()}
     expected = [
         f"{count.total} runs of {workflow}, {count.successful} successful"
         for workflow, count in recounts.items()
     ]
     if found != expected:
-        console.print(Text("Another process does not find the same runs!", style="bold red"))
+        stage.say("Another process does not find the same runs!", style="red")
     return found == expected
 
 
@@ -197,8 +234,8 @@ def _summary(report: PullReport) -> str:
 class PrintedDeadLetters:
     """Dead letters of a demo: shown, since nobody comes back for them."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        self._console.print(literal(f"dead letter {message.message_id}: {reason.value}: {error}"))
+        self._stage.say(f"dead letter {message.message_id}: {reason.value}: {error}")

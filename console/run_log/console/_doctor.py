@@ -77,12 +77,15 @@ async def examine(
         broker = PubSubConnection.from_settings(settings)
         database = Connection(settings.project, settings.database)
     except RunLogError as error:
-        yield Check(name="credentials", verdict=Verdict.WRONG, found=str(error))
+        yield failed("credentials", error)
         return
     yield Check(name="credentials", verdict=Verdict.OK, found=str(broker))
     try:
         for name, look in _looks(broker, database, settings, now):
-            yield await _looked(name, look)
+            check = await _looked(name, look)
+            # Names are enough: the credentials say of which project they are.
+            brief = check.found.replace(broker.topic_path(""), "").replace(broker.subscription_path(""), "")
+            yield replace(check, found=brief)
     finally:
         await database.close()
     if probe is not None:
@@ -109,9 +112,18 @@ async def _looked(name: str, look: _Look) -> Check:
     try:
         check = await look()
     except RunLogError as error:
-        verdict = Verdict.UNKNOWN if name in _UNSEEN else Verdict.WRONG
-        return Check(name=name, verdict=verdict, found=str(error))
+        return failed(name, error)
     return replace(check, name=name)
+
+
+def failed(name: str, error: RunLogError) -> Check:
+    """Return what an error comes to: each says what is wrong, then what to do, then what a service said."""
+    found, _, rest = str(error).partition("; ")
+    remedy, _, detail = rest.partition(" (")
+    if detail and not found.endswith("is not there"):
+        found += f" ({detail}"
+    verdict = Verdict.UNKNOWN if name in _UNSEEN else Verdict.WRONG
+    return Check(name=name, verdict=verdict, found=found, remedy=remedy)
 
 
 def _ok(found: str) -> Check:
@@ -128,7 +140,7 @@ def _skipped(found: str) -> Check:
 
 async def _topic(broker: PubSubConnection, topic: str) -> Check:
     retention = await asyncio.to_thread(topic_retention, broker, topic)
-    kept = f"retains {retention.days} days" if retention else "retains nothing to hear again"
+    kept = f"retains {retention.days} days" if retention else "retains nothing"
     return _ok(f"{broker.topic_path(topic)}, {kept}")
 
 
@@ -160,7 +172,7 @@ async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> C
         return _wrong("Pub/Sub never gives a message up", _SET_POLICY)
     if state.dead_letter_topic != wanted:
         return _wrong(f"Pub/Sub gives messages up to {state.dead_letter_topic}, not to {wanted}", _SET_POLICY)
-    return _ok(f"Pub/Sub gives messages up to it after {state.max_delivery_attempts} deliveries")
+    return _ok(f"messages go there after {state.max_delivery_attempts} deliveries")
 
 
 async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings) -> Check:
@@ -231,7 +243,7 @@ def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
 
 async def _expiry(database: Connection, settings: Settings) -> Check:
     if settings.retention_days is None:
-        return _skipped("RUN_LOG_RETENTION_DAYS is not set: every run is kept")
+        return _skipped("every run is kept (RUN_LOG_RETENTION_DAYS)")
     if database.is_emulator:
         return _skipped("the emulator deletes nothing that has expired")
     if await ttl_is_active(database):
@@ -244,7 +256,7 @@ async def _expiry(database: Connection, settings: Settings) -> Check:
 
 async def _lag(broker: PubSubConnection, settings: Settings, now: Callable[[], datetime]) -> Check:
     if broker.is_emulator:
-        return _skipped("the emulator tells none; send an event through with --probe")
+        return _skipped("the emulator tells none; try --probe")
     age = await asyncio.to_thread(oldest_unacknowledged, broker, settings.subscription, now=now())
     if age is None:
         return _ok("Cloud Monitoring knows of no message that waits")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-import typer
+from ._output import note
 
 
 class ExitCode(enum.IntEnum):
@@ -45,7 +45,7 @@ def run(command: Callable[[], object]) -> ExitCode:
 
         if not isinstance(error, core.RunLogError | NotFoundError):
             raise
-        typer.secho(f"run-log: {error}", err=True, fg=typer.colors.RED)
+        note(f"run-log: {' '.join(str(error).split())}", style="red")
         return _exit_code(error)
     return ExitCode.OK
 

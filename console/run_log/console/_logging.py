@@ -8,6 +8,11 @@ from typing import Any
 
 import structlog
 
+from run_log.core import decode_json, encode_json
+
+from ._layout import literal
+from ._output import json_text, screen
+
 
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Send the library's logs to stderr: coloured text on a terminal, else one JSON object a line.
@@ -19,14 +24,16 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     """
     # An id or an error is any producer's: quoted, or as JSON, nothing in it commands a terminal.
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, repr_native_str=True)
+        structlog.dev.ConsoleRenderer(
+            colors=screen(stream=sys.stderr).coloured,
+            exception_formatter=structlog.dev.plain_traceback,
+            repr_native_str=True,
+        )
         if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(serializer=_serialized)
     )
     keys: list[Any] = (
-        [_literal_traceback]
-        if sys.stderr.isatty()
-        else [_severity, structlog.processors.EventRenamer("message")]
+        [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -45,15 +52,22 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
+def _serialized(event: object, **_: Any) -> str:
+    return json_text(event)
+
+
 def _severity(_logger: Any, _method: str, event: Any) -> Any:
     event["severity"] = event.pop("level").upper()
     return event
 
 
-def _literal_traceback(_logger: Any, _method: str, event: Any) -> Any:
-    # Read late: only a terminal needs it, and it brings all that tables take.
-    from run_log.console._render import literal
-
-    if "exception" in event:
-        event["exception"] = literal(event["exception"]).plain
+def _literal(_logger: Any, _method: str, event: Any) -> Any:
+    """Have texts command no terminal, and values of any kind and depth be such that they can be shown."""
+    for name, value in event.items():
+        if name == "event":
+            event[name] = literal(str(value))
+        elif name in {"exception", "stack"}:
+            event[name] = "\n".join(map(literal, str(value).split("\n")))
+        elif not isinstance(value, str):
+            event[name] = decode_json(encode_json(value))
     return event

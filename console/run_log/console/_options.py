@@ -18,6 +18,10 @@ Output = Annotated[
         help="A table for people, or for programs one JSON document, or one a line; alone on stdout.",
     ),
 ]
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", help="One line a row, with all of it. (default: as it fits the terminal)"),
+]
 Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")]
 After = Annotated[
     str | None,
@@ -47,6 +51,11 @@ def examples(*calls: str) -> str:
     heading = "Examples:" if len(calls) > 1 else "Example:"
     # Without the first line, the lines would be filled to one paragraph.
     return "\n".join(("\b", heading, *(f"  run-log {call}" for call in calls)))
+
+
+def shape(output: OutputFormat, *, wide: bool) -> OutputFormat:
+    """Return what to print results as, where ``--wide`` is given or not."""
+    return OutputFormat.WIDE if wide and output is OutputFormat.TABLE else output
 
 
 def duration(text: str) -> timedelta:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import enum
+import io
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+import textwrap
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, TextIO, TypeVar
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from ._layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
 _T = TypeVar("_T")
 
-_UNBOUNDED_COLUMNS: Final = 100_000
-"""The width of what nobody looks at: no cell is cut or wrapped there."""
+_USUAL_COLUMNS: Final = 80
+"""The width of a terminal that does not tell it."""
+
+_DEEPEST_INDENT: Final = 20
+"""Levels of JSON that are set on lines of their own; what is deeper would be mostly spaces."""
 
 
 class OutputFormat(enum.StrEnum):
     """What a command prints its results as."""
 
     TABLE = "table"
+    """Rows that fit the terminal, or whole where there is none."""
+    WIDE = "wide"
+    """One line a row, with all of it."""
     JSON = "json"
     """One document."""
     JSONL = "jsonl"
@@ -51,19 +58,23 @@ class Listing(Generic[_T]):
         self._name = name
         self._table = table
         self._record = record
-        self._kept: list[Mapping[str, Any]] = []
+        self._kept: list[str] = []
         self._shown = 0
+        self.is_read = True
+        """Whether anybody still reads stdout."""
 
     def add(self, page: Sequence[_T]) -> None:
         """Show one page, or keep it for the one document."""
-        self._shown += len(page)
         if self._output is OutputFormat.JSON:
-            self._kept += map(self._record, page)
+            self._kept += (json_text(self._record(thing), indent=2) for thing in page)
         elif self._output is OutputFormat.JSONL:
             for thing in page:
-                print_line(self._record(thing))
+                self.is_read &= print_line(self._record(thing))
         elif page:
-            stdout().print(self._table(page))
+            seen = screen(wide=self._output is OutputFormat.WIDE)
+            headed = seen.width is not None or not self._shown
+            self.is_read &= print_lines(self._table(page).lines(seen, headed=headed))
+        self._shown += len(page)
 
     async def walk(
         self,
@@ -83,7 +94,7 @@ class Listing(Generic[_T]):
         while True:
             page, cursor = await fetch(cursor)
             self.add(page)
-            if cursor is None or not all_pages:
+            if cursor is None or not all_pages or not self.is_read:
                 break
         self.end(cursor)
 
@@ -94,14 +105,19 @@ class Listing(Generic[_T]):
             next_cursor: Where one would go on; None where nothing is left.
         """
         if self._output is OutputFormat.JSON:
-            print_document({self._name: self._kept, "next_cursor": next_cursor})
+            things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
+            listed = f"[\n{things}\n  ]" if things else "[]"
+            cursor = json.dumps(next_cursor)
+            write(f'{{\n  "{self._name}": {listed},\n  "next_cursor": {cursor}\n}}\n')
         elif not self._shown:
             note(f"no {self._name.replace('_', ' ')}")
-        if next_cursor is not None and self._output is not OutputFormat.JSON:
+        if next_cursor is not None and self._output is not OutputFormat.JSON and self.is_read:
             note(f"more: --after {next_cursor}")
 
 
-def show(output: OutputFormat, record: Mapping[str, Any], render: Callable[[], Any]) -> None:
+def show(
+    output: OutputFormat, record: Mapping[str, Any], render: Callable[[], Iterable[Table | Sheet]]
+) -> None:
     """Print one thing.
 
     Args:
@@ -109,33 +125,152 @@ def show(output: OutputFormat, record: Mapping[str, Any], render: Callable[[], A
         record: It as JSON.
         render: Makes what people see of it.
     """
-    if output is OutputFormat.TABLE:
-        stdout().print(render())
-    elif output is OutputFormat.JSON:
-        print_document(record)
-    else:
+    if output is OutputFormat.JSON:
+        write(json_text(record, indent=2) + "\n")
+    elif output is OutputFormat.JSONL:
         print_line(record)
+    else:
+        seen = screen(wide=output is OutputFormat.WIDE)
+        write("\n".join("".join(f"{line}\n" for line in part.lines(seen)) for part in render()))
 
 
-def stdout() -> Console:
-    """Return the console of results: coloured and as wide as a terminal, else plain and never cut."""
-    from rich.console import Console
+def prepare_streams() -> None:
+    """Have stdout and stderr take any text, whatever the terminal's encoding is, and wherever they go.
 
-    is_seen = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(soft_wrap=False, width=None if is_seen else _UNBOUNDED_COLUMNS, highlight=False)
-
-
-def print_line(record: Mapping[str, Any]) -> None:
-    """Print JSON on one line."""
-    sys.stdout.write(json.dumps(record, default=str) + "\n")
-    sys.stdout.flush()
-
-
-def print_document(record: Mapping[str, Any]) -> None:
-    """Print JSON for whoever looks at it too."""
-    sys.stdout.write(json.dumps(record, indent=2, default=str) + "\n")
+    What an encoding lacks is shown as its escape. A stream that was closed before we began takes all, and
+    keeps the first file that is opened from being taken for it.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as we run
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def note(text: str) -> None:
-    """Say something that is no result, on stderr."""
-    sys.stderr.write(f"{text}\n")
+def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
+    """Return what results are laid out for: the terminal, or the width that COLUMNS names, or no bound.
+
+    Args:
+        wide: Whether there is no bound in any case.
+        stream: Where they go; None for stdout.
+    """
+    target = sys.stdout if stream is None else stream
+    # Windows sets no TERM, and its older consoles do not know the codes.
+    is_dumb = os.environ.get("TERM", "dumb" if os.name == "nt" else "") in {"dumb", "unknown"}
+    return Screen(
+        width=None if wide else _columns(target),
+        encoding=target.encoding or "utf-8",
+        coloured=target.isatty() and not is_dumb and not os.environ.get("NO_COLOR"),
+    )
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Return how wide a terminal is, or what is no terminal has to be by COLUMNS; else None."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
+
+
+def print_lines(lines: Iterable[str]) -> bool:
+    """Print what was made for the `screen`; return whether anybody reads stdout."""
+    return write("".join(f"{line}\n" for line in lines))
+
+
+def print_line(record: Mapping[str, Any]) -> bool:
+    """Print JSON on one line; return whether anybody reads stdout."""
+    return write(json_text(record) + "\n")
+
+
+def json_text(value: object, *, indent: int | None = None, ascii_only: bool = True) -> str:
+    """Return *value* as JSON text that gives the same value back; what JSON lacks is in its nearest form.
+
+    Args:
+        value: JSON types, but for what a damaged document may hold.
+        indent: Spaces a level; None for one line, which very deep values are in any case.
+        ascii_only: Whether other characters are escaped, which every encoding can take.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        from run_log.core import decode_json, encode_json
+
+        value = decode_json(encode_json(value))
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    if indent is not None and f"\n{' ' * indent * _DEEPEST_INDENT}" in text:
+        return json_text(value, ascii_only=ascii_only)
+    return text
+
+
+def say(text: str) -> None:
+    """Print a line of text on stdout."""
+    write(literal(text, sys.stdout.encoding or "utf-8") + "\n")
+
+
+def note(text: str, *, style: str = "") -> None:
+    """Say something that is no result, on stderr.
+
+    Args:
+        text: Of one line, or of several.
+        style: Of a `Styled`.
+    """
+    seen = screen(stream=sys.stderr)
+    lines = (painted(literal(line, seen.encoding), style, seen) for line in text.split("\n"))
+    write("".join(f"{line}\n" for line in lines), sys.stderr)
+
+
+class StatusLine:
+    """One line on stderr that says how far work is, overwritten in place. Only a terminal shows it."""
+
+    def __init__(self) -> None:
+        self.is_shown: Final = sys.stderr.isatty()
+        self._room = (_columns(sys.stderr) or _USUAL_COLUMNS) - 1
+        self._taken = 0
+
+    def tell(self, text: str) -> None:
+        """Say *text*, as far as it fits, in place of what was said before."""
+        if not self.is_shown:
+            return
+        told = Styled(literal(text, sys.stderr.encoding))
+        told = cut(told, self._room, sys.stderr.encoding)
+        write(f"\r{told.text}{' ' * (self._taken - told.width)}", sys.stderr)
+        self._taken = told.width
+
+    def clear(self) -> None:
+        """Take it away, so that something else can be shown."""
+        if self._taken:
+            self.tell("")
+            write("\r", sys.stderr)
+
+
+def write(text: str, stream: TextIO | None = None) -> bool:
+    """Write *text* at once and return whether anybody reads it. Once nobody does, what follows is dropped.
+
+    Args:
+        text: Whole lines.
+        stream: Where to; None for stdout.
+
+    Raises:
+        RunLogError: A result cannot be written, as where the disk is full.
+    """
+    target = sys.stdout if stream is None else stream
+    try:
+        target.write(text)
+        target.flush()
+    except OSError as error:
+        # What is held would be tried again, and fail, when Python ends.
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), target.fileno())
+        if target is sys.stderr or isinstance(error, BrokenPipeError):
+            return False
+        from run_log.core import RunLogError
+
+        raise RunLogError(f"cannot write to {target.name}: {error.strerror}") from error
+    return True

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
+from run_log.console._layout import Sheet
+from run_log.console._output import StatusLine
+from run_log.console._render import elapsed
 from run_log.console._signals import stopped_by_signal
 from run_log.core import InvalidArgumentError, Settings, get_logger
 from run_log.projector.rebuild import (
@@ -122,13 +120,12 @@ def rebuilt_record(done: Done) -> dict[str, Any]:
     }
 
 
-def rebuilt_sheet(done: Done) -> Table:
+def rebuilt_sheet(done: Done) -> Sheet:
     """Return what people see of *done*."""
-    sheet = Table.grid(padding=(0, 2))
-    for name, value in rebuilt_record(done).items():
-        if value is not None:
-            sheet.add_row(name.replace("_", " "), str(value))
-    return sheet
+    record = rebuilt_record(done)
+    return Sheet(
+        rows=[(name.replace("_", " "), str(value)) for name, value in record.items() if value is not None]
+    )
 
 
 def _default_state(source: RebuildSource, into: str) -> Path:
@@ -164,29 +161,27 @@ def _advice(
 async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
     """Show how far it is: on a terminal as it goes, else as a line in the log now and then."""
     begun = time.monotonic()
-    showing = asyncio.create_task(_show(progress, begun) if sys.stderr.isatty() else _log(progress, begun))
+    line = StatusLine()
+    showing = asyncio.create_task(_show(line, progress, begun) if line.is_shown else _log(progress, begun))
     try:
         yield
     finally:
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
+        line.clear()
 
 
-async def _show(progress: RebuildProgress, begun: float) -> None:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("", total=None)
-        while True:
-            done, total = progress.files
-            files = f"{done}/{total} files, " if total else ""
-            rate = progress.folded / max(time.monotonic() - begun, 0.001)
-            shown.update(
-                task,
-                description=f"{files}{progress.events} events, {rate:.0f}/s, {progress.rejects} rejected",
-                completed=done,
-                total=total or None,
-            )
-            await asyncio.sleep(_SHOWN_EVERY)
+async def _show(line: StatusLine, progress: RebuildProgress, begun: float) -> None:
+    while True:
+        done, total = progress.files
+        files = f"{done}/{total} files, " if total else ""
+        took = time.monotonic() - begun
+        rate = progress.folded / max(took, 0.001)
+        line.tell(
+            f"{elapsed(timedelta(seconds=took))}  {files}{progress.events} events, {rate:.0f}/s, "
+            f"{progress.rejects} rejected"
+        )
+        await asyncio.sleep(_SHOWN_EVERY)
 
 
 async def _log(progress: RebuildProgress, begun: float) -> None:

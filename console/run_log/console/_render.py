@@ -1,374 +1,340 @@
-"""Tables for people."""
+"""What people see of each thing: which columns of a table, which lines of a sheet."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
-
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from ._checks import Check, Verdict
+from ._layout import Cell, Column, Sheet, Styled, Table, Verbatim
+from ._output import json_text
 
 if TYPE_CHECKING:
     from run_log.projector import DeadLetter, HandledLetter
 
 STYLES: Final[Mapping[RunStatus, str]] = {
-    RunStatus.PENDING: "dim",
-    RunStatus.RUNNING: "blue",
+    RunStatus.RUNNING: "cyan",
     RunStatus.SUCCESS: "green",
     RunStatus.FAILED: "red",
-    RunStatus.SKIPPED: "yellow",
     RunStatus.PAUSED: "magenta",
 }
-
+"""Colours of what is under way, and of what has to be looked at; the word says it too."""
 
 VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.OK: "green",
     Verdict.WRONG: "red",
-    Verdict.UNKNOWN: "yellow",
-    Verdict.SKIPPED: "dim",
+    Verdict.UNKNOWN: "magenta",
 }
 
-
-def runs_table(runs: Sequence[WorkflowRun]) -> Table:
-    """Return *runs* as a table, in the order given."""
-    table = _table("Runs, newest first")
-    for heading in ("workflow", "run", "status", "started (UTC)"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("error")
-    for run in runs:
-        table.add_row(
-            literal(run.workflow_id),
-            literal(run.id),
-            status_text(run.status),
-            moment(run.started_at),
-            _took(timedelta(milliseconds=run.duration_ms)) if run.status.is_terminal else "",
-            literal(run.error or ""),
-        )
-    return table
+_SECOND: Final = 1_000.0
+_MINUTE: Final = 60_000.0
+_DAY: Final = 86_400.0
+_LONGEST_STATUS: Final = max(map(len, RunStatus))
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-def stats_table(stats: Mapping[str, Mapping[str, int]]) -> Table:
-    """Return each workflow's stats as a table."""
-    table = _table("Stats")
-    table.add_column("workflow")
-    table.add_column("total", justify="right")
-    table.add_column("successful", justify="right")
-    for workflow_id, counts in stats.items():
-        table.add_row(literal(workflow_id), str(counts["total"]), str(counts["successful"]))
-    return table
+def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -> Table:
+    """Return *runs* as a table, in the order given.
 
-
-def inbox_table(runs: Sequence[WorkflowRun]) -> Table:
-    """Return paused runs as the inbox of those who have to answer."""
-    table = _table("Waiting for a human")
-    for heading in ("workflow", "run", "reason", "assignee", "deadline (UTC)"):
-        table.add_column(heading)
-    for run in runs:
-        pause = run.pause
-        table.add_row(
-            literal(run.workflow_id),
-            literal(run.id),
-            literal(pause.reason if pause else ""),
-            literal((pause.assignee if pause else None) or "anybody"),
-            moment(pause.deadline) if pause and pause.deadline else "none",
-        )
-    return table
+    Args:
+        runs: What is shown.
+        workflow_id: The workflow that all are of, which was asked for; None if they are of several.
+    """
+    return Table.of(
+        runs,
+        (Column("run"), lambda run: run.id),
+        (Column("status", stays=True), lambda run: status_text(run.status)),
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("took", right=True), _run_took),
+        (Column("workflow", spare=workflow_id is not None), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
+        title="" if workflow_id is None else f"Runs of {workflow_id}",
+    )
 
 
 def stale_table(runs: Sequence[StaleRun]) -> Table:
     """Return runs that nothing was heard of for long as a table, in the order given."""
-    table = _table("Not heard of for long")
-    for heading in ("workflow", "run", "status", "heard of (UTC)"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("silent for", justify="right", no_wrap=True)
-    for stale in runs:
-        table.add_row(
-            literal(stale.run.workflow_id),
-            literal(stale.run.id),
-            status_text(stale.run.status),
-            moment(stale.heard_at),
-            elapsed(stale.silence),
-        )
-    return table
+    return Table.of(
+        runs,
+        (Column("run"), lambda stale: stale.run.id),
+        (Column("status", stays=True), lambda stale: status_text(stale.run.status)),
+        (Column("silent for", right=True), lambda stale: elapsed(stale.silence)),
+        (Column("heard of (UTC)"), lambda stale: moment(stale.heard_at)),
+        (Column("workflow"), lambda stale: stale.run.workflow_id),
+    )
 
 
 def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return what is not as it has to be as a table: the third and fourth columns are numbers."""
-    table = _table("Findings")
-    for number, heading in enumerate(headings):
-        table.add_column(
-            heading, justify="right" if number in (2, 3) else "left", no_wrap=number < len(headings) - 1
-        )
-    for cells in rows:
-        table.add_row(*map(literal, cells))
-    return table
+    """Return what is not as it has to be as a table.
+
+    Args:
+        headings: Of the workflow, of what it is, of two numbers, and of a note.
+        rows: These of each.
+    """
+    workflow, what, first, second, noted = headings
+    numbers = (Column(name, right=True, labelled=True) for name in (first, second))
+    return Table(
+        columns=[Column(workflow), Column(what, stays=True), *numbers, Column(noted, prose=True)], rows=rows
+    )
 
 
 def pending_table(runs: Sequence[PendingRun]) -> Table:
     """Return runs that wait for an answer as a table, in the order given."""
-    table = _table("Waiting for an answer")
-    for heading in ("workflow", "run", "reason", "assignee", "deadline (UTC)"):
-        table.add_column(heading, no_wrap=heading != "reason")
-    table.add_column("waits for", justify="right", no_wrap=True)
-    for pending in runs:
-        deadline = "none" if pending.deadline is None else moment(pending.deadline)
-        table.add_row(
-            literal(pending.run.workflow_id),
-            literal(pending.run.id),
-            literal(pending.reason),
-            literal(pending.assignee or "anybody"),
-            Text(f"{deadline} overdue", style="red") if pending.overdue else deadline,
-            elapsed(pending.age),
-        )
-    return table
+    return Table.of(
+        runs,
+        (Column("run"), lambda pending: pending.run.id),
+        (Column("waits for", right=True), lambda pending: elapsed(pending.age)),
+        (Column("deadline (UTC)"), _deadline),
+        (Column("assignee"), lambda pending: pending.assignee or "anybody"),
+        (Column("workflow"), lambda pending: pending.run.workflow_id),
+        (Column("reason", prose=True), lambda pending: pending.reason),
+    )
 
 
 def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
     """Return the counts of workflows as a table, in the order given."""
-    table = _table("Workflows")
-    table.add_column("workflow", no_wrap=True)
-    table.add_column("total", justify="right")
-    for status in RunStatus:
-        table.add_column(status_text(status), justify="right")
-    table.add_column("as of (UTC)", no_wrap=True)
-    for stats in workflows:
-        table.add_row(
-            literal(stats.workflow_id),
-            str(stats.total),
-            *(str(stats.by_status.get(status, 0) or "") for status in RunStatus),
-            "" if stats.as_of is None else moment(stats.as_of),
-        )
-    return table
+    return Table.of(
+        workflows,
+        (Column("workflow"), lambda stats: stats.workflow_id),
+        (Column("total", right=True, stays=True, labelled=True), lambda stats: str(stats.total)),
+        *map(_count, RunStatus),
+        (Column("as of (UTC)", spare=True), lambda stats: moment(stats.as_of)),
+    )
 
 
-def run_sheet(run: WorkflowRun) -> Table:
+def run_sheet(run: WorkflowRun) -> Sheet:
     """Return all of a run."""
-    sheet = _sheet(f"Run {run.id}")
-    rows: dict[str, Text | str] = {
-        "workflow": literal(run.workflow_id),
-        "status": status_text(run.status),
-        "started (UTC)": moment(run.started_at),
-        "trigger": run.trigger_type.value,
-        "attempt": str(run.attempt),
-    }
-    if run.completed_at is not None:
-        rows["completed (UTC)"] = moment(run.completed_at)
-    if run.status.is_terminal:
-        rows["took"] = _took(timedelta(milliseconds=run.duration_ms))
-    if run.error:
-        rows["error"] = literal(run.error)
-    if run.pause is not None:
-        rows["pause"] = literal(json.dumps(run.pause.model_dump(mode="json", exclude_none=True), indent=2))
-    for name in ("trigger_data", "result"):
-        if payload := getattr(run, name):
-            rows[name.replace("_", " ")] = literal(json.dumps(payload, indent=2, ensure_ascii=False))
-    for heading, value in rows.items():
-        sheet.add_row(heading, value)
-    return sheet
+    pause = run.pause and run.pause.model_dump(mode="json", exclude_none=True)
+    return Sheet(
+        rows=[
+            ("run", _name(run.id)),
+            ("workflow", _name(run.workflow_id)),
+            ("status", status_text(run.status)),
+            ("started (UTC)", moment(run.started_at)),
+            ("completed (UTC)", moment(run.completed_at)),
+            ("took", _run_took(run)),
+            ("trigger", f"{run.trigger_type}"),
+            ("attempt", str(run.attempt)),
+            ("error", run.error or ""),
+            ("pause", _json(pause) if pause else ""),
+            ("trigger data", _json(run.trigger_data) if run.trigger_data else ""),
+            ("result", _json(run.result) if run.result else ""),
+        ]
+    )
 
 
-def run_line(run: WorkflowRun) -> Text:
-    """Return a run on one line."""
-    parts = [Text(moment(run.started_at)), status_text(run.status), literal(f"{run.workflow_id} {run.id}")]
-    if run.error:
-        parts.append(literal(run.error.replace("\n", " ")))
-    return Text("  ").join(parts)
+def run_line(run: WorkflowRun) -> Table:
+    """Return a run as a row that is shown by itself, without headings."""
+    return Table.of(
+        [run],
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("status"), lambda run: status_text(run.status, width=_LONGEST_STATUS)),
+        (Column("run"), lambda run: run.id),
+        (Column("workflow"), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
+    )
 
 
-def summary_sheet(summary: WorkflowSummary) -> Group:
+def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
     """Return a workflow at a glance: what there is in all, and by hour or day."""
-    sheet = _sheet(f"Workflow {summary.workflow_id}")
     durations, rate = summary.durations, summary.success_rate
-    rows: dict[str, Text | str] = {
-        "since (UTC)": "the beginning" if summary.since is None else moment(summary.since),
-        "runs": str(summary.total),
-        **{status.value: str(count) for status, count in summary.by_status.items()},
-        "success rate": "" if rate is None else f"{rate:.1%}",
-        "took on average": _took(durations.mean),
-        "p50, p95, p99": ", ".join(map(_took, (durations.p50, durations.p95, durations.p99))),
-    }
-    lasts = {
-        "last run": summary.last_run,
-        "last success": summary.last_success,
-        "last failure": summary.last_failure,
-    }
-    for name, run in lasts.items():
-        rows[name] = "none" if run is None else literal(f"{run.id} at {moment(run.started_at)}")
-    rows["as of (UTC)"] = "" if summary.as_of is None else moment(summary.as_of)
-    for heading, value in rows.items():
-        sheet.add_row(heading, value)
-    return Group(sheet, buckets_table(summary.buckets))
+    percentiles = (durations.p50, durations.p95, durations.p99)
+    yield Sheet(
+        rows=[
+            ("workflow", _name(summary.workflow_id)),
+            ("since (UTC)", "the beginning" if summary.since is None else moment(summary.since)),
+            ("runs", str(summary.total)),
+            *((status.value, str(count)) for status, count in summary.by_status.items()),
+            ("success rate", "" if rate is None else f"{rate:.1%}"),
+            ("took on average", _took(durations.mean)),
+            ("p50, p95, p99", ", ".join(_took(value) for value in percentiles if value is not None)),
+            ("last run", _run_at(summary.last_run)),
+            ("last success", _run_at(summary.last_success)),
+            ("last failure", _run_at(summary.last_failure)),
+            ("as of (UTC)", moment(summary.as_of)),
+        ]
+    )
+    if any(bucket.total for bucket in summary.buckets):
+        yield buckets_table(summary.buckets)
 
 
 def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
     """Return the hours or days in which runs started as a table, the oldest first, without empty ones."""
-    table = _table("By when they started")
-    table.add_column("begins (UTC)", no_wrap=True)
-    for heading in ("runs", "successful", "failed", "p50", "p95"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for bucket in buckets:
-        if bucket.total:
-            table.add_row(
-                bucket.begins.strftime("%Y-%m-%d %H:%M"),
-                str(bucket.total),
-                str(bucket.by_status.get(RunStatus.SUCCESS, 0)),
-                str(bucket.by_status.get(RunStatus.FAILED, 0)),
-                _took(bucket.durations.p50),
-                _took(bucket.durations.p95),
-            )
-    return table
+    return Table.of(
+        (bucket for bucket in buckets if bucket.total),
+        (Column("began (UTC)"), lambda bucket: moment(bucket.begins)[:-3]),
+        (Column("runs", right=True), lambda bucket: str(bucket.total)),
+        (Column("successful", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.SUCCESS, 0))),
+        (Column("failed", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.FAILED, 0))),
+        (Column("p50", right=True), lambda bucket: _took(bucket.durations.p50)),
+        (Column("p95", right=True), lambda bucket: _took(bucket.durations.p95)),
+    )
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """Return what was looked at as a table, in the order given."""
-    table = _table("What is deployed")
-    table.add_column("check", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("found")
-    table.add_column("what to do")
+    """Return what was looked at as a table, in the order given; what was found before is not told again."""
+    told: dict[tuple[str, str], str] = {}
     for check in checks:
-        verdict = Text(check.verdict.value, style=VERDICT_STYLES[check.verdict])
-        table.add_row(check.name, verdict, literal(check.found), literal(check.remedy))
-    return table
+        told.setdefault((check.found, check.remedy), check.name)
+    return Table.of(
+        [(check, told[check.found, check.remedy]) for check in checks],
+        (Column("check"), lambda row: row[0].name),
+        (Column("verdict"), lambda row: Styled(row[0].verdict, VERDICT_STYLES.get(row[0].verdict, ""))),
+        (
+            Column("found", prose=True, wraps=True),
+            lambda row: row[0].found if row[1] == row[0].name else f"as for {row[1]}",
+        ),
+        (
+            Column("what to do", prose=True, wraps=True, labelled=True),
+            lambda row: row[0].remedy if row[1] == row[0].name else "",
+        ),
+    )
 
 
-def history_table(run_id: str, history: Sequence[Transition]) -> Table:
+def history_table(history: Sequence[Transition]) -> Table:
     """Return a run's history as a table, oldest first."""
-    table = _table(f"History of {run_id}")
-    for heading in ("when (UTC)", "status", "attempt", "event"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("lasted", justify="right", no_wrap=True)
-    table.add_column("note")
-    for transition in history:
-        notes = [
-            *(["breaks the state machine"] if transition.anomaly else []),
-            *(["inferred"] if transition.inferred else []),
-            *([f"answered by {transition.answered_by}"] if transition.answered_by else []),
-        ]
-        table.add_row(
-            moment(transition.occurred_at),
-            status_text(transition.status),
-            str(transition.version.attempt),
-            literal(transition.version.event_id[-12:]),
-            _took(transition.lasted),
-            literal(", ".join(notes)),
-        )
-    return table
+    return Table.of(
+        history,
+        (Column("when (UTC)"), lambda step: moment(step.occurred_at)),
+        (Column("status"), lambda step: status_text(step.status)),
+        (Column("attempt", right=True), lambda step: str(step.version.attempt)),
+        (Column("lasted", right=True), lambda step: _took(step.lasted)),
+        (Column("event", spare=True), lambda step: step.version.event_id[-12:]),
+        (Column("note", prose=True), lambda step: ", ".join(_notes(step))),
+    )
 
 
 def letters_table(letters: Sequence[DeadLetter]) -> Table:
     """Return dead letters as a table, in the order given."""
-    table = _table("Dead letters")
-    for heading in ("since (UTC)", "message id"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("reason", "workflow", "run", "error"):
-        table.add_column(heading, overflow="fold")
-    for letter in letters:
-        table.add_row(
-            "" if letter.published_at is None else moment(letter.published_at),
-            literal(letter.message_id),
-            literal(letter.reason),
-            literal(letter.workflow_id or ""),
-            literal(letter.run_id or ""),
-            literal(letter.error),
-        )
-    return table
+    return Table.of(
+        letters,
+        (Column("message id"), lambda letter: letter.message_id),
+        (Column("reason"), lambda letter: letter.reason),
+        (Column("since (UTC)"), lambda letter: moment(letter.published_at)),
+        (Column("workflow"), lambda letter: letter.workflow_id or ""),
+        (Column("run"), lambda letter: letter.run_id or ""),
+        (Column("error", prose=True), lambda letter: letter.error),
+    )
 
 
-def letter_sheet(letter: DeadLetter) -> Table:
+def letter_sheet(letter: DeadLetter) -> Sheet:
     """Return all of a dead letter: why it is here, its attributes, its body."""
-    sheet = _sheet(f"Dead letter {letter.message_id}")
-    body = letter.body
-    rows = {
-        "since (UTC)": "" if letter.published_at is None else moment(letter.published_at),
-        "reason": letter.reason,
-        "error": letter.error,
-        "workflow": letter.workflow_id or "",
-        "run": letter.run_id or "",
-        "original message": letter.original_id or "",
-        "deliveries": str(letter.delivery_attempt or ""),
-        "attributes": "\n".join(f"{name} = {value}" for name, value in sorted(letter.attributes.items())),
-        "left out": f"{letter.left_out} attributes" if letter.left_out else "",
-        "bytes": f"{len(letter.data):,}",
-        "body": letter.data.decode(errors="backslashreplace")
-        if body is None
-        else json.dumps(body, indent=2, ensure_ascii=False),
-    }
-    for heading, value in rows.items():
-        if value:
-            sheet.add_row(heading, literal(value))
-    return sheet
+    attributes = "\n".join(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
+    return Sheet(
+        rows=[
+            ("dead letter", _name(letter.message_id)),
+            ("since (UTC)", moment(letter.published_at)),
+            ("reason", letter.reason),
+            ("error", letter.error),
+            ("workflow", _name(letter.workflow_id or "")),
+            ("run", _name(letter.run_id or "")),
+            ("original message", letter.original_id or ""),
+            ("deliveries", str(letter.delivery_attempt or "")),
+            ("attributes", Verbatim(attributes)),
+            ("left out", f"{letter.left_out} attributes" if letter.left_out else ""),
+            ("bytes", f"{len(letter.data):,}"),
+            (
+                "body",
+                Verbatim(letter.data.decode(errors="backslashreplace"))
+                if letter.body is None
+                else _json(letter.body),
+            ),
+        ]
+    )
 
 
 def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
     """Return what became of dead letters as a table, in the order given; or what would in a dry run."""
-    table = _table("What would become of dead letters" if dry_run else "What became of dead letters")
-    table.add_column("message id", no_wrap=True)
-    for heading in ("reason", "workflow", "run", "outcome", "why"):
-        table.add_column(heading, overflow="fold")
-    for handled in letters:
-        letter = handled.letter
-        table.add_row(
-            literal(letter.message_id),
-            literal(letter.reason),
-            literal(letter.workflow_id or ""),
-            literal(letter.run_id or ""),
-            handled.outcome.value,
-            literal(handled.why),
-        )
-    return table
-
-
-def literal(value: str, *, style: str = "") -> Text:
-    """Return *value* to be shown as it is: no markup, and nothing in it commands the terminal."""
-    shown = (
-        letter if letter.isprintable() or letter == "\n" else ascii(letter).strip("'") for letter in value
+    return Table.of(
+        letters,
+        (Column("message id"), lambda handled: handled.letter.message_id),
+        (Column("would be" if dry_run else "outcome", stays=True), lambda handled: handled.outcome.value),
+        (Column("reason"), lambda handled: handled.letter.reason),
+        (Column("workflow"), lambda handled: handled.letter.workflow_id or ""),
+        (Column("run"), lambda handled: handled.letter.run_id or ""),
+        (Column("why", prose=True), lambda handled: handled.why),
     )
-    return Text("".join(shown), style=style)
 
 
-def status_text(status: RunStatus) -> Text:
-    """Return *status* in its colour; the word says it too."""
-    return Text(status.value, style=STYLES[status])
+def status_text(status: RunStatus, *, width: int = 0) -> Styled:
+    """Return *status* in its colour, at least *width* columns wide; the word says it too."""
+    return Styled(status.value.ljust(width), STYLES.get(status, ""))
 
 
-def moment(value: datetime) -> str:
-    """Return *value*, in UTC, to the millisecond."""
-    return value.strftime("%Y-%m-%d %H:%M:%S.") + f"{value.microsecond // 1_000:03d}"
+def moment(value: datetime | None) -> str:
+    """Return *value*, in UTC, to the second, with a year of four digits; nothing for None."""
+    return "" if value is None else value.replace(tzinfo=None).isoformat(" ", "seconds")
+
+
+def took(milliseconds: float) -> str:
+    """Return how long something took in units that people use; any number has some form."""
+    if not math.isfinite(milliseconds):
+        return f"{milliseconds} ms"
+    if milliseconds < 0:
+        return f"-{took(-milliseconds)}"
+    if milliseconds < _SECOND:
+        return f"{milliseconds:.1f} ms"
+    seconds = milliseconds / _SECOND
+    return f"{seconds:.2f} s" if milliseconds < _MINUTE else _clock(seconds)
 
 
 def elapsed(value: timedelta) -> str:
     """Return *value* in days, hours, minutes and whole seconds."""
-    return str(timedelta(seconds=int(value.total_seconds())))
+    return _clock(value.total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 0:
+        return f"-{_clock(-seconds)}"
+    days, rest = divmod(seconds, _DAY)
+    if days > timedelta.max.days:
+        return f"{days:.3g} days"
+    clock = str(timedelta(seconds=int(rest)))
+    return f"{days:.0f}d {clock:0>8}" if days else clock
+
+
+def _run_took(run: WorkflowRun) -> str:
+    return took(run.duration_ms) if run.status.is_terminal else ""
+
+
+def _count(status: RunStatus) -> tuple[Column, Callable[[WorkflowStats], Cell]]:
+    column = Column(status.value, right=True, stays=True, labelled=True)
+    return column, lambda stats: str(stats.by_status.get(status, 0) or "")
 
 
 def _took(value: timedelta | None) -> str:
-    if value is None:
-        return ""
-    if value < timedelta(seconds=1):
-        return f"{value / timedelta(milliseconds=1):.1f} ms"
-    return f"{value.total_seconds():.2f} s" if value < timedelta(minutes=1) else elapsed(value)
+    return "" if value is None else took(value / _MILLISECOND)
 
 
-def _sheet(title: str) -> Table:
-    sheet = _table(title)
-    sheet.show_header = False
-    sheet.add_column(style="bold", no_wrap=True)
-    sheet.add_column(overflow="fold")
-    return sheet
+def _run_at(run: WorkflowRun | None) -> str:
+    return "none" if run is None else f"{_name(run.id)} at {moment(run.started_at)}"
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=literal(title, style="table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+def _json(value: object) -> Verbatim:
+    return Verbatim(json_text(value, indent=2, ascii_only=False))
+
+
+def _name(text: str) -> Verbatim:
+    # A name is one line, whatever it is made of.
+    return Verbatim(text.replace("\n", "\\n"))
+
+
+def _deadline(pending: PendingRun) -> Cell:
+    if pending.deadline is None:
+        return "none"
+    told = moment(pending.deadline)
+    return Styled(f"{told} overdue", "red") if pending.overdue else told
+
+
+def _notes(transition: Transition) -> Iterator[str]:
+    if transition.anomaly:
+        yield "breaks the state machine"
+    if transition.inferred:
+        yield "inferred"
+    if transition.answered_by:
+        yield f"answered by {transition.answered_by}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from run_log.stores.audit import Comparison, CountName, Verification, VerifyProg
 
 from ._exit import NotFoundError
 from ._open import opened_audit
-from ._output import Listing, OutputFormat, note
+from ._output import Listing, OutputFormat, StatusLine, note
 from ._render import findings_table
 
 FIRST: Final = "here"
@@ -44,14 +43,14 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
         with _progress() as progress:
 
             def tell(far: VerifyProgress) -> None:
-                progress.tell(far.workflow_id, far.runs, far.total)
+                progress.tell(f"{far.workflow_id}: {far.runs}/{max(far.runs, far.total)} runs")
 
             async for one in verify(audit, workflow_id, repair=repair, on_page=tell):
                 workflows += 1
                 runs += one.runs
                 differing += one.differs
                 repaired += one.repaired
-                progress.aside(listing.add, _of_verification(one))
+                _add(listing, _of_verification(one), progress)
     _check_there(workflow_id, workflows)
     listing.end()
     done = f"; repaired: {repaired}" if repair else ""
@@ -76,13 +75,13 @@ async def compare_roots(workflow_id: str | None, *, against: str, output: Output
         with _progress() as progress:
 
             def tell(workflow: str, count: int) -> None:
-                progress.tell(workflow, count, None)
+                progress.tell(f"{workflow}: {count} runs")
 
             async for one in compare(first, second, workflow_id, on_page=tell):
                 workflows += bool(one.runs or one.differs)
                 runs += one.runs
                 differing += one.differs
-                progress.aside(listing.add, _of_comparison(one))
+                _add(listing, _of_comparison(one), progress)
     _check_there(workflow_id, workflows)
     listing.end()
     note(f"runs compared: {runs}, of workflows: {workflows}; {_differ(differing)}")
@@ -188,50 +187,18 @@ def _differ(workflows: int) -> str:
     return f"workflows that differ: {workflows}" if workflows else "nothing differs"
 
 
-class _Silent:
-    """Nobody watches."""
-
-    def tell(self, workflow_id: str, runs: int, total: int | None) -> None:
-        """Show how many runs of a workflow were come past, of how many, if that is known."""
-
-    def aside(self, show: Callable[[Sequence[Finding]], None], findings: Sequence[Finding]) -> None:
-        """Show results, the bar being out of their way."""
-        show(findings)
-
-
 @contextlib.contextmanager
-def _progress() -> Generator[_Silent]:
-    """Yield what shows on stderr how far it is, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield _Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def _progress() -> Generator[StatusLine]:
+    """Yield what says on stderr how far it is."""
+    line = StatusLine()
+    try:
+        yield line
+    finally:
+        line.clear()
 
-    from ._render import literal
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,  # results are no part of it
-        redirect_stderr=False,
-    )
-    task = bar.add_task("", total=None)
-
-    class Shown(_Silent):
-        def tell(self, workflow_id: str, runs: int, total: int | None) -> None:
-            known = None if total is None else max(runs, total)
-            bar.update(task, description=literal(workflow_id).markup, completed=runs, total=known)
-
-        def aside(self, show: Callable[[Sequence[Finding]], None], findings: Sequence[Finding]) -> None:
-            if findings:
-                bar.stop()
-                show(findings)
-                bar.start()
-
-    with bar:
-        yield Shown()
+def _add(listing: Listing[Finding], findings: Sequence[Finding], progress: StatusLine) -> None:
+    """Show results, the status line being out of their way."""
+    if findings:
+        progress.clear()
+    listing.add(findings)

@@ -10,7 +10,7 @@ from run_log.core import WaitTimeoutError, WorkflowRun
 
 from ._exit import NotFoundError
 from ._open import opened_run_log
-from ._output import OutputFormat, print_line, stdout
+from ._output import OutputFormat, print_line, print_lines, screen
 from ._records import run_record, update_record
 from ._render import run_line
 
@@ -25,7 +25,8 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
     """
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
-            _show(update.run, update_record(update), output)
+            if not _show(update.run, update_record(update), output):
+                return
 
 
 async def watch_one(
@@ -68,8 +69,9 @@ async def watch_one(
     return run
 
 
-def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> None:
-    if output is OutputFormat.TABLE:
-        stdout().print(run_line(run))
-    else:
-        print_line(record)
+def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
+    """Show a run as it is now, and return whether anybody reads that."""
+    if output in {OutputFormat.JSON, OutputFormat.JSONL}:
+        return print_line(record)
+    seen = screen(wide=output is OutputFormat.WIDE)
+    return print_lines(run_line(run).lines(seen, headed=False))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import typer
 
 from run_log.console import main
-from run_log.console._app import app
+from run_log.console._app import app, installed_version
 from run_log.console._exit import ExitCode, NotFoundError, run
 from run_log.console._signals import INTERRUPTED
 from run_log.core import (
@@ -207,8 +209,9 @@ def test_help_is_quick(command: tuple[str, ...], tmp_path: Path) -> None:
 def test_help_has_examples(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The help of every command ends with examples that call it; a group's lists its commands."""
+    """The help of every command fits 80 columns, and ends with examples that call it or with its commands."""
     monkeypatch.setattr(sys, "argv", ["run-log", *command, "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
 
     with pytest.raises(SystemExit) as ended:
         main()
@@ -217,8 +220,33 @@ def test_help_has_examples(
     examples = [line.strip() for line in lines if line.startswith("    run-log ")]
     called = " ".join(["run-log", *command])
     assert 0 == ended.value.code
+    assert max(map(len, lines)) < 80
     assert "Commands:" in lines or examples
     assert all(line == called or line.startswith(f"{called} ") for line in examples)
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--version`` names the version that runs, which in a checkout is the checkout's."""
+    monkeypatch.setattr(sys, "argv", ["run-log", "--version"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert 0 == ended.value.code
+    assert (f"run-log {project['version']}\n", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize("beside", [(), ("other",)])
+def test_the_version_of_an_installation(
+    beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside no project's description, or another one's, the version is what was installed."""
+    for name in beside:
+        (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "7"\n')
+    monkeypatch.setattr("run_log.console._app.__file__", str(tmp_path / "a" / "b" / "c" / "_app.py"))
+
+    assert importlib.metadata.version("run-log") == installed_version()
 
 
 def test_ctrl_c() -> None:
@@ -234,10 +262,10 @@ def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """What is asked for by its id and is not there exits 3, on one line of stderr."""
 
     def fail() -> None:
-        raise NotFoundError("there is no run")
+        raise NotFoundError("there is no run: \x1b[2J\n  of 2 lines")
 
     assert ExitCode.NOT_FOUND is run(fail)
-    assert ("", "run-log: there is no run\n") == capsys.readouterr()
+    assert ("", "run-log: there is no run: \\x1b[2J of 2 lines\n") == capsys.readouterr()
 
 
 @pytest.mark.parametrize(

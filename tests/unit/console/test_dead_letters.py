@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import signal
 import stat
@@ -13,11 +12,11 @@ from typing import Any
 
 import pytest
 import typer
-from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
 from run_log.console._dead_letters import PROGRESS_SECONDS, Progress, Report, saving, stoppable
 from run_log.console._exit import ExitCode
+from run_log.console._layout import Screen, Sheet, Table
 from run_log.console._output import OutputFormat
 from run_log.console._records import letter_line, letter_record
 from run_log.console._render import handled_table, letter_sheet, letters_table
@@ -83,11 +82,9 @@ def redriven(letter: DeadLetter) -> HandledLetter:
     return HandledLetter(letter=letter, outcome=LetterOutcome.REDRIVEN)
 
 
-def shown(renderable: RenderableType) -> str:
-    """Return what a terminal of 100 columns shows, without the blanks at the ends of lines."""
-    printed = io.StringIO()
-    Console(width=100, file=printed, force_terminal=False).print(renderable)
-    return "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+def shown(view: Table | Sheet, width: int | None = 80) -> str:
+    """Return what a terminal of *width* columns shows."""
+    return "\n".join(view.lines(Screen(width=width)))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +103,8 @@ def shown(renderable: RenderableType) -> str:
         ),
     ],
 )
-def test_what_terminals_show(make: Callable[[], RenderableType], snapshot: SnapshotAssertion) -> None:
-    """The tables of dead letters look as they did."""
+def test_what_terminals_show(make: Callable[[], Table | Sheet], snapshot: SnapshotAssertion) -> None:
+    """The tables of dead letters look as they did, on a terminal of 80 columns."""
     assert shown(make()) == snapshot
 
 
@@ -116,12 +113,25 @@ def test_what_terminals_show(make: Callable[[], RenderableType], snapshot: Snaps
     [letters_table([HOSTILE]), letter_sheet(HOSTILE), handled_table([kept(HOSTILE, COMMANDS)], dry_run=True)],
     ids=["list", "show", "redrive"],
 )
-def test_nothing_in_a_letter_commands_the_terminal(table: RenderableType) -> None:
+def test_nothing_in_a_letter_commands_the_terminal(table: Table | Sheet) -> None:
     """Whatever a letter holds, no control character of it reaches the terminal."""
     printed = shown(table)
 
     assert [] == [letter for letter in printed if not letter.isprintable() and letter != "\n"]
-    assert "[red]" in printed.replace("\n", "").replace(" ", "")
+    assert "[red]" in printed
+
+
+def test_a_screen_of_dead_letters() -> None:
+    """Five dead letters of runs with long names take at most 15 lines of 80 columns, with their headings."""
+    run_id = "0688f5fb-d55a-7fff-a572-e77c53869667"
+    body = {"run": {"id": run_id, "workflow_id": "invoices-europe"}}
+    letters = [a_letter(str(9_876_543_210 + n), json.dumps(body).encode()) for n in range(5)]
+
+    printed = shown(letters_table(letters)).splitlines()
+
+    assert len(printed) <= 15
+    assert max(map(len, printed)) <= 80
+    assert 5 == sum(run_id in line for line in printed)
 
 
 def test_all_of_a_letter_as_json() -> None:

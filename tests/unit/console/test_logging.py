@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,30 @@ import pytest
 
 from run_log.console._logging import log_to_stderr
 from run_log.core import get_logger
+
+
+class _Broken:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+ODD_FIELDS: dict[str, Any] = {
+    "field": {1},
+    "nan": math.nan,
+    "text": "\ud800 \x1b[2J\n",
+    "keys": {(1, 2): 3, "\ud800": b"\xff"},
+    "broken": _Broken(),
+    "deep": _nested(3_000),
+    "large": 2**200,
+}
+"""Fields that JSON cannot hold, or that are hard to show."""
 
 
 class _Terminal(io.StringIO):
@@ -89,10 +114,10 @@ def test_what_json_cannot_hold(stderr: io.StringIO) -> None:
     """A field that JSON cannot hold does not lose the line."""
     _log_to(stderr)
 
-    get_logger("run_log.test").info("it", field={1, 2}, text="\ud800 \x1b[2J\n")
+    get_logger("run_log.test").info("it", **ODD_FIELDS)
 
     (line,) = _lines(stderr)
-    assert ("it", "{1, 2}") == (line["message"], line["field"])
+    assert ("it", [1], "NaN") == (line["message"], line["field"], line["nan"])
 
 
 def test_standard_loggers_are_shown_alike(stderr: io.StringIO) -> None:
@@ -136,6 +161,21 @@ def test_text_on_a_terminal() -> None:
     assert "failures" in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)
+
+
+def test_what_a_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal too, a field of any kind does not lose the line; NO_COLOR is heeded."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    written = _Terminal()
+    _log_to(written)
+
+    get_logger("run_log.test").info("it", **ODD_FIELDS)
+    logging.getLogger("run_log.test").info("%s", "two\nlines \x1b[2J")
+
+    first, second = written.getvalue().splitlines()
+    assert "nan='NaN'" in first
+    assert "two\\nlines \\x1b[2J" in second
+    assert "\x1b" not in written.getvalue()
 
 
 def test_an_exception_on_a_terminal() -> None:

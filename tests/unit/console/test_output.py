@@ -1,22 +1,44 @@
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
+import sys
+import termios
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.table import Table
 
-from run_log.console._output import Listing, OutputFormat, show, stdout
+from run_log.console._layout import Column, Screen, Sheet, Styled, Table
+from run_log.console._output import (
+    Listing,
+    OutputFormat,
+    StatusLine,
+    json_text,
+    note,
+    prepare_streams,
+    screen,
+    show,
+    write,
+)
+from run_log.core import RunLogError
 
 PAGES: list[list[int]] = [[1, 2], [3], []]
 """What there is to list, in pages."""
 
 
+class _Terminal(io.StringIO):
+    encoding = "cp437"
+
+    def isatty(self) -> bool:
+        return True
+
+
 def _table(page: Sequence[int]) -> Table:
-    table = Table("n")
-    for number in page:
-        table.add_row(str(number))
-    return table
+    return Table(columns=[Column("n")], rows=[(str(number),) for number in page])
 
 
 def _listing(output: OutputFormat, name: str = "odd_numbers") -> Listing[int]:
@@ -36,10 +58,8 @@ async def test_one_document(
     await _listing(OutputFormat.JSON).walk(_fetch, after=None, all_pages=all_pages)
 
     printed = capsys.readouterr()
-    next_cursor = None if all_pages else "1"
-    assert {"odd_numbers": [{"n": n} for n in expected], "next_cursor": next_cursor} == json.loads(
-        printed.out
-    )
+    document = {"odd_numbers": [{"n": n} for n in expected], "next_cursor": None if all_pages else "1"}
+    assert f"{json.dumps(document, indent=2)}\n" == printed.out
     assert "" == printed.err
 
 
@@ -50,13 +70,25 @@ async def test_a_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert ('{"n": 1}\n{"n": 2}\n', "more: --after 1\n") == capsys.readouterr()
 
 
-async def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """For people each page is a table, and an empty one is none."""
+    monkeypatch.setenv("COLUMNS", "80")
+
     await _listing(OutputFormat.TABLE).walk(_fetch, after=None, all_pages=True)
 
-    printed = capsys.readouterr()
-    assert 2 == printed.out.count("┏")
-    assert "" == printed.err
+    assert ("N\n1\n2\nN\n3\n", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.WIDE])
+async def test_rows_for_programs(
+    output: OutputFormat, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody looks, or one line a row is asked for, the headings are told once."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    await _listing(output).walk(_fetch, after=None, all_pages=True)
+
+    assert ("N\n1\n2\n3\n", "") == capsys.readouterr()
 
 
 @pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.JSONL])
@@ -77,43 +109,170 @@ async def test_an_empty_document(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (OutputFormat.TABLE, "seen\n"),
+        (OutputFormat.TABLE, "n  1\n\nN\n1\n"),
+        (OutputFormat.WIDE, "n  1\n\nN\n1\n"),
         (OutputFormat.JSON, '{\n  "n": 1\n}\n'),
         (OutputFormat.JSONL, '{"n": 1}\n'),
     ],
 )
 def test_one_thing(capsys: pytest.CaptureFixture[str], output: OutputFormat, expected: str) -> None:
     """One thing is shown to people, and is a document for programs."""
-    show(output, {"n": 1}, lambda: "seen")
+    show(output, {"n": 1}, lambda: [Sheet(rows=[("n", "1"), ("nothing", "")]), _table([1])])
 
     assert (expected, "") == capsys.readouterr()
 
 
-def test_nothing_is_cut_where_nobody_looks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("columns", "wide", "width"),
+    [(None, False, None), ("40", False, 40), ("40", True, None), ("0", False, None), ("x", False, None)],
+)
+def test_the_width_where_nobody_looks(
+    columns: str | None, width: int | None, monkeypatch: pytest.MonkeyPatch, *, wide: bool
 ) -> None:
-    """What is piped has no colour, and no cell of it is cut or wrapped."""
+    """What is piped has no bound, unless COLUMNS says one."""
     monkeypatch.delenv("COLUMNS", raising=False)
-    long = "x" * 5_000
-    table = Table()
-    table.add_column("n", no_wrap=True)
-    table.add_row(f"[red]{long}[/red]")
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
 
-    stdout().print(table)
-
-    printed = capsys.readouterr().out
-    assert long in printed
-    assert "\x1b" not in printed
+    assert Screen(width=width, encoding="utf-8") == screen(wide=wide, stream=io.StringIO())
 
 
-def test_a_width_that_is_asked_for(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("columns", "width"), [(66, 66), (0, 80)])
+def test_the_width_of_a_terminal(columns: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal has the width that it tells; one that does not is taken to have 80 columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    end, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+
+    with os.fdopen(terminal, "w") as stream:
+        assert width == screen(stream=stream).width
+    os.close(end)
+    assert 80 == screen(stream=_Terminal()).width
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_the_width_and_colours_of_a_terminal(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, coloured: bool
 ) -> None:
-    """Where a width is asked for by COLUMNS, tables keep to it."""
-    monkeypatch.setenv("COLUMNS", "40")
-    table = Table("n")
-    table.add_row("x " * 500)
+    """A terminal has its width, its encoding, and colours unless NO_COLOR or TERM say that it has none."""
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "66")
 
-    stdout().print(table)
+    seen = screen(stream=_Terminal())
 
-    assert all(len(line) <= 40 for line in capsys.readouterr().out.splitlines())
+    table = Table(columns=[Column("n")], rows=[(Styled("1", "red"),)])
+    assert (66, "cp437", coloured) == (seen.width, seen.encoding, seen.coloured)
+    assert coloured is ("\x1b[31m1\x1b[0m" in list(table.lines(seen)))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"n": 2**200, "\ud800": "\U0001f600"}, f'{{"n": {2**200}, "\\ud800": "\\ud83d\\ude00"}}'),
+        ({"n": math.nan, "m": -math.inf}, '{"n": "NaN", "m": "-Infinity"}'),
+        ({"n": {1}}, '{"n": [1]}'),
+    ],
+)
+def test_json_is_valid(value: Any, text: str) -> None:
+    """JSON is ASCII, holds integers and texts of any kind as they are, and the names of what it lacks."""
+    assert text == json_text(value)
+
+
+def test_deep_json() -> None:
+    """JSON nested as deep as a store keeps is told whole; deeper JSON is told in its nearest form."""
+    kept: Any = "x"
+    for _ in range(500):
+        kept = [kept]
+    damaged: Any = "x"
+    for _ in range(3_000):
+        damaged = [damaged]
+
+    assert {"a": kept} == json.loads(json_text({"a": kept}, indent=2))
+    assert "run-log: cut" in json_text({"a": damaged}, indent=2)
+
+
+def test_notes_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said on stderr keeps its lines, and nothing in it commands the terminal."""
+    note("one \x1b[2J\ntwo\r")
+
+    assert ("", "one \\x1b[2J\ntwo\\r\n") == capsys.readouterr()
+
+
+async def test_a_reader_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nobody reads, a listing fetches no more pages, and what is written is dropped in silence."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    listing = _listing(OutputFormat.TABLE)
+
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        await listing.walk(_fetch, after=None, all_pages=True)
+
+        assert not listing.is_read
+        assert write("more\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stdout takes nothing more, the error says so; what was held does not fail again at the end."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+
+        with pytest.raises(RunLogError, match="cannot write to /dev/full: No space left"):
+            write("text\n")
+
+
+def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was started without stdout or stderr goes on without them."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    prepare_streams()
+
+    with sys.stdout, sys.stderr:
+        assert write("text\n")
+        note("text")
+
+
+def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for stdout is left as it is; stdout itself escapes what its encoding lacks."""
+    taken = io.BytesIO()
+    own = io.TextIOWrapper(taken, encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", own)
+
+    prepare_streams()
+    write("\u5b57\ud800\n", own)
+
+    assert b"\\u5b57\\ud800\n" == taken.getvalue()
+
+
+def test_a_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far work is stands on one line of a terminal, as much as fits; it is gone once that is cleared."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "11")
+    line = StatusLine()
+
+    for text in ("\x1b 1 of 2", "2"):
+        line.tell(text)
+    line.clear()
+    line.clear()
+
+    assert "\r\\x1b 1 ...\r2         \r \r" == terminal.getvalue()
+
+
+def test_a_status_line_that_nobody_sees(capsys: pytest.CaptureFixture[str]) -> None:
+    """How far work is is not told where stderr is no terminal."""
+    line = StatusLine()
+
+    line.tell("1 of 2")
+    line.clear()
+
+    assert ("", "") == capsys.readouterr()

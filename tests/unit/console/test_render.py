@@ -1,25 +1,33 @@
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from datetime import UTC, datetime
+import math
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 
+from run_log.console._checks import Check, Verdict
+from run_log.console._layout import Screen, Sheet, Table
 from run_log.console._render import (
     STYLES,
+    VERDICT_STYLES,
+    checks_table,
+    elapsed,
+    findings_table,
     history_table,
-    inbox_table,
-    literal,
     moment,
+    pending_table,
+    run_line,
+    run_sheet,
     runs_table,
-    stats_table,
+    stale_table,
     status_text,
+    summary_view,
+    took,
+    workflows_table,
 )
 from run_log.core import PauseRequest, RunStatus, Transition, WorkflowRun
-from run_log.stores import InMemoryRunLogService
+from run_log.stores import InMemoryRunLogService, PendingRun, WorkflowStats
 from run_log.testing import a_run, an_event
 
 ODD = [
@@ -39,25 +47,32 @@ COMMANDS = {
     "over\rwritten": "over\\rwritten",
     "\N{RIGHT-TO-LEFT OVERRIDE}txt.exe": "\\u202etxt.exe",
     "tab\there": "tab\\there",
+    "two\nlines": "two\\nlines",
     "quote's": "quote's",
 }
 """Text that a terminal might obey, and how it is shown."""
 
+UUID = "0688f5fb-d55a-7fff-a572-e77c53869667"
+LONG_NAME = "invoices-of-the-european-branch"
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
-def _shown(table: Table, *, width: int = 300) -> str:
-    printed = io.StringIO()
-    Console(width=width, file=printed, force_terminal=False).print(table)
-    return printed.getvalue()
+
+def _shown(view: Table | Sheet, width: int | None = 80) -> list[str]:
+    return list(view.lines(Screen(width=width)))
 
 
 def _a_paused_run(text: str) -> WorkflowRun:
-    return a_run(
-        id=text,
-        workflow_id=text,
-        status=RunStatus.PAUSED,
-        error=text,
-        pause=PauseRequest(reason=text, assignee=text),
-    )
+    pause = PauseRequest(reason=text, assignee=text)
+    return a_run(id=text, workflow_id=text, status=RunStatus.PAUSED, error=text, pause=pause)
+
+
+def _a_failed_run(run_id: str = UUID, error: str = "no account\nat line 3") -> WorkflowRun:
+    return a_run(id=run_id, workflow_id=LONG_NAME, status=RunStatus.FAILED, error=error)
+
+
+def _stats(workflow_id: str) -> WorkflowStats:
+    counts = dict.fromkeys(RunStatus, 1_234)
+    return WorkflowStats(workflow_id=workflow_id, total=7_404, successful=1_234, by_status=counts, as_of=NOON)
 
 
 async def _history_of(*runs: WorkflowRun, event_id: str | None = None) -> tuple[Transition, ...]:
@@ -66,33 +81,26 @@ async def _history_of(*runs: WorkflowRun, event_id: str | None = None) -> tuple[
     return await store.get_history(runs[0].workflow_id, runs[0].id)
 
 
-def _runs(text: str) -> Table:
-    return runs_table([_a_paused_run(text)])
+def _a_pending_run(text: str) -> PendingRun:
+    return PendingRun(run=_a_paused_run(text), paused_at=NOON, age=timedelta(hours=1), overdue=False)
 
 
-def _stats(text: str) -> Table:
-    return stats_table({text: {"total": 1, "successful": 0}})
-
-
-def _inbox(text: str) -> Table:
-    return inbox_table([_a_paused_run(text)])
-
-
-def _history(text: str) -> Table:
-    return history_table(text, ())
-
-
-TABLES = [(_runs, 3), (_stats, 1), (_inbox, 4), (_history, 1)]
-"""Tables that show a text, and how often each does."""
+VIEWS: list[tuple[Callable[[str], Table | Sheet], int]] = [
+    (lambda text: runs_table([_a_paused_run(text)]), 3),
+    (lambda text: run_line(_a_paused_run(text)), 3),
+    (lambda text: workflows_table([_stats(text)]), 1),
+    (lambda text: pending_table([_a_pending_run(text)]), 4),
+]
+"""What shows a text, and how often it does."""
 
 
 @pytest.mark.parametrize(("text", "shown"), [*((text, text) for text in ODD), *COMMANDS.items()], ids=ascii)
-@pytest.mark.parametrize(("table", "times"), TABLES)
+@pytest.mark.parametrize(("view", "times"), VIEWS)
 def test_odd_text_is_shown_literally(
-    table: Callable[[str], Table], times: int, text: str, shown: str
+    view: Callable[[str], Table | Sheet], times: int, text: str, shown: str
 ) -> None:
     """Ids, errors and reasons are shown as they are, neither as markup nor as a terminal's commands."""
-    printed = _shown(table(text))
+    printed = "\n".join(_shown(view(text), None))
 
     assert times == printed.count(shown)
     assert "\x1b" not in printed
@@ -102,50 +110,114 @@ async def test_odd_event_ids_are_shown_literally() -> None:
     """An event's id is shown as it is: any producer may have made it."""
     history = await _history_of(a_run(), event_id="[/red]")
 
-    assert "[/red]" in _shown(history_table("run-1", history))
+    assert "[/red]" in _shown(history_table(history))[1]
 
 
-def test_a_narrow_terminal() -> None:
-    """A table fits any width."""
-    printed = _shown(runs_table([a_run(id="r" * 200, error="e" * 200)]), width=40)
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_runs_on_terminals(width: int) -> None:
+    """A row has id and status whole, then the first line of the error, on as few lines as it takes."""
+    runs = [_a_failed_run(), a_run(id=UUID[::-1])]
 
-    assert 40 >= max(map(len, printed.splitlines()))
+    lines = _shown(runs_table(runs, workflow_id=LONG_NAME), width)
+
+    assert max(map(len, lines)) <= width
+    assert [True] * 2 == [any(run.id in line and run.status.value in line for line in lines) for run in runs]
+    assert any("no account" in line for line in lines)
+    assert not any("line 3" in line or ".000" in line for line in lines)
+    assert LONG_NAME in "\n".join(lines)
 
 
-def test_empty_tables() -> None:
-    """Without anything to show, every table still has its title."""
-    shown = [_shown(table) for table in (runs_table([]), stats_table({}), inbox_table([]))]
+def test_one_line_or_two() -> None:
+    """A row of 80 columns is one line; what does not fit is on a second, indented one."""
+    lines = _shown(runs_table([_a_failed_run(), a_run(id=UUID[::-1])], workflow_id=LONG_NAME))
 
-    assert ["Runs, newest first", "Stats", "Waiting for a human"] == [
-        text.splitlines()[0].strip() for text in shown
+    assert [
+        f"Runs of {LONG_NAME}",
+        "RUN                                   STATUS   STARTED (UTC)          TOOK",
+        f"{UUID}  failed   2026-01-01 00:00:00  1.50 s",
+        "  no account",
+        f"{UUID[::-1]}  success  2026-01-01 00:00:00  1.50 s",
+    ] == lines
+
+
+async def _usual_views() -> AsyncIterator[Table | Sheet]:
+    """Yield each view of runs whose ids are UUIDs, of a workflow with a long name."""
+    log = InMemoryRunLogService(now=lambda: NOON)
+    pause = PauseRequest(reason="4,200 EUR for a machine: pay?", assignee="mei@example.com", deadline=NOON)
+    steps = [
+        a_run(id=UUID[::-1], workflow_id=LONG_NAME, status=RunStatus.RUNNING),
+        a_run(id=UUID, workflow_id=LONG_NAME, status=RunStatus.PAUSED, pause=pause),
+        _a_failed_run("0688f5fb-0000", "TimeoutError: no answer in 30 s " * 9),
+        _a_failed_run("0688f5fb-0000", "late"),
     ]
+    await log.apply([an_event(run, event_id=f"event-{number}") for number, run in enumerate(steps)])
+    runs, _ = await log.list_runs(LONG_NAME)
+    yield runs_table(runs)
+    for run in runs:
+        yield run_sheet(run)
+        yield run_line(run)
+        yield history_table(await log.get_history(*run.key))
+    yield pending_table((await log.list_pending(now=NOON + timedelta(days=400)))[0])
+    yield stale_table((await log.list_stale(timedelta(hours=1), now=NOON + timedelta(days=400)))[0])
+    yield workflows_table((await log.list_workflows())[0])
+    for view in summary_view(await log.get_summary(LONG_NAME, now=NOON)):
+        yield view
+    headings, problem = ["workflow", "what", "stored", "recounted", "note"], "cannot be read " * 9
+    yield findings_table(
+        headings, [[LONG_NAME, f"run {UUID}", "", "", problem], [LONG_NAME, "b0", "7", "0", ""]]
+    )
 
 
-def test_the_inbox_of_a_run_that_says_little() -> None:
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+async def test_every_view_fits(width: int) -> None:
+    """On a terminal of 60 columns or more, no view of runs with usual names is broken by the terminal."""
+    lines = [line async for view in _usual_views() for line in _shown(view, width)]
+
+    assert lines
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("length", [31, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_counts_never_vanish(width: int, length: int) -> None:
+    """However long the name of one workflow is, each count of each is shown."""
+    lines = _shown(workflows_table([_stats("w" * length), _stats("short")]), width)
+
+    assert 2 * 7 == sum(line.count("1234") + line.count("7404") for line in lines)
+    assert any("w" * length in line for line in lines)
+
+
+def test_a_wide_table() -> None:
+    """With no bound a row is one line that has all, and a cell without anything is told too."""
+    runs = [_a_failed_run(error="e" * 10_000 + "\nand more"), a_run(id="r2", status=RunStatus.RUNNING)]
+
+    lines = _shown(runs_table(runs, workflow_id=LONG_NAME), None)
+
+    assert 3 == len(lines)
+    assert lines[1].endswith("e\\nand more")
+    assert ["r2", "running", "2026-01-01", "00:00:00", "-", "workflow-1", "-"] == lines[2].split()
+
+
+def test_no_rows() -> None:
+    """Without anything to show, a table still has its headings."""
+    assert ["RUN  STATUS  STARTED (UTC)  TOOK  WORKFLOW  ERROR"] == _shown(runs_table([]))
+
+
+def test_a_pause_that_says_little() -> None:
     """A pause without assignee and deadline is anybody's, and has none."""
     run = a_run(status=RunStatus.PAUSED, pause=PauseRequest(reason="go on?"))
+    pending = PendingRun(run=run, paused_at=NOON, age=timedelta(hours=1), overdue=False)
 
-    assert ["workflow-1", "run-1", "go", "on?", "anybody", "none"] == _shown(inbox_table([run])).splitlines()[
-        -2
-    ].split()
-
-
-def test_the_inbox_of_a_run_that_says_everything() -> None:
-    """A pause's assignee and deadline are shown."""
-    deadline = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
-    pause = PauseRequest(reason="pay?", assignee="mei@example.com", deadline=deadline)
-
-    shown = _shown(inbox_table([a_run(status=RunStatus.PAUSED, pause=pause)]))
-
-    assert "mei@example.com" in shown
-    assert "03-04 12:30:00.000" in shown
+    assert ["run-1", "1:00:00", "none", "anybody", "workflow-1", "go", "on?"] == _shown(
+        pending_table([pending])
+    )[1].split()
 
 
 async def test_a_history_with_an_anomaly() -> None:
     """A step that breaks the state machine is noted beside it."""
     history = await _history_of(a_run(), a_run(status=RunStatus.RUNNING))
 
-    shown = _shown(history_table("run-1", history)).splitlines()
+    shown = _shown(history_table(history))
 
     assert [line for line in shown if "breaks the state machine" in line] == [
         line for line in shown if "running" in line
@@ -154,27 +226,85 @@ async def test_a_history_with_an_anomaly() -> None:
 
 def test_only_ended_runs_took_time() -> None:
     """A run that goes on shows no duration."""
-    ended, running = _shown(runs_table([a_run(), a_run(id="run-2", status=RunStatus.RUNNING)])).splitlines()[
-        -3:-1
-    ]
+    ended, running = _shown(runs_table([a_run(), a_run(id="run-2", status=RunStatus.RUNNING)]))[1:]
 
     assert "1.50 s" in ended
-    assert "ms" not in running
+    assert " s" not in running
+
+
+def test_what_is_found_twice_is_told_once() -> None:
+    """Checks that found the same as one before refer to it, and the remedy is said once, under its name."""
+    checks = [
+        Check(name=name, verdict=Verdict.WRONG, found="Pub/Sub does not answer " * 4, remedy="start it")
+        for name in ("topic", "subscription")
+    ]
+
+    lines = _shown(checks_table(checks))
+
+    assert 1 == sum("what to do: start it" in line for line in lines)
+    assert "subscription  wrong    as for topic" == lines[-1]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("status", RunStatus)
-def test_every_status_has_a_style(status: RunStatus) -> None:
-    """Every status is shown by its word, in a colour of its own."""
+def test_every_status_is_a_word(status: RunStatus) -> None:
+    """Every status is shown by its word; colours are those that any background leaves readable."""
     text = status_text(status)
 
-    assert (status.value, STYLES[status]) == (text.plain, text.style)
+    assert status.value == text.text
+    assert {*STYLES.values(), *VERDICT_STYLES.values()} <= {"red", "green", "cyan", "magenta"}
 
 
-def test_moments_are_cut_to_the_millisecond() -> None:
-    """A moment is shown from the month to the millisecond."""
-    assert "2026-03-04 05:06:07.089" == moment(datetime(2026, 3, 4, 5, 6, 7, 89_999, tzinfo=UTC))
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime(2026, 3, 4, 5, 6, 7, 999_999, tzinfo=UTC), "2026-03-04 05:06:07"),
+        (datetime.min.replace(tzinfo=UTC), "0001-01-01 00:00:00"),
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59:59"),
+    ],
+)
+def test_moments(value: datetime, shown: str) -> None:
+    """A moment of any year is shown to the second."""
+    assert shown == moment(value)
 
 
-def test_lines_stay_lines() -> None:
-    """Text of several lines is shown as such."""
-    assert "a\nb" == literal("a\nb").plain
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"),
+    [
+        (0, "0.0 ms"),
+        (61.5, "61.5 ms"),
+        (2_130, "2.13 s"),
+        (3_700_000, "1:01:40"),
+        (100_000_000, "1d 03:46:40"),
+        (-419_944.1, "-0:06:59"),
+        (1.8e18, "2.08e+10 days"),
+        (1e308, "1.16e+300 days"),
+        (math.nan, "nan ms"),
+        (math.inf, "inf ms"),
+    ],
+)
+def test_durations(milliseconds: float, shown: str) -> None:
+    """Every number that may stand for a duration has some form."""
+    assert shown == took(milliseconds)
+
+
+def test_elapsed_time() -> None:
+    """A time that goes on is shown to the second, also one that has not begun."""
+    assert ["0:00:05", "-0:00:05", "1d 00:00:00"] == [
+        elapsed(value) for value in (timedelta(seconds=5), timedelta(seconds=-5), timedelta(days=1))
+    ]
+
+
+def test_payloads() -> None:
+    """A payload is shown as JSON, on lines of its own unless it is nested so deep that those were empty."""
+    deep: object = "x"
+    for _ in range(300):
+        deep = [deep]
+
+    flat = _shown(run_sheet(a_run(result={"a": [1], "\ud800": 2**70})))
+    nested = _shown(run_sheet(a_run(result={"a": deep})))
+
+    assert ["{", '  "a": [', "    1", "  ],", f'  "\\ud800": {2**70}', "}"] == [
+        line[17:] for line in flat[-6:]
+    ]
+    assert f'result           {{"a": {"[" * 300}"x"{"]" * 300}}}' == nested[-1]

@@ -51,7 +51,7 @@ async def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> 
 
     printed = capsys.readouterr().out
     assert Swept(found=4, marked=0) == swept
-    assert all(word in printed for word in ("w0", "r003", "running", "03-03 12:00:00.000", "1 day"))
+    assert all(word in printed for word in ("w0", "r003", "running", "03-03 12:00:00 ", "1d 00:00:00"))
     assert "r004" not in printed
     assert 4 == len((await log.list_stale(HOUR, now=NOON))[0])
 
@@ -64,7 +64,7 @@ async def test_marking_walks_all_pages(capsys: pytest.CaptureFixture[str]) -> No
 
     printed = capsys.readouterr().out
     assert Swept(found=PAGE + 50, marked=PAGE + 50) == swept
-    assert 2 == printed.count("Not heard of for long")
+    assert PAGE + 50 == printed.count("running")
     assert ([], None) == await log.list_stale(HOUR, now=NOON)
     assert 1 == len(await log.get_pending_runs())
     assert Swept(found=0, marked=0) == await _sweep(log, mark=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
 from syrupy.assertion import SnapshotAssertion
 
 from run_log.console._checks import Check, Verdict
+from run_log.console._layout import Screen, Sheet, Table
 from run_log.console._render import (
     checks_table,
     history_table,
@@ -20,7 +19,7 @@ from run_log.console._render import (
     run_sheet,
     runs_table,
     stale_table,
-    summary_sheet,
+    summary_view,
     workflows_table,
 )
 from run_log.core import PauseRequest, RunEvent, RunStatus
@@ -61,59 +60,70 @@ async def _log() -> InMemoryRunLogService:
     return log
 
 
-async def _runs() -> RenderableType:
+async def _runs() -> Table | Sheet:
     runs, _ = await (await _log()).list_runs("invoices")
-    return runs_table(runs)
+    return runs_table(runs, workflow_id="invoices")
 
 
-async def _success() -> RenderableType:
+async def _success() -> Table | Sheet:
     run = await (await _log()).get_run("invoices", "r1")
     assert run is not None
     return run_sheet(run)
 
 
-async def _failure() -> RenderableType:
+async def _failure() -> Table | Sheet:
     run = await (await _log()).get_run("invoices", "r2")
     assert run is not None
     return run_sheet(run)
 
 
-async def _line() -> RenderableType:
+async def _line() -> Table | Sheet:
     run = await (await _log()).get_run("invoices", "r2")
     assert run is not None
     return run_line(run)
 
 
-async def _paused() -> RenderableType:
+async def _paused() -> Table | Sheet:
     run = await (await _log()).get_run("invoices", "r3")
     assert run is not None
     return run_sheet(run)
 
 
-async def _history() -> RenderableType:
-    return history_table("r4", await (await _log()).get_history("invoices", "r4"))
+async def _history() -> Table | Sheet:
+    return history_table(await (await _log()).get_history("invoices", "r4"))
 
 
-async def _pending() -> RenderableType:
+async def _pending() -> Table | Sheet:
     runs, _ = await (await _log()).list_pending(now=NOON)
     return pending_table(runs)
 
 
-async def _stale() -> RenderableType:
+async def _stale() -> Table | Sheet:
     runs, _ = await (await _log()).list_stale(timedelta(minutes=30), now=NOON)
     return stale_table(runs)
 
 
-async def _workflows() -> RenderableType:
+async def _workflows() -> Table | Sheet:
     workflows, _ = await (await _log()).list_workflows()
     return workflows_table(workflows)
 
 
-async def _summary() -> RenderableType:
-    return summary_sheet(await (await _log()).get_summary("invoices", 2 * HOUR, now=NOON))
+async def _summary() -> Table | Sheet:
+    sheet, _ = summary_view(await (await _log()).get_summary("invoices", 2 * HOUR, now=NOON))
+    return sheet
 
 
-async def _checks() -> RenderableType:
+async def _hours() -> Table | Sheet:
+    _, hours = summary_view(await (await _log()).get_summary("invoices", 2 * HOUR, now=NOON))
+    return hours
+
+
+async def _nothing() -> Table | Sheet:
+    (sheet,) = summary_view(await InMemoryRunLogService().get_summary("invoices"))
+    return sheet
+
+
+async def _checks() -> Table | Sheet:
     return checks_table(
         [
             Check(name="topic", verdict=Verdict.OK, found="projects/p/topics/run-log-events, keeps 7 days"),
@@ -131,14 +141,16 @@ async def _checks() -> RenderableType:
 
 @pytest.mark.parametrize(
     "shown",
-    [_runs, _success, _failure, _line, _paused, _history, _pending, _stale, _workflows, _summary, _checks],
+    [
+        *(_runs, _success, _failure, _line, _paused, _history, _pending, _stale),
+        *(_workflows, _summary, _hours, _nothing, _checks),
+    ],
     ids=lambda shown: shown.__name__.strip("_"),
 )
 async def test_what_people_see(
-    shown: Callable[[], Awaitable[RenderableType]], snapshot: SnapshotAssertion
+    shown: Callable[[], Awaitable[Table | Sheet]], snapshot: SnapshotAssertion
 ) -> None:
-    """Every table shows what it always has, on a terminal of 100 columns."""
-    printed = io.StringIO()
-    Console(width=100, file=printed, force_terminal=False, highlight=False).print(await shown())
+    """Everything is shown as it always has been, on a terminal of 80 columns."""
+    view = await shown()
 
-    assert snapshot == "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+    assert snapshot == "\n".join(view.lines(Screen(width=80)))

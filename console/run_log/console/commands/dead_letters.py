@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from run_log.console._exit import require
-from run_log.console._options import Output, WorkflowOption, examples, group, moment
+from run_log.console._options import Output, Wide, WorkflowOption, examples, group, moment, shape
 from run_log.console._output import OutputFormat, show
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")] = 50,
     everything: _All = False,
     wait: _Quiet = QUIET_SECONDS,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List dead letters: since when, why, of which run. They stay where they are."""
@@ -69,6 +70,7 @@ def list_(
     from run_log.console._dead_letters import list_letters, stoppable
     from run_log.console._open import complete
 
+    output = shape(output, wide=wide)
     choice = _choice(None, reason, since, until, workflow)
     most = None if everything else limit
     complete(stoppable(list_letters(choice, limit=most, quiet_seconds=wait, output=output)))
@@ -86,7 +88,7 @@ def show_(
     from run_log.console._render import letter_sheet
 
     letter = complete(stoppable(find_letter(message_id, quiet_seconds=wait)))
-    show(output, letter_record(letter), lambda: letter_sheet(letter))
+    show(output, letter_record(letter), lambda: [letter_sheet(letter)])
 
 
 @app.command(
@@ -115,6 +117,7 @@ def redrive(
     ] = None,
     dry_run: _DryRun = False,
     wait: _Quiet = QUIET_SECONDS,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Publish dead letters again as the messages they were; keep what would only come back, and exit 1 then.
@@ -126,6 +129,7 @@ def redrive(
     from run_log.console._open import complete
     from run_log.core import InvalidArgumentError
 
+    output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if body is not None and len(choice.ids) != 1:
         raise InvalidArgumentError("--body is about one dead letter: name it")
@@ -160,6 +164,7 @@ def discard(
     ] = None,
     dry_run: _DryRun = False,
     wait: _Quiet = QUIET_SECONDS,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Throw dead letters away."""
@@ -167,6 +172,7 @@ def discard(
     from run_log.console._dead_letters import discard_letters, stoppable
     from run_log.console._open import complete
 
+    output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     complete(
         stoppable(discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from run_log.console._exit import ExitCode, require
-from run_log.console._options import Output
+from run_log.console._options import Output, Wide, shape
 from run_log.console._output import OutputFormat
 
 
@@ -21,6 +21,7 @@ def doctor(
             help="Emit an event too, which queries have to see in time. (default: do not)",
         ),
     ] = None,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Look at what is deployed: each part is ok, or what to do is said.
@@ -40,7 +41,9 @@ def doctor(
     from run_log.console._doctor import examine
     from run_log.console._render import checks_table
 
-    listing: Listing[Check] = Listing(output, "checks", table=checks_table, record=lambda check: check.record)
+    listing: Listing[Check] = Listing(
+        shape(output, wide=wide), "checks", table=checks_table, record=lambda check: check.record
+    )
 
     async def examined() -> bool:
         checks = [check async for check in examine(settings, probe=probe)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from run_log.console._options import WorkflowId, examples, group, json_object
-from run_log.console._output import note
+from run_log.console._output import note, say, write
 
 schema: Final = group("The form that events have.")
 
@@ -50,7 +50,7 @@ def emit(
         "error": error,
     }
     emitted, seconds = complete(emit_state(workflow, run, fields, wait=wait))
-    typer.echo(emitted.id)
+    say(emitted.id)
     if seconds is not None:
         note(f"queries saw it after {seconds:.3f} s")
 
@@ -68,7 +68,7 @@ def export(
 
     text = event_schema_text()
     if into is None:
-        typer.echo(text, nl=False)
+        write(text)
         return
     try:
         into.write_text(text, encoding="utf-8")

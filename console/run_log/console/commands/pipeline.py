@@ -8,6 +8,7 @@ import typer
 
 from run_log.console._exit import ExitCode, require
 from run_log.console._options import examples, group
+from run_log.console._output import say
 
 projector: Final = group("Project events into Firestore.")
 
@@ -35,7 +36,7 @@ def provision() -> None:
 
     settings = Settings.from_env()
     for resource in make(PubSubConnection.from_settings(settings), settings):
-        typer.echo(f"{'created' if resource.created else 'exists '} {resource.name}")
+        say(f"{'created' if resource.created else 'exists '} {resource.name}")
 
 
 @projector.command(epilog=examples("projector pull --health-port 8080", "projector pull --until-idle 5"))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from run_log.console._options import Output, moment
-from run_log.console._output import OutputFormat, note, show
+from run_log.console._output import OutputFormat, note, say, show
 
 
 def rebuild(
@@ -80,7 +80,7 @@ def rebuild(
         require("producer")
     log_to_stderr()
     done = complete(rebuild_until_signal(settings, begins, into=into, state=state, rejects=rejects))
-    show(output, rebuilt_record(done), lambda: rebuilt_sheet(done))
+    show(output, rebuilt_record(done), lambda: [rebuilt_sheet(done)])
     for line in done.advice:
         note(line)
     if not done.rebuilt.complete:
@@ -131,4 +131,4 @@ def archive(
             segment_bytes=segment_bytes,
         )
     )
-    typer.echo(f"pulled {report.pulled}, wrote {report.written} lines into {into}")
+    say(f"pulled {report.pulled}, wrote {report.written} lines into {into}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -12,12 +13,14 @@ from run_log.console._options import (
     Limit,
     Output,
     RunId,
+    Wide,
     WorkflowId,
     WorkflowOption,
     duration,
     examples,
     group,
     moment,
+    shape,
 )
 from run_log.console._output import Listing, OutputFormat, note, show
 
@@ -53,6 +56,7 @@ def list_(
     limit: Limit = 50,
     after: After = None,
     all_pages: All = False,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs of a workflow, newest first."""
@@ -69,7 +73,8 @@ def list_(
         "trigger_type": trigger,
         "order": order,
     }
-    listing = Listing(output, "runs", table=runs_table, record=run_record)
+    table = partial(runs_table, workflow_id=workflow)
+    listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
 
     async def listed() -> None:
         async with opened_run_log() as log:
@@ -97,11 +102,13 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
     stored = complete(found())
     if stored is None:
         raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
-    show(output, run_record(stored), lambda: run_sheet(stored))
+    show(output, run_record(stored), lambda: [run_sheet(stored)])
 
 
 @app.command(epilog=examples("runs history invoices run-17"))
-def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
+def history(
+    workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
+) -> None:
     """Show what a run went through: when, for how long, which attempt, who answered."""
     from run_log.console._exit import NotFoundError
     from run_log.console._open import complete, opened_run_log
@@ -115,9 +122,7 @@ def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABL
     transitions = complete(found())
     if not transitions:
         raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
-    listing = Listing(
-        output, "transitions", table=lambda page: history_table(run, page), record=transition_record
-    )
+    listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=transition_record)
     listing.add(transitions)
     listing.end()
 
@@ -151,6 +156,7 @@ def watch(
     exit_status: Annotated[
         bool, typer.Option("--exit-status", help="Exit 1 if the run did not end in success.")
     ] = False,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show changes of runs as they come, until Ctrl-C; those of one run until it has ended."""
@@ -164,9 +170,9 @@ def watch(
             "--timeout and --exit-status are about one run: name it after its workflow"
         )
     if workflow is None or run is None:
-        complete(watch_runs(workflow, cursor=cursor, output=output))
+        complete(watch_runs(workflow, cursor=cursor, output=shape(output, wide=wide)))
         return
-    ended = complete(watch_one(workflow, run, cursor=cursor, within=timeout, output=output))
+    ended = complete(watch_one(workflow, run, cursor=cursor, within=timeout, output=shape(output, wide=wide)))
     if exit_status and ended.status is not RunStatus.SUCCESS:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -183,7 +189,7 @@ def stats(
     """Show a workflow at a glance: counts, success rate, durations, its last runs."""
     from run_log.console._open import complete, opened_run_log
     from run_log.console._records import summary_record
-    from run_log.console._render import summary_sheet
+    from run_log.console._render import summary_view
 
     back = None if window is None else duration(window)
 
@@ -192,7 +198,7 @@ def stats(
             return await log.get_summary(workflow, back)
 
     summary = complete(found())
-    show(output, summary_record(summary), lambda: summary_sheet(summary))
+    show(output, summary_record(summary), lambda: summary_view(summary))
 
 
 @app.command(epilog=examples("runs pending --assignee ann --overdue"))
@@ -211,6 +217,7 @@ def pending(
     limit: Limit = 50,
     after: After = None,
     all_pages: All = False,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs that wait for somebody's answer."""
@@ -218,7 +225,7 @@ def pending(
     from run_log.console._records import pending_record
     from run_log.console._render import pending_table
 
-    listing = Listing(output, "pending_runs", table=pending_table, record=pending_record)
+    listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=pending_record)
 
     async def listed() -> None:
         async with opened_run_log() as log:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._options import Output, WorkflowOption, duration
+from run_log.console._options import Output, Wide, WorkflowOption, duration, shape
 from run_log.console._output import OutputFormat
 
 
@@ -17,6 +17,7 @@ def sweep(
     ],
     workflow: WorkflowOption = None,
     mark: Annotated[bool, typer.Option("--mark", help="Mark them as failed. (default: only show)")] = False,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show runs that fell silent; mark them as lost.
@@ -32,7 +33,7 @@ def sweep(
     from run_log.core import utc_now
 
     silence = duration(older_than)
-    listing = Listing(output, "stale_runs", table=stale_table, record=stale_record)
+    listing = Listing(shape(output, wide=wide), "stale_runs", table=stale_table, record=stale_record)
 
     async def swept() -> str:
         async with opened_run_log() as log:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._options import Output
+from run_log.console._options import Output, Wide, shape
 from run_log.console._output import OutputFormat
 
 
@@ -25,6 +25,7 @@ def verify(
             help="Compare with another root collection, or with sqlite another file. (default: recount)",
         ),
     ] = None,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Recount the runs of each workflow and show which counts differ, and which runs cannot be read.
@@ -39,6 +40,7 @@ def verify(
 
     if against is not None and repair:
         raise InvalidArgumentError("--repair is about one projection: pass it without --against")
+    output = shape(output, wide=wide)
     if against is not None:
         work = compare_roots(workflow, against=against, output=output)
     else:

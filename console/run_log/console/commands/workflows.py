@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from run_log.console._options import After, All, Limit, Output
+from run_log.console._options import After, All, Limit, Output, Wide, shape
 from run_log.console._output import Listing, OutputFormat
 
 
@@ -11,6 +11,7 @@ def workflows(
     limit: Limit = 50,
     after: After = None,
     all_pages: All = False,
+    wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the workflows that have runs, with their counts."""
@@ -18,7 +19,7 @@ def workflows(
     from run_log.console._records import workflow_record
     from run_log.console._render import workflows_table
 
-    listing = Listing(output, "workflows", table=workflows_table, record=workflow_record)
+    listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=workflow_record)
 
     async def listed() -> None:
         async with opened_run_log() as log:

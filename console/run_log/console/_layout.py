@@ -1,0 +1,312 @@
+"""Tables and sheets as lines of text: they fit a terminal, or are whole where there is none."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import accumulate
+from typing import Final, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+
+_GAP: Final = "  "
+_SHORTEST_NAME: Final = 12
+"""Where names would get fewer columns, other cells go on a second line instead."""
+
+# Each can be read on light and on dark backgrounds, which dim, blue and yellow cannot.
+_CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """What lines are laid out for."""
+
+    width: int | None = None
+    """Columns; None for no bound: each row is one line, and nothing is left out."""
+    encoding: str = "utf-8"
+    """Characters that it lacks are shown as escapes."""
+    coloured: bool = False
+
+
+class Styled(NamedTuple):
+    """A text with a style: ``bold`` or the name of a colour, or nothing."""
+
+    text: str
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many columns of a terminal it takes."""
+        if self.text.isascii():
+            return len(self.text)
+        return sum(map(_columns, self.text))
+
+
+class Verbatim(str):
+    """A text whose lines are not broken."""
+
+    __slots__ = ()
+
+
+Cell = str | Styled
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table. The first has the row's name, which is always shown whole."""
+
+    heading: str
+    _: KW_ONLY
+    right: bool = False
+    """Whether it is set flush right."""
+    stays: bool = False
+    """Whether it keeps its column where there is little room: a long name goes on a line of its own then."""
+    spare: bool = False
+    """Whether it is left out where there is no room."""
+    prose: bool = False
+    """Whether it is a text of any length: a terminal shows its first line, cut where it does not fit."""
+    wraps: bool = False
+    """Whether a terminal shows such a text whole, on as many lines as it takes."""
+    labelled: bool = False
+    """Whether its heading is repeated where it is moved below the row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of cells, the most important columns first."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    """The line above it on a terminal; empty for none."""
+
+    @classmethod
+    def of(
+        cls, things: Iterable[_T], *columns: tuple[Column, Callable[[_T], Cell]], title: str = ""
+    ) -> Table:
+        """Return a table with a row for each of *things*.
+
+        Args:
+            things: What is shown.
+            columns: Each with what it shows of a thing.
+            title: The line above it on a terminal; empty for none.
+        """
+        return cls(
+            columns=[column for column, _ in columns],
+            rows=[[cell(thing) for _, cell in columns] for thing in things],
+            title=title,
+        )
+
+    def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
+        """Yield its lines: one a row, and below it an indented one for what does not fit.
+
+        Args:
+            screen: What they are laid out for.
+            headed: Whether to begin with the title and the headings.
+        """
+        cells = [
+            [_shown(cell, column, screen) for cell, column in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
+        layout = _Layout(self.columns, cells, screen)
+        if headed and self.title and screen.width is not None:
+            yield painted(literal(self.title, screen.encoding), "bold", screen)
+        if headed:
+            yield painted(layout.headings(), "bold", screen)
+        for row in cells:
+            yield from layout.row(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Names and their values, one below the other; names without a value are left out."""
+
+    rows: Sequence[tuple[str, Cell]]
+
+    def lines(self, screen: Screen) -> Iterator[str]:
+        """Yield its lines. They are broken between words only, so that a long id can be copied.
+
+        Args:
+            screen: What they are laid out for.
+        """
+        rows = [(name, _styled(cell)) for name, cell in self.rows if _styled(cell).text]
+        indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
+        for name, (text, style) in rows:
+            label = name
+            for line in text.split("\n"):
+                for part in _broken(text, literal(line, screen.encoding), screen, indent):
+                    yield (
+                        painted(label, "bold", screen)
+                        + " " * (indent - len(label))
+                        + painted(part, style, screen)
+                    ).rstrip()
+                    label = ""
+
+
+class _Layout:
+    """Which columns of a table are aligned on a row's first line, and which cells come after or below."""
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Styled]], screen: Screen) -> None:
+        self._columns = columns
+        self._screen = screen
+        self._room = sys.maxsize if screen.width is None else screen.width
+        self._widths = [
+            max([len(column.heading), *(row[number].width for row in rows)])
+            for number, column in enumerate(columns)
+        ]
+        # A column that is empty in every row only takes room.
+        self._aligned = [
+            number
+            for number in range(len(columns))
+            if not number or not rows or any(row[number].text for row in rows)
+        ]
+        self._after: list[int] = []
+        if self._width() > self._room:
+            self._aligned = [number for number in self._aligned if not columns[number].spare]
+            if self._width() > self._room:
+                self._narrow([row[0].width for row in rows])
+
+    def headings(self) -> str:
+        """Return the line above the rows."""
+        cells = [Styled(column.heading.upper()) for column in self._columns]
+        line = self._line(cells)
+        for number in self._after[:1]:
+            heading = _GAP + cells[number].text
+            if self._columns[number].prose and self._width() + len(heading) <= self._room:
+                line += heading
+        return line.rstrip()
+
+    def row(self, cells: Sequence[Styled]) -> Iterator[str]:
+        """Yield the lines of a row."""
+        name, *others = cells
+        if name.width > self._widths[0]:
+            yield painted(*name, self._screen)
+            cells = [Styled(""), *others]
+        line, used, is_below = self._line(cells), self._width(), False
+        for number in self._after:
+            column, cell = self._columns[number], self._labelled(number, cells[number])
+            if not cell.text:
+                continue
+            if not self._goes_on(column, cell, used, is_below=is_below):
+                if line.strip():
+                    yield line.rstrip()
+                line, used, is_below = "", 0, True
+            *before, last = self._parts(column, cell, self._room - used - len(_GAP))
+            yield from (_GAP + painted(*part, self._screen) for part in before)
+            line += _GAP + painted(*last, self._screen)
+            used += len(_GAP) + last.width
+        if line.strip():
+            yield line.rstrip()
+
+    def _goes_on(self, column: Column, cell: Styled, used: int, *, is_below: bool) -> bool:
+        """Return whether a cell goes on the same line as the one before it."""
+        left = self._room - used - len(_GAP)
+        # On the row's first line it would stand below no heading.
+        if not is_below and not column.prose:
+            return False
+        if column.wraps:
+            return cell.width <= left and not is_below
+        return cell.width <= left or (column.prose and left >= self._room // 2)
+
+    def _parts(self, column: Column, cell: Styled, left: int) -> list[Styled]:
+        """Return a cell as lines, of which all but the last are lines of their own."""
+        if column.wraps:
+            return [cell._replace(text=part) for part in wrapped(cell.text, left)]
+        return [cut(cell, left, self._screen.encoding)] if column.prose else [cell]
+
+    def _labelled(self, number: int, cell: Styled) -> Styled:
+        column = self._columns[number]
+        has_label = column.labelled and cell.text
+        return cell._replace(text=f"{column.heading}: {cell.text}") if has_label else cell
+
+    def _line(self, cells: Sequence[Styled]) -> str:
+        parts: list[str] = []
+        for number in self._aligned:
+            padding = " " * (self._widths[number] - cells[number].width)
+            text = painted(*cells[number], self._screen)
+            parts.append(padding + text if self._columns[number].right else text + padding)
+        return _GAP.join(parts)
+
+    def _narrow(self, names: Sequence[int]) -> None:
+        first, *others = self._aligned
+        staying = [number for number in others if self._columns[number].stays]
+        while staying and self._room - self._taken(staying) < _SHORTEST_NAME:
+            staying.pop()
+        most = self._room - self._taken(staying)
+        self._widths[first] = max([len(self._columns[first].heading), *(n for n in names if n <= most)])
+        self._aligned = [first, *staying]
+        for number in others[len(staying) :]:
+            if self._columns[number].prose or self._width() + self._taken([number]) > self._room:
+                break
+            self._aligned.append(number)
+        self._after = others[len(self._aligned) - 1 :]
+
+    def _taken(self, numbers: Sequence[int]) -> int:
+        return sum(len(_GAP) + self._widths[number] for number in numbers)
+
+    def _width(self) -> int:
+        return self._taken(self._aligned) - len(_GAP)
+
+
+def literal(text: str, encoding: str = "utf-8") -> str:
+    """Return *text* on one line, as it is: nothing in it commands the terminal, or is not in *encoding*."""
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return *text* as lines of *width* columns, broken between words only."""
+    lines, used = [""], 0
+    for number, word in enumerate(text.split(" ")):
+        needed = Styled(word).width
+        if lines[-1].strip() and used + 1 + needed > width:
+            lines.append(word)
+            used = needed
+        else:
+            lines[-1] += f" {word}" if number else word
+            used += needed + bool(number)
+    return lines
+
+
+def cut(text: Styled, width: int, encoding: str = "utf-8") -> Styled:
+    """Return *text*, or its beginning where it takes more than *width* columns."""
+    if text.width <= width:
+        return text
+    dots = "..." if literal("…", encoding) != "…" else "…"
+    kept = sum(taken <= width - len(dots) for taken in accumulate(map(_columns, text.text)))
+    return text._replace(text=text.text[:kept] + dots)
+
+
+def painted(text: str, style: str, screen: Screen) -> str:
+    """Return *text* in its style, where *screen* has colours."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if text and style and screen.coloured else text
+
+
+def _shown(cell: Cell, column: Column, screen: Screen) -> Styled:
+    text, style = _styled(cell)
+    if screen.width is None:
+        return Styled(literal(text, screen.encoding) or "-", style)
+    if column.wraps:
+        text = " ".join(text.split())
+    elif column.prose:
+        text = text.strip().partition("\n")[0]
+    return Styled(literal(text, screen.encoding), style)
+
+
+def _styled(cell: Cell) -> Styled:
+    return cell if isinstance(cell, Styled) else Styled(cell)
+
+
+def _broken(text: str, line: str, screen: Screen, indent: int) -> Sequence[str]:
+    if screen.width is None or isinstance(text, Verbatim):
+        return [line]
+    return wrapped(line, screen.width - indent)
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
