@@ -28,6 +28,7 @@ NAMES = [
     "dead-letter subscription",
     "dead-letter rights",
     "store",
+    "documents",
     "clock",
     "indexes",
     "expiry",

@@ -249,11 +249,20 @@ async def test_a_stopped_subscription(begin: Callable[[], RebuildWork]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """See `UnreadableDocument`."""
+
+    error: RunLogError
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """See `RunPage`."""
 
     runs: Sequence[FoldedRun]
-    unreadable: Mapping[str, RunLogError] = field(default_factory=dict[str, RunLogError])
+    unreadable: Mapping[str, Damaged] = field(default_factory=dict[str, "Damaged"])
+    assumed: Mapping[str, int] = field(default_factory=dict[str, int])
     after: str | None
 
 
@@ -266,7 +275,10 @@ class Pages:
             own = [events[position] for position in positions]
             history = fold(None, own).after.history
             self._runs.append(FoldedRun(event=max(own, key=lambda event: event.version), history=history))
-        self._unreadable = {name: UnreadableRunError("w", name, "damaged") for name in unreadable}
+        self._unreadable = {
+            name: Damaged(error=UnreadableRunError("w", name, "damaged"), body=b"what it holds")
+            for name in unreadable
+        }
         self.asked: list[str] = []
 
     async def page(self, after: str = "") -> Page:
@@ -314,6 +326,7 @@ async def test_a_root_is_merged(tmp_path: Path, begin: Callable[[], RebuildWork]
     assert {2} == {len(run.history) for run in store.merged.values()}
     rejects = (tmp_path / "rejects").read_text()
     assert '"damaged", "reason": "invalid_event"' in rejects
+    assert '"body": "what it holds"' in rejects
     assert '"w1/r004", "reason": "write_refused"' in rejects
 
 

@@ -27,9 +27,9 @@ from run_log.stores._stale import StaleSelection
 def exact(value: Any) -> Any:
     """Return *value* so that the vendor's client sends just that: a moment as a plain datetime.
 
-    Its own datetimes, as snapshots hold them, pass through a float: those before 1970 come out elsewhere, and the end
-    of year 9999 comes out beyond what Firestore takes (0001-01-01 to 9999-12-31,
-    https://firebase.google.com/docs/firestore/manage-data/data-types).
+    Its own datetimes, as snapshots hold them, pass through a float: those before 1970 come out elsewhere, and
+    the end of year 9999 beyond what Firestore takes, which is what a protobuf timestamp may be
+    (https://protobuf.dev/reference/protobuf/google.protobuf/#timestamp).
     """
     return datetime.combine(value.date(), value.timetz()) if isinstance(value, datetime) else value
 
