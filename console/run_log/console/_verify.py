@@ -55,6 +55,8 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
     _check_there(workflow_id, workflows)
     listing.end()
     done = f"; repaired: {repaired}" if repair else ""
+    if not workflows:
+        note("there is no workflow: is that the right place?")
     note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(differing)}")
     return differing > 0
 

@@ -159,9 +159,7 @@ def moment_or_now(value: object) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
-        raise InvalidArgumentError(
-            f"now is {value!r}, which lies outside years 1 to 9999 in UTC"
-        ) from error
+        raise InvalidArgumentError(f"now is {value!r}, which lies outside years 1 to 9999 in UTC") from error
 
 
 def whole(name: str, value: object) -> int:
