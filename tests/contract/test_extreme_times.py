@@ -77,7 +77,7 @@ async def test_any_time_filters(harness: Harness, service: RunLog) -> None:
     await store(harness, runs)
 
     for moment in MOMENTS:
-        theirs = DatetimeWithNanoseconds.from_rfc3339(f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}".zfill(27))
+        theirs = DatetimeWithNanoseconds.combine(moment.date(), moment.timetz())
         since, _ = await service.list_runs("w", since=theirs)
         until, _ = await service.list_runs("w", until=theirs)
         assert [run for run in runs if run.started_at >= moment] == since

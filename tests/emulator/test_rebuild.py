@@ -136,7 +136,7 @@ async def test_what_pubsub_retains(live: FirestoreRunLogService, tmp_path: Path)
 
 
 async def test_a_kept_subscription(tmp_path: Path) -> None:
-    """A rebuild that keeps its subscription can be gone on with; so can one that has let go of it, by another."""
+    """A rebuild that keeps its subscription can be gone on with; so can one that has let go of it."""
     raw = retaining()
     raw.publish([encode_event(event) for event in lives(5)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from run_log.core import TriggerType, UnreadableRunError, WorkflowRun, document_id, original_id
 
@@ -74,4 +74,4 @@ def _word(value: object) -> object:
 
 
 def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(cast("object", value))
+    return value.isoformat() if isinstance(value, datetime) else str(value)

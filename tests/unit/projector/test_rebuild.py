@@ -379,7 +379,7 @@ def test_a_walk_begins_where_the_one_before_began(begin: Callable[[], RebuildWor
 
 @pytest.mark.parametrize("after", ["a/runs/b", None])
 def test_a_walk_of_an_earlier_version(begin: Callable[[], RebuildWork], after: str | None) -> None:
-    """Where nobody knows when a walk began, the next one reads everything, and the one after that what changed."""
+    """Where nobody knows when a walk began, the next one reads all, and the one after that what changed."""
     moments = [datetime(2026, 3, 4, hour, tzinfo=UTC) for hour in range(3)]
     begin().state.note({"root": {"after": after}, "end": {"complete": after is None}})
     found: list[datetime | None] = []

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
@@ -21,12 +21,12 @@ def document(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "assumed"),
     [
-        ("2026-03-04T12:00:00Z", set()),
-        ("2026-03-04T12:00:00+00:00", set()),
-        ("2026-03-04T17:30:00.000000+05:30", set()),
+        ("2026-03-04T12:00:00Z", set[str]()),
+        ("2026-03-04T12:00:00+00:00", set[str]()),
+        ("2026-03-04T17:30:00.000000+05:30", set[str]()),
         ("2026-03-04 12:00:00", {NAIVE_TIME}),
         ("2026-03-04T12:00:00.000000", {NAIVE_TIME}),
-        (NOON, set()),
+        (NOON, set[str]()),
     ],
 )
 def test_times(text: object, assumed: set[str]) -> None:
@@ -81,7 +81,7 @@ def test_an_unknown_trigger() -> None:
         ({"status": None}, "status"),
         ({"id": "another"}, "it says that it is run 'another'"),
         ({"workflow_id": "another"}, "of workflow 'another'"),
-        ({"started_at": datetime.max.replace(tzinfo=None).isoformat() + "-01:00"}, "outside|9999"),
+        ({"started_at": "9999-12-31T23:59:59-01:00"}, "outside|9999"),
     ],
 )
 def test_what_is_no_run(fields: dict[str, Any], told: str) -> None:
@@ -99,11 +99,6 @@ def test_ids_that_are_not_escaped() -> None:
 
 def test_a_document_as_text() -> None:
     """What JSON has no word for is a text in what people look at."""
-    text = document_text({"a": NOON, "b": b"\xff", "c": {"d": [1, None]}, "e": timedelta(1)})
+    text = document_text({"a": NOON, "b": b"\xff", "c": {"d": [1, None]}})
 
-    assert {
-        "a": NOON.isoformat(),
-        "b": "b'\\xff'",
-        "c": {"d": [1, None]},
-        "e": "1 day, 0:00:00",
-    } == json.loads(text)
+    assert {"a": NOON.isoformat(), "b": "b'\\xff'", "c": {"d": [1, None]}} == json.loads(text)

@@ -64,8 +64,8 @@ _FIRST: Final = "\x01"
 """The document id before all others."""
 
 SETTLED: Final = timedelta(seconds=10)
-"""Changes so long before a moment are taken for some after it: an emulator may show a commit a little later than
-it says that it was made. What is read again changes nothing."""
+"""Changes so long before a moment are taken for some after it: an emulator may show a commit a little later
+than it says that it was made. What is read again changes nothing."""
 
 _BARE_RUN_TYPE: Final = "run-log.run-state.v0"
 _HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)

@@ -19,8 +19,8 @@ from ._audit import FirestoreAudit
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 
 WORKFLOWS_LOOKED_AT: Final = 20
-"""Workflows whose documents are looked at: two documents and twice `MOST_COUNTED` index entries of each, at most
-22 reads (https://firebase.google.com/docs/firestore/pricing#aggregation_queries)."""
+"""Workflows whose documents are looked at: two documents and twice `MOST_COUNTED` index entries of each, at
+most 22 reads (https://firebase.google.com/docs/firestore/pricing#aggregation_queries)."""
 
 MOST_COUNTED: Final = 10_000
 """Documents of a workflow that are counted: beyond, one without a start may stay unseen."""
