@@ -30,6 +30,7 @@ NAMES = [
     "dead-letter subscription",
     "dead-letter rights",
     "store",
+    "documents",
     "clock",
     "indexes",
     "expiry",

@@ -136,7 +136,7 @@ async def test_what_pubsub_retains(live: FirestoreRunLogService, tmp_path: Path)
 
 
 async def test_a_kept_subscription(tmp_path: Path) -> None:
-    """A rebuild that keeps its subscription can be gone on with; one that does not lets go of it."""
+    """A rebuild that keeps its subscription can be gone on with; so can one that has let go of it."""
     raw = retaining()
     raw.publish([encode_event(event) for event in lives(5)])
 
@@ -144,11 +144,13 @@ async def test_a_kept_subscription(tmp_path: Path) -> None:
     kept = subscriptions(raw)
     second = await run_rebuild(FromSubscription(until_idle=0.1), tmp_path)
     left = subscriptions(raw)
-    third = await run_rebuild(FromSubscription(until_idle=0.1), tmp_path)
+    raw.publish([encode_event(event) for event in lives(6)[10:]])
+    third = await run_rebuild(FromSubscription(until_idle=3), tmp_path)
 
-    assert (10, 0, 0) == (first.folded, second.folded, third.folded)
+    assert (10, 0, 2) == (first.folded, second.folded, third.folded)
     assert (True, True, True) == (first.complete, second.complete, third.complete)
     assert {replay_name(ANEW)} == kept - left
+    assert replay_name(ANEW) not in subscriptions(raw)
 
 
 async def test_a_topic_that_retains_nothing(tmp_path: Path) -> None:
@@ -308,8 +310,12 @@ def test_the_first_place_is_before_all_ids() -> None:
 
 
 async def test_a_root_that_is_empty(tmp_path: Path) -> None:
-    """A root collection without runs gives none, and that is no error."""
-    done = await run_rebuild(FromRoot(name="nothing"), tmp_path)
+    """A root collection whose workflows have no runs any more gives none, and that is no error."""
+    connection = Connection(Settings.from_env().project, None)
+    await connection.client().document(f"{LIVE}/w").set({"workflow_id": "w", "total": 3})
+    await connection.close()
+
+    done = await run_rebuild(FromRoot(name=LIVE), tmp_path)
 
     assert (True, 0, 0) == (done.complete, done.events, done.runs)
     assert 0 == await total(ANEW)

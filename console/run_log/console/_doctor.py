@@ -19,7 +19,7 @@ from run_log.pubsub.inspection import (
 )
 from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.firestore import Connection
-from run_log.stores.firestore.inspection import server_time, ttl_is_active
+from run_log.stores.firestore.inspection import find_unseen, server_time, ttl_is_active
 
 from ._checks import Check, Verdict
 from ._emit import emit_state
@@ -102,6 +102,7 @@ def _looks(
     yield "dead-letter subscription", partial(_dead_letter_subscription, broker, settings)
     yield "dead-letter rights", partial(_dead_letter_rights, broker, settings)
     yield "store", partial(_store, settings)
+    yield "documents", partial(_documents, database, settings)
     yield "clock", partial(_clock, database, settings, now)
     yield "indexes", partial(_indexes, settings)
     yield "expiry", partial(_expiry, database, settings)
@@ -203,6 +204,17 @@ async def _store(settings: Settings) -> Check:
     finally:
         await log.close()
     return _ok("answers" if workflows else "answers, and holds no run yet")
+
+
+async def _documents(database: Connection, settings: Settings) -> Check:
+    looked_at, unseen = await find_unseen(database, settings.root_collection)
+    if unseen is None:
+        return _ok(f"queries see the runs of the first {looked_at} workflows")
+    return _wrong(
+        f"of workflow {unseen.workflow_id!r} queries do not see {unseen.count} documents or more, among them "
+        f"{unseen.path}: {unseen.fault}",
+        f"copy all to where they do: run-log rebuild --from root:{settings.root_collection} --into NEW",
+    )
 
 
 async def _clock(database: Connection, settings: Settings, now: Callable[[], datetime]) -> Check:

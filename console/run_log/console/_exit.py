@@ -78,7 +78,7 @@ def _exit_code(error: Exception) -> ExitCode:
     from run_log import core
 
     match error:
-        case NotFoundError():
+        case NotFoundError() | core.NotFoundError():
             return ExitCode.NOT_FOUND
         case core.ConfigurationError() | core.InvalidArgumentError():
             return ExitCode.USAGE

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from run_log.core import ConfigurationError, InvalidArgumentError, Settings, TransportUnavailableError
+from run_log.core import (
+    ConfigurationError,
+    InvalidArgumentError,
+    Settings,
+    TransportUnavailableError,
+    UnreadableRunError,
+    document_id,
+)
 from run_log.stores import RunLog, create_run_log_service
+from run_log.stores._telemetry import skipped_runs
 from run_log.stores.audit import Audit
 
 from ._exit import NotFoundError
+from ._output import note
 
 FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""
@@ -89,8 +98,30 @@ def _audited_service(settings: Settings) -> Any:
 
 
 def complete(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what *work* comes to, done on an event loop of its own."""
-    return asyncio.run(work)
+    """Return what *work* comes to, done on an event loop of its own.
+
+    Stored runs that it meets and cannot show are counted on stderr at its end.
+    """
+    with skipped_runs() as skipped:
+        try:
+            return asyncio.run(work)
+        finally:
+            if skipped:
+                note(_left_out(skipped))
+
+
+def _left_out(skipped: Sequence[UnreadableRunError]) -> str:
+    count = len({(error.workflow_id, error.run_id) for error in skipped})
+    first = skipped[0]
+    settings = Settings.from_env()
+    if settings.backend == "sqlite":
+        place = f"run {first.run_id!r} of workflow {first.workflow_id!r} in {settings.sqlite_path}"
+        remedy = "save them again"
+    else:
+        root = settings.root_collection
+        place = f"{root}/{document_id(first.workflow_id)}/runs/{document_id(first.run_id)}"
+        remedy = f"save them again, or copy all with `run-log rebuild --from root:{root} --into NEW`"
+    return f"left out, for they cannot be read: {count} stored runs, the first {place}; {remedy}"
 
 
 async def delivered(log: RunLog) -> None:

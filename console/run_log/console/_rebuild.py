@@ -96,8 +96,12 @@ async def rebuild_until_signal(
         kept = RejectsFile(rejects, goes_on=not noted.is_new)
         progress = RebuildProgress(noted, kept)
         work = RebuildWork(state=noted, rejects=kept, progress=progress, stop=stop)
-        async with _shown(progress):
-            rebuilt = await rebuild(settings, source, into=into, work=work)
+        try:
+            async with _shown(progress):
+                rebuilt = await rebuild(settings, source, into=into, work=work)
+        finally:
+            if noted.is_new and not noted.places:
+                state.unlink(missing_ok=True)  # it never began
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
     return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
 
@@ -139,8 +143,14 @@ def _advice(
     if not rebuilt.complete:
         return [f"stopped; the same command goes on where {state} says"]
     lines = [f"what was rejected, where it was and why: {rejects}"] if rebuilt.rejects else []
+    lines += [f"{what}: {count}" for what, count in rebuilt.assumed.items()]
+    if not rebuilt.events:
+        found = "holds nothing that can be folded" if rebuilt.rejects else "is there, and holds nothing"
+        return [*lines, f"{source} {found}: there is nothing to switch to"]
     if not rebuilt.folded:
         lines.append(f"nothing was left to do; delete {state} to fold all of it again")
+    elif rebuilt.went_on:
+        lines.append(f"new or changed since the last time, and brought over: {rebuilt.folded}")
     if settings.backend == "sqlite":
         return [
             *lines,
@@ -149,9 +159,12 @@ def _advice(
     live = settings.root_collection
     if isinstance(source, FromSubscription) and source.keeps:
         lines.append("its subscription is kept: the same command goes on with what has come since")
+    compared = f"run-log verify --against {into}"
+    if isinstance(source, FromRoot) and source.name != live:
+        compared = f"RUN_LOG_ROOT_COLLECTION={source.name} {compared}"
     return [
         *lines,
-        f"to compare the two: run-log verify --against {into}",
+        f"to compare the two: {compared}",
         f"to switch: RUN_LOG_ROOT_COLLECTION={into}, for the projector, then for readers",
         f"back again: RUN_LOG_ROOT_COLLECTION={live}",
     ]

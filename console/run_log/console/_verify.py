@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from run_log.stores.audit import Comparison, CountName, Verification, VerifyProgress, compare, verify
+from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
 
 from ._exit import NotFoundError
 from ._open import opened_audit
@@ -54,6 +54,8 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
     _check_there(workflow_id, workflows)
     listing.end()
     done = f"; repaired: {repaired}" if repair else ""
+    if not workflows:
+        note("there is no workflow: is that the right place?")
     note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(differing)}")
     return differing > 0
 
@@ -67,11 +69,13 @@ async def compare_roots(workflow_id: str | None, *, against: str, output: Output
         output: As what.
 
     Raises:
-        NotFoundError: The workflow is in none of them.
+        NotFoundError: The workflow is in none of them, or nothing is in the other one.
     """
     listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
     workflows = runs = differing = 0
     async with opened_audit() as first, opened_audit(against) as second:
+        if await _is_empty(second):
+            raise NotFoundError(f"there is no projection {against!r} to compare with, or an empty one")
         with _progress() as progress:
 
             def tell(workflow: str, count: int) -> None:
@@ -176,6 +180,11 @@ def _listing(output: OutputFormat, headings: Sequence[str]) -> Listing[Finding]:
         table=lambda page: findings_table(headings, [finding.cells for finding in page]),
         record=lambda finding: finding.record,
     )
+
+
+async def _is_empty(audit: Audit) -> bool:
+    async with contextlib.aclosing(audit.workflows()) as workflows:
+        return await anext(workflows, None) is None
 
 
 def _check_there(workflow_id: str | None, workflows: int) -> None:

@@ -6,7 +6,8 @@ The tree::
     ├── ConfigurationError            a setting, a project, credentials or a back end is missing or wrong
     ├── InvalidArgumentError          a caller's argument (also a ValueError)
     │   ├── InvalidCursorError        a cursor that is malformed or belongs to another listing
-    │   └── InvalidRunError           an object that is not a run
+    │   ├── InvalidRunError           an object that is not a run
+    │   └── NotFoundError             what was asked for by its name is not there
     ├── EventDecodeError              a message that is no event of ours (also a ValueError)
     ├── UnreadableRunError            a stored run that cannot be read back
     ├── StoreError                    the store's side of a read or write
@@ -28,6 +29,7 @@ __all__ = [
     "InvalidCursorError",
     "InvalidRunError",
     "MessageRefusedError",
+    "NotFoundError",
     "RunLogError",
     "SpoolError",
     "StoreError",
@@ -62,6 +64,10 @@ class InvalidCursorError(InvalidArgumentError):
 
 class InvalidRunError(InvalidArgumentError):
     """An object given as a run does not have a run's fields; the message lists each field at fault."""
+
+
+class NotFoundError(InvalidArgumentError):
+    """What was asked for by its name is not there: a run, a workflow, a dead letter, a file."""
 
 
 class EventDecodeError(RunLogError, ValueError):

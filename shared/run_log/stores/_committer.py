@@ -103,7 +103,10 @@ class Committer:
         return await self._apply(events, {})
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """Merge what another projection holds of *runs*, each once, as `apply` does its events."""
+        """Merge what another projection holds of *runs*, each once, as `apply` does its events.
+
+        A run whose newest event is there is a duplicate only where nothing more of its history is new.
+        """
         return await self._apply([run.event for run in runs], {run.event.key: run.history for run in runs})
 
     async def _apply(
@@ -116,7 +119,8 @@ class Committer:
             for runs in waiting:
                 for key, change in (await self._commit(runs)).items():
                     for position, outcome in zip(runs[key].positions, change.outcomes, strict=True):
-                        outcomes[position] = outcome
+                        is_news = key in earlier and change.added and outcome is Outcome.DUPLICATE
+                        outcomes[position] = Outcome.STALE if is_news else outcome
 
         # They hold different runs, so they never meet.
         done = await asyncio.gather(*(commit_in_turn() for _ in range(MAX_IN_FLIGHT)), return_exceptions=True)

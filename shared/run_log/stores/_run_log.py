@@ -156,7 +156,10 @@ def moment_or_now(value: object) -> datetime:
         return utc_now()
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidArgumentError(f"now is {value!r}; pass an aware datetime")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidArgumentError(f"now is {value!r}, which lies outside years 1 to 9999 in UTC") from error
 
 
 def whole(name: str, value: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from run_log.core import (
@@ -27,6 +27,9 @@ MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
+"""No datetime is earlier, so no window begins before."""
+
 _STATUSES: Final = {status.value: status for status in RunStatus}
 
 
@@ -124,14 +127,16 @@ class SummaryWindow:
         """
         hour = hour_of(now)
         if window is None:
-            return cls(scope=Scope.DAY, first=hour // 24 - DAYS_KEPT + 1, last=hour // 24, is_whole=True)
+            first = max(hour // 24 - DAYS_KEPT + 1, _FIRST_HOUR // 24)
+            return cls(scope=Scope.DAY, first=first, last=hour // 24, is_whole=True)
         if not isinstance(window, timedelta) or not timedelta(0) < window <= MAX_WINDOW:
             raise InvalidArgumentError(
                 f"window is {window!r}; pass a timedelta above 0 and of {MAX_WINDOW} at most, or None for all"
             )
         is_short = window <= HOURS_KEPT * _HOUR
         scope, last, width = (Scope.HOUR, hour, _HOUR) if is_short else (Scope.DAY, hour // 24, _DAY)
-        return cls(scope=scope, first=last + 1 - -(-window // width), last=last, is_whole=False)
+        first = max(last + 1 - -(-window // width), _FIRST_HOUR * _HOUR // width)
+        return cls(scope=scope, first=first, last=last, is_whole=False)
 
     def includes(self, counter: SummaryCounter) -> bool:
         """Return whether the summary's counts and durations are made of *counter*.

@@ -39,6 +39,7 @@ _anomalies: Final = _meter.create_counter(
     "run_log.store.anomalies", unit="{transition}", description="Transitions that break the state machine"
 )
 _logger: Final = get_logger("run_log.stores")
+_collections: Final[list[list[UnreadableRunError]]] = []
 
 
 @contextmanager
@@ -53,6 +54,17 @@ def operation(name: str, **attributes: str | int) -> Generator[trace.Span]:
         yield span
 
 
+@contextmanager
+def skipped_runs() -> Generator[list[UnreadableRunError]]:
+    """Yield what gets each stored run that this process skips in the block, in any thread."""
+    met: list[UnreadableRunError] = []
+    _collections.append(met)
+    try:
+        yield met
+    finally:
+        _collections[:] = [one for one in _collections if one is not met]
+
+
 def skipped_unreadable(error: UnreadableRunError) -> None:
     """Count and log a stored run that a listing skips.
 
@@ -60,6 +72,8 @@ def skipped_unreadable(error: UnreadableRunError) -> None:
         error: Which run, and why.
     """
     _unreadable.add(1)
+    for met in _collections:
+        met.append(error)
     _logger.warning(
         "run_log_unreadable_run", workflow_id=error.workflow_id, run_id=error.run_id, error=str(error)
     )

@@ -75,6 +75,48 @@ def test_a_rebuild_that_is_complete(tmp_path: Path) -> None:
     assert ["events", "6"] in [line.split() for line in again.stdout.splitlines()]
 
 
+def test_a_rebuild_of_an_archive_that_has_grown(tmp_path: Path) -> None:
+    """Run again, a rebuild folds what is new in grown files and in new ones, and says how much it was."""
+    archive(tmp_path)
+    rebuild(tmp_path)
+    later = encode_event(an_event(id="later")).data + b"\n"
+    with (tmp_path / "archive" / "events.jsonl").open("ab") as grown:
+        grown.write(later)
+    (tmp_path / "archive" / "more.jsonl").write_bytes(later + encode_event(an_event(id="last")).data + b"\n")
+
+    again = rebuild(tmp_path, "-o", "json")
+
+    record = json.loads(again.stdout)
+    assert (0, 3, 5) == (again.returncode, record["folded_now"], record["runs"])
+    assert "new or changed since the last time, and brought over: 3\n" in again.stderr
+
+
+@pytest.mark.parametrize("place", ["nothing", "nothing/*.jsonl", "folder"])
+def test_an_archive_that_is_not_there(tmp_path: Path, place: str) -> None:
+    """An archive without a file is an error that names the place, and neither state nor file is made."""
+    (tmp_path / "folder").mkdir()
+
+    ended = run_log(
+        "rebuild", "--from", f"archive:{place}", "--into", "anew.db", folder=tmp_path, **ENVIRONMENT
+    )
+
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert f"there is no file at {place}" in ended.stderr
+    assert ["folder"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_an_archive_that_is_empty(tmp_path: Path) -> None:
+    """Of an archive that holds nothing a rebuild says just that, and advises nobody to switch."""
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "events.jsonl").touch()
+
+    ended = rebuild(tmp_path)
+
+    assert 0 == ended.returncode
+    assert "is there, and holds nothing: there is nothing to switch to" in ended.stderr
+    assert "to switch:" not in ended.stderr
+
+
 def test_a_rebuild_that_rejects(tmp_path: Path) -> None:
     """Where something was rejected a rebuild folds the rest, exits 1, and says where to look; also again."""
     archive(tmp_path, b"junk")

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ from run_log.projector.rebuild import (
     rebuild_from_subscription,
 )
 from run_log.projector.rebuild._sources import check, replay_name
+from run_log.projector.rebuild._wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import InMemoryTopic, an_event
 
@@ -249,11 +251,20 @@ async def test_a_stopped_subscription(begin: Callable[[], RebuildWork]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """See `UnreadableDocument`."""
+
+    error: RunLogError
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """See `RunPage`."""
 
     runs: Sequence[FoldedRun]
-    unreadable: Mapping[str, RunLogError] = field(default_factory=dict[str, RunLogError])
+    unreadable: Mapping[str, Damaged] = field(default_factory=dict[str, "Damaged"])
+    assumed: Mapping[str, int] = field(default_factory=dict[str, int])
     after: str | None
 
 
@@ -266,7 +277,10 @@ class Pages:
             own = [events[position] for position in positions]
             history = fold(None, own).after.history
             self._runs.append(FoldedRun(event=max(own, key=lambda event: event.version), history=history))
-        self._unreadable = {name: UnreadableRunError("w", name, "damaged") for name in unreadable}
+        self._unreadable = {
+            name: Damaged(error=UnreadableRunError("w", name, "damaged"), body=b"what it holds")
+            for name in unreadable
+        }
         self.asked: list[str] = []
 
     async def page(self, after: str = "") -> Page:
@@ -284,9 +298,10 @@ class Pages:
 class MergingDouble:
     """Keeps what is merged; raises the errors it is given, and refuses some runs. See `MergingStore`."""
 
-    def __init__(self, errors: Sequence[Exception] = (), refuses: Sequence[str] = ()) -> None:
+    def __init__(self, errors: Sequence[Exception] = (), refuses: Sequence[str] = (), knows: int = 0) -> None:
         self._errors = iter(errors)
         self._refuses = set(refuses)
+        self._known = {f"r{number:03}" for number in range(knows)}
         self.merged: dict[RunKey, FoldedRun] = {}
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
@@ -298,7 +313,7 @@ class MergingDouble:
         if self._refuses & {run.event.run.id for run in runs}:
             raise WriteRefusedError("too large")
         self.merged |= {run.event.key: run for run in runs}
-        return [Outcome.APPLIED] * len(runs)
+        return [Outcome.DUPLICATE if run.event.run.id in self._known else Outcome.APPLIED for run in runs]
 
 
 async def test_a_root_is_merged(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
@@ -314,6 +329,7 @@ async def test_a_root_is_merged(tmp_path: Path, begin: Callable[[], RebuildWork]
     assert {2} == {len(run.history) for run in store.merged.values()}
     rejects = (tmp_path / "rejects").read_text()
     assert '"damaged", "reason": "invalid_event"' in rejects
+    assert '"body": "what it holds"' in rejects
     assert '"w1/r004", "reason": "write_refused"' in rejects
 
 
@@ -341,6 +357,52 @@ async def test_a_stopped_root(begin: Callable[[], RebuildWork]) -> None:
 
     assert not await rebuild_from_root(Pages(lives(3)), MergingDouble(), work)
     assert {} == work.state.get("root")
+
+
+def test_a_walk_begins_where_the_one_before_began(begin: Callable[[], RebuildWork]) -> None:
+    """A walk that was killed goes on with the moment it had; the next one looks from when that one began."""
+    moments = [datetime(2026, 3, 4, hour, tzinfo=UTC) for hour in range(5)]
+
+    def walked(now: datetime, *, until: str | None) -> datetime | None:
+        work = begin()
+        since = _walk_since(work, now)
+        work.state.note({"root": {"after": until}})
+        return since
+
+    killed = [walked(moments[0], until="a/runs/b"), walked(moments[1], until=None)]
+    again = [walked(moments[2], until="c/runs/d"), walked(moments[3], until=None)]
+
+    assert [None, None] == killed
+    assert [moments[0], moments[0]] == again
+    assert moments[2] == walked(moments[4], until=None)
+
+
+@pytest.mark.parametrize("after", ["a/runs/b", None])
+def test_a_walk_of_an_earlier_version(begin: Callable[[], RebuildWork], after: str | None) -> None:
+    """Where nobody knows when a walk began, the next one reads all, and the one after that what changed."""
+    moments = [datetime(2026, 3, 4, hour, tzinfo=UTC) for hour in range(3)]
+    begin().state.note({"root": {"after": after}, "end": {"complete": after is None}})
+    found: list[datetime | None] = []
+
+    for moment in moments:
+        work = begin()
+        found.append(_walk_since(work, moment))
+        assert work.state.get("root")["after"] is not None
+        work.state.note({"root": {"after": None}})
+
+    assert ([None, None, moments[1]] if after else [None, moments[0], moments[1]]) == found
+
+
+async def test_a_walk_that_goes_on_counts_news(begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild that was complete counts only runs that changed anything, and has to see to their expiry."""
+    await rebuild_from_root(Pages(lives(4)), MergingDouble(), begin())
+    begin().settle()
+    work = begin()
+    work.state.note({"root": {"after": ""}})
+
+    assert await rebuild_from_root(Pages(lives(6)), MergingDouble(knows=4), work)
+
+    assert (2, True, False) == (work.progress.folded, work.goes_on, work.is_settled)
 
 
 async def test_into_a_file(archive: Path, tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:

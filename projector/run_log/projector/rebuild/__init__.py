@@ -5,7 +5,7 @@ from run_log.projector._merging import MergingStore
 from ._archive import rebuild_from_archive
 from ._progress import RebuildProgress
 from ._rejects import RejectsFile, reject_line
-from ._root import RunPage, RunPages, rebuild_from_root
+from ._root import RunPage, RunPages, UnreadableDocument, rebuild_from_root
 from ._sources import FromArchive, FromRoot, FromSubscription, RebuildSource, destination
 from ._state import RebuildState
 from ._subscription import rebuild_from_subscription
@@ -25,6 +25,7 @@ __all__ = [
     "RejectsFile",
     "RunPage",
     "RunPages",
+    "UnreadableDocument",
     "destination",
     "rebuild",
     "rebuild_from_archive",

@@ -60,6 +60,7 @@ async def rebuild_from_archive(
     stopping = asyncio.create_task(_set_after(work.stop, ended))
     try:
         if not source.is_finished:
+            work.unsettle()
             await worker.run(stop=ended)
     finally:
         stopping.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
@@ -29,6 +30,8 @@ class RebuildProgress:
         self._files: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.expired = 0
         """Runs that were given the time at which they expire."""
+        self.assumed: Counter[str] = Counter()
+        """What this process assumed to read documents that are not run-log's, and of how many."""
 
     @property
     def folded(self) -> int:
@@ -60,11 +63,12 @@ class RebuildProgress:
         return {_TOTAL: {"events": self.events}}
 
 
-def folded_by(worker: PullWorker) -> Callable[[], int]:
-    """Return what tells how many events *worker* has folded."""
+def folded_by(worker: PullWorker, *, repeats: bool = True) -> Callable[[], int]:
+    """Return what tells how many events *worker* has folded, those that were there already too or not."""
 
     def folded() -> int:
         outcomes = worker.report.outcomes
-        return sum(outcomes.values()) - outcomes[Outcome.REJECTED]
+        left_out = outcomes[Outcome.REJECTED] + (0 if repeats else outcomes[Outcome.DUPLICATE])
+        return sum(outcomes.values()) - left_out
 
     return folded

@@ -7,16 +7,29 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from run_log.core import DeadLetterReason, FoldedRun, RunLogError, encode_event
+from run_log.core import DeadLetterReason, FoldedRun, Outcome, RunLogError, encode_event
 from run_log.projector._merging import MergingProjector, MergingStore
 
-from ._rejects import RejectsFile
 from ._work import RebuildWork
 
 IN_FLIGHT: Final = 3
 """Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""
 
 _ROOT: Final = "root"
+
+
+class UnreadableDocument(Protocol):
+    """What a projection holds in place of a run."""
+
+    @property
+    def error(self) -> RunLogError:
+        """Why it is none."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """What it holds, for people."""
+        ...
 
 
 class RunPage(Protocol):
@@ -28,8 +41,13 @@ class RunPage(Protocol):
         ...
 
     @property
-    def unreadable(self) -> Mapping[str, RunLogError]:
-        """Those that cannot, by place, and why."""
+    def unreadable(self) -> Mapping[str, UnreadableDocument]:
+        """Those that cannot, by place."""
+        ...
+
+    @property
+    def assumed(self) -> Mapping[str, int]:
+        """What was assumed to read some, and of how many."""
         ...
 
     @property
@@ -64,7 +82,7 @@ async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWo
         ConfigurationError: A store is not there, or does not let us in.
         TransportUnavailableError: The rejects cannot be written.
     """
-    merging = _Merging(store, work.rejects)
+    merging = _Merging(store, work)
     work.progress.follow(lambda: merging.merged)
     after: str | None = work.state.get(_ROOT).get("after", "")
     under_way: deque[tuple[asyncio.Task[int], str | None]] = deque()
@@ -97,19 +115,25 @@ async def _first_done(
 class _Merging:
     """Merges pages, and keeps what cannot be read or is refused among the rejects."""
 
-    def __init__(self, store: MergingStore, rejects: RejectsFile) -> None:
+    def __init__(self, store: MergingStore, work: RebuildWork) -> None:
         self._projector = MergingProjector(store)
-        self._rejects = rejects
+        self._work = work
+        self._rejects = work.rejects
+        self._counts_repeats = not work.goes_on
         self.merged = 0
 
     async def merge(self, page: RunPage) -> int:
-        """Merge a page, and return how many runs of it were."""
+        """Merge a page and return of how many runs; where the rebuild goes on, how many of them were news."""
         merged = 0
-        for place, error in page.unreadable.items():
-            self._rejects.add(place, reason=DeadLetterReason.INVALID_EVENT, error=str(error), body=b"")
+        for place, found in page.unreadable.items():
+            reason, error = DeadLetterReason.INVALID_EVENT, str(found.error)
+            self._rejects.add(place, reason=reason, error=error, body=found.body)
+        self._work.progress.assumed.update(page.assumed)
+        if page.runs:
+            self._work.unsettle()
         for run, result in zip(page.runs, await self._projector.merge(page.runs), strict=True):
             if result.reason is None:
-                merged += 1
+                merged += self._counts_repeats or result.outcome is not Outcome.DUPLICATE
                 continue
             place, body = "/".join(run.event.key), encode_event(run.event).data
             self._rejects.add(place, reason=result.reason, error=str(result.error), body=body)

@@ -45,7 +45,9 @@ async def rebuild_from_subscription(
         ConfigurationError: See `PullWorker.run`.
     """
     worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
-    work.progress.follow(folded_by(worker))
+    # Whoever goes on hears some again that it has heard.
+    work.progress.follow(folded_by(worker, repeats=not work.goes_on))
+    work.unsettle()
     working = asyncio.create_task(worker.run(stop=work.stop, until_idle=until_idle))
     try:
         while not working.done():

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from run_log.core import ConfigurationError, Settings, utc_now
 from run_log.projector._pull import PullLimits
-from run_log.projector.archive import find_files
+from run_log.projector.archive import ArchiveFile, find_files
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
 
 from ._archive import rebuild_from_archive
@@ -24,8 +24,12 @@ from ._work import RebuildWork
 if TYPE_CHECKING:
     from run_log.pubsub import PubSubConnection
 
-_END: Final = "end"
+_WALK: Final = "walk"
 _REPLAY: Final = "replay"
+_ROOT: Final = "root"
+_SKEW: Final = timedelta(minutes=10)
+"""How far this machine's clock may be ahead of Pub/Sub's, which tells when a message was published."""
+
 _WORKFLOWS_AT_A_TIME: Final = 1_000
 
 
@@ -35,8 +39,10 @@ class Rebuilt:
 
     complete: bool
     """Whether all is folded; else it was stopped, and the same rebuild goes on."""
+    went_on: bool
+    """Whether it was complete before, and has brought over what had come or changed since."""
     events: int
-    """Events folded in all, or runs merged."""
+    """Events folded in all, or runs merged; of what was heard or read again, only what changed anything."""
     folded: int
     """Of these, by this process."""
     runs: int | None
@@ -45,6 +51,8 @@ class Rebuilt:
     """What could not be folded in all."""
     expired: int
     """Runs that were given the time at which they expire."""
+    assumed: Mapping[str, int]
+    """What was assumed to read documents that are not run-log's, and of how many."""
     seconds: float
     """How long this process folded, without the waiting until nothing more came."""
 
@@ -58,7 +66,7 @@ async def rebuild(
     now: Callable[[], float] = time.monotonic,
     wall_now: Callable[[], datetime] = utc_now,
 ) -> Rebuilt:
-    """Fold *source* into a projection beside the live one.
+    """Fold *source* into a projection beside the live one; again, what has come or changed since.
 
     Runs expire there as the settings say once all is folded, and not before: a run that is deleted meanwhile
     would come back with its next event, and be counted twice.
@@ -72,42 +80,44 @@ async def rebuild(
         wall_now: The time, to tell since when the topic retains.
 
     Raises:
-        ConfigurationError: *source*, *into* and settings do not fit, or a setting is wrong.
+        ConfigurationError: *source*, *into* and settings do not fit, a setting is wrong, or there is no file.
+        NotFoundError: The root collection to copy is not there.
         TransportRefusedError: A file or a subscription cannot be had until somebody acts.
         TransportUnavailableError: Pub/Sub does not answer.
         StoreUnavailableError: The store does not answer in bounded time, or the state cannot be written.
     """
     check(settings, source, into)
     folding: _Folding
+    went_on = work.goes_on
     if settings.backend == "sqlite":
+        if isinstance(source, FromArchive):
+            # Where there is none, no file is made.
+            await _files(source, work)
         folding = _IntoFile(settings, Path(into))
     else:
         folding = _IntoRoot(settings, into, wall_now)
     begun = now()
-    waited = 0.0
-    # New files may have come to an archive; the others are done once and for all.
-    complete = bool(work.state.get(_END).get("complete")) and not isinstance(source, FromArchive)
+    expired = 0
     try:
-        if not complete:
-            complete = await folding.fold(source, work)
-            waited = source.until_idle if isinstance(source, FromSubscription) and complete else 0.0
-            seconds = now() - begun - waited
-            expired = await folding.expire() if complete else 0
-        else:
-            seconds, expired = 0.0, 0
-        if complete and not (isinstance(source, FromSubscription) and source.keeps):
-            work.state.note({_END: {"complete": True}})
+        complete = await folding.fold(source, work)
+        waited = source.until_idle if isinstance(source, FromSubscription) and complete else 0.0
+        seconds = now() - begun - waited
+        if complete and not work.is_settled:
+            expired = await folding.expire()
+            work.settle()
         runs = await folding.count() if complete else None
     finally:
         await folding.close()
     progress = work.progress
     return Rebuilt(
         complete=complete,
+        went_on=went_on,
         events=progress.events,
         folded=progress.folded,
         runs=runs,
         rejects=progress.rejects,
         expired=expired,
+        assumed=progress.assumed,
         seconds=max(seconds, 0.0),
     )
 
@@ -192,7 +202,8 @@ class _IntoRoot:
 
         root = FirestoreRoot.from_settings(self._settings, source.name)
         try:
-            return await rebuild_from_root(root, self._store, work)
+            since = _walk_since(work, await root.now())
+            return await rebuild_from_root(root.changed_since(since), self._store, work)
         finally:
             await root.close()
 
@@ -202,9 +213,15 @@ class _IntoRoot:
 
         connection = PubSubConnection.from_settings(self._settings)
         name = replay_name(self._into)
-        if not work.state.get(_REPLAY):
-            since = await asyncio.to_thread(self._begin, connection, name, source.since)
-            work.state.note({_REPLAY: {"subscription": name, "since": since.isoformat()}})
+        replay = work.state.get(_REPLAY)
+        heard = replay.get("heard")
+        # An earlier version that was done let go of it without a note.
+        if not replay.get("subscription") or ("heard" not in replay and work.goes_on):
+            since = await asyncio.to_thread(
+                self._begin, connection, name, source.since, heard and datetime.fromisoformat(heard)
+            )
+            noted = {"subscription": name, "since": since.isoformat(), "heard": heard}
+            work.state.note({_REPLAY: noted})
         messages = PubSubSource(connection, name)
         limits = PullLimits(lease_seconds=REPLAY_LEASE.total_seconds())
         try:
@@ -214,14 +231,34 @@ class _IntoRoot:
         finally:
             await messages.close()
         if complete and not source.keeps:
+            until = self._wall_now() - timedelta(seconds=source.until_idle) - _SKEW
+            work.state.note({_REPLAY: {"subscription": None, "heard": until.isoformat()}})
             await asyncio.to_thread(end_replay, connection, name)
         return complete
 
-    def _begin(self, connection: PubSubConnection, name: str, since: datetime | None) -> datetime:
+    def _begin(
+        self, connection: PubSubConnection, name: str, since: datetime | None, heard: datetime | None
+    ) -> datetime:
+        """Have what is retained delivered, and return since when that is.
+
+        Args:
+            connection: To Pub/Sub.
+            name: The subscription's id.
+            since: What was asked for; None for all that the topic retains.
+            heard: What was published before has been folded; None for nothing.
+        """
         from run_log.pubsub import begin_replay, topic_retention  # noqa: PLC0415 - see above
 
         topic = self._settings.topic
-        if since is None:
+        if heard is not None:
+            retention = topic_retention(connection, topic)
+            if retention is None or self._wall_now() - retention > heard:
+                raise ConfigurationError(
+                    f"the topic {topic!r} does not retain all any more that was published since "
+                    f"{heard.isoformat(timespec='seconds')}; pass --from archive:PATH or root:NAME"
+                )
+            since = heard
+        elif since is None:
             retention = topic_retention(connection, topic)
             if retention is None:
                 raise ConfigurationError(
@@ -234,9 +271,31 @@ class _IntoRoot:
         return since
 
 
+def _walk_since(work: RebuildWork, now: datetime) -> datetime | None:
+    """Return since when the runs have changed that are to be copied; None for all of them.
+
+    A walk over the whole root may take several processes. The next one looks for what has changed since it
+    began.
+    """
+    noted, place = work.state.get(_WALK), work.state.get(_ROOT)
+    since = noted.get("since")
+    if place.get("after", "") is None:
+        since = noted.get("begun")
+        # In this order: without the second line the walk before is gone through again.
+        work.state.note({_ROOT: {"after": ""}, _WALK: {"since": since, "begun": now.isoformat()}})
+    elif not noted:
+        # A walk that an earlier version began did so nobody knows when.
+        work.state.note({_WALK: {"since": None, "begun": None if place else now.isoformat()}})
+    return None if since is None else datetime.fromisoformat(since)
+
+
 async def _fold_archive(source: FromArchive, store: ProjectionStore, work: RebuildWork) -> bool:
-    files = await asyncio.to_thread(find_files, source.place, without=[work.state.path, work.rejects.path])
-    return await rebuild_from_archive(files, store, work)
+    return await rebuild_from_archive(await _files(source, work), store, work)
+
+
+async def _files(source: FromArchive, work: RebuildWork) -> list[ArchiveFile]:
+    without = [work.state.path, work.rejects.path]
+    return await asyncio.to_thread(find_files, source.place, without=without)
 
 
 async def _count(log: RunLog) -> int:

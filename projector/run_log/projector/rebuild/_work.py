@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from ._progress import RebuildProgress
 from ._rejects import RejectsFile
 from ._state import RebuildState
+
+_END: Final = "end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +25,22 @@ class RebuildWork:
     """Told how far it has come."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Ends the work; what is in hand is finished, or folded again by whoever goes on."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was complete before: then it brings over what has come or changed since."""
+        return bool(self.state.get(_END))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was folded has the time at which it expires."""
+        return bool(self.state.get(_END).get("complete"))
+
+    def unsettle(self) -> None:
+        """Note that something more is about to be folded."""
+        if self.is_settled:
+            self.state.note({_END: {"complete": False}})
+
+    def settle(self) -> None:
+        """Note that all that was folded has the time at which it expires."""
+        self.state.note({_END: {"complete": True}})

@@ -3,7 +3,7 @@
 from run_log.stores._commits import check_fits, shard_of
 
 from ._connection import Connection
-from ._roots import FirestoreRoot, RootPage
+from ._roots import FirestoreRoot, RootPage, Unreadable
 from ._service import FirestoreRunLogService, create_service
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FirestoreRoot",
     "FirestoreRunLogService",
     "RootPage",
+    "Unreadable",
     "check_fits",
     "create_service",
     "shard_of",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from pydantic import ValidationError
@@ -12,6 +15,7 @@ from run_log.core import (
     EventDecodeError,
     FoldedRun,
     Message,
+    NotFoundError,
     RunEvent,
     RunKey,
     Settings,
@@ -22,15 +26,36 @@ from run_log.core import (
     document_id,
     encode_json,
     original_id,
+    utc_now,
 )
-from run_log.stores._documents import EXPIRE_AT, PROJECTION, head_from_fields, run_from_fields
+from run_log.stores._documents import (
+    EXPIRE_AT,
+    PROJECTION,
+    head_from_fields,
+    micros_of,
+    moment_of,
+    run_from_fields,
+)
+from run_log.stores._foreign import document_text, foreign_run
 from run_log.stores._patience import GuessRefusedError, Patience
 from run_log.stores._retention import Retention
 from run_log.stores._stored import at_its_place
 
+from ._audit import FirestoreAudit
 from ._changes import RUN_PATH
 from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from ._protobuf import Write, commit_request, fields_of, queried_document, run_query_request, set_fields
+from ._protobuf import (
+    Write,
+    batch_get_request,
+    commit_request,
+    fields_of,
+    found_document,
+    nanos,
+    queried_document,
+    run_query_request,
+    set_fields,
+)
+from ._walks import ChangedDocuments
 
 PAGE: Final = 200
 """Documents read at a time: at a megabyte each they are still a few seconds' reading."""
@@ -38,8 +63,22 @@ PAGE: Final = 200
 _FIRST: Final = "\x01"
 """The document id before all others."""
 
+SETTLED: Final = timedelta(seconds=10)
+"""Changes so long before a moment are taken for some after it: an emulator may show a commit a little later
+than it says that it was made. What is read again changes nothing."""
+
 _BARE_RUN_TYPE: Final = "run-log.run-state.v0"
 _HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A document that holds no run."""
+
+    error: UnreadableRunError
+    """Why."""
+    body: bytes
+    """What it holds, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +86,10 @@ class RootPage:
     """Some of the runs of a root collection, one after another by their documents' names."""
 
     runs: Sequence[FoldedRun]
-    unreadable: Mapping[str, UnreadableRunError] = field(default_factory=dict[str, UnreadableRunError])
-    """By path below the root collection: what cannot be read, and why."""
+    unreadable: Mapping[str, Unreadable] = field(default_factory=dict[str, Unreadable])
+    """What cannot be read, by path below the root collection."""
+    assumed: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What was assumed to read documents that are not run-log's, and of how many."""
     after: str | None
     """Where the next page goes on; None where nothing is left."""
 
@@ -63,6 +104,7 @@ class FirestoreRoot:
         root_collection: Its name.
         patience: How reads and writes are tried again.
         page: Documents of a page.
+        since: Only runs whose documents have changed since, by whomever, are on its pages; None for all.
 
     Raises:
         ConfigurationError: *root_collection* is no collection id.
@@ -75,8 +117,10 @@ class FirestoreRoot:
         *,
         patience: Patience | None = None,
         page: int = PAGE,
+        since: datetime | None = None,
     ) -> None:
         self._connection = connection
+        self._since = since
         self._root = check_collection_id(root_collection)
         self._patience = patience or Patience()
         self._page = page
@@ -91,10 +135,40 @@ class FirestoreRoot:
         """
         return cls(Connection(settings.project, settings.database), root_collection)
 
+    def changed_since(self, moment: datetime | None) -> Self:
+        """Return this root collection, but with only the runs that have changed since; None for all.
+
+        It costs a read a run, for when it changed, and one more for each that has.
+        """
+        return type(self)(
+            self._connection, self._root, patience=self._patience, page=self._page, since=moment
+        )
+
+    async def now(self) -> datetime:
+        """Return the time by Firestore's clock: what was committed before is on the pages that come.
+
+        Raises:
+            NotFoundError: No workflow and no run is below the collection: nothing tells that it is there.
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        audit = FirestoreAudit(
+            self._connection, self._root, patience=self._patience, retention=None, now=utc_now, page=1
+        )
+        async with aclosing(audit.workflows()) as workflows:
+            if await anext(workflows, None) is None:
+                raise NotFoundError(
+                    f"{self._connection} has no root collection {self._root!r}, or an empty one; is its name "
+                    "right, and are GOOGLE_CLOUD_PROJECT and RUN_LOG_DATABASE?"
+                )
+        documents = ChangedDocuments(self._connection, self._root, None, page=1)
+        return moment_of(await self._patience.run(documents.now) // 1_000)
+
     async def page(self, after: str = "") -> RootPage:
         """Return the runs after a place, expired ones too.
 
-        A document that something without versions stored becomes what a bare run in an archive is.
+        A document that something without versions stored becomes what a bare run in an archive is, and is the
+        later the longer after its creation it was written again.
 
         Args:
             after: The place; empty for the first page.
@@ -103,15 +177,23 @@ class FirestoreRoot:
             StoreUnavailableError: The store does not answer in bounded time.
             ConfigurationError: It is not there, or does not let us in.
         """
-        documents, last = await self._documents(after, None)
+        documents, last = await self._changed_documents(after)
         runs: list[FoldedRun] = []
-        unreadable: dict[str, UnreadableRunError] = {}
+        unreadable: dict[str, Unreadable] = {}
+        assumed: Counter[str] = Counter()
         for path, document in documents.items():
+            fields = fields_of(document.fields)
+            workflow, run = path.split(f"/{RUNS}/")
             try:
-                runs.append(_folded(fields_of(document.fields), *path.split(f"/{RUNS}/")))
+                if fields.get(PROJECTION):
+                    runs.append(_folded(fields, workflow, run))
+                    continue
+                bare, guesses = foreign_run(fields, place=(workflow, run))
+                runs.append(FoldedRun(event=_bare(bare, document), history=()))
+                assumed.update(guesses)
             except UnreadableRunError as error:
-                unreadable[path] = error
-        return RootPage(runs=runs, unreadable=unreadable, after=last)
+                unreadable[path] = Unreadable(error=error, body=document_text(fields))
+        return RootPage(runs=runs, unreadable=unreadable, assumed=assumed, after=last)
 
     async def expire_page(self, days: int, after: str = "") -> tuple[int, str | None]:
         """Have those ended runs after a place expire that do not yet.
@@ -164,6 +246,35 @@ class FirestoreRoot:
     async def close(self) -> None:
         """Close the connection of the running event loop. Closing twice is fine."""
         await self._connection.close()
+
+    async def _changed_documents(self, after: str) -> tuple[dict[str, Any], str | None]:
+        """Return a page's documents, all or those that have changed, and where the next page goes on."""
+        if self._since is None:
+            return await self._documents(after, None)
+        since = micros_of(self._since - SETTLED) * 1_000
+        heads, last = await self._documents(after, ["status"])
+        names = [head.name for head in heads.values() if nanos(head.update_time) >= since]
+
+        async def whole() -> list[Any]:
+            return await self._whole(names)
+
+        found = await self._patience.run(whole) if names else []
+        root = f"{self._database}/documents/{self._root}/"
+        return {document.name.removeprefix(root): document for document in found}, last
+
+    async def _whole(self, names: Sequence[str]) -> list[Any]:
+        client = self._connection.client()
+        try:
+            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - see ChangedDocuments
+                request=batch_get_request(self._database, names, ()),
+                metadata=client._rpc_metadata,  # noqa: SLF001
+                retry=None,
+                timeout=RPC_TIMEOUT_SECONDS,
+            )
+            found = [found_document(response) async for response in responses]
+        except VENDOR_ERRORS as error:
+            raise self._connection.error(error) from error
+        return [document for document in found if document is not None]
 
     async def _documents(self, after: str, fields: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
         """Return a page's documents by path below the root, and where the next page goes on."""
@@ -224,10 +335,8 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
         UnreadableRunError: It does not hold a run, or that of another place.
     """
     key: RunKey = (original_id(workflow) or workflow, original_id(run) or run)
-    stored = at_its_place(workflow, run)(fields).run
-    projection = fields.get(PROJECTION)
-    if not projection:
-        return FoldedRun(event=_bare(stored), history=())
+    at_its_place(workflow, run)(fields)
+    projection = fields[PROJECTION]
     head = head_from_fields(fields, key).head
     try:
         event = RunEvent(
@@ -243,12 +352,17 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
     return FoldedRun(event=event, history=history)
 
 
-def _bare(run: WorkflowRun) -> RunEvent:
-    body = {"type": _BARE_RUN_TYPE, **run.model_dump(mode="json", exclude_none=True)}
+def _bare(run: WorkflowRun, document: Any) -> RunEvent:
     try:
-        return decode_event(Message(data=encode_json(body).encode()))
-    except EventDecodeError as error:
+        body = {"type": _BARE_RUN_TYPE, **run.model_dump(mode="json", exclude_none=True)}
+        event = decode_event(Message(data=encode_json(body).encode()))
+    except (EventDecodeError, ValueError) as error:
         raise UnreadableRunError(*run.key, str(error)) from error
+    # Its times only say when it started and ended, which does not tell a run that went on from a paused one.
+    # How long after its creation it was written does, and that is 0 where a backup was imported.
+    written = (nanos(document.update_time) - nanos(document.create_time)) // 1_000
+    later = micros_of(run.started_at) + written - micros_of(run.completed_at or run.started_at)
+    return event.model_copy(update={"hlc": event.hlc + max(later, 0)})
 
 
 def _expiry(document: Any, path: str, retention: Retention | None) -> Any | None:

@@ -47,7 +47,7 @@ from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, r
 from ._documents import FirestoreDocuments
 from ._feed import Feed
 from ._protobuf import fields_of
-from ._queries import placed_query, runs_query
+from ._queries import after_snapshot, placed_query, runs_query
 from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
 from ._updates import FirestoreUpdates
 from ._walks import ChangedDocuments, WatchPlace
@@ -180,7 +180,7 @@ class FirestoreRunLogService(RunLogService):
         if after is not None:
             start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
             query = query.start_after(start)
-        found = await self._collect(query, limit + 1)
+        found = await self._collect(query, limit + 1, "started_at")
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
@@ -269,15 +269,16 @@ class FirestoreRunLogService(RunLogService):
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
         query = placed_query(runs, selection)
+        sorted_by = f"{PROJECTION}.{selection.sorted_by}"
         if after is not None:
             workflows = self._connection.client().collection(self._root)
             run = workflows.document(after.workflow).collection(RUNS).document(after.run)
-            query = query.start_after({f"{PROJECTION}.{selection.sorted_by}": after.moment, "__name__": run})
-        found = await self._collect(query, limit + 1)
+            query = query.start_after({sorted_by: after.moment, "__name__": run})
+        found = await self._collect(query, limit + 1, sorted_by)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
-        found = await self._collect(runs_query(self._runs(workflow_id), selection), 1)
+        found = await self._collect(runs_query(self._runs(workflow_id), selection), 1, "started_at")
         return found[0] if found else None
 
     async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
@@ -288,8 +289,8 @@ class FirestoreRunLogService(RunLogService):
         stored = head_from_fields(_fields(snapshot), key)
         return () if stored.is_expired(self._now()) else stored.head.history
 
-    async def _collect(self, query: Any, most: int) -> list[StoredRun]:
-        """Read readable runs until there are *most* of them or none are left."""
+    async def _collect(self, query: Any, most: int, sorted_by: str) -> list[StoredRun]:
+        """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
         while True:
             wanted = most - len(found)
@@ -297,7 +298,7 @@ class FirestoreRunLogService(RunLogService):
             found += self._readable(snapshots)
             if len(snapshots) < wanted or len(found) == most:
                 return found
-            query = query.start_after(snapshots[-1])
+            query = after_snapshot(query, snapshots[-1], sorted_by)
 
     async def _fetch(self, query: Any) -> list[Any]:
         async def fetch() -> list[Any]:

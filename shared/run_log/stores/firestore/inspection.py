@@ -3,16 +3,105 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.cloud.firestore_admin_v1 import FirestoreAdminClient
+from google.cloud.firestore_v1.base_query import FieldFilter
 
+from run_log.core import original_id, utc_now
 from run_log.stores._documents import EXPIRE_AT
+from run_log.stores._patience import Patience
 
+from ._audit import FirestoreAudit
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 
+WORKFLOWS_LOOKED_AT: Final = 20
+"""Workflows whose documents are looked at: two documents and twice `MOST_COUNTED` index entries of each, at
+most 22 reads (https://firebase.google.com/docs/firestore/pricing#aggregation_queries)."""
+
+MOST_COUNTED: Final = 10_000
+"""Documents of a workflow that are counted: beyond, one without a start may stay unseen."""
+
 _NOWHERE: Final = "run-log-doctor"
+_STARTED_AT: Final = "started_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnseenRuns:
+    """Documents below a workflow that no query by time sees, as something else than run-log stored them."""
+
+    workflow_id: str
+    count: int
+    """How many, at least."""
+    path: str
+    """Of one of them, or of their collection."""
+    fault: str
+    """What is wrong with it."""
+
+
+async def find_unseen(connection: Connection, root_collection: str) -> tuple[int, UnseenRuns | None]:
+    """Look for runs whose start is no timestamp, at a bounded cost.
+
+    Returns:
+        At how many workflows it looked, and what is in the first that has some.
+
+    Raises:
+        StoreUnavailableError: It does not answer.
+        ConfigurationError: It is not there, or does not let us in.
+    """
+    audit = FirestoreAudit(
+        connection,
+        root_collection,
+        patience=Patience(),
+        retention=None,
+        now=utc_now,
+        page=WORKFLOWS_LOOKED_AT,
+    )
+    looked_at = 0
+    async with aclosing(audit.workflows()) as workflows:
+        async for workflow in workflows:
+            found = await _unseen(connection, root_collection, workflow)
+            looked_at += 1
+            if found is not None or looked_at == WORKFLOWS_LOOKED_AT:
+                return looked_at, found
+    return looked_at, None
+
+
+async def _unseen(connection: Connection, root_collection: str, workflow: str) -> UnseenRuns | None:
+    runs = connection.client().collection(root_collection).document(workflow).collection(RUNS)
+    seen = runs.where(filter=FieldFilter(_STARTED_AT, ">=", datetime.min.replace(tzinfo=UTC)))
+    try:
+        count = await _count(runs) - await _count(seen)
+        # Values come by type: whatever is no timestamp stands at one of the ends.
+        ends: list[Any] = [
+            snapshot
+            for direction in ("DESCENDING", "ASCENDING")
+            for snapshot in await runs.order_by(_STARTED_AT, direction=direction)
+            .select([_STARTED_AT])
+            .limit(1)
+            .get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
+        ]
+    except VENDOR_ERRORS as error:
+        raise connection.error(error) from error
+    odd = next((one for one in ends if not isinstance(one.get(_STARTED_AT), datetime)), None)
+    if odd is None and count <= 0:
+        return None
+    return UnseenRuns(
+        workflow_id=original_id(workflow) or workflow,
+        count=max(count, 1),
+        path=f"{root_collection}/{workflow}/{RUNS}" if odd is None else odd.reference.path,
+        fault="they have no started_at"
+        if odd is None
+        else f"started_at is {odd.get(_STARTED_AT)!r}, not a timestamp",
+    )
+
+
+async def _count(query: Any) -> int:
+    ((counted,),) = await query.limit(MOST_COUNTED).count().get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
+    return int(counted.value)
 
 
 async def server_time(connection: Connection, root_collection: str) -> datetime:
