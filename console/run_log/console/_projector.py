@@ -37,8 +37,8 @@ async def pull_until_signal(
     """
 
     async def watch(route: Route, worker: PullWorker) -> None:
-        _tell_route(route)
-        await tell_progress(worker, _tell_progress)
+        tell_route(route)
+        await tell_progress(worker, show_progress)
 
     return await pull(settings, stop=stopped_by_signal(), until_idle=until_idle, health=health, watch=watch)
 
@@ -51,7 +51,7 @@ async def push_until_signal(settings: Settings, *, host: str, port: int) -> None
         host: The address to listen at.
         port: The port.
     """
-    await push(settings, host=host, port=port, stop=stopped_by_signal(), started=_tell_route)
+    await push(settings, host=host, port=port, stop=stopped_by_signal(), started=tell_route)
 
 
 async def tell_progress(
@@ -95,7 +95,8 @@ async def tell_progress(
         before, told_at = report, moment
 
 
-def _tell_route(route: Route) -> None:
+def tell_route(route: Route) -> None:
+    """Say where events come from and go to: a log entry, or lines where somebody watches."""
     if not sys.stderr.isatty():
         _logger.info("run_log_projector_started", **asdict(route))
         return
@@ -110,12 +111,13 @@ def _tell_route(route: Route) -> None:
         typer.echo(f"{name:12}  {value}", err=True)
 
 
-def _tell_progress(figures: dict[str, float]) -> None:
+def show_progress(figures: dict[str, float]) -> None:
+    """Say how it goes, likewise; *figures* are those of `tell_progress`."""
     if not sys.stderr.isatty():
         _logger.info("run_log_projector_progress", **figures)
         return
     typer.echo(
-        "{seconds}s: pulled {pulled}, applied {applied}, duplicate {duplicates}, "
-        "dead letters {dead_letters}, in hand {in_hand}, lag {lag_seconds:.0f}s".format(**figures),
+        "{seconds}s: {pulled} pulled, {applied} applied, {duplicates} duplicate, "
+        "{dead_letters} dead letters; {in_hand} in hand, lag {lag_seconds:.0f}s".format(**figures),
         err=True,
     )
