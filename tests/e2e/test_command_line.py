@@ -102,13 +102,20 @@ async def test_provisioning_twice(emulator_project: str) -> None:
 
 @pytest.mark.usefixtures("provisioned")
 async def test_pulling_until_idle(store: FirestoreRunLogService) -> None:
-    """The projector projects what was emitted, ends once nothing more comes, and sums up on stdout."""
+    """The projector says where events come from and go to, projects them, and sums up on stdout."""
     await emit(3)
 
     pulled = await run_log("projector", "pull", "--until-idle", "1")
 
     summary = "pulled 3: 3 applied, 0 duplicate, 0 stale, 0 rejected; 0 dead-lettered, 0 given back\n"
-    assert (0, summary, "") == (pulled.code, pulled.out, pulled.err)
+    (started,) = [json.loads(line) for line in pulled.err.splitlines()]
+    assert (0, summary) == (pulled.code, pulled.out)
+    assert ("INFO", "run_log_projector_started") == (started["severity"], started["message"])
+    assert started["source"].endswith("/subscriptions/run-log-projector")
+    assert started["dead_letters"].endswith("/topics/run-log-dead-letters")
+    assert started["into"].endswith("/databases/(default)/documents/autopilot_runs")
+    assert "emulator at" in started["pubsub"]
+    assert "emulator at" in started["firestore"]
     assert {"total": 3, "successful": 3} == await store.get_stats("workflow-1")
 
 
@@ -119,10 +126,10 @@ async def test_logs_are_json(provisioned: Settings, store: FirestoreRunLogServic
 
     pulled = await run_log("projector", "pull", "--until-idle", "1")
 
-    lines = [json.loads(line) for line in pulled.err.splitlines()]
+    started, *lines = [json.loads(line) for line in pulled.err.splitlines()]
     assert ["undecodable", "undecodable", "unknown_type"] == sorted(line["reason"] for line in lines)
     assert {("WARNING", "run_log_dead_lettered")} == {(line["severity"], line["message"]) for line in lines}
-    assert all(line["time"].endswith("Z") for line in lines)
+    assert all(line["time"].endswith("Z") for line in (started, *lines))
     assert 0 == pulled.code
     assert 1 == len(pulled.out.splitlines())
     assert "3 dead-lettered" in pulled.out
@@ -156,7 +163,7 @@ async def test_a_store_that_does_not_answer() -> None:
 
     tried = await run_log("projector", "pull", "--until-idle", "1", FIRESTORE_EMULATOR_HOST=DEAD_PORT)
 
-    warned, *_, said = tried.err.splitlines()
+    _started, warned, *_, said = tried.err.splitlines()
     assert (5, "") == (tried.code, tried.out)
     assert f"run-log: Firestore (emulator at {DEAD_PORT}" in said
     assert "run_log_store_unavailable" == json.loads(warned)["message"]

@@ -223,7 +223,7 @@ class CountedSource:
 
     async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
         """See `MessageSource.pull`."""
-        messages = await self._source.pull(max_messages, wait=wait)
+        messages = await self._source.pull(max_messages, wait=wait) or []
         self._ids.update({message.ack_id: message.message_id for message in messages})
         return messages
 

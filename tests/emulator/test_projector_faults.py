@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -53,6 +54,17 @@ async def test_an_empty_pull_is_no_error() -> None:
     await source.close()
 
     assert messages == []
+
+
+async def test_a_broker_that_does_not_answer_a_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the broker does not answer in time, a pull does not tell that nothing is there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
+        source = PubSubSource(PubSubConnection("p"), "s")
+        answer = await source.pull(1, wait=0)
+        await source.close()
+
+    assert answer is None
 
 
 async def test_no_ack_ids_are_no_call_and_unknown_ones_are_ignored() -> None:
@@ -127,5 +139,5 @@ async def _pulled(source: PubSubSource, count: int = 1) -> list[ReceivedMessage]
     messages: list[ReceivedMessage] = []
     async with asyncio.timeout(60):
         while len(messages) < count:
-            messages += await source.pull(count, wait=5)
+            messages += await source.pull(count, wait=5) or []
     return messages

@@ -33,7 +33,7 @@ class AcknowledgesFirst(SimulatedSource):
 
     async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
         """See `MessageSource.pull`."""
-        messages = await self._source.pull(max_messages, wait=wait)
+        messages = await self._source.pull(max_messages, wait=wait) or []
         await self._source.acknowledge([message.ack_id for message in messages])
         return messages
 

@@ -21,12 +21,12 @@ QUIET_SECONDS: Final = 5.0
 PAGE: Final = 100
 """Most letters in one pull: each may have 10 MB."""
 
-PULL_SECONDS: Final = 60.0
-"""How long a pull waits. Longer than a broker waits, so that the broker ends it: ended from here, it might
-take letters along that were just leased to it."""
+PULL_SECONDS: Final = 2.0
+"""How long a pull waits at most. What ends the block waits for it."""
 
-STOP_SECONDS: Final = 2.0
-"""How long a pull under way may take once the block ends, for the same reason."""
+STOP_SECONDS: Final = 3.5
+"""How long a pull under way may take once the block ends: longer than a pull, answer included. One that is
+cut off goes on at the broker, and what it takes is leased to nobody."""
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -61,7 +61,7 @@ class LeasedLetters:
         self._leases = Leases(source.extend, now=now, sleep=sleep)
         self._held: dict[str, str] = {}
         self._done: set[str] = set()
-        self._pulling: asyncio.Task[Sequence[ReceivedMessage]] | None = None
+        self._pulling: asyncio.Task[Sequence[ReceivedMessage] | None] | None = None
 
     @property
     def seen(self) -> int:
@@ -157,14 +157,12 @@ class LeasedLetters:
         return fresh
 
     async def _pulled(self, wait: float) -> Sequence[ReceivedMessage]:
-        """Return what is pulled; none where none came within *wait* seconds, and the pull goes on."""
+        """Return what is pulled within *wait* seconds; where this is cancelled, the pull goes on."""
         if self._pulling is None:
-            self._pulling = asyncio.create_task(self._source.pull(PAGE, wait=PULL_SECONDS))
-        await asyncio.wait({self._pulling}, timeout=wait)
-        if not self._pulling.done():
-            return []
+            self._pulling = asyncio.create_task(self._source.pull(PAGE, wait=min(wait, PULL_SECONDS)))
+        await asyncio.wait({self._pulling})
         pulling, self._pulling = self._pulling, None
-        return pulling.result()
+        return pulling.result() or []
 
     async def _left_in_pull(self) -> list[str]:
         """Return what the pull that goes on brings."""
@@ -173,4 +171,4 @@ class LeasedLetters:
         await asyncio.wait({self._pulling}, timeout=self._stop_seconds)
         self._pulling.cancel()
         (found,) = await asyncio.gather(self._pulling, return_exceptions=True)
-        return [] if isinstance(found, BaseException) else [message.ack_id for message in found]
+        return [] if isinstance(found, BaseException) else [message.ack_id for message in found or []]

@@ -11,8 +11,14 @@ from run_log.core import DeadLetterReason, Message, ReceivedMessage
 class MessageSource(Protocol):
     """Leases messages. At least once: what is not acknowledged in time is delivered again."""
 
-    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-        """Lease messages: none where none came within *wait* seconds. Several pulls may wait at once.
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage] | None:
+        """Lease messages, and wait *wait* seconds for a first one. Several pulls may wait at once.
+
+        Let a pull end by itself. One that is cancelled may go on at the broker, and what it takes then is
+        leased to nobody until the lease ends.
+
+        Returns:
+            The messages; none where the broker says that it has none now; None where it did not answer.
 
         Raises:
             TransportUnavailableError: The broker does not answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -27,6 +28,7 @@ from ._projector import Projector
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
+_SHORTEST_PULL_SECONDS: Final = 0.5
 _FIRST_SIZE: Final = 256 * 2**10
 """Bytes a message is taken to have before any has come: too many large ones at once would not fit."""
 
@@ -43,13 +45,14 @@ class PullLimits:
     """Most messages a pull asks for: the most Pub/Sub returns."""
     group: GroupLimits = field(default_factory=GroupLimits)
     """How much is in hand, and projected together."""
-    pull_seconds: float = 60.0
-    """How long a pull waits for a first message. Longer than a broker waits, so that the broker ends it:
-    ended from here, it might take messages along that were just leased to it."""
-    stop_seconds: float = 2.0
-    """How long a pull under way may take once the worker is told to stop, for the same reason."""
-    drain_seconds: float = 5.0
-    """How long what is in hand may take to be projected once the worker is told to stop."""
+    pull_seconds: float = 2.5
+    """How long a pull waits for a first message. What ends the worker waits for it, and the pulls of one that
+    is killed take messages for as long."""
+    stop_seconds: float = 4.0
+    """How long pulls under way may take once the worker stops: longer than a pull, answer included. One that
+    is cut off goes on at the broker, and what it takes is leased to nobody."""
+    drain_seconds: float = 3.5
+    """How long what is in hand may take to be projected after that."""
     settle_seconds: float = 1.5
     """How long the last acknowledgements may take after that."""
     answer_seconds: float = 5.0
@@ -116,6 +119,7 @@ class PullWorker:
         self._size = float(_FIRST_SIZE)
         self._silent_since = 0.0
         self._may_have_more = True
+        self._until_idle: float | None = None
         self._pull_trouble: TransportUnavailableError | None = None
         self._pulled = self._released = 0
 
@@ -159,17 +163,21 @@ class PullWorker:
         """
         self._silent_since = self._now()
         self._may_have_more = True
+        self._until_idle = until_idle
         self._group.open()
         stopping = asyncio.Event()
-        watch = asyncio.create_task(self._watch(stop, stopping, until_idle))
+        watch = asyncio.create_task(self._watch(stop, stopping))
         pulls = [asyncio.create_task(self._pull_until(stopping)) for _ in range(self._limits.pulls)]
         failing = asyncio.create_task(self._group.failed())
         keeping = asyncio.create_task(self._leases.keep())
         try:
-            await _all_or_first_error(pulls, beside=failing)
+            await _first_ended([watch, failing, *pulls])
+            await let_end(pulls, self._limits.stop_seconds)
             await self._group.close(self._limits.drain_seconds)
         finally:
-            await _cancel([watch, *pulls, failing, keeping])
+            stopping.set()
+            await let_end(pulls, self._limits.stop_seconds)
+            await cancel([watch, failing, keeping])
             await self._group.close(0)
             await self._finish_settling()
         self._group.raise_failure()
@@ -178,44 +186,39 @@ class PullWorker:
             raise self.trouble
         return self.report
 
-    async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event, until_idle: float | None) -> None:
+    async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event) -> None:
         """Set *stopping* when it is time to stop."""
-        while until_idle is not None and not stop.is_set():
-            silence = self._now() - self._silent_since
-            left = until_idle - silence
-            if left <= 0 and self._is_idle(silence):
-                break
-            await self._pause(max(left, _SHORTEST_PAUSE_SECONDS), unless=stop)
-        if until_idle is None:
+        if self._until_idle is None:
             await stop.wait()
+        while not stop.is_set() and not self._is_idle():
+            await self._pause(max(self._until_due(), _SHORTEST_PAUSE_SECONDS), unless=stop)
         stopping.set()
 
-    def _is_idle(self, silence: float) -> bool:
-        if self._group.progress.in_hand or self._settling:
+    def _until_due(self) -> float:
+        """Return the seconds until the silence has lasted for long enough."""
+        if self._until_idle is None:
+            return math.inf
+        return self._silent_since + self._until_idle - self._now()
+
+    def _is_idle(self) -> bool:
+        if self._until_due() > 0 or self._group.progress.in_hand or self._settling:
             return False
         # One that was only just connected to, or is busy, may take longer to answer than we may be idle.
         is_silent = self._may_have_more and self._pull_trouble is None
-        return not is_silent or silence >= self._limits.answer_seconds
+        return not is_silent or self._now() - self._silent_since >= self._limits.answer_seconds
 
     async def _pull_until(self, stopping: asyncio.Event) -> None:
         failures = 0
         while True:
             # Nothing is leased while there is no room, so this may be left at once.
-            await _wait_unless(stopping, asyncio.ensure_future(self._group.room()), cancel=True)
+            await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
+            if self._is_idle():
+                stopping.set()
             if stopping.is_set():
                 return
-            pull = asyncio.create_task(self._pull())
             try:
-                await _wait_unless(stopping, pull)
-                if not pull.done():
-                    await asyncio.wait({pull}, timeout=self._limits.stop_seconds)
-            finally:
-                # Left running, it would lease messages that nobody looks at.
-                await _cancel([pull])
-            try:
-                if not pull.cancelled():
-                    pull.result()
-                    self._pull_trouble = None
+                await self._pull()
+                self._pull_trouble = None
                 failures = 0
             except TransportUnavailableError as error:
                 failures += 1
@@ -224,7 +227,13 @@ class PullWorker:
                 await self._pause(self._backoff(failures), unless=stopping)
 
     async def _pull(self) -> None:
-        self._arrived(await self._source.pull(self._wanted(), wait=self._limits.pull_seconds))
+        # No longer than until it may be idle, or an idle worker would have to wait for it.
+        wait = min(self._limits.pull_seconds, max(self._until_due(), _SHORTEST_PULL_SECONDS))
+        messages = await self._source.pull(self._wanted(), wait=wait)
+        if messages:
+            self._arrived(messages)
+        elif messages is not None:
+            self._may_have_more = False
 
     def _wanted(self) -> int:
         """Return how many messages a pull may ask for, so that all pulls together fit in what is left."""
@@ -233,9 +242,6 @@ class PullWorker:
         return max(1, min(self._limits.messages, fitting))
 
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
-        if not messages:
-            self._may_have_more = False
-            return
         if self._group.store_trouble is None and self._group.dead_letter_trouble is None:
             # What comes back only because it was given back is no arrival.
             self._silent_since = self._now()
@@ -290,7 +296,7 @@ class PullWorker:
             self._settle()
         if self._settling:
             await asyncio.wait([*self._settling], timeout=self._limits.settle_seconds)
-            await _cancel([*self._settling])
+            await cancel([*self._settling])
 
     def _backoff(self, failures: int) -> float:
         return self._uniform(
@@ -298,29 +304,35 @@ class PullWorker:
         )
 
     async def _pause(self, seconds: float, *, unless: asyncio.Event) -> None:
-        await _wait_unless(unless, asyncio.ensure_future(self._sleep(seconds)), cancel=True)
+        await wait_unless(unless, asyncio.ensure_future(self._sleep(seconds)))
 
 
-async def _wait_unless(event: asyncio.Event, future: asyncio.Future[Any], *, cancel: bool = False) -> None:
-    """Wait until *future* is done or *event* is set."""
+async def wait_unless(event: asyncio.Event, future: asyncio.Future[Any]) -> None:
+    """Wait until *future* is done, or cancel it once *event* is set."""
     signal: asyncio.Future[Any] = asyncio.create_task(event.wait())
     try:
         await asyncio.wait({future, signal}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel([signal, *([future] if cancel else [])])
+        await cancel([signal, future])
 
 
-async def _all_or_first_error(work: Sequence[asyncio.Task[None]], *, beside: asyncio.Task[Any]) -> None:
-    """Wait until all of *work* is done; raise the first error of any, or of the task *beside* it."""
-    waiting = set(work)
-    while waiting:
-        done, _ = await asyncio.wait({*waiting, beside}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        waiting -= done
+async def let_end(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait *seconds* at most until *tasks* have ended, and cancel those that have not."""
+    try:
+        await asyncio.wait(tasks, timeout=seconds)
+    finally:
+        await cancel(tasks)
 
 
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+async def _first_ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until one of *tasks* has ended, and raise its error."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel *tasks*, and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

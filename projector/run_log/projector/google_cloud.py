@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
 
 from fastapi import FastAPI
 
@@ -28,7 +29,7 @@ from ._oidc import Certificates, TokenVerifier
 from ._ports import EventTopic
 from ._projector import Projector
 from ._pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
-from ._pull import PullReport, PullWorker
+from ._pull import PullReport, PullWorker, cancel
 from ._push import Authenticate, create_push_app
 from ._server import serving
 
@@ -41,12 +42,29 @@ _LONGEST_WAIT_SECONDS: Final = 30.0
 _logger: Final = get_logger("run_log.projector")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a projector's events come from and go to, by full names."""
+
+    source: str
+    """The subscription, or the address that is listened at."""
+    into: str
+    """The collection that holds the projection."""
+    dead_letters: str
+    """The topic that keeps what cannot be projected."""
+    pubsub: str
+    """Where Pub/Sub is: ``emulator at HOST:PORT``, or ``Google Cloud``."""
+    firestore: str
+    """Where Firestore is, likewise."""
+
+
 async def pull(
     settings: Settings,
     *,
     stop: asyncio.Event,
     until_idle: float | None = None,
     health: tuple[str, int] | None = None,
+    watch: Callable[[Route, PullWorker], Coroutine[Any, Any, None]] | None = None,
 ) -> PullReport:
     """Project what arrives at the settings' subscription into the settings' Firestore.
 
@@ -55,6 +73,7 @@ async def pull(
         stop: Ends the work; see `PullWorker.run`.
         until_idle: Seconds without a message that end it too; None for never.
         health: The address and port of the health endpoints; None for none.
+        watch: Runs beside the work, to tell how it goes; None for nothing.
 
     Raises:
         ConfigurationError: The project or credentials are missing, Firestore does not let us in, or the
@@ -67,13 +86,21 @@ async def pull(
     dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
     try:
         worker = PullWorker(source, Projector(store), dead_letters)
-        async with _healthy(worker, health):
+        route = _route(connection.subscription_path(settings.subscription), connection, settings, store)
+        async with _healthy(worker, health), _beside(watch and watch(route, worker)):
             return await worker.run(stop=stop, until_idle=until_idle)
     finally:
         await asyncio.gather(source.close(), dead_letters.close(), store.close())
 
 
-async def push(settings: Settings, *, host: str, port: int, stop: asyncio.Event) -> None:
+async def push(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    started: Callable[[Route], None] | None = None,
+) -> None:
     """Project what Pub/Sub pushes to *host* and *port* into the settings' Firestore, until *stop* is set.
 
     Requests under way by then are finished.
@@ -83,6 +110,7 @@ async def push(settings: Settings, *, host: str, port: int, stop: asyncio.Event)
         host: The address to listen at.
         port: The port.
         stop: Ends the work.
+        started: Called once the port is listened at; None for nothing.
 
     Raises:
         ConfigurationError: It is not said who may push, the project or credentials are missing, Firestore
@@ -104,6 +132,8 @@ async def push(settings: Settings, *, host: str, port: int, stop: asyncio.Event)
 
     try:
         async with serving(create_push_app(group, authenticate, trouble=trouble), host=host, port=port):
+            if started is not None:
+                started(_route(f"pushes to {host}:{port}", connection, settings, store))
             await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if probe.done():
                 probe.result()
@@ -189,6 +219,28 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
                 "set RUN_LOG_PUSH_AUTH: oidc verifies each push's token here; iam leaves that to Cloud Run, "
                 "which must then require authentication"
             )
+
+
+def _route(
+    source: str, connection: PubSubConnection, settings: Settings, store: FirestoreRunLogService
+) -> Route:
+    return Route(
+        source=source,
+        into=store.path,
+        dead_letters=connection.topic_path(settings.dead_letter_topic),
+        pubsub=connection.where,
+        firestore=store.where,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None] | None) -> AsyncGenerator[None]:
+    """Have *work* go on while the block lasts."""
+    tasks = [asyncio.create_task(work)] if work is not None else []
+    try:
+        yield
+    finally:
+        await cancel(tasks)
 
 
 async def _let_in(_authorization: str | None) -> None:

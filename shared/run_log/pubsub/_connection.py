@@ -81,8 +81,12 @@ class PubSubConnection:
 
     def __str__(self) -> str:
         """Return where this leads, for error messages."""
-        where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
-        return f"Pub/Sub ({where}, project {self.project!r})"
+        return f"Pub/Sub ({self.where}, project {self.project!r})"
+
+    @property
+    def where(self) -> str:
+        """``emulator at HOST:PORT``, or ``Google Cloud``."""
+        return f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
 
     @property
     def is_emulator(self) -> bool:

@@ -131,6 +131,26 @@ class WatchedSource:
         """See `MessageSource.close`."""
 
 
+class CountedSource(WatchedSource):
+    """A subscription that knows how many pulls have begun, how long each waits, and how many were cut off."""
+
+    begun = cut_off = 0
+
+    def __init__(self, subscription: InMemorySubscription, *, pull_errors: Iterable[Exception] = ()) -> None:
+        super().__init__(subscription, pull_errors=pull_errors)
+        self.waits: list[float] = []
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        self.begun += 1
+        self.waits.append(wait)
+        try:
+            return await super().pull(max_messages, wait=wait)
+        except asyncio.CancelledError:
+            self.cut_off += 1
+            raise
+
+
 def published(*messages: RunEvent | Message) -> InMemorySubscription:
     """Return a subscription that holds *messages*."""
     topic = InMemoryTopic()

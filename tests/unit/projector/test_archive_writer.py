@@ -22,7 +22,7 @@ from run_log.projector.archive import ArchiveLimits, ArchiveWorker, ArchiveWrite
 from run_log.testing import an_event
 
 from .archives import Opened
-from .doubles import WatchedSource, down, nearly_zero, published
+from .doubles import CountedSource, WatchedSource, down, eventually, nearly_zero, published
 
 QUICK = ArchiveLimits(pulls=2, pull_seconds=0.01)
 EVENTS = [an_event(id=f"r{number}", result={"text": "á\n"}) for number in range(10)]
@@ -217,3 +217,32 @@ async def test_a_disk_that_fails_ends_it(tmp_path: Path) -> None:
         await ArchiveWorker(source, ArchiveWriter(tmp_path / "file"), limits=QUICK).run(stop=asyncio.Event())
 
     assert [] == source.acknowledged
+
+
+@pytest.mark.parametrize("end", ["stop", "idle", "refused"])
+async def test_no_pull_is_cut_off(end: str, tmp_path: Path) -> None:
+    """However it ends, pulls under way end by themselves: cut off, they would go on at the broker."""
+    refused = [down(), TransportRefusedError("gone")] if end == "refused" else []
+    source = CountedSource(published(), pull_errors=refused)
+    limits = ArchiveLimits(pulls=2, pull_seconds=0.05, stop_seconds=60)
+    worker = ArchiveWorker(source, ArchiveWriter(tmp_path), limits=limits, uniform=nearly_zero)
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop=stop, until_idle=0.01 if end == "idle" else None))
+    await eventually(lambda: source.begun >= 2)
+    if end == "stop":
+        stop.set()
+    await asyncio.wait({running})
+
+    assert 0 == source.cut_off
+
+
+async def test_what_cannot_be_written_is_given_back(tmp_path: Path) -> None:
+    """Messages that the disk does not take are given back: whoever comes next has them at once."""
+    (tmp_path / "file").write_text("")
+    subscription = published(*EVENTS)
+    worker = ArchiveWorker(WatchedSource(subscription), ArchiveWriter(tmp_path / "file"), limits=QUICK)
+
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        await worker.run(stop=asyncio.Event())
+
+    assert (10, 0) == (subscription.backlog, subscription.outstanding)

@@ -9,10 +9,10 @@ import pytest
 
 from run_log.core import Message, ReceivedMessage, TransportUnavailableError
 from run_log.projector import DeadLetter, LeasedLetters, LetterChoice
-from run_log.projector._leased import PAGE
+from run_log.projector._leased import PAGE, PULL_SECONDS
 from run_log.testing import InMemorySubscription, InMemoryTopic, ManualClock
 
-from .doubles import WatchedSource, down, eventually, logged
+from .doubles import CountedSource, WatchedSource, down, eventually, logged
 
 QUIET = 0.02
 EVERYTHING = LetterChoice()
@@ -84,11 +84,7 @@ async def test_an_interrupted_look_gives_back_too() -> None:
     topic.publish([Message(data=b"first")])
     source = _SlowSource(subscription)
 
-    async def look() -> None:
-        async with LeasedLetters(source, quiet_seconds=3_600, stop_seconds=60) as letters:
-            await every(letters)
-
-    looking = asyncio.create_task(look())
+    looking = asyncio.create_task(_look(source))
     await eventually(lambda: source.pulls == 2)
     looking.cancel()
     topic.publish([Message(data=b"second")])
@@ -108,6 +104,26 @@ class _SlowSource(WatchedSource):
         """See `MessageSource.pull`."""
         self.pulls += 1
         return await super().pull(max_messages, wait=wait)
+
+
+async def test_no_pull_is_cut_off() -> None:
+    """Neither the end of the block nor an interruption cuts a pull off: it would go on at the broker."""
+    source = CountedSource(letters_of(1))
+
+    async with leased(source) as letters:
+        await every(letters)
+    looking = asyncio.create_task(_look(source))
+    await eventually(lambda: len(source.pulled) == 2)
+    looking.cancel()
+    await asyncio.wait({looking})
+
+    assert 0 == source.cut_off
+    assert all(wait <= PULL_SECONDS for wait in source.waits)
+
+
+async def _look(source: WatchedSource) -> None:
+    async with LeasedLetters(source, quiet_seconds=3_600, stop_seconds=60) as letters:
+        await every(letters)
 
 
 async def test_a_lease_that_has_ended() -> None:

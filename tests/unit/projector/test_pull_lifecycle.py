@@ -2,15 +2,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from run_log.core import Outcome, ReceivedMessage, RunEvent, TransportRefusedError, encode_event
+from run_log.core import (
+    ConfigurationError,
+    Outcome,
+    ReceivedMessage,
+    RunEvent,
+    TransportRefusedError,
+    encode_event,
+)
 from run_log.projector import GroupLimits, PullLimits
+from run_log.projector._leased import PULL_SECONDS, STOP_SECONDS
+from run_log.projector._pubsub import ANSWER_SECONDS
+from run_log.projector.archive import ArchiveLimits
 from run_log.testing import InMemoryTopic, ManualClock, an_event
 
 from .doubles import (
     JUNK,
+    CountedSource,
     Letters,
     ScriptedStore,
     WatchedSource,
@@ -333,9 +345,7 @@ async def test_a_cancelled_worker_gives_everything_back() -> None:
     subscription = topic.subscribe()
     store = ScriptedStore()
     store.gate.clear()
-    running = asyncio.create_task(
-        make_worker(subscription, store, limits=PullLimits()).run(stop=asyncio.Event())
-    )
+    running = asyncio.create_task(make_worker(subscription, store).run(stop=asyncio.Event()))
     topic.publish([encode_event(an_event())])
     await store.entered.wait()
 
@@ -346,6 +356,90 @@ async def test_a_cancelled_worker_gives_everything_back() -> None:
     assert running.cancelled()
     assert len(asyncio.all_tasks()) == 1
     assert (subscription.backlog, subscription.outstanding) == (2, 0)
+
+
+_PATIENT = PullLimits(pulls=2, pull_seconds=0.05, stop_seconds=60)
+
+
+@pytest.mark.parametrize("end", ["stop", "idle", "cancelled", "refused", "store gone"])
+async def test_no_pull_is_cut_off(end: str) -> None:
+    """However the work ends, pulls under way end by themselves: cut off, they would go on at the broker."""
+    refused = [down(), TransportRefusedError("gone")] if end == "refused" else []
+    source = CountedSource(published(an_event()) if end == "store gone" else published(), pull_errors=refused)
+    store = ScriptedStore([ConfigurationError("no database")])
+    stop = asyncio.Event()
+    worker = make_worker(source, store, limits=_PATIENT)
+    running = asyncio.create_task(worker.run(stop=stop, until_idle=0.01 if end == "idle" else None))
+    await eventually(lambda: source.begun >= 2)
+    if end == "stop":
+        stop.set()
+    if end == "cancelled":
+        running.cancel()
+    await asyncio.wait({running})
+
+    assert 0 == source.cut_off
+    assert 1 == len(asyncio.all_tasks())
+
+
+async def test_what_the_last_pull_brings_is_finished() -> None:
+    """What comes while the worker waits for its last pulls is projected, not left leased."""
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    source = CountedSource(subscription)
+    store = ScriptedStore()
+    stop = asyncio.Event()
+    limits = PullLimits(pulls=1, pull_seconds=60, stop_seconds=60)
+    running = asyncio.create_task(make_worker(source, store, limits=limits).run(stop=stop))
+    await eventually(lambda: source.begun == 1)
+    stop.set()
+    await turns(10)
+    topic.publish([encode_event(an_event())])
+    report = await running
+
+    assert (1, 0) == (report.outcomes[Outcome.APPLIED], report.released)
+    assert (1, 0, 0) == (source.begun, subscription.backlog, subscription.outstanding)
+
+
+async def test_no_answer_is_no_silence() -> None:
+    """A pull that the broker did not answer in time does not mean that nothing is there."""
+    clock = ManualClock()
+    source: Any = WatchedSource(published(an_event()))
+    answered, unanswered_until = source.pull, clock.monotonic() + 4
+
+    async def pull(max_messages: int, *, wait: float) -> Sequence[ReceivedMessage] | None:
+        clock.advance(1.1)
+        await asyncio.sleep(0)
+        return await answered(max_messages, wait=wait * 0) if clock.monotonic() > unanswered_until else None
+
+    source.pull = pull
+    limits = PullLimits(pulls=1, answer_seconds=5)
+    worker = make_worker(source, ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn)
+    report = await worker.run(stop=asyncio.Event(), until_idle=1)
+
+    assert 1 == report.pulled
+
+
+async def test_pulls_end_when_it_may_be_idle() -> None:
+    """No pull waits for much longer than until the worker may end: it would have to wait for it."""
+    source = CountedSource(published())
+    worker = make_worker(source, ScriptedStore(), limits=PullLimits(pulls=1))
+
+    await worker.run(stop=asyncio.Event(), until_idle=0.02)
+
+    assert {0.5} == set(source.waits)
+
+
+@pytest.mark.parametrize(
+    ("pull", "stop"),
+    [
+        (PullLimits().pull_seconds, PullLimits().stop_seconds),
+        (ArchiveLimits().pull_seconds, ArchiveLimits().stop_seconds),
+        (PULL_SECONDS, STOP_SECONDS),
+    ],
+)
+def test_stopping_waits_for_longer_than_a_pull_takes(pull: float, stop: float) -> None:
+    """Whoever stops has the time to let the longest pull end by itself."""
+    assert stop > pull + ANSWER_SECONDS
 
 
 async def test_dead_letters_in_progress_are_given_back() -> None:

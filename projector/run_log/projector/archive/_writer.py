@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import random
 import uuid
@@ -15,7 +17,9 @@ from typing import Any, BinaryIO, Final, cast
 from run_log.core import (
     ConfigurationError,
     ReceivedMessage,
+    RunLogError,
     StoreUnavailableError,
+    TransportError,
     TransportUnavailableError,
     decode_json,
     encode_json,
@@ -23,6 +27,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.projector._ports import MessageSource
+from run_log.projector._pull import cancel, let_end, wait_unless
 
 SUFFIX: Final = ".jsonl"
 
@@ -134,8 +139,10 @@ class ArchiveLimits:
     """Pulls under way at once."""
     messages: int = 1_000
     """Most messages a pull asks for."""
-    pull_seconds: float = 60.0
+    pull_seconds: float = 2.5
     """How long a pull waits for a first message; see `PullLimits`."""
+    stop_seconds: float = 4.0
+    """How long pulls under way may take once the worker stops; see `PullLimits`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -191,16 +198,19 @@ class ArchiveWorker:
             ConfigurationError: The folder cannot be written.
             StoreUnavailableError: The disk is full, or fails.
         """
+        stopping = asyncio.Event()
+        wait = min(self._limits.pull_seconds, math.inf if until_idle is None else until_idle)
         ends: list[asyncio.Task[Any]] = [
             asyncio.create_task(stop.wait()),
             asyncio.create_task(self._idle(until_idle)),
         ]
-        pulls = [asyncio.create_task(self._pull_until(stop)) for _ in range(self._limits.pulls)]
+        pulls = [asyncio.create_task(self._pull_until(stopping, wait)) for _ in range(self._limits.pulls)]
         try:
             await asyncio.wait({*ends, *pulls}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*ends, *pulls):
-                task.cancel()
+            stopping.set()
+            await let_end(pulls, self._limits.stop_seconds)
+            await cancel(ends)
             done = await asyncio.gather(*ends, *pulls, return_exceptions=True)
             await asyncio.to_thread(self._writer.close)
         for failure in done:
@@ -219,11 +229,11 @@ class ArchiveWorker:
                 if not self._writing.locked():
                     return
 
-    async def _pull_until(self, stop: asyncio.Event) -> None:
+    async def _pull_until(self, stopping: asyncio.Event, wait: float) -> None:
         failures = 0
-        while not stop.is_set():
+        while not stopping.is_set():
             try:
-                messages = await self._source.pull(self._limits.messages, wait=self._limits.pull_seconds)
+                messages = await self._source.pull(self._limits.messages, wait=wait)
                 if messages:
                     self._arrived.set()
                     # Once leased they are finished, also where the worker is stopped meanwhile.
@@ -233,14 +243,22 @@ class ArchiveWorker:
                 failures += 1
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
                 longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16))
-                await self._sleep(self._uniform(0, longest))
+                pause = self._sleep(self._uniform(0, longest))
+                await wait_unless(stopping, asyncio.ensure_future(pause))
 
     async def _keep(self, messages: Sequence[ReceivedMessage]) -> None:
-        async with self._writing:
-            written = await asyncio.to_thread(self._writer.append, messages)
+        ack_ids = [message.ack_id for message in messages]
+        try:
+            async with self._writing:
+                written = await asyncio.to_thread(self._writer.append, messages)
+        except RunLogError:
+            # Where that fails too, they come again when their leases end.
+            with contextlib.suppress(TransportError):
+                await self._source.release(ack_ids)
+            raise
         self.report.pulled += len(messages)
         self.report.written += written
-        await self._source.acknowledge([message.ack_id for message in messages])
+        await self._source.acknowledge(ack_ids)
 
 
 async def _finished(task: asyncio.Task[None]) -> None:

@@ -83,8 +83,12 @@ class Connection:
 
     def __str__(self) -> str:
         """Return where this leads, for error messages."""
-        where = f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
-        return f"Firestore ({where}, project {self.project!r}, database {self.database!r})"
+        return f"Firestore ({self.where}, project {self.project!r}, database {self.database!r})"
+
+    @property
+    def where(self) -> str:
+        """``emulator at HOST:PORT``, or ``Google Cloud``."""
+        return f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
 
     @property
     def is_emulator(self) -> bool:

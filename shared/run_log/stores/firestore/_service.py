@@ -120,6 +120,17 @@ class FirestoreRunLogService(RunLogService):
         """
         return cls.from_settings(Settings.from_env())
 
+    @property
+    def path(self) -> str:
+        """The full name of the collection that holds the projection."""
+        connection = self._connection
+        return f"projects/{connection.project}/databases/{connection.database}/documents/{self._root}"
+
+    @property
+    def where(self) -> str:
+        """``emulator at HOST:PORT``, or ``Google Cloud``."""
+        return self._connection.where
+
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Return the service that *settings* describe; see the constructor."""
