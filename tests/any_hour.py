@@ -30,6 +30,9 @@ MOMENTS: Final = (
 )
 """When sessions take place, and the zone that the machine says it is in."""
 
+DEFAULT: Final = ("-q", "-m", "not emulator", "--ignore=tests/e2e/test_packaging.py", "--ignore=tests/simulation")
+"""What is run where nothing is said: what needs no network, whose certificates have dates, and no virtual time."""
+
 _PLUGIN: Final = "tests.any_hour"
 _FILE: Final = "CLOCK_FILE"
 _MOMENT: Final = "CLOCK_MOMENT"
@@ -88,4 +91,4 @@ def _session(moment: str, zone: str, library: Path, arguments: Sequence[str]) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or ["-q", "-m", "not emulator", "--ignore=tests/e2e"]))
+    sys.exit(main(sys.argv[1:] or DEFAULT))
