@@ -1,12 +1,11 @@
 """Run the suite at awkward moments: ``python -m tests.any_hour [pytest's arguments]``.
 
-Each test of a session finds the same moment when it begins, whatever passed before. Emulators take no clock that goes
-back: sessions with them start at the moment, and go on from there.
+Each test of a session finds the same moment when it begins, whatever passed before. Emulators take no clock
+that goes back: sessions with them start at the moment, and go on from there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import shutil
@@ -30,8 +29,12 @@ MOMENTS: Final = (
 )
 """When sessions take place, and the zone that the machine says it is in."""
 
-DEFAULT: Final = ("-q", "-m", "not emulator", "--ignore=tests/e2e/test_packaging.py", "--ignore=tests/simulation")
-"""What is run where nothing is said: what needs no network, whose certificates have dates, and no virtual time."""
+DEFAULT: Final = (
+    *("-q", "-m", "not emulator"),
+    "--ignore=tests/e2e/test_packaging.py",  # certificates of package indexes have dates
+    "--ignore=tests/simulation",  # its time is virtual
+)
+"""What is run where nothing is said."""
 
 _PLUGIN: Final = "tests.any_hour"
 _FILE: Final = "CLOCK_FILE"
@@ -53,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _set_clock() -> None:
     wanted = datetime.fromisoformat(os.environ[_MOMENT]).timestamp()
-    with Path(os.environ[_FILE]).open("r+b") as file, contextlib.closing(mmap.mmap(file.fileno(), 8)) as shift:
+    with Path(os.environ[_FILE]).open("r+b") as file, mmap.mmap(file.fileno(), 8) as shift:
         (ahead,) = struct.unpack("q", shift[:])
         shift[:] = struct.pack("q", ahead + round(wanted * 1e9) - time.time_ns())
 
@@ -62,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the suite at each moment and return 0 if it passed at all of them."""
     compiler = shutil.which("cc")
     if compiler is None:
-        sys.stderr.write("cc is not on PATH: the clock is a library of 80 lines in C (Debian: apt-get install gcc)\n")
+        sys.stderr.write(
+            "cc is not on PATH: install a C compiler, which makes the clock (Debian: apt-get install gcc)\n"
+        )
         return 2
     with TemporaryDirectory(prefix="run-log-clock-") as folder:
         library = Path(folder) / "clock.so"

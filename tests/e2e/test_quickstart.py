@@ -76,7 +76,9 @@ def test_the_workflow_runs_again(tmp_path: Path) -> None:
     """Run again, as the page invites to, the workflow adds runs that are as right as the first ones."""
     again = """
         export RUN_LOG_BACKEND=sqlite
-        for batch in $(python report.py) $(python report.py); do run-log runs history reports "may-$batch"; done
+        for batch in $(python report.py) $(python report.py); do
+            run-log runs history reports "may-$batch"
+        done
         run-log workflows -o jsonl
     """
 

@@ -37,10 +37,9 @@ class Machine:
         program = self.programs / name
         program.write_text(
             TOLD.format(log=self._log)
-            + '[ "$1 $2" != "-m venv" ] || { mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/uv"; }\n'
-            + '[ "$1 $2" != "-m venv" ] || cp "$0" "$3/bin/run-log"\n'
-            + '[ "$1" != sync ] || { mkdir -p "$UV_PROJECT_ENVIRONMENT/bin"; cp "$0" "$UV_PROJECT_ENVIRONMENT/bin/python"; '
-            + 'cp "$0" "$UV_PROJECT_ENVIRONMENT/bin/run-log"; }\n'
+            + '[ "$1 $2" = "-m venv" ] || [ "$1" = sync ] || exit 0\n'
+            + 'mkdir -p "$UV_PROJECT_ENVIRONMENT/bin"\n'
+            + 'for name in python uv run-log; do cp "$0" "$UV_PROJECT_ENVIRONMENT/bin/$name"; done\n'
         )
         program.chmod(0o755)
 
@@ -86,12 +85,12 @@ def test_python_alone(machine: Machine) -> None:
 
     made = machine.run("make", "demo")
 
-    rest = "-m pip --disable-pip-version-check install --quiet --no-compile"
+    settings = ".venv-base true https://mirror"
+    pip = "-m pip --disable-pip-version-check install --quiet --no-compile"
     assert [
-        "python3.14 .venv-base true https://mirror: -m venv .venv-base",
-        f".venv-base/bin/python .venv-base true https://mirror: {rest} --require-hashes "
-        "--requirement tools/base.txt",
-        f".venv-base/bin/python .venv-base true https://mirror: {rest} --no-deps --editable .",
+        f"python3.14 {settings}: -m venv .venv-base",
+        f".venv-base/bin/python {settings}: {pip} --require-hashes --requirement tools/base.txt",
+        f".venv-base/bin/python {settings}: {pip} --no-deps --editable .",
     ] == made[:3]
     assert ".venv-base/bin/run-log" == made[3].split()[0]
 
