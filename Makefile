@@ -2,23 +2,47 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
+# What needs the package alone gets an environment of its own, small and quick to make, unless the whole one is there.
+SMALL := $(if $(wildcard $(READY)),.venv,.venv-base)
 SOURCES := producer projector shared console infra tests
 
 .PHONY: help
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(READY): pyproject.toml uv.lock tools/bootstrap
 	./tools/bootstrap
 	@touch $@
 
+.venv-base/.ready: pyproject.toml tools/base.txt tools/bootstrap
+	./tools/bootstrap base
+	@touch $@
+
 .PHONY: demo
-demo: $(READY) ## Run the main job on the embedded default
-	$(BIN)/run-log demo
+demo: $(SMALL)/.ready ## Run the main job on the embedded default
+	$(SMALL)/bin/run-log demo
 
 .PHONY: test
 test: $(READY) ## Run the whole suite, on two cores
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+.PHONY: test-any-hour
+test-any-hour: $(READY) ## Run the tests at midnight, at a month's end, on 29 February and in other time zones; needs a C compiler
+	$(BIN)/python -m tests.any_hour $(ARGS)
+
+PYTHON := 3.13
+.PHONY: test-python
+test-python: $(READY) ## Run what needs no emulator on another Python: make test-python PYTHON=3.12
+	UV_PROJECT_ENVIRONMENT=.venv-$(PYTHON) $(BIN)/uv sync --quiet --locked --all-extras --no-extra beam --python $(PYTHON)
+	.venv-$(PYTHON)/bin/python -m pytest -m "not emulator" $(ARGS)
+
+.PHONY: test-lowest
+test-lowest: $(READY) ## Run what needs no emulator on the oldest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python pyproject.toml \
+		--extra producer --extra stores --extra projector --extra archive --output-file .venv-lowest/lowest.txt
+	$(BIN)/uv pip install --quiet --python .venv-lowest --requirements .venv-lowest/lowest.txt --group dev --editable .
+	.venv-lowest/bin/python -m pytest -m "not emulator" $(ARGS)
 
 .PHONY: coverage
 coverage: $(READY) ## Run the whole suite, slower, and tell what it does not reach
@@ -68,12 +92,16 @@ trace: $(READY) ## Replay the real trace through both emulators and verify every
 	$(BIN)/python -m tests.e2e.trace_replay
 
 .PHONY: emulators
-emulators: $(READY) ## Run both emulators until Ctrl-C, and say how to use them
-	$(BIN)/python -m run_log.testing
+emulators: $(SMALL)/.ready ## Run both emulators until Ctrl-C, and say how to use them
+	$(SMALL)/bin/python -m run_log.testing
 
 .PHONY: schema
 schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCHEMA_VERSION
 	$(BIN)/python -m tests.golden.schema
+
+.PHONY: base
+base: $(READY) ## Write what `make demo` installs, from uv.lock
+	$(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate --output-file tools/base.txt
 
 .PHONY: terraform
 terraform: ## Check and test the Terraform module; RUN_LOG_TERRAFORM_CHECK names a program that can offline
@@ -95,4 +123,4 @@ audit: $(READY) ## Look up known vulnerabilities of what is locked; needs the ne
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	rm -rf .venv .venv-beam .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

@@ -17,6 +17,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)
 
+# google.api_core warns of Pythons by the date: on some days on the stderr of each program that tests start.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:You are using a:FutureWarning")
+
 pytest.register_assert_rewrite("tests.model")
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,7 +17,8 @@ UNREACHABLE = (
 def clean_environment() -> dict[str, str]:
     """Return this process's variables without those that lead to a Python, a cloud or a setting."""
     leading = ("PYTHON", "RUN_LOG_", "GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_", "VIRTUAL_ENV", "COVERAGE")
-    return {name: value for name, value in os.environ.items() if not name.startswith(leading)}
+    kept = "PYTHONWARNINGS"  # see tests/conftest.py
+    return {name: value for name, value in os.environ.items() if name == kept or not name.startswith(leading)}
 
 
 def is_required(environ: Mapping[str, str] = os.environ) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -54,7 +55,8 @@ def _followed(commands: str, folder: Path, environment: Mapping[str, str]) -> st
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of *text* without times, durations and what a table is drawn with."""
+    """Return the words of *text* without batches, times, durations and what a table is drawn with."""
+    text = re.sub(r"-[0-9a-f]{6}\b", "", text)
     return [word for word in re.findall(r"[^\W\d_]\w*", text) if word not in {"s", "ms"}]
 
 
@@ -68,6 +70,25 @@ def test_on_one_machine(tmp_path: Path) -> None:
         assert shown in printed
     assert re.search(r"success +july +reports", printed)
     assert "answered by mei@example.com" in printed
+
+
+def test_the_workflow_runs_again(tmp_path: Path) -> None:
+    """Run again, as the page invites to, the workflow adds runs that are as right as the first ones."""
+    again = """
+        export RUN_LOG_BACKEND=sqlite
+        for batch in $(python report.py) $(python report.py); do
+            run-log runs history reports "may-$batch"
+        done
+        run-log workflows -o jsonl
+    """
+
+    printed = _followed(again, tmp_path, clean_environment())
+
+    assert "breaks" not in printed
+    assert {"reports": (4, 2), "expenses": (2, 0)} == {
+        one["workflow_id"]: (one["total"], one["by_status"].get("success", 0))
+        for one in map(json.loads, re.findall(r"^\{.*\}$", printed, re.MULTILINE))
+    }
 
 
 @pytest.mark.emulator

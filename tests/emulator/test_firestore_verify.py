@@ -37,7 +37,10 @@ pytestmark = pytest.mark.emulator
 Told = frozenset[tuple[str, int]]
 """Which counts are wrong, and by how much."""
 
-DAY = hour_of(datetime.now(UTC)) // 24
+NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+"""When the latest run starts: all have their place in one day's hours, whenever the tests run."""
+
+DAY = hour_of(NOW) // 24 - 1
 RUNNING, SUCCESS, FAILED = RunStatus.RUNNING, RunStatus.SUCCESS, RunStatus.FAILED
 vendor: Any = firestore  # published without annotations
 
@@ -67,16 +70,15 @@ async def plain(emulator_environment: Mapping[str, str]) -> AsyncIterator[Opened
 
 
 def lives(count: int, *, seed: int, first: int = 0) -> list[RunEvent]:
-    """Return the events of so many runs that started today or yesterday, in order."""
+    """Return the events of so many runs that started within the day before `NOW`, in order."""
     chance = random.Random(seed)
-    now = datetime.now(UTC)
     return [
         an_event(
             a_run(
                 workflow_id="w",
                 id=f"r{number:05}",
                 status=status,
-                started_at=now - timedelta(hours=chance.random() * 24),
+                started_at=NOW - timedelta(hours=chance.random() * 24),
                 duration_ms=chance.random() * 10_000,
             )
         )
@@ -108,14 +110,14 @@ WRONG = {
     "total": 2,
     "by_status.failed": 3,
     counter_path(SummaryCounter(Scope.DAY, DAY, "success")): -4,
-    counter_path(SummaryCounter(Scope.HOUR, 24 * DAY, "b7")): 5,
+    counter_path(SummaryCounter(Scope.HOUR, 24 * DAY + 12, "b7")): 5,
     counter_path(SummaryCounter(Scope.ALL, 0, "micros")): 60,
 }
 """What is planted: a total that is not the sum of the statuses, and one count of each other kind."""
 
-TODAY = datetime.fromtimestamp(DAY * 86_400, UTC).strftime("%Y-%m-%d")
+ITS_DATE = datetime.fromtimestamp(DAY * 86_400, UTC).strftime("%Y-%m-%d")
 TOLD: Told = frozenset(
-    {("total", 2), ("failed", 3), (f"success {TODAY}", -4), (f"b7 {TODAY} 00h", 5), ("micros", 60)}
+    {("total", 2), ("failed", 3), (f"success {ITS_DATE}", -4), (f"b7 {ITS_DATE} 12h", 5), ("micros", 60)}
 )
 
 
@@ -131,7 +133,7 @@ async def test_each_wrong_count(service: WatchedService, plain: OpenedService) -
     assert TOLD == told(found) == told(repaired)
     assert (True, True) == (found.differs, repaired.repaired)
     after = (await plain.reference("autopilot_runs/w").get()).to_dict()
-    hour = counter_path(SummaryCounter(Scope.HOUR, 24 * DAY, "b7")).split(".")
+    hour = counter_path(SummaryCounter(Scope.HOUR, 24 * DAY + 12, "b7")).split(".")
     assert 0 == after[hour[0]][hour[1]][hour[2]].pop(hour[3])
     assert before == after
 

@@ -10,7 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from run_log.core import SCHEMA_VERSION, event_schema_text
+from run_log.core import SCHEMA_VERSION
+from run_log.core._schema import make_event_schema_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMAS = REPOSITORY / "shared" / "run_log" / "core" / "schemas"
@@ -20,7 +21,7 @@ PINNED = Path(__file__).with_name("schemas.json")
 def main() -> int:
     """Write and pin the schema; return 1 where that would change a pinned one."""
     path = SCHEMAS / f"run-state-{SCHEMA_VERSION}.json"
-    text = event_schema_text()
+    text = make_event_schema_text()
     digest = hashlib.sha256(text.encode()).hexdigest()
     pinned: dict[str, str] = json.loads(PINNED.read_text())
     if pinned.get(path.name, digest) != digest:

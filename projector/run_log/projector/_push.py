@@ -48,7 +48,7 @@ def create_push_app(
         trouble: Returns why nothing can be projected now; None where it can.
     """
     # No documentation pages: a projector is no API for people.
-    app = FastAPI(openapi_url=None, max_body_size=MAX_BODY_BYTES)
+    app = FastAPI(openapi_url=None)
     app.include_router(health_routes(group.progress, trouble))
 
     @app.post("/")
@@ -60,7 +60,10 @@ def create_push_app(
             return PlainTextResponse(str(error), status_code=error.status)
         if group.is_full:
             return _later(429, "as much is in hand as may be")
-        message = received_message(await request.body(), request.headers)
+        body = await _read(request)
+        if body is None:
+            return PlainTextResponse(f"a body has at most {MAX_BODY_BYTES} bytes", status_code=413)
+        message = received_message(body, request.headers)
         try:
             fate = await group.settle(message)
         except ConfigurationError as error:
@@ -70,6 +73,17 @@ def create_push_app(
         return Response(status_code=204) if fate is Fate.DONE else _later(503, "a fault that will pass")
 
     return app
+
+
+async def _read(request: Request) -> bytes | None:
+    """Return the body; None where it is larger than `MAX_BODY_BYTES`, of which no more is held."""
+    # Not FastAPI's max_body_size: a version that does not know the option takes it, and does nothing.
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > MAX_BODY_BYTES:
+            return None
+        body += chunk
+    return bytes(body)
 
 
 def received_message(body: bytes, headers: Mapping[str, str]) -> ReceivedMessage:

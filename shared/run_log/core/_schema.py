@@ -1,8 +1,9 @@
-"""The event's JSON Schema, made from the model."""
+"""The event's JSON Schema: the one that is shipped, and how it is made from the model."""
 
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from typing import Any, Final, cast
 
 from ._events import RunEvent
@@ -16,6 +17,22 @@ def event_schema() -> dict[str, Any]:
 
     What a reader needs is required; what a newer writer adds is allowed.
     """
+    return cast("dict[str, Any]", json.loads(event_schema_text()))
+
+
+def event_schema_text() -> str:
+    """Return `event_schema` as the text that is shipped."""
+    # Not made here: its descriptions are docstrings, which `python -OO` has not.
+    name = f"run-state-{SCHEMA_VERSION}.json"
+    return (files(__package__) / "schemas" / name).read_text(encoding="utf-8")
+
+
+def make_event_schema_text() -> str:
+    """Return the schema's text as the model has it now."""
+    return json.dumps(_made(), indent=2) + "\n"
+
+
+def _made() -> dict[str, Any]:
     schema = RunEvent.model_json_schema(mode="validation")
     definitions = {name: _plain(definition) for name, definition in schema["$defs"].items()}
     event = _plain(schema)
@@ -33,11 +50,6 @@ def event_schema() -> dict[str, Any]:
         "required": ["type", *NO_DEFAULT_ON_THE_WIRE, *event["required"]],
         "$defs": definitions,
     }
-
-
-def event_schema_text() -> str:
-    """Return `event_schema` as the text that is committed."""
-    return json.dumps(event_schema(), indent=2) + "\n"
 
 
 def _plain(definition: dict[str, Any]) -> dict[str, Any]:

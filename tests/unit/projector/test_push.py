@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -239,6 +240,23 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
     app, _ = _app(ScriptedStore(), letters)
 
     assert (413, []) == (await _push(app, content=b"x" * (MAX_BODY_BYTES + 1)), letters.kept)
+
+
+async def test_an_endless_body_is_refused_early() -> None:
+    """A body that says no length is read up to the limit, whatever the framework's version does itself."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 2**20
+            yield bytes(2**20)
+
+    app, _ = _app(ScriptedStore())
+
+    status = await _push(app, content=endless())
+
+    assert (413, MAX_BODY_BYTES + 2**20) == (status, sent)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("POST", "/elsewhere", 404)])
