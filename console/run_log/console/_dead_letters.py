@@ -18,11 +18,11 @@ from typing import Any, Final, TypeVar
 
 import typer
 
-from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, Settings
+from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.google_cloud import event_topic, leased_letters
 
-from ._exit import ExitCode, NotFoundError
+from ._exit import ExitCode
 from ._output import Listing, OutputFormat, note
 from ._records import handled_record, letter_line, letter_record
 from ._render import handled_table, letters_table

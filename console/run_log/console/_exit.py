@@ -17,17 +17,13 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """An option, a setting, the project or credentials are missing or wrong."""
     NOT_FOUND = 3
-    """What was asked for by its id is not there."""
+    """What was asked for by its id or path is not there."""
     REFUSED = 4
     """A resource is not there, or access is denied: somebody has to act."""
     UNAVAILABLE = 5
     """A service does not answer, or not in time; the same command may work later."""
     INTERRUPTED = 130
     """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
-
-
-class NotFoundError(Exception):
-    """What was asked for by its id is not there."""
 
 
 def run(command: Callable[[], object]) -> ExitCode:
@@ -43,7 +39,7 @@ def run(command: Callable[[], object]) -> ExitCode:
     except Exception as error:
         from run_log import core
 
-        if not isinstance(error, core.RunLogError | NotFoundError):
+        if not isinstance(error, core.RunLogError):
             raise
         typer.secho(f"run-log: {error}", err=True, fg=typer.colors.RED)
         return _exit_code(error)
@@ -59,6 +55,7 @@ def require(extra: str) -> None:
     from importlib.util import find_spec
 
     from run_log.core import ConfigurationError
+    from run_log.core._install import how_to_install
 
     needed = {
         "producer": ["google.pubsub_v1"],
@@ -71,14 +68,14 @@ def require(extra: str) -> None:
         except ModuleNotFoundError:
             found = False
         if not found:
-            raise ConfigurationError(f"this command needs {module}; pip install 'run-log[{extra}]'")
+            raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
 
 
 def _exit_code(error: Exception) -> ExitCode:
     from run_log import core
 
     match error:
-        case NotFoundError():
+        case core.NotFoundError():
             return ExitCode.NOT_FOUND
         case core.ConfigurationError() | core.InvalidArgumentError():
             return ExitCode.USAGE

@@ -8,11 +8,15 @@ from collections.abc import AsyncGenerator, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from run_log.core import ConfigurationError, InvalidArgumentError, Settings, TransportUnavailableError
+from run_log.core import (
+    ConfigurationError,
+    InvalidArgumentError,
+    NotFoundError,
+    Settings,
+    TransportUnavailableError,
+)
 from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.audit import Audit
-
-from ._exit import NotFoundError
 
 FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from run_log.core import ConfigurationError, Settings, get_logger
+from run_log.core._install import how_to_install
 
 from ._run_log import RunLog
 
@@ -70,5 +71,5 @@ def _load(name: str) -> Callable[[Settings], RunLog]:
         return cast("Callable[[Settings], RunLog]", backends[name].load())
     except ImportError as error:
         extra = _EXTRAS.get(name)
-        hint = f"pip install 'run-log[{extra}]'" if extra else f"install what {backends[name].value} needs"
+        hint = how_to_install(extra) if extra else f"install what {backends[name].value} needs"
         raise ConfigurationError(f"the back end {name!r} is not installed ({error}); {hint}") from error

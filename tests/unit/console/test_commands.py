@@ -9,18 +9,25 @@ import typer
 
 from run_log.console import main
 from run_log.console._app import app
-from run_log.console._exit import ExitCode, NotFoundError, run
+from run_log.console._exit import ExitCode, run
 from run_log.console._signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
+    EmulatorError,
+    EmulatorNotFoundError,
     EventDecodeError,
+    GuessRefusedError,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
     MessageRefusedError,
+    NotFoundError,
     NotPausedError,
+    PortTakenError,
+    PushRefusedError,
     RunExpiredError,
     RunLogError,
+    RunNotFoundError,
     SpoolError,
     StoreError,
     StoreUnavailableError,
@@ -55,6 +62,13 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
     (lambda: MessageRefusedError("why"), ExitCode.FAILED),
     (lambda: SpoolError("why"), ExitCode.FAILED),
+    (lambda: NotFoundError("why"), ExitCode.NOT_FOUND),
+    (lambda: RunNotFoundError("w", "r"), ExitCode.NOT_FOUND),
+    (lambda: GuessRefusedError("why"), ExitCode.UNAVAILABLE),
+    (lambda: PushRefusedError("why", status=401), ExitCode.FAILED),
+    (lambda: EmulatorError("why"), ExitCode.FAILED),
+    (lambda: EmulatorNotFoundError("why"), ExitCode.FAILED),
+    (lambda: PortTakenError("why"), ExitCode.FAILED),
 ]
 
 
@@ -228,16 +242,6 @@ def test_ctrl_c() -> None:
         raise KeyboardInterrupt
 
     assert ExitCode.INTERRUPTED is run(interrupted)
-
-
-def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is asked for by its id and is not there exits 3, on one line of stderr."""
-
-    def fail() -> None:
-        raise NotFoundError("there is no run")
-
-    assert ExitCode.NOT_FOUND is run(fail)
-    assert ("", "run-log: there is no run\n") == capsys.readouterr()
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,10 @@ def list_(
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show a run: its state, its payloads, its error."""
-    from run_log.console._exit import NotFoundError
     from run_log.console._open import complete, opened_run_log
     from run_log.console._records import run_record
     from run_log.console._render import run_sheet
+    from run_log.core import RunNotFoundError
 
     async def found() -> Any:
         async with opened_run_log() as log:
@@ -96,17 +96,17 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
 
     stored = complete(found())
     if stored is None:
-        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+        raise RunNotFoundError(workflow, run)
     show(output, run_record(stored), lambda: run_sheet(stored))
 
 
 @app.command(epilog=examples("runs history invoices run-17"))
 def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show what a run went through: when, for how long, which attempt, who answered."""
-    from run_log.console._exit import NotFoundError
     from run_log.console._open import complete, opened_run_log
     from run_log.console._records import transition_record
     from run_log.console._render import history_table
+    from run_log.core import RunNotFoundError
 
     async def found() -> Any:
         async with opened_run_log() as log:
@@ -114,7 +114,7 @@ def history(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABL
 
     transitions = complete(found())
     if not transitions:
-        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+        raise RunNotFoundError(workflow, run)
     listing = Listing(
         output, "transitions", table=lambda page: history_table(run, page), record=transition_record
     )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from run_log.core import (
     EventDecodeError,
     FoldedRun,
+    GuessRefusedError,
     Message,
     RunEvent,
     RunKey,
@@ -24,7 +25,7 @@ from run_log.core import (
     original_id,
 )
 from run_log.stores._documents import EXPIRE_AT, PROJECTION, head_from_fields, run_from_fields
-from run_log.stores._patience import GuessRefusedError, Patience
+from run_log.stores._patience import Patience
 from run_log.stores._retention import Retention
 from run_log.stores._stored import at_its_place
 
