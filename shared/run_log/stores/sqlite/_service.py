@@ -95,7 +95,7 @@ class SQLiteRunLogService(RunLogService):
         self._busy_seconds = busy_timeout.total_seconds()
         self._writer = Connection(self._path, busy_seconds=self._busy_seconds)
         # Of its own, so that no query waits for a write.
-        self._reader = Connection(self._path, busy_seconds=self._busy_seconds)
+        self._reader = Connection(self._path, busy_seconds=self._busy_seconds, writes=False)
         self._saves = SavesUnderWay()
 
     @classmethod
