@@ -134,6 +134,25 @@ class PubSubConnection:
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
         return SubscriberAsyncClient(credentials=self._credentials)
 
+    def reach(self, topic: str, seconds: float) -> None:
+        """Return once Pub/Sub answers, whatever it says of *topic*. Blocks.
+
+        Args:
+            topic: The id of a topic, there or not.
+            seconds: How long that may take.
+
+        Raises:
+            TransportUnavailableError: It does not.
+        """
+        name = self.topic_path(topic)
+        try:
+            with self.publisher() as client:
+                client.get_topic(topic=name, retry=None, timeout=seconds)
+        except VENDOR_ERRORS as error:
+            ours = self.error(error, name)
+            if isinstance(ours, TransportUnavailableError):
+                raise ours from error
+
     def publish_error(self, error: Exception, topic: str) -> TransportError:
         """Return *error*, which a publish raised, as `error` does; a message at fault as such.
 

@@ -115,6 +115,25 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             StoreUnavailableError: The store does not answer in bounded time.
         """
 
+    @property
+    def place(self) -> str:
+        """Where the runs are, for people."""
+        return repr(self)
+
+    async def reach(self, seconds: float) -> None:
+        """Return once it is known that runs can be read; for whoever would not wait as long as a query does.
+
+        Args:
+            seconds: How long that may take.
+
+        Raises:
+            NotFoundError: There is no run log where it should be. Queries find nothing there, and a save
+                makes it.
+            StoreUnavailableError: The store does not answer in time.
+            ConfigurationError: It cannot be read; the message says what to do.
+        """
+        del seconds  # nothing to wait for
+
     async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
         """Wait until what was saved is durable, and return whether it is: at once, where saves are.
 

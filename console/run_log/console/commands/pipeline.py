@@ -29,11 +29,13 @@ def demo() -> None:
 def provision() -> None:
     """Make the topics and subscriptions that the settings name. Repeats change nothing."""
     require("producer")
+    from run_log.console._open import complete, reached_broker
     from run_log.core import Settings
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub import provision as make
 
     settings = Settings.from_env()
+    complete(reached_broker(settings))
     for resource in make(PubSubConnection.from_settings(settings), settings):
         typer.echo(f"{'created' if resource.created else 'exists '} {resource.name}")
 

@@ -253,7 +253,7 @@ def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | Non
     from run_log.console._open import complete, delivered, opened_run_log
 
     async def answered() -> Any:
-        async with opened_run_log() as log:
+        async with opened_run_log(saves=True) as log:
             found = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
             await delivered(log)
             return found
