@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from run_log.core import (
@@ -25,8 +24,8 @@ FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""
 
 REACH_SECONDS: Final = 3.0
-"""How long a command waits for the first sign of life of what it is about to use. Afterwards it is as patient as
-the library; a connection that loses a packet takes a second more."""
+"""How long a command waits for the first answer of what it is about to use; then it is as patient as the library.
+Enough for a lost packet, which costs a second."""
 
 TOLD_AFTER_SECONDS: Final = 1.0
 
@@ -103,18 +102,24 @@ async def reached(
         telling.cancel()
 
 
-async def reached_broker(settings: Settings) -> None:
-    """Wait until Pub/Sub answers; see `reached`.
+async def reached_broker(settings: Settings, *, subscription: str | None = None) -> None:
+    """Wait until Pub/Sub answers that what is about to be used is there; see `reached`.
+
+    Args:
+        settings: Where it is.
+        subscription: The id of the subscription that is used; None for the event topic.
 
     Raises:
         ConfigurationError: There is no project, there are no credentials, or the extra is not installed.
-        TransportUnavailableError: It does not.
+        TransportUnavailableError: It does not answer.
+        TransportRefusedError: It is not there.
     """
     require("producer")
     from run_log.pubsub import PubSubConnection
 
     broker = PubSubConnection.from_settings(settings)
-    await reached(str(broker), partial(asyncio.to_thread, broker.reach, settings.topic))
+    used = broker.subscription_path(subscription) if subscription else broker.topic_path(settings.topic)
+    await reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, used, seconds))
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from types import TracebackType
 from typing import Any, Final, Self
 
-from run_log.core import ReceivedMessage, TransportError, get_logger
+from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError, get_logger
 
 from ._leases import Leases
 from ._letters import DeadLetter, LetterChoice
@@ -99,21 +99,32 @@ class LeasedLetters:
         return []
 
     async def chosen(self, choice: LetterChoice) -> AsyncGenerator[list[DeadLetter]]:
-        """Yield those that *choice* takes, by and by; it ends early once it has seen every id in it.
+        """Yield those that *choice* takes, by and by; it ends early once it has seen each id as a letter's.
+
+        An id that is no letter's own may be of the message that a letter was: that is known once all are seen.
 
         Args:
             choice: Which.
 
         Raises:
+            InvalidArgumentError: An id is no letter's own, and several were that message.
             TransportUnavailableError: See `more`.
             TransportRefusedError: See `more`.
         """
+        if not choice.ids:
+            while page := await self.more():
+                yield [letter for letter in page if choice.takes(letter)]
+            return
         missing = set(choice.ids)
-        while page := await self.more():
-            missing.difference_update(letter.message_id for letter in page)
-            yield [letter for letter in page if choice.takes(letter)]
-            if choice.ids and not missing:
-                return
+        were: list[DeadLetter] = []
+        while missing and (page := await self.more()):
+            own = [letter for letter in page if letter.message_id in missing]
+            missing.difference_update(letter.message_id for letter in own)
+            were += [
+                letter for letter in page if letter.message_id not in choice.ids and choice.takes(letter)
+            ]
+            yield own
+        yield _only_one_each([letter for letter in were if letter.original_id in missing])
 
     async def acknowledge(self, letters: Iterable[DeadLetter]) -> None:
         """Take *letters* out of the dead letters for good.
@@ -174,3 +185,20 @@ class LeasedLetters:
         self._pulling.cancel()
         (found,) = await asyncio.gather(self._pulling, return_exceptions=True)
         return [] if isinstance(found, BaseException) else [message.ack_id for message in found]
+
+
+def _only_one_each(letters: list[DeadLetter]) -> list[DeadLetter]:
+    """Return *letters*, if each was another message.
+
+    Raises:
+        InvalidArgumentError: Two of them were the same.
+    """
+    by_message: dict[str | None, list[str]] = {}
+    for letter in letters:
+        by_message.setdefault(letter.original_id, []).append(letter.message_id)
+    for message_id, ids in by_message.items():
+        if len(ids) > 1:
+            raise InvalidArgumentError(
+                f"message {message_id!r} became several dead letters: {', '.join(sorted(ids))}; name one"
+            )
+    return letters

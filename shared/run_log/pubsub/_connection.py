@@ -134,24 +134,28 @@ class PubSubConnection:
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
         return SubscriberAsyncClient(credentials=self._credentials)
 
-    def reach(self, topic: str, seconds: float) -> None:
-        """Return once Pub/Sub answers, whatever it says of *topic*. Blocks.
+    def reach(self, resource: str, seconds: float) -> None:
+        """Return once Pub/Sub has answered that *resource* is there, or that we may not look at it. Blocks.
 
         Args:
-            topic: The id of a topic, there or not.
+            resource: The full name of a topic or a subscription.
             seconds: How long that may take.
 
         Raises:
-            TransportUnavailableError: It does not.
+            TransportUnavailableError: Pub/Sub does not answer.
+            TransportRefusedError: It is not there.
         """
-        name = self.topic_path(topic)
         try:
-            with self.publisher() as client:
-                client.get_topic(topic=name, retry=None, timeout=seconds)
+            if "/subscriptions/" in resource:
+                with self.subscriber() as client:
+                    client.get_subscription(subscription=resource, retry=None, timeout=seconds)
+            else:
+                with self.publisher() as client:
+                    client.get_topic(topic=resource, retry=None, timeout=seconds)
+        except google_errors.PermissionDenied:
+            return  # it answers; who may publish, or pull, may not look
         except VENDOR_ERRORS as error:
-            ours = self.error(error, name)
-            if isinstance(ours, TransportUnavailableError):
-                raise ours from error
+            raise self.error(error, resource) from error
 
     def publish_error(self, error: Exception, topic: str) -> TransportError:
         """Return *error*, which a publish raised, as `error` does; a message at fault as such.

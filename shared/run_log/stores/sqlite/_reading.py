@@ -82,7 +82,7 @@ class Reading:
         if self._may_write(self._path):
             return "mode=rw", lambda: True
         if seen[_LOG]:
-            # Somebody has it open, or had: SQLite reads what is beside it, and makes nothing where that is not.
+            # Somebody has it open, or had: SQLite reads what is beside it, and makes nothing.
             return "mode=ro&readonly_shm=1", lambda: True
         # SQLite would make a file beside it, and leave it there. Immutable it asks for none, and looks for
         # no change: so that is done here.
@@ -95,7 +95,7 @@ class Reading:
     def _state(self, part: str) -> object:
         """Return that of one part: None where it is not there, nothing where it is empty."""
         try:
-            found = os.stat(self._path + part)
+            found = Path(self._path + part).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -71,8 +71,8 @@ class SQLiteRunLogService(RunLogService):
     it is used.
 
     Args:
-        path: The file, made by the first save where it is not there: until then queries find an empty run log,
-            and make nothing. On a disk of this machine, since processes share memory beside it, which a
+        path: The file, made by the first save where it is not there; until then queries find an empty run
+            log, and make nothing. On a disk of this machine, since processes share memory beside it, which a
             network file system does not.
         busy_timeout: How long a call waits for the file while others write to it.
         retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
@@ -165,12 +165,7 @@ class SQLiteRunLogService(RunLogService):
         del seconds  # a file is there at once, or it is not
         log, _ = await self._state()
         if not log:
-            what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
-            where = "" if self._named == self._path else f" ({self._path})"
-            raise NotFoundError(
-                f"there is no {what} {self._named!r}{where}: set RUN_LOG_SQLITE_PATH to the one that runs are "
-                "recorded into, or record one to make it"
-            )
+            raise self._not_there()
 
     async def close(self) -> None:
         """End the watches and close the file, after the calls under way. Closing twice is fine."""
@@ -179,6 +174,14 @@ class SQLiteRunLogService(RunLogService):
             await self._reader.close()
         finally:
             await self._writer.close()
+
+    def _not_there(self) -> NotFoundError:
+        what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
+        where = "" if self._named == self._path else f" ({self._path})"
+        return NotFoundError(
+            f"there is no {what} {self._named!r}{where}: set RUN_LOG_SQLITE_PATH to the one that runs are "
+            "recorded into, or record one to make it"
+        )
 
     async def _save(self, event: RunEvent) -> None:
         with self._saves.begun(event) as is_newest:
