@@ -52,10 +52,17 @@ def require(extra: str) -> None:
     Raises:
         ConfigurationError: It is not; the message says what to install.
     """
-    from importlib.util import find_spec
+    module = missing_module(extra)
+    if module is not None:
+        from run_log.core import ConfigurationError
+        from run_log.core._install import how_to_install
 
-    from run_log.core import ConfigurationError
-    from run_log.core._install import how_to_install
+        raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
+
+
+def missing_module(extra: str) -> str | None:
+    """Return the first module that an extra installs and that is not there; None where all are."""
+    from importlib.util import find_spec
 
     needed = {
         "producer": ["google.pubsub_v1"],
@@ -68,7 +75,8 @@ def require(extra: str) -> None:
         except ModuleNotFoundError:
             found = False
         if not found:
-            raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
+            return module
+    return None
 
 
 def _exit_code(error: Exception) -> ExitCode:

@@ -101,7 +101,7 @@ class LeasedLetters:
     async def chosen(self, choice: LetterChoice) -> AsyncGenerator[list[DeadLetter]]:
         """Yield those that *choice* takes, by and by; it ends early once it has seen each id as a letter's.
 
-        An id that is no letter's own may be of the message that a letter was: that is known once all are seen.
+        What is no letter's own id may be that of the message that one was: known once all are seen.
 
         Args:
             choice: Which.
