@@ -24,7 +24,7 @@ FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""
 
 REACH_SECONDS: Final = 3.0
-"""How long a command waits for the first answer of what it is about to use: also where a packet is lost. Then it
+"""How long a command waits for the first answer of what it is about to use, though a packet is lost. Then it
 is as patient as the library."""
 
 TOLD_AFTER_SECONDS: Final = 1.0
