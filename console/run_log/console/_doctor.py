@@ -23,6 +23,7 @@ from run_log.core import (
 )
 from run_log.core._install import how_to_install
 from run_log.stores import RunLog
+from run_log.stores._factory import backend_entry
 
 from ._checks import Check, Verdict
 from ._emit import emit_state
@@ -84,8 +85,13 @@ async def examine(
             remedy="set it to firestore, pubsub or sqlite",
         )
         return
+    try:
+        backend_entry(settings.backend)
+    except RunLogError as error:
+        yield Check(name="settings", verdict=Verdict.WRONG, found=str(error))
+        return
     yield Check(name="settings", verdict=Verdict.OK, found=f"back end {settings.backend}")
-    if settings.backend == "sqlite":
+    if settings.backend not in {"firestore", "pubsub"}:
         yield await _looked("store", partial(_store, settings))
         return
     if (module := missing_module("projector")) is not None:
