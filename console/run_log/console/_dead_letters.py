@@ -245,12 +245,11 @@ def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
             "--dry-run to see them"
         )
     topic = Settings.from_env().dead_letter_topic
-    left = f"only {into} has them then" if into else "they are gone then"
-    try:
-        agreed = typer.confirm(f"Throw away all dead letters of {topic}? {left.capitalize()}.", err=True)
-    except typer.Abort:
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    if not agreed:
+    left = f"Only {into} has them then" if into else "They are gone then"
+    # typer's own question prints a blank on stdout, which is for results.
+    sys.stderr.write(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         note("nothing is thrown away")
         raise typer.Exit(ExitCode.FAILED)
 

@@ -101,7 +101,7 @@ class LeasedLetters:
     async def chosen(self, choice: LetterChoice) -> AsyncGenerator[list[DeadLetter]]:
         """Yield those that *choice* takes, by and by; it ends early once it has seen each id as a letter's.
 
-        What is no letter's own id may be that of the message that one was: known once all are seen.
+        What is no letter's own id may be that of the message that one was, which is known once all are seen.
 
         Args:
             choice: Which.
@@ -115,16 +115,15 @@ class LeasedLetters:
             while page := await self.more():
                 yield [letter for letter in page if choice.takes(letter)]
             return
-        missing = set(choice.ids)
         were: list[DeadLetter] = []
+        missing = set(choice.ids)
         while missing and (page := await self.more()):
-            own = [letter for letter in page if letter.message_id in missing]
-            missing.difference_update(letter.message_id for letter in own)
-            were += [
-                letter for letter in page if letter.message_id not in choice.ids and choice.takes(letter)
-            ]
-            yield own
-        yield _only_one_each([letter for letter in were if letter.original_id in missing])
+            missing.difference_update(letter.message_id for letter in page)
+            were += [letter for letter in page if letter.original_id in missing]
+            yield [letter for letter in page if letter.message_id in choice.ids]
+        yield _one_each(
+            letter for letter in were if letter.original_id in missing and letter.message_id not in choice.ids
+        )
 
     async def acknowledge(self, letters: Iterable[DeadLetter]) -> None:
         """Take *letters* out of the dead letters for good.
@@ -187,18 +186,18 @@ class LeasedLetters:
         return [] if isinstance(found, BaseException) else [message.ack_id for message in found]
 
 
-def _only_one_each(letters: list[DeadLetter]) -> list[DeadLetter]:
+def _one_each(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
     """Return *letters*, if each was another message.
 
     Raises:
         InvalidArgumentError: Two of them were the same.
     """
-    by_message: dict[str | None, list[str]] = {}
+    by_message: dict[str | None, DeadLetter] = {}
     for letter in letters:
-        by_message.setdefault(letter.original_id, []).append(letter.message_id)
-    for message_id, ids in by_message.items():
-        if len(ids) > 1:
+        other = by_message.setdefault(letter.original_id, letter)
+        if other is not letter:
             raise InvalidArgumentError(
-                f"message {message_id!r} became several dead letters: {', '.join(sorted(ids))}; name one"
+                f"message {letter.original_id!r} became several dead letters, {other.message_id!r} and "
+                f"{letter.message_id!r} among them; name the one you mean"
             )
-    return letters
+    return [*by_message.values()]

@@ -36,7 +36,7 @@ class DeadLetter:
     """A message that could not be projected, and why."""
 
     message_id: str
-    """The letter's own id, by which it is named; as is, where no other one has it, `original_id`."""
+    """The letter's own id, by which it is named; so it is by `original_id`, where that is nobody's own."""
     reason: str
     """The machine-readable cause: one of `DeadLetterReason`'s values, or what a newer projector wrote."""
     error: str
