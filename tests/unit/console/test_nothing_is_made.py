@@ -58,7 +58,8 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
         monkeypatch.setattr(sys, "argv", ["run-log", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        return Ended(ended.value.code, *capsys.readouterr())
+        printed = capsys.readouterr()
+        return Ended(ended.value.code, printed.out, printed.err)
 
     return called
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ BOUND = 0.2
 
 
 @asynccontextmanager
-async def _refused() -> AsyncIterator[str]:
+async def _refused() -> AsyncGenerator[str]:
     """Yield where nobody listens."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -34,19 +34,21 @@ async def _refused() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _silent() -> AsyncIterator[str]:
+async def _silent() -> AsyncGenerator[str]:
     """Yield where connections are taken, and nothing is ever said."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @asynccontextmanager
-async def _nowhere() -> AsyncIterator[str]:
+async def _nowhere() -> AsyncGenerator[str]:
     """Yield a name that nobody has (https://www.rfc-editor.org/rfc/rfc6761#section-6.4)."""
     yield "nowhere.invalid:1"
 
 
-class _Stuck(grpc.GenericRpcHandler):
+class _Stuck:
+    """Takes every call, and answers none."""
+
     def service(self, handler_call_details: object) -> Any:
         assert handler_call_details
 
@@ -63,7 +65,7 @@ class _Stuck(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def _stuck() -> AsyncIterator[str]:
+async def _stuck() -> AsyncGenerator[str]:
     """Yield where a server takes calls, and never answers one."""
     server: Any = grpc.aio.server()
     server.add_generic_rpc_handlers([_Stuck()])
