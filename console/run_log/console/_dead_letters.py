@@ -239,7 +239,8 @@ def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    stdin: Any = sys.stdin  # None where it is closed
+    if stdin is None or not stdin.isatty():
         raise InvalidArgumentError(
             "discard --all throws away every dead letter, and nobody can be asked here: say --yes too, or "
             "--dry-run to see them"
@@ -249,7 +250,7 @@ def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
     # typer's own question prints a blank on stdout, which is for results.
     sys.stderr.write(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    if stdin.readline().strip().lower() not in {"y", "yes"}:
         note("nothing is thrown away")
         raise typer.Exit(ExitCode.FAILED)
 

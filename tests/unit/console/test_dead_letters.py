@@ -324,10 +324,11 @@ def test_discarding_all_asks(
 
 def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal all are discarded only where that was said twice."""
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    for stdin in (io.StringIO("y\n"), None):
+        monkeypatch.setattr("sys.stdin", stdin)
 
-    with pytest.raises(InvalidArgumentError, match="say --yes too, or --dry-run"):
-        agree_to_discard_all(into=None, yes=False)
+        with pytest.raises(InvalidArgumentError, match="say --yes too, or --dry-run"):
+            agree_to_discard_all(into=None, yes=False)
     agree_to_discard_all(into=None, yes=True)
 
 

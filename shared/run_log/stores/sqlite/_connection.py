@@ -155,7 +155,7 @@ class Connection:
                     connection = self._connection()
                     try:
                         found = work(connection)
-                    except sqlite3.Error:
+                    except (sqlite3.Error, RunLogError):
                         if handle.is_current():
                             raise
                     else:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from run_log.core import ConfigurationError, get_logger
 
-from ._schema import migrate, schema_version
+from ._schema import OLDEST_READABLE, migrate, schema_version
 
 _MAIN: Final = ""
 _LOG: Final = "-wal"
@@ -35,27 +35,32 @@ def may_write(path: str) -> bool:
 class Reading:
     """Opens one file to be read, as it is. Where there is none, what is read is an empty run log.
 
-    A file of an earlier schema is read as it is: no query of a reader needs what later ones added.
-
     Args:
         path: The file.
         busy_seconds: How long to wait while another connection has the file.
         may_write: Whether the file, and files beside it, may be written.
+        oldest: The version of the schema that is read as it is, and every later one.
     """
 
     def __init__(
-        self, path: str, *, busy_seconds: float, may_write: Callable[[str], bool] = may_write
+        self,
+        path: str,
+        *,
+        busy_seconds: float,
+        may_write: Callable[[str], bool] = may_write,
+        oldest: int = OLDEST_READABLE,
     ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._may_write = may_write
+        self._oldest = oldest
         self._is_told = False
 
     def open(self) -> Opened:
         """Open the file.
 
         Raises:
-            ConfigurationError: It is no file, another program's, or a newer run-log made it.
+            ConfigurationError: It is no file, another program's, or a newer or much older run-log made it.
             sqlite3.Error: It cannot be read.
         """
         seen = self._look()
@@ -63,7 +68,8 @@ class Reading:
             query, is_current = self._terms(seen)
             connection = self._connect(f"{Path(self._path).as_uri()}?{query}")
             try:
-                if schema_version(connection, self._path):
+                if version := schema_version(connection, self._path):
+                    self._check(version)
                     connection.execute("PRAGMA query_only = ON")
                     self._is_told = False
                     return Opened(connection, is_current)
@@ -75,6 +81,13 @@ class Reading:
             self._is_told = True
             _logger.warning("run_log_file_not_there", path=self._path)
         return Opened(self._nothing(), lambda: self._look() == seen)
+
+    def _check(self, version: int) -> None:
+        if version < self._oldest:
+            raise ConfigurationError(
+                f"{self._path} was made by an older run-log (schema {version}, queries need {self._oldest}): "
+                "save a run with this one, which brings it forward"
+            )
 
     def _terms(self, seen: dict[str, object]) -> tuple[str, Callable[[], bool]]:
         """Return how SQLite is to open the file, and what tells whether that still holds."""
