@@ -111,7 +111,7 @@ MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
 """Each leads from the version before it to its own, the first to 1. Only ever appended to."""
 
 OLDEST_READABLE: Final = 1
-"""The version that queries need, for a reader brings no file forward: a migration that they need raises it."""
+"""The version that queries need, for a reader brings no file forward: what they need more of raises it."""
 
 
 @contextmanager
