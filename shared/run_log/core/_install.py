@@ -21,7 +21,7 @@ def how_to_install(extras: str, origin: Mapping[str, Any] | None = None) -> str:
         origin: Where run-log was installed from, as the installer noted it; None looks that up
             (https://packaging.python.org/en/latest/specifications/direct-url/).
     """
-    origin = _noted_origin() if origin is None else origin
+    origin = noted_origin(DISTRIBUTION) if origin is None else origin
     url = str(origin.get("url", ""))
     local = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
     if local is None and url:
@@ -35,17 +35,18 @@ def how_to_install(extras: str, origin: Mapping[str, Any] | None = None) -> str:
     return f"in a checkout of {DISTRIBUTION}: {command}"
 
 
+def noted_origin(name: str) -> Mapping[str, Any]:
+    """Return where the distribution *name* was installed from; nothing where nobody noted it."""
+    try:
+        noted = distribution(name).read_text("direct_url.json")
+    except PackageNotFoundError:
+        noted = None
+    found: Mapping[str, Any] = json.loads(noted) if noted else {}
+    return found
+
+
 def _requirement_url(origin: Mapping[str, Any], url: str) -> str:
     version_control: Mapping[str, str] = origin.get("vcs_info", {})
     if not version_control:
         return url
     return f"{version_control['vcs']}+{url}@{version_control['commit_id']}"
-
-
-def _noted_origin() -> Mapping[str, Any]:
-    try:
-        noted = distribution(DISTRIBUTION).read_text("direct_url.json")
-    except PackageNotFoundError:
-        noted = None
-    found: Mapping[str, Any] = json.loads(noted) if noted else {}
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.processes import started
 
 from run_log.console._doctor import examine
 from run_log.console._open import REACH_SECONDS, opened_audit, opened_run_log, reached
-from run_log.core import Settings, StoreUnavailableError, TransportUnavailableError
+from run_log.core import ConfigurationError, Settings, StoreUnavailableError, TransportUnavailableError
 from run_log.pubsub import PubSubConnection
 from run_log.stores.firestore import Connection
 
@@ -23,6 +23,9 @@ TOLD_SECONDS = 5
 
 BOUND = 0.2
 """How long a test waits for what never answers."""
+
+
+PATIENCE = 30.0
 
 
 @asynccontextmanager
@@ -46,35 +49,61 @@ async def _nowhere() -> AsyncGenerator[str]:
     yield "nowhere.invalid:1"
 
 
-class _Stuck:
-    """Takes every call, and answers none."""
+Answer = Callable[[Any], Awaitable[bytes]]
+
+
+async def _never(_context: Any) -> bytes:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _denies(context: Any) -> bytes:
+    await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
+    raise AssertionError
+
+
+class _Calls:
+    """Takes every call, and answers each alike.
+
+    Args:
+        answer: Answers.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def service(self, handler_call_details: object) -> Any:
-        assert handler_call_details
+        """Return what answers a call."""
 
-        async def never(_request: bytes, _context: object) -> bytes:
-            await asyncio.Event().wait()
-            raise AssertionError
+        async def one(_request: bytes, context: object) -> bytes:
+            return await self._answer(context)
 
-        async def never_any(_request: bytes, _context: object) -> AsyncIterator[bytes]:
-            yield await never(_request, _context)
+        async def several(_request: bytes, context: object) -> AsyncIterator[bytes]:
+            yield await self._answer(context)
 
         streams = "BatchGet" in getattr(handler_call_details, "method", "")
         make: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        return make(never_any if streams else never)
+        return make(several if streams else one)
 
 
 @asynccontextmanager
-async def _stuck() -> AsyncGenerator[str]:
-    """Yield where a server takes calls, and never answers one."""
+async def _serving(answer: Answer) -> AsyncGenerator[str]:
+    """Yield where a server takes calls."""
     server: Any = grpc.aio.server()
-    server.add_generic_rpc_handlers([_Stuck()])
+    server.add_generic_rpc_handlers([_Calls(answer)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+
+
+@asynccontextmanager
+async def _stuck() -> AsyncGenerator[str]:
+    """Yield where a server takes calls, and never answers one."""
+    async with _serving(_never) as away:
+        yield away
 
 
 @pytest.fixture(params=[_refused, _silent, _nowhere, _stuck], ids=lambda make: make.__name__[1:])
@@ -106,6 +135,20 @@ async def test_pubsub_that_does_not_answer(host: str) -> None:
         with pytest.raises(TransportUnavailableError) as caught:
             await asyncio.to_thread(connection.reach, resource, BOUND)
         assert f"(emulator at {host}, project 'p') does not answer" in str(caught.value)
+
+
+async def test_who_may_not_look_has_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pub/Sub that lets nobody look answers: who may publish or pull need not be one who may look."""
+    async with _serving(_denies) as here:
+        for name in ("FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"):
+            monkeypatch.setenv(name, here)
+        broker, database = PubSubConnection("p"), Connection("p", None)
+
+        for resource in (broker.topic_path("t"), broker.subscription_path("s")):
+            await asyncio.to_thread(broker.reach, resource, PATIENCE)
+        with pytest.raises(ConfigurationError, match="denies access"):
+            await database.reach("runs", PATIENCE)
+        await database.close()
 
 
 @pytest.mark.parametrize("opened", [opened_run_log, opened_audit])

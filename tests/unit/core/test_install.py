@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from run_log.core._install import how_to_install
+from run_log.core._install import how_to_install, noted_origin
+
+
+def test_what_is_not_installed_came_from_nowhere() -> None:
+    """Where run-log only lies on the path, nobody noted where it came from, and a checkout is asked for."""
+    assert {} == noted_origin("no-such-distribution")
 
 
 def _commit(url: str) -> dict[str, Any]:

@@ -236,6 +236,15 @@ async def test_a_file_that_is_none_of_ours(
     assert before == times_of(file.parent)
 
 
+async def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    """A path that the system refuses is an error that says why, and what to set."""
+    service = SQLiteRunLogService(path=tmp_path / ("x" * 300))
+
+    with pytest.raises(ConfigurationError, match=r"cannot be looked at \(.*\); .*set RUN_LOG_SQLITE_PATH"):
+        await service.get_stats("w")
+    await service.close()
+
+
 async def test_an_older_file_stays_as_it_is(file: Path) -> None:
     """A file that an earlier version made is read and verified as it is; a save brings it forward."""
     await saved(file, "r")
