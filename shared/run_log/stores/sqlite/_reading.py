@@ -85,7 +85,7 @@ class Reading:
     def _check(self, version: int) -> None:
         if version < self._oldest:
             raise ConfigurationError(
-                f"{self._path} was made by an older run-log (schema {version}, queries need {self._oldest}): "
+                f"{self._path} was made by an older run-log (schema {version}, queries need {self._oldest}); "
                 "save a run with this one, which brings it forward"
             )
 

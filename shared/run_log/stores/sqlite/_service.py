@@ -179,7 +179,7 @@ class SQLiteRunLogService(RunLogService):
         what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
         where = "" if self._named == self._path else f" ({self._path})"
         return NotFoundError(
-            f"there is no {what} {self._named!r}{where}: set RUN_LOG_SQLITE_PATH to the one that runs are "
+            f"there is no {what} {self._named!r}{where}; set RUN_LOG_SQLITE_PATH to the one that runs are "
             "recorded into, or record one to make it"
         )
 
