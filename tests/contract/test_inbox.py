@@ -14,6 +14,7 @@ from run_log.core import (
     InvalidRunError,
     NotPausedError,
     PauseRequest,
+    RunNotFoundError,
     RunStatus,
     WorkflowRun,
 )
@@ -269,9 +270,12 @@ async def test_only_a_paused_run_can_be_answered(
 
 
 async def test_a_run_that_is_not_there_cannot_be_answered(service: RunLog) -> None:
-    """An answer to no run is an error that says so."""
-    with pytest.raises(NotPausedError, match="not there"):
-        await service.resume("w", "r", answered_by=MEI)
+    """An answer to no run is an error of its own that names it, never that it is not paused."""
+    for answer in (service.resume, service.reject):
+        with pytest.raises(RunNotFoundError, match="no run 'r' of workflow 'w'") as caught:
+            await answer("w", "r", answered_by=MEI)
+        assert not isinstance(caught.value, NotPausedError)
+        assert ("w", "r") == (caught.value.workflow_id, caught.value.run_id)
 
 
 async def test_an_answer_is_given_at_a_moment(harness: Harness, service: RunLog) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, Outcome, RunEvent, RunStatus
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    Outcome,
+    RunEvent,
+    RunNotFoundError,
+    RunStatus,
+)
 from run_log.stores import RunLog, StaleRun
 from run_log.testing import an_event
 
@@ -169,14 +176,15 @@ async def test_only_the_active_can_be_lost(harness: Harness, service: RunLog, st
 
 
 async def test_the_run_is_read_again(harness: Harness, service: RunLog) -> None:
-    """A run that was heard of since it was listed is not marked, nor is one that is not there."""
+    """A run that was heard of since it was listed is not marked; one that is not there is an error."""
     await harness.store.apply([heard(3, "r")])
     assert 1 == len((await service.list_stale(HOUR, now=NOON))[0])
     again = heard(0.5, "r")
     await harness.store.apply([again])
 
     assert not await service.mark_lost("w", "r", older_than=HOUR, now=NOON)
-    assert not await service.mark_lost("w", "nobody", older_than=HOUR, now=NOON)
+    with pytest.raises(RunNotFoundError, match="'nobody'"):
+        await service.mark_lost("w", "nobody", older_than=HOUR, now=NOON)
     await harness.settle()
     assert again.run == await service.get_run("w", "r")
 

@@ -190,43 +190,43 @@ def test_a_reader_needs_no_pubsub(installed: Installations) -> None:
 @pytest.mark.parametrize(
     ("extra", "code", "error", "hint"),
     [
-        ("", "from run_log.stores import FirestoreRunLogService", "ImportError", "run-log[stores]"),
-        ("producer", "from run_log.stores import FirestoreRunLogService", "ImportError", "run-log[stores]"),
+        ("", "from run_log.stores import FirestoreRunLogService", "ImportError", "stores"),
+        ("producer", "from run_log.stores import FirestoreRunLogService", "ImportError", "stores"),
         (
             "",
             "from run_log.stores import create_run_log_service; create_run_log_service('firestore')",
             "ConfigurationError",
-            "run-log[stores]",
+            "stores",
         ),
         (
             "",
             "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
             "ConfigurationError",
-            "run-log[stores]",
+            "stores",
         ),
         (
             "producer",
             "from run_log.stores import create_run_log_service; create_run_log_service('firestore')",
             "ConfigurationError",
-            "run-log[stores]",
+            "stores",
         ),
         (
             "stores",
             "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
             "ConfigurationError",
-            "run-log[producer]",
+            "producer",
         ),
         (
             "producer",
             "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
             "ConfigurationError",
-            "run-log[stores]",
+            "stores",
         ),
         (
             "",
             "from run_log.producer import RunEventEmitter; RunEventEmitter.from_env()",
             "ConfigurationError",
-            "run-log[producer]",
+            "producer",
         ),
     ],
 )
@@ -239,17 +239,17 @@ def test_what_is_not_installed_says_so(
     last = result.stderr.splitlines()[-1]
     assert 1 == result.returncode
     assert error in last.split(":")[0]
-    assert f"pip install '{hint}'" in last
+    assert f"pip install '{installed.wheel}[{hint}]'" in last
 
 
 @pytest.mark.parametrize(
     ("extra", "command", "hint"),
     [
-        ("", ["provision"], "run-log[producer]"),
-        ("stores", ["provision"], "run-log[producer]"),
-        ("", ["projector", "pull"], "run-log[projector]"),
-        ("producer", ["projector", "pull"], "run-log[projector]"),
-        ("stores", ["projector", "pull"], "run-log[projector]"),
+        ("", ["provision"], "producer"),
+        ("stores", ["provision"], "producer"),
+        ("", ["projector", "pull"], "projector"),
+        ("producer", ["projector", "pull"], "projector"),
+        ("stores", ["projector", "pull"], "projector"),
     ],
 )
 def test_a_command_says_which_extra_it_needs(
@@ -260,7 +260,7 @@ def test_a_command_says_which_extra_it_needs(
 
     assert (2, "") == (result.returncode, result.stdout)
     (line,) = result.stderr.splitlines()
-    assert line.endswith(f"pip install '{hint}'")
+    assert line.endswith(f"pip install '{installed.wheel}[{hint}]'")
 
 
 def test_a_workflow_runs_on_without_its_extra(installed: Installations) -> None:
@@ -280,4 +280,4 @@ def test_a_workflow_runs_on_without_its_extra(installed: Installations) -> None:
 
     assert (0, "went on\n") == (result.returncode, result.stdout)
     assert "run_log_publish_failed" in result.stderr
-    assert "pip install 'run-log[producer]'" in result.stderr
+    assert f"pip install '{installed.wheel}[producer]'" in result.stderr

@@ -138,7 +138,7 @@ async def test_the_inbox() -> None:
         (("runs", "show", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
         (("runs", "history", "w9", "r1"), 3, "there is no run 'r1' of workflow 'w9'"),
         (("runs", "watch", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
-        (("runs", "resume", "w2", "q", "--by", "ann"), 2, "'q'"),
+        (("runs", "resume", "w2", "q", "--by", "ann"), 3, "there is no run 'q' of workflow 'w2'"),
         (("runs", "list", "w/1", "--status", "done"), 2, "success"),
         (("runs", "list", "w/1", "--after", "nowhere"), 2, "cursor"),
         (("runs", "list", "w/1", "--since", "then"), 2, "'then' is no moment"),

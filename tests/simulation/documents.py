@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from run_log.core import (
+    GuessRefusedError,
     Horizon,
     RunKey,
     RunStatus,
@@ -23,7 +24,6 @@ from run_log.core import (
 )
 from run_log.stores._commits import Commit, KnownRun, RunWrite
 from run_log.stores._documents import HISTORY, PROJECTION, head_from_fields
-from run_log.stores._patience import GuessRefusedError
 from run_log.testing import a_run
 
 from .process import Process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from run_log.console._open import reached_broker
 from run_log.console._signals import stopped_by_signal
 from run_log.core import Settings
 from run_log.projector._pubsub import PubSubSource
@@ -25,6 +26,7 @@ async def archive_until_signal(
         segment_bytes: Bytes after which the next file begins.
     """
     stop = stopped_by_signal()
+    await reached_broker(settings)
     connection = PubSubConnection.from_settings(settings)
     await asyncio.to_thread(add_subscription, connection, settings.topic, subscription)
     source = PubSubSource(connection, subscription)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -17,11 +18,12 @@ from typing import Any, Final, TypeVar
 
 import typer
 
-from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, Settings
+from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.google_cloud import event_topic, leased_letters
 
-from ._exit import ExitCode, NotFoundError
+from ._exit import ExitCode
+from ._open import reached_broker
 from ._output import Listing, OutputFormat, json_text, note
 from ._records import handled_record, letter_line, letter_record
 from ._render import handled_table, letters_table
@@ -70,7 +72,7 @@ class Report:
         )
         self._waiting: list[HandledLetter] = []
         self._counts: Counter[LetterOutcome] = Counter()
-        self._ids: set[str] = set()
+        self._ids: set[str | None] = set()
         self._dry_run = dry_run
         self._progress = Progress()
 
@@ -87,7 +89,8 @@ class Report:
     def tell(self, handled: Sequence[HandledLetter]) -> None:
         """Take note of what became of letters."""
         self._counts.update(one.outcome for one in handled)
-        self._ids.update(one.letter.message_id for one in handled)
+        for one in handled:
+            self._ids |= {one.letter.message_id, one.letter.original_id}
         if self._is_streamed:
             self._listing.add(handled)
         else:
@@ -127,6 +130,7 @@ async def list_letters(
     found: list[DeadLetter] = []
     is_cut = False
     progress = Progress()
+    await reached_letters(Settings.from_env())
     async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
         async for page in letters.chosen(choice):
             fitting = page if limit is None else page[: limit - len(found)]
@@ -145,16 +149,23 @@ async def list_letters(
         note(f"{len(found)} shown, and there may be more: --limit or --all")
 
 
+async def reached_letters(settings: Settings) -> None:
+    """Wait until Pub/Sub answers that the dead letters' subscription is there; see `reached_broker`."""
+    await reached_broker(settings, subscription=settings.dead_letter_topic)
+
+
 async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
     """Return a dead letter.
 
     Args:
-        message_id: Its id.
+        message_id: Its id, or that of the message that it was.
         quiet_seconds: How long nothing new has to come until all are taken to be seen.
 
     Raises:
         NotFoundError: It is not there.
+        InvalidArgumentError: Several were that message.
     """
+    await reached_letters(Settings.from_env())
     async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
         async for page in letters.chosen(LetterChoice(ids=frozenset({message_id}))):
             for letter in page:
@@ -180,6 +191,7 @@ async def redrive_letters(
         Exit: Some are kept.
     """
     settings = Settings.from_env()
+    await reached_letters(settings)
     with _reported(choice, output, dry_run=dry_run) as report:
         async with (
             event_topic(settings) as topic,
@@ -207,9 +219,39 @@ async def discard_letters(
         ConfigurationError: The file cannot be written.
         NotFoundError: One of those named is not there.
     """
+    await reached_letters(Settings.from_env())
     with _reported(choice, output, dry_run=dry_run) as report, saving(None if dry_run else into) as save:
         async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
             await discard(letters, choice, tell=report.tell, save=save, dry_run=dry_run)
+
+
+def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
+    """Have whoever sits at the terminal agree that all dead letters are thrown away.
+
+    Args:
+        into: Where they are kept, if anywhere.
+        yes: Whether that was said already.
+
+    Raises:
+        InvalidArgumentError: Nobody can be asked.
+        Exit: They do not agree.
+    """
+    if yes:
+        return
+    stdin: Any = sys.stdin  # None where it is closed
+    if stdin is None or not stdin.isatty():
+        raise InvalidArgumentError(
+            "discard --all throws away every dead letter, and nobody can be asked here: say --yes too, or "
+            "--dry-run to see them"
+        )
+    topic = Settings.from_env().dead_letter_topic
+    left = f"Only {into} has them then" if into else "They are gone then"
+    # typer's own question prints a blank on stdout, which is for results.
+    sys.stderr.write(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
+    sys.stderr.flush()
+    if stdin.readline().strip().lower() not in {"y", "yes"}:
+        note("nothing is thrown away")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @contextmanager

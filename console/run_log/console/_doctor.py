@@ -8,22 +8,33 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from run_log.core import Order, RunFilters, RunLogError, RunStatus, Settings, TriggerType, utc_now
-from run_log.pubsub import PubSubConnection, topic_retention
-from run_log.pubsub.inspection import (
-    inspect_subscription,
-    oldest_unacknowledged,
-    service_agent_may_publish,
+from run_log.core import (
+    Order,
+    RunFilters,
+    RunLogError,
+    RunStatus,
+    Settings,
+    StoreUnavailableError,
+    TransportUnavailableError,
+    TriggerType,
+    utc_now,
 )
-from run_log.stores import RunLog, create_run_log_service
-from run_log.stores.firestore import Connection
-from run_log.stores.firestore.inspection import find_unseen, server_time, ttl_is_active
+from run_log.core._install import how_to_install
+from run_log.stores import RunLog
+from run_log.stores._factory import backend_entry
 
 from ._checks import Check, Verdict
 from ._emit import emit_state
+from ._exit import missing_module
+from ._open import opened_run_log, reached
 from ._render import elapsed
+
+# Where an extra is not installed, that is what the doctor finds: what needs it is imported late.
+if TYPE_CHECKING:
+    from run_log.pubsub import PubSubConnection
+    from run_log.stores.firestore import Connection
 
 MAX_SKEW: Final = timedelta(seconds=5)
 """Between this machine's clock and Firestore's: beyond, states of one run that several machines emit may come
@@ -48,6 +59,11 @@ _SET_POLICY: Final = (
 )
 
 
+_PUBSUB: Final = "Pub/Sub"
+_FIRESTORE: Final = "Firestore"
+_OF_FIRESTORE: Final = frozenset({"store", "documents", "clock", "indexes", "expiry"})
+_UNREACHABLE: Final = "start it, or look at the network, a proxy, and the emulator hosts that are set"
+
 _Look = Callable[[], Awaitable[Check]]
 
 
@@ -69,10 +85,24 @@ async def examine(
             remedy="set it to firestore, pubsub or sqlite",
         )
         return
+    try:
+        backend_entry(settings.backend)
+    except RunLogError as error:
+        yield Check(name="settings", verdict=Verdict.WRONG, found=str(error))
+        return
     yield Check(name="settings", verdict=Verdict.OK, found=f"back end {settings.backend}")
-    if settings.backend == "sqlite":
+    if settings.backend not in {"firestore", "pubsub"}:
         yield await _looked("store", partial(_store, settings))
         return
+    if (module := missing_module("projector")) is not None:
+        found = f"{module} is not installed"
+        yield Check(
+            name="installation", verdict=Verdict.WRONG, found=found, remedy=how_to_install("projector")
+        )
+        return
+    from run_log.pubsub import PubSubConnection
+    from run_log.stores.firestore import Connection
+
     try:
         broker = PubSubConnection.from_settings(settings)
         database = Connection(settings.project, settings.database)
@@ -81,14 +111,20 @@ async def examine(
         return
     yield Check(name="credentials", verdict=Verdict.OK, found=str(broker))
     try:
+        away = [check async for check in _away(broker, database, settings)]
+        for check in away:
+            yield check
+        names = {check.name for check in away}
         for name, look in _looks(broker, database, settings, now):
+            if (_FIRESTORE if name in _OF_FIRESTORE else _PUBSUB) in names:
+                continue
             check = await _looked(name, look)
             # Names are enough: the credentials say of which project they are.
             brief = check.found.replace(broker.topic_path(""), "").replace(broker.subscription_path(""), "")
             yield replace(check, found=brief)
     finally:
         await database.close()
-    if probe is not None:
+    if probe is not None and not away:
         yield await _looked("probe", partial(_probe, probe))
 
 
@@ -107,6 +143,28 @@ def _looks(
     yield "indexes", partial(_indexes, settings)
     yield "expiry", partial(_expiry, database, settings)
     yield "lag", partial(_lag, broker, settings, now)
+
+
+async def _away(broker: PubSubConnection, database: Connection, settings: Settings) -> AsyncIterator[Check]:
+    """Yield what is wrong with each service that does not answer: nothing else of it can be looked at."""
+
+    async def asked(name: str, reaching: Awaitable[None]) -> Check | None:
+        try:
+            await reaching
+        except (StoreUnavailableError, TransportUnavailableError) as error:
+            return Check(name=name, verdict=Verdict.WRONG, found=str(error), remedy=_UNREACHABLE)
+        except RunLogError:
+            pass  # it answers: what it says is found by the checks
+        return None
+
+    topic, root = broker.topic_path(settings.topic), settings.root_collection
+    answers = await asyncio.gather(
+        asked(_PUBSUB, reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, topic, seconds))),
+        asked(_FIRESTORE, reached(str(database), lambda seconds: database.reach(root, seconds))),
+    )
+    for check in answers:
+        if check is not None:
+            yield check
 
 
 async def _looked(name: str, look: _Look) -> Check:
@@ -140,12 +198,16 @@ def _skipped(found: str) -> Check:
 
 
 async def _topic(broker: PubSubConnection, topic: str) -> Check:
+    from run_log.pubsub import topic_retention
+
     retention = await asyncio.to_thread(topic_retention, broker, topic)
     kept = f"retains {retention.days} days" if retention else "retains nothing"
     return _ok(f"{broker.topic_path(topic)}, {kept}")
 
 
 async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
     name = broker.subscription_path(settings.subscription)
     state = await asyncio.to_thread(inspect_subscription, broker, name)
     topic = broker.topic_path(settings.topic)
@@ -166,6 +228,8 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
 
 
 async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
     name = broker.subscription_path(settings.subscription)
     state = await asyncio.to_thread(inspect_subscription, broker, name)
     wanted = broker.topic_path(settings.dead_letter_topic)
@@ -177,6 +241,8 @@ async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> C
 
 
 async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
     name = broker.subscription_path(settings.dead_letter_topic)
     state = await asyncio.to_thread(inspect_subscription, broker, name)
     if state.topic != broker.topic_path(settings.dead_letter_topic):
@@ -185,6 +251,8 @@ async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings
 
 
 async def _dead_letter_rights(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import service_agent_may_publish
+
     if broker.is_emulator:
         return _skipped("the emulator asks for no rights")
     topic = broker.topic_path(settings.dead_letter_topic)
@@ -198,15 +266,14 @@ async def _dead_letter_rights(broker: PubSubConnection, settings: Settings) -> C
 
 
 async def _store(settings: Settings) -> Check:
-    log = create_run_log_service(settings.backend)
-    try:
+    async with opened_run_log(settings.backend) as log:
         workflows, _ = await log.list_workflows(limit=1)
-    finally:
-        await log.close()
     return _ok("answers" if workflows else "answers, and holds no run yet")
 
 
 async def _documents(database: Connection, settings: Settings) -> Check:
+    from run_log.stores.firestore.inspection import find_unseen
+
     looked_at, unseen = await find_unseen(database, settings.root_collection)
     if unseen is None:
         return _ok(f"queries see the runs of the first {looked_at} workflows")
@@ -218,6 +285,8 @@ async def _documents(database: Connection, settings: Settings) -> Check:
 
 
 async def _clock(database: Connection, settings: Settings, now: Callable[[], datetime]) -> Check:
+    from run_log.stores.firestore.inspection import server_time
+
     before = now()
     theirs = await server_time(database, settings.root_collection)
     ours = before + (now() - before) / 2
@@ -229,14 +298,11 @@ async def _clock(database: Connection, settings: Settings, now: Callable[[], dat
 
 
 async def _indexes(settings: Settings) -> Check:
-    log = create_run_log_service(settings.backend)
     shapes = 0
-    try:
+    async with opened_run_log(settings.backend) as log:
         for query in _queries(log):
             await query
             shapes += 1
-    finally:
-        await log.close()
     return _ok(f"{shapes} shapes of queries are answered")
 
 
@@ -254,6 +320,8 @@ def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
 
 
 async def _expiry(database: Connection, settings: Settings) -> Check:
+    from run_log.stores.firestore.inspection import ttl_is_active
+
     if settings.retention_days is None:
         return _skipped("every run is kept (RUN_LOG_RETENTION_DAYS)")
     if database.is_emulator:
@@ -267,6 +335,8 @@ async def _expiry(database: Connection, settings: Settings) -> Check:
 
 
 async def _lag(broker: PubSubConnection, settings: Settings, now: Callable[[], datetime]) -> Check:
+    from run_log.pubsub.inspection import oldest_unacknowledged
+
     if broker.is_emulator:
         return _skipped("the emulator tells none; try --probe")
     age = await asyncio.to_thread(oldest_unacknowledged, broker, settings.subscription, now=now())

@@ -37,7 +37,8 @@ async def emit_state(
         TransportUnavailableError: It was not published in bounded time.
         WaitTimeoutError: Queries do not see it in time.
     """
-    async with opened_run_log(backend) as log:
+    asks = run_id is not None or wait is not None
+    async with opened_run_log(backend, queries=asks, saves=True, makes=True) as log:
         before = None if run_id is None else await log.get_run(workflow_id, run_id)
         run = _state(workflow_id, run_id or uuid7(), fields, before)
         begun = time.monotonic()

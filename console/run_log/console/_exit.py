@@ -17,17 +17,13 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """An option, a setting, the project or credentials are missing or wrong."""
     NOT_FOUND = 3
-    """What was asked for by its id is not there."""
+    """What was asked for by its id or path is not there."""
     REFUSED = 4
     """A resource is not there, or access is denied: somebody has to act."""
     UNAVAILABLE = 5
     """A service does not answer, or not in time; the same command may work later."""
     INTERRUPTED = 130
     """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
-
-
-class NotFoundError(Exception):
-    """What was asked for by its id is not there."""
 
 
 def run(command: Callable[[], object]) -> ExitCode:
@@ -43,7 +39,7 @@ def run(command: Callable[[], object]) -> ExitCode:
     except Exception as error:
         from run_log import core
 
-        if not isinstance(error, core.RunLogError | NotFoundError):
+        if not isinstance(error, core.RunLogError):
             raise
         note(f"run-log: {' '.join(str(error).split())}", style="red")
         return _exit_code(error)
@@ -56,9 +52,17 @@ def require(extra: str) -> None:
     Raises:
         ConfigurationError: It is not; the message says what to install.
     """
-    from importlib.util import find_spec
+    module = missing_module(extra)
+    if module is not None:
+        from run_log.core import ConfigurationError
+        from run_log.core._install import how_to_install
 
-    from run_log.core import ConfigurationError
+        raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
+
+
+def missing_module(extra: str) -> str | None:
+    """Return the first module that an extra installs and that is not there; None where all are."""
+    from importlib.util import find_spec
 
     needed = {
         "producer": ["google.pubsub_v1"],
@@ -71,14 +75,15 @@ def require(extra: str) -> None:
         except ModuleNotFoundError:
             found = False
         if not found:
-            raise ConfigurationError(f"this command needs {module}; pip install 'run-log[{extra}]'")
+            return module
+    return None
 
 
 def _exit_code(error: Exception) -> ExitCode:
     from run_log import core
 
     match error:
-        case NotFoundError() | core.NotFoundError():
+        case core.NotFoundError():
             return ExitCode.NOT_FOUND
         case core.ConfigurationError() | core.InvalidArgumentError():
             return ExitCode.USAGE

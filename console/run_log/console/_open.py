@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from run_log.core import (
     ConfigurationError,
     InvalidArgumentError,
+    NotFoundError,
     Settings,
     TransportUnavailableError,
     UnreadableRunError,
@@ -20,40 +20,114 @@ from run_log.stores import RunLog, create_run_log_service
 from run_log.stores._telemetry import skipped_runs
 from run_log.stores.audit import Audit
 
-from ._exit import NotFoundError
+from ._exit import require
 from ._output import note
 
 FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""
 
+REACH_SECONDS: Final = 3.0
+"""How long a command waits for the first answer of what it is about to use, though a packet is lost. Then it
+is as patient as the library."""
+
+TOLD_AFTER_SECONDS: Final = 1.0
+
 _T = TypeVar("_T")
 
 
 @contextlib.asynccontextmanager
-async def opened_run_log(backend: str | None = None) -> AsyncGenerator[RunLog]:
-    """Yield the run log that the environment names, and close it.
+async def opened_run_log(
+    backend: str | None = None, *, queries: bool = True, saves: bool = False, makes: bool = False
+) -> AsyncGenerator[RunLog]:
+    """Yield the run log that the environment names, once it answers, and close it.
 
     Args:
         backend: Another back end than the environment's; None is that.
+        queries: Whether it is asked anything.
+        saves: Whether anything is saved: else nothing is made, be it a file or a spool directory.
+        makes: Whether it may be made where it is not there.
 
     Raises:
         ConfigurationError: It is one that no other process can look into, or cannot be made.
+        NotFoundError: It is not there, and may not be made.
+        StoreUnavailableError: It does not answer.
+        TransportUnavailableError: It is to be published to, and Pub/Sub does not answer.
     """
-    if (backend or Settings.from_env().backend) == "memory":
+    settings = Settings.from_env()
+    name = backend or settings.backend
+    if name == "memory":
         raise ConfigurationError(
             "RUN_LOG_BACKEND is 'memory', which holds no run of another process; set it to 'firestore' or "
             "'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
         )
-    log = create_run_log_service(backend)
+    publishes = saves and name == "pubsub"
+    if publishes:
+        await reached_broker(settings)
+    # Where saves are published, queries ask Firestore: no emitter, and no spool, is needed for that.
+    log = create_run_log_service("firestore" if name == "pubsub" and not saves else name)
+    is_made = False
     try:
+        if queries or not publishes:
+            try:
+                await reached(log.place, log.reach)
+            except NotFoundError:
+                if not makes:
+                    raise
+                is_made = True
         yield log
+        if is_made:
+            note(f"made {log.place}")
     finally:
         await log.close()
 
 
+async def reached(
+    place: str,
+    reach: Callable[[float], Awaitable[None]],
+    *,
+    seconds: float = REACH_SECONDS,
+    told_after: float = TOLD_AFTER_SECONDS,
+) -> None:
+    """Wait until something answers, and say on stderr what that is, where it takes longer than a moment.
+
+    Args:
+        place: What it is, and where.
+        reach: Asks it; raises what there is to say if it does not answer within so many seconds.
+        seconds: How long it may take.
+        told_after: How long nothing is said.
+    """
+    telling = asyncio.get_running_loop().call_later(
+        told_after, note, f"waiting for {place}, {seconds:g} s at most"
+    )
+    try:
+        await reach(seconds)
+    finally:
+        telling.cancel()
+
+
+async def reached_broker(settings: Settings, *, subscription: str | None = None) -> None:
+    """Wait until Pub/Sub answers that what is about to be used is there; see `reached`.
+
+    Args:
+        settings: Where it is.
+        subscription: The id of the subscription that is used; None for the event topic.
+
+    Raises:
+        ConfigurationError: There is no project, there are no credentials, or the extra is not installed.
+        TransportUnavailableError: It does not answer.
+        TransportRefusedError: It is not there.
+    """
+    require("producer")
+    from run_log.pubsub import PubSubConnection
+
+    broker = PubSubConnection.from_settings(settings)
+    used = broker.subscription_path(subscription) if subscription else broker.topic_path(settings.topic)
+    await reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, used, seconds))
+
+
 @contextlib.asynccontextmanager
 async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
-    """Yield what checks the store that the environment names, and close it.
+    """Yield what checks the store that the environment names, once it answers, and close it.
 
     Args:
         root: Another root collection in its database, or another file; None for its own.
@@ -62,6 +136,7 @@ async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
         ConfigurationError: No other process can look into that store, or it cannot be opened.
         InvalidArgumentError: *root* is its own.
         NotFoundError: There is no such file.
+        StoreUnavailableError: It does not answer.
     """
     settings = Settings.from_env()
     setting = "sqlite_path" if settings.backend == "sqlite" else "root_collection"
@@ -71,6 +146,7 @@ async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
         settings = settings.model_copy(update={setting: root})
     service = _audited_service(settings)
     try:
+        await reached(service.place, service.reach)
         yield service.audit()
     finally:
         await service.close()
@@ -81,8 +157,6 @@ def _audited_service(settings: Settings) -> Any:
         case "sqlite":
             from run_log.stores import SQLiteRunLogService
 
-            if not Path(settings.sqlite_path).exists():
-                raise NotFoundError(f"there is no file {settings.sqlite_path!r}")
             return SQLiteRunLogService.from_settings(settings)
         case "firestore" | "pubsub":
             try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from run_log.core import TransportUnavailableError
+from run_log.core import RunNotFoundError, TransportUnavailableError
 from run_log.stores import RunLog, StaleRun
 
 from ._open import FLUSH_SECONDS
@@ -58,7 +59,8 @@ async def sweep(
         found += len(page)
         if mark:
             for stale in page:
-                marked += await log.mark_lost(*stale.run.key, older_than=older_than, now=now)
+                with contextlib.suppress(RunNotFoundError):  # it has expired since it was listed
+                    marked += await log.mark_lost(*stale.run.key, older_than=older_than, now=now)
         if cursor is None:
             break
     listing.end()

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from run_log.core import WaitTimeoutError, WorkflowRun
+from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
 
-from ._exit import NotFoundError
 from ._open import opened_run_log
 from ._output import OutputFormat, print_line, print_lines, screen
 from ._records import run_record, update_record
@@ -42,7 +41,7 @@ async def watch_one(
         output: As what.
 
     Raises:
-        NotFoundError: It is not there.
+        RunNotFoundError: It is not there.
         WaitTimeoutError: It has not ended in time.
     """
     state = "could not be read"
@@ -54,7 +53,7 @@ async def watch_one(
         ):
             run = await log.get_run(workflow_id, run_id)
             if run is None:
-                raise NotFoundError(f"there is no run {run_id!r} of workflow {workflow_id!r}")
+                raise RunNotFoundError(workflow_id, run_id)
             _show(run, run_record(run), output)
             while not run.status.is_terminal:
                 state = f"is still {run.status.value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from run_log.core import ConfigurationError, Settings
+from run_log.core._install import how_to_install
 
 from ._transport import Transport
 
@@ -16,5 +17,5 @@ def pubsub_transport(settings: Settings) -> Transport:
     try:
         from ._pubsub import create_transport  # noqa: PLC0415 - the vendor's library is an extra
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"publishing needs {error.name}; pip install 'run-log[producer]'") from error
+        raise ConfigurationError(f"publishing needs {error.name}; {how_to_install('producer')}") from error
     return create_transport(settings)

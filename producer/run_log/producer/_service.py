@@ -181,6 +181,15 @@ class PubSubRunLogService(RunLog):
         """See `RunLogReader.watch`: what is saved is seen once the projector has come to it."""
         return self._reader.watch(workflow_id, since_cursor=since_cursor)
 
+    @property
+    def place(self) -> str:
+        """See `RunLog.place`."""
+        return self._reader.place
+
+    async def reach(self, seconds: float) -> None:
+        """See `RunLog.reach`: what queries ask, not what saves are published to."""
+        await self._reader.reach(seconds)
+
     async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
         """See `RunLog.flush`: what was saved is durable once the broker has it."""
         report = await self._emitter.flush(timeout)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from types import TracebackType
 from typing import Any, Final, Self
 
-from run_log.core import ReceivedMessage, TransportError, get_logger
+from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError, get_logger
 
 from ._leases import Leases
 from ._letters import DeadLetter, LetterChoice
@@ -99,21 +99,31 @@ class LeasedLetters:
         return []
 
     async def chosen(self, choice: LetterChoice) -> AsyncGenerator[list[DeadLetter]]:
-        """Yield those that *choice* takes, by and by; it ends early once it has seen every id in it.
+        """Yield those that *choice* takes, by and by; it ends early once it has seen each id as a letter's.
+
+        What is no letter's own id may be that of the message that one was, which is known once all are seen.
 
         Args:
             choice: Which.
 
         Raises:
+            InvalidArgumentError: An id is no letter's own, and several were that message.
             TransportUnavailableError: See `more`.
             TransportRefusedError: See `more`.
         """
+        if not choice.ids:
+            while page := await self.more():
+                yield [letter for letter in page if choice.takes(letter)]
+            return
+        were: list[DeadLetter] = []
         missing = set(choice.ids)
-        while page := await self.more():
+        while missing and (page := await self.more()):
             missing.difference_update(letter.message_id for letter in page)
-            yield [letter for letter in page if choice.takes(letter)]
-            if choice.ids and not missing:
-                return
+            were += [letter for letter in page if letter.original_id in missing]
+            yield [letter for letter in page if letter.message_id in choice.ids]
+        yield _one_each(
+            letter for letter in were if letter.original_id in missing and letter.message_id not in choice.ids
+        )
 
     async def acknowledge(self, letters: Iterable[DeadLetter]) -> None:
         """Take *letters* out of the dead letters for good.
@@ -172,3 +182,20 @@ class LeasedLetters:
         self._pulling.cancel()
         (found,) = await asyncio.gather(self._pulling, return_exceptions=True)
         return [] if isinstance(found, BaseException) else [message.ack_id for message in found or []]
+
+
+def _one_each(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    """Return *letters*, if each was another message.
+
+    Raises:
+        InvalidArgumentError: Two of them were the same.
+    """
+    by_message: dict[str | None, DeadLetter] = {}
+    for letter in letters:
+        other = by_message.setdefault(letter.original_id, letter)
+        if other is not letter:
+            raise InvalidArgumentError(
+                f"message {letter.original_id!r} became several dead letters, {other.message_id!r} and "
+                f"{letter.message_id!r} among them; name the one you mean"
+            )
+    return [*by_message.values()]

@@ -38,7 +38,7 @@ class DeadLetter:
     """A message that could not be projected, and why."""
 
     message_id: str
-    """The letter's own id, by which it is named."""
+    """The letter's own id, by which it is named; so it is by `original_id`, where that is nobody's own."""
     reason: str
     """The machine-readable cause: one of `DeadLetterReason`'s values, or what a newer projector wrote."""
     error: str
@@ -104,7 +104,7 @@ class LetterChoice:
     """
 
     ids: frozenset[str] = frozenset()
-    """Message ids; none of them is any."""
+    """Their own ids, or those of the messages that they were, as logs have them; none of them is any."""
     reasons: frozenset[str] = frozenset()
     """Any of these causes; none of them is any."""
     since: datetime | None = None
@@ -134,7 +134,7 @@ class LetterChoice:
         """Return whether *letter* is meant. One whose time is not known fits no time."""
         moment = letter.published_at
         return (
-            (not self.ids or letter.message_id in self.ids)
+            (not self.ids or not self.ids.isdisjoint((letter.message_id, letter.original_id)))
             and (not self.reasons or letter.reason in self.reasons)
             and (self.since is None or (moment is not None and moment >= self.since))
             and (self.until is None or (moment is not None and moment < self.until))

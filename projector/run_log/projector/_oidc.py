@@ -13,7 +13,7 @@ from google.auth import exceptions as auth_errors
 from google.auth import jwt
 from google.auth.transport import requests as transport
 
-from run_log.core import RunLogError
+from run_log.core import PushRefusedError
 
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
 """Google's certificates, by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""
@@ -30,19 +30,6 @@ LONGEST_CACHE_SECONDS: Final = 86_400.0
 
 Fetched = tuple[Mapping[str, str], float]
 """Certificates by key id, and for how many seconds they may be kept."""
-
-
-class PushRefusedError(RunLogError):
-    """A push request is not let in.
-
-    Args:
-        message: Why, and what to do.
-        status: The HTTP status to answer with.
-    """
-
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Certificates:

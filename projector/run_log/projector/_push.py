@@ -12,11 +12,10 @@ from typing import Any, Final, cast
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from run_log.core import ConfigurationError, ReceivedMessage, get_logger
+from run_log.core import ConfigurationError, PushRefusedError, ReceivedMessage, get_logger
 
 from ._group_commit import Fate, GroupCommit
 from ._health import health_routes
-from ._oidc import PushRefusedError
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 """A message of 10 MB, Pub/Sub's limit, in base64, and its attributes

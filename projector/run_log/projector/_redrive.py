@@ -148,7 +148,7 @@ def _message(
         decode_event(message)
     except EventDecodeError as error:
         raise _Kept(f"{error.reason}: {error}") from error
-    is_asked_for = letter.message_id in choice.ids or letter.reason in choice.reasons
+    is_asked_for = bool(choice.ids) or letter.reason in choice.reasons
     if letter.reason in ON_REQUEST and not is_asked_for:
         raise _Kept("it would come back until its cause is mended; then ask for it by id or by reason")
     return message

@@ -7,30 +7,47 @@ The tree::
     ├── InvalidArgumentError          a caller's argument (also a ValueError)
     │   ├── InvalidCursorError        a cursor that is malformed or belongs to another listing
     │   ├── InvalidRunError           an object that is not a run
-    │   └── NotFoundError             what was asked for by its name is not there
+    │   ├── NotFoundError             what was asked for by its name is not there
+    │   │   └── RunNotFoundError      a run
+    │   └── NotPausedError            a run that is to be answered waits for no answer
     ├── EventDecodeError              a message that is no event of ours (also a ValueError)
     ├── UnreadableRunError            a stored run that cannot be read back
     ├── StoreError                    the store's side of a read or write
     │   ├── StoreUnavailableError     passing: the same call may succeed later
+    │   │   └── GuessRefusedError     others wrote the same documents, again and again
+    │   ├── WaitTimeoutError          what was waited for was not seen in time (also a TimeoutError)
     │   └── WriteRefusedError         final: the store will never take this write
+    │       └── RunExpiredError       the event of a run that has outlived its retention
     ├── SpoolError                    the spool directory cannot be read or written
-    └── TransportError                the message transport's side of a publish or pull
-        ├── TransportUnavailableError passing: the same call may succeed later
-        ├── TransportRefusedError     final: nothing will change until somebody acts
-        └── MessageRefusedError       final: one of these messages will never be taken
+    ├── TransportError                the message transport's side of a publish or pull
+    │   ├── TransportUnavailableError passing: the same call may succeed later
+    │   ├── TransportRefusedError     final: nothing will change until somebody acts
+    │   └── MessageRefusedError       final: one of these messages will never be taken
+    ├── PushRefusedError              a push request that is not let in
+    └── EmulatorError                 an emulator of the testing kit does not start or obey
+        ├── EmulatorNotFoundError     there is none on this machine, or no Java
+        └── PortTakenError            somebody else has its port
 """
 
 from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "EmulatorError",
+    "EmulatorNotFoundError",
     "EventDecodeError",
+    "GuessRefusedError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "InvalidRunError",
     "MessageRefusedError",
     "NotFoundError",
+    "NotPausedError",
+    "PortTakenError",
+    "PushRefusedError",
+    "RunExpiredError",
     "RunLogError",
+    "RunNotFoundError",
     "SpoolError",
     "StoreError",
     "StoreUnavailableError",
@@ -38,6 +55,7 @@ __all__ = [
     "TransportRefusedError",
     "TransportUnavailableError",
     "UnreadableRunError",
+    "WaitTimeoutError",
     "WriteRefusedError",
 ]
 
@@ -54,10 +72,6 @@ class InvalidArgumentError(RunLogError, ValueError):
     """A caller's argument cannot be used; the message says what is expected."""
 
 
-class NotPausedError(InvalidArgumentError):
-    """A run to be answered waits for no answer (any more); the message tells its status."""
-
-
 class InvalidCursorError(InvalidArgumentError):
     """A cursor is malformed or was given out for another listing; start again without one."""
 
@@ -68,6 +82,26 @@ class InvalidRunError(InvalidArgumentError):
 
 class NotFoundError(InvalidArgumentError):
     """What was asked for by its name is not there: a run, a workflow, a dead letter, a file."""
+
+
+class RunNotFoundError(NotFoundError):
+    """A run is not there: it was never recorded here, it is not projected yet, or it has expired.
+
+    Attributes:
+        workflow_id: The run's workflow.
+        run_id: The run's id.
+    """
+
+    def __init__(self, workflow_id: str, run_id: str) -> None:
+        super().__init__(
+            f"there is no run {run_id!r} of workflow {workflow_id!r}: it is not there yet, or has expired"
+        )
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+
+
+class NotPausedError(InvalidArgumentError):
+    """A run to be answered waits for no answer (any more); the message tells its status."""
 
 
 class EventDecodeError(RunLogError, ValueError):
@@ -107,6 +141,10 @@ class StoreUnavailableError(StoreError):
     """The store did not answer, or asked to be left alone for now; nothing is known to be written."""
 
 
+class GuessRefusedError(StoreUnavailableError):
+    """The store holds another state than was assumed; retried, and raised where that goes on too long."""
+
+
 class WaitTimeoutError(StoreError, TimeoutError):
     """What was waited for was not seen in time; it may come later."""
 
@@ -137,3 +175,27 @@ class TransportRefusedError(TransportError):
 
 class MessageRefusedError(TransportError):
     """The transport refuses a message as it is; the others of its call may be taken without it."""
+
+
+class PushRefusedError(RunLogError):
+    """A push request is not let in; the message says why, and what to do.
+
+    Attributes:
+        status: The HTTP status to answer with.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EmulatorError(RunLogError):
+    """An emulator did not start, or does not do what it was asked; the message quotes its last output."""
+
+
+class EmulatorNotFoundError(EmulatorError):
+    """There is no emulator, or no Java to run it; the message says what was looked at and what to do."""
+
+
+class PortTakenError(EmulatorError):
+    """Somebody else has the port; another one may be free."""

@@ -138,6 +138,29 @@ class PubSubConnection:
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
         return SubscriberAsyncClient(credentials=self._credentials)
 
+    def reach(self, resource: str, seconds: float) -> None:
+        """Return once Pub/Sub has answered that *resource* is there, or that we may not look at it. Blocks.
+
+        Args:
+            resource: The full name of a topic or a subscription.
+            seconds: How long that may take.
+
+        Raises:
+            TransportUnavailableError: Pub/Sub does not answer.
+            TransportRefusedError: It is not there.
+        """
+        try:
+            if "/subscriptions/" in resource:
+                with self.subscriber() as client:
+                    client.get_subscription(subscription=resource, retry=None, timeout=seconds)
+            else:
+                with self.publisher() as client:
+                    client.get_topic(topic=resource, retry=None, timeout=seconds)
+        except google_errors.PermissionDenied:
+            return  # it answers; who may publish, or pull, may not look
+        except VENDOR_ERRORS as error:
+            raise self.error(error, resource) from error
+
     def publish_error(self, error: Exception, topic: str) -> TransportError:
         """Return *error*, which a publish raised, as `error` does; a message at fault as such.
 

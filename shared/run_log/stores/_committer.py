@@ -12,6 +12,7 @@ from typing import Final
 
 from run_log.core import (
     FoldedRun,
+    GuessRefusedError,
     Horizon,
     Outcome,
     RunChange,
@@ -35,7 +36,7 @@ from ._commits import (
     stats_writes,
 )
 from ._documents import StoredHead
-from ._patience import GuessRefusedError, Patience
+from ._patience import Patience
 from ._retention import Retention, check_not_expired
 from ._saves import SavesUnderWay
 from ._telemetry import CommitOutcome, count_anomalies, count_commit

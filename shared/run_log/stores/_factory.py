@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from run_log.core import ConfigurationError, Settings, get_logger
+from run_log.core._install import how_to_install
 
 from ._run_log import RunLog
 
@@ -59,16 +60,26 @@ def reset_run_log_service() -> None:
         _services.clear()
 
 
-def _load(name: str) -> Callable[[Settings], RunLog]:
+def backend_entry(name: str) -> EntryPoint:
+    """Return where the back end *name* is.
+
+    Raises:
+        ConfigurationError: There is none; the message names those that are.
+    """
     backends: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in backends:
         known = ", ".join(sorted(backends)) or "none: is the distribution run-log installed?"
         raise ConfigurationError(
             f"RUN_LOG_BACKEND is {name!r}, which is no back end; the known ones are {known}"
         )
+    return backends[name]
+
+
+def _load(name: str) -> Callable[[Settings], RunLog]:
+    entry = backend_entry(name)
     try:
-        return cast("Callable[[Settings], RunLog]", backends[name].load())
+        return cast("Callable[[Settings], RunLog]", entry.load())
     except ImportError as error:
         extra = _EXTRAS.get(name)
-        hint = f"pip install 'run-log[{extra}]'" if extra else f"install what {backends[name].value} needs"
+        hint = how_to_install(extra) if extra else f"install what {entry.value} needs"
         raise ConfigurationError(f"the back end {name!r} is not installed ({error}); {hint}") from error

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from run_log.core import StoreUnavailableError
+from run_log.core import GuessRefusedError, StoreUnavailableError
 
 from ._telemetry import count_retry
 
@@ -23,10 +23,6 @@ _MOST_DOUBLINGS: Final = 16
 """After a thousand, an hour without an answer, the wait would be no number any more."""
 
 _T = TypeVar("_T")
-
-
-class GuessRefusedError(StoreUnavailableError):
-    """The store holds another state than was assumed: it has to be read."""
 
 
 class Patience:

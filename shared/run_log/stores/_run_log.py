@@ -13,6 +13,7 @@ from run_log.core import (
     NotPausedError,
     RunFilters,
     RunLogProtocol,
+    RunNotFoundError,
     RunStatus,
     WorkflowRun,
     utc_now,
@@ -60,7 +61,8 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             now: The answer's time; None is the machine's.
 
         Raises:
-            NotPausedError: The run does not wait for an answer, or is not there.
+            NotPausedError: The run does not wait for an answer.
+            RunNotFoundError: It is not there.
             InvalidArgumentError: An id or *answered_by* is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
             StoreUnavailableError: The store does not answer in bounded time.
@@ -107,10 +109,30 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             now: What silence is counted to, aware; None is the machine's time.
 
         Raises:
+            RunNotFoundError: The run is not there.
             InvalidArgumentError: An argument cannot be used.
             UnreadableRunError: The run is stored in a form that cannot be read.
             StoreUnavailableError: The store does not answer in bounded time.
         """
+
+    @property
+    def place(self) -> str:
+        """Where the runs are, for people."""
+        return repr(self)
+
+    async def reach(self, seconds: float) -> None:
+        """Return once it is known that runs can be read; for whoever would not wait as long as a query does.
+
+        Args:
+            seconds: How long that may take.
+
+        Raises:
+            NotFoundError: There is no run log where it should be. Queries find nothing there, and a save
+                makes it.
+            StoreUnavailableError: The store does not answer in time.
+            ConfigurationError: It cannot be read; the message says what to do.
+        """
+        del seconds  # nothing to wait for
 
     async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
         """Wait until what was saved is durable, and return whether it is: at once, where saves are.
@@ -136,9 +158,12 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
         now: datetime | None,
     ) -> WorkflowRun:
         run = await self.get_run(workflow_id, run_id)
-        if run is None or run.status is not RunStatus.PAUSED:
-            state = run.status.value if run else "not there"
-            raise NotPausedError(f"run {run_id!r} of workflow {workflow_id!r} is {state}, not paused")
+        if run is None:
+            raise RunNotFoundError(workflow_id, run_id)
+        if run.status is not RunStatus.PAUSED:
+            raise NotPausedError(
+                f"run {run_id!r} of workflow {workflow_id!r} is {run.status.value}, not paused"
+            )
         answer = answered(
             run, answered_by=answered_by, comment=comment, rejected=rejected, now=moment_or_now(now)
         )

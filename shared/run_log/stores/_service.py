@@ -16,6 +16,7 @@ from run_log.core import (
     Position,
     RunEvent,
     RunFilters,
+    RunNotFoundError,
     RunStatus,
     Selection,
     SummaryCounter,
@@ -309,7 +310,9 @@ class RunLogService(RunLog, abc.ABC):
         before = _before(older_than, moment)
         with operation("run_log.mark_lost", workflow_id=workflow_id, run_id=run_id):
             stored = await self._read(workflow_id, run_id)
-            if stored is None or stored.run.status not in ACTIVE or stored.occurred_at >= before:
+            if stored is None:
+                raise RunNotFoundError(workflow_id, run_id)
+            if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return None
             return lost(stored.run, stored.version, stored.occurred_at, moment)
 

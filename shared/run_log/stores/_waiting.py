@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -37,6 +38,7 @@ async def look_until(
     look: Callable[[], Awaitable[_T | None]],
     timeout: object,  # noqa: ASYNC109 - a look that is under way is not cut off
     *,
+    uniform: Callable[[float, float], float] = random.uniform,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> _T | None:
@@ -45,31 +47,18 @@ async def look_until(
     Args:
         look: Returns what is waited for, or None.
         timeout: Seconds, 0 or more; 0 looks once.
+        uniform: Returns a random number between two.
         sleep: Waits that many seconds.
         now: Monotonic seconds.
 
     Raises:
         InvalidArgumentError: *timeout* is no such number.
     """
-    # Whoever only emits imports this module too.
-    from tenacity import (  # noqa: PLC0415
-        AsyncRetrying,
-        RetryError,
-        retry_if_result,
-        wait_random_exponential,
-    )
-
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
         raise InvalidArgumentError(f"timeout is {timeout!r}; pass seconds, 0 or more")
     end = now() + timeout
-    wait = wait_random_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
-    looking = AsyncRetrying(
-        retry=retry_if_result(lambda found: found is None),
-        stop=lambda _state: now() >= end,
-        wait=lambda state: min(wait(state), max(end - now(), 0.0)),
-        sleep=sleep,
-    )
-    try:
-        return await looking(look)
-    except RetryError:
-        return None
+    longest = _FIRST_WAIT_SECONDS
+    while (found := await look()) is None and (left := end - now()) > 0:
+        await sleep(min(uniform(0, longest), left))
+        longest = min(2 * longest, _LONGEST_WAIT_SECONDS)
+    return found

@@ -5,11 +5,12 @@ Nothing here needs pytest but `run_log.testing.pytest_plugin`, which offers the 
     pytest_plugins = ["run_log.testing.pytest_plugin"]
 """
 
+from run_log.core import EmulatorError, EmulatorNotFoundError
+
 from ._builders import RunChanges, a_life, a_run, an_event
 from ._clocks import ManualClock, sequential_ids
 from ._emulators import FirestoreEmulator, PubSubEmulator
 from ._faults import Faults
-from ._sdk import EmulatorError, EmulatorNotFoundError
 from ._topic import InMemorySubscription, InMemoryTopic
 
 __all__ = [

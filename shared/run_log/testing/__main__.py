@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 
+from run_log.core import EmulatorError
+
 from ._emulators import FirestoreEmulator, PubSubEmulator
-from ._sdk import EmulatorError
 
 
 def main() -> int:

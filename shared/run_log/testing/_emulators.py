@@ -14,8 +14,10 @@ from types import MappingProxyType, TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import quote
 
-from ._sdk import EmulatorError, find_jar, find_java
-from ._server import PortTakenError, Server, running
+from run_log.core import EmulatorError, PortTakenError
+
+from ._sdk import find_jar, find_java
+from ._server import Server, running
 
 START_TIMEOUT: Final = timedelta(seconds=60)
 """How long an emulator may take until it answers, unless it is told otherwise."""

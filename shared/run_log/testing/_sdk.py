@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from run_log.core import RunLogError
+from run_log.core import EmulatorNotFoundError
 
 ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
 """Names a Google Cloud SDK's root, for a machine where ``gcloud`` is not on the PATH."""
@@ -21,14 +21,6 @@ _HOW_TO_GET: Final = (
     "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
     "and put Java 11 or later on the PATH"
 )
-
-
-class EmulatorError(RunLogError):
-    """An emulator did not start, or does not do what it was asked; the message quotes its last output."""
-
-
-class EmulatorNotFoundError(EmulatorError):
-    """There is no emulator, or no Java to run it; the message says what was looked at and what to do."""
 
 
 def find_java(environ: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from ._sdk import EmulatorError
+from run_log.core import EmulatorError, PortTakenError
 
 _ANSWER_SECONDS: Final = 5
 """How long one request for a sign of life may take."""
@@ -39,10 +39,6 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has ended already")
 os.execv(sys.argv[2], sys.argv[2:])
 """
-
-
-class PortTakenError(EmulatorError):
-    """Somebody else has the port; another one may be free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,25 @@ import typer
 
 from run_log.console import main
 from run_log.console._app import app, installed_version
-from run_log.console._exit import ExitCode, NotFoundError, run
+from run_log.console._exit import ExitCode, run
 from run_log.console._signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
+    EmulatorError,
+    EmulatorNotFoundError,
     EventDecodeError,
+    GuessRefusedError,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
     MessageRefusedError,
+    NotFoundError,
     NotPausedError,
+    PortTakenError,
+    PushRefusedError,
     RunExpiredError,
     RunLogError,
+    RunNotFoundError,
     SpoolError,
     StoreError,
     StoreUnavailableError,
@@ -57,6 +64,13 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
     (lambda: MessageRefusedError("why"), ExitCode.FAILED),
     (lambda: SpoolError("why"), ExitCode.FAILED),
+    (lambda: NotFoundError("why"), ExitCode.NOT_FOUND),
+    (lambda: RunNotFoundError("w", "r"), ExitCode.NOT_FOUND),
+    (lambda: GuessRefusedError("why"), ExitCode.UNAVAILABLE),
+    (lambda: PushRefusedError("why", status=401), ExitCode.FAILED),
+    (lambda: EmulatorError("why"), ExitCode.FAILED),
+    (lambda: EmulatorNotFoundError("why"), ExitCode.FAILED),
+    (lambda: PortTakenError("why"), ExitCode.FAILED),
 ]
 
 

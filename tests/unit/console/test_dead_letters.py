@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import signal
 import stat
@@ -14,14 +15,21 @@ import pytest
 import typer
 from syrupy.assertion import SnapshotAssertion
 
-from run_log.console._dead_letters import PROGRESS_SECONDS, Progress, Report, saving, stoppable
+from run_log.console._dead_letters import (
+    PROGRESS_SECONDS,
+    Progress,
+    Report,
+    agree_to_discard_all,
+    saving,
+    stoppable,
+)
 from run_log.console._exit import ExitCode
 from run_log.console._layout import Screen, Sheet, Table
 from run_log.console._output import OutputFormat
 from run_log.console._records import letter_line, letter_record
 from run_log.console._render import handled_table, letter_sheet, letters_table
 from run_log.console.commands import dead_letters
-from run_log.core import ConfigurationError, ReceivedMessage
+from run_log.core import ConfigurationError, InvalidArgumentError, ReceivedMessage
 from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
 from run_log.projector._leased import QUIET_SECONDS
 from run_log.testing import ManualClock
@@ -276,6 +284,63 @@ async def test_what_ends_by_itself(cancels_itself: bool) -> None:  # noqa: FBT00
 def test_the_option_says_what_the_library_does() -> None:
     """The default of --wait is the library's."""
     assert QUIET_SECONDS == dead_letters.QUIET_SECONDS
+
+
+class Terminal(io.StringIO):
+    """A terminal at which somebody types this."""
+
+    def isatty(self) -> bool:
+        """Be one."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "told"),
+    [
+        ("y\n", None, ""),
+        ("Yes\n", None, ""),
+        ("n\n", ExitCode.FAILED, "nothing is thrown away\n"),
+        ("\n", ExitCode.FAILED, "nothing is thrown away\n"),
+        ("", ExitCode.FAILED, "nothing is thrown away\n"),
+    ],
+    ids=["y", "yes", "no", "nothing", "the end"],
+)
+@pytest.mark.parametrize(
+    ("into", "left"), [(None, "They are gone then."), (Path("saved"), "Only saved has them then.")]
+)
+def test_discarding_all_asks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    typed: str,
+    code: ExitCode | None,
+    told: str,
+    into: Path | None,
+    left: str,
+) -> None:
+    """Whoever sits at a terminal is asked before all dead letters are discarded; only a yes goes on."""
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+
+    try:
+        agree_to_discard_all(into=into, yes=False)
+        ended = None
+    except typer.Exit as error:
+        ended = ExitCode(error.exit_code)
+
+    printed = capsys.readouterr()
+    assert (code, "") == (ended, printed.out)
+    assert f"Throw away all dead letters of run-log-dead-letters? {left} [y/N]: " in printed.err
+    assert printed.err.endswith(told)
+
+
+def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal all are discarded only where that was said twice."""
+    for stdin in (io.StringIO("y\n"), None):
+        monkeypatch.setattr("sys.stdin", stdin)
+
+        with pytest.raises(InvalidArgumentError, match="say --yes too, or --dry-run"):
+            agree_to_discard_all(into=None, yes=False)
+    agree_to_discard_all(into=None, yes=True)
 
 
 @pytest.mark.parametrize(

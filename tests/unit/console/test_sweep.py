@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import PAGE, Swept, sweep
-from run_log.core import RunStatus, TransportUnavailableError
+from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import an_event
 
@@ -69,6 +70,22 @@ async def test_marking_walks_all_pages(capsys: pytest.CaptureFixture[str]) -> No
     assert 1 == len(await log.get_pending_runs())
     assert Swept(found=0, marked=0) == await _sweep(log, mark=True)
     assert ("", "no stale runs\n") == capsys.readouterr()
+
+
+class _Expiring(InMemoryRunLogService):
+    """A run log of which a run expires between the listing and the mark."""
+
+    async def mark_lost(self, workflow_id: str, run_id: str, **how: Any) -> bool:
+        if run_id == "r001":
+            raise RunNotFoundError(workflow_id, run_id)
+        return await super().mark_lost(workflow_id, run_id, **how)
+
+
+async def test_a_run_that_has_expired_meanwhile() -> None:
+    """A run that is gone when it is to be marked is not, and the others are."""
+    log = await _filled(_Expiring(), 4)
+
+    assert Swept(found=4, marked=3) == await _sweep(log, mark=True)
 
 
 async def test_one_workflow_is_swept() -> None:

@@ -7,6 +7,7 @@ import typer
 
 from run_log.console._app import app
 from run_log.console._exit import ExitCode
+from run_log.console._open import REACH_SECONDS, TOLD_AFTER_SECONDS
 from run_log.core import DeadLetterReason, Outcome, Settings, variable
 from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
@@ -80,6 +81,15 @@ def test_exit_codes() -> None:
     rows = table(section(OPERATIONS, "## Commands"), "exit code")
 
     assert [code.value for code in ExitCode] == [int(row[0]) for row in rows]
+
+
+def test_how_long_a_command_waits() -> None:
+    """How long a command waits for a first answer, and when it says so, are as documented."""
+    said = one_line(section(OPERATIONS, "## Commands"))
+
+    assert (3, 1) == (REACH_SECONDS, TOLD_AFTER_SECONDS)
+    assert "where none comes within 3 s it exits 5" in said
+    assert "after 1 s what it waits for" in said
 
 
 def test_how_long_stopping_takes() -> None:

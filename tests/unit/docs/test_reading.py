@@ -11,7 +11,10 @@ from typing import Any
 from run_log.core import MAX_HISTORY, PauseRequest, RunFilters, RunStatus, utc_now
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores._documents import ACTIVE_SHARDS, CHANGED_SHARDS
+from run_log.stores._patience import PATIENCE_SECONDS
 from run_log.stores.firestore._changes import MARGIN, Bounds
+from run_log.stores.firestore._connection import RPC_TIMEOUT_SECONDS
+from run_log.stores.sqlite._service import BUSY_TIMEOUT
 from run_log.testing import a_run
 
 from .repository import one_line, read
@@ -79,3 +82,7 @@ def test_numbers_are_true() -> None:
     assert "begins anew every 30 minutes, and when it has been silent for 30 seconds" in one_line(READING)
     assert timedelta(seconds=20) == MARGIN
     assert "in the 20 seconds before" in one_line(READING)
+    assert (15, 10, timedelta(seconds=10)) == (PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS, BUSY_TIMEOUT)
+    assert "tried again for 15 s" in one_line(READING)
+    assert "the last call may take 10 s more: after at most 25 s" in one_line(READING)
+    assert "that other processes keep locked is waited for 10 s" in one_line(READING)

@@ -21,6 +21,7 @@ from run_log.core import (
     WriteRefusedError,
     encode_event,
 )
+from run_log.core._install import how_to_install
 from run_log.projector.beam import __main__ as program
 from run_log.projector.beam._folding import folded
 from run_log.projector.beam._options import parse
@@ -237,7 +238,7 @@ def test_beam_is_not_installed() -> None:
     )
 
     (line,) = result.stderr.splitlines()
-    assert (2, True) == (result.returncode, line.endswith("pip install 'run-log[beam]'"))
+    assert (2, True) == (result.returncode, line.endswith(how_to_install("beam")))
 
 
 def test_build_is_there_with_beam_only() -> None:
@@ -252,4 +253,4 @@ def test_build_is_there_with_beam_only() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
 
-    assert ("", True) == (result.stderr, result.stdout.endswith("pip install 'run-log[beam]'\n"))
+    assert ("", True) == (result.stderr, result.stdout.endswith(f"{how_to_install('beam')}\n"))

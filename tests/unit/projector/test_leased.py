@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from run_log.core import Message, ReceivedMessage, TransportUnavailableError
+from run_log.core import InvalidArgumentError, Message, ReceivedMessage, TransportUnavailableError
 from run_log.projector import DeadLetter, LeasedLetters, LetterChoice
 from run_log.projector._leased import PAGE, PULL_SECONDS
+from run_log.projector._letters import MESSAGE_ID_ATTRIBUTE
 from run_log.testing import InMemorySubscription, InMemoryTopic, ManualClock
 
 from .doubles import CountedSource, WatchedSource, down, eventually, logged
@@ -75,6 +76,50 @@ async def test_it_ends_with_the_last_id() -> None:
         found = await every(letters, LetterChoice(ids=frozenset({"1", "2"})))
 
     assert {"1", "2"} == {letter.message_id for letter in found}
+
+
+def letters_that_were(*message_ids: str) -> InMemorySubscription:
+    """Return a subscription of letters, whose own ids are 1, 2 and so on, that were these messages."""
+    topic = InMemoryTopic()
+    subscription = topic.subscribe()
+    topic.publish(
+        [Message(data=b"", attributes={MESSAGE_ID_ATTRIBUTE: message_id}) for message_id in message_ids]
+    )
+    return subscription
+
+
+async def test_the_message_that_a_letter_was() -> None:
+    """A letter is named by its own id or by that of the message that it was, each once."""
+    source = WatchedSource(letters_that_were("m-1", "m-2", "m-3"))
+
+    async with leased(source) as letters:
+        found = await every(letters, LetterChoice(ids=frozenset({"m-3", "1", "m-1", "not-there"})))
+
+    assert ["1", "3"] == [letter.message_id for letter in found]
+
+
+async def test_an_id_that_means_several() -> None:
+    """A message that became several letters is refused, with theirs; by its own id each is named."""
+    subscription = letters_that_were("m", "n", "m")
+
+    async with leased(WatchedSource(subscription)) as letters:
+        found = await every(letters, LetterChoice(ids=frozenset({"1", "3"})))
+    with pytest.raises(InvalidArgumentError, match="message 'm' became several dead letters, '1' and '3'"):
+        async with leased(WatchedSource(subscription)) as letters:
+            await every(letters, LetterChoice(ids=frozenset({"m"})))
+
+    assert ["1", "3"] == [letter.message_id for letter in found]
+    assert (3, 0) == (subscription.backlog, subscription.outstanding)
+
+
+async def test_a_letters_own_id_goes_first() -> None:
+    """An id that is a letter's own means that one, whatever message another one was."""
+    source = WatchedSource(letters_that_were("2", "m"))
+
+    async with leased(source) as letters:
+        found = await every(letters, LetterChoice(ids=frozenset({"2"})))
+
+    assert ["2"] == [letter.message_id for letter in found]
 
 
 async def test_an_interrupted_look_gives_back_too() -> None:

@@ -124,6 +124,7 @@ def test_bodies(data: bytes, body: Any) -> None:
     [
         (LetterChoice(), True),
         (LetterChoice(ids=frozenset({"4711", "1"})), True),
+        (LetterChoice(ids=frozenset({"17"})), True),
         (LetterChoice(ids=frozenset({"1"})), False),
         (LetterChoice(reasons=frozenset({"undecodable", "expired"})), True),
         (LetterChoice(reasons=frozenset({"expired"})), False),
@@ -137,7 +138,7 @@ def test_bodies(data: bytes, body: Any) -> None:
     ],
 )
 def test_choosing(choice: LetterChoice, is_taken: bool) -> None:  # noqa: FBT001 - a column of the table
-    """A letter is chosen by its id, or where it fits everything that is asked; times include their begin."""
+    """A letter is chosen by its id or its message's, or where all fits; times include their begin."""
     assert is_taken is choice.takes(a_letter(b'{"run": {"workflow_id": "w"}}'))
 
 

@@ -13,13 +13,13 @@ from cryptography.x509.oid import NameOID
 from google.auth import crypt, jwt
 from google.auth import exceptions as auth_errors
 
+from run_log.core import PushRefusedError
 from run_log.projector._oidc import (
     LONGEST_CACHE_SECONDS,
     SHORTEST_CACHE_SECONDS,
     STRIPPED_SIGNATURE,
     Certificates,
     Fetched,
-    PushRefusedError,
     TokenVerifier,
 )
 

@@ -14,13 +14,14 @@ from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
     Message,
+    PushRefusedError,
     RunStatus,
     Settings,
     StoreUnavailableError,
     encode_event,
 )
 from run_log.projector import GroupCommit, GroupLimits, Projector
-from run_log.projector._oidc import PushRefusedError, TokenVerifier
+from run_log.projector._oidc import TokenVerifier
 from run_log.projector._push import MAX_BODY_BYTES, create_push_app, received_message
 from run_log.projector.google_cloud import authentication
 from run_log.testing import a_run, an_event

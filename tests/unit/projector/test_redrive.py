@@ -409,6 +409,19 @@ async def test_discarding() -> None:
     assert (["discarded"], 1) == (told.outcomes, letters.subscription.backlog)
 
 
+async def test_discarding_by_the_message() -> None:
+    """A letter is discarded by the id that logs have: that of the message that it was."""
+    letters, told = KeptLetters(), Told()
+    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
+    async with leased(WatchedSource(letters.subscription)) as leases:
+        (original_id,) = [letter.original_id async for page in leases.chosen(EVERYTHING) for letter in page]
+
+    async with leased(WatchedSource(letters.subscription)) as leases:
+        await discard(leases, LetterChoice(ids=frozenset({str(original_id)})), tell=told)
+
+    assert (["discarded"], 0) == (told.outcomes, letters.subscription.backlog)
+
+
 async def test_a_dry_run_of_discarding() -> None:
     """A dry run tells what would be discarded, saves nothing and keeps all."""
     letters, saved, told = KeptLetters(), list[DeadLetter](), Told()

@@ -18,10 +18,21 @@ app: Final = group(
     "Messages that could not be projected. A command leases them while it works, then gives them back."
 )
 
-_MessageId = Annotated[str, typer.Argument(metavar="MESSAGE_ID", show_default=False, help="The letter's id.")]
+_MessageId = Annotated[
+    str,
+    typer.Argument(
+        metavar="MESSAGE_ID",
+        show_default=False,
+        help="The letter's id, or that of the message that it was, as logs have it.",
+    ),
+]
 _MessageIds = Annotated[
     list[str] | None,
-    typer.Argument(metavar="MESSAGE_ID", show_default=False, help="The letters' ids."),
+    typer.Argument(
+        metavar="MESSAGE_ID",
+        show_default=False,
+        help="The letters' ids, or those of the messages that they were, as logs have them.",
+    ),
 ]
 _Reason = Annotated[
     list[str] | None,
@@ -163,17 +174,30 @@ def discard(
         ),
     ] = None,
     dry_run: _DryRun = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before --all: where nobody can be asked.")
+    ] = False,
     wait: _Quiet = QUIET_SECONDS,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Throw dead letters away."""
+    """Throw dead letters away. With --all it asks first."""
     require("projector")
-    from run_log.console._dead_letters import discard_letters, stoppable
+    from run_log.console._dead_letters import (
+        agree_to_discard_all,
+        discard_letters,
+        reached_letters,
+        stoppable,
+    )
     from run_log.console._open import complete
+    from run_log.core import Settings
 
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
+    if everything and not dry_run:
+        # Before the loop that leases them: nobody is asked for nothing, and Ctrl-C ends the question.
+        complete(reached_letters(Settings.from_env()))
+        agree_to_discard_all(into=into, yes=yes)
     complete(
         stoppable(discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output))
     )

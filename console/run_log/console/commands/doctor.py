@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._exit import ExitCode, require
+from run_log.console._exit import ExitCode
 from run_log.console._options import Output, Wide, shape
 from run_log.console._output import OutputFormat
 
@@ -35,8 +35,6 @@ def doctor(
     from run_log.core import Settings
 
     settings = Settings.from_env()
-    if settings.backend not in {"sqlite", "memory"}:
-        require("projector")
     from run_log.console._checks import Check, Verdict
     from run_log.console._doctor import examine
     from run_log.console._render import checks_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Final
 
 import typer
@@ -30,11 +31,14 @@ def demo() -> None:
 def provision() -> None:
     """Make the topics and subscriptions that the settings name. Repeats change nothing."""
     require("producer")
-    from run_log.core import Settings
+    from run_log.console._open import complete, reached_broker
+    from run_log.core import Settings, TransportRefusedError
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub import provision as make
 
     settings = Settings.from_env()
+    with suppress(TransportRefusedError):  # what is not there is made
+        complete(reached_broker(settings))
     for resource in make(PubSubConnection.from_settings(settings), settings):
         say(f"{'created' if resource.created else 'exists '} {resource.name}")
 

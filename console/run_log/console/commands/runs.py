@@ -90,10 +90,10 @@ def list_(
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show a run: its state, its payloads, its error."""
-    from run_log.console._exit import NotFoundError
     from run_log.console._open import complete, opened_run_log
     from run_log.console._records import run_record
     from run_log.console._render import run_sheet
+    from run_log.core import RunNotFoundError
 
     async def found() -> Any:
         async with opened_run_log() as log:
@@ -101,7 +101,7 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
 
     stored = complete(found())
     if stored is None:
-        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+        raise RunNotFoundError(workflow, run)
     show(output, run_record(stored), lambda: [run_sheet(stored)])
 
 
@@ -110,10 +110,10 @@ def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show what a run went through: when, for how long, which attempt, who answered."""
-    from run_log.console._exit import NotFoundError
     from run_log.console._open import complete, opened_run_log
     from run_log.console._records import transition_record
     from run_log.console._render import history_table
+    from run_log.core import RunNotFoundError
 
     async def found() -> Any:
         async with opened_run_log() as log:
@@ -121,7 +121,7 @@ def history(
 
     transitions = complete(found())
     if not transitions:
-        raise NotFoundError(f"there is no run {run!r} of workflow {workflow!r}")
+        raise RunNotFoundError(workflow, run)
     listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=transition_record)
     listing.add(transitions)
     listing.end()
@@ -260,7 +260,7 @@ def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | Non
     from run_log.console._open import complete, delivered, opened_run_log
 
     async def answered() -> Any:
-        async with opened_run_log() as log:
+        async with opened_run_log(saves=True) as log:
             found = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
             await delivered(log)
             return found

@@ -36,7 +36,7 @@ def sweep(
     listing = Listing(shape(output, wide=wide), "stale_runs", table=stale_table, record=stale_record)
 
     async def swept() -> str:
-        async with opened_run_log() as log:
+        async with opened_run_log(saves=mark) as log:
             done = await run_sweep(
                 log, listing, older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()
             )

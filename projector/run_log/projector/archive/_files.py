@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from run_log.core import ConfigurationError, TransportError, TransportRefusedError, TransportUnavailableError
+from run_log.core._install import how_to_install
 
 _MAGIC: Final = frozenset("*?[")
 
@@ -122,4 +123,4 @@ def _opener(files: Any, name: str) -> Callable[[], BinaryIO]:
 
 
 def _not_installed(place: str, error: ImportError) -> ConfigurationError:
-    return ConfigurationError(f"{place} cannot be read: {error}; pip install 'run-log[archive]'")
+    return ConfigurationError(f"{place} cannot be read: {error}; {how_to_install('archive')}")

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, BinaryIO, Final, cast
 
 from run_log.core import ConfigurationError
+from run_log.core._install import how_to_install
 
 MAX_LINE_BYTES: Final = 10_000_000
 """What Pub/Sub takes of one message (https://cloud.google.com/pubsub/quotas#resource_limits)."""
@@ -129,7 +130,7 @@ def _avro(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
     try:
         fastavro: Any = import_module("fastavro")
     except ImportError as error:
-        raise ConfigurationError(f"Avro cannot be read: {error}; pip install 'run-log[archive]'") from error
+        raise ConfigurationError(f"Avro cannot be read: {error}; {how_to_install('archive')}") from error
     number = 0
     try:
         for number, record in enumerate(fastavro.reader(file), start=1):

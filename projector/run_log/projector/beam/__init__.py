@@ -6,6 +6,8 @@ extra ``beam``.
 
 from typing import TYPE_CHECKING, Any
 
+from run_log.core._install import how_to_install
+
 from ._options import BeamRebuild
 
 if TYPE_CHECKING:
@@ -21,5 +23,5 @@ def __getattr__(name: str) -> Any:
     try:
         from ._pipeline import build  # noqa: PLC0415 - see above
     except ImportError as error:
-        raise ImportError(f"build: {error}; pip install 'run-log[beam]'") from error
+        raise ImportError(f"build: {error}; {how_to_install('beam')}") from error
     return build

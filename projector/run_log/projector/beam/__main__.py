@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from run_log.core import ConfigurationError
+from run_log.core._install import how_to_install
 
 from ._options import parse
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         sys.stderr.write(f"{error}\n")
         return USAGE
     except ImportError as error:
-        sys.stderr.write(f"{error}; pip install 'run-log[beam]'\n")
+        sys.stderr.write(f"{error}; {how_to_install('beam')}\n")
         return USAGE
     return DONE if run(rebuild, others) else FAILED
 

@@ -14,10 +14,18 @@ from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 
-from run_log.core import RunLogError, StatsDelta, StoreError, WorkflowRun, document_id, original_id
+from run_log.core import (
+    GuessRefusedError,
+    RunLogError,
+    StatsDelta,
+    StoreError,
+    WorkflowRun,
+    document_id,
+    original_id,
+)
 from run_log.stores._commits import MAX_STATS_CHANGES, StatsWrite
 from run_log.stores._documents import EXPIRE_AT, PROJECTION, moment_of
-from run_log.stores._patience import GuessRefusedError, Patience
+from run_log.stores._patience import Patience
 from run_log.stores._retention import Retention
 from run_log.stores.audit._port import PAYLOADS, WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
 

@@ -29,6 +29,9 @@ RUNS: Final = "runs"
 RPC_TIMEOUT_SECONDS: Final = 10.0
 """How long one call may take."""
 
+_PROBED: Final = "run-log-probe"
+"""A workflow without runs."""
+
 _PASSING: Final = (
     google_errors.ServerError,
     google_errors.TooManyRequests,
@@ -108,6 +111,22 @@ class Connection:
             client = self._unused.pop() if self._unused else self._new_client()
             self._clients[loop] = client
         return client
+
+    async def reach(self, root_collection: str, seconds: float) -> None:
+        """Return once Firestore answers.
+
+        Args:
+            root_collection: What is read of it: a document that is not there.
+            seconds: How long that may take.
+
+        Raises:
+            RunLogError: It does not, or with an error; see `error`.
+        """
+        document = self.client().collection(root_collection).document(_PROBED)
+        try:
+            await document.get(retry=None, timeout=seconds)
+        except VENDOR_ERRORS as error:
+            raise self.error(error) from error
 
     async def close(self) -> None:
         """Close the running event loop's client; those of other loops end with their loop."""

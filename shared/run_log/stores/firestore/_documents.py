@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_log.core import (
+    GuessRefusedError,
     RunKey,
     WriteRefusedError,
     document_id,
@@ -22,7 +23,6 @@ from run_log.stores._documents import (
     head_to_merge,
     micros_of,
 )
-from run_log.stores._patience import GuessRefusedError
 
 from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from ._protobuf import (

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from run_log.core import (
     EventDecodeError,
     FoldedRun,
+    GuessRefusedError,
     Message,
     NotFoundError,
     RunEvent,
@@ -37,7 +38,7 @@ from run_log.stores._documents import (
     run_from_fields,
 )
 from run_log.stores._foreign import document_text, foreign_run
-from run_log.stores._patience import GuessRefusedError, Patience
+from run_log.stores._patience import Patience
 from run_log.stores._retention import Retention
 from run_log.stores._stored import at_its_place
 

@@ -177,6 +177,15 @@ class FirestoreRunLogService(RunLogService):
         """
         return await self._committer.merge(runs)
 
+    @property
+    def place(self) -> str:
+        """See `RunLog.place`."""
+        return str(self._connection)
+
+    async def reach(self, seconds: float) -> None:
+        """See `RunLog.reach`. Reads one document."""
+        await self._connection.reach(self._root, seconds)
+
     async def close(self) -> None:
         """End the watches, and close the connection of the running event loop. Closing twice is fine."""
         await self._watches.close()

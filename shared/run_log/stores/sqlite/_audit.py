@@ -15,7 +15,7 @@ from run_log.stores._retention import Retention
 from run_log.stores.audit._port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
 
 from ._connection import Connection
-from ._queries import COUNTERS, NEXT_WORKFLOW, REPAIRS, WORKFLOW, Query, documents_query
+from ._queries import COUNTERS, HAS_REPAIRS, NEXT_WORKFLOW, REPAIRS, WORKFLOW, Query, documents_query
 from ._rows import (
     ADD_TO_COUNTER,
     ADD_TO_WORKFLOW,
@@ -87,13 +87,13 @@ class SQLiteAudit:
         if at is not None:
             raise InvalidArgumentError("a file cannot be read as it was: at has to be None")
         # Of their own, so that no other call of the service is in the transaction, nor waits for its end.
-        async with self._connected() as reader, self._connected() as writer:
+        async with self._connected() as reader, self._connected(writes=True) as writer:
             repairs = await reader.run(partial(_begin, workflow=workflow))
             yield SQLiteSnapshot(reader, writer, workflow, repairs=repairs, page=self._page)
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncGenerator[Connection]:
-        connection = Connection(self._path, busy_seconds=self._busy_seconds)
+    async def _connected(self, *, writes: bool = False) -> AsyncGenerator[Connection]:
+        connection = Connection(self._path, busy_seconds=self._busy_seconds, writes=writes)
         try:
             yield connection
         finally:
@@ -166,7 +166,9 @@ def _next_workflow(connection: sqlite3.Connection, after: str) -> str | None:
 def _begin(connection: sqlite3.Connection, workflow: str) -> int:
     """Begin to read, and return how often the workflow's counts were repaired before."""
     connection.execute("BEGIN")
-    return _repaired(connection, workflow)
+    # A file from before there were repairs is read as it is.
+    (knows_repairs,) = connection.execute(HAS_REPAIRS).fetchone()
+    return _repaired(connection, workflow) if knows_repairs else 0
 
 
 def _repaired(connection: sqlite3.Connection, workflow: str) -> int:

@@ -22,11 +22,15 @@ from run_log.core import (
     WriteRefusedError,
 )
 
+from ._reading import Opened, Reading
 from ._schema import migrate, schema_version
 
 _T = TypeVar("_T")
 
 _WAL_RETRY_SECONDS: Final = 0.005
+
+_MOST_READS: Final = 20
+"""How often something is read that changes meanwhile, and cannot be locked."""
 
 _registry_lock: Final = threading.Lock()
 _connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
@@ -40,6 +44,7 @@ class _Handle:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        self.is_current: Callable[[], bool] = lambda: True
 
     def disconnect(self) -> None:
         """Close the connection; the next use opens another. The lock is held."""
@@ -61,13 +66,16 @@ class Connection:
     cannot carry one over; both processes open their own when they need it.
 
     Args:
-        path: The file; its directory has to be there.
+        path: The file; its directory has to be there. Who writes makes it; who reads finds an empty run log
+            where it is not there.
         busy_seconds: How long to wait while another connection has the file.
+        writes: Whether it may be written: else nothing is made or changed.
     """
 
-    def __init__(self, path: str, *, busy_seconds: float) -> None:
+    def __init__(self, path: str, *, busy_seconds: float, writes: bool = True) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
+        self._reading = None if writes else Reading(path, busy_seconds=busy_seconds)
         self._handle = _Handle()
         weakref.finalize(self, _Handle.let_go, self._handle)
         self._executor_lock = threading.Lock()
@@ -143,12 +151,30 @@ class Connection:
         handle = self._handle
         with handle.lock:
             try:
-                if handle.connection is None:
-                    handle.connection = self._connect()
-                return work(handle.connection)
+                for _ in range(_MOST_READS):
+                    connection = self._connection()
+                    try:
+                        found = work(connection)
+                    except (sqlite3.Error, RunLogError):
+                        if handle.is_current():
+                            raise
+                    else:
+                        if handle.is_current():
+                            return found
             except sqlite3.Error as error:
                 handle.disconnect()
                 raise self._error(error) from error
+            raise StoreUnavailableError(f"{self._path} changes whenever it is read; try again")
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection, opened where it is not, or is to something that was there before."""
+        handle = self._handle
+        if handle.connection is None or not handle.is_current():
+            handle.disconnect()
+            opened = self._reading.open() if self._reading else Opened(self._connect(), lambda: True)
+            handle.connection, handle.is_current = opened
+            handle.connection.text_factory = _text
+        return handle.connection
 
     def _connect(self) -> sqlite3.Connection:
         self._create()
@@ -159,7 +185,6 @@ class Connection:
             check_same_thread=False,  # one call at a time, but in whichever thread there is
         )
         try:
-            connection.text_factory = _text
             schema_version(connection, self._path)  # before anything of somebody else's is changed
             self._use_wal(connection)
             # NORMAL would lose what was said to be durable when the power fails
@@ -217,8 +242,8 @@ class Connection:
                 return StoreUnavailableError(f"the disk of {self._path} fails; look at it ({error})")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 return ConfigurationError(
-                    f"{self._path} cannot be opened to be written; give access to it and to its directory, "
-                    f"or set RUN_LOG_SQLITE_PATH ({error})"
+                    f"{self._path} cannot be opened; give access to it and to its directory, or set "
+                    f"RUN_LOG_SQLITE_PATH ({error})"
                 )
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return ConfigurationError(

@@ -58,6 +58,9 @@ NEXT_WORKFLOW: Final = (
 REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
 """How often the counts of a workflow were repaired."""
 
+HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'repairs'"
+"""Whether the file has that: the first version had not."""
+
 _INDEXES: Final = {
     (False, False): "runs_by_start",
     (True, False): "runs_by_status",

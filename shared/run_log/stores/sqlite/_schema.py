@@ -110,6 +110,9 @@ CREATE TABLE repairs (workflow TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL
 MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
 """Each leads from the version before it to its own, the first to 1. Only ever appended to."""
 
+OLDEST_READABLE: Final = 1
+"""The version that queries need, for a reader brings no file forward: what they need more of raises it."""
+
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Generator[None]:

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from run_log.core import (
+    ConfigurationError,
+    NotFoundError,
     Outcome,
     Position,
     RunEvent,
@@ -69,15 +71,17 @@ class SQLiteRunLogService(RunLogService):
     it is used.
 
     Args:
-        path: The file, made at the first use where it is not there; on a disk of this machine, since
-            processes share memory beside it, which a network file system does not.
+        path: The file, made by the first save where it is not there; until then queries find an empty run
+            log, and make nothing. On a disk of this machine, since processes share memory beside it, which a
+            network file system does not.
         busy_timeout: How long a call waits for the file while others write to it.
         retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
             expired is deleted by a later write.
         now: The time, to tell which days and hours the summaries count, and which runs have expired.
 
     Raises:
-        ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`.
+        ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`, or *path* is none, but
+            ``:memory:`` or a URI.
     """
 
     def __init__(
@@ -91,11 +95,12 @@ class SQLiteRunLogService(RunLogService):
         super().__init__()
         self._terms = Terms(retention=Retention.of_days(retention_days), now=now)
         # The process may change its directory before the first use.
-        self._path = os.path.abspath(path)  # noqa: PTH100 - Path.absolute() keeps what leads upwards
+        self._named = _file(path)
+        self._path = os.path.abspath(self._named)  # noqa: PTH100 - Path.absolute() keeps what leads upwards
         self._busy_seconds = busy_timeout.total_seconds()
         self._writer = Connection(self._path, busy_seconds=self._busy_seconds)
         # Of its own, so that no query waits for a write.
-        self._reader = Connection(self._path, busy_seconds=self._busy_seconds)
+        self._reader = Connection(self._path, busy_seconds=self._busy_seconds, writes=False)
         self._saves = SavesUnderWay()
 
     @classmethod
@@ -109,8 +114,10 @@ class SQLiteRunLogService(RunLogService):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor."""
-        return cls(path=settings.sqlite_path, retention_days=settings.retention_days)
+        """Return the service that *settings* describe; see the constructor. ``~`` is the home directory."""
+        # Nobody's shell has looked at what a container or a service manager sets.
+        path = os.path.expanduser(settings.sqlite_path)  # noqa: PTH111 - an unknown user's stays as it is
+        return cls(path=path, retention_days=settings.retention_days)
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """See `ProjectionStore.apply`."""
@@ -148,6 +155,18 @@ class SQLiteRunLogService(RunLogService):
             expired += count
         return expired
 
+    @property
+    def place(self) -> str:
+        """See `RunLog.place`."""
+        return self._path
+
+    async def reach(self, seconds: float) -> None:
+        """See `RunLog.reach`."""
+        del seconds  # a file is there at once, or it is not
+        log, _ = await self._state()
+        if not log:
+            raise self._not_there()
+
     async def close(self) -> None:
         """End the watches and close the file, after the calls under way. Closing twice is fine."""
         await self._watches.close()
@@ -155,6 +174,14 @@ class SQLiteRunLogService(RunLogService):
             await self._reader.close()
         finally:
             await self._writer.close()
+
+    def _not_there(self) -> NotFoundError:
+        what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
+        where = "" if self._named == self._path else f" ({self._path})"
+        return NotFoundError(
+            f"there is no {what} {self._named!r}{where}; set RUN_LOG_SQLITE_PATH to the one that runs are "
+            "recorded into, or record one to make it"
+        )
 
     async def _save(self, event: RunEvent) -> None:
         with self._saves.begun(event) as is_newest:
@@ -275,6 +302,21 @@ class SQLiteRunLogService(RunLogService):
     def __repr__(self) -> str:
         """Return where the runs are kept."""
         return f"SQLiteRunLogService(path={self._path!r})"
+
+
+def _file(path: str | os.PathLike[str]) -> str:
+    """Return *path* if SQLite and everybody else take it for that of a file.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    text = os.fspath(path)
+    if not text.strip() or text == ":memory:" or text.startswith("file:") or "\0" in text:
+        raise ConfigurationError(
+            f"RUN_LOG_SQLITE_PATH is {text!r}, which is no path of a file; set it to one, or set "
+            "RUN_LOG_BACKEND=memory to keep runs in the process alone"
+        )
+    return text
 
 
 def _no_stats(workflow_id: str) -> WorkflowStats:

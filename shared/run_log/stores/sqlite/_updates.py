@@ -57,7 +57,8 @@ class SQLiteUpdates:
     """See `UpdateSource`.
 
     Args:
-        state: Returns what tells the file from others, and the number of its last transaction.
+        state: Returns what tells the file from others, empty where there is none, and the number of its last
+            transaction.
         page: Returns at most `PAGE` changes after a place: where each is, and its run, if that is seen.
         update: Returns the update of a run, given its cursor.
         selection: What cursors are made with.
@@ -113,6 +114,8 @@ class SQLiteUpdates:
         while not found:
             await self._sleep(POLL_SECONDS)
             found = await self._page(self._place)
+        if not self._log:  # there was no file when the watch began
+            self._log, _ = await self._state()
         self._at_hand.extend(found)
 
     async def close(self) -> None:

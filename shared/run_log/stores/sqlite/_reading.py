@@ -1,0 +1,138 @@
+"""How a file is opened to be read: nothing is made, and nothing of it is changed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from run_log.core import ConfigurationError, get_logger
+
+from ._schema import OLDEST_READABLE, migrate, schema_version
+
+_MAIN: Final = ""
+_LOG: Final = "-wal"
+
+_logger: Final = get_logger("run_log.stores")
+
+
+class Opened(NamedTuple):
+    """A connection that reads."""
+
+    connection: sqlite3.Connection
+    is_current: Callable[[], bool]
+    """Whether what it reads is what is there; asked before it is used, and after."""
+
+
+def may_write(path: str) -> bool:
+    """Return whether this process may write the file at *path*, and make files beside it."""
+    return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)  # noqa: PTH120 - as it is
+
+
+class Reading:
+    """Opens one file to be read, as it is. Where there is none, what is read is an empty run log.
+
+    Args:
+        path: The file.
+        busy_seconds: How long to wait while another connection has the file.
+        may_write: Whether the file, and files beside it, may be written.
+        oldest: The version of the schema that is read as it is, and every later one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_seconds: float,
+        may_write: Callable[[str], bool] = may_write,
+        oldest: int = OLDEST_READABLE,
+    ) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._may_write = may_write
+        self._oldest = oldest
+        self._is_told = False
+
+    def open(self) -> Opened:
+        """Open the file.
+
+        Raises:
+            ConfigurationError: It is no file, another program's, or a newer or much older run-log made it.
+            sqlite3.Error: It cannot be read.
+        """
+        seen = self._look()
+        if seen[_MAIN] is not None:
+            query, is_current = self._terms(seen)
+            connection = self._connect(f"{Path(self._path).as_uri()}?{query}")
+            try:
+                if version := schema_version(connection, self._path):
+                    self._check(version)
+                    connection.execute("PRAGMA query_only = ON")
+                    self._is_told = False
+                    return Opened(connection, is_current)
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+        if not self._is_told:
+            self._is_told = True
+            _logger.warning("run_log_file_not_there", path=self._path)
+        return Opened(self._nothing(), lambda: self._look() == seen)
+
+    def _check(self, version: int) -> None:
+        if version < self._oldest:
+            raise ConfigurationError(
+                f"{self._path} was made by an older run-log (schema {version}, queries need {self._oldest}); "
+                "save a run with this one, which brings it forward"
+            )
+
+    def _terms(self, seen: dict[str, object]) -> tuple[str, Callable[[], bool]]:
+        """Return how SQLite is to open the file, and what tells whether that still holds."""
+        # https://www.sqlite.org/wal.html#read_only_databases
+        if self._may_write(self._path):
+            return "mode=rw", lambda: True
+        if seen[_LOG]:
+            # Somebody has it open, or had: SQLite reads what is beside it, and makes nothing.
+            return "mode=ro&readonly_shm=1", lambda: True
+        # SQLite would make a file beside it, and leave it there. Immutable it asks for none, and looks for
+        # no change: so that is done here.
+        return "mode=ro&immutable=1", lambda: self._look() == seen
+
+    def _look(self) -> dict[str, object]:
+        """Return what tells one state of the file from another."""
+        return {part: self._state(part) for part in (_MAIN, _LOG)}
+
+    def _state(self, part: str) -> object:
+        """Return that of one part: None where it is not there, nothing where it is empty."""
+        try:
+            found = Path(self._path + part).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._path} cannot be looked at ({error.strerror}); give access to its directory, or set "
+                "RUN_LOG_SQLITE_PATH"
+            ) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationError(
+                f"{self._path} cannot be opened: it is no file; set RUN_LOG_SQLITE_PATH to one"
+            )
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_size else ()
+
+    def _nothing(self) -> sqlite3.Connection:
+        connection = self._connect(":memory:")
+        migrate(connection, self._path)
+        connection.execute("UPDATE sequence SET log = ''")
+        return connection
+
+    def _connect(self, place: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            place,
+            uri=place != ":memory:",
+            timeout=self._busy_seconds,
+            isolation_level=None,  # transactions are begun by hand
+            check_same_thread=False,  # one call at a time, but in whichever thread there is
+        )

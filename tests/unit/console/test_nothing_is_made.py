@@ -1,0 +1,215 @@
+"""Commands that read make nothing, and say with an exit code that there is nothing to read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from run_log.console import main
+from run_log.core import RunStatus
+from run_log.stores import SQLiteRunLogService
+from run_log.testing import a_run
+
+READING = [
+    ("runs", "list", "w"),
+    ("runs", "show", "w", "r"),
+    ("runs", "history", "w", "r"),
+    ("runs", "stats", "w"),
+    ("runs", "pending"),
+    ("runs", "watch"),
+    ("runs", "watch", "w", "r"),
+    ("runs", "resume", "w", "r", "--by", "ann"),
+    ("runs", "reject", "w", "r", "--by", "ann"),
+    ("workflows",),
+    ("verify",),
+    ("verify", "--repair"),
+    ("sweep", "--older-than", "1h"),
+    ("sweep", "--older-than", "1h", "--mark"),
+]
+"""What cannot do anything where no run was recorded, and is made by none of it."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: object
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return what runs a command in this process, in a folder of its own, with the back end sqlite."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUN_LOG_BACKEND", "sqlite")
+
+    def called(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["run-log", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Ended(ended.value.code, printed.out, printed.err)
+
+    return called
+
+
+def save(file: Path) -> None:
+    """Save a paused run into *file*."""
+
+    async def saved() -> None:
+        service = SQLiteRunLogService(path=file)
+        await service.save_run(a_run(workflow_id="w", id="r", status=RunStatus.PAUSED))
+        await service.close()
+
+    asyncio.run(saved())
+
+
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_a_file_that_is_not_there(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """A command that reads a file that is not there exits 3, names it and its setting, and makes none."""
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "typo.db"))
+
+    ended = call(*arguments)
+
+    assert (3, "") == (ended.code, ended.out)
+    assert f"run-log: there is no file '{tmp_path}/typo.db'" in ended.err
+    assert "RUN_LOG_SQLITE_PATH" in ended.err
+    assert 1 == len(ended.err.splitlines())
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_a_file_that_is_empty(call: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A command that reads an empty file exits 3, says that no run is in it, and leaves it empty."""
+    (tmp_path / "run-log.sqlite3").touch()
+
+    ended = call(*arguments)
+
+    assert (3, "") == (ended.code, ended.out)
+    assert f"there is no run in the file 'run-log.sqlite3' ({tmp_path}/run-log.sqlite3)" in ended.err
+    assert {"run-log.sqlite3": 0} == {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", [*READING, ("emit", "w")], ids=" ".join)
+def test_another_programs_file(call: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A command that finds another program's database exits 2, names it, and leaves it as it is."""
+    file = tmp_path / "run-log.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    before = file.read_bytes()
+
+    ended = call(*arguments)
+
+    assert (2, "") == (ended.code, ended.out)
+    assert f"{file} is another program's database; set RUN_LOG_SQLITE_PATH" in ended.err
+    assert (before, [file]) == (file.read_bytes(), list(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("arguments", [*READING, ("emit", "w")], ids=" ".join)
+@pytest.mark.parametrize("path", [":memory:", "file:runs.db"])
+def test_what_is_no_path(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, arguments: tuple[str, ...]
+) -> None:
+    """A setting that names no file exits 2, and says how runs are kept in memory."""
+    monkeypatch.setenv("RUN_LOG_SQLITE_PATH", path)
+
+    ended = call(*arguments)
+
+    assert (2, "") == (ended.code, ended.out)
+    assert f"RUN_LOG_SQLITE_PATH is {path!r}" in ended.err
+    assert "RUN_LOG_BACKEND=memory" in ended.err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_command_that_saves_makes_it(call: Call, tmp_path: Path) -> None:
+    """Emitting a state makes the file, once, and says where; then there are runs."""
+    first, second = call("emit", "w", "--run", "r"), call("emit", "w", "--run", "r2")
+    listed = call("runs", "list", "w", "-o", "json")
+
+    assert (0, "r\n", f"made {tmp_path}/run-log.sqlite3\n") == first
+    assert (0, "r2\n", "") == second
+    assert {"r", "r2"} == {run["id"] for run in json.loads(listed.out)["runs"]}
+
+
+def test_a_state_that_is_none_makes_nothing(call: Call, tmp_path: Path) -> None:
+    """Where a state cannot be saved, no file is made, and none is told of."""
+    ended = call("emit", "w", "--status", "done")
+
+    assert (2, "") == (ended.code, ended.out)
+    assert "made" not in ended.err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_doctor_makes_nothing(call: Call, tmp_path: Path) -> None:
+    """The doctor finds that there is no file, exits 1, and makes none."""
+    ended = call("doctor", "-o", "json")
+
+    checks = {check["check"]: check for check in json.loads(ended.out)["checks"]}
+    assert (1, "") == (ended.code, ended.err)
+    assert ("ok", "wrong") == (checks["settings"]["verdict"], checks["store"]["verdict"])
+    assert f"{tmp_path}/run-log.sqlite3" in checks["store"]["found"]
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_comparison_makes_nothing(call: Call, tmp_path: Path) -> None:
+    """A comparison with a file that is not there exits 3, and makes none."""
+    save(tmp_path / "run-log.sqlite3")
+
+    ended = call("verify", "--against", "other.sqlite3")
+
+    assert (3, "") == (ended.code, ended.out)
+    assert "there is no file 'other.sqlite3'" in ended.err
+    assert ["run-log.sqlite3"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
+    """A run that is not there exits 3, whatever is to be done with it; one that waits for nobody exits 2."""
+    save(tmp_path / "run-log.sqlite3")
+
+    missing = [
+        call(*arguments)
+        for arguments in (
+            ("runs", "show", "w", "gone"),
+            ("runs", "history", "w", "gone"),
+            ("runs", "watch", "w", "gone"),
+            ("runs", "resume", "w", "gone", "--by", "ann"),
+            ("runs", "reject", "w", "gone", "--by", "ann"),
+        )
+    ]
+    answers = [call("runs", "resume", "w", "r", "--by", "ann") for _ in range(2)]
+
+    assert {3} == {ended.code for ended in missing}
+    assert all("there is no run 'gone' of workflow 'w'" in ended.err for ended in missing)
+    assert [0, 2] == [ended.code for ended in answers]
+    assert "run 'r' of workflow 'w' is running, not paused" in answers[1].err
+
+
+@pytest.mark.parametrize("arguments", [("runs", "list", "w"), ("workflows",), ("runs", "pending")])
+def test_a_reader_uses_no_spool(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Where saves are published, a command that reads makes no spool directory and delivers nothing."""
+    monkeypatch.setenv("RUN_LOG_BACKEND", "pubsub")
+    monkeypatch.setenv("RUN_LOG_SPOOL_DIR", str(tmp_path / "spool"))
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+
+    ended = call(*arguments)
+
+    assert (5, "") == (ended.code, ended.out)
+    assert "run-log: Firestore (emulator at 127.0.0.1:1" in ended.err
+    assert [] == list(tmp_path.iterdir())
