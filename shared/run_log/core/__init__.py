@@ -68,7 +68,7 @@ from ._law import (
     mark_anomalies,
     newest,
 )
-from ._logs import get_logger
+from ._logs import get_logger, one_line
 from ._models import (
     MAX_ID_LENGTH,
     PauseRequest,
@@ -214,6 +214,7 @@ __all__ = [
     "is_cloud_run_service",
     "mark_anomalies",
     "newest",
+    "one_line",
     "original_id",
     "snapshot",
     "span_link",

@@ -8,6 +8,9 @@ from typing import Any, Final, cast
 
 import structlog
 
+MAX_SHOWN: Final = 500
+"""Characters of a value that a log line shows."""
+
 # Without it the standard library would print a library's warnings to stderr by itself.
 logging.getLogger("run_log").addHandler(logging.NullHandler())
 
@@ -27,6 +30,17 @@ _RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "as
     "stack_info",
 }
 """Names that a log record keeps for itself: as extras they raise `KeyError`."""
+
+
+def one_line(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return *text* as part of a line: what breaks lines or commands a terminal is escaped, a long one cut.
+
+    Args:
+        text: What may be anybody's.
+        limit: Characters to return at most, about.
+    """
+    cut = text if len(text) <= limit else f"{text[:limit]}..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     the platform may stop the CPU after a response, and nowhere else."""
     handle_sigterm: bool = True
     """``RUN_LOG_HANDLE_SIGTERM``: whether a SIGTERM that nobody else handles delivers first."""
+    stderr_notice: bool = True
+    """``RUN_LOG_STDERR_NOTICE``: whether a process that loses run states says so once on stderr."""
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from run_log.producer import _notice
+from run_log.producer._notice import say_loss
+
+
+@pytest.fixture(autouse=True)
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing been said yet, and the notice not be turned off."""
+    monkeypatch.delenv("RUN_LOG_STDERR_NOTICE", raising=False)
+    monkeypatch.setattr(_notice, "_unsaid", [True])
+
+
+def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A process that loses run states says so once, with the reason and how to turn it off."""
+    say_loss("there is no topic 'x'; make it with run-log provision")
+    say_loss("something else")
+
+    assert (
+        "run-log: this process loses run states: there is no topic 'x'; make it with run-log provision"
+        " (said once; RUN_LOG_STDERR_NOTICE=false turns this off)\n"
+    ) == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["false", "0", "off", "No", " FALSE "])
+def test_it_is_turned_off(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A false RUN_LOG_STDERR_NOTICE turns it off."""
+    monkeypatch.setenv("RUN_LOG_STDERR_NOTICE", value)
+
+    say_loss("why")
+
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", ["", "true", "1", "perhaps"])
+def test_it_stays_on(value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that is not false, and one that is no truth value, leave it on."""
+    monkeypatch.setenv("RUN_LOG_STDERR_NOTICE", value)
+
+    say_loss("why")
+
+    assert "why" in capsys.readouterr().err
+
+
+def test_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the reason holds, it is one line of bounded length, and commands no terminal."""
+    say_loss("a\nb\x1b[2J\r\u2028" + "x" * 10_000)
+
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert r"a\nb\x1b[2J\r\u2028xxx" in shown
+    assert len(shown) < 1_000
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "utf-16-le"])
+def test_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stderr cannot encode is escaped."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding=encoding, errors="strict"))
+
+    say_loss("no \U0001f4a5 \udc80")
+
+    assert "run-log: this process" in raw.getvalue().decode(encoding)
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+class _Broken(io.StringIO):
+    def write(self, _text: str, /) -> int:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("make", [lambda: None, _closed, _Broken, object])
+def test_no_stderr(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stderr that is missing, closed, broken or none is no error."""
+    monkeypatch.setattr(sys, "stderr", make())
+
+    say_loss("why")
+
+
+def test_a_stderr_that_loses_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stderr that makes the process lose more while it is written to ends there."""
+    written: list[str] = []
+
+    class Board(io.StringIO):
+        def write(self, text: str, /) -> int:
+            written.append(text)
+            say_loss("the board's own")
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Board())
+
+    say_loss("why")
+
+    assert len(written) == 1
+
+
+def test_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """Threads that lose runs at once say it once together."""
+    threads = [threading.Thread(target=say_loss, args=(f"reason {number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_forked_child(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A child of a process that has said it stays silent."""
+    say_loss("the parent's")
+    child = os.fork()
+    if not child:  # pragma: no cover - another process
+        say_loss("the child's")
+        (tmp_path / "done").touch()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert (tmp_path / "done").exists()
+    assert "the child's" not in capfd.readouterr().err
