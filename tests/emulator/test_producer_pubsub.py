@@ -87,7 +87,11 @@ def test_a_topic_that_is_missing_for_a_while(caplog: pytest.LogCaptureFixture) -
     assert report == FlushReport(delivered=2, pending=0, dropped=0)
     states = [decode_event(message).status for message in later.take(2)]
     assert sorted(states) == [RunStatus.RUNNING, RunStatus.SUCCESS]
-    errors = [vars(record)["error"] for record in caplog.records if record.msg == "run_log_publish_failed"]
+    errors = [
+        vars(record)["error"]
+        for record in caplog.records
+        if vars(record).get("event") == "run_log_publish_failed"
+    ]
     assert all("topics/later is not there; run `run-log provision`" in error for error in errors)
     assert errors
 

@@ -353,7 +353,7 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
 
     assert "failed" == states.statuses[-1]
     assert (states.runs[-1].error or "").startswith("ValueError: later\n")
-    assert any("run_log_value_not_recorded" == record.msg for record in caplog.records)
+    assert any("run_log_value_not_recorded" == vars(record).get("event") for record in caplog.records)
 
 
 def test_result_keys_become_text() -> None:
