@@ -88,8 +88,8 @@ def close_all() -> None:
     for delivery in deliveries:
         try:
             delivery.finish_close(max(0.0, deadline - time.monotonic()))
-        except Exception:
-            _logger.exception("run_log_emitter_failed")  # the others are to be closed all the same
+        except Exception as error:  # the others are to be closed all the same
+            _logger.exception("run_log_emitter_failed", error=repr(error))
 
 
 def handle_sigterm() -> None:
@@ -120,8 +120,8 @@ def _deliver_then_end() -> None:
         for delivery in _all_live():
             try:
                 delivery.deliver_or_keep(max(0.0, deadline - time.monotonic()))
-            except Exception:
-                _logger.exception("run_log_emitter_failed")  # the others are to deliver all the same
+            except Exception as error:  # the others are to deliver all the same
+                _logger.exception("run_log_emitter_failed", error=repr(error))
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -38,7 +38,7 @@ def say_loss(reason: str) -> None:
             or getattr(stream, "closed", False)
         ):
             return
-        line = f"run-log: this process loses run states: {one_line(reason)}"
+        line = f"run-log: runs of this process are not recorded: {one_line(reason)}"
         line += f" (said once; {SWITCH}=false turns this off)\n"
         encoding = getattr(stream, "encoding", None) or "ascii"
         line = line.encode(encoding, "backslashreplace").decode(encoding)

@@ -18,6 +18,7 @@ from run_log.core import InvalidArgumentError, RunStatus, TriggerType, get_logge
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
 from ._failure import describe
+from ._triggers import known_trigger, tell_unknown
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
@@ -325,7 +326,8 @@ def record_run(
 
     Args:
         workflow_id: The workflow's name.
-        trigger_type: What started the run.
+        trigger_type: What started the run: a `TriggerType` or its text. Anything else is recorded as
+            ``manual``, and a warning in the log says so once.
         trigger_data: What it was started with: any JSON value under each key.
         run_id: The run's id; None makes a random one. To go on with a run that is there, see `resume_run`.
         emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
@@ -333,12 +335,14 @@ def record_run(
 
     def open_handle() -> RunHandle:
         begun = time.perf_counter()
+        known = known_trigger(trigger_type)
+        tell_unknown()
         return RunHandle(
             {
                 # Random rather than time-ordered: neighbouring keys would heat one range of the store.
                 "id": str(uuid.uuid4()) if run_id is None else run_id,
                 "workflow_id": workflow_id,
-                "trigger_type": trigger_type,
+                "trigger_type": known,
                 "trigger_data": {} if trigger_data is None else trigger_data,
                 "started_at": utc_now(),
             },

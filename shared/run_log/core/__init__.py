@@ -68,7 +68,7 @@ from ._law import (
     mark_anomalies,
     newest,
 )
-from ._logs import get_logger, one_line
+from ._logs import get_logger, logging_later, one_line
 from ._models import (
     MAX_ID_LENGTH,
     PauseRequest,
@@ -212,6 +212,7 @@ __all__ = [
     "hour_of",
     "is_anomaly",
     "is_cloud_run_service",
+    "logging_later",
     "mark_anomalies",
     "newest",
     "one_line",

@@ -26,7 +26,7 @@ def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     say_loss("something else")
 
     assert (
-        "run-log: this process loses run states: there is no topic 'x'; make it with run-log provision"
+        "run-log: runs of this process are not recorded: there is no topic 'x'; make it with run-log provision"
         " (said once; RUN_LOG_STDERR_NOTICE=false turns this off)\n"
     ) == capsys.readouterr().err
 
@@ -71,7 +71,7 @@ def test_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     say_loss("no \U0001f4a5 \udc80")
 
-    assert "run-log: this process" in raw.getvalue().decode(encoding)
+    assert "run-log: runs of" in raw.getvalue().decode(encoding)
 
 
 def _closed() -> io.StringIO:

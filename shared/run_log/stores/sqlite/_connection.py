@@ -20,6 +20,7 @@ from run_log.core import (
     StoreError,
     StoreUnavailableError,
     WriteRefusedError,
+    logging_later,
 )
 
 from ._schema import migrate, schema_version
@@ -141,7 +142,7 @@ class Connection:
 
     def _use(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         handle = self._handle
-        with handle.lock:
+        with logging_later(), handle.lock:
             try:
                 if handle.connection is None:
                     handle.connection = self._connect()
