@@ -17,6 +17,7 @@ from opentelemetry.context import (
 from run_log.core import (
     Message,
     MessageRefusedError,
+    RunLogError,
     TransportUnavailableError,
     get_logger,
     logging_later,
@@ -432,7 +433,7 @@ class Delivery:
             is_last_try: Whether a refusal now is one for good.
         """
         refused = not isinstance(error, TransportUnavailableError)
-        self._trouble = str(error) or repr(error)
+        self._trouble = str(error) if isinstance(error, RunLogError) else repr(error)
         if not refused:
             # What a slow line did not carry in time is tried in smaller pieces.
             self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)

@@ -9,6 +9,9 @@ from typing import Final
 
 from run_log.core import one_line
 
+MAX_REASON: Final = 700
+"""Characters of a reason that are shown."""
+
 SWITCH: Final = "RUN_LOG_STDERR_NOTICE"
 """See `Settings.stderr_notice`."""
 
@@ -38,7 +41,7 @@ def say_loss(reason: str) -> None:
             or getattr(stream, "closed", False)
         ):
             return
-        line = f"run-log: runs of this process are not recorded: {one_line(reason)}"
+        line = f"run-log: runs of this process are not recorded: {one_line(reason, MAX_REASON)}"
         line += f" (said once; {SWITCH}=false turns this off)\n"
         encoding = getattr(stream, "encoding", None) or "ascii"
         line = line.encode(encoding, "backslashreplace").decode(encoding)

@@ -326,7 +326,7 @@ def record_run(
 
     Args:
         workflow_id: The workflow's name.
-        trigger_type: What started the run: a `TriggerType` or its text. Anything else is recorded as
+        trigger_type: What started the run: a `TriggerType` or its text. Another word is recorded as
             ``manual``, and a warning in the log says so once.
         trigger_data: What it was started with: any JSON value under each key.
         run_id: The run's id; None makes a random one. To go on with a run that is there, see `resume_run`.

@@ -14,14 +14,15 @@ MAX_WORDS: Final = 100
 """Different words that a process tells of: whoever puts ids into them is told often enough."""
 
 _logger: Final = get_logger("run_log.producer")
+_KNOWN: Final = frozenset(map(str, TriggerType))
 _words: Final[set[str]] = set()
 _untold: Final[deque[str]] = deque()
 
 
-class _AsManual:
-    """Stands for *run*, whatever it is made of, with another trigger type."""
+class _Known:
+    """Stands for *run*, whatever it is made of, with a trigger type that is known."""
 
-    def __init__(self, run: object, trigger_type: TriggerType) -> None:
+    def __init__(self, run: object, trigger_type: object) -> None:
         self._run = run
         self.trigger_type = trigger_type
 
@@ -29,37 +30,36 @@ class _AsManual:
         return getattr(self._run, name)
 
 
-def known_trigger(trigger: object) -> TriggerType:
-    """Return *trigger* as one of those there are: a word that is none is ``manual``; see `tell_unknown`."""
-    value: Any = trigger.value if isinstance(trigger, enum.Enum) else trigger
-    try:
-        return TriggerType(value)
-    except Exception:  # noqa: BLE001 - a workflow never notices, whatever its value's own code does
-        word = str.__str__(value) if isinstance(value, str) else f"a {type(value).__name__}"
-        if word not in _words and len(_words) < MAX_WORDS:
-            _words.add(word)
-            _untold.append(word)
-        return TriggerType.MANUAL
+def known_trigger(trigger: object) -> object:
+    """Return *trigger*; where it is a word that is none there is, ``manual``: see `tell_unknown`."""
+    word: object = trigger.value if isinstance(trigger, enum.Enum) else trigger
+    if not isinstance(word, str):
+        return trigger
+    word = str.__str__(word)  # a class of the workflow's own may compare and hash as it likes
+    if word in _KNOWN:
+        return trigger
+    if word not in _words and len(_words) < MAX_WORDS:
+        _words.add(word)
+        _untold.append(word)
+    return TriggerType.MANUAL
 
 
 def recordable(run: object) -> WorkflowRun:
-    """Return *run* as `validated` does, where only a trigger type that nobody knows is wrong as ``manual``.
+    """Return *run* as `validated` does; where its trigger type is a word that nobody knows, as ``manual``.
 
     Raises:
-        InvalidRunError: Another field is missing or wrong; the message names each.
+        InvalidRunError: A field is missing or wrong; the message names each.
     """
     try:
         return validated(run)
     except InvalidRunError:
-        is_mapping = isinstance(run, Mapping)
-        fields = cast("Mapping[str, Any]", run) if is_mapping else {}
-        trigger = fields.get("trigger_type") if is_mapping else getattr(run, "trigger_type", None)
-        if not isinstance(trigger, str | enum.Enum):
-            raise
-        with contextlib.suppress(InvalidRunError):
-            # What is told of it stays the run's own fault, not that of what stands for it.
-            known = known_trigger(trigger)
-            return validated({**fields, "trigger_type": known} if is_mapping else _AsManual(run, known))
+        fields = cast("Mapping[str, Any]", run) if isinstance(run, Mapping) else None
+        trigger = getattr(run, "trigger_type", None) if fields is None else fields.get("trigger_type")
+        known = known_trigger(trigger)
+        if known is not trigger:
+            # Where that does not help, what is told is the run's own fault, not that of what stands for it.
+            with contextlib.suppress(InvalidRunError):
+                return validated(_Known(run, known) if fields is None else {**fields, "trigger_type": known})
         raise
 
 

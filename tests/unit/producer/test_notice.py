@@ -22,11 +22,11 @@ def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A process that loses run states says so once, with the reason and how to turn it off."""
-    say_loss("there is no topic 'x'; make it with run-log provision")
+    say_loss("there is no topic 'x'; run run-log provision")
     say_loss("something else")
 
     assert (
-        "run-log: runs of this process are not recorded: there is no topic 'x'; make it with run-log provision"
+        "run-log: runs of this process are not recorded: there is no topic 'x'; run run-log provision"
         " (said once; RUN_LOG_STDERR_NOTICE=false turns this off)\n"
     ) == capsys.readouterr().err
 

@@ -292,7 +292,6 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
         {"workflow_id": ""},
         {"workflow_id": None},
         {"workflow_id": "\ud800"},
-        {"workflow_id": "w", "trigger_type": "telepathy"},
         {"workflow_id": "w", "trigger_type": None},
         {"workflow_id": "w", "run_id": ""},
         {"workflow_id": "w", "run_id": 7},
