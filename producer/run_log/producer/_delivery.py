@@ -51,6 +51,7 @@ MAX_REFUSALS: Final = 64
 
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
+_NO_ANSWER: Final = "nothing has answered yet; is what RUN_LOG_BACKEND names up and reachable?"
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -260,7 +261,7 @@ class Delivery:
             return
         self._told_lost = True
         keep = "" if self._spool else "set RUN_LOG_SPOOL_DIR to keep them for the next start"
-        why = "; ".join(filter(None, (self._trouble or "there was no time", self._disk.trouble, keep)))
+        why = "; ".join(filter(None, (self._trouble or _NO_ANSWER, self._disk.trouble, keep)))
         _logger.error("run_log_events_undelivered", count=lost, error=why)
         say_loss(f"{lost} of their states were not delivered in time: {why}")
 
