@@ -28,7 +28,7 @@ from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk
 from ._held import Held, Rejection
-from ._lifecycle import deliver_at_exit
+from ._lifecycle import OWN_FAULT, deliver_at_exit
 from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool
@@ -142,7 +142,7 @@ class Delivery:
                 except RuntimeError as error:
                     # The machine is out of threads, or the interpreter is ending. The next event tries again.
                     self._thread, self.idle, self._trouble = None, True, str(error)
-                    _logger.error("run_log_no_thread", error=self._trouble)  # noqa: TRY400 - the message says it all
+                    _logger.error("run_log_no_thread", error=self._trouble, hint="the next event tries again")  # noqa: TRY400 - it says all
                     return
                 deliver_at_exit()
         self._bell.put(None)
@@ -251,7 +251,7 @@ class Delivery:
         try:
             self._transport.close()
         except Exception as error:
-            _logger.exception("run_log_transport_not_closed", error=repr(error))
+            _logger.exception("run_log_transport_not_closed", error=repr(error), hint="nothing is lost by it")
         self._tell_undelivered()
         self.report(final=True)
 
@@ -291,7 +291,7 @@ class Delivery:
         except Exception as error:
             # The thread outlives every fault, also one of its own.
             self._trouble = repr(error)
-            _logger.exception("run_log_emitter_failed", error=self._trouble)
+            _logger.exception("run_log_emitter_failed", error=self._trouble, hint=OWN_FAULT)
             self._pause(self.policy.longest_retry)
         return True
 

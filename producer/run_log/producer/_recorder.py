@@ -143,7 +143,11 @@ class RunHandle:
     def _emit(self, status: RunStatus) -> None:
         if self._is_left:
             _logger.warning(
-                "run_log_after_end", workflow_id=self.workflow_id, run_id=self.run_id, status=status.value
+                "run_log_after_end",
+                workflow_id=self.workflow_id,
+                run_id=self.run_id,
+                status=status.value,
+                hint="the run's block was left before; nothing is recorded of this",
             )
             return
         self._state["status"] = status
