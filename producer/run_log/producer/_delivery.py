@@ -449,7 +449,7 @@ class Delivery:
             self._told_at[refused] = now
             self._has_told_failure = True
             log = _logger.error if refused else _logger.warning
-            log("run_log_publish_failed", error=self._trouble, retry_in_s=round(wait, 3), refused=refused)
+            log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
         if refused:
             say_loss(self._trouble)
         overdue = now - self._failing_since >= self.policy.deadline

@@ -53,13 +53,14 @@ def recordable(run: object) -> WorkflowRun:
     try:
         return validated(run)
     except InvalidRunError:
-        fields = cast("Mapping[str, Any]", run) if isinstance(run, Mapping) else None
-        trigger = getattr(run, "trigger_type", None) if fields is None else fields.get("trigger_type")
+        is_mapping = isinstance(run, Mapping)
+        source: Any = dict(cast("Mapping[str, object]", run)) if is_mapping else run
+        trigger = source.get("trigger_type") if is_mapping else getattr(source, "trigger_type", None)
         known = known_trigger(trigger)
         if known is not trigger:
             # Where that does not help, what is told is the run's own fault, not that of what stands for it.
             with contextlib.suppress(InvalidRunError):
-                return validated(_Known(run, known) if fields is None else {**fields, "trigger_type": known})
+                return validated({**source, "trigger_type": known} if is_mapping else _Known(source, known))
         raise
 
 

@@ -16,8 +16,8 @@ import structlog
 from run_log.core import get_logger
 from run_log.core._logs import (
     LINES_AT_ONCE,
-    _Allowance,
-    _allowances,
+    _Allowance,  # pyright: ignore[reportPrivateUsage] - its clock is a parameter
+    _allowances,  # pyright: ignore[reportPrivateUsage]
     logging_later,
 )
 
@@ -86,7 +86,7 @@ class _Calls(logging.Handler):
         self._call = call
         self.lines = 0
 
-    def emit(self, _record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - the signature is logging's
         self.lines += 1
         self._call()
 

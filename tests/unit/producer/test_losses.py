@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,27 @@ WITHOUT_EXTRA = "import sys; sys.modules['google.pubsub_v1'] = None\n" + RECORD
 
 NO_RUN = "from run_log.producer import default_emitter; default_emitter().emit({'id': 'r'})"
 
+# An emulator's variable that is set to nothing is as unset.
+NO_CREDENTIALS = {"GOOGLE_CLOUD_PROJECT": "p", "NO_GCE_CHECK": "true"}
+
 NOBODY = "127.0.0.1:1"
 
-LOST: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
+Case = tuple[str, Mapping[str, str], tuple[str, ...]]
+"""What a process does, its environment, and what it has to say."""
+
+LOST: Mapping[str, Case] = {
     "misspelt": (RECORD, {"RUN_LOG_BACKEN": "sqlite"}, ("did you mean RUN_LOG_BACKEND?",)),
     "bad value": (RECORD, {"RUN_LOG_BUFFER_EVENTS": "many"}, ("RUN_LOG_BUFFER_EVENTS='many'",)),
     "no such back end": (RECORD, {"RUN_LOG_BACKEND": "redis"}, ("'redis'", "memory, pubsub, sqlite")),
     "no extra": (WITHOUT_EXTRA, {"RUN_LOG_BACKEND": "pubsub"}, ("publishing needs google.pubsub_v1",)),
     "no credentials": (
         LOAD + RECORD,
-        {"RUN_LOG_BACKEND": "pubsub", "GOOGLE_CLOUD_PROJECT": "p", "NO_GCE_CHECK": "true"},
+        {**NO_CREDENTIALS, "RUN_LOG_BACKEND": "pubsub", "PUBSUB_EMULATOR_HOST": ""},
+        ("gcloud auth application-default login",),
+    ),
+    "no credentials for Firestore": (
+        "import google.cloud.firestore\n" + RECORD,
+        {**NO_CREDENTIALS, "RUN_LOG_BACKEND": "firestore", "FIRESTORE_EMULATOR_HOST": ""},
         ("gcloud auth application-default login",),
     ),
     "no project": (
@@ -53,9 +65,8 @@ LOST: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
     ),
     "no run": (NO_RUN, {}, ("a dict is not a run", "emit a WorkflowRun")),
 }
-"""What each process does, its environment, and what it has to say."""
 
-KEPT: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
+KEPT: Mapping[str, Case] = {
     "turned off": (RECORD, {"RUN_LOG_BACKEND": "redis", "RUN_LOG_STDERR_NOTICE": "false"}, ()),
     "recorded": (RECORD, {}, ()),
     "environment of others": (
@@ -76,14 +87,13 @@ KEPT: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[int, str, str]]:
     """Return how each process ended, and what it printed."""
     home = tmp_path_factory.mktemp("home")
-    cases = LOST | KEPT
+    cases = {**LOST, **KEPT}
     with ThreadPoolExecutor(2) as pool:
-        return dict(
-            zip(cases, pool.map(lambda case: _ended(case[0], home, case[1]), cases.values()), strict=True)
-        )
+        return dict(zip(cases, pool.map(partial(_ended, home), cases.values()), strict=True))
 
 
-def _ended(script: str, home: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
+def _ended(home: Path, case: Case) -> tuple[int, str, str]:
+    script, environment, _ = case
     ours = ("RUN_LOG_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "PUBSUB_", "FIRESTORE_", "K_SERVICE")
     others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(  # noqa: S603 - this interpreter, a script of the test's own

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from run_log.core import Settings, TransportRefusedError, TransportUnavailableError, _settings
+from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
 from run_log.core._logs import LINES_AT_ONCE
 from run_log.producer import (
     BufferLimits,
     RunEventEmitter,
     Spool,
-    _accounts,
     _notice,
     default_emitter,
     record_run,
@@ -69,6 +68,10 @@ def _in_time(work: Callable[[], object]) -> bool:
     thread.start()
     thread.join(PATIENCE)
     return not thread.is_alive()
+
+
+def _here(work: Callable[[], object]) -> Callable[[], object]:
+    return work
 
 
 def _elsewhere(work: Callable[[], object]) -> Callable[[], None]:
@@ -140,7 +143,7 @@ def test_a_board_that_makes_emitters() -> None:
 
 
 @pytest.mark.parametrize("call", ["emit", "flush", "close", "stats"])
-@pytest.mark.parametrize("where", [lambda act: act, _elsewhere], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("where", [_here, _elsewhere])
 def test_a_board_that_asks_the_emitter(
     where: Callable[[Callable[[], object]], Callable[[], object]], call: str, emitter_to: EmitterMaker
 ) -> None:
@@ -195,7 +198,7 @@ def test_a_board_that_wants_the_processs_own(
 ) -> None:
     """While the process's emitter and service are made, a handler in another thread may ask for them."""
     backend("memory")
-    monkeypatch.setattr(_settings, "_told", set())
+    monkeypatch.setattr("run_log.core._settings._told", set[str]())
     monkeypatch.setenv("RUN_LOG_LEVEL", "debug")
 
     def ask() -> None:
@@ -206,7 +209,7 @@ def test_a_board_that_wants_the_processs_own(
 
     with _watched(board, logging.INFO):
         assert _in_time(default_emitter)
-        monkeypatch.setattr(_settings, "_told", set())
+        monkeypatch.setattr("run_log.core._settings._told", set[str]())
         assert _in_time(get_run_log_service)
     reset_default_emitter()
     reset_run_log_service()
@@ -255,7 +258,7 @@ def recording_metric(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], objec
             for call in calls:
                 call()
 
-    monkeypatch.setattr(_accounts, "_dropped", Counter())
+    monkeypatch.setattr("run_log.producer._accounts._dropped", Counter())
     return calls
 
 
@@ -278,7 +281,7 @@ def test_a_metric_that_asks_the_emitter(
 
 def test_settings_read_in_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler of the warning of a variable may read the settings itself."""
-    monkeypatch.setattr(_settings, "_told", set())
+    monkeypatch.setattr("run_log.core._settings._told", set[str]())
     board = Board(lambda: Settings.from_env({"RUN_LOG_LEVEL": "debug"}))
 
     with _watched(board):

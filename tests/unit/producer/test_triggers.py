@@ -22,7 +22,7 @@ class _Sources(enum.Enum):
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no word been told of yet."""
-    monkeypatch.setattr(_triggers, "_words", set())
+    monkeypatch.setattr(_triggers, "_words", set[str]())
     _triggers._untold.clear()  # pyright: ignore[reportPrivateUsage]
 
 
