@@ -152,7 +152,8 @@ class Reporter:
         finally:
             self._lock.release()
         if is_noticed and self._loss is not None:
-            say_loss(self._loss)
+            loss, self._loss = self._loss, None
+            say_loss(loss)
 
     def _count(self, stats: EmitterStats, written: int) -> None:
         last, self._last = self._last, stats

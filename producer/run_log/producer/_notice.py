@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 from run_log.core import one_line
 
@@ -35,19 +35,19 @@ def say_loss(reason: str) -> None:
     # Whatever stands for stderr may raise anything, and at the interpreter's end much is gone.
     with contextlib.suppress(Exception):
         stream = sys.stderr
-        if (
-            os.environ.get(SWITCH, "").strip().lower() in _OFF
-            or stream is None
-            or getattr(stream, "closed", False)
-        ):
+        is_off = os.environ.get(SWITCH, "").strip().lower() in _OFF
+        if is_off or not _unsaid or stream is None or getattr(stream, "closed", False):
             return
         line = f"run-log: runs of this process are not recorded: {one_line(reason, MAX_REASON)}"
         line += f" (said once; {SWITCH}=false turns this off)\n"
-        encoding = getattr(stream, "encoding", None) or "ascii"
-        line = line.encode(encoding, "backslashreplace").decode(encoding)
-        try:
-            _unsaid.pop()
-        except IndexError:
-            return
-        stream.write(line)
+        shown = _encodable(line, getattr(stream, "encoding", None))
+        _unsaid.pop()  # raises where another thread was first
+        stream.write(shown)
         stream.flush()
+
+
+def _encodable(line: str, encoding: Any) -> str:
+    try:
+        return line.encode(encoding, "backslashreplace").decode(encoding)
+    except (LookupError, TypeError):  # a stream that is not the interpreter's own
+        return line.encode("ascii", "backslashreplace").decode()

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,17 @@ def test_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     say_loss("no \U0001f4a5 \udc80")
 
     assert "run-log: runs of" in raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", [None, "no-such", 7])
+def test_no_encoding(encoding: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stderr that tells no encoding there is gets ASCII."""
+    written: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(encoding=encoding, write=written.append))
+
+    say_loss("no \U0001f4a5")
+
+    assert [True] == [r"no \U0001f4a5" in line and line.isascii() for line in written]
 
 
 def _closed() -> io.StringIO:
