@@ -228,12 +228,15 @@ def _letters(name: str) -> str:
 
 
 def _meant(letters: str, known: Mapping[str, str]) -> str | None:
-    """Return which of the *known* variables was meant: one that few slips of the hand turn into *letters*."""
+    """Return which of the *known* variables was meant: few slips of the hand away, or the end left out."""
     prefix = len(_letters(PREFIX))
+    given = letters[prefix:]
     for other, name in known.items():
-        if abs(len(letters) - len(other)) <= (slips := max(1, (len(other) - prefix) // 5)) and (
-            _slips(letters, other) <= slips
-        ):
+        wanted = other[prefix:]
+        slips = max(1, len(wanted) // 5)
+        if abs(len(given) - len(wanted)) <= slips and _slips(given, wanted) <= slips:
+            return name
+        if wanted.startswith(given) and 2 * len(given) > len(wanted) and name not in TEST_VARIABLES:
             return name
     return None
 

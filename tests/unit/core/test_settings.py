@@ -104,6 +104,9 @@ def test_googles_older_project_variable_is_read() -> None:
         ("RUN_LOG_DEADLETTERTOPIC", "RUN_LOG_DEAD_LETTER_TOPIC"),
         ("RUN_LOG_REDACT_KEY", "RUN_LOG_REDACT_KEYS"),
         ("RUN_LOG_PUSH_AUHT", "RUN_LOG_PUSH_AUTH"),
+        ("RUN_LOG_RETENTION", "RUN_LOG_RETENTION_DAYS"),
+        ("RUN_LOG_REDACT", "RUN_LOG_REDACT_KEYS"),
+        ("RUN_LOG_SPOOL", "RUN_LOG_SPOOL_DIR"),
     ],
 )
 def test_a_misspelt_variable_is_refused(name: str, meant: str) -> None:
@@ -182,9 +185,9 @@ def test_a_warning_says_what_may_have_been_meant(
     """What is too far from a setting to be an error is still told with the nearest one."""
     monkeypatch.setattr("run_log.core._settings._told", set[str]())
 
-    Settings.from_env({"RUN_LOG_SPOOL": "/spool"})
+    Settings.from_env({"RUN_LOG_COLLECTION": "runs"})
 
-    assert "did you mean RUN_LOG_SPOOL_DIR?" in caplog.records[0].getMessage()
+    assert "did you mean RUN_LOG_ROOT_COLLECTION?" in caplog.records[0].getMessage()
 
 
 def _service_links(service: str) -> dict[str, str]:
