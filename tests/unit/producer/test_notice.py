@@ -10,8 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from run_log.producer import _notice
+from run_log.core import TransportRefusedError, TransportUnavailableError
+from run_log.producer import Spool, _notice
 from run_log.producer._notice import say_loss
+from run_log.testing import a_run
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, ScriptedTransport
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +150,61 @@ def test_a_forked_child(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> No
 
     assert (tmp_path / "done").exists()
     assert "the child's" not in capfd.readouterr().err
+
+
+def test_an_outage_that_passes_is_not_said(
+    emitter_to: EmitterMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is delivered after some tries is no loss."""
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")] * 3))
+
+    emitter.emit(a_run())
+    report = emitter.close(PATIENCE)
+
+    assert (1, "") == (report.delivered, capsys.readouterr().err)
+
+
+def test_a_refusal_is_said_while_the_process_runs(
+    emitter_to: EmitterMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What somebody has to mend is said at the first refusal, not at the end of a server."""
+    emitter = emitter_to(ScriptedTransport([TransportRefusedError("there is no topic; make it")]))
+
+    emitter.emit(a_run())
+    report = emitter.flush_sync(PATIENCE)
+
+    assert 1 == report.delivered
+    assert "there is no topic; make it" in capsys.readouterr().err
+
+
+def test_what_is_emitted_after_the_end_is_said_later(
+    emitter_to: EmitterMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run lost on the workflow's own thread costs it no write to a terminal: the next close says it."""
+    emitter = emitter_to(ScriptedTransport())
+    emitter.close(PATIENCE)
+
+    emitter.emit(a_run())
+    before = capsys.readouterr().err
+    emitter.close(PATIENCE)
+
+    assert "" == before
+    assert "emitted after its emitter was closed" in capsys.readouterr().err
+
+
+def test_a_spool_that_cannot_be_used_is_said_with_what_it_lost(
+    tmp_path: Path, emitter_to: EmitterMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a spool directory should have kept is said with both reasons: the outage's and the directory's."""
+    (tmp_path / "file").touch()
+    spool = Spool(tmp_path / "file" / "spool")
+    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")] * 10_000), spool=spool)
+
+    emitter.emit(a_run())
+    while not emitter.is_failing:
+        emitter.flush_sync(0.01)
+    emitter.close(0)
+
+    said = capsys.readouterr().err
+    assert "1 of their states were not delivered in time: down; the spool directory " in said
+    assert "make it writable, free space, or set RUN_LOG_SPOOL_DIR to another one" in said
