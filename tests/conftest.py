@@ -13,6 +13,8 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from run_log.core._logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
+
 # Where tests run in several processes, each of these is told of a terminal that nobody has.
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)
@@ -26,6 +28,12 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 pytest_plugins = ["run_log.testing.pytest_plugin"]
+
+
+@pytest.fixture(autouse=True)
+def _every_line_is_logged() -> None:
+    """Have no line be left out for those that earlier tests have logged."""
+    _allowances.clear()
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ async def test_a_skipped_run_is_logged(
     await service.list_runs("w")
 
     (record,) = [record for record in caplog.records if record.name == "run_log.stores"]
-    assert (record.levelno, record.getMessage()) == (logging.WARNING, "run_log_unreadable_run")
+    assert (record.levelno, vars(record)["event"]) == (logging.WARNING, "run_log_unreadable_run")
     assert ("w", unreadable) == (vars(record)["workflow_id"], vars(record)["run_id"])
 
 

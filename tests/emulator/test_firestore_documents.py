@@ -148,7 +148,7 @@ async def test_a_damaged_workflow_is_not_listed(
     assert {"b"} == {
         vars(record)["workflow_id"]
         for record in caplog.records
-        if record.getMessage() == "run_log_unreadable_stats"
+        if vars(record).get("event") == "run_log_unreadable_stats"
     }
 
 

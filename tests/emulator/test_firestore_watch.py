@@ -378,7 +378,7 @@ async def test_passing_errors_are_survived(
     assert len(found) == len({update.version for update in found})
     if call == "listen":
         assert ["run_log_listener_failed", "run_log_listener_recovered"] == [
-            record.getMessage() for record in caplog.records if record.name == "run_log.stores"
+            vars(record)["event"] for record in caplog.records if record.name == "run_log.stores"
         ]
 
 

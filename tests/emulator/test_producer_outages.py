@@ -446,4 +446,4 @@ def _delivering() -> set[threading.Thread]:
 
 def _logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what the emitter logged."""
-    return [record.getMessage() for record in caplog.records if record.name == "run_log.producer"]
+    return [vars(record)["event"] for record in caplog.records if record.name == "run_log.producer"]

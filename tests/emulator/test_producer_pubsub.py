@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -87,9 +90,34 @@ def test_a_topic_that_is_missing_for_a_while(caplog: pytest.LogCaptureFixture) -
     assert report == FlushReport(delivered=2, pending=0, dropped=0)
     states = [decode_event(message).status for message in later.take(2)]
     assert sorted(states) == [RunStatus.RUNNING, RunStatus.SUCCESS]
-    errors = [vars(record)["error"] for record in caplog.records if record.msg == "run_log_publish_failed"]
+    errors = [
+        vars(record)["error"]
+        for record in caplog.records
+        if vars(record).get("event") == "run_log_publish_failed"
+    ]
     assert all("topics/later is not there; run `run-log provision`" in error for error in errors)
     assert errors
+
+
+def test_a_program_without_a_topic() -> None:
+    """A short program whose topic is not there says on stderr what to do, and ends as it would."""
+    script = (
+        "import google.pubsub_v1\n"  # it takes a while, and the end of a process waits two seconds
+        "from run_log.producer import record_run\n"
+        "with record_run('w'): pass\n"
+    )
+    ended = subprocess.run(  # noqa: S603 - this interpreter, a script of the test's own
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RUN_LOG_BACKEND": "pubsub", "RUN_LOG_TOPIC": "never-made"},
+        timeout=_PATIENCE,
+        check=False,
+    )
+
+    assert (0, "", 1) == (ended.returncode, ended.stdout, ended.stderr.count("\n"))
+    assert ended.stderr.startswith("run-log: runs of this process are not recorded: ")
+    assert "topics/never-made is not there; run `run-log provision`" in ended.stderr
 
 
 async def test_the_service_from_the_environment() -> None:

@@ -106,7 +106,11 @@ async def test_pulling_from_a_dead_port_is_bounded(
     with pytest.raises(TransportUnavailableError, match=r"emulator at 127.0.0.1:1"):
         await pull(Settings.from_env(), stop=asyncio.Event(), until_idle=0.2)
 
-    errors = [vars(record)["error"] for record in caplog.records if record.msg == "run_log_pull_failed"]
+    errors = [
+        vars(record)["error"]
+        for record in caplog.records
+        if vars(record).get("event") == "run_log_pull_failed"
+    ]
     assert errors
     assert all("emulator at 127.0.0.1:1" in error for error in errors)
 

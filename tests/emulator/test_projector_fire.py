@@ -295,8 +295,8 @@ async def test_a_broker_cut_off_during_acknowledgements(
     report = await running
 
     await load.verify(store)
-    messages = [record.getMessage() for record in caplog.records]
-    assert messages.count("run_log_acknowledge_failed") == worker.source.failed
+    events = [vars(record).get("event") for record in caplog.records]
+    assert events.count("run_log_acknowledge_failed") == worker.source.failed
     assert report.pulled >= len(published)
 
 
@@ -315,7 +315,9 @@ async def test_a_store_that_is_away_at_first(
     store_line.cut()
 
     def said() -> list[str]:
-        return [vars(r)["error"] for r in caplog.records if r.getMessage() == "run_log_store_unavailable"]
+        return [
+            vars(r)["error"] for r in caplog.records if vars(r).get("event") == "run_log_store_unavailable"
+        ]
 
     async with wired(store_patience=0.2) as worker, _running(worker) as running:
         await until_true(lambda: len(said()) > 1)
@@ -345,7 +347,7 @@ async def test_a_broker_that_is_away_at_first(
     broker_line.cut()
 
     def said() -> list[str]:
-        return [vars(r)["error"] for r in caplog.records if r.getMessage() == "run_log_pull_failed"]
+        return [vars(r)["error"] for r in caplog.records if vars(r).get("event") == "run_log_pull_failed"]
 
     async with wired() as worker, _running(worker):
         await until_true(lambda: len(said()) > 4)

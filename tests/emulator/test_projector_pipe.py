@@ -154,8 +154,10 @@ async def test_a_missing_dead_letter_topic_loses_nothing(caplog: pytest.LogCaptu
     with pytest.raises(TransportRefusedError, match="run-log provision"):
         await _pull(broken)
 
-    assert "run_log_dead_lettered" not in {record.msg for record in caplog.records}
-    (error, *_) = [vars(r)["error"] for r in caplog.records if r.msg == "run_log_dead_letter_failed"]
+    assert "run_log_dead_lettered" not in {vars(record).get("event") for record in caplog.records}
+    (error, *_) = [
+        vars(r)["error"] for r in caplog.records if vars(r).get("event") == "run_log_dead_letter_failed"
+    ]
     assert "topics/not-there is not there; run `run-log provision`" in error
 
 

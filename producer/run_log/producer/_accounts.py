@@ -13,6 +13,9 @@ from opentelemetry import metrics
 
 from run_log.core import get_logger
 
+from ._notice import say_loss
+from ._triggers import tell_unknown
+
 TELL_AGAIN_SECONDS: Final = 60.0
 """Drops of one reason are logged at most this often, with their number since the last line."""
 
@@ -58,6 +61,17 @@ class DropReason(enum.StrEnum):
     """Its record in the spool directory cannot be read any more."""
 
 
+_TO_DO: Final[Mapping[DropReason, str]] = {
+    DropReason.INVALID: "emit a WorkflowRun, or what has its fields",
+    DropReason.CLOSED: "a run was emitted after its emitter was closed; close it last",
+    DropReason.BUFFER_FULL: "more is emitted than is taken, and the buffer is full; set RUN_LOG_SPOOL_DIR, "
+    "or raise RUN_LOG_BUFFER_EVENTS and RUN_LOG_BUFFER_BYTES",
+    DropReason.REFUSED: "the broker takes others, but never this one",
+    DropReason.SPOOL_FULL: "the spool directory is full; raise RUN_LOG_SPOOL_MAX_BYTES",
+    DropReason.SPOOL_CORRUPT: "records in the spool directory are damaged or gone; leave its files alone",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushReport:
     """What has become of the events emitted so far."""
@@ -99,6 +113,7 @@ class Reporter:
         self._written = 0
         self._told: Counter[DropReason] = Counter()
         self._told_at: dict[DropReason, float] = {}
+        self._loss: str | None = None
 
     def report(
         self,
@@ -108,6 +123,7 @@ class Reporter:
         details: Mapping[DropReason, Mapping[str, str]],
         now: float,
         final: bool = False,
+        is_noticed: bool = True,
     ) -> None:
         """Report *stats*.
 
@@ -117,22 +133,27 @@ class Reporter:
             details: What to say besides about the last drop of a reason.
             now: Seconds on a monotonic clock.
             final: Whether drops are logged that were to wait for the next line.
+            is_noticed: Whether losses may be said on stderr now; else that waits for the next time.
         """
         # Whoever comes while another reports leaves it to the next time: nobody waits for a log handler.
         if not self._lock.acquire(blocking=False):
             return
         try:
+            tell_unknown()
             self._count(stats, written)
             for reason, total in stats.dropped_by_reason.items():
                 news = total - self._told[reason]
                 told_at = self._told_at.get(reason)
                 if news and (final or told_at is None or now - told_at >= TELL_AGAIN_SECONDS):
                     self._told[reason], self._told_at[reason] = total, now
-                    _logger.error(
-                        "run_log_events_dropped", reason=reason.value, count=news, **details.get(reason, {})
-                    )
+                    told = {**details.get(reason, {}), "hint": _TO_DO[reason]}
+                    _logger.error("run_log_events_dropped", reason=reason.value, count=news, **told)
+                    self._loss = self._loss or "; ".join(filter(None, (told.get("error"), told["hint"])))
         finally:
             self._lock.release()
+        if is_noticed and self._loss is not None:
+            loss, self._loss = self._loss, None
+            say_loss(loss)
 
     def _count(self, stats: EmitterStats, written: int) -> None:
         last, self._last = self._last, stats

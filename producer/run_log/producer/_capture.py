@@ -28,11 +28,11 @@ from run_log.core import (
     encode_event,
     fit_run,
     trace_headers,
-    validated,
 )
 
 from ._redaction import Redaction
 from ._transport import message_bytes
+from ._triggers import recordable
 
 MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
 """Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
@@ -173,7 +173,7 @@ class Capture:
                     (run.event_id, run.hlc, run.occurred_at, run.inferred),
                     (run.traceparent, run.tracestate),
                 )
-            run = validated(run)
+            run = recordable(run)
         return _entry(run, (self._new_id(), self._tick(), datetime.now(UTC), False), current_span_context())
 
 
@@ -192,11 +192,11 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     try:
         fields = _fields(run)
     except AttributeError:  # made without validation, with a text where a status belongs
-        return _entry(validated(run), identity, trace)
+        return _entry(recordable(run), identity, trace)
     run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
     if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int):
         # The buffer needs these to place it; the rest is checked when it is encoded.
-        return _entry(validated(run), identity, trace)
+        return _entry(recordable(run), identity, trace)
     payloads, cut = _payloads(run)
     size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
     if pause is not None:
@@ -218,7 +218,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
     captured = Captured._make(content)
     count_cut(captured.workflow_id, captured.id, captured.cut)
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
-    run = validated({**captured.fields, "trigger_data": trigger_data, "result": result})
+    run = recordable({**captured.fields, "trigger_data": trigger_data, "result": result})
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
     run = fit_run(run)

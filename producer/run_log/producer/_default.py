@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn, cast
 
-from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError
+from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError, logging_later
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter
@@ -52,7 +52,7 @@ class _Process:
         self.is_misconfigured = False
 
     def renew_lock(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may record a run in the middle of it
 
 
 _process = _Process()
@@ -69,12 +69,13 @@ def default_emitter() -> RunEventEmitter:
     emitter = _process.emitter
     if emitter is not None and not _process.is_misconfigured:
         return emitter
-    with _process.lock:
+    with logging_later(), _process.lock:
         if _process.emitter is None or _process.is_misconfigured:
             try:
                 settings = Settings.from_env()
-                _process.emitter = RunEventEmitter.from_settings(settings, _transport(settings))
-                _process.is_misconfigured = False
+                made = RunEventEmitter.from_settings(settings, _transport(settings))
+                if _process.emitter is None or _process.is_misconfigured:
+                    _process.emitter, _process.is_misconfigured = made, False
             except Exception as error:  # noqa: BLE001 - at the interpreter's end even an import fails
                 if _process.emitter is None:
                     _process.emitter = RunEventEmitter(LazyTransport(_refusal(error)))

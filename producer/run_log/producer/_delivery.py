@@ -17,8 +17,10 @@ from opentelemetry.context import (
 from run_log.core import (
     Message,
     MessageRefusedError,
+    RunLogError,
     TransportUnavailableError,
     get_logger,
+    logging_later,
 )
 
 from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
@@ -26,7 +28,8 @@ from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk
 from ._held import Held, Rejection
-from ._lifecycle import deliver_at_exit
+from ._lifecycle import OWN_FAULT, deliver_at_exit
+from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool
 from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Transport
@@ -48,6 +51,7 @@ MAX_REFUSALS: Final = 64
 
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
+_NO_ANSWER: Final = "nothing has answered yet; is what RUN_LOG_BACKEND names up and reachable?"
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -93,6 +97,7 @@ class Delivery:
         self._told_at: dict[bool, float] = {}
         self._has_told_failure = False
         self._told_lost = False
+        self._trouble = ""
         self._is_trusted = False
         self._refusals = 0
         self._is_urgent = False
@@ -114,7 +119,7 @@ class Delivery:
             if self.held.has_shed:
                 self._bell.put(None)
         if closed:
-            self.report()
+            self.report(is_noticed=False)
         elif self.idle:
             self.idle = False
             try:
@@ -125,7 +130,7 @@ class Delivery:
 
     def start(self) -> None:
         """Start the thread if it does not run, and have it look for something to do."""
-        with self._starting:
+        with logging_later(), self._starting:
             if self._thread is None or not self._thread.is_alive():
                 # Known before it starts: a signal's handler may raise while this waits for its start.
                 # One that starts late all the same is woken, and leaves.
@@ -136,17 +141,22 @@ class Delivery:
                     self._thread.start()
                 except RuntimeError as error:
                     # The machine is out of threads, or the interpreter is ending. The next event tries again.
-                    self._thread, self.idle = None, True
-                    _logger.error("run_log_no_thread", error=str(error))  # noqa: TRY400 - the message says it all
+                    self._thread, self.idle, self._trouble = None, True, str(error)
+                    _logger.error("run_log_no_thread", error=self._trouble, hint="the next event tries again")  # noqa: TRY400 - it says all
                     return
                 deliver_at_exit()
         self._bell.put(None)
 
     def wait(self, notify: Callable[[], None]) -> object:
-        """See `Held.wait`; the thread does not linger meanwhile."""
+        """See `Held.wait`; the thread does not linger meanwhile.
+
+        A log handler that waits within that very thread is not kept: nothing is delivered meanwhile.
+        """
         waiter = self.held.wait(notify)
         if self._stopping:
             self.held.give_up()
+        elif threading.current_thread() is self._thread:
+            notify()
         elif self.held.stats.pending:
             self.start()
         return waiter
@@ -187,7 +197,7 @@ class Delivery:
         self.settled(timeout)
         self._stop()
         thread = self._thread
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
         self._let_go()
 
@@ -197,6 +207,7 @@ class Delivery:
         self._bell.put(None)
         if not self.settled(timeout):
             self._disk.write_all()
+            self._tell_undelivered()
         self._is_urgent = False
         self.report(final=True)
 
@@ -214,14 +225,15 @@ class Delivery:
             self._spool.close()  # the child's copies of the files; the locks stay the parent's
         self._start_empty(closed=self.held.closed)
 
-    def report(self, *, final: bool = False) -> None:
-        """Tell metrics and logs what has changed."""
+    def report(self, *, final: bool = False, is_noticed: bool = True) -> None:
+        """Tell metrics and logs what has changed; see `Reporter.report`."""
         self._reporter.report(
             self.held.stats,
             written=self.held.written_so_far,
             details=self.held.drop_details,
             now=self.policy.monotonic(),
             final=final,
+            is_noticed=is_noticed,
         )
 
     @property
@@ -238,13 +250,20 @@ class Delivery:
         self._disk.close()
         try:
             self._transport.close()
-        except Exception:
-            _logger.exception("run_log_transport_not_closed")
-        lost = self.held.stats.buffered
-        if lost and not self._told_lost:
-            self._told_lost = True
-            _logger.error("run_log_events_undelivered", count=lost)
+        except Exception as error:
+            _logger.exception("run_log_transport_not_closed", error=repr(error), hint="nothing is lost by it")
+        self._tell_undelivered()
         self.report(final=True)
+
+    def _tell_undelivered(self) -> None:
+        lost = self.held.stats.buffered
+        if not lost or self._told_lost:
+            return
+        self._told_lost = True
+        keep = "" if self._spool else "set RUN_LOG_SPOOL_DIR to keep them for the next start"
+        why = "; ".join(filter(None, (self._trouble or _NO_ANSWER, self._disk.trouble, keep)))
+        _logger.error("run_log_events_undelivered", count=lost, error=why)
+        say_loss(f"{lost} of their states were not delivered in time: {why}")
 
     # The thread
 
@@ -269,9 +288,10 @@ class Delivery:
             if not self._take():
                 return False
             self._publish()
-        except Exception:
+        except Exception as error:
             # The thread outlives every fault, also one of its own.
-            _logger.exception("run_log_emitter_failed")
+            self._trouble = repr(error)
+            _logger.exception("run_log_emitter_failed", error=self._trouble, hint=OWN_FAULT)
             self._pause(self.policy.longest_retry)
         return True
 
@@ -404,7 +424,7 @@ class Delivery:
             seconds = self.policy.monotonic() - self._failing_since
             _logger.info("run_log_publish_recovered", failures=self._failures, after_s=round(seconds, 3))
             self._has_told_failure = False
-        self._failures = 0
+        self._failures, self._trouble = 0, ""
 
     def _failed(self, error: BaseException, *, is_last_try: bool = False) -> None:
         """Wait before the next call, or end.
@@ -414,6 +434,7 @@ class Delivery:
             is_last_try: Whether a refusal now is one for good.
         """
         refused = not isinstance(error, TransportUnavailableError)
+        self._trouble = str(error) if isinstance(error, RunLogError) else repr(error)
         if not refused:
             # What a slow line did not carry in time is tried in smaller pieces.
             self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)
@@ -429,6 +450,8 @@ class Delivery:
             self._has_told_failure = True
             log = _logger.error if refused else _logger.warning
             log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
+        if refused:
+            say_loss(self._trouble)
         overdue = now - self._failing_since >= self.policy.deadline
         if overdue or self.held.is_half_full:
             self._disk.write_what_fits()  # so that it outlives the process, should that be killed

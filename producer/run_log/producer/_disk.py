@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from run_log.core import Message, SpoolError, Version, get_logger
+from run_log.core import Message, SpoolError, Version, get_logger, logging_later
 
 from ._accounts import DropReason
 from ._capture import Content, Entry
@@ -27,6 +27,9 @@ class Disk:
         spool: The directory; None for none.
         held: What is in memory.
         encode: Makes the message of what was captured.
+
+    Attributes:
+        trouble: Why the last call could not use the directory; empty where it could.
     """
 
     def __init__(self, spool: Spool | None, held: Held, encode: Callable[[Content], Message]) -> None:
@@ -37,7 +40,7 @@ class Disk:
         self._lost = spool.lost if spool else 0
         self._corrupt = spool.corrupt if spool else 0
         self._sources: dict[int, SpooledEvent] = {}
-        self._is_failing = False
+        self.trouble = ""
         self._is_closed = False
 
     def fill(self, *, events: int, data_bytes: int) -> bool:
@@ -49,7 +52,7 @@ class Disk:
         """
         if self._spool is None:
             return False
-        with self._lock:
+        with logging_later(), self._lock:
             if self._is_closed:
                 return False  # the directory is for others now
             try:
@@ -68,7 +71,7 @@ class Disk:
         """Forget those of *entries* that came from disk: they are delivered, or given up."""
         if self._spool is None or not self._sources:
             return
-        with self._lock:
+        with logging_later(), self._lock:
             events = [self._sources.pop(id(entry)) for entry in entries if id(entry) in self._sources]
             try:
                 self._spool.settle(events)
@@ -92,14 +95,14 @@ class Disk:
     def close(self) -> None:
         """Let go of the directory; what is there stays for the next start."""
         if self._spool is not None:
-            with self._lock:
+            with logging_later(), self._lock:
                 self._is_closed = True
                 self._spool.close()
 
     def _write(self, take: Callable[[Spool], list[Entry]]) -> None:
         if self._spool is None:
             return
-        with self._lock:
+        with logging_later(), self._lock:
             left = self._encoded(take(self._spool))
             for batch in _batches(left):
                 try:
@@ -114,7 +117,7 @@ class Disk:
                     self._held.not_written([entry for entry, _ in (*batch, *left)])
                     self._tell(error)
                     return
-                self._is_failing = False
+                self.trouble = ""
                 self._held.written(len(batch))
                 self._held.lost_on_disk(self._newly_lost())
 
@@ -134,9 +137,9 @@ class Disk:
         return lost
 
     def _tell(self, error: SpoolError) -> None:
-        if not self._is_failing:
-            self._is_failing = True
-            _logger.error("run_log_spool_failed", error=str(error))
+        is_told, self.trouble = bool(self.trouble), str(error)
+        if not is_told:
+            _logger.error("run_log_spool_failed", error=self.trouble)
 
 
 def _batches(encoded: Iterator[tuple[Entry, Message]]) -> Iterator[list[tuple[Entry, Message]]]:

@@ -22,6 +22,9 @@ SIGTERM_SECONDS: Final = 5.0
 (https://cloud.google.com/run/docs/container-contract#instance-shutdown)."""
 
 
+OWN_FAULT: Final = "a fault of run-log's own: please report it, with its traceback"
+
+
 class Delivers(Protocol):
     """What holds events that the process must not forget."""
 
@@ -88,8 +91,8 @@ def close_all() -> None:
     for delivery in deliveries:
         try:
             delivery.finish_close(max(0.0, deadline - time.monotonic()))
-        except Exception:
-            _logger.exception("run_log_emitter_failed")  # the others are to be closed all the same
+        except Exception as error:  # the others are to be closed all the same
+            _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
 
 
 def handle_sigterm() -> None:
@@ -120,8 +123,8 @@ def _deliver_then_end() -> None:
         for delivery in _all_live():
             try:
                 delivery.deliver_or_keep(max(0.0, deadline - time.monotonic()))
-            except Exception:
-                _logger.exception("run_log_emitter_failed")  # the others are to deliver all the same
+            except Exception as error:  # the others are to deliver all the same
+                _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 

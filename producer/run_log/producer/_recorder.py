@@ -27,6 +27,7 @@ from run_log.core import (
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
 from ._failure import describe
+from ._triggers import known_trigger, tell_unknown
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
@@ -155,7 +156,11 @@ class RunHandle:
     def _emit(self, status: RunStatus) -> None:
         if self._is_left:
             _logger.warning(
-                "run_log_after_end", workflow_id=self.workflow_id, run_id=self.run_id, status=status.value
+                "run_log_after_end",
+                workflow_id=self.workflow_id,
+                run_id=self.run_id,
+                status=status.value,
+                hint="the run's block was left before; nothing is recorded of this",
             )
             return
         self._state["status"] = status
@@ -343,7 +348,8 @@ def record_run(
 
     Args:
         workflow_id: The workflow's name.
-        trigger_type: What started the run.
+        trigger_type: What started the run: a `TriggerType` or its text. Another word is recorded as
+            ``manual``, and a warning in the log says so once.
         trigger_data: What it was started with: as `RunHandle.set_result` takes it.
         run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes are their text. To
             go on with a run that is there, see `resume_run`.
@@ -352,12 +358,14 @@ def record_run(
 
     def open_handle() -> RunHandle:
         begun = time.perf_counter()
+        known = known_trigger(trigger_type)
+        tell_unknown()
         return RunHandle(
             {
                 # Random rather than time-ordered: neighbouring keys would heat one range of the store.
                 "id": str(uuid.uuid4()) if run_id is None else run_id,
                 "workflow_id": workflow_id,
-                "trigger_type": trigger_type,
+                "trigger_type": known,
                 "trigger_data": {} if trigger_data is None else trigger_data,
                 "started_at": utc_now(),
             },

@@ -75,7 +75,7 @@ from ._law import (
     mark_anomalies,
     newest,
 )
-from ._logs import get_logger
+from ._logs import get_logger, logging_later, one_line
 from ._models import (
     MAX_ID_LENGTH,
     STORED,
@@ -229,8 +229,10 @@ __all__ = [
     "id_text",
     "is_anomaly",
     "is_cloud_run_service",
+    "logging_later",
     "mark_anomalies",
     "newest",
+    "one_line",
     "original_id",
     "snapshot",
     "span_link",

@@ -325,7 +325,10 @@ def count_cut(workflow_id: str, run_id: str, values: int) -> None:
     """Count and log that *values* payload values of a run were cut, if any were."""
     if values:
         _cut_values.add(values)
-        _logger.warning("run_log_payload_cut", workflow_id=workflow_id, run_id=run_id, values=values)
+        hint = f"more than {MAX_PAYLOAD_BYTES} bytes; keep large values elsewhere, and record where"
+        _logger.warning(
+            "run_log_payload_cut", workflow_id=workflow_id, run_id=run_id, values=values, hint=hint
+        )
 
 
 def _payload_room(run: WorkflowRun) -> int:

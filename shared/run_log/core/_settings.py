@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated, Final, Literal, Self
@@ -17,6 +18,7 @@ from pydantic_settings import (
 )
 
 from ._errors import ConfigurationError
+from ._logs import get_logger
 
 PREFIX: Final = "RUN_LOG_"
 
@@ -24,6 +26,17 @@ TEST_VARIABLES: Final = frozenset(
     {"RUN_LOG_REQUIRE_EMULATORS", "RUN_LOG_EMULATOR_ROOT", "RUN_LOG_TRACE_FILE", "RUN_LOG_TERRAFORM_CHECK"}
 )
 """Variables with the prefix that only the tests and the testing kit read."""
+
+_SERVICE_LINK: Final = re.compile(
+    r"RUN_LOG_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?|ENV_\w+)=.*"
+    r"|RUN_LOG_(?:\w+_)?PORT=(?:tcp|udp|sctp)://.*"
+    r"|RUN_LOG_(?:\w+_)?NAME=/.*",
+    re.DOTALL,
+)
+"""What Kubernetes puts into every pod for a Service named ``run-log`` or ``run-log-...``
+(https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), and Docker for a
+linked container."""
 
 MAX_STATS_SHARDS: Final = 500
 """As many run documents as one commit holds: a reader adds all of them up."""
@@ -43,13 +56,17 @@ CollectionId = Annotated[str, StringConstraints(min_length=1, max_length=375), A
 
 
 _environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=os.environ)
+_logger: Final = get_logger("run_log.core")
+_told: Final[set[str]] = set()
+"""Names that are nobody's, as far as this process has said so."""
 
 
 class Settings(BaseSettings):
     """What a deployment sets, each as an environment variable.
 
-    The constructor reads the environment for what it is not given, and refuses a misspelt ``RUN_LOG_*``
-    variable. `from_env` also turns a bad value into a `ConfigurationError` that names its variable.
+    The constructor reads the environment for what it is not given. It refuses a ``RUN_LOG_*`` variable that
+    is nearly one of these, and warns in the log, once a process, of any other: that is somebody else's.
+    `from_env` also turns a bad value into a `ConfigurationError` that names its variable.
     """
 
     model_config = SettingsConfigDict(
@@ -105,6 +122,8 @@ class Settings(BaseSettings):
     the platform may stop the CPU after a response, and nowhere else."""
     handle_sigterm: bool = True
     """``RUN_LOG_HANDLE_SIGTERM``: whether a SIGTERM that nobody else handles delivers first."""
+    stderr_notice: bool = True
+    """``RUN_LOG_STDERR_NOTICE``: whether a process that loses run states says so once on stderr."""
 
     @classmethod
     def settings_customise_sources(
@@ -117,11 +136,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what the constructor is given, then the environment, and refuse misspelt variables."""
         environ = _environ.get()
-        unknown = sorted(
-            name for name in environ if name.upper().startswith(PREFIX) and name not in known_variables()
-        )
-        if unknown:
-            raise ConfigurationError("; ".join(map(_misspelt, unknown)))
+        _check_names(environ)
         environment = EnvSettingsSource(settings_cls)
         environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
         return (init_settings, environment)
@@ -181,13 +196,70 @@ def known_variables() -> frozenset[str]:
     return TEST_VARIABLES | {variable(name) for name in Settings.model_fields if name != "project"}
 
 
-def _misspelt(name: str) -> str:
+def _check_names(environ: Mapping[str, str]) -> None:
+    """Refuse names that are nearly ours, and tell of those that nobody knows.
+
+    Raises:
+        ConfigurationError: A variable is misspelt; the message says what was meant.
+    """
+    known = {_letters(name): name for name in sorted(known_variables())}
+    misspelt: list[str] = []
+    unknown: list[str] = []
+    for name in sorted(environ):
+        if not _letters(name).startswith(_letters(PREFIX)) or name in known.values():
+            continue
+        if _SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
+            continue
+        meant = _meant(_letters(name), known)
+        if meant is not None:
+            misspelt.append(f"{name} is no setting of run-log: did you mean {meant}?")
+        elif name.upper().startswith(PREFIX):
+            unknown.append(name)
+    if misspelt:
+        raise ConfigurationError("; ".join(misspelt))
+    for name in unknown:
+        if name not in _told:
+            _told.add(name)
+            _logger.warning("run_log_unknown_variable", variable=name, hint=_hint(name))
+
+
+def _letters(name: str) -> str:
+    return name.upper().replace("_", "")
+
+
+def _meant(letters: str, known: Mapping[str, str]) -> str | None:
+    """Return which of the *known* variables was meant: few slips of the hand away, or the end left out."""
+    prefix = len(_letters(PREFIX))
+    given = letters[prefix:]
+    for other, name in known.items():
+        wanted = other[prefix:]
+        slips = max(1, len(wanted) // 5)
+        if abs(len(given) - len(wanted)) <= slips and _slips(given, wanted) <= slips:
+            return name
+        if wanted.startswith(given) and 2 * len(given) > len(wanted) and name not in TEST_VARIABLES:
+            return name
+    return None
+
+
+def _slips(one: str, other: str) -> int:
+    """Return how many letters are missing, added, changed or swapped with their neighbour."""
+    # A ratio of equal letters, as difflib has it, is as high for TOPIC and PORT as for TOPIC and TPOIC.
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, start=1):
+        this = [row]
+        for column, wanted in enumerate(other, start=1):
+            best = min(last[column] + 1, this[-1] + 1, last[column - 1] + (letter != wanted))
+            if row > 1 and column > 1 and (one[row - 2], letter) == (wanted, other[column - 2]):
+                best = min(best, before[column - 2] + 1)
+            this.append(best)
+        before, last = last, this
+    return last[-1]
+
+
+def _hint(name: str) -> str:
     # Without the prefix: it alone makes any two of them alike.
     known = [variable.removeprefix(PREFIX) for variable in known_variables()]
     close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
-    hint = (
-        f"did you mean {PREFIX}{close[0]}?"
-        if close
-        else f"the known ones are {', '.join(sorted(known_variables()))}"
-    )
-    return f"{name} is no setting of run-log: {hint}"
+    meant = f"did you mean {PREFIX}{close[0]}?" if close else "it may belong to another program"
+    return f"no setting of run-log, passed over; {meant}"

@@ -65,7 +65,7 @@ class PubSubConnection:
     """
 
     def __init__(self, project: str | None) -> None:
-        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST") or None
         self._credentials: Any = None
         if self._emulator is None:
             self._credentials, own = _default_credentials()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
-from run_log.core import ConfigurationError, Settings, get_logger
+from run_log.core import ConfigurationError, Settings, get_logger, logging_later
 from run_log.core._install import how_to_install
 
 from ._run_log import RunLog
@@ -17,7 +17,7 @@ ENTRY_POINT_GROUP: Final = "run_log.backends"
 
 _EXTRAS: Final[Mapping[str, str]] = {"firestore": "stores", "pubsub": "producer,stores"}
 _logger: Final = get_logger("run_log.stores")
-_lock: Final = threading.Lock()
+_lock: Final = threading.RLock()
 _services: Final[list[RunLog]] = []
 
 
@@ -45,7 +45,7 @@ def get_run_log_service() -> RunLog:
     Raises:
         ConfigurationError: See `create_run_log_service`; nothing is kept, so a later call tries again.
     """
-    with _lock:
+    with logging_later(), _lock:
         if not _services:
             _services.append(create_run_log_service())
         return _services[0]

@@ -87,7 +87,8 @@ def skipped_unreadable_stats(workflow_id: str, error: StoreError) -> None:
         error: What is wrong with its stats.
     """
     _unreadable_workflows.add(1)
-    _logger.warning("run_log_unreadable_stats", workflow_id=workflow_id, error=str(error))
+    hint = f"`run-log verify {workflow_id}` shows what is wrong"
+    _logger.warning("run_log_unreadable_stats", workflow_id=workflow_id, error=str(error), hint=hint)
 
 
 def listener_failed(error: RunLogError) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -88,21 +89,145 @@ def test_googles_older_project_variable_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
+    ("name", "meant"),
     [
-        ("RUN_LOG_TOPC", "did you mean RUN_LOG_TOPIC?"),
-        ("RUN_LOG_BACK_END", "did you mean RUN_LOG_BACKEND?"),
-        ("run_log_topic", "did you mean RUN_LOG_TOPIC?"),
-        ("RUN_LOG_XYZZY_PLUGH", "the known ones are RUN_LOG_BACKEND, "),
+        ("RUN_LOG_TOPC", "RUN_LOG_TOPIC"),
+        ("RUN_LOG_TOPICS", "RUN_LOG_TOPIC"),
+        ("RUN_LOG_TPOIC", "RUN_LOG_TOPIC"),
+        ("run_log_topic", "RUN_LOG_TOPIC"),
+        ("RUN_LOG_BACK_END", "RUN_LOG_BACKEND"),
+        ("RUN_LOG_BACKEN", "RUN_LOG_BACKEND"),
+        ("RUNLOG_BACKEND", "RUN_LOG_BACKEND"),
+        ("RUN_LOG_SQLLITE_PATH", "RUN_LOG_SQLITE_PATH"),
+        ("RUN_LOG_ROOT_COLLECTOIN", "RUN_LOG_ROOT_COLLECTION"),
+        ("RUN_LOG_SUBSCRPTOIN", "RUN_LOG_SUBSCRIPTION"),
+        ("RUN_LOG_DEADLETTERTOPIC", "RUN_LOG_DEAD_LETTER_TOPIC"),
+        ("RUN_LOG_REDACT_KEY", "RUN_LOG_REDACT_KEYS"),
+        ("RUN_LOG_PUSH_AUHT", "RUN_LOG_PUSH_AUTH"),
+        ("RUN_LOG_RETENTION", "RUN_LOG_RETENTION_DAYS"),
+        ("RUN_LOG_REDACT", "RUN_LOG_REDACT_KEYS"),
+        ("RUN_LOG_SPOOL", "RUN_LOG_SPOOL_DIR"),
     ],
 )
-def test_a_misspelt_variable_is_refused(name: str, hint: str) -> None:
-    """A variable with our prefix that means nothing is an error with a suggestion, never ignored."""
+def test_a_misspelt_variable_is_refused(name: str, meant: str) -> None:
+    """A variable that is nearly one of ours is an error that says which was meant, never ignored."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({name: "x"})
 
-    assert f"{name} is no setting of run-log: " in str(caught.value)
-    assert hint in str(caught.value)
+    assert f"{name} is no setting of run-log: did you mean {meant}?" == str(caught.value)
+
+
+@pytest.mark.parametrize("field", [name for name in Settings.model_fields if name != "project"])
+def test_any_slip_of_the_hand_is_refused(field: str) -> None:
+    """Whichever letter of a setting is missing, doubled, or swapped with its neighbour, it is an error."""
+    name = variable(field).removeprefix("RUN_LOG_")
+    slips = {
+        slip
+        for at, letter in enumerate(name)
+        for slip in (
+            name[:at] + name[at + 1 :],
+            name[:at] + letter + name[at:],
+            name[:at] + name[at + 1 : at + 2] + letter + name[at + 2 :],
+        )
+        if slip != name
+    }
+
+    passed = [slip for slip in slips if not _is_refused(f"RUN_LOG_{slip}")]
+    assert [] == passed
+
+
+def _is_refused(name: str) -> bool:
+    try:
+        Settings.from_env({name: "x"})
+    except ConfigurationError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "LEVEL",
+            "PORT",
+            "DEBUG",
+            "FORMAT",
+            "DIR",
+            "FILE",
+            "HOME",
+            "VERSION",
+            "HOST",
+            "URL",
+            "PATH",
+            "NAME",
+        ),
+        *("ENV", "CONFIG", "TIMEOUT", "TOKEN", "DATA", "DATABASE_URL", "DB", "BACKUP", "MAX_BYTES", "TRACE"),
+        *("KEY", "MODE", "TYPE", "BUCKET", "QUEUE", "BATCH_SIZE", "TOPIC_PREFIX", "XYZZY_PLUGH"),
+    ],
+)
+def test_a_variable_of_others_is_told_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable that is nobody's we know changes nothing, and is a warning in the log, once a process."""
+    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+
+    read = [Settings.from_env({f"RUN_LOG_{name}": "s3cret"}) for _ in range(2)]
+
+    assert [Settings.from_env({})] * 2 == read
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert text.startswith(f"run_log_unknown_variable variable='RUN_LOG_{name}' hint='no setting of run-log")
+    assert "s3cret" not in text
+
+
+def test_a_warning_says_what_may_have_been_meant(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is too far from a setting to be an error is still told with the nearest one."""
+    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+
+    Settings.from_env({"RUN_LOG_COLLECTION": "runs"})
+
+    assert "did you mean RUN_LOG_ROOT_COLLECTION?" in caplog.records[0].getMessage()
+
+
+def _service_links(service: str) -> dict[str, str]:
+    """Return what Kubernetes, and Docker before it, puts into the environment for *service*."""
+    alias = service.upper().replace("-", "_")
+    links = {
+        f"{alias}_SERVICE_HOST": "10.0.0.11",
+        f"{alias}_SERVICE_PORT": "80",
+        f"{alias}_SERVICE_PORT_HTTP": "80",
+        f"{alias}_SERVICE_PORT_GRPC_WEB": "81",
+        f"{alias}_PORT": "tcp://10.0.0.11:80",
+        f"{alias}_NAME": "/web/db",
+        f"{alias}_ENV_PASSWORD": "s3cret",
+    }
+    for protocol in ("tcp", "udp", "sctp"):
+        port = f"{alias}_PORT_80_{protocol.upper()}"
+        links |= {port: f"{protocol}://10.0.0.11:80", f"{port}_ADDR": "10.0.0.11"}
+        links |= {f"{port}_PORT": "80", f"{port}_PROTO": protocol}
+    return links
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["run-log", "run-log-topic", "run-log-backend-x", "run-log-2", "run-log-service", "run-log-port"],
+)
+def test_service_links_are_passed_over(
+    service: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a Service or a linked container of our name puts into the environment changes and says nothing."""
+    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+
+    assert Settings.from_env({}) == Settings.from_env(_service_links(service))
+    assert [] == caplog.records
+
+
+def test_no_setting_is_a_service_link() -> None:
+    """Whatever a Service is called, its variables are none of ours."""
+    names = {variable(field).removeprefix("RUN_LOG_") for field in Settings.model_fields}
+
+    assert set() == {name for name in names if re.search(r"(^|_)(SERVICE_HOST|PORT|SERVICE_PORT_.*)$", name)}
 
 
 def test_variables_of_the_tests_are_known() -> None:

@@ -181,7 +181,7 @@ def test_a_payload_too_large_is_cut_and_logged(caplog: pytest.LogCaptureFixture)
 
     assert {"large": f"{CUT_MARKER}, 2000002 bytes", "small": 1} == copy.result
     assert len(encode_json(copy.result)) < MAX_PAYLOAD_BYTES
-    assert [record.message for record in caplog.records] == ["run_log_payload_cut"]
+    assert [vars(record)["event"] for record in caplog.records] == ["run_log_payload_cut"]
 
 
 def test_a_trigger_is_taken_by_value() -> None:

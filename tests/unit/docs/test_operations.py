@@ -9,6 +9,7 @@ from run_log.console._app import app
 from run_log.console._exit import ExitCode
 from run_log.console._open import REACH_SECONDS, TOLD_AFTER_SECONDS
 from run_log.core import DeadLetterReason, Outcome, Settings, variable
+from run_log.core._logs import LeftOut
 from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
@@ -128,6 +129,7 @@ def test_metrics() -> None:
     assert ["reason", *(reason.value for reason in DropReason)] == rows["run_log.emitter.dropped"]
     assert ["outcome", *(outcome.value for outcome in Outcome)] == rows["run_log.projector.events"]
     assert ["reason"] == rows["run_log.projector.dead_letters"]
+    assert ["reason", *(reason.value for reason in LeftOut)] == rows["run_log.logs.left_out"]
     assert ["outcome", *(outcome.value for outcome in CommitOutcome)] == rows["run_log.store.commits"]
 
 

@@ -292,7 +292,6 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
         {"workflow_id": ""},
         {"workflow_id": None},
         {"workflow_id": ["w"]},
-        {"workflow_id": "w", "trigger_type": "telepathy"},
         {"workflow_id": "w", "trigger_type": None},
         {"workflow_id": "w", "run_id": ""},
         {"workflow_id": "w", "run_id": object()},
@@ -349,7 +348,7 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
 
     assert "failed" == states.statuses[-1]
     assert (states.runs[-1].error or "").startswith("ValueError: later\n")
-    assert any("run_log_value_not_recorded" == record.msg for record in caplog.records)
+    assert any("run_log_value_not_recorded" == vars(record).get("event") for record in caplog.records)
 
 
 def test_result_keys_become_text() -> None:

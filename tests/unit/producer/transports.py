@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -86,7 +87,7 @@ class States:
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
     """Return the fields of every log record of *event*."""
-    return [vars(record) for record in caplog.records if record.getMessage() == event]
+    return [vars(record) for record in caplog.records if vars(record).get("event") == event]
 
 
 def run_script(script: str, *arguments: str) -> str:
@@ -95,6 +96,7 @@ def run_script(script: str, *arguments: str) -> str:
     forks = "ignore:This process:DeprecationWarning"
     done = subprocess.run(  # noqa: S603  # this interpreter, a script of the test's own
         [sys.executable, "-W", forks, "-c", textwrap.dedent(script), *arguments],
+        env={**os.environ, "RUN_LOG_STDERR_NOTICE": "false"},
         capture_output=True,
         text=True,
         timeout=60,

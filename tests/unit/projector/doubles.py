@@ -199,4 +199,4 @@ def down() -> TransportUnavailableError:
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
     """Return the fields of every log record of *event*."""
-    return [vars(record) for record in caplog.records if record.getMessage() == event]
+    return [vars(record) for record in caplog.records if vars(record).get("event") == event]

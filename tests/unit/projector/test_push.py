@@ -202,7 +202,9 @@ async def test_a_store_that_denies_access_is_told_to_the_operator(caplog: pytest
     statuses = [await _push(app, json=body) for _ in range(2)]
 
     assert [503, 204] == statuses
-    (record,) = [vars(record) for record in caplog.records if record.msg == "run_log_push_failed"]
+    (record,) = [
+        vars(record) for record in caplog.records if vars(record).get("event") == "run_log_push_failed"
+    ]
     assert "grant roles/datastore.user" in record["error"]
 
 

@@ -120,7 +120,9 @@ def test_publishing_at_a_dead_port(emulator: str, caplog: pytest.LogCaptureFixtu
     again = emitter.close(3_600)
 
     assert report == again == FlushReport(delivered=0, pending=1, dropped=0)
-    (record,) = [vars(record) for record in caplog.records if record.msg == "run_log_publish_failed"]
+    (record,) = [
+        vars(record) for record in caplog.records if vars(record).get("event") == "run_log_publish_failed"
+    ]
     assert f"emulator at {emulator}" in record["error"]
 
 

@@ -501,7 +501,7 @@ async def test_a_column_that_something_else_changed(
     listed, _ = await service.list_runs("w")
 
     assert ["whole"] == [run.id for run in listed]
-    assert ["run_log_unreadable_run"] == [record.getMessage() for record in caplog.records]
+    assert ["run_log_unreadable_run"] == [vars(record)["event"] for record in caplog.records]
     await service.close()
 
 
@@ -545,7 +545,7 @@ async def test_stats_that_something_else_changed(
     listed, _ = await service.list_workflows(limit=1)
 
     assert ["whole"] == [stats.workflow_id for stats in listed]
-    assert ["run_log_unreadable_stats"] == [record.getMessage() for record in caplog.records]
+    assert ["run_log_unreadable_stats"] == [vars(record)["event"] for record in caplog.records]
     await service.close()
 
 

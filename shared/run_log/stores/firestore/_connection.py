@@ -61,7 +61,10 @@ class Connection:
     """
 
     def __init__(self, project: str | None, database: str | None) -> None:
-        self._emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
+        self._emulator = os.environ.get("FIRESTORE_EMULATOR_HOST") or None
+        if self._emulator is None:
+            # Set to nothing, it leads the vendor's client to an emulator at no address.
+            os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
         project = project or Settings.from_env().project
         if self._emulator and not project:
             raise ConfigurationError(

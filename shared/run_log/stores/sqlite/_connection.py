@@ -20,6 +20,7 @@ from run_log.core import (
     StoreError,
     StoreUnavailableError,
     WriteRefusedError,
+    logging_later,
 )
 
 from ._reading import Opened, Reading
@@ -149,7 +150,7 @@ class Connection:
 
     def _use(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         handle = self._handle
-        with handle.lock:
+        with logging_later(), handle.lock:
             try:
                 for _ in range(_MOST_READS):
                     connection = self._connection()
