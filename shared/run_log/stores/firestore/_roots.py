@@ -29,6 +29,7 @@ from run_log.core import (
     original_id,
     utc_now,
 )
+from run_log.core._upcast import run_dump_to_event
 from run_log.stores._documents import (
     EXPIRE_AT,
     PROJECTION,
@@ -71,7 +72,6 @@ SETTLED: Final = timedelta(seconds=10)
 """Changes so long before a moment are taken for some after it: an emulator may show a commit a little later
 than it says that it was made. What is read again changes nothing."""
 
-_BARE_RUN_TYPE: Final = "run-log.run-state.v0"
 _HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)
 
 
@@ -356,7 +356,9 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
 
 def _bare(run: WorkflowRun, document: Any) -> RunEvent:
     try:
-        body = {"type": _BARE_RUN_TYPE, **run.model_dump(mode="json", exclude_none=True)}
+        body = run_dump_to_event(run.model_dump(mode="json", exclude_none=True))
+        # A version is no moment: one before the epoch would be none.
+        body["hlc"] = max(body["hlc"], 0)
         event = decode_event(Message(data=encode_json(body).encode()))
     except (EventDecodeError, ValueError) as error:
         raise UnreadableRunError(*run.key, str(error)) from error
