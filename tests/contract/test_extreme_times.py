@@ -13,7 +13,7 @@ from run_log.core import InvalidArgumentError, Order, PauseRequest, RunStatus, W
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
-from .harness import Harness, ids, walk
+from .harness import Harness, ids, save, walk
 
 MICROSECOND: Final = timedelta(microseconds=1)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
@@ -69,6 +69,18 @@ async def test_any_time_is_listed(harness: Harness, service: RunLog) -> None:
         assert runs[::-1] == oldest
     assert runs[0] == await service.get_latest_run("w")
     assert runs == await service.get_pending_runs()
+
+
+async def test_any_time_is_saved(harness: Harness, service: RunLog) -> None:
+    """A run of any time that is saved, by whichever way saves go, comes back as it is."""
+    runs = [
+        a_run(workflow_id="w", id=f"r{number}", status=RunStatus.RUNNING, started_at=moment)
+        for number, moment in enumerate((FIRST, EPOCH - 500_000 * MICROSECOND, LAST))
+    ]
+
+    await save(harness, *runs)
+
+    assert (runs[::-1], None) == await service.list_runs("w")
 
 
 async def test_any_time_filters(harness: Harness, service: RunLog) -> None:

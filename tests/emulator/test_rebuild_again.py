@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +14,27 @@ import pytest
 
 from run_log.console import main
 from run_log.console._checks import Verdict
-from run_log.console._doctor import _documents  # pyright: ignore[reportPrivateUsage]
+from run_log.console._doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
 from run_log.console._exit import NotFoundError as ConsoleNotFoundError
 from run_log.console._output import OutputFormat
 from run_log.console._verify import compare_roots
-from run_log.core import NotFoundError, RunStatus, Settings, TriggerType
-from run_log.projector.rebuild import FromRoot
+from run_log.core import (
+    ConfigurationError,
+    NotFoundError,
+    RunStatus,
+    Settings,
+    TransportRefusedError,
+    TriggerType,
+)
+from run_log.projector.rebuild import FromRoot, FromSubscription, RebuildState
+from run_log.projector.rebuild._sources import replay_name
 from run_log.stores._foreign import NAIVE_TIME, OTHER_TRIGGER
+from run_log.stores.audit import verify
 from run_log.stores.firestore import Connection, FirestoreRoot
 from run_log.testing import an_event
 
 from .rebuild_kit import ANEW, LIVE, differences, lives, rebuilt, service
-from .test_rebuild import run_rebuild
+from .test_rebuild import retaining, run_rebuild, subscriptions
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -88,6 +98,8 @@ async def test_a_root_goes_on_from_what_changed(tmp_path: Path) -> None:
     ]
     assert [False, True, True, True] == [done.went_on for done in (first, again, third, fourth)]
     assert [] == await differences(LIVE, ANEW)
+    # Its paused runs without a deadline stand at the end of year 9999, also those of the other root.
+    assert Verdict.OK is (await _indexes(Settings(backend="firestore"))).verdict
     await live.close()
     await anew.close()
 
@@ -161,6 +173,27 @@ async def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())  # noqa: ASYNC240 - nobody else waits
 
 
+async def test_a_subscription_that_is_not_there(tmp_path: Path) -> None:
+    """A rebuild whose subscription, or a part of what it missed, is gone is an error that says what to do."""
+    raw = retaining()
+    now = datetime.now(UTC)
+    path = tmp_path / f"{ANEW}-subscription.state"
+
+    def noted(**replay: str | None) -> None:
+        path.unlink(missing_ok=True)
+        with closing(RebuildState.open(path, source="subscription", into=ANEW)) as state:
+            state.note({"replay": replay})
+
+    noted(subscription=replay_name(ANEW), since=now.isoformat(), heard=None)
+    with pytest.raises(TransportRefusedError, match=r"delete .*\.state to begin anew"):
+        await run_rebuild(FromSubscription(until_idle=3), tmp_path)
+    noted(subscription=None, heard=(now - timedelta(days=8)).isoformat())
+    with pytest.raises(ConfigurationError, match="does not retain all any more"):
+        await run_rebuild(FromSubscription(until_idle=3), tmp_path)
+
+    assert replay_name(ANEW) not in subscriptions(raw)
+
+
 async def test_another_root_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison with what is not there is an error, where all runs would seem to be missing."""
     monkeypatch.setenv("RUN_LOG_BACKEND", "firestore")
@@ -202,6 +235,9 @@ async def test_documents_of_the_reference(client: Any, tmp_path: Path) -> None:
     settings = Settings(backend="firestore")
     connection = Connection(Settings.from_env().project, None)
     found = await _documents(connection, settings)
+    live = service(LIVE)
+    unreadable = [run.run_id async for one in verify(live.audit()) for run in one.run_findings]
+    await live.close()
 
     first = await run_rebuild(FromRoot(name=LIVE), tmp_path)
     await workflow.collection("runs").document("waits").update({"status": "running"})
@@ -210,6 +246,7 @@ async def test_documents_of_the_reference(client: Any, tmp_path: Path) -> None:
 
     assert (Verdict.WRONG, Verdict.OK) == (found.verdict, after.verdict)
     assert "5 documents" in found.found
+    assert sorted(DOCUMENTS) == sorted(unreadable)
     assert (4, 4, 1) == (first.folded, first.runs, first.rejects)
     assert {NAIVE_TIME: 2, OTHER_TRIGGER: 1} == first.assumed
     assert (1, 4, 1) == (again.folded, again.runs, again.rejects)

@@ -40,8 +40,7 @@ def run_dump_to_event(body: dict[str, Any]) -> dict[str, Any]:
     if not moments:
         raise EventDecodeError("a v0 body needs started_at", reason="invalid_event")
     content = json.dumps(run, sort_keys=True, separators=(",", ":"))
-    # A version is no moment: of what happened before the epoch, only the stages can tell.
-    newest = max(0, *moments)
+    newest = max(moments)
     return {
         "type": "run-log.run-state.v1",
         "event_id": str(uuid.uuid5(_V0_NAMESPACE, content)),

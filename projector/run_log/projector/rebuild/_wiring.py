@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from run_log.core import ConfigurationError, Settings, utc_now
+from run_log.core import ConfigurationError, Settings, TransportRefusedError, utc_now
 from run_log.projector._pull import PullLimits
 from run_log.projector.archive import ArchiveFile, find_files
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
@@ -228,6 +228,10 @@ class _IntoRoot:
             complete = await rebuild_from_subscription(
                 messages, self._store, work, until_idle=source.until_idle, limits=limits
             )
+        except TransportRefusedError as error:
+            raise TransportRefusedError(
+                f"{error}; if the rebuild's own subscription is gone, delete {work.state.path} to begin anew"
+            ) from error
         finally:
             await messages.close()
         if complete and not source.keeps:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Self
 
 from pydantic import ValidationError
@@ -29,6 +30,7 @@ from run_log.core import (
     original_id,
     utc_now,
 )
+from run_log.core._upcast import run_dump_to_event
 from run_log.stores._documents import (
     EXPIRE_AT,
     PROJECTION,
@@ -64,11 +66,13 @@ PAGE: Final = 200
 _FIRST: Final = "\x01"
 """The document id before all others."""
 
+HEADS: Final = 5
+"""How many times as many documents are read at a time where only their change times are wanted."""
+
 SETTLED: Final = timedelta(seconds=10)
 """Changes so long before a moment are taken for some after it: an emulator may show a commit a little later
 than it says that it was made. What is read again changes nothing."""
 
-_BARE_RUN_TYPE: Final = "run-log.run-state.v0"
 _HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)
 
 
@@ -253,15 +257,14 @@ class FirestoreRoot:
         if self._since is None:
             return await self._documents(after, None)
         since = micros_of(self._since - SETTLED) * 1_000
-        heads, last = await self._documents(after, ["status"])
+        heads, last = await self._documents(after, ["status"], HEADS * self._page)
         names = [head.name for head in heads.values() if nanos(head.update_time) >= since]
-
-        async def whole() -> list[Any]:
-            return await self._whole(names)
-
-        found = await self._patience.run(whole) if names else []
         root = f"{self._database}/documents/{self._root}/"
-        return {document.name.removeprefix(root): document for document in found}, last
+        documents: dict[str, Any] = {}
+        for start in range(0, len(names), self._page):
+            found = await self._patience.run(partial(self._whole, names[start : start + self._page]))
+            documents |= {document.name.removeprefix(root): document for document in found}
+        return documents, last
 
     async def _whole(self, names: Sequence[str]) -> list[Any]:
         client = self._connection.client()
@@ -277,26 +280,25 @@ class FirestoreRoot:
             raise self._connection.error(error) from error
         return [document for document in found if document is not None]
 
-    async def _documents(self, after: str, fields: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
+    async def _documents(
+        self, after: str, fields: Sequence[str] | None, size: int | None = None
+    ) -> tuple[dict[str, Any], str | None]:
         """Return a page's documents by path below the root, and where the next page goes on."""
-
-        async def query() -> list[Any]:
-            return await self._query(after, fields)
-
-        found = await self._patience.run(query)
+        size = size or self._page
+        found = await self._patience.run(partial(self._query, after, fields, size))
         root = f"{self._database}/documents/{self._root}/"
         # A group spans every root collection; those that come after this one in the order end it.
         own = {
             document.name.removeprefix(root): document for document in found if document.name.startswith(root)
         }
-        is_last = len(found) < self._page or len(own) < len(found)
+        is_last = len(found) < size or len(own) < len(found)
         last = None if is_last else found[-1].name.removeprefix(root)
         return {path: document for path, document in own.items() if RUN_PATH.fullmatch(path)}, last
 
-    async def _query(self, after: str, fields: Sequence[str] | None) -> list[Any]:
+    async def _query(self, after: str, fields: Sequence[str] | None, size: int) -> list[Any]:
         client = self._connection.client()
         path = after or f"{_FIRST}/{RUNS}/{_FIRST}"
-        query = client.collection_group(RUNS).order_by("__name__").limit(self._page)
+        query = client.collection_group(RUNS).order_by("__name__").limit(size)
         if fields is not None:
             query = query.select(fields)
         query = query.start_after({"__name__": client.document(f"{self._root}/{path}")})
@@ -355,7 +357,9 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
 
 def _bare(run: WorkflowRun, document: Any) -> RunEvent:
     try:
-        body = {"type": _BARE_RUN_TYPE, **run.model_dump(mode="json", exclude_none=True)}
+        body = run_dump_to_event(run.model_dump(mode="json", exclude_none=True))
+        # A version is no moment: one before the epoch would be none.
+        body["hlc"] = max(body["hlc"], 0)
         event = decode_event(Message(data=encode_json(body).encode()))
     except (EventDecodeError, ValueError) as error:
         raise UnreadableRunError(*run.key, str(error)) from error
