@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -191,6 +192,28 @@ async def test_a_token_is_asked_for(emulator_environment: Mapping[str, str]) -> 
 
         assert 401 == answer.status_code
         assert await _answers(port, "/live")
+
+
+@pytest.mark.usefixtures("emulator_environment")
+async def test_it_says_where_events_come_from_and_go_to(emulator_project: str) -> None:
+    """The first line of its log says where pushes are taken and where events are written to."""
+    port = unused_port()
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "--host", "127.0.0.1", "--port", str(port)),
+        env={**os.environ, "RUN_LOG_PUSH_AUTH": "iam"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        started = json.loads(await process.stderr.readline())
+        process.terminate()
+        await process.communicate()
+
+    assert ("INFO", "run_log_projector_started") == (started["severity"], started["message"])
+    assert f"pushes to 127.0.0.1:{port}" == started["source"]
+    assert f"projects/{emulator_project}/databases/(default)/documents/autopilot_runs" == started["into"]
+    assert f"projects/{emulator_project}/topics/run-log-dead-letters" == started["dead_letters"]
+    assert 0 == process.returncode
 
 
 async def test_it_says_what_is_missing(emulator_environment: Mapping[str, str]) -> None:

@@ -99,13 +99,6 @@ async def test_a_projector_that_was_killed() -> None:
     assert not left
 
 
-async def _letters(settings: Settings, choice: LetterChoice, *, throw_away: bool) -> set[bytes]:
-    async with leased_letters(settings, quiet_seconds=1) as letters:
-        if throw_away:
-            await discard(letters, choice, tell=lambda _: None)
-        return {letter.data async for page in letters.chosen(choice) for letter in page}
-
-
 async def test_looking_at_dead_letters_again_and_again() -> None:
     """Whoever has looked at dead letters, or thrown some away, takes none of those that come afterwards."""
     raw = RawPubSub.provisioned()
