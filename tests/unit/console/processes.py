@@ -37,7 +37,7 @@ def run_python(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 
