@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     with TemporaryDirectory(prefix="run-log-clock-") as folder:
         library = Path(folder) / "clock.so"
-        build = [compiler, "-O2", "-shared", "-fPIC", "-o", library, _LIBRARY, "-ldl"]
+        build: list[str | Path] = [compiler, "-O2", "-shared", "-fPIC", "-o", library, _LIBRARY, "-ldl"]
         subprocess.run(build, check=True)  # noqa: S603 - our own source
         failed = [moment for moment in MOMENTS if _session(*moment, library, arguments)]
     for moment, zone in failed:

@@ -11,6 +11,7 @@ import types
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
+from fractions import Fraction
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, Final, TypeVar, cast
@@ -406,6 +407,8 @@ def _jsonable(value: object) -> object:
 def _repr(value: object) -> str:
     if isinstance(value, type):
         text = type.__repr__(value)
+    elif isinstance(value, Fraction):
+        text = str(value)  # as pydantic 2.14 has it, which older ones do not know
     else:
         text = repr(value) if _is_told_quickly(value) else object.__repr__(value)
     return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]} [{CUT_MARKER}, {len(text)} characters]"

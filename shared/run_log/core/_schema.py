@@ -24,7 +24,7 @@ def event_schema_text() -> str:
     """Return `event_schema` as the text that is shipped."""
     # Not made here: its descriptions are docstrings, which `python -OO` has not.
     name = f"run-state-{SCHEMA_VERSION}.json"
-    return (files(__package__) / "schemas" / name).read_text(encoding="utf-8")
+    return (files("run_log.core") / "schemas" / name).read_text(encoding="utf-8")
 
 
 def make_event_schema_text() -> str:

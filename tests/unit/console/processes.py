@@ -12,9 +12,17 @@ _LEADING: Final = ("RUN_LOG_", "GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_", "C
 
 
 def run_python(
-    code: str, *arguments: str, folder: Path, **environment: str
+    code: str, *arguments: str, folder: Path, told: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run *code* with *arguments* in a fresh interpreter, at home in *folder*, and return how it ended."""
+    """Run *code* with *arguments* in a fresh interpreter, at home in *folder*, and return how it ended.
+
+    Args:
+        code: What to run.
+        arguments: Its arguments.
+        folder: Its home, and where it works.
+        told: What it reads from stdin.
+        environment: Variables beside those that are kept.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -23,12 +31,13 @@ def run_python(
     own = {"HOME": str(folder), "NO_GCE_CHECK": "true", "COLUMNS": "110", "TERM": "dumb"}
     return subprocess.run(  # noqa: S603 - our own interpreter on our own text
         [sys.executable, "-c", code, *arguments],
+        input=told,
         cwd=folder,
         env={**kept, **own, **environment},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import stat
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import typer
 from syrupy.assertion import SnapshotAssertion
 
+from run_log.console import main
 from run_log.console._dead_letters import (
     PROGRESS_SECONDS,
     Progress,
@@ -360,14 +362,20 @@ def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatc
     ],
     ids=str,
 )
-def test_what_is_used_wrongly(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_what_is_used_wrongly(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What cannot be meant exits 2 before anything is looked at, and says what can."""
-    ended = run_log(
-        "dead-letters", *arguments, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1", TERM="dumb"
-    )
+    monkeypatch.setattr(sys, "argv", ["run-log", "dead-letters", *arguments])
+    for name, value in {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1", "TERM": "dumb", "COLUMNS": "110"}.items():
+        monkeypatch.setenv(name, value)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert told in " ".join(ended.stderr.replace("│", "").split())
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    printed = capsys.readouterr()
+    assert (2, "") == (ended.value.code, printed.out)
+    assert told in " ".join(printed.err.replace("│", "").split())
 
 
 @pytest.mark.parametrize(
