@@ -17,7 +17,7 @@ from ._transport import Transport
 
 
 class LazyTransport:
-    """Makes the transport when it is first used, in the delivery thread: vendors' libraries load slowly.
+    """Makes the transport when it is used, in the delivery thread: vendors' libraries load slowly.
 
     Args:
         make: Makes it.
@@ -56,7 +56,8 @@ class _Process:
 
 
 _process = _Process()
-os.register_at_fork(after_in_child=_process.renew_lock)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_process.renew_lock)
 
 
 def default_emitter() -> RunEventEmitter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk
 from ._held import Held, Rejection
-from ._lifecycle import deliver_at_exit
+from ._lifecycle import deliver_late, is_over, warn_of_sigterm, watch_the_end
+from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool
 from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Transport
@@ -48,6 +50,12 @@ MAX_REFUSALS: Final = 64
 
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
+_SPOOL: Final = "set RUN_LOG_SPOOL_DIR to keep what is left for the next start"
+_LOST: Final = f"the process ended before all was delivered; see to it that the broker or the store can be reached, or {_SPOOL}"
+_LATE: Final = (
+    "a run ended when the interpreter was being torn down, too late to be delivered; end it before, as a generator "
+    f"does that is closed, or {_SPOOL}"
+)
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -85,7 +93,8 @@ class Delivery:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._ending = threading.RLock()
+        self._stopping = self._is_final = self._is_alone = False
         self._retire_at: float | None = None
         self._failures = 0
         self._failing_since = 0.0
@@ -115,6 +124,9 @@ class Delivery:
                 self._bell.put(None)
         if closed:
             self.report()
+        elif is_over():
+            if self._thread is not threading.current_thread():  # that one delivers as it is
+                deliver_late(self)
         elif self.idle:
             self.idle = False
             try:
@@ -123,8 +135,8 @@ class Delivery:
                 self.idle = True
                 raise
 
-    def start(self) -> None:
-        """Start the thread if it does not run, and have it look for something to do."""
+    def start(self) -> bool:
+        """Start the thread if it does not run, and have it look for something to do; return whether it can."""
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 # Known before it starts: a signal's handler may raise while this waits for its start.
@@ -135,12 +147,14 @@ class Delivery:
                 try:
                     self._thread.start()
                 except RuntimeError as error:
-                    # The machine is out of threads, or the interpreter is ending. The next event tries again.
                     self._thread, self.idle = None, True
-                    _logger.error("run_log_no_thread", error=str(error))  # noqa: TRY400 - the message says it all
-                    return
-                deliver_at_exit()
+                    # Where the interpreter is ending, its exit delivers. Else the next event tries again.
+                    if "shutdown" not in str(error):
+                        _logger.error("run_log_no_thread", error=str(error))  # noqa: TRY400 - it says it all
+                    return False
+                watch_the_end()
         self._bell.put(None)
+        return True
 
     def wait(self, notify: Callable[[], None]) -> object:
         """See `Held.wait`; the thread does not linger meanwhile."""
@@ -176,29 +190,81 @@ class Delivery:
 
     # The end, and what comes before it
 
-    def begin_close(self) -> None:
-        """Take nothing more; deliver what is held."""
+    def close(self, timeout: float) -> None:
+        """Take nothing more, then `end`. Twice is fine."""
         self.held.close()
+        self.end(timeout)
+
+    def begin_end(self) -> None:
+        """Deliver what is held, and gather no more: the process ends."""
+        self._is_final = self.idle = True
         self._bell.put(None)
 
-    def finish_close(self, timeout: float) -> None:
-        """Wait for delivery, *timeout* seconds at most, and let go of everything. Twice is fine."""
+    def end(self, timeout: float) -> None:
+        """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
+        if sys.is_finalizing():
+            self._end_alone()
+            return
         deadline = time.monotonic() + timeout
-        self.settled(timeout)
-        self._stop()
-        thread = self._thread
-        if thread is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._let_go()
+        with self._ending:
+            self.begin_end()
+            while True:
+                self._stopping = self._stopping and self.held.closed
+                try:
+                    self.deliver_or_keep(deadline - time.monotonic())
+                finally:
+                    self._stop()
+                if self._thread is not None:
+                    self._thread.join(max(0.0, deadline - time.monotonic()))
+                # Others may go on emitting.
+                if self.held.closed or not self.holds() or time.monotonic() >= deadline:
+                    break
+            self._let_go()
 
     def deliver_or_keep(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most; what is left goes to disk, if there is a spool."""
+        is_done = False
         self._is_urgent = True
         self._bell.put(None)
-        if not self.settled(timeout):
+        try:
+            if self._stopping or not self.stats.pending or self.start():
+                is_done = self.settled(timeout) and not self._stopping
+            else:
+                is_done = self._deliver_here(time.monotonic() + timeout)
+        finally:
+            self._is_urgent = False
             self._disk.write_all()
-        self._is_urgent = False
+            if not is_done:
+                self._tell_lost()
         self.report(final=True)
+
+    def holds(self) -> bool:
+        """Return whether anything is in memory only. Waits for nothing: a signal's handler asks."""
+        return self.held.holds()
+
+    def _deliver_here(self, deadline: float) -> bool:
+        """Deliver in this thread, and return whether all is: the interpreter is ending, and starts no other."""
+        self._is_alone, self._thread = True, threading.current_thread()
+        try:
+            while time.monotonic() < deadline and self._turn():
+                pass
+        finally:
+            self._is_alone, self._thread = False, None
+        return not self.stats.buffered
+
+    def _end_alone(self) -> None:
+        """Keep what is held on disk, or say that it is lost: the interpreter is being torn down.
+
+        No thread runs any more, and any may have died with a lock: so these are new, and nothing is logged.
+        Nothing is published: gRPC would wait for threads, and on Python 3.13.0 a store's `datetime` crashes.
+        """
+        self.held.renew_lock()
+        self.held.absorb()
+        self._disk = Disk(self._spool, self.held, self._encode)
+        self._disk.write_all()
+        self._disk.close()
+        if self.held.stats.buffered and not getattr(self._transport, "ends_with_process", False):
+            say_loss(_LATE)
 
     def retire(self) -> None:
         """Have the thread end by itself once all is delivered, or some seconds have passed.
@@ -226,7 +292,7 @@ class Delivery:
 
     @property
     def _is_ending(self) -> bool:
-        return self.held.closed or self._retire_at is not None
+        return self.held.closed or self._is_final or self._retire_at is not None
 
     def _stop(self) -> None:
         self._stopping = self.idle = True
@@ -240,15 +306,20 @@ class Delivery:
             self._transport.close()
         except Exception:
             _logger.exception("run_log_transport_not_closed")
+        self._tell_lost()
+        self.report(final=True)
+
+    def _tell_lost(self) -> None:
         lost = self.held.stats.buffered
         if lost and not self._told_lost:
             self._told_lost = True
             _logger.error("run_log_events_undelivered", count=lost)
-        self.report(final=True)
+            say_loss(_LOST)
 
     # The thread
 
     def _run(self) -> None:
+        warn_of_sigterm()
         # What instruments gRPC must not trace the emitter's calls: the run log is no part of what it logs.
         token = context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
@@ -285,11 +356,11 @@ class Delivery:
                 return False
             if self.held.in_flight(1) or self._fill():
                 return True
-            if self._is_ending:
+            if self.held.closed or self._is_alone or self._retire_at is not None:
                 return False
             self.idle = True
             if self.intake:
-                self.idle = False
+                self.idle = self._is_final
             else:
                 self._gather()
 
@@ -303,7 +374,7 @@ class Delivery:
     def _gather(self) -> None:
         """Wait for an event, and a moment for others, unless somebody waits for delivery."""
         self._bell.get()
-        self.idle = False
+        self.idle = self._is_final  # then each emit attends, for there may be no time for this thread
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=self.policy.linger)

@@ -81,6 +81,23 @@ class Held:
         self._dropped: Counter[DropReason] = Counter()
         self._details: dict[DropReason, Mapping[str, str]] = {}
 
+    def renew_lock(self) -> None:
+        """Forget who has the lock: a thread that the end of the interpreter took with it, perhaps."""
+        self._lock = threading.RLock()
+        self._is_absorbing = False
+
+    def holds(self) -> bool:
+        """Return whether anything is in memory only; True, too, where another thread is changing that now.
+
+        It waits for nobody, since a signal's handler asks.
+        """
+        if not self._lock.acquire(blocking=False):
+            return True
+        try:
+            return bool(self.intake) or self.stats.buffered > 0
+        finally:
+            self._lock.release()
+
     def absorb(self) -> None:
         """Move what is in the intake now into the buffer.
 

@@ -11,7 +11,6 @@ costs a repeat, never an event.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,13 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from run_log.core import Message, RunKey, Version
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    CAN_LOCK = False
+else:
+    CAN_LOCK = True
 
 SUFFIX: Final = ".run-log-v1"
 """How segments' names end; another format gets another number."""

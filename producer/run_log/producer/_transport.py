@@ -36,7 +36,11 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections, from any thread; a `publish` under way may fail."""
+        """Let go of connections, from any thread; a `publish` under way may fail.
+
+        At the end of the process a `publish` may come after it, and another `close`: then it connects again, or
+        raises.
+        """
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 from run_log.core import ConfigurationError, StoreUnavailableError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    CAN_LOCK = False
+else:
+    CAN_LOCK = True
 
 FORMAT: Final = 1
 
@@ -100,6 +106,10 @@ class RebuildState:
 
 
 def _opened(path: Path) -> BinaryIO:
+    if not CAN_LOCK:
+        raise ConfigurationError(
+            f"a rebuild locks its state, {path}, which this platform cannot (no fcntl); run it on Linux or macOS"
+        )
     try:
         file = cast("BinaryIO", path.open("a+b", buffering=0))
     except OSError as error:
