@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 INTERRUPTED = 130
 
@@ -34,6 +36,9 @@ def call_on(number: signal.Signals, callback: Callable[[], None]) -> Callable[[]
     try:
         loop.add_signal_handler(number, callback)
     except NotImplementedError:  # Windows' loops
-        before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
-        return lambda: signal.signal(number, before)
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(callback)
+
+        return partial(signal.signal, number, signal.signal(number, on_signal))
     return lambda: loop.remove_signal_handler(number)

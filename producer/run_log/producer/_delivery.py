@@ -25,37 +25,19 @@ from run_log.core import (
 from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
 from ._capture import Content, Entry
-from ._disk import Disk
-from ._held import Held, Rejection
+from ._disk import LOST, Disk, keep_alone
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
 from ._lifecycle import deliver_late, is_over, warn_of_sigterm, watch_the_end
 from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool
-from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Transport
-
-MAX_INTAKE: Final = 500
-"""Events that wait to be put into the buffer, before whoever emits has to help."""
-
-SMALL_ENTRY_BYTES: Final = 8_192
-"""Larger ones go into the buffer at once, so that what waits outside of it stays small."""
+from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_REFUSALS, MIN_BATCH_BYTES, Transport
 
 RETIRE_SECONDS: Final = 5.0
 """How long an emitter that nobody holds any more goes on delivering."""
 
-MIN_BATCH_BYTES: Final = 65_536
-"""A call's bytes after many that were not answered in time, unless its first event alone is larger."""
-
-MAX_REFUSALS: Final = 64
-"""Refusals in a row after which a batch is not looked through further for now: it may be the topic's."""
-
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
-_SPOOL: Final = "set RUN_LOG_SPOOL_DIR to keep what is left for the next start"
-_LOST: Final = f"the process ended before all was delivered; see to it that the broker or the store can be reached, or {_SPOOL}"
-_LATE: Final = (
-    "a run ended when the interpreter was being torn down, too late to be delivered; end it before, as a generator "
-    f"does that is closed, or {_SPOOL}"
-)
 _logger: Final = get_logger("run_log.producer")
 
 
@@ -112,11 +94,7 @@ class Delivery:
     # What the workflow's threads call
 
     def attend(self, item: Entry | Rejection) -> None:
-        """Do what an emit has to do now and then: help with the intake, wake or start the thread.
-
-        Args:
-            item: What was put into the intake last.
-        """
+        """Do what an emit has to do now and then: help with the intake, wake or start the thread."""
         closed = self.held.closed
         if closed or len(self.intake) >= MAX_INTAKE or item.size > SMALL_ENTRY_BYTES:
             self.held.absorb()
@@ -136,7 +114,7 @@ class Delivery:
                 raise
 
     def start(self) -> bool:
-        """Start the thread if it does not run, and have it look for something to do; return whether it can."""
+        """Start the thread if it does not run, and wake it; return whether there is one."""
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 # Known before it starts: a signal's handler may raise while this waits for its start.
@@ -166,11 +144,7 @@ class Delivery:
         return waiter
 
     def settled(self, timeout: float) -> bool:
-        """Wait until what is held is delivered or dropped, and return whether it is.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait, *timeout* seconds at most, until what is held is delivered or dropped; return if it is."""
         event = threading.Event()
         waiter = self.wait(event.set)
         try:
@@ -203,7 +177,8 @@ class Delivery:
     def end(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
         if sys.is_finalizing():
-            self._end_alone()
+            ends_with_process = getattr(self._transport, "ends_with_process", False)
+            keep_alone(self.held, self._spool, self._encode, is_lasting=not ends_with_process)
             return
         deadline = time.monotonic() + timeout
         with self._ending:
@@ -243,7 +218,7 @@ class Delivery:
         return self.held.holds()
 
     def _deliver_here(self, deadline: float) -> bool:
-        """Deliver in this thread, and return whether all is: the interpreter is ending, and starts no other."""
+        """Deliver in this thread, since no other starts any more; return whether all is delivered."""
         self._is_alone, self._thread = True, threading.current_thread()
         try:
             while time.monotonic() < deadline and self._turn():
@@ -251,20 +226,6 @@ class Delivery:
         finally:
             self._is_alone, self._thread = False, None
         return not self.stats.buffered
-
-    def _end_alone(self) -> None:
-        """Keep what is held on disk, or say that it is lost: the interpreter is being torn down.
-
-        No thread runs any more, and any may have died with a lock: so these are new, and nothing is logged.
-        Nothing is published: gRPC would wait for threads, and on Python 3.13.0 a store's `datetime` crashes.
-        """
-        self.held.renew_lock()
-        self.held.absorb()
-        self._disk = Disk(self._spool, self.held, self._encode)
-        self._disk.write_all()
-        self._disk.close()
-        if self.held.stats.buffered and not getattr(self._transport, "ends_with_process", False):
-            say_loss(_LATE)
 
     def retire(self) -> None:
         """Have the thread end by itself once all is delivered, or some seconds have passed.
@@ -314,7 +275,7 @@ class Delivery:
         if lost and not self._told_lost:
             self._told_lost = True
             _logger.error("run_log_events_undelivered", count=lost)
-            say_loss(_LOST)
+            say_loss(LOST)
 
     # The thread
 

@@ -11,9 +11,16 @@ from run_log.core import Message, SpoolError, Version, get_logger
 from ._accounts import DropReason
 from ._capture import Content, Entry
 from ._held import Held
+from ._notice import say_loss
 from ._segment import SpooledEvent
 from ._spool import Spool
 from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+
+LOST: Final = (
+    "the process ended before all was delivered; see to it that the broker or the store can be reached, or "
+    "set RUN_LOG_SPOOL_DIR, where the next start finds what is left"
+)
+"""Why states are lost at the end of a process, and what to do."""
 
 _logger: Final = get_logger("run_log.producer")
 
@@ -137,6 +144,33 @@ class Disk:
         if not self._is_failing:
             self._is_failing = True
             _logger.error("run_log_spool_failed", error=str(error))
+
+
+def keep_alone(
+    held: Held, spool: Spool | None, encode: Callable[[Content], Message], *, is_lasting: bool
+) -> None:
+    """Write all that is held, or say that it is lost, while the interpreter is being torn down.
+
+    No other thread runs any more, and any may have died with a lock: so these are new, and nothing is
+    logged. Nothing is published: gRPC would wait for threads, and Python 3.13.0 crashes where a store uses
+    `datetime`.
+
+    Args:
+        held: What is in memory.
+        spool: The directory; None for none.
+        encode: Makes the message of what was captured.
+        is_lasting: Whether what is delivered outlives the process: else nothing is lost.
+    """
+    held.renew_lock()
+    held.absorb()
+    disk = Disk(spool, held, encode)
+    disk.write_all()
+    disk.close()
+    if held.stats.buffered and is_lasting:
+        say_loss(
+            "a run ended when the interpreter was being torn down, too late to be delivered; end it earlier "
+            "(close its generator), or set RUN_LOG_SPOOL_DIR, where the next start finds what is left"
+        )
 
 
 def _batches(encoded: Iterator[tuple[Entry, Message]]) -> Iterator[list[tuple[Entry, Message]]]:

@@ -14,9 +14,9 @@ from run_log.core import PROCESS_CLOCK, HybridLogicalClock, Settings, uuid7
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
 from ._capture import Capture, Entry, encode
-from ._delivery import MAX_INTAKE, SMALL_ENTRY_BYTES, Delivery
+from ._delivery import Delivery
 from ._environment import pubsub_transport
-from ._held import Rejection
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Rejection
 from ._lifecycle import handle_sigterm, leave_sigterm, stand_down, track
 from ._policy import DeliveryPolicy
 from ._redaction import Redaction

@@ -18,6 +18,12 @@ from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
 from ._capture import Entry
 
+MAX_INTAKE: Final = 500
+"""Events that wait to be put into the buffer, before whoever emits has to help."""
+
+SMALL_ENTRY_BYTES: Final = 8_192
+"""Larger ones go into the buffer at once, so that what waits outside of it stays small."""
+
 MAX_SHED: Final = BufferLimits()
 """How much of what a full buffer sheds waits to be written to the spool directory."""
 

@@ -57,7 +57,7 @@ class Delivers(Protocol):
 
 
 def _was_forked() -> bool:
-    # A worker that forks for each job imports the job's code, and us with it, in the child: too late for a hook.
+    # Who forks for each job may import the job's code, and us with it, in the child: too late for a hook.
     try:
         with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - a path object costs more than the read
             flags = stat.read().rpartition(b")")[2].split()[6]
@@ -159,7 +159,7 @@ def is_forked() -> bool:
 def _watch_exec() -> None:
     """Have ``os.exec*`` deliver first: they all come to these two.
 
-    An audit hook would see each of them, and costs all other code: `copy.deepcopy` takes twice as long (ADR 10).
+    An audit hook would see each of them, but slows all other code: `copy.deepcopy` takes twice as long.
     """
     for name in ("execv", "execve"):
         function = getattr(os, name)
@@ -186,8 +186,8 @@ def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
 def handle_sigterm() -> None:
     """Have a SIGTERM deliver what is held before it ends the process, if nobody else handles it.
 
-    Only the main thread can; elsewhere it is left until it emits. Whoever sets a handler of their own afterwards
-    replaces this one.
+    Only the main thread can; elsewhere it is left until that one emits. Whoever sets a handler of their own
+    afterwards replaces this one.
     """
     _process.wants_sigterm, _process.has_sigterm = True, False
     if not _process.may_be_pooled:
@@ -203,8 +203,8 @@ def leave_sigterm() -> None:
 def stand_down() -> None:
     """Have a SIGTERM end a pool's worker at once while it holds nothing; called where a run has ended.
 
-    A handler runs between two instructions of Python: a worker that is on its way to wait for work, with no more
-    of them to come, would not hear of it, and its pool would wait for it for ever.
+    A handler runs between two instructions of Python: a worker that is just about to wait for work would not
+    hear of the signal, and its pool would wait for the worker for ever.
     """
     if _process.may_be_pooled and _process.has_sigterm and not any(one.holds() for one in _all_live()):
         _give_sigterm_back()
@@ -252,8 +252,8 @@ def _on_sigterm(_number: int, _frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # What is held in a child that nobody told us of, forked by a foreign library, is its parent's.
     if _process.wants_sigterm and _process.pid == os.getpid() and any(one.holds() for one in _all_live()):
-        # In a thread of its own: what this one was doing when it was interrupted, in an emit perhaps, goes on.
-        # Not of `threading`: it may be in the middle of one of that module's locks.
+        # In a thread of its own: what this one was doing, in the middle of an emit perhaps, goes on. It may
+        # have one of the locks of `threading`.
         with contextlib.suppress(RuntimeError):  # the machine is out of threads
             _thread.start_new_thread(_deliver_then_end, ())
             return
@@ -276,7 +276,7 @@ def _is_turned_off(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def _before_fork() -> None:
-    # CPython forgets what signals have come to a child before its hooks run: SIGTERM is to wait until they have.
+    # CPython forgets what signals came to a child before its hooks run: SIGTERM is to wait until they have.
     is_ours = signal.getsignal(signal.SIGTERM) is _on_sigterm
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if is_ours else None
 

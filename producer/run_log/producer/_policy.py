@@ -16,7 +16,7 @@ END_FLUSH_SECONDS: Final = 1.0
 """How long the end of a recorded run waits where the CPU may stop: a publish takes tens of milliseconds."""
 
 FORKED_FLUSHES: Final = 5
-"""How many times as long it waits in a forked process: a job's own may have to load the vendor's library first."""
+"""How many times as long it waits in a forked process: there the vendor's library may have to be loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,7 +218,7 @@ class RunRecorder:
     ) -> None:
         """State how the run ended; an exception goes on.
 
-        Where the process may end without a word, or the platform stop the CPU, this waits a moment for delivery.
+        Where the process may end without a word, or the CPU be stopped, this waits for delivery, briefly.
         """
         emitter = self._leave(error)
         if isinstance(emitter, RunEventEmitter):
@@ -317,10 +317,11 @@ def record_run(
     """Record the block as one run of *workflow_id*: ``with`` and ``async with`` both work, and ``@`` does.
 
     The run is running when the block is entered and ends when it is left: as success, or as failed where
-    an exception leaves it, which goes on; ``sys.exit`` without an error code is success. The handle can set a result, pause, resume, skip or fail.
-    Recording never raises, whatever happens to the network. It waits only where the platform may stop the
-    CPU once the response is sent, or the process was forked and may end by ``os._exit`` (see
-    ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for delivery, briefly. In async code use ``async with``, so that only this task waits.
+    an exception leaves it, which goes on; ``sys.exit`` without an error code is success. The handle can set
+    a result, pause, resume, skip or fail. Recording never raises, whatever happens to the network. It waits
+    only where the platform may stop the CPU once the response is sent, or the process was forked and may end
+    by ``os._exit`` (see ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for delivery, briefly.
+    In async code use ``async with``, so that only this task waits.
 
     Args:
         workflow_id: The workflow's name.

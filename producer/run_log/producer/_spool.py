@@ -64,8 +64,8 @@ class Spool:
     Every file in it has one writer, which holds its lock; the bound is the directory's. What an ended process
     left is taken over by whoever looks next. Events come back in the order of their versions, at least once:
     an event is forgotten once it is settled, and a crash in between repeats it. A damaged record is lost
-    alone. Nothing touches the disk before it is needed. Where the platform has no ``fcntl``, as Windows, nothing
-    ever does: each use raises `SpoolError`.
+    alone. Nothing touches the disk before it is needed. On a platform without ``fcntl``, such as Windows,
+    every use raises `SpoolError`.
 
     Args:
         directory: Made when it is needed, where it is not there. Events hold payloads: files are the
@@ -331,8 +331,8 @@ class Spool:
     def _errors(self) -> Generator[None]:
         if not CAN_LOCK:
             raise SpoolError(
-                f"the spool directory {self._directory} is not used: this platform has no file locks (fcntl) to "
-                "share it with; unset RUN_LOG_SPOOL_DIR"
+                f"the spool directory {self._directory} cannot be used: it needs file locks (fcntl), which "
+                "this platform does not have; unset RUN_LOG_SPOOL_DIR"
             )
         try:
             yield
