@@ -29,9 +29,6 @@ class StoreTransport:
     Args:
         current_store: Returns the store; called in that thread, for each batch.
         close_store: Lets go of the store, in the same event loop; None where it belongs to somebody else.
-
-    Attributes:
-        ends_with_process: Whether the store does, so that nothing is lost which is not delivered by then.
     """
 
     def __init__(
@@ -42,7 +39,6 @@ class StoreTransport:
     ) -> None:
         self._current_store = current_store
         self._close_store = close_store
-        self.ends_with_process = close_store is None
         self._loops: list[asyncio.AbstractEventLoop] = []
         self._owner = 0
         self._closed = False

@@ -210,7 +210,9 @@ def test_an_import_in_a_thread() -> None:
             from run_log.producer import RunEventEmitter
             from run_log.testing import InMemoryTopic, a_run
             for _ in range(2):
-                RunEventEmitter(InMemoryTopic()).emit(a_run())
+                emitter = RunEventEmitter(InMemoryTopic())
+                emitter.emit(a_run())
+                emitter.close(30)
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -392,3 +394,38 @@ def test_an_exec(file: Path) -> None:
 
     assert printed == "True\nanother program\n"
     assert {"before one that fails": "success", "after one that fails": "success"} == _statuses(file)
+
+
+def test_a_fork_while_the_delivery_thread_imports(tmp_path: Path) -> None:
+    """A fork waits while the delivery thread imports: a child would wait for that import for ever."""
+    (tmp_path / "slow.py").write_text("import builtins\nbuiltins.inside.set()\nbuiltins.gate.wait()\n")
+
+    printed = run_script(
+        """
+        import builtins, importlib, os, sys, threading
+        from run_log.producer import RunEventEmitter
+        from run_log.producer._default import LazyTransport
+        from run_log.testing import InMemoryTopic, a_run
+
+        sys.path.insert(0, sys.argv[1])
+        builtins.inside, builtins.gate = threading.Event(), threading.Event()
+        # The newest hook is the first: ours finds an import that is about to end.
+        os.register_at_fork(before=builtins.gate.set)
+
+        def make():
+            importlib.import_module("slow")
+            return InMemoryTopic()
+
+        emitter = RunEventEmitter(LazyTransport(make))
+        emitter.emit(a_run())
+        builtins.inside.wait()
+        child = os.fork()
+        if not child:
+            emitter.emit(a_run())
+            os._exit(emitter.close(20).pending)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), emitter.close(20).pending)
+        """,
+        str(tmp_path),
+    )
+
+    assert printed == "0 0\n"
