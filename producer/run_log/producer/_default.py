@@ -27,10 +27,14 @@ class LazyTransport:
     Args:
         make: Makes it.
         ends_with_process: Whether what it takes does, so that nothing is lost which it has not got by then.
+        is_loaded: Whether what it needs is imported already, so that a fork need not wait for it.
     """
 
-    def __init__(self, make: Callable[[], Transport], *, ends_with_process: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[], Transport], *, ends_with_process: bool = False, is_loaded: bool = False
+    ) -> None:
         self.ends_with_process = ends_with_process
+        self._is_loaded = is_loaded
         self._make = make
         self._made: Transport | None = None
         self._owner = 0
@@ -39,7 +43,7 @@ class LazyTransport:
         """See `Transport.publish`."""
         if self._made is None or self._owner != os.getpid():
             try:
-                with _process.loading:
+                with contextlib.nullcontext() if self._is_loaded else _process.loading:
                     self._made, self._owner = self._make(), os.getpid()
             except ConfigurationError as error:
                 raise TransportRefusedError(str(error)) from error
@@ -116,10 +120,11 @@ def _transport(settings: Settings) -> Transport:
     if settings.backend == "pubsub":
         return LazyTransport(lambda: pubsub_transport(settings))
     if settings.backend == "sqlite":
-        # Not in the delivery thread: where a fork meets that, their fork hooks would run by half.
+        # Not in the delivery thread: a fork that met it would run half of these modules' own hooks.
         with contextlib.suppress(RuntimeError):  # the interpreter is ending: there is no thread then, either
             importlib.import_module("concurrent.futures.thread")
         importlib.import_module("run_log.stores.sqlite")
+        return LazyTransport(lambda: _own_store(settings.backend), is_loaded=True)
     if settings.backend == "memory":
         return LazyTransport(_own_memory, ends_with_process=True)
     return LazyTransport(lambda: _own_store(settings.backend))

@@ -219,9 +219,9 @@ def warn_of_sigterm() -> None:
         process.has_warned = True
         _logger.warning(
             "run_log_sigterm_unhandled",
-            reason="run_log.producer was imported in another thread than the main one, which alone can "
-            "handle signals; import it in the main thread, too, or call default_emitter().close() in a "
-            "SIGTERM handler of your own",
+            reason="the main thread, which alone can handle signals, has neither imported run_log.producer "
+            "nor recorded anything; have it do so, or call default_emitter().close() in a SIGTERM handler of "
+            "your own",
         )
 
 
@@ -282,8 +282,9 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if _forking.mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+    mask = getattr(_forking, "mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _after_fork_in_child() -> None:

@@ -118,12 +118,12 @@ def test_how_long_a_forked_child_waits() -> None:
             print(emitter.end_flush_seconds)
             with record_run("w", emitter=emitter):
                 pass
-            print(emitter.is_failing, emitter.end_flush_seconds, flush=True)
+            print(emitter.is_failing, emitter.end_flush_seconds, list(emitter._end_waits()), flush=True)
             os._exit(0)
         """
     )
 
-    assert printed.splitlines() == ["0", "0.0", "5.0", "True 0.0"]
+    assert printed.splitlines() == ["0", "0.0", "5.0", "True 0.0 []"]
 
 
 _RECORDER = """
@@ -235,6 +235,7 @@ def test_a_sigterm_before_a_child_knows_that_it_is_one() -> None:
 
         def meet():
             # As a pool does that is left while its workers start.
+            print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
         os.register_at_fork(after_in_child=meet)
@@ -262,7 +263,8 @@ def test_a_sigterm_before_a_child_knows_that_it_is_one() -> None:
         """
     )
 
-    assert printed.splitlines() == ["-15", "-15", "set()"]
+    # Blocked, since CPython itself forgets a signal that comes a moment earlier.
+    assert printed.splitlines() == ["True", "-15", "True", "-15", "set()"]
 
 
 def test_fork_pools(file: Path) -> None:
@@ -409,8 +411,8 @@ def test_a_fork_while_the_delivery_thread_imports(tmp_path: Path) -> None:
 
         sys.path.insert(0, sys.argv[1])
         builtins.inside, builtins.gate = threading.Event(), threading.Event()
-        # The newest hook is the first: ours finds an import that is about to end.
-        os.register_at_fork(before=builtins.gate.set)
+        # The newest hook is the first: ours finds an import that ends before it gives up.
+        os.register_at_fork(before=threading.Timer(0.2, builtins.gate.set).start)
 
         def make():
             importlib.import_module("slow")
