@@ -17,8 +17,8 @@ from ._environment import pubsub_transport
 from ._store_transport import StoreTransport
 from ._transport import Transport
 
-LOADING_SECONDS: Final = 5.0
-"""How long a fork waits while the delivery thread imports what it publishes with."""
+LOADING_SECONDS: Final = 10.0
+"""How long a fork waits while the delivery thread imports what it publishes with: until its first call."""
 
 
 class LazyTransport:
@@ -41,13 +41,16 @@ class LazyTransport:
 
     def publish(self, messages: Sequence[Message]) -> None:
         """See `Transport.publish`."""
-        if self._made is None or self._owner != os.getpid():
+        if self._made is not None and self._owner == os.getpid():
+            self._made.publish(messages)
+            return
+        # The first call imports, too: grpc what makes a channel, Google's credentials what they turn out to be.
+        with contextlib.nullcontext() if self._is_loaded else _process.loading:
             try:
-                with contextlib.nullcontext() if self._is_loaded else _process.loading:
-                    self._made, self._owner = self._make(), os.getpid()
+                self._made, self._owner = self._make(), os.getpid()
             except ConfigurationError as error:
                 raise TransportRefusedError(str(error)) from error
-        self._made.publish(messages)
+            self._made.publish(messages)
 
     def close(self) -> None:
         """See `Transport.close`."""

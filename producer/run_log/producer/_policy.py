@@ -15,7 +15,7 @@ from ._lifecycle import is_forked
 END_FLUSH_SECONDS: Final = 1.0
 """How long the end of a recorded run waits where the CPU may stop: a publish takes tens of milliseconds."""
 
-FORKED_FLUSHES: Final = 5
+FORKED_FLUSHES: Final = 10
 """How many times as long it waits in a forked process: there the vendor's library may have to be loaded."""
 
 

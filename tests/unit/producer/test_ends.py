@@ -123,7 +123,7 @@ def test_how_long_a_forked_child_waits() -> None:
         """
     )
 
-    assert printed.splitlines() == ["0", "0.0", "5.0", "True 0.0 []"]
+    assert printed.splitlines() == ["0", "0.0", "10.0", "True 0.0 []"]
 
 
 _RECORDER = """
