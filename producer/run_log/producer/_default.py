@@ -44,7 +44,7 @@ class LazyTransport:
         if self._made is not None and self._owner == os.getpid():
             self._made.publish(messages)
             return
-        # The first call imports, too: grpc what makes a channel, Google's credentials what they turn out to be.
+        # The first call imports, too: grpc what makes a channel, Google's credentials what they need.
         with contextlib.nullcontext() if self._is_loaded else _process.loading:
             try:
                 self._made, self._owner = self._make(), os.getpid()
