@@ -27,6 +27,7 @@ from ._open import reached_broker
 from ._output import Listing, OutputFormat, json_text, note
 from ._records import handled_record, letter_line, letter_record
 from ._render import handled_table, letters_table
+from ._signals import call_on
 
 PROGRESS_SECONDS: Final = 5.0
 """How often a command that takes long says how far it has come."""
@@ -299,7 +300,6 @@ async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
     Raises:
         Exit: It was ended by SIGTERM.
     """
-    loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     is_told = False
 
@@ -308,7 +308,7 @@ async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
         is_told = True
         task.cancel()
 
-    loop.add_signal_handler(signal.SIGTERM, on_signal)
+    leave = call_on(signal.SIGTERM, on_signal)
     try:
         return await task
     except asyncio.CancelledError:
@@ -316,7 +316,7 @@ async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
             raise
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        leave()
 
 
 @contextmanager

@@ -6,6 +6,9 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 INTERRUPTED = 130
 
@@ -19,10 +22,23 @@ def stopped_by_signal() -> asyncio.Event:
             os._exit(INTERRUPTED)
         stop.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        call_on(number, on_signal)
     # What is imported by now stays: each full collection would look at it again, a quarter of the CPU.
     gc.collect()
     gc.freeze()
     return stop
+
+
+def call_on(number: signal.Signals, callback: Callable[[], None]) -> Callable[[], object]:
+    """Have the signal *number* call *callback* in the running event loop; return what ends that."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, callback)
+    except NotImplementedError:  # Windows' loops
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(callback)
+
+        return partial(signal.signal, number, signal.signal(number, on_signal))
+    return lambda: loop.remove_signal_handler(number)

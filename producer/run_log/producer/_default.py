@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
 from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError, logging_later
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
@@ -15,27 +17,40 @@ from ._environment import pubsub_transport
 from ._store_transport import StoreTransport
 from ._transport import Transport
 
+LOADING_SECONDS: Final = 10.0
+"""How long a fork waits while the delivery thread imports what it publishes with: until its first call."""
+
 
 class LazyTransport:
-    """Makes the transport when it is first used, in the delivery thread: vendors' libraries load slowly.
+    """Makes the transport when it is used, in the delivery thread: vendors' libraries load slowly.
 
     Args:
         make: Makes it.
+        ends_with_process: Whether what it takes does, so that nothing is lost which it has not got by then.
+        is_loaded: Whether what it needs is imported already, so that a fork need not wait for it.
     """
 
-    def __init__(self, make: Callable[[], Transport]) -> None:
+    def __init__(
+        self, make: Callable[[], Transport], *, ends_with_process: bool = False, is_loaded: bool = False
+    ) -> None:
+        self.ends_with_process = ends_with_process
+        self._is_loaded = is_loaded
         self._make = make
         self._made: Transport | None = None
         self._owner = 0
 
     def publish(self, messages: Sequence[Message]) -> None:
         """See `Transport.publish`."""
-        if self._made is None or self._owner != os.getpid():
+        if self._made is not None and self._owner == os.getpid():
+            self._made.publish(messages)
+            return
+        # The first call imports, too: grpc what makes a channel, Google's credentials what they need.
+        with contextlib.nullcontext() if self._is_loaded else _process.loading:
             try:
                 self._made, self._owner = self._make(), os.getpid()
             except ConfigurationError as error:
                 raise TransportRefusedError(str(error)) from error
-        self._made.publish(messages)
+            self._made.publish(messages)
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -53,10 +68,24 @@ class _Process:
 
     def renew_lock(self) -> None:
         self.lock = threading.RLock()  # a signal handler may record a run in the middle of it
+        self.loading = threading.RLock()
+
+    def before_fork(self) -> None:
+        # A child would inherit the lock of a module that is being imported, and wait for it for ever.
+        self.loading.acquire(timeout=LOADING_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        with contextlib.suppress(RuntimeError):  # not acquired in time
+            self.loading.release()
 
 
 _process = _Process()
-os.register_at_fork(after_in_child=_process.renew_lock)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_process.before_fork,
+        after_in_parent=_process.after_fork_in_parent,
+        after_in_child=_process.renew_lock,
+    )
 
 
 def default_emitter() -> RunEventEmitter:
@@ -94,9 +123,20 @@ def reset_default_emitter() -> None:
 def _transport(settings: Settings) -> Transport:
     if settings.backend == "pubsub":
         return LazyTransport(lambda: pubsub_transport(settings))
+    if settings.backend == "sqlite":
+        # Not in the delivery thread: a fork that met it would run half of these modules' own hooks.
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending: there is no thread then, either
+            importlib.import_module("concurrent.futures.thread")
+        importlib.import_module("run_log.stores.sqlite")
+        return LazyTransport(lambda: _own_store(settings.backend), is_loaded=True)
     if settings.backend == "memory":
-        return StoreTransport(lambda: cast("ProjectionStore", get_run_log_service()))
+        return LazyTransport(_own_memory, ends_with_process=True)
     return LazyTransport(lambda: _own_store(settings.backend))
+
+
+def _own_memory() -> Transport:
+    get_run_log_service()  # imports it
+    return StoreTransport(lambda: cast("ProjectionStore", get_run_log_service()))
 
 
 def _own_store(backend: str) -> Transport:

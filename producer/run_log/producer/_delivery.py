@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,28 +27,16 @@ from run_log.core import (
 from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
 from ._capture import Content, Entry
-from ._disk import Disk
-from ._held import Held, Rejection
-from ._lifecycle import OWN_FAULT, deliver_at_exit
+from ._disk import Disk, keep_alone
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
+from ._lifecycle import OWN_FAULT, deliver_late, is_over, warn_of_sigterm, watch_the_end
 from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool
-from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Transport
-
-MAX_INTAKE: Final = 500
-"""Events that wait to be put into the buffer, before whoever emits has to help."""
-
-SMALL_ENTRY_BYTES: Final = 8_192
-"""Larger ones go into the buffer at once, so that what waits outside of it stays small."""
+from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_REFUSALS, MIN_BATCH_BYTES, Transport
 
 RETIRE_SECONDS: Final = 5.0
 """How long an emitter that nobody holds any more goes on delivering."""
-
-MIN_BATCH_BYTES: Final = 65_536
-"""A call's bytes after many that were not answered in time, unless its first event alone is larger."""
-
-MAX_REFUSALS: Final = 64
-"""Refusals in a row after which a batch is not looked through further for now: it may be the topic's."""
 
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
@@ -89,7 +78,8 @@ class Delivery:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._ending = threading.RLock()
+        self._stopping = self._is_final = self._is_alone = False
         self._retire_at: float | None = None
         self._failures = 0
         self._failing_since = 0.0
@@ -108,11 +98,7 @@ class Delivery:
     # What the workflow's threads call
 
     def attend(self, item: Entry | Rejection) -> None:
-        """Do what an emit has to do now and then: help with the intake, wake or start the thread.
-
-        Args:
-            item: What was put into the intake last.
-        """
+        """Do what an emit has to do now and then: help with the intake, wake or start the thread."""
         closed = self.held.closed
         if closed or len(self.intake) >= MAX_INTAKE or item.size > SMALL_ENTRY_BYTES:
             self.held.absorb()
@@ -120,6 +106,9 @@ class Delivery:
                 self._bell.put(None)
         if closed:
             self.report(is_noticed=False)
+        elif is_over():
+            if self._thread is not threading.current_thread():  # that one delivers as it is
+                deliver_late(self)
         elif self.idle:
             self.idle = False
             try:
@@ -128,8 +117,8 @@ class Delivery:
                 self.idle = True
                 raise
 
-    def start(self) -> None:
-        """Start the thread if it does not run, and have it look for something to do."""
+    def start(self) -> bool:
+        """Start the thread if it does not run, and wake it; return whether there is one."""
         with logging_later(), self._starting:
             if self._thread is None or not self._thread.is_alive():
                 # Known before it starts: a signal's handler may raise while this waits for its start.
@@ -140,12 +129,16 @@ class Delivery:
                 try:
                     self._thread.start()
                 except RuntimeError as error:
-                    # The machine is out of threads, or the interpreter is ending. The next event tries again.
-                    self._thread, self.idle, self._trouble = None, True, str(error)
-                    _logger.error("run_log_no_thread", error=self._trouble, hint="the next event tries again")  # noqa: TRY400 - it says all
-                    return
-                deliver_at_exit()
+                    self._thread, self.idle = None, True
+                    # Where the interpreter is ending, its exit delivers. Else the next event tries again.
+                    if "shutdown" not in str(error):
+                        self._trouble = str(error)
+                        hint = "the next event tries again"
+                        _logger.error("run_log_no_thread", error=self._trouble, hint=hint)  # noqa: TRY400 - it says it all
+                    return False
+                watch_the_end()
         self._bell.put(None)
+        return True
 
     def wait(self, notify: Callable[[], None]) -> object:
         """See `Held.wait`; the thread does not linger meanwhile.
@@ -162,11 +155,7 @@ class Delivery:
         return waiter
 
     def settled(self, timeout: float) -> bool:
-        """Wait until what is held is delivered or dropped, and return whether it is.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait, *timeout* seconds at most, until what is held is delivered or dropped; return if it is."""
         event = threading.Event()
         waiter = self.wait(event.set)
         try:
@@ -186,30 +175,68 @@ class Delivery:
 
     # The end, and what comes before it
 
-    def begin_close(self) -> None:
-        """Take nothing more; deliver what is held."""
+    def close(self, timeout: float) -> None:
+        """Take nothing more, then `end`. Twice is fine."""
         self.held.close()
+        self.end(timeout)
+
+    def begin_end(self) -> None:
+        """Deliver what is held, and gather no more: the process ends."""
+        self._is_final = self.idle = True
         self._bell.put(None)
 
-    def finish_close(self, timeout: float) -> None:
-        """Wait for delivery, *timeout* seconds at most, and let go of everything. Twice is fine."""
+    def end(self, timeout: float) -> None:
+        """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
+        if sys.is_finalizing():
+            ends_with_process = getattr(self._transport, "ends_with_process", False)
+            keep_alone(self.held, self._spool, self._encode, is_lasting=not ends_with_process)
+            return
         deadline = time.monotonic() + timeout
-        self.settled(timeout)
-        self._stop()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._let_go()
+        with self._ending:
+            self.begin_end()
+            while True:
+                self._stopping = self._stopping and self.held.closed
+                try:
+                    self.deliver_or_keep(deadline - time.monotonic())
+                finally:
+                    self._stop()
+                if self._thread is not None and self._thread is not threading.current_thread():
+                    self._thread.join(max(0.0, deadline - time.monotonic()))
+                # Others may go on emitting.
+                if self.held.closed or not self.holds() or time.monotonic() >= deadline:
+                    break
+            self._let_go()
 
     def deliver_or_keep(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most; what is left goes to disk, if there is a spool."""
+        is_done = False
         self._is_urgent = True
         self._bell.put(None)
-        if not self.settled(timeout):
+        try:
+            if self._stopping or not self.stats.pending or self.start():
+                is_done = self.settled(timeout) and not self._stopping
+            else:
+                is_done = self._deliver_here(time.monotonic() + timeout)
+        finally:
+            self._is_urgent = False
             self._disk.write_all()
-            self._tell_undelivered()
-        self._is_urgent = False
+            if not is_done:
+                self._tell_undelivered()
         self.report(final=True)
+
+    def holds(self) -> bool:
+        """Return whether anything is in memory only. Waits for nothing: a signal's handler asks."""
+        return self.held.holds()
+
+    def _deliver_here(self, deadline: float) -> bool:
+        """Deliver in this thread, since no other starts any more; return whether all is delivered."""
+        self._is_alone, self._thread = True, threading.current_thread()
+        try:
+            while time.monotonic() < deadline and self._turn():
+                pass
+        finally:
+            self._is_alone, self._thread = False, None
+        return not self.stats.buffered
 
     def retire(self) -> None:
         """Have the thread end by itself once all is delivered, or some seconds have passed.
@@ -238,7 +265,7 @@ class Delivery:
 
     @property
     def _is_ending(self) -> bool:
-        return self.held.closed or self._retire_at is not None
+        return self.held.closed or self._is_final or self._retire_at is not None
 
     def _stop(self) -> None:
         self._stopping = self.idle = True
@@ -268,6 +295,7 @@ class Delivery:
     # The thread
 
     def _run(self) -> None:
+        warn_of_sigterm()
         # What instruments gRPC must not trace the emitter's calls: the run log is no part of what it logs.
         token = context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
@@ -305,11 +333,11 @@ class Delivery:
                 return False
             if self.held.in_flight(1) or self._fill():
                 return True
-            if self._is_ending:
+            if self.held.closed or self._is_alone or self._retire_at is not None:
                 return False
             self.idle = True
             if self.intake:
-                self.idle = False
+                self.idle = self._is_final
             else:
                 self._gather()
 
@@ -323,7 +351,7 @@ class Delivery:
     def _gather(self) -> None:
         """Wait for an event, and a moment for others, unless somebody waits for delivery."""
         self._bell.get()
-        self.idle = False
+        self.idle = self._is_final  # then each emit attends, for there may be no time for this thread
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=self.policy.linger)

@@ -11,6 +11,7 @@ from run_log.core import Message, SpoolError, Version, get_logger, logging_later
 from ._accounts import DropReason
 from ._capture import Content, Entry
 from ._held import Held
+from ._notice import say_loss
 from ._segment import SpooledEvent
 from ._spool import Spool
 from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
@@ -140,6 +141,33 @@ class Disk:
         is_told, self.trouble = bool(self.trouble), str(error)
         if not is_told:
             _logger.error("run_log_spool_failed", error=self.trouble)
+
+
+def keep_alone(
+    held: Held, spool: Spool | None, encode: Callable[[Content], Message], *, is_lasting: bool
+) -> None:
+    """Write all that is held, or say that it is lost, while the interpreter is being torn down.
+
+    No other thread runs any more, and any may have died with a lock: so these are new, and nothing is
+    logged. Nothing is published: gRPC would wait for threads, and Python 3.13.0 crashes where a store uses
+    `datetime`.
+
+    Args:
+        held: What is in memory.
+        spool: The directory; None for none.
+        encode: Makes the message of what was captured.
+        is_lasting: Whether what is delivered outlives the process: else nothing is lost.
+    """
+    held.renew_lock()
+    held.absorb()
+    disk = Disk(spool, held, encode)
+    disk.write_all()
+    disk.close()
+    if held.stats.buffered and is_lasting:
+        say_loss(
+            "a run ended when the interpreter was being torn down, too late to be delivered; end it earlier "
+            "(close its generator), or set RUN_LOG_SPOOL_DIR, where the next start finds what is left"
+        )
 
 
 def _batches(encoded: Iterator[tuple[Entry, Message]]) -> Iterator[list[tuple[Entry, Message]]]:

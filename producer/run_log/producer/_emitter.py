@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 from run_log.core import PROCESS_CLOCK, HybridLogicalClock, Settings, uuid7
@@ -14,10 +14,10 @@ from run_log.core import PROCESS_CLOCK, HybridLogicalClock, Settings, uuid7
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
 from ._capture import Capture, Entry, encode
-from ._delivery import MAX_INTAKE, SMALL_ENTRY_BYTES, Delivery
+from ._delivery import Delivery
 from ._environment import pubsub_transport
-from ._held import Rejection
-from ._lifecycle import handle_sigterm, track
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Rejection
+from ._lifecycle import handle_sigterm, leave_sigterm, stand_down, track
 from ._policy import DeliveryPolicy
 from ._redaction import Redaction
 from ._spool import Spool
@@ -68,7 +68,7 @@ class RunEventEmitter:
         )
         track(self._delivery)
         # At interpreter exit there is time to wait for delivery, which a finalizer must not.
-        weakref.finalize(self, Delivery.retire, self._delivery).atexit = False
+        weakref.finalize(self, _retire, weakref.ref(self._delivery)).atexit = False
 
     @classmethod
     def from_env(cls) -> Self:
@@ -91,8 +91,7 @@ class RunEventEmitter:
         Raises:
             ConfigurationError: ``RUN_LOG_REDACT_KEYS`` cannot be used.
         """
-        if settings.handle_sigterm:
-            handle_sigterm()
+        (handle_sigterm if settings.handle_sigterm else leave_sigterm)()
         directory = settings.spool_dir
         return cls(
             transport,
@@ -140,6 +139,10 @@ class RunEventEmitter:
         Returns:
             The emitter's counters then: whatever `pending` counts goes on being delivered.
         """
+        await self._settled(timeout)
+        return self._report()
+
+    async def _settled(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         settled = asyncio.Event()
 
@@ -150,13 +153,12 @@ class RunEventEmitter:
 
         waiter = self._delivery.wait(notify)
         try:
-            async with asyncio.timeout(min(timeout, threading.TIMEOUT_MAX)):
-                await settled.wait()
+            async with asyncio.timeout(min(seconds, threading.TIMEOUT_MAX)):
+                return await settled.wait()
         except TimeoutError:
-            pass
+            return False
         finally:
             self._delivery.held.forget(waiter)
-        return self._report()
 
     def flush_sync(self, timeout: float = 2.0) -> FlushReport:
         """Do what `flush` does, for code without an event loop: it blocks the calling thread.
@@ -179,8 +181,7 @@ class RunEventEmitter:
             The emitter's counters. What was not delivered in time is counted as pending: it is in the spool
             directory, or lost when the process ends.
         """
-        self._delivery.begin_close()
-        self._delivery.finish_close(timeout)
+        self._delivery.close(timeout)
         return self._report()
 
     @property
@@ -193,6 +194,26 @@ class RunEventEmitter:
         """How long the end of a recorded run waits for delivery: not at all where that would be in vain."""
         return 0.0 if self.is_failing else self._delivery.policy.end_flush_seconds
 
+    async def await_end(self) -> None:
+        """Wait as the end of a recorded run does: see `DeliveryPolicy.end_flush`."""
+        for seconds in self._end_waits():
+            if await self._settled(seconds):
+                break
+        stand_down()
+
+    def await_end_sync(self) -> None:
+        """Do what `await_end` does, for code without an event loop."""
+        for seconds in self._end_waits():
+            if self._delivery.settled(seconds):
+                break
+        stand_down()
+
+    def _end_waits(self) -> Iterator[float]:
+        for seconds in self._delivery.policy.end_waits:
+            if self.is_failing or not seconds:
+                return
+            yield seconds
+
     @property
     def is_failing(self) -> bool:
         """Whether the last publish call failed: waiting for delivery may be in vain."""
@@ -201,3 +222,10 @@ class RunEventEmitter:
     def _report(self) -> FlushReport:
         stats = self.stats
         return FlushReport(delivered=stats.delivered, pending=stats.pending, dropped=stats.dropped)
+
+
+def _retire(reference: weakref.ref[Delivery]) -> None:
+    # Weakly: a transport of the program's own would keep the program's objects until the interpreter is gone.
+    delivery = reference()
+    if delivery is not None:
+        delivery.retire()

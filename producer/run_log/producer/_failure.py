@@ -39,6 +39,36 @@ _OWN_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
 """These read what an exception has, whatever its class makes of the names."""
 
 
+_EXITS: Final = frozenset({"click", "typer", "asyncclick"})
+"""Packages whose ``Exit`` ends a command; looked at by name, so that none is imported."""
+
+
+def is_good_exit(error: BaseException) -> bool:
+    """Return whether *error* ends the program as one that succeeded: with None or 0 as its exit code.
+
+    Args:
+        error: What leaves a run's block.
+    """
+    attribute = _exit_attribute(type(error))
+    if attribute is None:
+        return False
+    try:
+        code: object = getattr(error, attribute)
+    except Exception:  # noqa: BLE001 - foreign code; the interpreter would make an error of it too
+        return False
+    # As the interpreter sees it: False and other integers that are 0, but no 0.0.
+    return code is None or (isinstance(code, int) and code == 0)
+
+
+def _exit_attribute(kind: type[BaseException]) -> str | None:
+    if issubclass(kind, SystemExit):
+        return "code"
+    for base in kind.__mro__:
+        if base.__name__ == "Exit" and base.__module__.partition(".")[0] in _EXITS:
+            return "exit_code"
+    return None
+
+
 def describe(error: BaseException) -> str:
     """Return *error* as a text: one line that says what happened, and the end of its traceback.
 

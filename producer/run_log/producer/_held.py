@@ -18,6 +18,12 @@ from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
 from ._capture import Entry
 
+MAX_INTAKE: Final = 500
+"""Events that wait to be put into the buffer, before whoever emits has to help."""
+
+SMALL_ENTRY_BYTES: Final = 8_192
+"""Larger ones go into the buffer at once, so that what waits outside of it stays small."""
+
 MAX_SHED: Final = BufferLimits()
 """How much of what a full buffer sheds waits to be written to the spool directory."""
 
@@ -80,6 +86,23 @@ class Held:
         self._delivered = self._retries = self._written = 0
         self._dropped: Counter[DropReason] = Counter()
         self._details: dict[DropReason, Mapping[str, str]] = {}
+
+    def renew_lock(self) -> None:
+        """Forget who has the lock: a thread that the end of the interpreter took with it, perhaps."""
+        self._lock = threading.RLock()
+        self._is_absorbing = False
+
+    def holds(self) -> bool:
+        """Return whether anything is in memory only; True, too, where another thread is changing that now.
+
+        It waits for nobody, since a signal's handler asks.
+        """
+        if not self._lock.acquire(blocking=False):
+            return True
+        try:
+            return bool(self.intake) or self.stats.buffered > 0
+        finally:
+            self._lock.release()
 
     def absorb(self) -> None:
         """Move what is in the intake now into the buffer.

@@ -1,25 +1,35 @@
-"""What the process's life means for emitters: exit, SIGTERM and fork."""
+"""What the process's life means for emitters: exit, SIGTERM, fork and exec."""
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import time
 import weakref
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
-from run_log.core import get_logger
+from run_log.core import get_logger, variable
 
 EXIT_SECONDS: Final = 2.0
-"""How long interpreter exit waits for delivery, in all."""
+"""How long interpreter exit waits for delivery, in all; once more what is emitted after that."""
 
 SIGTERM_SECONDS: Final = 5.0
 """How long a SIGTERM waits for delivery. Cloud Run kills ten seconds after it
 (https://cloud.google.com/run/docs/container-contract#instance-shutdown)."""
+
+_FALSE: Final = frozenset({"0", "off", "f", "false", "n", "no"})
+_PF_FORKNOEXEC: Final = 0x40
+"""Linux's mark of a process that was forked and has executed nothing since (include/linux/sched.h)."""
+
+_logger: Final = get_logger("run_log.producer")
 
 
 OWN_FAULT: Final = "a fault of run-log's own: please report it, with its traceback"
@@ -28,16 +38,20 @@ OWN_FAULT: Final = "a fault of run-log's own: please report it, with its traceba
 class Delivers(Protocol):
     """What holds events that the process must not forget."""
 
-    def begin_close(self) -> None:
-        """Take nothing more; deliver what is held."""
+    def begin_end(self) -> None:
+        """Deliver what is held, and gather no more: the process ends."""
         ...
 
-    def finish_close(self, timeout: float) -> None:
-        """Wait for delivery, *timeout* seconds at most, and let go of everything."""
+    def end(self, timeout: float) -> None:
+        """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
         ...
 
     def deliver_or_keep(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most; what is left goes to disk, where there is one."""
+        ...
+
+    def holds(self) -> bool:
+        """Return whether anything is in memory only. Waits for nothing: a signal's handler asks."""
         ...
 
     def after_fork(self) -> None:
@@ -45,17 +59,39 @@ class Delivers(Protocol):
         ...
 
 
+def _was_forked() -> bool:
+    # Who forks for each job may import the job's code, and us with it, in the child: too late for a hook.
+    try:
+        with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - a path object costs more than the read
+            flags = stat.read().rpartition(b")")[2].split()[6]
+    except (OSError, IndexError):
+        return False  # not Linux
+    return bool(int(flags) & _PF_FORKNOEXEC)
+
+
+@dataclass(slots=True)
+class _Process:
+    """What is known of this process; a forked child begins anew."""
+
+    is_forked: bool
+    pid: int = field(default_factory=os.getpid)
+    is_over: bool = False
+    late_seconds: float = EXIT_SECONDS
+    is_child_hooked: bool = False
+    wants_sigterm: bool = True
+    has_sigterm: bool = False
+    has_warned: bool = False
+    may_be_pooled: bool = False
+    """Whether a pool of multiprocessing may have forked it, which terminates its workers at any moment."""
+
+
 _live: weakref.WeakSet[Delivers] = weakref.WeakSet()
-_is_child_hooked = False
-_is_over = False
-_logger: Final = get_logger("run_log.producer")
+_process = _Process(_was_forked())
 
 
 def track(delivery: Delivers) -> None:
     """Have *delivery* take part in the process's life, for as long as somebody holds it."""
     _live.add(delivery)
-    if _is_over:
-        delivery.begin_close()  # made by a late atexit hook: nobody would deliver what it held
 
 
 def _all_live() -> list[Delivers]:
@@ -65,78 +101,215 @@ def _all_live() -> list[Delivers]:
             return list(_live)
 
 
-def deliver_at_exit() -> None:
-    """Make sure that this process's normal end delivers; called where a delivery thread starts."""
-    global _is_child_hooked  # noqa: PLW0603 - there is one process
+def _each(work: Callable[[Delivers, float], None], seconds: float) -> None:
+    """Do *work* with all emitters, which share the time."""
+    deadline = time.monotonic() + seconds
+    for delivery in _all_live():
+        try:
+            work(delivery, max(0.0, deadline - time.monotonic()))
+        except Exception as error:  # the others are to deliver all the same
+            _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
+
+
+# Exit
+
+
+def watch_the_end() -> None:
+    """Make sure that this process's end delivers; called where a delivery thread starts."""
+    _watch_exec()
+    _take_sigterm()
     multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is None or multiprocessing.parent_process() is None or _is_child_hooked:
+    if multiprocessing is None or multiprocessing.parent_process() is None or _process.is_child_hooked:
         return
     from multiprocessing import util  # noqa: PLC0415 - not loaded where nobody uses it
 
     # A child that multiprocessing forked ends by os._exit, which runs no atexit hook; only its own.
     util.Finalize(None, close_all, exitpriority=0)
-    _is_child_hooked = True
+    _process.is_child_hooked = True
 
 
 def close_all() -> None:
-    """Deliver what all emitters hold, within `EXIT_SECONDS`, and close them. Twice is fine."""
-    global _is_over  # noqa: PLW0603 - there is one process
-    if _is_over:
+    """Deliver what all emitters hold, within `EXIT_SECONDS`, and let go of it. Twice is fine.
+
+    What is emitted afterwards, in an exit hook that was registered before this one, is delivered at once.
+    """
+    if _process.is_over:
         return
-    _is_over = True
-    deliveries = _all_live()
-    for delivery in deliveries:
-        delivery.begin_close()
-    deadline = time.monotonic() + EXIT_SECONDS
-    for delivery in deliveries:
-        try:
-            delivery.finish_close(max(0.0, deadline - time.monotonic()))
-        except Exception as error:  # the others are to be closed all the same
-            _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
+    _process.is_over = True
+    for delivery in _all_live():
+        delivery.begin_end()
+    _each(lambda delivery, seconds: delivery.end(seconds), EXIT_SECONDS)
+
+
+def is_over() -> bool:
+    """Return whether the process has ended, as far as its emitters can tell."""
+    return _process.is_over
+
+
+def deliver_late(delivery: Delivers) -> None:
+    """Deliver what was emitted after the end: nobody else comes to it any more."""
+    begun, left = time.monotonic(), _process.late_seconds
+    delivery.end(left)
+    _process.late_seconds = max(0.0, left - (time.monotonic() - begun))
+
+
+def is_forked() -> bool:
+    """Return whether this process was forked: it may end without a word to us, by ``os._exit``."""
+    return _process.is_forked
+
+
+@functools.cache
+def _watch_exec() -> None:
+    """Have ``os.exec*`` deliver first: they all come to these two.
+
+    An audit hook would see each of them, but slows all other code: `copy.deepcopy` takes twice as long.
+    """
+    for name in ("execv", "execve"):
+        function = getattr(os, name)
+        delivering = _delivering_first(function)
+        if function in os.supports_fd:
+            os.supports_fd.add(delivering)
+        setattr(os, name, delivering)
+
+
+def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def delivering(path: Any, *args: Any, **kwargs: Any) -> Any:
+        # execvp tries a folder after the other: it is to wait for the one that has the program.
+        if _process.pid == os.getpid() and (isinstance(path, int) or os.access(path, os.X_OK)):
+            _each(lambda delivery, seconds: delivery.deliver_or_keep(seconds), EXIT_SECONDS)
+        return function(path, *args, **kwargs)
+
+    return delivering
+
+
+# SIGTERM
 
 
 def handle_sigterm() -> None:
     """Have a SIGTERM deliver what is held before it ends the process, if nobody else handles it.
 
-    Only the main thread can; elsewhere this does nothing. Whoever sets a handler of their own afterwards
-    replaces this one.
+    Only the main thread can; elsewhere it is left until that one emits. Whoever sets a handler of their own
+    afterwards replaces this one.
     """
-    if threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    _process.wants_sigterm, _process.has_sigterm = True, False
+    if not _process.may_be_pooled:
+        _take_sigterm()
+
+
+def leave_sigterm() -> None:
+    """Have a SIGTERM end the process at once, as it would without us."""
+    _process.wants_sigterm = False
+    _give_sigterm_back()  # elsewhere than in the main thread the handler itself ends the process at once
+
+
+def stand_down() -> None:
+    """Have a SIGTERM end a pool's worker at once while it holds nothing; called where a run has ended.
+
+    A handler runs between two instructions of Python: a worker that is just about to wait for work would not
+    hear of the signal, and its pool would wait for the worker for ever.
+    """
+    if _process.may_be_pooled and _process.has_sigterm and not any(one.holds() for one in _all_live()):
+        _give_sigterm_back()
+
+
+def warn_of_sigterm() -> None:
+    """Say once that a SIGTERM would lose what is held, where nobody could set the handler."""
+    process = _process
+    if not process.wants_sigterm or process.has_sigterm or process.has_warned:
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        process.has_warned = True
+        _logger.warning(
+            "run_log_sigterm_unhandled",
+            reason="the main thread, which alone can handle signals, has neither imported run_log.producer "
+            "nor recorded anything; have it do so, or call default_emitter().close() in a SIGTERM handler of "
+            "your own",
+        )
+
+
+def _take_sigterm() -> None:
+    if not _process.wants_sigterm or _process.has_sigterm:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        _process.has_sigterm = _set_sigterm(_on_sigterm)
+
+
+def _give_sigterm_back() -> None:
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm and _set_sigterm(signal.SIG_DFL):
+        _process.has_sigterm = False
+
+
+def _set_sigterm(handler: Any) -> bool:
+    try:
+        signal.signal(signal.SIGTERM, handler)
+    except ValueError:  # not the main thread, or not the main interpreter
+        return False
+    return True
 
 
 def _on_sigterm(_number: int, _frame: object) -> None:
     # A second one ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # In a thread of its own: what this one was doing when it was interrupted, in an emit perhaps, goes on.
-    try:
-        threading.Thread(target=_deliver_then_end, name="run-log-sigterm", daemon=True).start()
-    except RuntimeError:  # the machine is out of threads
-        os.kill(os.getpid(), signal.SIGTERM)
+    # What is held in a child that nobody told us of, forked by a foreign library, is its parent's.
+    if _process.wants_sigterm and _process.pid == os.getpid() and any(one.holds() for one in _all_live()):
+        # In a thread of its own: what this one was doing, in the middle of an emit perhaps, goes on. It may
+        # have one of the locks of `threading`.
+        with contextlib.suppress(RuntimeError):  # the machine is out of threads
+            _thread.start_new_thread(_deliver_then_end, ())
+            return
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _deliver_then_end() -> None:
-    deadline = time.monotonic() + SIGTERM_SECONDS
     try:
-        for delivery in _all_live():
-            try:
-                delivery.deliver_or_keep(max(0.0, deadline - time.monotonic()))
-            except Exception as error:  # the others are to deliver all the same
-                _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
+        _each(lambda delivery, seconds: delivery.deliver_or_keep(seconds), SIGTERM_SECONDS)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _after_fork() -> None:
-    global _live, _is_child_hooked, _is_over  # noqa: PLW0603 - there is one process
+def _is_turned_off(environ: Mapping[str, str] = os.environ) -> bool:
+    # Leniently: what else is wrong with the environment is said by whoever makes an emitter of it.
+    return environ.get(variable("handle_sigterm"), "").strip().lower() in _FALSE
+
+
+# Fork
+
+
+def _before_fork() -> None:
+    # CPython forgets what signals came to a child before its hooks run: SIGTERM is to wait until they have.
+    is_ours = signal.getsignal(signal.SIGTERM) is _on_sigterm
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if is_ours else None
+
+
+def _after_fork_in_parent() -> None:
+    mask = getattr(_forking, "mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    global _live, _process  # noqa: PLW0603 - there is one process
     # Another thread may have been in the middle of the old set.
     _live = weakref.WeakSet(_live)
-    _is_child_hooked = _is_over = False
+    _process = _Process(
+        is_forked=True,
+        wants_sigterm=_process.wants_sigterm,
+        may_be_pooled="multiprocessing.popen_fork" in sys.modules,
+    )
     for delivery in _all_live():
         delivery.after_fork()
+    (_give_sigterm_back if _process.may_be_pooled else _take_sigterm)()
+    _after_fork_in_parent()
 
 
+_forking: Final = threading.local()
+_process.wants_sigterm = not _is_turned_off()
+_take_sigterm()
 atexit.register(close_all)
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

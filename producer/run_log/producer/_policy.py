@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from run_log.core import is_cloud_run_service
 
+from ._lifecycle import is_forked
+
 END_FLUSH_SECONDS: Final = 1.0
 """How long the end of a recorded run waits where the CPU may stop: a publish takes tens of milliseconds."""
+
+FORKED_FLUSHES: Final = 10
+"""How many times as long it waits in a forked process: there the vendor's library may have to be loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,8 @@ class DeliveryPolicy:
     one, else back into the buffer, whose rules decide what is kept of a long outage."""
     end_flush: float | None = None
     """How long the end of a recorded run waits for delivery. None waits `END_FLUSH_SECONDS` where the
-    platform may stop the CPU after a response, and nowhere else."""
+    platform may stop the CPU after a response, `FORKED_FLUSHES` times as long in a process that was forked,
+    which may end by ``os._exit``, and nowhere else."""
     uniform: Callable[[float, float], float] = random.uniform
     """Returns a random number between two: waits are spread, so that emitters do not return all at once."""
     monotonic: Callable[[], float] = time.monotonic
@@ -44,9 +50,16 @@ class DeliveryPolicy:
     @property
     def end_flush_seconds(self) -> float:
         """How long the end of a recorded run waits for delivery, on this platform."""
+        return sum(self.end_waits)
+
+    @property
+    def end_waits(self) -> Sequence[float]:
+        """The same in pieces: after each it is seen whether waiting on is in vain."""
         if self.end_flush is not None:
-            return self.end_flush
-        return END_FLUSH_SECONDS if is_cloud_run_service() else 0.0
+            return (self.end_flush,)
+        if is_cloud_run_service():
+            return (END_FLUSH_SECONDS,)
+        return (END_FLUSH_SECONDS,) * FORKED_FLUSHES if is_forked() else ()
 
     def wait(self, failures: int, *, refused: bool) -> float:
         """Return how long to wait before the next call.

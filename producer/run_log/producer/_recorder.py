@@ -26,7 +26,7 @@ from run_log.core import (
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
-from ._failure import describe
+from ._failure import describe, is_good_exit
 from ._triggers import known_trigger, tell_unknown
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
@@ -139,7 +139,7 @@ class RunHandle:
         self._emit(RunStatus.RUNNING)
 
     def _leave(self, error: BaseException | None) -> None:
-        if error is not None:
+        if error is not None and not is_good_exit(error):
             self.fail(error)
         elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
             self._is_left = True
@@ -241,11 +241,11 @@ class RunRecorder:
     ) -> None:
         """State how the run ended; an exception goes on.
 
-        Where the platform may stop the CPU after a response, this waits a moment for delivery.
+        Where the process may end without a word, or the CPU be stopped, this waits for delivery, briefly.
         """
-        emitter, seconds = self._leave(error)
-        if emitter is not None and seconds:
-            emitter.flush_sync(seconds)
+        emitter = self._leave(error)
+        if isinstance(emitter, RunEventEmitter):
+            emitter.await_end_sync()
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
@@ -255,9 +255,9 @@ class RunRecorder:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """State how the run ended; an exception goes on. See `__exit__`."""
-        emitter, seconds = self._leave(error)
-        if emitter is not None and seconds:
-            await emitter.flush(seconds)
+        emitter = self._leave(error)
+        if isinstance(emitter, RunEventEmitter):
+            await emitter.await_end()
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return *function* so that each of its calls is a run.
@@ -294,18 +294,17 @@ class RunRecorder:
         handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         return handle
 
-    def _leave(self, error: BaseException | None) -> tuple[RunEventEmitter | None, float]:
-        """State the end of the block's run; return who is to be waited for, and how many seconds."""
+    def _leave(self, error: BaseException | None) -> Emits | None:
+        """State the end of the block's run; return who delivers it."""
         entered = self._entry()
         if entered is None:
-            return None, 0  # left twice, or never entered: an exception is not to be hidden by one of ours
+            return None  # left twice, or never entered: an exception is not to be hidden by one of ours
         handle, token = entered
         handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         # A fixture or a generator may leave in another context than it entered: that one's runs are its own.
         with contextlib.suppress(ValueError):
             _current.reset(token)
-        emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-        return (emitter, emitter.end_flush_seconds) if isinstance(emitter, RunEventEmitter) else (None, 0)
+        return handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
 
     def _entry(self) -> tuple[RunHandle, Token[RunHandle | None]] | None:
         """Take the run that is left: this context's, where several blocks share the recorder."""
@@ -341,10 +340,11 @@ def record_run(
     """Record the block as one run of *workflow_id*: ``with`` and ``async with`` both work, and ``@`` does.
 
     The run is running when the block is entered and ends when it is left: as success, or as failed where
-    an exception leaves it, which goes on. The handle can set a result, pause, resume, skip or fail.
-    Recording never raises, whatever happens to the network. It waits only where the platform may stop the
-    CPU once the response is sent (see ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for
-    delivery, briefly. In async code use ``async with``, so that only this task waits.
+    an exception leaves it, which goes on; ``sys.exit`` without an error code is success. The handle can set
+    a result, pause, resume, skip or fail. Recording never raises, whatever happens to the network. It waits
+    only where the platform may stop the CPU once the response is sent, or the process was forked and may end
+    by ``os._exit`` (see ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for delivery, briefly.
+    In async code use ``async with``, so that only this task waits.
 
     Args:
         workflow_id: The workflow's name.

@@ -11,7 +11,7 @@ costs a repeat, never an event.
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import json
 import os
 import re
@@ -20,9 +20,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from run_log.core import Message, RunKey, Version
+
+try:
+    _fcntl: Any = importlib.import_module("fcntl")
+except ImportError:  # Windows
+    _fcntl = None
+
+CAN_LOCK: Final = _fcntl is not None
+"""Whether segments can be locked on this platform, and so be used."""
 
 SUFFIX: Final = ".run-log-v1"
 """How segments' names end; another format gets another number."""
@@ -103,7 +111,7 @@ class Segment:
     def _locked(cls, path: Path, flags: int) -> Self | None:
         descriptor = os.open(path, os.O_RDWR | flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:  # its last holder may have removed it meanwhile
                 return cls(path, descriptor)
         except BlockingIOError:

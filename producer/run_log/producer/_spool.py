@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from run_log.core import RunKey, SpoolError, Version
 
-from ._segment import Segment, SpooledEvent, directory_bytes, encode_record, segment_paths
+from ._segment import CAN_LOCK, Segment, SpooledEvent, directory_bytes, encode_record, segment_paths
 
 DEFAULT_MAX_BYTES: Final = 64 * 2**20
 
@@ -64,7 +64,8 @@ class Spool:
     Every file in it has one writer, which holds its lock; the bound is the directory's. What an ended process
     left is taken over by whoever looks next. Events come back in the order of their versions, at least once:
     an event is forgotten once it is settled, and a crash in between repeats it. A damaged record is lost
-    alone. Nothing touches the disk before it is needed.
+    alone. Nothing touches the disk before it is needed. On a platform without ``fcntl``, such as Windows,
+    every use raises `SpoolError`.
 
     Args:
         directory: Made when it is needed, where it is not there. Events hold payloads: files are the
@@ -328,6 +329,11 @@ class Spool:
 
     @contextmanager
     def _errors(self) -> Generator[None]:
+        if not CAN_LOCK:
+            raise SpoolError(
+                f"the spool directory {self._directory} cannot be used: it needs file locks (fcntl), which "
+                "this platform does not have; unset RUN_LOG_SPOOL_DIR"
+            )
         try:
             yield
         except OSError as error:

@@ -24,6 +24,8 @@ from run_log.stores import ProjectionStore
 class StoreTransport:
     """Applies events to a store, in the emitter's background thread and an event loop of its own.
 
+    What is published after `close`, at the end of the process, has a loop for itself.
+
     Args:
         current_store: Returns the store; called in that thread, for each batch.
         close_store: Lets go of the store, in the same event loop; None where it belongs to somebody else.
@@ -43,15 +45,13 @@ class StoreTransport:
 
     def publish(self, messages: Sequence[Message]) -> None:
         """See `Transport.publish`."""
-        if self._owner != os.getpid():
+        if self._owner != os.getpid() or self._loops[-1].is_closed():
             # After a fork the parent's loop is kept, unused: it shares its selector with the parent, and
             # closing it here would deafen the parent's.
             self._loops.append(asyncio.new_event_loop())
             self._owner = os.getpid()
         loop = self._loops[-1]
         try:
-            if self._closed:
-                raise TransportUnavailableError("the transport is closed")
             events = [decode_event(message) for message in messages]
             loop.run_until_complete(self._current_store().apply(events))
         except ConfigurationError as error:

@@ -14,6 +14,12 @@ MAX_BATCH_BYTES: Final = 5 * 2**20
 """Of bodies and attributes. Half of Pub/Sub's 10 MB for one publish call: a slow line has to manage it within
 the call's time."""
 
+MIN_BATCH_BYTES: Final = 65_536
+"""A call's bytes after many that were not answered in time, unless its first event alone is larger."""
+
+MAX_REFUSALS: Final = 64
+"""Refusals in a row after which a batch is not looked through further for now: it may be the topic's."""
+
 
 class Transport(Protocol):
     """Takes messages from the emitter's background thread. Calls never overlap.
@@ -36,7 +42,10 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections, from any thread; a `publish` under way may fail."""
+        """Let go of connections, from any thread; a `publish` under way may fail.
+
+        At the end of the process another `publish` and `close` may follow: it connects again, or raises.
+        """
         ...
 
 

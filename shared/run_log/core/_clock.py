@@ -79,4 +79,5 @@ def _renew_locks() -> None:
         clock.renew_lock()
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -31,10 +30,10 @@ _PORT_TAKEN: Final = ("BindException", "Address already in use")
 
 # PR_SET_PDEATHSIG, so that a test run that is killed leaves no server behind. Between fork and exec it
 # would need a preexec_fn, which can deadlock in a process with threads; so a Python of its own sets it,
-# then becomes the server.
-_DIE_WITH_PARENT: Final = f"""
+# then becomes the server. 9 is SIGKILL, which Windows does not name.
+_DIE_WITH_PARENT: Final = """
 import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})
+ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has ended already")
 os.execv(sys.argv[2], sys.argv[2:])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,9 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 import pytest
+import typer
 
 from run_log.core import (
     InvalidArgumentError,
@@ -695,3 +699,79 @@ def test_a_wait_may_be_said_to_last_for_ever(seconds: float, emitter_to: Emitter
 
     assert emitter.stats.delivered == 2
     assert asyncio.run(emitter.flush(seconds)).delivered == 2
+
+
+class _OddExit(SystemExit):
+    @property
+    def code(self) -> Any:  # type: ignore[override] # a name that the interpreter asks for
+        raise ValueError("no code")
+
+
+class _OwnExit(typer.Exit):
+    pass
+
+
+_ENDS = [
+    (SystemExit(), "success"),
+    (SystemExit(None), "success"),
+    (SystemExit(0), "success"),
+    (SystemExit(False), "success"),  # noqa: FBT003
+    (SystemExit(signal.Handlers.SIG_DFL), "success"),
+    (click.exceptions.Exit(), "success"),
+    (_OwnExit(0), "success"),
+    (SystemExit(1), "failed"),
+    (SystemExit(True), "failed"),  # noqa: FBT003
+    (SystemExit(0.0), "failed"),  # the interpreter prints it, and ends with 1
+    (SystemExit(""), "failed"),
+    (SystemExit("0"), "failed"),
+    (SystemExit(-1), "failed"),
+    (_OddExit(), "failed"),
+    (click.exceptions.Exit(3), "failed"),
+    (typer.Exit(1), "failed"),
+    (typer.Abort(), "failed"),
+    (KeyboardInterrupt(), "failed"),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), _ENDS, ids=repr)
+def test_an_exit_without_an_error(error: BaseException, status: str) -> None:
+    """Who leaves the program with None or 0 has succeeded, in any kind of block; all else is a failure."""
+    states = States()
+
+    @record_run("w", emitter=states)
+    def decorated() -> None:
+        raise error
+
+    def nested() -> None:
+        with record_run("outer", emitter=states):
+            decorated()
+
+    async def asynchronous() -> None:
+        async with record_run("w", emitter=states):
+            raise error
+
+    def driven() -> None:
+        asynchronous().send(None)
+
+    for block in (nested, driven):
+        with pytest.raises(type(error)) as raised:
+            block()
+        assert error is raised.value
+
+    assert states.statuses == ["running", "running", status, status, "running", status]
+
+
+def test_an_exit_after_the_workflow_has_said_how_it_ended() -> None:
+    """What a workflow has said of its end stands where it then leaves the program without an error."""
+    states = States()
+
+    def leave(said: str) -> None:
+        with record_run("w", emitter=states) as run:
+            getattr(run, said)("why")
+            sys.exit(0)
+
+    for said in ("fail", "skip", "pause"):
+        with pytest.raises(SystemExit):
+            leave(said)
+
+    assert states.statuses == ["running", "failed", "running", "skipped", "running", "paused"]

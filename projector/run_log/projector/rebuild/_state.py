@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 from run_log.core import ConfigurationError, StoreUnavailableError
+
+try:
+    _fcntl: Any = importlib.import_module("fcntl")
+except ImportError:  # Windows
+    _fcntl = None
 
 FORMAT: Final = 1
 
@@ -100,12 +105,16 @@ class RebuildState:
 
 
 def _opened(path: Path) -> BinaryIO:
+    if _fcntl is None:
+        raise ConfigurationError(
+            f"{path} cannot be locked on this platform (it has no fcntl); run the rebuild on Linux or macOS"
+        )
     try:
         file = cast("BinaryIO", path.open("a+b", buffering=0))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error}); pass another --state") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise ConfigurationError(f"{path} is in use by another rebuild ({error})") from error

@@ -99,7 +99,7 @@ class Connection:
 
         try:
             future = self._submit(job)
-        except RuntimeError:
+        except (RuntimeError, ImportError):
             # The interpreter is ending and starts no thread any more. Nobody else needs this one then.
             return job()
         return await asyncio.wrap_future(future)
@@ -138,7 +138,7 @@ class Connection:
     def _submit(self, job: Callable[[], _T]) -> Future[_T]:
         with self._executor_lock:
             if self._executor is None:
-                # When the interpreter is ending, even this import is a RuntimeError: see `run`.
+                # When the interpreter is ending, even this import fails: see `run`.
                 from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="run-log-sqlite")
@@ -292,8 +292,9 @@ def _after_fork_in_child() -> None:
     _registry_lock.release()
 
 
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
