@@ -298,7 +298,7 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
         {"workflow_id": ["w"]},
         {"workflow_id": "w", "trigger_type": None},
         {"workflow_id": "w", "run_id": ""},
-        {"workflow_id": "w", "run_id": object()},
+        {"workflow_id": "w", "run_id": ["r"]},
     ],
     ids=str,
 )
