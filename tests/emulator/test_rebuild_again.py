@@ -15,7 +15,6 @@ import pytest
 from run_log.console import main
 from run_log.console._checks import Verdict
 from run_log.console._doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
-from run_log.console._exit import NotFoundError as ConsoleNotFoundError
 from run_log.console._output import OutputFormat
 from run_log.console._verify import compare_roots
 from run_log.core import (
@@ -198,7 +197,7 @@ async def test_another_root_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     """A comparison with what is not there is an error, where all runs would seem to be missing."""
     monkeypatch.setenv("RUN_LOG_BACKEND", "firestore")
 
-    with pytest.raises(ConsoleNotFoundError, match="no projection 'nothing'"):
+    with pytest.raises(NotFoundError, match="no projection 'nothing'"):
         await compare_roots(None, against="nothing", output=OutputFormat.JSON)
 
 

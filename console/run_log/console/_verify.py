@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from run_log.core import NotFoundError
 from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
 
-from ._exit import NotFoundError
 from ._open import opened_audit
 from ._output import Listing, OutputFormat, note
 from ._render import findings_table
