@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from run_log import core
 from run_log.console import main
 from run_log.console._app import app, installed_version
 from run_log.console._exit import ExitCode, run
@@ -52,6 +53,7 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
     (lambda: InvalidCursorError("why"), ExitCode.USAGE),
     (lambda: NotPausedError("why"), ExitCode.USAGE),
     (lambda: InvalidRunError("why"), ExitCode.USAGE),
+    (lambda: core.NotFoundError("why"), ExitCode.NOT_FOUND),
     (lambda: EventDecodeError("why", reason="undecodable"), ExitCode.FAILED),
     (lambda: UnreadableRunError("w", "r", "why"), ExitCode.FAILED),
     (lambda: StoreError("why"), ExitCode.FAILED),
