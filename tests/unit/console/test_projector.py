@@ -65,7 +65,8 @@ async def test_each_minute_tells_what_is_new() -> None:
 
 async def test_a_sign_of_life() -> None:
     """Where nothing happens, a line comes each ten minutes."""
-    told = await _told([[]] * 25)
+    nothing: list[Message] = []
+    told = await _told([nothing] * 25)
 
     assert [(600, 0), (600, 0)] == [(line["seconds"], line["pulled"]) for line in told]
 
