@@ -39,6 +39,7 @@ DEFAULT: Final = (
 _PLUGIN: Final = "tests.any_hour"
 _FILE: Final = "CLOCK_FILE"
 _MOMENT: Final = "CLOCK_MOMENT"
+_WITH_EMULATORS: Final = pytest.StashKey[bool]()
 _LIBRARY: Final = Path(__file__).with_name("clock.c")
 
 
@@ -47,11 +48,20 @@ def pytest_sessionstart() -> None:
     _set_clock()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note whether an emulator goes by the clock."""
+    session.config.stash[_WITH_EMULATORS] = any(map(_needs_emulator, session.items))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Set the clock again, unless an emulator goes by it."""
-    if item.get_closest_marker("emulator") is None:
+    if not item.config.stash[_WITH_EMULATORS]:
         _set_clock()
+
+
+def _needs_emulator(item: pytest.Item) -> bool:
+    return item.get_closest_marker("emulator") is not None
 
 
 def _set_clock() -> None:
