@@ -192,7 +192,9 @@ class Delivery:
             keep_alone(self.held, self._spool, self._encode, is_lasting=not ends_with_process)
             return
         deadline = time.monotonic() + timeout
-        with self._ending:
+        if not self._ending.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX)):
+            return  # another thread ends it, and may wait for this one: in a log handler, say
+        try:
             self.begin_end()
             while True:
                 self._stopping = self._stopping and self.held.closed
@@ -206,6 +208,8 @@ class Delivery:
                 if self.held.closed or not self.holds() or time.monotonic() >= deadline:
                     break
             self._let_go()
+        finally:
+            self._ending.release()
 
     def deliver_or_keep(self, timeout: float) -> None:
         """Deliver what is held, *timeout* seconds at most; what is left goes to disk, if there is a spool."""

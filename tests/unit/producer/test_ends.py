@@ -369,7 +369,7 @@ def test_a_generator_that_the_interpreter_closes(
         assert json.loads(event.message.data)["run"]["status"] == "failed"
         assert done.stderr == ""
     else:
-        assert "run-log: this process loses run states: a run ended when" in done.stderr
+        assert "run-log: runs of this process are not recorded: a run ended when" in done.stderr
         assert "RUN_LOG_SPOOL_DIR" in done.stderr
 
 
