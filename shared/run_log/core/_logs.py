@@ -188,11 +188,18 @@ def _add_text(
 ) -> MutableMapping[str, Any]:
     # Before the host's context variables come in: those are its own to show.
     event_dict[_TEXT] = " ".join(
-        f"{key}={one_line(repr(value))}"
+        f"{key}={_shown(value)}"
         for key, value in event_dict.items()
         if key != "event" and key not in _FOR_LOGGING
     )
     return event_dict
+
+
+def _shown(value: object) -> str:
+    try:
+        return one_line(repr(value))
+    except Exception:  # noqa: BLE001 - an object's own code may raise anything, and a deep one has no repr
+        return one_line(object.__repr__(value))
 
 
 def _rename_reserved(

@@ -115,6 +115,6 @@ def test_what_a_log_gets(caplog: pytest.LogCaptureFixture) -> None:
         show_progress({"pulled": 1})
 
     started, progress = map(vars, caplog.records)
-    assert ("run_log_projector_started", ROUTE.source) == (started["msg"], started["source"])
-    assert ("run_log_projector_progress", 1) == (progress["msg"], progress["pulled"])
+    assert ("run_log_projector_started", ROUTE.source) == (started["event"], started["source"])
+    assert ("run_log_projector_progress", 1) == (progress["event"], progress["pulled"])
     assert "" == stderr.getvalue()

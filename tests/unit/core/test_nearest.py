@@ -204,7 +204,7 @@ def test_a_payload_without_keys_is_told(caplog: pytest.LogCaptureFixture) -> Non
     validated(run_fields(trigger_data=None, result=[1]))
 
     (record,) = [vars(record) for record in caplog.records]
-    assert "run_log_payload_without_keys" == record["msg"]
+    assert "run_log_payload_without_keys" == record["event"]
     assert ("w1", "r1", "result", OUTER_KEY) == tuple(
         record[name] for name in ("workflow_id", "run_id", "field", "kept_as")
     )
