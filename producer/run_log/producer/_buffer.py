@@ -21,11 +21,23 @@ class BufferLimits:
     """Most bytes waiting, about: payloads and what an event takes besides."""
 
 
+@dataclass(slots=True)
+class _Run:
+    """What is known of a run as long as any of its events waits: the newest may have been taken first."""
+
+    version: Version
+    """The newest."""
+    number: int
+    """Of the event with that version."""
+    waiting: int = 1
+    """How many of its events wait."""
+
+
 class EventBuffer:
     """A queue that makes room for new events at the cost of those that matter least. Not thread-safe.
 
     When full, it first drops events that a newer event of the same run supersedes, oldest first, then
-    the oldest events.
+    the oldest events. The newer event may have been taken since, as long as others of its run wait.
 
     Args:
         limits: When it is full.
@@ -36,7 +48,7 @@ class EventBuffer:
         # By number. What leaves is gone at once, wherever it stood: an outage must not cost memory.
         self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
-        self._newest: dict[RunKey, Entry] = {}
+        self._runs: dict[RunKey, _Run] = {}
         self._bytes = 0
         self._is_sound = True
 
@@ -94,8 +106,8 @@ class EventBuffer:
         return self.take(events=len(self), data_bytes=self._bytes)
 
     def newest(self) -> dict[RunKey, Version]:
-        """Return the newest version of each run that waits."""
-        return {key: Version(*entry.version) for key, entry in self._newest.items()}
+        """Return the newest version of each run of which any event waits."""
+        return {key: Version(*run.version) for key, run in self._runs.items()}
 
     def oldest(self) -> int | None:
         """Return the number of the oldest event that waits; None if none does."""
@@ -121,7 +133,7 @@ class EventBuffer:
         """Note that a change is under way; mend what one that a signal's handler cut short has left."""
         if not self._is_sound:
             self._bytes = 0
-            self._newest.clear()
+            self._runs.clear()
             self._superseded.clear()
             for number, entry in self._waiting.items():
                 entry.number = number
@@ -130,14 +142,18 @@ class EventBuffer:
         self._is_sound = False
 
     def _rank(self, entry: Entry) -> None:
-        newest = self._newest.get(entry.key)
-        if newest is None or newest.version < entry.version:
-            self._newest[entry.key] = entry
-            older = newest
-        else:
-            older = entry
-        if older is not None:
-            self._superseded[older.number] = older
+        run = self._runs.get(entry.key)
+        if run is None:
+            self._runs[entry.key] = _Run(entry.version, entry.number)
+            return
+        run.waiting += 1
+        older = entry.number
+        if run.version < entry.version:
+            older = run.number
+            run.version, run.number = entry.version, entry.number
+        # The newest itself is given back, or what it supersedes now was taken.
+        if older != run.number and older in self._waiting:
+            self._superseded[older] = self._waiting[older]
 
     def _make_room(self) -> list[Entry]:
         dropped: list[Entry] = []
@@ -152,8 +168,10 @@ class EventBuffer:
         del self._waiting[entry.number]
         self._superseded.pop(entry.number, None)
         self._bytes -= entry.size
-        if self._newest.get(entry.key) is entry:
-            del self._newest[entry.key]
+        run = self._runs[entry.key]
+        run.waiting -= 1
+        if not run.waiting:
+            del self._runs[entry.key]
         return entry
 
 
