@@ -135,7 +135,9 @@ async def test_an_id_that_is_used_again(harness: Harness, service: RunLog, *, to
     deleted = an_event(
         workflow_id="w", id="r", attempt=2, started_at=now - KEPT, occurred_at=now - KEPT, hlc=1
     )
-    first = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, started_at=now, occurred_at=now, hlc=2)
+    first = an_event(
+        workflow_id="w", id="r", status=RunStatus.RUNNING, started_at=now, occurred_at=now, hlc=2
+    )
     last = an_event(workflow_id="w", id="r", status=RunStatus.FAILED, started_at=now, occurred_at=now, hlc=3)
     projector = Projector(harness.store)
 

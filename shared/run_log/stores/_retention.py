@@ -78,9 +78,9 @@ class Retention:
         observed = (transition for transition in change.after.history if not transition.inferred)
         if any(winner.occurred_at < transition.occurred_at for transition in observed):
             raise RunExpiredError(
-                f"the event of run {key[1]!r} of workflow {key[0]!r} is older than {self.keeps.days} days, for "
-                "which ended runs are kept, and than other events of the run: it may be of an earlier run with "
-                "that id; raise RUN_LOG_RETENTION_DAYS to take it"
+                f"the event of run {key[1]!r} of workflow {key[0]!r} is older than {self.keeps.days} days, "
+                "for which ended runs are kept, and than other events of the run: it may be of an earlier "
+                "run with that id; raise RUN_LOG_RETENTION_DAYS to take it"
             )
 
     def _end(self, moment: datetime) -> datetime:
