@@ -25,8 +25,8 @@ class BufferLimits:
 class _Run:
     """What is known of a run as long as any of its events waits: the newest may have been taken first."""
 
-    version: Version
-    """The newest."""
+    version: tuple[int, int, str]
+    """The newest, as `Entry` has it."""
     number: int
     """Of the event with that version."""
     waiting: int = 1
