@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,18 +21,6 @@ class BufferLimits:
     """Most bytes waiting, about: payloads and what an event takes besides."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """What is known of a run as long as any of its events waits: the newest may have been taken first."""
-
-    version: tuple[int, int, str]
-    """The newest, as `Entry` has it."""
-    number: int
-    """Of the event with that version."""
-    waiting: int = 1
-    """How many of its events wait."""
-
-
 class EventBuffer:
     """A queue that makes room for new events at the cost of those that matter least. Not thread-safe.
 
@@ -48,7 +36,9 @@ class EventBuffer:
         # By number. What leaves is gone at once, wherever it stood: an outage must not cost memory.
         self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
-        self._runs: dict[RunKey, _Run] = {}
+        # Of each run of which any event waits. Without its content where it was taken before the others.
+        self._newest: dict[RunKey, Entry] = {}
+        self._behind: Counter[RunKey] = Counter()  # how many superseded events wait, of runs that have some
         self._bytes = 0
         self._is_sound = True
 
@@ -107,7 +97,7 @@ class EventBuffer:
 
     def newest(self) -> dict[RunKey, Version]:
         """Return the newest version of each run of which any event waits."""
-        return {key: Version(*run.version) for key, run in self._runs.items()}
+        return {key: Version(*entry.version) for key, entry in self._newest.items()}
 
     def oldest(self) -> int | None:
         """Return the number of the oldest event that waits; None if none does."""
@@ -133,8 +123,9 @@ class EventBuffer:
         """Note that a change is under way; mend what one that a signal's handler cut short has left."""
         if not self._is_sound:
             self._bytes = 0
-            self._runs.clear()
+            self._newest.clear()
             self._superseded.clear()
+            self._behind.clear()
             for number, entry in self._waiting.items():
                 entry.number = number
                 self._bytes += entry.size
@@ -142,18 +133,15 @@ class EventBuffer:
         self._is_sound = False
 
     def _rank(self, entry: Entry) -> None:
-        run = self._runs.get(entry.key)
-        if run is None:
-            self._runs[entry.key] = _Run(entry.version, entry.number)
-            return
-        run.waiting += 1
-        older = entry.number
-        if run.version < entry.version:
-            older = run.number
-            run.version, run.number = entry.version, entry.number
-        # The newest itself is given back, or what it supersedes now was taken.
-        if older != run.number and older in self._waiting:
-            self._superseded[older] = self._waiting[older]
+        newest = self._newest.get(entry.key)
+        older = entry
+        # By number: the newest may be given back.
+        if newest is None or newest.version < entry.version or newest.number == entry.number:
+            self._newest[entry.key] = entry
+            older = newest or entry
+        if older.number != self._newest[entry.key].number and older.number in self._waiting:
+            self._superseded[older.number] = older
+            self._behind[entry.key] += 1
 
     def _make_room(self) -> list[Entry]:
         dropped: list[Entry] = []
@@ -166,12 +154,16 @@ class EventBuffer:
 
     def _remove(self, entry: Entry) -> Entry:
         del self._waiting[entry.number]
-        self._superseded.pop(entry.number, None)
         self._bytes -= entry.size
-        run = self._runs[entry.key]
-        run.waiting -= 1
-        if not run.waiting:
-            del self._runs[entry.key]
+        if self._superseded.pop(entry.number, None):
+            self._behind[entry.key] -= 1
+        elif entry.key in self._behind:
+            taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)
+            taken.number = entry.number
+        if not self._behind.get(entry.key):
+            self._behind.pop(entry.key, None)
+            if self._newest[entry.key].number not in self._waiting:
+                del self._newest[entry.key]
         return entry
 
 
