@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from run_log.core import Outcome, RunEvent, RunExpiredError, RunStatus
+from run_log.projector import Projector
 from run_log.stores import RunLog
 from run_log.testing import an_event
 
@@ -125,6 +126,43 @@ async def test_a_run_that_is_gone_does_not_come_back(harness: Harness, service: 
 
     assert await service.get_run("w", "gone") is None
     assert {"total": 0, "successful": 0} == await service.get_stats("w")
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_an_id_that_is_used_again(harness: Harness, service: RunLog, *, together: bool) -> None:
+    """Events of a run that was deleted do not change the state of a later one with its id, nor its stats."""
+    now = harness.clock()
+    deleted = an_event(
+        workflow_id="w", id="r", attempt=2, started_at=now - KEPT, occurred_at=now - KEPT, hlc=1
+    )
+    first = an_event(
+        workflow_id="w", id="r", status=RunStatus.RUNNING, started_at=now, occurred_at=now, hlc=2
+    )
+    last = an_event(workflow_id="w", id="r", status=RunStatus.FAILED, started_at=now, occurred_at=now, hlc=3)
+    projector = Projector(harness.store)
+
+    if together:
+        outcomes = await projector.apply([deleted, first])
+    else:
+        outcomes = [*reversed([*await projector.apply([first]), *await projector.apply([deleted])])]
+    stats = await service.get_stats("w")
+    outcomes += await projector.apply([deleted, last])
+
+    assert [Outcome.REJECTED, Outcome.APPLIED] * 2 == outcomes
+    assert {"total": 1, "successful": 0} == stats == await service.get_stats("w")
+    assert last.run == await service.get_run("w", "r")
+
+
+async def test_what_a_run_thought_lost_says_late(harness: Harness, service: RunLog) -> None:
+    """A run that was concluded to be lost gets what it said of itself, also where that is old by now."""
+    first, last = life("r", harness.clock())
+    await harness.store.apply([first])
+    harness.clock.ahead += KEPT
+    await service.mark_lost("w", "r", older_than=DAY, now=harness.clock())
+    await harness.settle()
+
+    assert [Outcome.APPLIED] == await harness.store.apply([last])
+    assert last.run == await service.get_run("w", "r")
 
 
 async def test_a_duplicate_is_none_the_less(harness: Harness) -> None:

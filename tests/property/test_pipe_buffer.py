@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import Version
+from run_log.core import RunKey, Version
 from run_log.producer import BufferLimits
 from run_log.producer._buffer import EventBuffer
 from run_log.producer._capture import Entry
@@ -44,6 +45,8 @@ class _Watched:
     limits: BufferLimits
     waiting: list[Entry] = field(default_factory=list[Entry])
     superseded: set[int] = field(default_factory=set[int])
+    newest: dict[RunKey, Version] = field(default_factory=dict[RunKey, Version])
+    """Of each run of which any event waits; it may be of one that was taken."""
     added: int = 0
     dropped: int = 0
     taken: list[Entry] = field(default_factory=list[Entry])
@@ -58,13 +61,12 @@ class _Watched:
         entry.number = self.added
         dropped = self.buffer.add(entry)
         self.waiting.append(entry)
+        newest = self.newest[entry.key] = max(version, self.newest.get(entry.key, version))
         siblings = [other for other in self.waiting if other.key == entry.key]
-        newest = max(siblings, key=lambda other: other.version)
-        self.superseded |= {other.number for other in siblings if other is not newest}
+        self.superseded |= {other.number for other in siblings if other.version != newest}
         for lost in dropped:
             self._check_drop(lost)
-            self.waiting.remove(lost)
-            self.superseded.discard(lost.number)
+            self._remove(lost)
         self.dropped += len(dropped)
 
     def take(self, step: _Take) -> None:
@@ -73,9 +75,15 @@ class _Watched:
         assert bool(taken) is bool(self.waiting)
         assert len(taken) <= step.events
         assert len(taken) <= 1 or sum(map(_size, taken)) <= step.data_bytes
-        del self.waiting[: len(taken)]
-        self.superseded -= {entry.number for entry in taken}
+        for entry in taken:
+            self._remove(entry)
         self.taken += taken
+
+    def _remove(self, entry: Entry) -> None:
+        self.waiting.remove(entry)
+        self.superseded.discard(entry.number)
+        if entry.key not in {other.key for other in self.waiting}:
+            del self.newest[entry.key]
 
     def _check_drop(self, lost: Entry) -> None:
         """Nothing goes while there is room, and no run's newest event while a superseded one waits."""
@@ -87,7 +95,16 @@ class _Watched:
             assert lost is self.waiting[0]
 
 
+_NEWEST_TAKEN_FIRST: Final[list[_Add | _Take]] = [
+    *(_Add("a", hlc, 1) for hlc in (0, 2, 1)),
+    *(_Take(1, 0), _Take(1, 0)),
+    *(_Add("b", 0, 17), _Add("a", 0, 2)),
+]
+"""The newest of a run is taken before an older one, then a still older one comes."""
+
+
 @examples(300)
+@example(BufferLimits(events=3, data_bytes=18), _NEWEST_TAKEN_FIRST)
 @given(_limits, st.lists(st.one_of(_adds, _adds, _takes), max_size=60))
 def test_what_is_lost_matters_least(limits: BufferLimits, steps: list[_Add | _Take]) -> None:
     """Under any adds and takes the counters add up, order is kept, and the newest of a run goes last."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from run_log.core import Outcome, RunEvent, RunKey, RunStatus
@@ -78,7 +78,19 @@ async def live(
     assert (await store.get_stats("w"))["total"] >= len(seen)
 
 
+DELETED_AND_BEGUN_AGAIN: Story = [
+    (0, RunStatus.FAILED, 1, -1),
+    *("a day", "a day"),
+    *[(0, RunStatus.PENDING, 0, 0)] * 2,
+    "a day",
+    *((1, RunStatus.PENDING, 0, 0), (0, RunStatus.SUCCESS, 0, 0)),
+    "again",
+]
+"""A run is deleted and its id used again, by a state of a lower version than the one that is deleted."""
+
+
 @pytest.mark.parametrize("name", STORES)
+@example(story=DELETED_AND_BEGUN_AGAIN)
 @settings(max_examples=60, deadline=None)
 @given(story=steps)
 def test_what_expired_does_not_come_back(name: str, story: Story) -> None:

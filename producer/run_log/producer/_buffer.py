@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class EventBuffer:
     """A queue that makes room for new events at the cost of those that matter least. Not thread-safe.
 
     When full, it first drops events that a newer event of the same run supersedes, oldest first, then
-    the oldest events.
+    the oldest events. The newer event may have been taken since, as long as others of its run wait.
 
     Args:
         limits: When it is full.
@@ -36,7 +36,9 @@ class EventBuffer:
         # By number. What leaves is gone at once, wherever it stood: an outage must not cost memory.
         self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
+        # Of each run of which any event waits. Without its content where it was taken before the others.
         self._newest: dict[RunKey, Entry] = {}
+        self._behind: Counter[RunKey] = Counter()  # how many superseded events wait, of runs that have some
         self._bytes = 0
         self._is_sound = True
 
@@ -94,7 +96,7 @@ class EventBuffer:
         return self.take(events=len(self), data_bytes=self._bytes)
 
     def newest(self) -> dict[RunKey, Version]:
-        """Return the newest version of each run that waits."""
+        """Return the newest version of each run of which any event waits."""
         return {key: Version(*entry.version) for key, entry in self._newest.items()}
 
     def oldest(self) -> int | None:
@@ -123,6 +125,7 @@ class EventBuffer:
             self._bytes = 0
             self._newest.clear()
             self._superseded.clear()
+            self._behind.clear()
             for number, entry in self._waiting.items():
                 entry.number = number
                 self._bytes += entry.size
@@ -131,13 +134,14 @@ class EventBuffer:
 
     def _rank(self, entry: Entry) -> None:
         newest = self._newest.get(entry.key)
-        if newest is None or newest.version < entry.version:
+        older = entry
+        # By number: the newest may be given back.
+        if newest is None or newest.version < entry.version or newest.number == entry.number:
             self._newest[entry.key] = entry
-            older = newest
-        else:
-            older = entry
-        if older is not None:
+            older = newest or entry
+        if older.number != self._newest[entry.key].number and older.number in self._waiting:
             self._superseded[older.number] = older
+            self._behind[entry.key] += 1
 
     def _make_room(self) -> list[Entry]:
         dropped: list[Entry] = []
@@ -150,10 +154,16 @@ class EventBuffer:
 
     def _remove(self, entry: Entry) -> Entry:
         del self._waiting[entry.number]
-        self._superseded.pop(entry.number, None)
         self._bytes -= entry.size
-        if self._newest.get(entry.key) is entry:
-            del self._newest[entry.key]
+        if self._superseded.pop(entry.number, None):
+            self._behind[entry.key] -= 1
+        elif entry.key in self._behind:
+            taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)
+            taken.number = entry.number
+        if not self._behind.get(entry.key):
+            self._behind.pop(entry.key, None)
+            if self._newest[entry.key].number not in self._waiting:
+                del self._newest[entry.key]
         return entry
 
 

@@ -155,6 +155,8 @@ class Committer:
             for key, change in changes.items():
                 if change.added and key in known:
                     check_not_expired(key, known[key].stored.expires_at, now)
+                if self._retention:
+                    self._retention.check_not_revived(key, change, now)
             try:
                 await self._write(merged, changes, known, horizon)
             except GuessRefusedError:

@@ -63,6 +63,26 @@ class Retention:
             "which ended runs are kept, and the run is not there; raise RUN_LOG_RETENTION_DAYS to take it"
         )
 
+    def check_not_revived(self, key: RunKey, change: RunChange, now: datetime) -> None:
+        """Check that a run does not get the state of an earlier one of its id, which may have been deleted.
+
+        Such a state is as old as what was deleted, and older than what began the run that is there. What was
+        only inferred says nothing about when a run was there.
+
+        Raises:
+            RunExpiredError: It gets a state that may be an earlier run's.
+        """
+        winner = change.winner
+        if winner is None or not self.is_over([winner], now):
+            return
+        observed = (transition for transition in change.after.history if not transition.inferred)
+        if any(winner.occurred_at < transition.occurred_at for transition in observed):
+            raise RunExpiredError(
+                f"the event of run {key[1]!r} of workflow {key[0]!r} is older than {self.keeps.days} days, "
+                "for which ended runs are kept, and than other events of the run: it may be of an earlier "
+                "run with that id; raise RUN_LOG_RETENTION_DAYS to take it"
+            )
+
     def _end(self, moment: datetime) -> datetime:
         try:
             return moment + self.keeps

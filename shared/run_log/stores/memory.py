@@ -192,6 +192,8 @@ class InMemoryRunLogService(RunLogService):
         change = fold(head, events, horizon=Horizon.at(now))
         if change.added and entry:
             check_not_expired(key, expires_at(entry.fields), now)
+        if self._retention:
+            self._retention.check_not_revived(key, change, now)
         return change
 
     def _head(self, key: RunKey) -> RunHead | None:

@@ -59,6 +59,18 @@ def test_what_is_given_back_comes_first_again() -> None:
     assert [entry.number for entry in buffer.take(events=9, data_bytes=100)] == [0, 1, 2, 3]
 
 
+def test_the_newest_that_is_given_back_supersedes_what_waited() -> None:
+    """The newest state of a run, taken before an older one and given back, stays when there is no room."""
+    buffer = EventBuffer(BufferLimits(events=2))
+    for number, hlc in ((1, 2), (2, 1)):
+        buffer.add(_entry(number, hlc=hlc))
+    newest = buffer.take(events=1, data_bytes=100)
+    buffer.add(_entry(3, hlc=0))
+
+    assert [entry.number for entry in buffer.give_back(newest)] == [2]
+    assert [entry.number for entry in buffer.add(_entry(4, hlc=1, run_id="other"))] == [3]
+
+
 def test_what_is_given_back_may_be_superseded() -> None:
     """A state that was taken, and overtaken meanwhile, is the first to go when it is given back."""
     buffer = EventBuffer(BufferLimits(events=2))

@@ -181,6 +181,8 @@ def _merged(
             continue
         if stored:
             check_not_expired(key, stored.expires_at, now)
+        if terms.retention:
+            terms.retention.check_not_revived(key, change, now)
         expires_at = expiry_after(change, stored.expires_at if stored else None, terms.retention)
         columns = change_columns(change.after, expires_at)
         if change.winner is None:
