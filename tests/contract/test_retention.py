@@ -103,7 +103,7 @@ async def test_a_run_that_goes_on_does_not_expire(harness: Harness, service: Run
 
 
 async def test_a_late_event_does_not_revive_a_run(harness: Harness, service: RunLog) -> None:
-    """No event, however new, brings an expired run back; an id used again once it is deleted is another run."""
+    """No event, however new, brings an expired run back; its id, used again once deleted, is another run."""
     events = await expired(harness)
     stats, summary = await service.get_stats("w"), await service.get_summary("w")
     late = an_event(events[0].run, hlc=1, occurred_at=events[0].occurred_at)
