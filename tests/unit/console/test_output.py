@@ -190,7 +190,7 @@ def test_deep_json() -> None:
     for _ in range(500):
         kept = [kept]
     damaged: Any = "x"
-    for _ in range(3_000):
+    for _ in range(100_000):
         damaged = [damaged]
 
     assert {"a": kept} == json.loads(json_text({"a": kept}, indent=2))
