@@ -222,7 +222,7 @@ def warn_of_sigterm() -> None:
         process.has_warned = True
         _logger.warning(
             "run_log_sigterm_unhandled",
-            reason="the main thread, which alone can handle signals, has neither imported run_log.producer "
+            hint="the main thread, which alone can handle signals, has neither imported run_log.producer "
             "nor recorded anything; have it do so, or call default_emitter().close() in a SIGTERM handler of "
             "your own",
         )

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     takes one away, ``-*`` all."""
     end_flush_seconds: float | None = Field(default=None, ge=0, le=3_600, allow_inf_nan=False)
     """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery; None waits where
-    the platform may stop the CPU after a response, and nowhere else."""
+    the platform may stop the CPU after a response, and in a process that was forked."""
     handle_sigterm: bool = True
     """``RUN_LOG_HANDLE_SIGTERM``: whether a SIGTERM that nobody else handles delivers first."""
     stderr_notice: bool = True
