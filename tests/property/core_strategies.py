@@ -100,12 +100,16 @@ def small_event(
     hlc: int = 0,
     status: RunStatus = RunStatus.RUNNING,
     inferred: bool = False,
+    content: int | None = None,
 ) -> RunEvent:
-    """Return an event whose identity is *number*; every second run belongs to another workflow."""
+    """Return an event whose identity is *number*; every second run belongs to another workflow.
+
+    What it tells, and when it happened, is by *content*, else by the number too.
+    """
     return RunEvent(
         event_id=f"event-{number:04}",
         hlc=hlc,
-        occurred_at=EPOCH + timedelta(seconds=number),
+        occurred_at=EPOCH + timedelta(seconds=number if content is None else content // 2),
         inferred=inferred,
         run=WorkflowRun(
             id=f"run-{run}",
@@ -114,7 +118,7 @@ def small_event(
             trigger_type=TriggerType.MANUAL,
             started_at=EPOCH,
             attempt=attempt,
-            result={"event": number},
+            result={"event": number if content is None else content},
         ),
     )
 
@@ -134,6 +138,26 @@ def small_events(
             inferred=st.booleans(),
         ),
         unique_by=lambda event: event.event_id,
+        min_size=min_size,
+        max_size=max_size,
+    )
+
+
+def clashing_events(
+    *, runs: int = 2, min_size: int = 1, max_size: int = 12
+) -> st.SearchStrategy[list[RunEvent]]:
+    """Return events of few runs, of which many share their id, or their version, or all but a payload."""
+    return st.lists(
+        st.builds(
+            small_event,
+            st.integers(min_value=0, max_value=1),
+            run=st.integers(min_value=0, max_value=runs - 1),
+            attempt=st.integers(min_value=1, max_value=2),
+            hlc=st.integers(min_value=0, max_value=1),
+            status=st.sampled_from(RunStatus),
+            inferred=st.booleans(),
+            content=st.integers(min_value=0, max_value=3),
+        ),
         min_size=min_size,
         max_size=max_size,
     )

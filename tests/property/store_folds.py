@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from run_log.core import MAX_HISTORY, RunEvent, RunKey, RunStatus, Version, WorkflowRun
+from run_log.core import MAX_HISTORY, RunEvent, RunKey, RunStatus, Version, WorkflowRun, run_digest
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
@@ -71,12 +71,21 @@ class Expected:
     stats: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
 
 
+def _place(event: RunEvent) -> tuple[object, ...]:
+    """Return what orders the events of a run: in one version what was observed, then the later, the ended."""
+    return (
+        *(event.run.attempt, event.hlc, event.event_id),
+        *(not event.inferred, event.occurred_at, event.status.is_terminal, event.status.value),
+        run_digest(event.run),
+    )
+
+
 def expected_of(events: Sequence[RunEvent]) -> Expected:
     """Return where *events* have to end: for each run, the event of the greatest version."""
     end = Expected()
     for key in {event.key for event in events}:
-        own = {event.event_id: event for event in events if event.key == key}
-        ordered = sorted(own.values(), key=lambda event: (event.run.attempt, event.hlc, event.event_id))
+        own = {event.version: event for event in sorted(events, key=_place) if event.key == key}
+        ordered = list(own.values())
         end.runs[key] = ordered[-1].run
         end.histories[key] = [(event.version, event.status) for event in ordered[-MAX_HISTORY:]]
     for workflow_id in {key[0] for key in end.runs}:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from run_log.core import FoldedRun, RunEvent, fold
 from run_log.projector.beam._folding import decode_folded, encode_folded, folded, joined
 
-from .core_strategies import deliveries, events, examples, small_events
+from .core_strategies import clashing_events, deliveries, events, examples, small_events
 
-one_run = small_events(runs=1, max_size=30).flatmap(
+one_run = (small_events(runs=1, max_size=30) | clashing_events(runs=1)).flatmap(
     lambda facts: st.tuples(st.just(facts), deliveries(facts))
 )
 

@@ -12,17 +12,20 @@ from run_log.core import (
     Outcome,
     RunEvent,
     RunHead,
+    RunKey,
     RunStatus,
     StatsDelta,
     Transition,
     Version,
+    by_run,
     count_statuses,
     fold,
     mark_anomalies,
     newest,
+    newest_event,
 )
 
-from .core_strategies import deliveries, examples, project, small_event, small_events
+from .core_strategies import clashing_events, deliveries, examples, project, small_event, small_events
 
 versions = st.builds(
     Version,
@@ -30,10 +33,6 @@ versions = st.builds(
     hlc=st.integers(min_value=0, max_value=3),
     event_id=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=3),
 )
-
-
-def _newest_event(events: Sequence[RunEvent]) -> RunEvent:
-    return max(events, key=lambda event: event.version)
 
 
 @examples(200)
@@ -46,6 +45,66 @@ def test_order_repeats_and_batches_do_not_matter(data: st.DataObject) -> None:
     assert project([events]) == project(delivered)
 
 
+@examples(300)
+@given(st.data())
+def test_one_id_for_two_events_ends_the_same(data: st.DataObject) -> None:
+    """Different events under one id, or in one version, end the same in any order, repeats and batches."""
+    events = data.draw(clashing_events())
+    delivered = data.draw(deliveries(events))
+
+    assert project([events]) == project(delivered)
+    assert _stored([events]) == _stored(delivered)
+    heads, stats = project(delivered)
+    for key, head in heads.items():
+        own = [event for event in events if event.key == key]
+        assert sorted({event.version for event in own}) == [line.version for line in head.history]
+        assert head.history[-1].status is head.status is newest_event(own).status
+    assert stats == {
+        workflow: count_statuses(head.status for key, head in heads.items() if key[0] == workflow)
+        for workflow in stats
+    }
+
+
+@examples(200)
+@given(st.data())
+def test_clashing_runs_merge_as_their_events_do(data: st.DataObject) -> None:
+    """Where ids and versions clash, runs folded anywhere and merged in any order are the fold of all."""
+    events = data.draw(clashing_events(runs=1))
+    merged = [_folded(part) for part in data.draw(deliveries(events)) if part]
+    repeats = data.draw(st.lists(st.sampled_from(merged), max_size=3))
+
+    head, delta = _merged(data.draw(st.permutations([*merged, *repeats])))
+
+    assert fold(None, events).after == head
+    assert count_statuses([head.status]) == delta
+
+
+@examples(200)
+@given(st.data())
+def test_a_clash_that_was_seen_changes_nothing(data: st.DataObject) -> None:
+    """Clashing events folded once more are duplicates each, and change nothing."""
+    events = data.draw(clashing_events(runs=1))
+    before = fold(None, events).after
+    change = fold(before, data.draw(st.permutations(events)))
+
+    assert before == change.after
+    assert [Outcome.DUPLICATE] * len(events) == list(change.outcomes)
+    assert (change.winner, change.added) == (None, ())
+
+
+def _stored(batches: Sequence[Sequence[RunEvent]]) -> dict[RunKey, RunEvent]:
+    """Return the event whose state each run has, as a store that writes the winners holds it."""
+    heads: dict[RunKey, RunHead] = {}
+    stored: dict[RunKey, RunEvent] = {}
+    for batch in batches:
+        for key, positions in by_run(batch).items():
+            change = fold(heads.get(key), [batch[position] for position in positions])
+            heads[key] = change.after
+            if change.winner is not None:
+                stored[key] = change.winner
+    return stored
+
+
 @examples(200)
 @given(st.data())
 def test_the_state_is_the_event_of_greatest_version(data: st.DataObject) -> None:
@@ -54,8 +113,8 @@ def test_the_state_is_the_event_of_greatest_version(data: st.DataObject) -> None
     heads, _ = project(data.draw(deliveries(events)))
     head = heads[events[0].key]
 
-    assert _newest_event(events).version == head.version
-    assert _newest_event(events).status is head.status
+    assert newest_event(events).version == head.version
+    assert newest_event(events).status is head.status
     assert sorted(event.version for event in events) == [line.version for line in head.history]
 
 
@@ -134,7 +193,7 @@ def test_merging_folded_runs_is_associative(
     events = {event.event_id: event for event in (*third, *second, *first)}
     a, b, c = ([events[event.event_id] for event in part] for part in (first, second, third))
     ab_elsewhere = FoldedRun(
-        event=_newest_event([*a, *b]), history=_merged([_folded(a), _folded(b)])[0].history
+        event=newest_event([*a, *b]), history=_merged([_folded(a), _folded(b)])[0].history
     )
 
     assert _merged([_folded(a), _folded(b), _folded(c)]) == _merged([_folded(c), ab_elsewhere])
@@ -150,7 +209,7 @@ def test_a_merge_keeps_the_newest_of_both_histories() -> None:
 
 
 def _folded(events: Sequence[RunEvent]) -> FoldedRun:
-    return FoldedRun(event=_newest_event(events), history=fold(None, events).after.history)
+    return FoldedRun(event=newest_event(events), history=fold(None, events).after.history)
 
 
 def _merged(runs: Sequence[FoldedRun]) -> tuple[RunHead, StatsDelta]:
@@ -196,7 +255,7 @@ def test_what_is_stored_is_the_newest_event_with_its_payload(data: st.DataObject
         change = fold(head, batch)
         head, stored = change.after, change.winner or stored
 
-    assert _newest_event(events) == stored
+    assert newest_event(events) == stored
 
 
 @examples(100)
@@ -237,7 +296,7 @@ def test_the_newest_fifty_are_kept_whatever_the_order(seed: int, count: int, bat
     head = heads[events[0].key]
 
     assert sorted(event.version for event in events)[-MAX_HISTORY:] == [line.version for line in head.history]
-    assert _newest_event(events).status is head.status
+    assert newest_event(events).status is head.status
     assert {"workflow-0": count_statuses([head.status])} == stats
 
 

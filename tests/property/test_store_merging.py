@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from run_log.core import Outcome, RunEvent
 from run_log.testing import FirestoreEmulator
 
-from .core_strategies import deliveries, examples, small_events
+from .core_strategies import clashing_events, deliveries, examples, small_events
 from .store_folds import OpenStores, expected_of, found_in, memory_stores, sqlite_stores, use_firestore
 
 events_and_batches = small_events(max_size=20).flatmap(
     lambda facts: st.tuples(st.just(facts), deliveries(facts))
 )
+
+clashes_and_batches = clashing_events(max_size=16).filter(bool).flatmap(deliveries)
+"""Different events under one id, and in one version: what no emitter of ours makes."""
 
 on_the_emulator = settings(
     max_examples=25,
@@ -76,6 +79,30 @@ def test_memory_merges_at_once(drawn: tuple[list[RunEvent], list[list[RunEvent]]
     outcomes = asyncio.run(apply_at_once(memory_stores, batches))
 
     assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
+
+
+@examples(100)
+@given(clashes_and_batches)
+def test_memory_merges_clashing_events(batches: list[list[RunEvent]]) -> None:
+    """In memory, different events under one id end in the same state, payload and stats in any order."""
+    asyncio.run(apply_in_turn(memory_stores, batches))
+
+
+@examples(40)
+@given(clashes_and_batches)
+def test_sqlite_merges_clashing_events(batches: list[list[RunEvent]]) -> None:
+    """In SQLite, different events under one id end in the same state, payload and stats in any order."""
+    asyncio.run(apply_in_turn(sqlite_stores, batches))
+
+
+@pytest.mark.emulator
+@on_the_emulator
+@given(batches=clashes_and_batches)
+def test_firestore_merges_clashing_events(
+    batches: list[list[RunEvent]], firestore_emulator: FirestoreEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Firestore, different events under one id end in the same state, payload and stats in any order."""
+    asyncio.run(apply_in_turn(use_firestore(firestore_emulator, monkeypatch), batches))
 
 
 @examples(60)

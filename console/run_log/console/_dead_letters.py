@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -175,13 +175,20 @@ async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
 
 
 async def redrive_letters(
-    choice: LetterChoice, *, repaired: bytes | None, dry_run: bool, quiet_seconds: float, output: OutputFormat
+    choice: LetterChoice,
+    *,
+    repaired: bytes | None,
+    earlier: timedelta,
+    dry_run: bool,
+    quiet_seconds: float,
+    output: OutputFormat,
 ) -> None:
     """Publish dead letters again, and show what became of them.
 
     Args:
         choice: Which.
         repaired: The event that is published in place of the body; None leaves that as it is.
+        earlier: How far the clock was ahead that stamped those that are here for that.
         dry_run: Whether to change nothing.
         quiet_seconds: How long nothing new has to come until all are taken to be seen.
         output: As what.
@@ -199,7 +206,15 @@ async def redrive_letters(
             leased_letters(settings, quiet_seconds=quiet_seconds) as letters,
         ):
             try:
-                await redrive(letters, topic, choice, tell=report.tell, repaired=repaired, dry_run=dry_run)
+                await redrive(
+                    letters,
+                    topic,
+                    choice,
+                    tell=report.tell,
+                    repaired=repaired,
+                    earlier=earlier,
+                    dry_run=dry_run,
+                )
             except EventDecodeError as error:
                 raise InvalidArgumentError(f"what --body names is no event: {error}") from error
 

@@ -148,11 +148,11 @@ class Capture:
     delivery thread.
 
     Args:
-        tick: The next reading of a hybrid logical clock, in microseconds since the epoch.
+        tick: The next reading of a hybrid logical clock for a run, in microseconds since the epoch.
         new_id: Makes events' identities.
     """
 
-    def __init__(self, *, tick: Callable[[], int], new_id: Callable[[], str]) -> None:
+    def __init__(self, *, tick: Callable[[RunKey], int], new_id: Callable[[], str]) -> None:
         self._tick = tick
         self._new_id = new_id
 
@@ -164,6 +164,7 @@ class Capture:
 
         Raises:
             InvalidRunError: It is none of these.
+            WriteRefusedError: Nothing can be later than what was read of the run.
         """
         if type(run) is not WorkflowRun:
             if isinstance(run, RunEvent):
@@ -174,7 +175,13 @@ class Capture:
                     (run.traceparent, run.tracestate),
                 )
             run = recordable(run)
-        return _entry(run, (self._new_id(), self._tick(), datetime.now(UTC), False), current_span_context())
+        try:
+            key = (run.workflow_id, run.id)
+        except AttributeError:  # made without validation
+            run = recordable(run)
+            key = run.key
+        hlc = self._tick(key)
+        return _entry(run, (self._new_id(), hlc, datetime.now(UTC), False), current_span_context())
 
 
 def _check(event: RunEvent) -> None:

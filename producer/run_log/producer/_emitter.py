@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from run_log.core import PROCESS_CLOCK, HybridLogicalClock, Settings, uuid7
+from run_log.core import PROCESS_CLOCK, HybridLogicalClock, RunKey, Settings, uuid7
 
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
@@ -120,13 +120,17 @@ class RunEventEmitter:
             with contextlib.suppress(Exception):
                 delivery.attend(item)
 
-    def observe(self, hlc: int) -> None:
+    def observe(self, hlc: int, run: RunKey | None = None) -> None:
         """Have everything emitted from now on be later than *hlc*, by version.
+
+        Where that is a minute or more ahead of this machine's clock, only states of *run* are; see
+        `HybridLogicalClock.observe`.
 
         Args:
             hlc: A reading of a hybrid logical clock, of an event that somebody else made.
+            run: The key of the run that the event is of.
         """
-        self._clock.observe(hlc)
+        self._clock.observe(hlc, run)
 
     async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ASYNC109 - part of the contract
         """Wait until everything emitted so far is delivered, or *timeout* seconds have passed.

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar, cast
 
 from run_log.core import (
     PROCESS_CLOCK,
+    HybridLogicalClock,
+    RunKey,
     RunLogProtocol,
     RunStatus,
     Settings,
@@ -129,6 +131,7 @@ class _Continuation:
                 "duration_ms": 0,
             },
             is_answer=run.status is RunStatus.PAUSED,
+            read=run.key,
         )
 
     def _without(self, error: BaseException | None) -> RunHandle:
@@ -142,11 +145,14 @@ class _Continuation:
         }
         return self._handle(state, is_answer=self.answered_by is not None)
 
-    def _handle(self, state: dict[str, Any], *, is_answer: bool) -> RunHandle:
+    def _handle(self, state: dict[str, Any], *, is_answer: bool, read: RunKey | None = None) -> RunHandle:
         emitter = default_emitter() if self.emitter is None else self.emitter
         # Reading a run moves the process's clock past it; the emitter may have been given another one.
         if isinstance(emitter, RunEventEmitter):
-            emitter.observe(PROCESS_CLOCK.last)
+            clock: HybridLogicalClock = getattr(self.run_log, "version_clock", PROCESS_CLOCK)
+            emitter.observe(clock.last)
+            if read is not None:
+                emitter.observe(clock.seen(read), read)
         begun = time.perf_counter()
         # This machine's clock may be behind the one that the run started by.
         before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)

@@ -9,13 +9,18 @@ from typing import Any, Final, Unpack
 from opentelemetry import trace
 
 from run_log.core import (
+    MAX_STAMPED_AHEAD,
     ConfigurationError,
     RunEvent,
     RunFilters,
+    RunKey,
     Settings,
     Transition,
     Version,
     WorkflowRun,
+    WriteRefusedError,
+    stamped_ahead,
+    utc_now,
     validated,
 )
 from run_log.stores import (
@@ -70,10 +75,14 @@ class PubSubRunLogService(RunLog):
 
         Raises:
             InvalidRunError: A field is missing or wrong; nothing is published.
+            WriteRefusedError: What is read of the run is stamped too far ahead; see `resume`.
         """
         with _tracer.start_as_current_span("run_log.save") as span:
             checked = validated(run)
             span.set_attributes({"workflow_id": checked.workflow_id, "run_id": checked.id})
+            seen = self._reader.version_clock.seen(checked.key)
+            self._check_not_ahead(checked.key, seen)
+            self._emitter.observe(seen, checked.key)
             self._emitter.emit(checked)
 
     async def list_runs(
@@ -166,8 +175,43 @@ class PubSubRunLogService(RunLog):
         """See `RunLog.mark_lost`. Published, and returned before it is delivered: see `flush` and `close`."""
         event = await self._reader.conclude_lost(workflow_id, run_id, older_than=older_than, now=now)
         if event is not None:
+            self._check_not_ahead(event.key, event.hlc)
             self._emitter.emit(event)
         return event is not None
+
+    async def _answer(
+        self,
+        workflow_id: str,
+        run_id: str,
+        answered_by: str,
+        comment: str | None,
+        *,
+        rejected: bool,
+        now: datetime | None,
+    ) -> WorkflowRun:
+        event = await self._reader.conclude_answer(
+            workflow_id, run_id, answered_by, comment, rejected=rejected, now=now
+        )
+        self._check_not_ahead(event.key, event.hlc)
+        with _tracer.start_as_current_span("run_log.save") as span:
+            span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})
+            self._emitter.emit(event)
+        return event.run
+
+    def _check_not_ahead(self, key: RunKey, hlc: int) -> None:
+        """Check that a projector takes what is stamped so.
+
+        Raises:
+            WriteRefusedError: It becomes a dead letter.
+        """
+        ahead = stamped_ahead(hlc, utc_now())
+        if ahead > MAX_STAMPED_AHEAD:
+            raise WriteRefusedError(
+                f"run {key[1]!r} of workflow {key[0]!r} is stored in a version {ahead} ahead of this "
+                "machine's clock, so that what is said after it becomes a dead letter (clock_ahead); set this "
+                "clock right where it is behind, else go on with the run as its next attempt (resume_run with "
+                "retry=True), or write without a projector (RUN_LOG_BACKEND=firestore)"
+            )
 
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_latest_run`."""

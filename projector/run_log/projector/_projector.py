@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from opentelemetry import trace
 
 from run_log.core import (
     DeadLetterReason,
+    EventDecodeError,
     Outcome,
     RunEvent,
     RunExpiredError,
     WriteRefusedError,
+    check_stamp,
     get_logger,
     span_link,
+    utc_now,
 )
 from run_log.stores import ProjectionStore
 
@@ -50,16 +54,18 @@ class Projector:
 
     Args:
         store: Where the projection is.
+        now: The time, to tell which events are stamped too far ahead.
     """
 
-    def __init__(self, store: ProjectionStore) -> None:
+    def __init__(self, store: ProjectionStore, *, now: Callable[[], datetime] = utc_now) -> None:
         self._store = store
+        self.now: Final = now
 
     async def apply(self, events: Iterable[RunEvent]) -> list[Outcome]:
         """Merge *events* and return what became of each, in order.
 
-        Repeats change nothing, order changes nothing. An event that the store refuses for good is
-        rejected alone; the others are applied. Durable when it returns.
+        Repeats change nothing, order changes nothing. An event that the store refuses for good, or that is
+        stamped more than a day ahead, is rejected alone; the others are applied. Durable when it returns.
 
         Args:
             events: Events of any runs, in any order, with repeats.
@@ -68,13 +74,18 @@ class Projector:
             StoreUnavailableError: The store does not answer; applying all of them again is safe.
             ConfigurationError: The store is not there, or does not let us in.
         """
-        return [projected.outcome for projected in await self.project(list(events))]
+        moment = self.now()
+        given = list(events)
+        taken = [event for event in given if _is_stamped_well(event, moment)]
+        outcomes = iter([projected.outcome for projected in await self.project(taken)])
+        ids = set(map(id, taken))
+        return [next(outcomes) if id(event) in ids else Outcome.REJECTED for event in given]
 
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
-        """Merge *events* as `apply` does, and return with each rejection its reason.
+        """Merge *events* as `apply` does, whatever their stamps, and return with each rejection its reason.
 
         Args:
-            events: See `apply`.
+            events: See `apply`; who knows when they were published has checked their stamps.
 
         Raises:
             StoreUnavailableError: See `apply`.
@@ -98,14 +109,26 @@ class Projector:
             return [Projected(outcome=outcome) for outcome in await self._store.apply(events)]
         except WriteRefusedError as error:
             if len(events) == 1:
-                (event,) = events
-                _logger.warning(
-                    "run_log_event_rejected",
-                    workflow_id=event.run.workflow_id,
-                    run_id=event.run.id,
-                    event_id=event.event_id,
-                    error=str(error),
-                )
+                _tell_rejected(events[0], error)
                 return [Projected(outcome=Outcome.REJECTED, error=error)]
         half = len(events) // 2
         return [*await self._isolate(events[:half]), *await self._isolate(events[half:])]
+
+
+def _is_stamped_well(event: RunEvent, moment: datetime) -> bool:
+    try:
+        check_stamp(event, moment)
+    except EventDecodeError as error:
+        _tell_rejected(event, error)
+        return False
+    return True
+
+
+def _tell_rejected(event: RunEvent, error: Exception) -> None:
+    _logger.warning(
+        "run_log_event_rejected",
+        workflow_id=event.run.workflow_id,
+        run_id=event.run.id,
+        event_id=event.event_id,
+        error=str(error),
+    )

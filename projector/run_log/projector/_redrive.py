@@ -6,6 +6,7 @@ import asyncio
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from run_log.core import (
@@ -13,8 +14,10 @@ from run_log.core import (
     EventDecodeError,
     Message,
     MessageRefusedError,
+    check_stamp,
     decode_event,
     encode_event,
+    utc_now,
 )
 
 from ._leased import LeasedLetters
@@ -62,13 +65,14 @@ async def redrive(
     *,
     tell: Tell,
     repaired: bytes | None = None,
+    earlier: timedelta = timedelta(0),
     dry_run: bool = False,
 ) -> None:
     """Publish dead letters again, each as the message it was, and acknowledge those that are published.
 
     Killed between the two, it leaves a letter that is re-driven again, which changes nothing. Kept is what
-    would only come back: what is still no event, what the store refused or what has expired (unless chosen
-    by its id or reason), and what has come back since it was re-driven here.
+    would only come back: what is still no event, or is stamped too far ahead still, what the store refused or
+    what has expired (unless chosen by its id or reason), and what has come back since it was re-driven here.
 
     Args:
         letters: Where from.
@@ -76,10 +80,12 @@ async def redrive(
         choice: Which.
         tell: See `Tell`.
         repaired: A body that is published in place of each letter's; None leaves it as it is.
+        earlier: How far the clock was ahead that stamped those whose reason is ``clock_ahead``: they are
+            published as stamped so much earlier, and stay in their order.
         dry_run: Whether to change nothing, and only tell what would become of them.
 
     Raises:
-        EventDecodeError: *repaired* is no event.
+        EventDecodeError: *repaired* is no event, or stamped too far ahead.
         TransportUnavailableError: The broker does not answer; what was told until then is done.
         TransportRefusedError: Topic or subscription are not there, or denied.
     """
@@ -89,7 +95,12 @@ async def redrive(
         kept: list[HandledLetter] = []
         for letter in page:
             try:
-                ready.append((letter, _message(letter, choice, repaired, published)))
+                message = _message(letter, choice, repaired, published)
+                ready.append((letter, _stamped(message, letter, earlier, utc_now())))
+            except EventDecodeError as error:
+                if repaired is not None:
+                    raise
+                kept.append(_handled(letter, LetterOutcome.KEPT, f"{error.reason}: {error}"))
             except _Kept as why:
                 kept.append(_handled(letter, LetterOutcome.KEPT, str(why)))
         tell(kept)
@@ -133,7 +144,7 @@ def _message(
     """Return what is published for *letter*.
 
     Raises:
-        EventDecodeError: *repaired* is no event.
+        EventDecodeError: *repaired*, or else the letter, is no event.
         _Kept: It would only come back.
     """
     if repaired is not None:
@@ -144,13 +155,30 @@ def _message(
     if letter.original_id in published:
         raise _Kept(f"it came back: {letter.error}")
     message = Message(data=letter.data, attributes=letter.attributes)
-    try:
-        decode_event(message)
-    except EventDecodeError as error:
-        raise _Kept(f"{error.reason}: {error}") from error
+    decode_event(message)
     is_asked_for = bool(choice.ids) or letter.reason in choice.reasons
     if letter.reason in ON_REQUEST and not is_asked_for:
         raise _Kept("it would come back until its cause is mended; then ask for it by id or by reason")
+    return message
+
+
+def _stamped(message: Message, letter: DeadLetter, earlier: timedelta, now: datetime) -> Message:
+    """Return *message*; where *letter* is here for its stamp, as it is stamped so much earlier.
+
+    Raises:
+        EventDecodeError: It is stamped too far ahead all the same.
+    """
+    event = decode_event(message)
+    if earlier and letter.reason == DeadLetterReason.CLOCK_AHEAD.value:
+        try:
+            occurred_at = event.occurred_at - earlier
+        except OverflowError:
+            occurred_at = event.occurred_at  # for people, and it was not what was wrong
+        hlc = max(event.hlc - earlier // timedelta(microseconds=1), 0)
+        event = event.model_copy(update={"hlc": hlc, "occurred_at": occurred_at})
+        stated = encode_event(event)
+        message = Message(data=stated.data, attributes={**message.attributes, **stated.attributes})
+    check_stamp(event, now)
     return message
 
 

@@ -3,7 +3,7 @@
 No I/O and no vendor library: values in, values out.
 """
 
-from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, epoch_micros
+from ._clock import MAX_AHEAD, MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, epoch_micros, hlc_after
 from ._counters import (
     DAYS_KEPT,
     HOURS_KEPT,
@@ -74,6 +74,8 @@ from ._law import (
     is_anomaly,
     mark_anomalies,
     newest,
+    newest_event,
+    run_digest,
 )
 from ._logs import get_logger, logging_later, one_line
 from ._models import (
@@ -106,12 +108,15 @@ from ._trace import current_span_context, current_trace, span_link, trace_header
 from ._wire import (
     EVENT_TYPE,
     MAX_ATTRIBUTE_VALUE_BYTES,
+    MAX_STAMPED_AHEAD,
     SCHEMA_VERSION,
     DeadLetterReason,
     Message,
     ReceivedMessage,
+    check_stamp,
     decode_event,
     encode_event,
+    stamped_ahead,
 )
 
 __all__ = [
@@ -120,6 +125,7 @@ __all__ = [
     "DURATION_BUCKETS",
     "EVENT_TYPE",
     "HOURS_KEPT",
+    "MAX_AHEAD",
     "MAX_ANSWERER_BYTES",
     "MAX_ATTRIBUTE_VALUE_BYTES",
     "MAX_DEPTH",
@@ -130,6 +136,7 @@ __all__ = [
     "MAX_ID_LENGTH",
     "MAX_LIMIT",
     "MAX_PAYLOAD_BYTES",
+    "MAX_STAMPED_AHEAD",
     "MAX_STATS_SHARDS",
     "MAX_TEXT_BYTES",
     "MICROS",
@@ -199,6 +206,7 @@ __all__ = [
     "bucket_name",
     "by_run",
     "check_collection_id",
+    "check_stamp",
     "count_cut",
     "count_statuses",
     "counters_of",
@@ -224,6 +232,7 @@ __all__ = [
     "fit_text",
     "fold",
     "get_logger",
+    "hlc_after",
     "hour_begins",
     "hour_of",
     "id_text",
@@ -232,10 +241,13 @@ __all__ = [
     "logging_later",
     "mark_anomalies",
     "newest",
+    "newest_event",
     "one_line",
     "original_id",
+    "run_digest",
     "snapshot",
     "span_link",
+    "stamped_ahead",
     "trace_headers",
     "utc_now",
     "uuid7",

@@ -6,14 +6,20 @@ import os
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+from ._errors import WriteRefusedError
 
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""
 
-_MAX_OBSERVED: Final = 2**61
-"""Readings observed beyond it (the year 75,000) count as it: one absurd event must not use up the clock."""
+MAX_AHEAD: Final = 60_000_000
+"""How far ahead of its own machine's time a clock follows what it observes, in microseconds: a minute."""
+
+MAX_RUNS_AHEAD: Final = 1_000
+"""Runs remembered to be stored further ahead than that, of those that were observed last."""
 
 
 def epoch_micros() -> int:
@@ -21,16 +27,31 @@ def epoch_micros() -> int:
     return time.time_ns() // 1_000
 
 
+def hlc_after(hlc: int, run: tuple[str, str]) -> int:
+    """Return the reading just past *hlc*, for the run with this key, which has come as far as that.
+
+    Raises:
+        WriteRefusedError: There is none below `MAX_HLC`.
+    """
+    if hlc >= MAX_HLC - 1:
+        raise WriteRefusedError(
+            f"run {run[1]!r} of workflow {run[0]!r} is stored in the last version that there is, so that "
+            "nothing can come after it; go on with it as its next attempt"
+        )
+    return max(hlc + 1, 0)
+
+
 _clocks: Final[weakref.WeakSet[HybridLogicalClock]] = weakref.WeakSet()
 
 
 class HybridLogicalClock:
-    """Microseconds since the epoch that strictly increase and never fall behind what was observed.
+    """Microseconds since the epoch that strictly increase, and lie past what was observed within a minute.
 
     Two readings of one clock are never equal and never go back, whatever the machine's clock does. After
     `observe`, every reading lies past the observed one: a process that reads a run before it goes on with
-    it writes later versions, even where its own clock is behind. Safe in threads, signal handlers and
-    forked children.
+    it writes later versions, even where its own clock is behind. What lies `MAX_AHEAD` or more ahead of the
+    machine's time comes of a wrong clock, here or there, and moves nothing: only what is said of that very
+    run is stamped past it. Safe in threads, signal handlers and forked children.
 
     Args:
         now: Microseconds since the epoch.
@@ -39,6 +60,7 @@ class HybridLogicalClock:
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
         self._now = now
         self._last = 0
+        self._ahead: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.renew_lock()
         _clocks.add(self)
 
@@ -49,25 +71,58 @@ class HybridLogicalClock:
 
     @property
     def last(self) -> int:
-        """The greatest reading made or observed so far."""
+        """The greatest reading made or followed so far, those for runs that are ahead aside."""
         return self._last
 
-    def tick(self) -> int:
-        """Return the next reading, in microseconds since the epoch."""
+    def seen(self, run: tuple[str, str]) -> int:
+        """Return what the next reading for *run* will be greater than."""
         with self._lock:
-            now, last = self._now(), self._last
-            self._last = now = now if now > last else last + 1  # not max(): every event pays for it
-            return now
+            return max(self._last, self._ahead.get(run, 0))
 
-    def observe(self, hlc: int) -> None:
-        """Make every later reading greater than *hlc*.
+    def tick(self, run: tuple[str, str] | None = None) -> int:
+        """Return the next reading, in microseconds since the epoch.
 
         Args:
-            hlc: A reading of any clock. An absurd one, 2**61 or more, moves the clock to 2**61 only, so
-                that this process goes on making readings below `MAX_HLC`.
+            run: The key of the run that it is for: where that was observed to be ahead, the reading lies just
+                past it, and the clock stays where it is. None for no run.
+
+        Raises:
+            WriteRefusedError: Nothing below `MAX_HLC` lies past what was observed of *run*.
         """
         with self._lock:
-            self._last = max(self._last, min(hlc, _MAX_OBSERVED))
+            now, last = self._now(), self._last
+            now = now if now > last else last + 1  # not max(): every event pays for it
+            if self._ahead and run is not None and run in self._ahead:
+                return self._tick_ahead(run, now)
+            self._last = now
+            return now
+
+    def _tick_ahead(self, run: tuple[str, str], now: int) -> int:
+        if self._ahead[run] < now:
+            del self._ahead[run]
+            self._last = now
+            return now
+        ahead = self._ahead[run] = hlc_after(self._ahead[run], run)
+        return ahead
+
+    def observe(self, hlc: int, run: tuple[str, str] | None = None) -> None:
+        """Make every later reading greater than *hlc*, where that is less than `MAX_AHEAD` ahead.
+
+        Args:
+            hlc: A reading of any clock.
+            run: The key of the run that it is of: what is too far ahead counts for readings for it alone.
+                None has it count for nothing.
+        """
+        if hlc <= self._last:
+            return
+        with self._lock:
+            if hlc - self._now() < MAX_AHEAD:
+                self._last = max(self._last, hlc)
+            elif run is not None:
+                self._ahead[run] = max(hlc, self._ahead.get(run, 0))
+                self._ahead.move_to_end(run)
+                if len(self._ahead) > MAX_RUNS_AHEAD:
+                    self._ahead.popitem(last=False)
 
 
 PROCESS_CLOCK: Final = HybridLogicalClock()

@@ -50,8 +50,9 @@ def _copied(run: object) -> object:
 class RunEvent(BaseModel):
     """The full state of one run at one moment. Immutable: a fact does not change.
 
-    ``RunEvent(run=run)`` states that *run* is so now: it gets a new identity, and a version later than
-    every one this process has made or observed.
+    ``RunEvent(run=run)`` states that *run* is so now: it gets a new identity, and a version later than every
+    one this process has made, or observed less than `MAX_AHEAD` ahead of its clock. `from_run` gives one that
+    is later than whatever was observed of the run.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
@@ -94,12 +95,13 @@ class RunEvent(BaseModel):
 
         Raises:
             InvalidRunError: *run* does not have a run's fields; the message names each at fault.
+            WriteRefusedError: See `HybridLogicalClock.tick`.
         """
         copy = snapshot(run)
         try:
             return cls(
                 event_id=new_id(),
-                hlc=clock.tick(),
+                hlc=clock.tick(copy.key),
                 occurred_at=now(),
                 inferred=inferred,
                 run=cast("WorkflowRun", dict(copy)),
@@ -144,13 +146,18 @@ class RunEvent(BaseModel):
         """Return this event, stamped after *version* where it was not already.
 
         Args:
-            version: Of what is stored. Within a later attempt than this event's, nothing can be later.
-            clock: Stamps the event, and is past *version* from then on.
+            version: Of what is stored of its run. Within a later attempt than this event's, nothing can be
+                later.
+            clock: Stamps the event; it follows *version* as it does what is read.
+
+        Raises:
+            WriteRefusedError: Nothing lies past *version*.
         """
-        if self.version > version:
+        if self.version > version or self.run.attempt < version.attempt:
             return self
-        clock.observe(version.hlc)
-        return self.model_copy(update={"hlc": max(clock.tick(), version.hlc + 1)})
+        clock.observe(version.hlc, self.key)
+        # It may be that the clock has been there, and the event not.
+        return self.model_copy(update={"hlc": clock.tick(self.key)})
 
     @property
     def key(self) -> RunKey:

@@ -1,21 +1,25 @@
 """The merge law: how events become a run's state, its history and its workflow's stats.
 
-A run's state is its event of greatest version; its history is the set of its transitions, newest first
-kept. Both are joins of a semilattice, so merging is commutative, associative and idempotent: duplicates,
+A run's state is its event of greatest version; its history is the set of its transitions, one a version,
+newest first kept. Of two different events in one version, which only a faulty publisher makes, the content
+decides. Both are joins of a semilattice, so merging is commutative, associative and idempotent: duplicates,
 any order and any grouping of the events end in the same state.
 """
 
 from __future__ import annotations
 
+import base64
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from ._clock import HybridLogicalClock
 from ._counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from ._events import RunEvent, Version
-from ._models import RunKey, RunStatus
+from ._models import RunKey, RunStatus, WorkflowRun
 from ._payload import encode_json
 
 MAX_HISTORY: Final = 50
@@ -41,7 +45,7 @@ class Outcome(enum.StrEnum):
     APPLIED = "applied"
     """It is (or was, within its batch) the run's newest state."""
     DUPLICATE = "duplicate"
-    """The store had it already; nothing changed."""
+    """The store had it already, or another of its version that goes before it; nothing changed."""
     STALE = "stale"
     """A newer state was there first; the history has it, the state and the stats are as they were."""
     REJECTED = "rejected"
@@ -74,6 +78,18 @@ class Transition:
         """Which attempt at the run this was of, from 1."""
         return self.version.attempt
 
+    @property
+    def rank(self) -> tuple[bool, datetime, bool, str, str]:
+        """What decides between two of one version: what was observed, then the later, then the ended one."""
+        status = self.status
+        return (
+            not self.inferred,
+            self.occurred_at,
+            status.is_terminal,
+            status.value,
+            self.answered_by or "",
+        )
+
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
         """Return the transition that *event* states, as it is stored: without what its neighbours tell."""
@@ -94,13 +110,59 @@ def _short(text: str | None) -> str | None:
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return the newest `MAX_HISTORY` of *transitions*, each once, in version order.
+    """Return the newest `MAX_HISTORY` of *transitions*, one a version, in version order.
 
     Args:
         transitions: Transitions of one run, in any order, with repeats.
     """
-    unique = {transition.version.event_id: transition for transition in transitions}
+    unique: dict[Version, Transition] = {}
+    for transition in transitions:
+        known = unique.setdefault(transition.version, transition)
+        if known is not transition and known.rank < transition.rank:
+            unique[transition.version] = transition
     return tuple(sorted(unique.values(), key=lambda transition: transition.version)[-MAX_HISTORY:])
+
+
+def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
+    """Return a digest of what an event says of a run that its transition does not: equal for equal states.
+
+    Args:
+        run: The run.
+        payloads: Its trigger data and its result as `encode_json` makes them; None makes them.
+    """
+    told: dict[str, object] = {
+        "trigger_type": run.trigger_type.value,
+        "error": run.error,
+        "started_at": run.started_at.isoformat(),
+        "completed_at": run.completed_at and run.completed_at.isoformat(),
+        "duration_ms": float(run.duration_ms),
+        "pause": run.pause and {name: value for name, value in run.pause if value is not None},
+    }
+    # What is absent leaves no trace, so that a field that comes later changes no digest that is stored.
+    scalars = encode_json({name: value for name, value in told.items() if value is not None})
+    digest = hashlib.blake2b(scalars.encode(), digest_size=15)
+    for payload in payloads or (encode_json(run.trigger_data), encode_json(run.result)):
+        digest.update(b"\n")
+        digest.update(payload.encode())
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _digest(event: RunEvent) -> str:
+    return run_digest(event.run)
+
+
+def newest_event(events: Iterable[RunEvent]) -> RunEvent:
+    """Return that of *events*, at least one and all of one run, whose state the run has after them."""
+    newest: RunEvent | None = None
+    for event in events:
+        if newest is None or event.version > newest.version:
+            newest = event
+        elif event.version == newest.version and event is not newest:
+            one, other = ((Transition.of(each).rank, _digest(each)) for each in (newest, event))
+            newest = newest if one >= other else event
+    if newest is None:
+        raise ValueError("newest_event() needs at least one event")
+    return newest
 
 
 def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
@@ -160,6 +222,25 @@ class RunHead:
     """The newest `MAX_HISTORY` transitions in version order."""
     counted: Counted = NOT_COUNTED
     """What of its newest state is counted in the workflow's summary."""
+    digest: str | None = None
+    """Of the newest event's state, by `run_digest`; None where what stored it did not know of digests."""
+
+    def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
+        """Return *event*, a save's, stamped after all there is; as it is stored where it is there already.
+
+        Args:
+            event: One whose id is its own: this process made it.
+            clock: Stamps it.
+
+        Raises:
+            WriteRefusedError: See `RunEvent.later_than`.
+        """
+        for transition in self.history:
+            version = transition.version
+            # The answer to its commit was lost, and it was stamped anew for that.
+            if (version.attempt, version.event_id) == (event.run.attempt, event.event_id):
+                return event.model_copy(update={"hlc": version.hlc})
+        return event.later_than(self.version, clock=clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +312,7 @@ class RunChange:
     winner: RunEvent | None
     """The event whose state is to be stored; None where the stored state stays."""
     added: tuple[Transition, ...]
-    """History to add, in version order; empty where nothing changes."""
+    """History to add, in version order, the winner's always; empty where nothing changes."""
     outcomes: tuple[Outcome, ...]
     """One for each event, in the order given."""
     horizon: Horizon | None = None
@@ -272,6 +353,7 @@ def fold(
     *,
     earlier: Sequence[Transition] = (),
     horizon: Horizon | None = None,
+    digest: Callable[[RunEvent], str] = _digest,
 ) -> RunChange:
     """Merge *events* of one run, in any order and with repeats, onto what is known of it.
 
@@ -283,46 +365,72 @@ def fold(
         events: At least one event, all of the same run.
         earlier: Transitions by events that one of *events* has superseded, of which no more is known.
         horizon: The days and hours whose runs are counted; None for none.
+        digest: The `run_digest` of an event's run, for who has it at hand.
     """
     newest_version = before.version if before else None
+    newest_digest = before.digest if before else None
     history = before.history if before else ()
     winner: RunEvent | None = None
     outcomes: list[Outcome] = []
     for event in events:
-        version = event.version
-        outcome = _place(newest_version, history, version)
+        transition = Transition.of(event)
+        outcome = _place(newest_version, history, transition)
+        if outcome is None:
+            # All that the history tells is the same. Where nobody knows what was stored, it was this.
+            newest_digest = digest(winner) if winner is not None else newest_digest
+            is_news = newest_digest is not None and digest(event) > newest_digest
+            outcome = Outcome.APPLIED if is_news else Outcome.DUPLICATE
         outcomes.append(outcome)
         if outcome is Outcome.DUPLICATE:
             continue
-        history = newest((*history, Transition.of(event)))
+        history = newest((*history, transition))
         if outcome is Outcome.APPLIED:
-            winner, newest_version = event, version
+            winner, newest_version = event, transition.version
     if earlier:
         history = newest((*history, *earlier))
     if winner is not None:
-        counted = Counted.of(winner.run, horizon)
-        after = RunHead(version=winner.version, status=winner.status, history=history, counted=counted)
+        after = RunHead(
+            version=winner.version,
+            status=winner.status,
+            history=history,
+            counted=Counted.of(winner.run, horizon),
+            digest=digest(winner),
+        )
     elif before is not None:
         after = replace(before, history=history)
     else:
         raise ValueError("fold() needs at least one event")
-    known = {transition.version for transition in before.history} if before else set[Version]()
+    known = {transition.version: transition for transition in before.history} if before else {}
+    stated = winner.version if winner is not None else None
     return RunChange(
         before=before,
         after=after,
         winner=winner,
-        added=tuple(transition for transition in history if transition.version not in known),
+        added=tuple(
+            transition
+            for transition in history
+            if transition.version == stated or known.get(transition.version) != transition
+        ),
         outcomes=tuple(outcomes),
         horizon=horizon,
     )
 
 
-def _place(newest_version: Version | None, history: Sequence[Transition], version: Version) -> Outcome:
-    if newest_version is None:
+def _place(
+    newest_version: Version | None, history: Sequence[Transition], transition: Transition
+) -> Outcome | None:
+    """Return what becomes of an event; None where it is like the newest in all that its transition tells."""
+    version = transition.version
+    if newest_version is None or version > newest_version:
         return Outcome.APPLIED
-    if any(transition.version.event_id == version.event_id for transition in history):
+    known = next((line for line in reversed(history) if line.version == version), None)
+    if known is None:
+        return Outcome.STALE
+    if known.rank == transition.rank:
+        return None if version == newest_version else Outcome.DUPLICATE
+    if known.rank > transition.rank:
         return Outcome.DUPLICATE
-    return Outcome.APPLIED if version > newest_version else Outcome.STALE
+    return Outcome.APPLIED if version == newest_version else Outcome.STALE
 
 
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:

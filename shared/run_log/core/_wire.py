@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from ._clock import MAX_HLC
 from ._errors import EventDecodeError
 from ._events import RunEvent
 from ._models import STORED, PauseRequest
@@ -41,6 +42,10 @@ _REMEMBERED_REFERENCES: Final = 1_024
 _MAX_WHAT: Final = 2_000
 """Bytes of what is said about a message that is no event."""
 
+MAX_STAMPED_AHEAD: Final = timedelta(days=1)
+"""How far an event may be stamped ahead of when it was published: further, its machine's clock is wrong."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
 _decoder: Final = json.JSONDecoder(parse_constant=str)
@@ -63,6 +68,8 @@ class DeadLetterReason(enum.StrEnum):
     """A field is missing or wrong."""
     WRITE_REFUSED = "write_refused"
     """The store refuses the document for good."""
+    CLOCK_AHEAD = "clock_ahead"
+    """It is stamped more than a day ahead of when it was published."""
     EXPIRED = "expired"
     """Its run has outlived its retention."""
     TOO_MANY_DELIVERIES = "too_many_deliveries"
@@ -125,6 +132,31 @@ def decode_event(message: Message) -> RunEvent:
         # A reader that dies of a message is given it again, for ever. How deep a body may be nested, say, the
         # JSON parser and the upcasters do not agree on, and each version of Python limits them differently.
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_told(error)}") from error
+
+
+def stamped_ahead(hlc: int, moment: datetime) -> timedelta:
+    """Return how far a reading of a hybrid logical clock lies ahead of *moment*; less than 0 where behind."""
+    # Readings go beyond the calendar, and differences do not, within what an event may have.
+    return timedelta(microseconds=min(max(hlc, 0), MAX_HLC)) - (moment - _EPOCH)
+
+
+def check_stamp(event: RunEvent, moment: datetime) -> None:
+    """Check that *event* is not stamped so far ahead that nothing honest comes after it.
+
+    Args:
+        event: What was published.
+        moment: When, by the transport's clock; where it does not say, the reader's time.
+
+    Raises:
+        EventDecodeError: It is, by more than `MAX_STAMPED_AHEAD`.
+    """
+    ahead = stamped_ahead(event.hlc, moment)
+    if ahead > MAX_STAMPED_AHEAD:
+        raise _refused(
+            DeadLetterReason.CLOCK_AHEAD,
+            f"the event is stamped {ahead} ahead of when it was published; set the clock right of the machine "
+            "that did, then re-drive it stamped so much earlier (--earlier), or when its time has come",
+        )
 
 
 def _decoded(message: Message) -> RunEvent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from run_log.core import (
     MAX_HISTORY,
     Horizon,
+    HybridLogicalClock,
     RunChange,
     RunEvent,
     RunKey,
@@ -23,6 +24,8 @@ from run_log.core import (
     add_counters,
     by_run,
     fold,
+    newest_event,
+    run_digest,
 )
 
 from ._documents import (
@@ -30,9 +33,9 @@ from ._documents import (
     StoredHead,
     document_bytes,
     history_bytes,
+    history_texts,
     projection_fields,
     run_fields,
-    transition_text,
 )
 from ._retention import Retention, expiry_after
 
@@ -70,8 +73,12 @@ class RunBatch:
     events: Sequence[RunEvent]
     positions: Sequence[int]
     """Where each event stood among those given to `batches`."""
+    newest: RunEvent
+    """That of the events whose state they lead to."""
     fields: Mapping[str, Any]
-    """The run's fields by the newest of the events."""
+    """The run's fields by it."""
+    digest: str
+    """Likewise: see `run_digest`."""
     size: int
     """The bytes of its write, unless that write trims the history."""
     earlier: Sequence[Transition] = ()
@@ -80,7 +87,17 @@ class RunBatch:
     def merged(self, known: KnownRun | None, horizon: Horizon) -> RunChange:
         """Return what the events do to the run as it is known, counting the days of *horizon*."""
         head = known.stored.head if known else None
-        return fold(head, self.events, earlier=self.earlier, horizon=horizon)
+        return fold(head, self.events, earlier=self.earlier, horizon=horizon, digest=self._digest)
+
+    def saved(self, known: KnownRun | None, clock: HybridLogicalClock) -> RunBatch:
+        """Return the batch of a save, its one event stamped after what is *known*; see `RunHead.saved`."""
+        if known is None:
+            return self
+        event = known.stored.head.saved(self.newest, clock=clock)
+        return replace(self, events=[event], newest=event)
+
+    def _digest(self, event: RunEvent) -> str:
+        return self.digest if event is self.newest else run_digest(event.run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +137,7 @@ class RunWrite:
             expires_at=expires_at,
             keeps_expiry=expires_at == stored,
             projection=projection_fields(change.winner, change.after.counted) if change.winner else {},
-            history=[transition_text(transition) for transition in kept],
+            history=history_texts(change.after, kept),
             replaces_history=known is None or trims,
         )
 
@@ -288,7 +305,8 @@ def _run_batch(
     events: Sequence[RunEvent], positions: Sequence[int], earlier: Sequence[Transition]
 ) -> RunBatch:
     own = [events[position] for position in positions]
-    run = (own[0] if len(own) == 1 else max(own, key=lambda event: event.version)).run
+    newest = newest_event(own)
+    run = newest.run
     fields = run_fields(run)
     size = document_bytes(fields)
     most = size + history_bytes(TRIM_HISTORY_AT)
@@ -298,4 +316,12 @@ def _run_batch(
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
     size += history_bytes(len(own) + len(earlier))
-    return RunBatch(events=own, positions=positions, fields=fields, size=size, earlier=earlier)
+    return RunBatch(
+        events=own,
+        positions=positions,
+        newest=newest,
+        fields=fields,
+        digest=run_digest(run, (fields["trigger_data"], fields["result"])),
+        size=size,
+        earlier=earlier,
+    )

@@ -11,9 +11,11 @@ from datetime import datetime
 from typing import Final
 
 from run_log.core import (
+    PROCESS_CLOCK,
     FoldedRun,
     GuessRefusedError,
     Horizon,
+    HybridLogicalClock,
     Outcome,
     RunChange,
     RunEvent,
@@ -130,17 +132,22 @@ class Committer:
                 raise failure
         return outcomes
 
-    async def save(self, event: RunEvent) -> None:
+    async def save(self, event: RunEvent, *, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
         """Make *event* its run's newest state: where a later one is stored, it is stamped after that.
 
         Saves of one run that are under way together keep the order in which they began.
         """
         (runs,) = batches([event])
         with self._saves.begun(event) as is_newest:
-            await self._commit(runs, restamp=is_newest)
+            await self._commit(
+                runs, stamp=lambda batch, known: batch.saved(known, clock) if is_newest() else batch
+            )
 
     async def _commit(
-        self, runs: Mapping[RunKey, RunBatch], *, restamp: Callable[[], bool] = lambda: False
+        self,
+        runs: Mapping[RunKey, RunBatch],
+        *,
+        stamp: Callable[[RunBatch, KnownRun | None], RunBatch] = lambda batch, _known: batch,
     ) -> dict[RunKey, RunChange]:
         known: Mapping[RunKey, KnownRun] | None = None
 
@@ -149,7 +156,7 @@ class Committer:
             known = await self._guess(runs) if known is None else known
             now = self._wall_now()
             known = await self._surely_known(runs, known, now)
-            merged = _restamped(runs, known) if restamp() else runs
+            merged = {key: stamp(batch, known.get(key)) for key, batch in runs.items()}
             horizon = Horizon.at(now)
             changes = {key: batch.merged(known.get(key), horizon) for key, batch in merged.items()}
             for key, change in changes.items():
@@ -296,18 +303,3 @@ def _halves(runs: Mapping[RunKey, RunBatch]) -> tuple[dict[RunKey, RunBatch], di
     middle = len(runs) // 2
     both = list(runs.items())
     return dict(both[:middle]), dict(both[middle:])
-
-
-def _restamped(
-    runs: Mapping[RunKey, RunBatch], known: Mapping[RunKey, KnownRun]
-) -> Mapping[RunKey, RunBatch]:
-    """Return *runs* with every event later than what is known; one that is stored already stays."""
-    return {key: _restamped_run(batch, known.get(key)) for key, batch in runs.items()}
-
-
-def _restamped_run(batch: RunBatch, known: KnownRun | None) -> RunBatch:
-    (event,) = batch.events
-    if known is None:
-        return batch
-    # One that is stored already keeps its identity, so merging finds it done.
-    return replace(batch, events=[event.later_than(known.stored.head.version)])

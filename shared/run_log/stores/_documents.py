@@ -6,7 +6,7 @@ Every store keeps this form, so a run comes back alike from each of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
@@ -105,8 +105,9 @@ MAX_DOCUMENT_BYTES: Final = 1_048_576
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
-_TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1
-"""Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape."""
+_TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
+"""Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
+newest has a digest too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +198,14 @@ def indexed_assignee(assignee: str) -> str:
     return fit_text(assignee, MAX_ASSIGNEE_BYTES)
 
 
-def transition_text(transition: Transition) -> str:
+def transition_text(transition: Transition, digest: str | None = None) -> str:
     """Return *transition* as stored: equal transitions give equal texts, so a union keeps one.
 
     A text rather than a map: a map of six fields is seven messages for the vendor's client to build.
+
+    Args:
+        transition: What is stored.
+        digest: Of the state that it led to, where that is the run's newest. What comes after it leaves it.
     """
     version = transition.version
     moment = micros_of(transition.occurred_at)
@@ -209,9 +214,18 @@ def transition_text(transition: Transition) -> str:
         f"[{version.attempt},{version.hlc},{encode_json(version.event_id)},"
         f'"{transition.status.value}",{moment},{int(transition.inferred)}'
     )
-    if transition.answered_by is not None:
-        return f"{text},{encode_json(transition.answered_by)}]"
-    return f"{text}]"
+    if transition.answered_by is not None or digest is not None:
+        text = f"{text},{encode_json(transition.answered_by or '')}"
+    return f"{text}]" if digest is None else f'{text},"{digest}"]'
+
+
+def history_texts(head: RunHead, transitions: Iterable[Transition]) -> list[str]:
+    """Return those *transitions*, of the history of *head*, as stored."""
+    newest_of_all = head.history[-1]
+    return [
+        transition_text(transition, head.digest if transition is newest_of_all else None)
+        for transition in transitions
+    ]
 
 
 def transition_from_text(text: str) -> Transition:
@@ -221,14 +235,20 @@ def transition_from_text(text: str) -> Transition:
         ValueError: *text* is not of its making.
         TypeError: *text* is not of its making.
     """
-    attempt, hlc, event_id, status, moment, inferred, *answered_by = decode_json(text)
-    return Transition(
+    return _transition(text)[0]
+
+
+def _transition(text: str) -> tuple[Transition, str]:
+    """Return the transition of a text, and the digest beside it; an empty one where there is none."""
+    attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
+    transition = Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
         status=RunStatus(status),
         occurred_at=moment_of(moment),
         inferred=bool(inferred),
-        answered_by=str(answered_by[0]) if answered_by else None,
+        answered_by=(str(more[0]) or None) if more else None,
     )
+    return transition, str(more[1]) if len(more) > 1 else ""
 
 
 def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
@@ -268,15 +288,24 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
     """
     try:
         projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
-        stored = cast("list[str]", projection.get(HISTORY) or [])
+        stored = [_transition(text) for text in cast("list[str]", projection.get(HISTORY) or [])]
+        version = Version(
+            int(projection.get("attempt", 1)),
+            int(projection.get("hlc", 0)),
+            str(projection.get("event_id", "")),
+        )
+        history = newest(transition for transition, _ in stored)
+        # Of two states in one version that only their digests tell apart, a union has kept both texts.
+        digests = [
+            digest
+            for transition, digest in stored
+            if transition == history[-1] and version == transition.version
+        ]
         head = RunHead(
-            version=Version(
-                int(projection.get("attempt", 1)),
-                int(projection.get("hlc", 0)),
-                str(projection.get("event_id", "")),
-            ),
+            version=version,
             status=RunStatus(fields["status"]),
-            history=newest(map(transition_from_text, stored)),
+            history=history,
+            digest=max(digests, default="") or None,
             counted=Counted(
                 micros=_whole_or_none(projection.get(COUNTED_MICROS)),
                 hour=_whole_or_none(projection.get(COUNTED_HOUR)),

@@ -10,16 +10,12 @@ from typing import Unpack
 from run_log.core import (
     MAX_LIMIT,
     InvalidArgumentError,
-    NotPausedError,
     RunFilters,
     RunLogProtocol,
-    RunNotFoundError,
-    RunStatus,
     WorkflowRun,
     utc_now,
 )
 
-from ._inbox import answered
 from ._reader import RunLogReader
 
 
@@ -50,8 +46,9 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
     ) -> WorkflowRun:
         """Answer a paused run so that it goes on; return it as it is then: running, and who said so.
 
-        The answer is a state of the run like any other. Whoever answers first is not protected from whoever
-        answers at the same moment: both answers are in the history, and the later one holds.
+        The answer is a state of the run like any other, stamped just after the one that it answers, whatever
+        this machine's clock says: what the run says later is later. Whoever answers first is not protected from
+        whoever answers at the same moment: both answers are in the history, and the later one holds.
 
         Args:
             workflow_id: The run's workflow.
@@ -66,6 +63,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             InvalidArgumentError: An id or *answered_by* is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
             StoreUnavailableError: The store does not answer in bounded time.
+            WriteRefusedError: Nothing can be stored that is later than what is.
         """
         return await self._answer(workflow_id, run_id, answered_by, comment, rejected=False, now=now)
 
@@ -147,6 +145,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
     async def close(self) -> None:
         """Let go of connections. Closing twice is fine."""
 
+    @abc.abstractmethod
     async def _answer(
         self,
         workflow_id: str,
@@ -157,18 +156,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
         rejected: bool,
         now: datetime | None,
     ) -> WorkflowRun:
-        run = await self.get_run(workflow_id, run_id)
-        if run is None:
-            raise RunNotFoundError(workflow_id, run_id)
-        if run.status is not RunStatus.PAUSED:
-            raise NotPausedError(
-                f"run {run_id!r} of workflow {workflow_id!r} is {run.status.value}, not paused"
-            )
-        answer = answered(
-            run, answered_by=answered_by, comment=comment, rejected=rejected, now=moment_or_now(now)
-        )
-        await self.save_run(answer)
-        return answer
+        """See `resume` and `reject`."""
 
 
 def moment_or_now(value: object) -> datetime:

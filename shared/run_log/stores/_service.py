@@ -11,7 +11,9 @@ from typing import Any, Final, Protocol, Unpack
 
 from run_log.core import (
     PROCESS_CLOCK,
+    HybridLogicalClock,
     InvalidArgumentError,
+    NotPausedError,
     Outcome,
     Position,
     RunEvent,
@@ -32,11 +34,12 @@ from run_log.core import (
     encode_cursor,
     encode_json,
     encode_place,
+    hlc_after,
     id_text,
 )
 
 from ._documents import position_of
-from ._inbox import InboxSelection, PendingRun, pending
+from ._inbox import InboxSelection, PendingRun, answered, pending
 from ._places import Place
 from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
@@ -113,16 +116,22 @@ class RunLogService(RunLog, abc.ABC):
 
     A store adds how a run is written and read; arguments are checked, spans opened and cursors made here,
     once. Reading a run advances the process's clock past the run's newest event, so that what this
-    process says next about it is later, whatever the machine's time.
+    process says next about it is later, whatever the machine's time; where that event lies a minute or more
+    ahead of the machine's, only what is said about that run is later, and the clock stays.
+
+    Args:
+        clock: Stamps what is saved.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        self.version_clock: Final = clock
+        """Stamps what is saved, and follows what is read."""
         self._watches = Watches()
 
     async def save_run(self, run: Any) -> None:
         """See `RunLogProtocol.save_run`. Durable when it returns."""
         with operation("run_log.save") as span:
-            event = RunEvent.from_run(run, trace=current_trace())
+            event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
             span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})
             await self._save(event)
 
@@ -316,6 +325,58 @@ class RunLogService(RunLog, abc.ABC):
                 return None
             return lost(stored.run, stored.version, stored.occurred_at, moment)
 
+    async def conclude_answer(
+        self,
+        workflow_id: str,
+        run_id: str,
+        answered_by: str,
+        comment: str | None,
+        *,
+        rejected: bool,
+        now: datetime | None,
+    ) -> RunEvent:
+        """Return the event that answers a paused run: just after the one it answers, by any clock.
+
+        See `RunLog.resume` for the arguments and errors, and `RunLog.reject` for *rejected*. Nothing is written.
+        """
+        workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
+        with operation("run_log.get", workflow_id=workflow_id, run_id=run_id):
+            stored = await self._read(workflow_id, run_id)
+            if stored is None:
+                raise RunNotFoundError(workflow_id, run_id)
+            if stored.run.status is not RunStatus.PAUSED:
+                raise NotPausedError(
+                    f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
+                )
+            answer = answered(
+                self._observed(stored),
+                answered_by=answered_by,
+                comment=comment,
+                rejected=rejected,
+                now=moment_or_now(now),
+            )
+        event = RunEvent.from_run(answer, clock=self.version_clock, trace=current_trace())
+        # An id before all others: what the run itself says in the next microsecond is later, too.
+        place = {"hlc": hlc_after(stored.version.hlc, answer.key), "event_id": f"!{event.event_id}"}
+        return event.model_copy(update=place)
+
+    async def _answer(
+        self,
+        workflow_id: str,
+        run_id: str,
+        answered_by: str,
+        comment: str | None,
+        *,
+        rejected: bool,
+        now: datetime | None,
+    ) -> WorkflowRun:
+        event = await self.conclude_answer(
+            workflow_id, run_id, answered_by, comment, rejected=rejected, now=now
+        )
+        with operation("run_log.save", workflow_id=event.run.workflow_id, run_id=event.run.id):
+            await self.apply([event])
+        return event.run
+
     async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         """See `RunLogReader.get_history`. Reads one document."""
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
@@ -391,7 +452,7 @@ class RunLogService(RunLog, abc.ABC):
         return RunUpdate(run=self._observed(stored), version=stored.version, cursor=cursor)
 
     def _observed(self, stored: StoredRun) -> WorkflowRun:
-        PROCESS_CLOCK.observe(stored.version.hlc)
+        self.version_clock.observe(stored.version.hlc, stored.run.key)
         return stored.run
 
 

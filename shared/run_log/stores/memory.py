@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from run_log.core import (
     PROCESS_CLOCK,
     Horizon,
+    HybridLogicalClock,
     Order,
     Outcome,
     Position,
@@ -135,13 +136,20 @@ class InMemoryRunLogService(RunLogService):
     Args:
         retention_days: How long after its latest event a run expires that has ended; None keeps all.
         now: The time, to tell which days and hours the summaries count, and which runs have expired.
+        clock: Stamps what is saved.
 
     Raises:
         ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`.
     """
 
-    def __init__(self, *, retention_days: int | None = None, now: Callable[[], datetime] = utc_now) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        retention_days: int | None = None,
+        now: Callable[[], datetime] = utc_now,
+        clock: HybridLogicalClock = PROCESS_CLOCK,
+    ) -> None:
+        super().__init__(clock)
         self._retention = Retention.of_days(retention_days)
         self._now = now
         self._workflows: defaultdict[str, _Workflow] = defaultdict(_Workflow)
@@ -212,8 +220,8 @@ class InMemoryRunLogService(RunLogService):
         with self._lock:
             head = self._head(event.key)
             # What this process made or saw before it made the event is in order already.
-            foreign = head is not None and head.version.hlc > PROCESS_CLOCK.last
-            latest = event.later_than(head.version) if head and foreign else event
+            foreign = head is not None and head.version.hlc > self.version_clock.seen(event.key)
+            latest = head.saved(event, clock=self.version_clock) if head and foreign else event
             self._write(event.key, self._fold(event.key, [latest]))
         self._bell.ring()
 

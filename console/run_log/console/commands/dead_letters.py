@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from run_log.console._exit import require
-from run_log.console._options import Output, Wide, WorkflowOption, examples, group, moment, shape
+from run_log.console._options import (
+    Output,
+    Wide,
+    WorkflowOption,
+    duration,
+    examples,
+    group,
+    moment,
+    shape,
+)
 from run_log.console._output import OutputFormat, show
 
 if TYPE_CHECKING:
@@ -106,6 +116,7 @@ def show_(
     epilog=examples(
         "dead-letters redrive --reason unsupported_version --dry-run",
         "dead-letters redrive 4711 --body repaired.json",
+        "dead-letters redrive --reason clock_ahead --earlier 3650d",
     )
 )
 def redrive(
@@ -124,6 +135,14 @@ def redrive(
             dir_okay=False,
             readable=True,
             help="Publish the event in it in place of the one letter's body. (default: as it is)",
+        ),
+    ] = None,
+    earlier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Those with the reason clock_ahead as stamped so much earlier, 3650d say: by how much the "
+            "clock was ahead. (default: as they are, once their time has come)",
         ),
     ] = None,
     dry_run: _DryRun = False,
@@ -147,7 +166,14 @@ def redrive(
     repaired = None if body is None else body.read_bytes()
     complete(
         stoppable(
-            redrive_letters(choice, repaired=repaired, dry_run=dry_run, quiet_seconds=wait, output=output)
+            redrive_letters(
+                choice,
+                repaired=repaired,
+                earlier=timedelta(0) if earlier is None else duration(earlier),
+                dry_run=dry_run,
+                quiet_seconds=wait,
+                output=output,
+            )
         )
     )
 

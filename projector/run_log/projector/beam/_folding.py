@@ -33,10 +33,9 @@ def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
     """
     earlier = [transition for run in runs for transition in run.history]
     change = fold(None, [run.event for run in runs], earlier=earlier)
-    return FoldedRun(
-        event=next(run.event for run in runs if run.event.version == change.after.version),
-        history=change.after.history,
-    )
+    if change.winner is None:
+        raise ValueError("joined() needs at least one run")
+    return FoldedRun(event=change.winner, history=change.after.history)
 
 
 def encode_folded(run: FoldedRun) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import BinaryIO, Final
 
 from run_log.core import (
@@ -11,7 +12,9 @@ from run_log.core import (
     Message,
     RunEvent,
     WriteRefusedError,
+    check_stamp,
     decode_event,
+    utc_now,
 )
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild import reject_line
@@ -21,12 +24,16 @@ _SURELY_FITS: Final = 256 * 2**10
 """Bytes of a body whose run a document surely holds."""
 
 
-def read_events(name: str, file: BinaryIO) -> Iterator[RunEvent | str]:
+def read_events(
+    name: str, file: BinaryIO, *, now: Callable[[], datetime] = utc_now
+) -> Iterator[RunEvent | str]:
     """Yield the events of a file in order, and for what is none the line that says so among the rejects.
 
     Args:
         name: The file's.
         file: At its beginning, opened for reading bytes.
+        now: The time, to tell how far ahead events are stamped where the archive does not say when they were
+            published.
 
     Raises:
         OSError: It cannot be read now.
@@ -41,6 +48,7 @@ def read_events(name: str, file: BinaryIO) -> Iterator[RunEvent | str]:
             continue
         try:
             event = decode_event(Message(data=record.data, attributes=record.attributes))
+            check_stamp(event, record.published_at or now())
             if len(record.data) > _SURELY_FITS:
                 # Refused later, it would take the run's other events along, with which it is joined by then.
                 check_fits(event)

@@ -11,8 +11,10 @@ from typing import Any, Self
 
 from run_log.core import (
     MAX_STATS_SHARDS,
+    PROCESS_CLOCK,
     ConfigurationError,
     FoldedRun,
+    HybridLogicalClock,
     Outcome,
     Position,
     RunEvent,
@@ -69,6 +71,7 @@ class FirestoreRunLogService(RunLogService):
         retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
             expired is not seen any more, and is deleted by Firestore's TTL policy on ``expire_at``.
         now: The time, to tell which days and hours the summaries count, and which runs have expired.
+        clock: Stamps what is saved.
 
     Raises:
         ConfigurationError: There is no project, there are no credentials, *root_collection* is no
@@ -85,8 +88,9 @@ class FirestoreRunLogService(RunLogService):
         stats_shards: int = 1,
         retention_days: int | None = None,
         now: Callable[[], datetime] = utc_now,
+        clock: HybridLogicalClock = PROCESS_CLOCK,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._root = check_collection_id(root_collection)
         if not 1 <= stats_shards <= MAX_STATS_SHARDS:
             raise ConfigurationError(f"stats_shards is {stats_shards}, not within 1 and {MAX_STATS_SHARDS}")
@@ -192,7 +196,7 @@ class FirestoreRunLogService(RunLogService):
         await self._connection.close()
 
     async def _save(self, event: RunEvent) -> None:
-        await self._committer.save(event)
+        await self._committer.save(event, clock=self.version_clock)
 
     async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
         runs = self._runs(workflow_id)

@@ -13,15 +13,17 @@ from typing import Any, Final
 
 from run_log.core import (
     Horizon,
+    HybridLogicalClock,
     Outcome,
     RunChange,
     RunEvent,
-    RunHead,
     RunKey,
     Scope,
     by_run,
     document_id,
     fold,
+    newest_event,
+    run_digest,
 )
 from run_log.stores._commits import StatsWrite, stats_writes
 from run_log.stores._documents import StoredHead, head_to_merge, micros_of
@@ -65,6 +67,8 @@ class Terms:
     """How long ended runs are kept; None keeps all."""
     now: Callable[[], datetime]
     """The time."""
+    clock: HybridLogicalClock
+    """Stamps saves after what is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,12 @@ class _Batch:
     newest: RunEvent
     row: Mapping[str, Any]
     """Of the newest, made before the transaction begins: it holds up all others."""
+    digest: str
+    """Likewise: see `run_digest`."""
+
+    def digest_of(self, event: RunEvent) -> str:
+        """Return what `fold` asks for."""
+        return self.digest if event is self.newest else run_digest(event.run)
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[RunEvent], terms: Terms) -> list[Outcome]:
@@ -133,8 +143,10 @@ def _transactions(positions: Mapping[RunKey, list[int]]) -> Iterator[dict[RunKey
 
 
 def _batch(events: Sequence[RunEvent]) -> _Batch:
-    newest = max(events, key=lambda event: event.version)
-    return _Batch(events=events, newest=newest, row=run_row(newest))
+    newest = newest_event(events)
+    row = run_row(newest)
+    digest = run_digest(newest.run, (row["trigger_data"], row["result"]))
+    return _Batch(events=events, newest=newest, row=row, digest=digest)
 
 
 def _committed(
@@ -174,8 +186,8 @@ def _merged(
         if stored is None and terms.retention and terms.retention.is_over(batch.events, now):
             raise terms.retention.error(key)
         before = stored.head if stored else None
-        own = _restamped(batch, before) if before and restamp() else batch
-        change = fold(before, own.events, horizon=horizon)
+        own = _batch([before.saved(batch.newest, clock=terms.clock)]) if before and restamp() else batch
+        change = fold(before, own.events, horizon=horizon, digest=own.digest_of)
         changes[key] = change
         if not change.added:
             continue
@@ -215,11 +227,6 @@ def _head(connection: sqlite3.Connection, key: RunKey, row: Mapping[str, Any]) -
     with closing(connection.execute(HEAD, (row["workflow"], row["run"]))) as rows:
         found = rows.fetchone()
     return head_to_merge(head_fields(found), key) if found else None
-
-
-def _restamped(batch: _Batch, before: RunHead) -> _Batch:
-    # One that is stored already keeps its identity, so merging finds it done.
-    return _batch([event.later_than(before.version) for event in batch.events])
 
 
 def _next_change(connection: sqlite3.Connection) -> int:

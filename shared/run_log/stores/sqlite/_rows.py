@@ -35,11 +35,11 @@ from run_log.stores._documents import (
     PAUSED_STARTED_AT,
     PROJECTION,
     head_from_fields,
+    history_texts,
     micros_of,
     moment_of,
     projection_fields,
     run_fields,
-    transition_text,
 )
 from run_log.stores._service import StoredRun
 from run_log.stores._stored import stored_run
@@ -175,7 +175,7 @@ def change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]
         expires_at: When it may be deleted; None where it never may.
     """
     return {
-        HISTORY: "\n".join(map(transition_text, head.history)),
+        HISTORY: "\n".join(history_texts(head, head.history)),
         COUNTED_MICROS: head.counted.micros,
         COUNTED_HOUR: head.counted.hour,
         EXPIRE_AT: None if expires_at is None else micros_of(expires_at),

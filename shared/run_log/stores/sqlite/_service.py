@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from run_log.core import (
+    PROCESS_CLOCK,
     ConfigurationError,
+    HybridLogicalClock,
     NotFoundError,
     Outcome,
     Position,
@@ -78,6 +80,7 @@ class SQLiteRunLogService(RunLogService):
         retention_days: How long after its latest event a run expires that has ended; None keeps all. What has
             expired is deleted by a later write.
         now: The time, to tell which days and hours the summaries count, and which runs have expired.
+        clock: Stamps what is saved.
 
     Raises:
         ConfigurationError: *retention_days* is not within 1 and `MAX_RETENTION_DAYS`, or *path* is none, but
@@ -91,9 +94,10 @@ class SQLiteRunLogService(RunLogService):
         busy_timeout: timedelta = BUSY_TIMEOUT,
         retention_days: int | None = None,
         now: Callable[[], datetime] = utc_now,
+        clock: HybridLogicalClock = PROCESS_CLOCK,
     ) -> None:
-        super().__init__()
-        self._terms = Terms(retention=Retention.of_days(retention_days), now=now)
+        super().__init__(clock)
+        self._terms = Terms(retention=Retention.of_days(retention_days), now=now, clock=clock)
         # The process may change its directory before the first use.
         self._named = _file(path)
         self._path = os.path.abspath(self._named)  # noqa: PTH100 - Path.absolute() keeps what leads upwards
