@@ -84,8 +84,8 @@ simulate: $(READY) ## Run N schedules of projectors, broker and store under faul
 	$(BIN)/python -m tests.simulation --schedules $(N) --seed $(SEED)
 
 .PHONY: fuzz
-fuzz: $(READY) ## Send N odd bodies through all that decodes them: make fuzz N=100000 SEED=1
-	$(BIN)/python -m tests.fuzz --bodies $(N) --seed $(SEED)
+fuzz: $(READY) ## Give N odd inputs to each reader of foreign bytes: make fuzz N=100000 SEED=1
+	$(BIN)/python -m tests.fuzz --inputs $(N) --seed $(SEED)
 
 .PHONY: trace
 trace: $(READY) ## Replay the real trace through both emulators and verify every run

@@ -224,7 +224,12 @@ def _random_bytes(chance: random.Random, _values: Sequence[Any]) -> Message:
 
 def _mutated_bytes(chance: random.Random, values: Sequence[Any]) -> Message:
     message = _either(chance, values)
-    data = bytearray(message.data)
+    return Message(data=mutated(chance, message.data), attributes=message.attributes)
+
+
+def mutated(chance: random.Random, content: bytes) -> bytes:
+    """Return *content* with some pieces of it left out, doubled or replaced; now and then its beginning."""
+    data = bytearray(content)
     for _ in range(chance.randrange(1, 5)):
         start = chance.randrange(len(data) + 1)
         end = min(len(data), start + chance.randrange(12))
@@ -234,7 +239,7 @@ def _mutated_bytes(chance: random.Random, values: Sequence[Any]) -> Message:
         )
         if chance.random() < 0.05:
             del data[start:]
-    return Message(data=bytes(data), attributes=message.attributes)
+    return bytes(data)
 
 
 def _wrong_fields(chance: random.Random, values: Sequence[Any]) -> Message:

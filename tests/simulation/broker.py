@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from .record import Record
 _T = TypeVar("_T")
 
 ACK_DEADLINE = 15.0
+_A_MOMENT = 0.001
+"""A lease holds until its end; only then is it over."""
 
 
 @dataclass(slots=True)
@@ -28,6 +31,14 @@ class _Kept:
     is_acknowledged: bool = False
     leases: dict[str, float] = field(default_factory=dict[str, float])
     """Until when each delivery is leased, by ack id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pull:
+    """A pull that has found nothing yet. Who asked may be gone by the time that something comes."""
+
+    most: int
+    answer: asyncio.Future[list[ReceivedMessage]]
 
 
 class Broker:
@@ -54,23 +65,45 @@ class Broker:
         self._kept: list[_Kept] = []
         self._ack_ids = itertools.count(1)
         self._by_ack_id: dict[str, _Kept] = {}
+        self._pulls: list[_Pull] = []
         self.duplicates = 0.0
         """How likely a leased message is delivered to somebody else all the same."""
 
     def publish(self, message: Message) -> None:
         """Keep *message* for the subscription."""
         self._kept.append(_Kept(str(len(self._kept) + 1), message))
+        self._serve_after(self._chance.uniform(0, 1))
 
     @property
     def backlog(self) -> int:
         """Messages that are not acknowledged."""
         return sum(not kept.is_acknowledged for kept in self._kept)
 
-    def lease(self, most: int) -> list[ReceivedMessage]:
-        """Deliver some of what waits, in no order."""
-        waiting = [kept for kept in self._kept if self._is_waiting(kept)]
-        self._chance.shuffle(waiting)
-        return [self._delivered(kept) for kept in waiting[: self._chance.randint(1, most)]]
+    def pull(self, most: int, wait: float) -> asyncio.Future[list[ReceivedMessage]]:
+        """Return what will be some of what waits, in no order; nothing where nothing comes for so long."""
+        loop = asyncio.get_running_loop()
+        pull = _Pull(most, loop.create_future())
+        self._pulls.append(pull)
+        self._serve()
+        if pull in self._pulls:
+            loop.call_later(wait, self._answer, pull, [])
+        return pull.answer
+
+    def _serve(self) -> None:
+        while self._pulls:
+            waiting = [kept for kept in self._kept if self._is_waiting(kept)]
+            if not waiting:
+                return
+            pull = self._chance.choice(self._pulls)
+            self._chance.shuffle(waiting)
+            self._answer(
+                pull, [self._delivered(kept) for kept in waiting[: self._chance.randint(1, pull.most)]]
+            )
+
+    def _answer(self, pull: _Pull, messages: list[ReceivedMessage]) -> None:
+        if pull in self._pulls:
+            self._pulls.remove(pull)
+            pull.answer.set_result(messages)
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """Take the deliveries as done with; one whose lease has ended counts now and then."""
@@ -87,6 +120,7 @@ class Broker:
         """End the leases of these deliveries."""
         for ack_id in ack_ids:
             self._by_ack_id[ack_id].leases.pop(ack_id, None)
+        self._serve_after(self._chance.uniform(0, 1))
 
     def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
         """Have these deliveries leased from now on, unless their leases have ended."""
@@ -94,6 +128,10 @@ class Broker:
             leases = self._by_ack_id[ack_id].leases
             if leases.get(ack_id, 0.0) >= self._now():
                 leases[ack_id] = self._now() + seconds
+                self._serve_after(seconds + _A_MOMENT)
+
+    def _serve_after(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._serve)
 
     def _is_waiting(self, kept: _Kept) -> bool:
         if kept.is_acknowledged:
@@ -107,6 +145,7 @@ class Broker:
             self._record.note("delivered again", kept.message_id)
         ack_id = f"ack-{next(self._ack_ids)}"
         kept.leases[ack_id] = self._now() + ACK_DEADLINE
+        self._serve_after(ACK_DEADLINE + _A_MOMENT)
         self._by_ack_id[ack_id] = kept
         return ReceivedMessage(
             data=kept.message.data,
@@ -134,15 +173,9 @@ class SimulatedSource:
 
     async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
         """See `MessageSource.pull`."""
-        waited = 0.0
-        while waited < wait:
-            found = await self._call(lambda: self._broker.lease(max_messages))
-            if found:
-                return found
-            pause = self._chance.uniform(0.2, 2.0)
-            await self._process.sleep(pause)
-            waited += pause
-        return []
+        answer = await self._call(lambda: self._broker.pull(max_messages, wait))
+        # Shielded: Pub/Sub learns nothing of one who does not wait any more.
+        return await self._process.hear(asyncio.shield(answer))
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.acknowledge`."""

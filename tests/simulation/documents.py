@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections import Counter, defaultdict
@@ -38,10 +39,11 @@ REFUSED = "refused"
 """Runs whose id begins so are refused for good."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """A run's document."""
 
+    key: RunKey
     fields: Mapping[str, Any]
     projection: Mapping[str, Any]
     history: tuple[str, ...]
@@ -52,6 +54,15 @@ class Document:
         """The version of the state it holds."""
         projection = self.projection
         return Version(projection["attempt"], projection["hlc"], projection["event_id"])
+
+    @functools.cached_property
+    def known(self) -> KnownRun:
+        """What a projector gets to know of it."""
+        fields = {
+            "status": self.fields["status"],
+            PROJECTION: {**self.projection, HISTORY: list(self.history)},
+        }
+        return KnownRun(stored=head_from_fields(fields, self.key), mark=self.mark)
 
 
 class DocumentStore:
@@ -128,7 +139,7 @@ class DocumentStore:
         recount: dict[SummaryCounter, int] = {}
         for key, document in self.runs.items():
             if key[0] == workflow_id:
-                head = _known(document, key).stored.head
+                head = document.known.stored.head
                 add_counters(recount, dict(counters_of(head.status, head.counted, Horizon.at(TODAY))))
         found = self.counters[workflow_id]
         if found != recount:
@@ -136,14 +147,14 @@ class DocumentStore:
 
     def read(self, keys: Iterable[RunKey]) -> dict[RunKey, KnownRun]:
         """Return what is stored of *keys*."""
-        return {key: _known(self.runs[key], key) for key in keys if key in self.runs}
+        return {key: self.runs[key].known for key in keys if key in self.runs}
 
     def holds(self, key: RunKey, version: Version) -> bool:
         """Return whether an event is in a run's history, or older than what is kept of it."""
         document = self.runs.get(key)
         if document is None:
             return False
-        versions = [line.version for line in _known(document, key).stored.head.history]
+        versions = [line.version for line in document.known.stored.head.history]
         return version in versions or (len(versions) == 50 and version < versions[0])
 
     def _write(self, write: RunWrite) -> None:
@@ -155,7 +166,7 @@ class DocumentStore:
             fields, projection = stored.fields, stored.projection
         before = () if write.replaces_history or stored is None else stored.history
         history = (*before, *(line for line in write.history if line not in before))
-        document = Document(fields, projection, history, next(self._marks))
+        document = Document(write.key, fields, projection, history, next(self._marks))
         if stored is not None and document.version < stored.version:
             raise ViolationError(f"{write.key} went back from {stored.version} to {document.version}")
         self.runs[write.key] = document
@@ -218,11 +229,3 @@ class SimulatedDocuments:
         fault = self._chance.choice(kinds)
         self._record.note(f"store: {fault}", self._process.name)
         return fault
-
-
-def _known(document: Document, key: RunKey) -> KnownRun:
-    fields = {
-        "status": document.fields["status"],
-        PROJECTION: {**document.projection, HISTORY: list(document.history)},
-    }
-    return KnownRun(stored=head_from_fields(fields, key), mark=document.mark)

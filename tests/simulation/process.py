@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -72,9 +72,20 @@ class Process:
                 if not answer.done():
                     answer.set_result(served)
 
+        def expire() -> None:
+            if not answer.done():
+                answer.set_exception(TimeoutError())
+
         loop.call_later(delay + self._latency(), arrive)
-        async with asyncio.timeout(ANSWER_SECONDS):
-            result = await answer
+        expiry = loop.call_later(ANSWER_SECONDS, expire)
+        try:
+            return await self.hear(answer)
+        finally:
+            expiry.cancel()
+
+    async def hear(self, answer: Awaitable[_T]) -> _T:
+        """Return *answer* once it has come, and this process runs."""
+        result = await answer
         await self.sleep(self._latency())
         if not self._is_alive:
             raise asyncio.CancelledError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from run_log.core import DeadLetterReason, Message, PauseRequest, RunEvent, RunKey, RunStatus, encode_event
-from run_log.testing import a_run, an_event
+from run_log.testing import a_run
 
 from .documents import REFUSED
 
@@ -72,6 +72,11 @@ def _life(chance: random.Random, workflow_id: str, run_id: str) -> list[RunEvent
         states.append(run.model_copy(update={"status": chance.choice(_ENDS), "attempt": 2}))
     # Few readings of the clock, so that some events differ by their id alone.
     return [
-        an_event(state, hlc=chance.randrange(4), event_id=f"{run_id}-{chance.randrange(10**9):09}")
+        RunEvent(
+            event_id=f"{run_id}-{chance.randrange(10**9):09}",
+            hlc=chance.randrange(4),
+            occurred_at=state.started_at,
+            run=state,
+        )
         for state in states
     ]

@@ -62,7 +62,7 @@ class World:
         self._ports: list[SimulatedSource | SimulatedDocuments | SimulatedLetters] = []
         self._running: dict[Process, asyncio.Task[object]] = {}
         self._faults = self._chance.choice((0.0, 0.1, 0.3))
-        self._broker.duplicates = self._chance.choice((0.0, 0.1))
+        self._broker.duplicates = self._chance.choice((0.0, 0.02))
         self._shards = self._chance.choice((1, 1, 3))
         self._started = 0
         self._failures: list[BaseException] = []

@@ -1,0 +1,308 @@
+"""Each reader of foreign bytes by itself: what it was made for, changed here and there."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import io
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from google.auth import crypt, jwt
+
+from run_log.core import (
+    EventDecodeError,
+    InvalidCursorError,
+    Message,
+    Position,
+    PushRefusedError,
+    ReceivedMessage,
+    decode_cursor,
+    decode_event,
+    decode_place,
+    encode_cursor,
+    encode_place,
+)
+from run_log.producer._segment import Segment, encode_record
+from run_log.projector._letters import DeadLetter
+from run_log.projector._oidc import Certificates, TokenVerifier
+from run_log.projector._push import received_message
+from run_log.projector.archive import read_records
+
+from .bodies import Bodies, envelope, mutated
+from .pipes import FuzzFailedError
+
+Read = Callable[[random.Random], str]
+"""Makes an input of chance, and reads it; returns what came of it."""
+
+_AUDIENCE: Final = "https://projector.example.com/"
+_ACCOUNT: Final = "pusher@project.iam.gserviceaccount.com"
+_KEY: Final = "key-1"
+_AVRO: Final = {
+    "type": "record",
+    "name": "PubsubMessage",
+    "fields": [
+        {"name": "data", "type": "bytes"},
+        {"name": "attributes", "type": {"type": "map", "values": "string"}},
+    ],
+}
+_PLACES: Final[tuple[tuple[tuple[int | str, ...], tuple[type[int | str], ...]], ...]] = (
+    ((1_700_000_000_000_000, "run-1"), (int, str)),
+    ((-1, "workflow", "run"), (int, str, str)),
+    (("store", 7), (str, int)),
+    (("w",), (str,)),
+    ((1, "é", 2**53, "\u2028"), (int, str, int, str)),
+)
+_BODIES: Final = 4_000
+"""For so many `Bodies` makes its values: each is used many times."""
+
+_SHORTEST_SECRET: Final = 12
+"""Characters of a token that no answer repeats."""
+
+
+def run_reader(name: str, numbers: Iterable[int], *, seed: int) -> Counter[str]:
+    """Give one of `READERS` an input for each of *numbers*; return what came of them.
+
+    Args:
+        name: Which.
+        numbers: Which inputs.
+        seed: Of all inputs.
+
+    Raises:
+        FuzzFailedError: Something came of one that is neither a value nor an error of ours.
+    """
+    counts = Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        read = READERS[name](_bodies(seed), Path(folder))
+        for number in numbers:
+            try:
+                became = read(random.Random(f"{name}/{seed}/{number}"))
+            except Exception as error:
+                raise FuzzFailedError(f"{name} {number} of seed {seed}: {error!r}") from error
+            counts[f"({name}): {became}"] += 1
+    return counts
+
+
+@cache
+def _bodies(seed: int) -> Bodies:
+    return Bodies(seed=seed, count=_BODIES)
+
+
+def _message(bodies: Bodies, _folder: Path) -> Read:
+    def read(chance: random.Random) -> str:
+        return _event(bodies(chance.randrange(2**40)).message)
+
+    return read
+
+
+def _push(bodies: Bodies, _folder: Path) -> Read:
+    def read(chance: random.Random) -> str:
+        message = bodies(chance.randrange(2**40)).message
+        body = envelope(chance, message)
+        headers = {name: value for name, value in message.attributes.items() if chance.random() < 0.5}
+        if chance.random() < 0.5:
+            body = mutated(chance, body)
+        if chance.random() < 0.3:
+            headers["x-goog-pubsub-message-id"] = "1"
+            headers["x-goog-pubsub-publish-time"] = chance.choice(
+                ("", "\ud800", "9" * 5_000, "2026-02-30T25:00Z")
+            )
+        received = received_message(body, headers)
+        DeadLetter.from_message(received)
+        return _event(received)
+
+    return read
+
+
+def _archive(bodies: Bodies, _folder: Path) -> Read:
+    def read(chance: random.Random) -> str:
+        messages = [bodies(chance.randrange(2**40)).message for _ in range(chance.randrange(1, 3))]
+        content = chance.choice((_avro, _lines))(messages)
+        if chance.random() < 0.8:
+            content = mutated(chance, content)
+        records = list(read_records(io.BytesIO(content)))
+        for record in records:
+            if record.fault is None:
+                _event(Message(data=record.data, attributes=record.attributes))
+        return "damaged" if any(record.fault for record in records) else "records"
+
+    return read
+
+
+def _avro(messages: Iterable[Message]) -> bytes:
+    file = io.BytesIO()
+    texts = [
+        {
+            name.encode(errors="replace").decode(): value.encode(errors="replace").decode()
+            for name, value in pairs
+        }
+        for pairs in (message.attributes.items() for message in messages)
+    ]
+    records = [{"data": m.data, "attributes": each} for m, each in zip(messages, texts, strict=True)]
+    vendor: Any = fastavro  # not annotated
+    vendor.writer(file, _AVRO, records, sync_marker=bytes(16))
+    return file.getvalue()
+
+
+def _lines(messages: Iterable[Message]) -> bytes:
+    return gzip.compress(b"\n".join(message.data for message in messages), 1, mtime=0)
+
+
+def _spool(bodies: Bodies, folder: Path) -> Read:
+    made = Segment.create(folder)
+    path = made.path
+    made.close()
+
+    def read(chance: random.Random) -> str:
+        records = [
+            encode_record(bodies(chance.randrange(2**40)).message) for _ in range(chance.randrange(1, 4))
+        ]
+        content = b"".join(records)
+        path.write_bytes(mutated(chance, content) if chance.random() < 0.8 else content)
+        segment = Segment.adopt(path)
+        assert segment is not None
+        try:
+            found = list(segment.scan())
+            for record in found:
+                if record is not None:
+                    hash(record.event.key), record.event.version < record.event.version
+                    segment.read(record.offset, record.size)
+        finally:
+            segment.close()
+        return "damaged" if None in found else "records"
+
+    return read
+
+
+def _cursor(_bodies: Bodies, _folder: Path) -> Read:
+    genuine = [
+        *(encode_place(place, scope="w") for place, _ in _PLACES),
+        encode_cursor(Position(datetime(2026, 1, 1, tzinfo=UTC), "run"), scope="w"),
+    ]
+
+    def read(chance: random.Random) -> str:
+        cursor: Any = chance.choice(genuine)
+        if chance.random() < 0.5:
+            cursor = mutated(chance, cursor.encode()).decode("utf-8", "surrogateescape")
+        elif chance.random() < 0.9:
+            raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+            cursor = base64.urlsafe_b64encode(mutated(chance, raw)).rstrip(b"=").decode()
+        else:
+            cursor = chance.choice((b"x", 1, [], "\ud800", "é", "=" * 99, "A" * 100_000))
+        found = 0
+        for kinds in (None, *(kinds for _, kinds in _PLACES)):
+            try:
+                if kinds is None:
+                    decode_cursor(cursor, scope="w")
+                else:
+                    decode_place(cursor, kinds, scope="w")
+                found += 1
+            except InvalidCursorError as error:
+                str(error).encode()
+        return "a place" if found else "none"
+
+    return read
+
+
+def _token(_bodies: Bodies, _folder: Path) -> Read:
+    private, certificate = _key_pair()
+    certificates = Certificates(lambda: ({_KEY: certificate}, 3_600.0))
+    verifier = TokenVerifier(audience=_AUDIENCE, service_account=_ACCOUNT, certificates=certificates)
+    vendor: Any = crypt
+    google: Any = jwt
+    signer = vendor.RSASigner.from_string(private, _KEY)
+    now = int(time.time())
+    claims = {
+        "iss": "https://accounts.google.com",
+        "aud": _AUDIENCE,
+        "email": _ACCOUNT,
+        "email_verified": True,
+        "iat": now - 5,
+        "exp": now + 36_000,
+    }
+    good: str = google.encode(signer, claims, key_id=_KEY).decode()
+    loop = asyncio.new_event_loop()
+
+    def read(chance: random.Random) -> str:
+        token = good
+        if chance.random() < 0.9:
+            parts = token.split(".")
+            number = chance.randrange(len(parts))
+            if chance.random() < 0.5:
+                parts[number] = mutated(chance, parts[number].encode()).decode("latin-1")
+            else:
+                raw = base64.urlsafe_b64decode(parts[number] + "=" * (-len(parts[number]) % 4))
+                parts[number] = base64.urlsafe_b64encode(mutated(chance, raw)).rstrip(b"=").decode()
+            token = chance.choice((".", ".", ".", "..", "")).join(parts)
+        header = chance.choice(("Bearer ", "bearer ", "Bearer  ", "Basic ", "")) + token
+        try:
+            loop.run_until_complete(verifier(header))
+        except PushRefusedError as error:
+            pieces = {header[start : start + _SHORTEST_SECRET] for start in range(0, len(header), 4)}
+            told = str(error)
+            if any(len(piece) == _SHORTEST_SECRET and piece in told for piece in pieces):
+                raise FuzzFailedError(f"the answer repeats a part of {header!r}: {told}") from error
+            return f"refused with {error.status}"
+        if "." in token and token.rpartition(".")[0] != good.rpartition(".")[0]:
+            raise FuzzFailedError(f"let in: {header!r}")
+        return "let in"
+
+    return read
+
+
+@cache
+def _key_pair() -> tuple[str, str]:
+    """Return a private key and its self-signed certificate, as PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    return private.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _event(message: Message | ReceivedMessage) -> str:
+    try:
+        decode_event(message)
+    except EventDecodeError as error:
+        json.dumps(str(error))
+        return error.reason
+    return "event"
+
+
+READERS: Final[dict[str, Callable[[Bodies, Path], Read]]] = {
+    "message": _message,
+    "push": _push,
+    "archive": _archive,
+    "spool": _spool,
+    "cursor": _cursor,
+    "token": _token,
+}
+"""What is read, by name; each makes its reader for a folder of its own."""
