@@ -86,7 +86,8 @@ class Broker:
         self._pulls.append(pull)
         self._serve()
         if pull in self._pulls:
-            loop.call_later(wait, self._answer, pull, [])
+            nothing: list[ReceivedMessage] = []
+            loop.call_later(wait, self._answer, pull, nothing)
         return pull.answer
 
     def _serve(self) -> None:

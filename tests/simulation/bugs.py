@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from run_log.core import (
     ReceivedMessage,
     RunChange,
     RunEvent,
-    RunHead,
     RunKey,
     StatsDelta,
     StoreUnavailableError,
+    Transition,
+    Version,
+    _law,  # pyright: ignore[reportPrivateUsage] - the bugs are planted in it
 )
 from run_log.stores._commits import Commit, KnownRun, RunBatch, StatsWrite
 from run_log.stores._committer import Committer
@@ -93,11 +96,37 @@ class RetriesBlindly(_Documents):
 def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an event win over one of the same attempt and clock reading, by coming later."""
 
-    def place(head: RunHead | None, event: RunEvent) -> Outcome:
-        if head is None:
+    def place(
+        newest: Version | None, history: Sequence[Transition], transition: Transition
+    ) -> Outcome | None:
+        version = transition.version
+        if newest is None:
             return Outcome.APPLIED
-        if any(transition.version.event_id == event.event_id for transition in head.history):
+        if any(line.version == version for line in history):
             return Outcome.DUPLICATE
-        return Outcome.APPLIED if head.version[:2] <= event.version[:2] else Outcome.STALE
+        return Outcome.APPLIED if newest[:2] <= version[:2] else Outcome.STALE
 
     monkeypatch.setattr("run_log.core._law._place", place)
+
+
+def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take two events for one where their ids are the same, whatever their versions and what they say."""
+    place = _law._place  # pyright: ignore[reportPrivateUsage]
+
+    def by_id(
+        newest: Version | None, history: Sequence[Transition], transition: Transition
+    ) -> Outcome | None:
+        if any(line.version.event_id == transition.version.event_id for line in history):
+            return Outcome.DUPLICATE
+        return place(newest, history, transition)
+
+    monkeypatch.setattr(_law, "_place", by_id)
+
+
+def plant_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take events however far ahead they are stamped."""
+
+    def take(_event: RunEvent, _moment: datetime) -> None:
+        """See `check_stamp`."""
+
+    monkeypatch.setattr("run_log.projector._group_commit.check_stamp", take)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from run_log.core import (
@@ -24,7 +26,8 @@ from run_log.core import (
     counters_of,
 )
 from run_log.stores._commits import Commit, KnownRun, RunWrite
-from run_log.stores._documents import HISTORY, PROJECTION, head_from_fields
+from run_log.stores._documents import EXPIRE_AT, HISTORY, PROJECTION, head_from_fields
+from run_log.stores._retention import is_expired
 from run_log.testing import a_run
 
 from .process import Process
@@ -34,6 +37,12 @@ _T = TypeVar("_T")
 
 TODAY = a_run().started_at
 """The time in the simulation as far as summaries know: theirs are counted by day and hour."""
+
+NOW_MICROS = int(TODAY.timestamp()) * 1_000_000
+"""That time as a clock reads it."""
+
+KEPT_DAYS = 30
+"""For so long ended runs are kept."""
 
 REFUSED = "refused"
 """Runs whose id begins so are refused for good."""
@@ -47,6 +56,7 @@ class Document:
     fields: Mapping[str, Any]
     projection: Mapping[str, Any]
     history: tuple[str, ...]
+    expires_at: datetime | None
     mark: int
 
     @property
@@ -60,6 +70,7 @@ class Document:
         """What a projector gets to know of it."""
         fields = {
             "status": self.fields["status"],
+            EXPIRE_AT: self.expires_at,
             PROJECTION: {**self.projection, HISTORY: list(self.history)},
         }
         return KnownRun(stored=head_from_fields(fields, self.key), mark=self.mark)
@@ -74,6 +85,7 @@ class DocumentStore:
 
     def __init__(self, record: Record) -> None:
         self.runs: dict[RunKey, Document] = {}
+        self.deleted: dict[RunKey, Document] = {}
         self.stats: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
         self.counters: defaultdict[str, dict[SummaryCounter, int]] = defaultdict(dict)
         self.announced: dict[str, int] = {}
@@ -112,17 +124,25 @@ class DocumentStore:
             self.check(workflow_id)
         return [self.runs[write.key].mark for write in commit.runs]
 
+    def expire(self) -> None:
+        """Have all that is there be about to be deleted."""
+        for key, document in self.runs.items():
+            self.runs[key] = dataclasses.replace(document, expires_at=TODAY)
+
+    def delete_expired(self, chance: random.Random) -> None:
+        """Delete some of what has expired, as Firestore does by and by."""
+        for key, document in list(self.runs.items()):
+            if is_expired(document.expires_at, TODAY) and chance.random() < 0.5:
+                self._record.note("expired", key)
+                self.deleted[key] = self.runs.pop(key)
+
     def check(self, workflow_id: str) -> None:
-        """Check a workflow's stats against a recount, as a reader adds them up.
+        """Check a workflow's stats against a recount, as a reader adds them up; what is deleted counts.
 
         Raises:
             ViolationError: They differ.
         """
-        statuses = [
-            RunStatus(document.fields["status"])
-            for key, document in self.runs.items()
-            if key[0] == workflow_id
-        ]
+        statuses = [RunStatus(document.fields["status"]) for document in self._ever(workflow_id)]
         recount = count_statuses(statuses)
         expected = {"total": recount.total, "successful": recount.successful}
         expected |= {status.value: count for status, count in recount.by_status.items()}
@@ -137,13 +157,16 @@ class DocumentStore:
 
     def _check_counters(self, workflow_id: str) -> None:
         recount: dict[SummaryCounter, int] = {}
-        for key, document in self.runs.items():
-            if key[0] == workflow_id:
-                head = document.known.stored.head
-                add_counters(recount, dict(counters_of(head.status, head.counted, Horizon.at(TODAY))))
+        for document in self._ever(workflow_id):
+            head = document.known.stored.head
+            add_counters(recount, dict(counters_of(head.status, head.counted, Horizon.at(TODAY))))
         found = self.counters[workflow_id]
         if found != recount:
             raise ViolationError(f"the summary of {workflow_id} counts {found}, a recount gives {recount}")
+
+    def _ever(self, workflow_id: str) -> list[Document]:
+        both = (*self.runs.values(), *self.deleted.values())
+        return [document for document in both if document.key[0] == workflow_id]
 
     def read(self, keys: Iterable[RunKey]) -> dict[RunKey, KnownRun]:
         """Return what is stored of *keys*."""
@@ -151,7 +174,7 @@ class DocumentStore:
 
     def holds(self, key: RunKey, version: Version) -> bool:
         """Return whether an event is in a run's history, or older than what is kept of it."""
-        document = self.runs.get(key)
+        document = self.runs.get(key) or self.deleted.get(key)
         if document is None:
             return False
         versions = [line.version for line in document.known.stored.head.history]
@@ -166,7 +189,10 @@ class DocumentStore:
             fields, projection = stored.fields, stored.projection
         before = () if write.replaces_history or stored is None else stored.history
         history = (*before, *(line for line in write.history if line not in before))
-        document = Document(write.key, fields, projection, history, next(self._marks))
+        expires_at = stored.expires_at if write.keeps_expiry and stored else write.expires_at
+        document = Document(write.key, fields, projection, history, expires_at, next(self._marks))
+        if write.key in self.deleted:
+            raise ViolationError(f"{write.key} has expired, was deleted, and came back")
         if stored is not None and document.version < stored.version:
             raise ViolationError(f"{write.key} went back from {stored.version} to {document.version}")
         self.runs[write.key] = document

@@ -12,6 +12,8 @@ from .bugs import (
     CountsDuplicates,
     LeavesOutPreconditions,
     RetriesBlindly,
+    plant_any_clock,
+    plant_bare_ids,
     plant_late_ties,
 )
 from .schedules import ScheduleFailedError, run_schedule, run_schedules
@@ -29,6 +31,12 @@ BUGS = {
     "a lost answer retried blindly": Build(documents=RetriesBlindly),
 }
 
+PLANTS = {
+    "ties by arrival": plant_late_ties,
+    "identity by id alone": plant_bare_ids,
+    "any clock": plant_any_clock,
+}
+
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_happens(chunk: int) -> None:
@@ -43,6 +51,7 @@ def test_whatever_happens(chunk: int) -> None:
         "delivered again",
         "guess refused",
         "deadline exceeded",
+        "expired",
         "store: answer lost",
         "store: aborted",
         "store: never arrives",
@@ -53,17 +62,18 @@ def test_whatever_happens(chunk: int) -> None:
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_found(bug: str) -> None:
     """A projector with a bug fails in a schedule, and one without passes the very same."""
-    with pytest.raises(ScheduleFailedError) as failed:
+    with pytest.raises(ScheduleFailedError, match="ViolationError") as failed:
         run_schedules(range(ENOUGH), BUGS[bug])
 
     run_schedule(failed.value.seed)
 
 
-def test_ties_by_arrival_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version compared with `<=` fails in a schedule, and `<` passes the very same."""
+@pytest.mark.parametrize("plant", PLANTS)
+def test_bugs_planted_in_the_law_are_found(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A law with a bug breaks an invariant in a schedule, and without it the very same schedule holds."""
     with monkeypatch.context() as planted:
-        plant_late_ties(planted)
-        with pytest.raises(ScheduleFailedError) as failed:
+        PLANTS[plant](planted)
+        with pytest.raises(ScheduleFailedError, match="ViolationError") as failed:
             run_schedules(range(ENOUGH))
 
     run_schedule(failed.value.seed)

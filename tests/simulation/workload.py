@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
-from run_log.core import DeadLetterReason, Message, PauseRequest, RunEvent, RunKey, RunStatus, encode_event
+from run_log.core import (
+    DeadLetterReason,
+    Message,
+    PauseRequest,
+    RunEvent,
+    RunKey,
+    RunStatus,
+    WorkflowRun,
+    encode_event,
+    newest_event,
+)
 from run_log.testing import a_run
 
-from .documents import REFUSED
+from .documents import KEPT_DAYS, NOW_MICROS, REFUSED, TODAY
 
 _ENDS = (RunStatus.SUCCESS, RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED)
+_HOUR: Final = 3_600_000_000
+_CLOCKS: Final = (0, 0, 0, 0, -10 * 365 * 24 * _HOUR, 20 * _HOUR, 10 * 365 * 24 * _HOUR)
+"""How far machines' clocks are ahead, in microseconds; by the last one, nothing is taken."""
+
+_POISON: Final = (
+    (b"no json", DeadLetterReason.UNDECODABLE),
+    (b"", DeadLetterReason.UNDECODABLE),
+    (b"[" * 5_000, DeadLetterReason.UNDECODABLE),
+    (b'{"type": "run-log.run-state.v1", "hlc": ' + b"9" * 5_000, DeadLetterReason.UNDECODABLE),
+    (b'{"type": "run-log.run-state.v999999999"}', DeadLetterReason.UNSUPPORTED_VERSION),
+    (b'{"type": "other"}', DeadLetterReason.UNKNOWN_TYPE),
+    (b'{"type": "run-log.run-state.v1", "run": {}}', DeadLetterReason.INVALID_EVENT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,41 +48,68 @@ class Workload:
     """The good ones, by body."""
     poison: dict[bytes, DeadLetterReason]
     """The others, by body."""
+    before: list[RunEvent] = field(default_factory=list[RunEvent])
+    """Of runs that were stored, and have expired, before anything is published."""
+    late: dict[bytes, RunEvent] = field(default_factory=dict[bytes, RunEvent])
+    """All of those runs, by body: each is a dead letter, or was stored."""
 
     def newest(self) -> dict[RunKey, RunEvent]:
         """Return the event in which each run has to end."""
-        newest: dict[RunKey, RunEvent] = {}
-        for event in sorted(self.events.values(), key=lambda event: event.version):
-            newest[event.key] = event
-        return newest
+        lives: dict[RunKey, list[RunEvent]] = {}
+        for event in self.events.values():
+            lives.setdefault(event.key, []).append(event)
+        return {key: newest_event(events) for key, events in lives.items()}
 
 
 def make_workload(chance: random.Random) -> Workload:
-    """Return few runs of few workflows, their lives out of order and repeated, and some poison."""
-    messages: list[Message] = []
-    events: dict[bytes, RunEvent] = {}
-    poison: dict[bytes, DeadLetterReason] = {}
+    """Return few runs of few workflows, their lives out of order and repeated, and some poison.
+
+    Some clocks are wrong, some events have the id of another, or its whole version, and some are of runs that
+    have expired.
+    """
+    load = Workload([], {}, {})
     for number in range(chance.randint(3, 14)):
         is_refused = chance.random() < 0.05
         run_id = f"{REFUSED if is_refused else 'run'}-{number}"
-        for event in _life(chance, f"workflow-{chance.randrange(3)}", run_id):
+        ahead = chance.choice(_CLOCKS)
+        is_poison = is_refused or ahead == _CLOCKS[-1]
+        reason = DeadLetterReason.WRITE_REFUSED if ahead != _CLOCKS[-1] else DeadLetterReason.CLOCK_AHEAD
+        for event in _life(chance, f"workflow-{chance.randrange(3)}", run_id, ahead):
             message = encode_event(event)
-            messages += [message] * chance.choice((1, 1, 1, 2))
-            if is_refused:
-                poison[message.data] = DeadLetterReason.WRITE_REFUSED
+            load.messages.extend([message] * chance.choice((1, 1, 1, 2)))
+            if is_poison:
+                load.poison[message.data] = reason
             else:
-                events[message.data] = event
-    for number in range(chance.choice((0, 0, 1, 2))):
-        junk = Message(data=b"no json %d" % number)
-        messages.append(junk)
-        poison[junk.data] = DeadLetterReason.UNDECODABLE
+                load.events[message.data] = event
+    for _ in range(chance.choice((0, 0, 1, 2))):
+        data, reason = chance.choice(_POISON)
+        load.messages.append(Message(data=data, attributes={"n": str(chance.random())}))
+        load.poison[data] = reason
+    if chance.random() < 0.3:
+        _add_expired(chance, load)
     if chance.random() < 0.5:
-        chance.shuffle(messages)
-    return Workload(messages, events, poison)
+        chance.shuffle(load.messages)
+    return load
 
 
-def _life(chance: random.Random, workflow_id: str, run_id: str) -> list[RunEvent]:
-    run = a_run(workflow_id=workflow_id, id=run_id, status=RunStatus.RUNNING)
+def _add_expired(chance: random.Random, load: Workload) -> None:
+    """Add runs that have expired: events that are stored already, and some that come too late."""
+    long_ago = timedelta(days=KEPT_DAYS + chance.randrange(1, 9))
+    for number in range(chance.randint(1, 3)):
+        life = _life(chance, f"workflow-{chance.randrange(3)}", f"expired-{number}", 0, long_ago)
+        life.append(_event(chance, life[-1].run.model_copy(update={"status": RunStatus.SUCCESS}), 0))
+        known = life if chance.random() < 0.5 else life[-1:]
+        load.before.extend(known)
+        for event in life:
+            message = encode_event(event)
+            load.messages.append(message)
+            load.late[message.data] = event
+
+
+def _life(
+    chance: random.Random, workflow_id: str, run_id: str, ahead: int, ago: timedelta = timedelta(0)
+) -> list[RunEvent]:
+    run = a_run(workflow_id=workflow_id, id=run_id, status=RunStatus.RUNNING, started_at=TODAY - ago)
     run = run.model_copy(update={"started_at": run.started_at + timedelta(seconds=chance.randrange(5))})
     states = [run]
     if chance.random() < 0.2:
@@ -69,14 +120,16 @@ def _life(chance: random.Random, workflow_id: str, run_id: str) -> list[RunEvent
         states.append(run.model_copy(update={"status": chance.choice(_ENDS)}))
     if chance.random() < 0.2:
         states.append(run.model_copy(update={"status": RunStatus.RUNNING, "attempt": 2}))
-        states.append(run.model_copy(update={"status": chance.choice(_ENDS), "attempt": 2}))
-    # Few readings of the clock, so that some events differ by their id alone.
-    return [
-        RunEvent(
-            event_id=f"{run_id}-{chance.randrange(10**9):09}",
-            hlc=chance.randrange(4),
-            occurred_at=state.started_at,
-            run=state,
-        )
-        for state in states
-    ]
+        states.append(run.model_copy(update={"status": chance.choice(_ENDS), "attempt": 2**31 - 1}))
+    return [_event(chance, state, ahead) for state in states]
+
+
+def _event(chance: random.Random, state: WorkflowRun, ahead: int) -> RunEvent:
+    # Few readings of the clock and few ids, so that events differ by either alone, or only by what they say.
+    ids = 2 if chance.random() < 0.2 else 10**9
+    return RunEvent(
+        event_id=f"{state.id}-{chance.randrange(ids):09}".rjust(128 if ids == 2 else 0, "~"),
+        hlc=NOW_MICROS + ahead + chance.randrange(4),
+        occurred_at=state.started_at + timedelta(seconds=chance.randrange(2)),
+        run=state.model_copy(update={"result": {"said": chance.randrange(3)}}),
+    )

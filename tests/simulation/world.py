@@ -12,10 +12,12 @@ from run_log.core import DeadLetterReason, Message, RunEvent
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
 from run_log.stores._commits import ProjectionDocuments
 from run_log.stores._committer import Committer
+from run_log.stores._documents import run_fields
 from run_log.stores._patience import Patience
+from run_log.stores._retention import Retention
 
 from .broker import Broker, SimulatedLetters, SimulatedSource
-from .documents import TODAY, DocumentStore, SimulatedDocuments
+from .documents import KEPT_DAYS, TODAY, DocumentStore, SimulatedDocuments
 from .loop import VirtualLoop
 from .process import Process
 from .record import Record, ViolationError
@@ -64,6 +66,7 @@ class World:
         self._faults = self._chance.choice((0.0, 0.1, 0.3))
         self._broker.duplicates = self._chance.choice((0.0, 0.02))
         self._shards = self._chance.choice((1, 1, 3))
+        self._retention = Retention.of_days(KEPT_DAYS)
         self._started = 0
         self._failures: list[BaseException] = []
         self._loop.set_exception_handler(self._on_failure)
@@ -82,12 +85,14 @@ class World:
                     process.crash()
 
     async def _live(self) -> None:
+        await self._begin()
         publishing = asyncio.create_task(self._publish())
         for _ in range(self._chance.randint(1, 3)):
             self._start()
         for _ in range(self._chance.randint(0, 6)):
             await asyncio.sleep(self._chance.uniform(0, 8))
             self._disturb()
+            self._store.delete_expired(self._chance)
         await publishing
         self._heal()
         deadline = self._loop.time() + PATIENCE_SECONDS
@@ -100,6 +105,15 @@ class World:
         for process, running in processes:
             await self._ended(process, running)
         self._check_end()
+
+    async def _begin(self) -> None:
+        """Store what was there before, which has expired by now."""
+        documents = SimulatedDocuments(
+            self._store, Process("before", self._chance), self._chance, self.record
+        )
+        committer = Committer(documents, patience=Patience(), wall_now=lambda: TODAY)
+        await committer.apply(self._workload.before)
+        self._store.expire()
 
     async def _publish(self) -> None:
         for message in self._workload.messages:
@@ -121,13 +135,14 @@ class World:
             patience=Patience(15.0, uniform=uniform, sleep=process.sleep, now=now),
             stats_shards=self._shards,
             known_runs=self._chance.choice((1, 3, 100)),
+            retention=self._retention,
             now=now,
             wall_now=lambda: TODAY,
         )
         group = GroupLimits(batch=self._chance.choice((2, 5, 50)), messages=30)
         worker = PullWorker(
             self._build.source(source),
-            Projector(committer),
+            Projector(committer, now=lambda: TODAY),
             letters,
             limits=PullLimits(pulls=2, messages=10, group=group, pull_seconds=20),
             now=now,
@@ -177,10 +192,10 @@ class World:
 
     def _check_acknowledged(self, message: Message) -> None:
         """Check that what will not come again is kept."""
-        event = self._workload.events.get(message.data)
-        is_kept = any(letter.data == message.data for letter, _ in self._letters)
-        if event is not None:
-            is_kept = self._store.holds(event.key, event.version)
+        event = self._workload.events.get(message.data) or self._workload.late.get(message.data)
+        is_kept = event is not None and self._store.holds(event.key, event.version)
+        if message.data not in self._workload.events:
+            is_kept = is_kept or any(letter.data == message.data for letter, _ in self._letters)
         self._assert(is_kept, f"acknowledged and lost: {message.data[:120]!r}")
 
     def _check_end(self) -> None:
@@ -188,15 +203,20 @@ class World:
         for workflow_id, _ in self._store.runs:
             self._store.check(workflow_id)
         newest = self._workload.newest()
-        self._assert(newest.keys() == self._store.runs.keys(), "other runs are stored than were published")
+        expired = {event.key for event in self._workload.before}
+        self._assert(
+            newest.keys() == self._store.runs.keys() - expired, "other runs are stored than published"
+        )
         for key, event in newest.items():
             document = self._store.runs[key]
             self._assert(document.version == event.version, f"{key} ended as {document.version}, not {event}")
-            self._assert(document.fields["status"] == event.status.value, f"{key} has another status")
+            self._assert(document.fields == run_fields(event.run), f"{key} has the state of another event")
         for event in self._workload.events.values():
             self._check_history(event)
         letters = {letter.data: reason for letter, reason in self._letters}
-        self._assert(letters == self._workload.poison, f"the dead letters are {letters}")
+        late = {data: reason for data, reason in letters.items() if data in self._workload.late}
+        self._assert(set(late.values()) <= {DeadLetterReason.EXPIRED}, f"what came too late was {late}")
+        self._assert(letters == {**self._workload.poison, **late}, f"the dead letters are {letters}")
 
     def _check_history(self, event: RunEvent) -> None:
         self._assert(self._store.holds(event.key, event.version), f"{event.version} is not in the history")
