@@ -65,6 +65,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             RunNotFoundError: It is not there.
             InvalidArgumentError: An id or *answered_by* is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
             StoreUnavailableError: The store does not answer in bounded time.
         """
         return await self._answer(workflow_id, run_id, answered_by, comment, rejected=False, now=now)
@@ -112,6 +113,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             RunNotFoundError: The run is not there.
             InvalidArgumentError: An argument cannot be used.
             UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
             StoreUnavailableError: The store does not answer in bounded time.
         """
 
