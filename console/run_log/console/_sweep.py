@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from run_log.core import RunNotFoundError, TransportUnavailableError
+from run_log.core import RunNotFoundError, TransportUnavailableError, UnreadableRunError, WriteRefusedError
 from run_log.stores import RunLog, StaleRun
 
 from ._open import FLUSH_SECONDS
-from ._output import Listing
+from ._output import Listing, note
 
 PAGE: Final = 200
 
@@ -24,6 +23,8 @@ class Swept:
     """Stale runs."""
     marked: int
     """Those that were still stale when they were marked."""
+    refused: int = 0
+    """Those that cannot be marked; each is named on stderr."""
 
 
 async def sweep(
@@ -37,6 +38,8 @@ async def sweep(
 ) -> Swept:
     """Show what is stale, and mark it as lost if *mark*; each run is read again before.
 
+    One that cannot be marked is named, and the others are.
+
     Args:
         log: Where the runs are.
         listing: Where they are shown.
@@ -49,7 +52,7 @@ async def sweep(
         StoreUnavailableError: The store does not answer in bounded time.
         TransportUnavailableError: What was marked could not be published in time.
     """
-    found = marked = 0
+    found = marked = refused = 0
     cursor = None
     while True:
         page, cursor = await log.list_stale(
@@ -59,8 +62,13 @@ async def sweep(
         found += len(page)
         if mark:
             for stale in page:
-                with contextlib.suppress(RunNotFoundError):  # it has expired since it was listed
+                try:
                     marked += await log.mark_lost(*stale.run.key, older_than=older_than, now=now)
+                except RunNotFoundError:
+                    continue  # it has expired since it was listed
+                except (UnreadableRunError, WriteRefusedError) as error:
+                    note(" ".join(str(error).split()), style="red")
+                    refused += 1
         if cursor is None:
             break
     listing.end()
@@ -69,4 +77,4 @@ async def sweep(
             f"{marked} runs were marked, and not all of that was published in {FLUSH_SECONDS:.0f} s; "
             "sweep again, which marks each only once"
         )
-    return Swept(found=found, marked=marked)
+    return Swept(found=found, marked=marked, refused=refused)

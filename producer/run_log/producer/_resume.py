@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from run_log.core import (
+    MAX_ATTEMPT,
     PROCESS_CLOCK,
     HybridLogicalClock,
     RunKey,
@@ -121,6 +122,16 @@ class _Continuation:
 
     def _with(self, run: WorkflowRun) -> RunHandle:
         is_next = self.retry or run.status in _ENDED
+        if is_next and run.attempt == MAX_ATTEMPT:
+            is_next = False
+            hint = "its states are told as of the same attempt; begin a run of another id"
+            _logger.error(
+                "run_log_no_next_attempt",
+                workflow_id=run.workflow_id,
+                run_id=run.id,
+                attempt=run.attempt,
+                hint=hint,
+            )
         return self._handle(
             {
                 **dict(run),

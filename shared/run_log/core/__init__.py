@@ -57,7 +57,7 @@ from ._errors import (
     WriteRefusedError,
 )
 from ._events import RunEvent, Version, utc_now
-from ._ids import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+from ._ids import MAX_DOCUMENT_ID_BYTES, document_id, is_document_id, original_id, uuid7
 from ._law import (
     MAX_ANSWERER_BYTES,
     MAX_HISTORY,
@@ -79,6 +79,7 @@ from ._law import (
 )
 from ._logs import get_logger, logging_later, one_line
 from ._models import (
+    MAX_ATTEMPT,
     MAX_ID_LENGTH,
     STORED,
     PauseRequest,
@@ -127,6 +128,7 @@ __all__ = [
     "HOURS_KEPT",
     "MAX_AHEAD",
     "MAX_ANSWERER_BYTES",
+    "MAX_ATTEMPT",
     "MAX_ATTRIBUTE_VALUE_BYTES",
     "MAX_DEPTH",
     "MAX_DOCUMENT_ID_BYTES",
@@ -238,6 +240,7 @@ __all__ = [
     "id_text",
     "is_anomaly",
     "is_cloud_run_service",
+    "is_document_id",
     "logging_later",
     "mark_anomalies",
     "newest",

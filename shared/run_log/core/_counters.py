@@ -7,13 +7,14 @@ between two states, as the stats do: duplicates and order change nothing, and it
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final, NamedTuple
 
-from ._durations import duration_bucket, duration_micros
+from ._durations import DURATION_BUCKETS, duration_bucket, duration_micros
 from ._models import RunStatus, WorkflowRun
 
 DAYS_KEPT: Final = 90
@@ -27,6 +28,8 @@ _SPARE_DAYS: Final = 1
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Scope(enum.StrEnum):
@@ -48,9 +51,29 @@ class SummaryCounter(NamedTuple):
     name: str
     """A status, `MICROS`, or a bucket's (`bucket_name`)."""
 
+    @classmethod
+    def stored(cls, scope: str, slot: int, name: str) -> SummaryCounter:
+        """Return the counter that a store names so.
+
+        Raises:
+            ValueError: There is none: no run has such a status or duration, or started then.
+        """
+        counter = cls(Scope(scope), slot, name)
+        if counter.name not in _names():
+            raise ValueError(f"{reprlib.repr(name)} is no name of a counter")
+        hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope] * slot
+        if not hour_of(_FIRST) <= hours <= hour_of(_LAST):
+            raise ValueError(f"{slot} is no hour or day")
+        return counter
+
 
 MICROS: Final = "micros"
 """Counts how long runs took, in microseconds."""
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset({MICROS, *RunStatus, *map(bucket_name, range(DURATION_BUCKETS))})
 
 
 @cache

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ._errors import InvalidCursorError
 
@@ -18,6 +17,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CHECK_BYTES: Final = 6
 _FORMAT: Final = 1
 _MICROSECOND: Final = timedelta(microseconds=1)
+_MAX_NUMBER: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,8 +86,10 @@ def decode_place(
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
     """
+    if not isinstance(cursor, str):
+        raise InvalidCursorError(_malformed(cursor))
+    text = cursor
     try:
-        text = cast("str", cursor)
         # Decoding ignores what it does not know, so equality with its own encoding is the check.
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         check, content = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
@@ -96,9 +98,10 @@ def decode_place(
         intact = (
             version == _FORMAT
             and [type(part) for part in place] == list(kinds)
+            and all(-_MAX_NUMBER <= part < _MAX_NUMBER for part in place if type(part) is int)
             and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
         )
-    except (TypeError, ValueError, binascii.Error, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidCursorError(_malformed(cursor)) from error
     if not intact:
         raise InvalidCursorError(_malformed(cursor))

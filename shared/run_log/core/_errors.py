@@ -60,6 +60,10 @@ __all__ = [
 ]
 
 
+_MAX_CAUSE = 1_000
+"""Characters: what stands in a document may be of any length."""
+
+
 class RunLogError(Exception):
     """Root of every error that run-log raises."""
 
@@ -126,7 +130,8 @@ class UnreadableRunError(RunLogError):
 
     def __init__(self, workflow_id: str, run_id: str, cause: str) -> None:
         super().__init__(
-            f"run {run_id!r} of workflow {workflow_id!r} is stored in a form that cannot be read ({cause}); "
+            f"run {run_id!r} of workflow {workflow_id!r} is stored in a form that cannot be read "
+            f"({cause[:_MAX_CAUSE]}); "
             "save it again or publish its newest event; where that is refused, repair or delete the document"
         )
         self.workflow_id = workflow_id

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple, Self, cast
+from typing import Annotated, Final, NamedTuple, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -26,14 +28,24 @@ class Version(NamedTuple):
 
     @property
     def successor(self) -> Version:
-        """The version just after this one: no event of another moment lies between the two."""
-        return self._replace(event_id=f"{self.event_id}{_INFERRED_SUFFIX}")
+        """The version just after this one: no event of another moment lies between the two.
+
+        Where the id has no room for more, only what was stamped a microsecond later could lie there, and only
+        under an id that no UUID is.
+        """
+        longer = f"{self.event_id}{_INFERRED_SUFFIX}"
+        if _EVENT_ID.fullmatch(longer):
+            return self._replace(event_id=longer)
+        digest = hashlib.sha256(self.event_id.encode(errors="surrogatepass")).hexdigest()
+        return self._replace(hlc=self.hlc + 1, event_id=f"{_INFERRED_SUFFIX}{digest}")
 
 
 # The smallest printable character: nothing but this suffix sorts between an id and the id with it.
 _INFERRED_SUFFIX = "!"
 
-EventId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
+_EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
+
+EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 """Printable ASCII: a UUIDv7 where this library makes it."""
 
 

@@ -15,6 +15,7 @@ MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
 
 _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
+_NEVER_IN_ID: Final = re.compile(r"[/\x00-\x1f\x7f]")
 _LONG_ID_MARK: Final = "%~"
 _LONG_ID_PREFIX_BYTES: Final = 1_000
 
@@ -62,6 +63,16 @@ def document_id(text: str) -> str:
         return escaped
     prefix = encoded[:_LONG_ID_PREFIX_BYTES].decode(errors="ignore")
     return f"{prefix}{_LONG_ID_MARK}{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def is_document_id(text: str) -> bool:
+    """Return whether *text* has the form of what `document_id` returns."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return False
+    is_reserved = text in {".", ".."} or (text.startswith("__") and text.endswith("__"))
+    return 0 < size <= MAX_DOCUMENT_ID_BYTES and not is_reserved and not _NEVER_IN_ID.search(text)
 
 
 def original_id(document: str) -> str | None:

@@ -5,6 +5,7 @@ Every store keeps this form, so a run comes back alike from each of them.
 
 from __future__ import annotations
 
+import reprlib
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final, cast
 
 from run_log.core import (
     MAX_ANSWERER_BYTES,
+    MAX_DURATION,
     STORED,
     Counted,
     PauseRequest,
@@ -30,6 +32,7 @@ from run_log.core import (
     document_id,
     encode_json,
     fit_text,
+    hour_of,
     newest,
 )
 
@@ -103,6 +106,10 @@ MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Firestore's limit for a document (https://firebase.google.com/docs/firestore/quotas)."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_NUMBER: Final = 2**63
+_MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
+_FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
+_LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
 _TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
@@ -265,7 +272,7 @@ def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
     if not isinstance(started_at, datetime):
         # The model would read a text or a number too, but a store sorts those apart from timestamps: the
         # cursor made from one would skip every run between.
-        raise UnreadableRunError(*key, f"started_at is {started_at!r}, not a timestamp")
+        raise UnreadableRunError(*key, f"started_at is {reprlib.repr(started_at)}, not a timestamp")
     try:
         payloads = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
         return WorkflowRun.model_validate({**fields, **payloads}, context=STORED)
@@ -290,9 +297,9 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
         projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
         stored = [_transition(text) for text in cast("list[str]", projection.get(HISTORY) or [])]
         version = Version(
-            int(projection.get("attempt", 1)),
-            int(projection.get("hlc", 0)),
-            str(projection.get("event_id", "")),
+            whole_number(projection.get("attempt", 1)),
+            whole_number(projection.get("hlc", 0)),
+            _text(projection.get("event_id", "")),
         )
         history = newest(transition for transition, _ in stored)
         # Of two states in one version that only their digests tell apart, a union has kept both texts.
@@ -307,8 +314,8 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             history=history,
             digest=max(digests, default="") or None,
             counted=Counted(
-                micros=_whole_or_none(projection.get(COUNTED_MICROS)),
-                hour=_whole_or_none(projection.get(COUNTED_HOUR)),
+                micros=_counted(projection.get(COUNTED_MICROS), 0, _MOST_MICROS),
+                hour=_counted(projection.get(COUNTED_HOUR), _FIRST_HOUR, _LAST_HOUR),
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -358,8 +365,34 @@ def history_bytes(transitions: int) -> int:
     return transitions * _TRANSITION_BYTES
 
 
-def _whole_or_none(stored: Any) -> int | None:
-    return None if stored is None else int(stored)
+def whole_number(stored: Any) -> int:
+    """Return a stored number as a store counts: whole, and of 64 bits.
+
+    Raises:
+        ValueError: It is none.
+        TypeError: It is none.
+        OverflowError: It is none.
+    """
+    number = int(stored)
+    if not -_MAX_NUMBER <= number < _MAX_NUMBER:
+        raise OverflowError(f"{reprlib.repr(stored)} is no number of 64 bits")
+    return number
+
+
+def _counted(stored: Any, least: int, most: int) -> int | None:
+    """Return what was counted of a run: what never was would be taken out of the counts."""
+    if stored is None:
+        return None
+    number = whole_number(stored)
+    if not least <= number <= most:
+        raise ValueError(f"{number} cannot have been counted")
+    return number
+
+
+def _text(stored: Any) -> str:
+    if not isinstance(stored, str):
+        raise TypeError(f"{reprlib.repr(stored)} is no text")
+    return stored
 
 
 def _payload(stored: object) -> object:

@@ -116,8 +116,11 @@ class JournalUpdates:
 
     async def open(self) -> None:
         """See `UpdateSource.open`."""
+        last = self._last()
         if self._after is None:
-            self._after = self._last()
+            self._after = last
+        elif not 0 <= self._after <= last:
+            raise InvalidCursorError("the cursor is of a change that was never made; watch without a cursor")
 
     def take(self) -> RunUpdate | None:
         """See `UpdateSource.take`."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Self
 
-from run_log.core import InvalidCursorError, RunKey, decode_place, document_id, encode_place
+from run_log.core import (
+    InvalidCursorError,
+    RunKey,
+    decode_place,
+    document_id,
+    encode_place,
+    is_document_id,
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -39,7 +47,21 @@ class Place(NamedTuple):
             InvalidCursorError: It is malformed, or was given out for another listing.
         """
         micros, workflow, run = decode_place(cursor, (int, str, str), scope=scope, selection=selection)
+        check_names(cursor, workflow, run)
         try:
             return cls(_EPOCH + micros * _MICROSECOND, workflow, run)
         except OverflowError as error:
-            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no moment") from error
+            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
+
+
+def check_names(cursor: object, *documents: str) -> None:
+    """Check what a cursor names: who forges one can have it name anything, and a store would stumble.
+
+    Raises:
+        InvalidCursorError: One of *documents* is no document id.
+    """
+    if not all(map(is_document_id, documents)):
+        raise InvalidCursorError(
+            f"{reprlib.repr(cursor)} is not a cursor: it names what has no such name; pass what the page before "
+            "returned, or None for the first page"
+        )

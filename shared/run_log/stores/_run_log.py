@@ -62,6 +62,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             RunNotFoundError: It is not there.
             InvalidArgumentError: An id or *answered_by* is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
             StoreUnavailableError: The store does not answer in bounded time.
             WriteRefusedError: Nothing can be stored that is later than what is.
         """
@@ -110,6 +111,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             RunNotFoundError: The run is not there.
             InvalidArgumentError: An argument cannot be used.
             UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
             StoreUnavailableError: The store does not answer in bounded time.
         """
 

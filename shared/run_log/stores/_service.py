@@ -13,7 +13,9 @@ from run_log.core import (
     PROCESS_CLOCK,
     HybridLogicalClock,
     InvalidArgumentError,
+    InvalidRunError,
     NotPausedError,
+    Order,
     Outcome,
     Position,
     RunEvent,
@@ -21,11 +23,14 @@ from run_log.core import (
     RunNotFoundError,
     RunStatus,
     Selection,
+    StoreError,
     SummaryCounter,
     Transition,
+    UnreadableRunError,
     Version,
     WaitTimeoutError,
     WorkflowRun,
+    WriteRefusedError,
     annotated,
     current_trace,
     decode_cursor,
@@ -40,7 +45,7 @@ from run_log.core import (
 
 from ._documents import position_of
 from ._inbox import InboxSelection, PendingRun, answered, pending
-from ._places import Place
+from ._places import Place, check_names
 from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
 from ._stale import ACTIVE, StaleRun, StaleSelection, lost
@@ -148,11 +153,18 @@ class RunLogService(RunLog, abc.ABC):
         limit = whole("limit", limit)
         selection = Selection.of(**filters)
         listing = {"scope": workflow_id, "selection": selection.text}
-        after = None if start_after is None else decode_cursor(start_after, **listing)
+        after = None
+        if start_after is not None:
+            after = decode_cursor(start_after, **listing)
+            check_names(start_after, after.document_id)
         with operation("run_log.list", workflow_id=workflow_id, limit=limit):
             page = await self._page(workflow_id, selection, after, limit)
             runs = [self._observed(stored) for stored in page.runs]
-            return runs, encode_cursor(position_of(runs[-1]), **listing) if page.more else None
+            if not page.more:
+                return runs, None
+            last = position_of(runs[-1])
+            _check_moves_on(after, last, is_reverse=selection.order is Order.NEWEST)
+            return runs, encode_cursor(last, **listing)
 
     async def list_workflows(
         self, *, limit: int = 50, start_after: Any | None = None
@@ -162,12 +174,15 @@ class RunLogService(RunLog, abc.ABC):
         after = None
         if start_after is not None:
             (after,) = decode_place(start_after, [str], scope=_WORKFLOWS)
+            check_names(start_after, after)
         with operation("run_log.list_workflows", limit=limit):
             found = await self._workflows_page(after, limit + 1)
             page = found[:limit]
             if len(found) == len(page):
                 return page, None
-            return page, encode_place([document_id(page[-1].workflow_id)], scope=_WORKFLOWS)
+            last = document_id(page[-1].workflow_id)
+            _check_moves_on(after, last)
+            return page, encode_place([last], scope=_WORKFLOWS)
 
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_run`. Reads one document."""
@@ -271,7 +286,7 @@ class RunLogService(RunLog, abc.ABC):
         with operation("run_log.list_pending", limit=limit):
             page = await self._placed_page(selection, after, limit)
             found = [pending(self._observed(one), one.occurred_at, selection.now) for one in page.runs]
-            return found, _cursor(selection, page)
+            return found, _cursor(selection, after, page)
 
     async def list_stale(
         self,
@@ -296,7 +311,7 @@ class RunLogService(RunLog, abc.ABC):
                 StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
                 for one in page.runs
             ]
-            return found, _cursor(selection, page)
+            return found, _cursor(selection, after, page)
 
     async def mark_lost(
         self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
@@ -323,7 +338,13 @@ class RunLogService(RunLog, abc.ABC):
                 raise RunNotFoundError(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return None
-            return lost(stored.run, stored.version, stored.occurred_at, moment)
+            try:
+                return lost(stored.run, stored.version, stored.occurred_at, moment)
+            except InvalidRunError as error:
+                raise WriteRefusedError(
+                    f"run {run_id!r} of workflow {workflow_id!r} cannot be marked as lost: nothing comes after "
+                    f"{stored.version} ({error}); publish its end, or delete the document"
+                ) from error
 
     async def conclude_answer(
         self,
@@ -460,13 +481,30 @@ def _place(selection: InboxSelection | StaleSelection, cursor: object) -> Place:
     return Place.after(cursor, scope=selection.scope, selection=selection.text)
 
 
-def _cursor(selection: InboxSelection | StaleSelection, page: Page) -> str | None:
+def _cursor(selection: InboxSelection | StaleSelection, after: Place | None, page: Page) -> str | None:
     if not page.more:
         return None
     last = page.runs[-1]
     # By what the store sorts by, whatever the run itself says: a place made of that might lead back.
-    place = Place.of(last.projection[selection.sorted_by], last.run.key)
+    moment = last.projection.get(selection.sorted_by)
+    if not isinstance(moment, datetime):
+        raise UnreadableRunError(*last.run.key, f"{selection.sorted_by} is {moment!r}, not a timestamp")
+    place = Place.of(moment, last.run.key)
+    _check_moves_on(after, place, is_reverse=selection.newest_first)
     return place.cursor(scope=selection.scope, selection=selection.text)
+
+
+def _check_moves_on(after: Any | None, last: Any, *, is_reverse: bool = False) -> None:
+    """Check that a page ends beyond the place after which it began: else a walk would never end.
+
+    Raises:
+        StoreError: It does not.
+    """
+    if after is not None and not (last < after if is_reverse else last > after):
+        raise StoreError(
+            f"a page after {after} ends at {last}: what the store sorts by is not what it returns; its index "
+            "is damaged, so restore it from a copy, or rebuild the projection"
+        )
 
 
 def _identifier(name: str, value: object) -> str:

@@ -68,10 +68,19 @@ def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) 
         version: Of its newest event.
         heard_at: When that happened. The run is taken to have ended then.
         now: When this is concluded.
+
+    Raises:
+        InvalidRunError: Nothing can come after the version.
     """
-    heard = RunEvent(event_id=version.event_id, hlc=version.hlc, occurred_at=heard_at, run=run)
+    # As it is stored, whatever that is: what is concluded from it is checked.
+    heard = RunEvent.model_construct(
+        event_id=version.event_id,
+        hlc=version.hlc,
+        occurred_at=heard_at,
+        run=run.model_copy(update={"attempt": version.attempt}),
+    )
     ended_at = max(heard_at, run.started_at)
-    concluded = run.model_copy(
+    concluded = heard.run.model_copy(
         update={
             "status": RunStatus.FAILED,
             "error": f"{LOST}: nothing was heard of it since {heard_at.isoformat()}",

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 
 from run_log.core import RunKey, UnreadableRunError, document_id, original_id
 
-from ._documents import PROJECTION, expires_at, head_from_fields, run_from_fields
+from ._documents import (
+    ACTIVE_SINCE,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    PROJECTION,
+    expires_at,
+    head_from_fields,
+    run_from_fields,
+)
 from ._service import StoredRun
 from ._telemetry import skipped_unreadable
+
+_SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _T = TypeVar("_T")
 
@@ -31,9 +43,12 @@ def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]
         # A copied document: a cursor made from its fields would lead elsewhere, even back.
         raise UnreadableRunError(*key, f"it says that it is run {run.id!r} of workflow {run.workflow_id!r}")
     version = head_from_fields(fields, key).head.version
-    return StoredRun(
-        run=run, version=version, projection=fields.get(PROJECTION) or {}, expires_at=expires_at(fields)
-    )
+    projection: Mapping[str, Any] = fields.get(PROJECTION) or {}
+    for name in _SORTED_BY:
+        if not isinstance(projection.get(name, _EPOCH), datetime):
+            # A store sorts it apart from timestamps; see `run_from_fields`.
+            raise UnreadableRunError(*key, f"{name} is {reprlib.repr(projection[name])}, not a timestamp")
+    return StoredRun(run=run, version=version, projection=projection, expires_at=expires_at(fields))
 
 
 def at_its_place(workflow: str, run: str) -> Callable[[Mapping[str, Any]], StoredRun]:

@@ -15,6 +15,7 @@ from run_log.core import (
     InvalidArgumentError,
     RunStatus,
     Scope,
+    StoreError,
     SummaryCounter,
     WorkflowRun,
     hour_begins,
@@ -193,9 +194,13 @@ def durations_of(counters: Mapping[SummaryCounter, int]) -> Durations:
         elif counter.name not in _STATUSES:
             bucket = int(counter.name[1:])
             buckets[bucket] = buckets.get(bucket, 0) + count
+    try:
+        total = micros * _MICROSECOND
+    except OverflowError as error:
+        raise StoreError(f"a summary is damaged: runs took {micros} microseconds together") from error
     return Durations(
         count=sum(buckets.values()),
-        total=micros * _MICROSECOND,
+        total=total,
         buckets={bucket: count for bucket, count in buckets.items() if count},
     )
 

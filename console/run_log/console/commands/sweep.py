@@ -23,24 +23,30 @@ def sweep(
     """Show runs that fell silent; mark them as lost.
 
     Those that began, did not end, and were not heard of for long; a paused run is none of them. Each is
-    read again before it is marked, and whatever it says afterwards beats the mark.
+    read again before it is marked, and whatever it says afterwards beats the mark. Exits 1 if one cannot be
+    marked.
     """
+    from run_log.console._exit import ExitCode
     from run_log.console._open import complete, opened_run_log
     from run_log.console._output import Listing, note
     from run_log.console._records import stale_record
     from run_log.console._render import stale_table
+    from run_log.console._sweep import Swept
     from run_log.console._sweep import sweep as run_sweep
     from run_log.core import utc_now
 
     silence = duration(older_than)
     listing = Listing(shape(output, wide=wide), "stale_runs", table=stale_table, record=stale_record)
 
-    async def swept() -> str:
+    async def swept() -> Swept:
         async with opened_run_log(saves=mark) as log:
-            done = await run_sweep(
+            return await run_sweep(
                 log, listing, older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()
             )
-        told = f"{done.marked} marked as lost" if mark else "none marked: run it with --mark for that"
-        return f"{done.found} not heard of for {older_than}; {told}"
 
-    note(complete(swept()))
+    done = complete(swept())
+    told = f"{done.marked} marked as lost" if mark else "none marked: run it with --mark for that"
+    told += f"; {done.refused} that cannot be marked, see above" if done.refused else ""
+    note(f"{done.found} not heard of for {older_than}; {told}")
+    if done.refused:
+        raise typer.Exit(ExitCode.FAILED)

@@ -8,7 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from run_log.core import Horizon, document_id, newest, original_id
+from run_log.core import (
+    Horizon,
+    StoreError,
+    StoreUnavailableError,
+    document_id,
+    newest,
+    original_id,
+)
 from run_log.stores._documents import (
     CHANGED_AT,
     COUNTED_HOUR,
@@ -93,7 +100,8 @@ async def compare(
     documents are compared, and the sums of stats and summaries. What is not, since it depends on when or in
     which batches the same events were written, and not on them alone: ``projection.changed_at``; the order of
     the history, and transitions beyond the newest that are kept; ``as_of`` of a workflow; and days and hours
-    that are over, in ``projection.counted_hour`` and in the summaries. A page of each is held at a time.
+    that are over, in ``projection.counted_hour`` and in the summaries. A page of each is held at a time. What
+    keeps one workflow from being compared is its problem, and the next one follows.
 
     Args:
         first: One projection.
@@ -103,7 +111,6 @@ async def compare(
 
     Raises:
         StoreUnavailableError: A store does not answer.
-        StoreError: A store no longer knows the moment: the workflow took too long.
         ConfigurationError: A store is not there, or does not let us in.
     """
     if workflow_id is not None:
@@ -117,11 +124,23 @@ async def compare(
 async def _compared(
     first: Audit, second: Audit, workflow: str, on_page: Callable[[str, int], None]
 ) -> Comparison:
-    for _ in range(MAX_COMPARISONS - 1):
-        found, is_settled = await _compared_once(first, second, workflow, on_page)
-        if is_settled:
-            return found
-    return (await _compared_once(first, second, workflow, on_page))[0]
+    try:
+        for _ in range(MAX_COMPARISONS - 1):
+            found, is_settled = await _compared_once(first, second, workflow, on_page)
+            if is_settled:
+                return found
+        return (await _compared_once(first, second, workflow, on_page))[0]
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        return Comparison(
+            workflow_id=original_id(workflow) or workflow,
+            runs=0,
+            differences=(),
+            unlisted=0,
+            counts=(),
+            problems=[str(error)],
+        )
 
 
 async def _compared_once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
 from run_log.core import (
@@ -141,7 +141,12 @@ def expected_figures(
     """
     if retention is None:
         return dict(recounted)
-    oldest = now - retention + _CLOCKS_DIFFER
+    try:
+        oldest = now - retention + _CLOCKS_DIFFER
+    except OverflowError:  # a damaged document expires thousands of years before, or after, its latest event
+        oldest = (
+            datetime.max.replace(tzinfo=UTC) if retention < timedelta(0) else datetime.min.replace(tzinfo=UTC)
+        )
     expected = {
         counter: max(stored.get(counter, 0), recounted.get(counter, 0))
         if _may_lack_runs(counter, oldest)

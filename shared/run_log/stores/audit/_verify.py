@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from run_log.core import StoreUnavailableError, SummaryCounter, document_id, original_id
+from run_log.core import StoreError, StoreUnavailableError, SummaryCounter, document_id, original_id
 
 from ._figures import (
     CountName,
@@ -59,7 +59,7 @@ class Verification:
     unlisted: int
     """How many more there are."""
     problem: str | None
-    """Why the stored counts cannot be read; None where they can."""
+    """Why the stored counts cannot be read, or recounted, or repaired; None where they can."""
     repaired: bool
     """Whether `counts` are right by now."""
 
@@ -102,6 +102,7 @@ async def verify(
     A repair adds the difference in one atomic commit, so each count is wrong as before up to then and right
     from then on, whatever is written meanwhile and whoever else repairs. Nothing is repaired where a run
     cannot be read so far that nobody knows what it is counted as, or the counts themselves cannot be read.
+    What keeps one workflow from being recounted, or repaired, is its problem, and the next one follows.
 
     Args:
         audit: Where.
@@ -111,19 +112,41 @@ async def verify(
 
     Raises:
         StoreUnavailableError: The store does not answer, or others repair the same workflow again and again.
-        StoreError: The store no longer knows the moment: the workflow took too long.
         ConfigurationError: The store is not there, or does not let us in.
     """
     if workflow_id is not None:
-        found = await _verified(audit, document_id(workflow_id), repair, on_page)
+        found = await _named(audit, document_id(workflow_id), repair, on_page)
         if found is not None:
             yield found
         return
     async with aclosing(audit.workflows()) as workflows:
         async for workflow in workflows:
-            found = await _verified(audit, workflow, repair, on_page)
+            found = await _named(audit, workflow, repair, on_page)
             if found is not None:
                 yield found
+
+
+async def _named(
+    audit: Audit,
+    workflow: str,
+    repair: bool,  # noqa: FBT001 - handed on
+    on_page: Callable[[VerifyProgress], None],
+) -> Verification | None:
+    """Return what comes of a workflow; what ends its recount alone is what is wrong with it."""
+    try:
+        return await _verified(audit, workflow, repair, on_page)
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        return Verification(
+            workflow_id=original_id(workflow) or workflow,
+            runs=0,
+            counts=(),
+            run_findings=(),
+            unlisted=0,
+            problem=str(error),
+            repaired=False,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from run_log.core import (
+    MAX_STATS_SHARDS,
     Horizon,
     RunStatus,
     Scope,
@@ -26,7 +27,7 @@ from run_log.core import (
     add_counters,
     document_id,
 )
-from run_log.stores._documents import moment_of
+from run_log.stores._documents import moment_of, whole_number
 from run_log.stores._summary import WorkflowStats
 
 STATS_SHARDS: Final = "stats"
@@ -68,7 +69,7 @@ def further_stats_paths(root: str, workflow_id: str, fields: Mapping[str, Any]) 
         fields: What its own document holds.
     """
     shards = fields.get(SHARDS)
-    count = shards if isinstance(shards, int) else 1
+    count = min(shards, MAX_STATS_SHARDS) if isinstance(shards, int) else 1
     return [stats_path(root, workflow_id, shard) for shard in range(1, count)]
 
 
@@ -111,9 +112,9 @@ def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> Wo
             by_status: Mapping[str, Any] = fields.get("by_status") or {}
             deltas.append(
                 StatsDelta(
-                    total=int(fields.get("total", 0)),
-                    successful=int(fields.get("successful", 0)),
-                    by_status={RunStatus(name): int(count) for name, count in by_status.items()},
+                    total=whole_number(fields.get("total", 0)),
+                    successful=whole_number(fields.get("successful", 0)),
+                    by_status={RunStatus(name): whole_number(count) for name, count in by_status.items()},
                 )
             )
             if AS_OF in fields:
@@ -141,7 +142,7 @@ def summed_counters(workflow_id: str, documents: Iterable[Mapping[str, Any]]) ->
     try:
         for fields in documents:
             add_counters(counters, dict(_counters(fields)))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"the summary of workflow {workflow_id!r} is damaged: {error}") from error
     return counters
 
@@ -149,10 +150,10 @@ def summed_counters(workflow_id: str, documents: Iterable[Mapping[str, Any]]) ->
 def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]:
     durations: Mapping[str, Any] = fields.get(_DURATIONS) or {}
     for name, count in durations.items():
-        yield SummaryCounter(Scope.ALL, 0, name), int(count)
+        yield SummaryCounter.stored(Scope.ALL, 0, name), whole_number(count)
     for scope, field in ((Scope.DAY, _DAYS), (Scope.HOUR, _HOURS)):
         maps: Mapping[str, Mapping[str, Mapping[str, Any]]] = fields.get(field) or {}
         for slots in maps.values():
             for slot, counts in slots.items():
                 for name, count in counts.items():
-                    yield SummaryCounter(scope, int(slot[1:]), name), int(count)
+                    yield SummaryCounter.stored(scope, int(slot[1:]), name), whole_number(count)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from run_log.core import InvalidCursorError, decode_place, document_id, encode_place
 from run_log.stores._documents import CHANGED_AT, PROJECTION, moment_of
+from run_log.stores._places import check_names
 
-from ._changes import RUN_PATH, Change, ChangePlace, requests_around, stored_micros
+from ._changes import Change, ChangePlace, requests_around, stored_micros
 from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from ._protobuf import batch_get_request, queried_document, read_nanos, run_query_request
 from ._queries import changed_query
@@ -64,9 +66,11 @@ class WatchPlace:
             for moment in (nanos, until, micros * 1_000):
                 requests_around(moment)
         except OverflowError as error:
-            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no moment") from error
-        if path and not RUN_PATH.fullmatch(path):
-            raise InvalidCursorError(f"{cursor!r} is not a cursor; it names no run")
+            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
+        names = [part for part in (seen and seen.split("/"), path and path.split(f"/{RUNS}/")) if part]
+        if any(len(pair) != 2 for pair in names):
+            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no run")
+        check_names(cursor, *(name for pair in names for name in pair))
         path = path and f"{root}/{path}"
         return cls(seen=ChangePlace(nanos, seen), until=until, changed_at=micros, path=path)
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError
+from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError, original_id
 from run_log.stores._commits import StatsWrite
 from run_log.stores._retention import Retention
 from run_log.stores.audit._port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
 
 from ._connection import Connection
-from ._queries import COUNTERS, HAS_REPAIRS, NEXT_WORKFLOW, REPAIRS, WORKFLOW, Query, documents_query
+from ._queries import (
+    COUNT_RUNS,
+    COUNTERS,
+    HAS_REPAIRS,
+    IS_TEXT,
+    REPAIRS,
+    WORKFLOW,
+    documents_query,
+    next_workflow_query,
+)
 from ._rows import (
     ADD_TO_COUNTER,
     ADD_TO_WORKFLOW,
@@ -30,8 +40,8 @@ from ._schema import transaction
 
 _T = TypeVar("_T")
 
-_FIRST: Final = ""
-"""No document id is empty: all come after it."""
+_Found = tuple[object, bool]
+"""A workflow's document id, and whether it is a text."""
 
 
 class SQLiteAudit:
@@ -59,6 +69,8 @@ class SQLiteAudit:
         self._retention = retention
         self._now = now
         self._page = page
+        self._odd: dict[str, _Found] = {}
+        """Document ids that are none, by the names that were given to them."""
 
     @property
     def retention(self) -> timedelta | None:
@@ -72,10 +84,10 @@ class SQLiteAudit:
     async def workflows(self) -> AsyncGenerator[str]:
         """See `Audit.workflows`."""
         async with self._connected() as connection:
-            workflow = await connection.run(partial(_next_workflow, after=_FIRST))
-            while workflow is not None:
-                yield workflow
-                workflow = await connection.run(partial(_next_workflow, after=workflow))
+            found = await connection.run(partial(_next_workflow, after=(None, True)))
+            while found[0] is not None:
+                yield self._name(found)
+                found = await connection.run(partial(_next_workflow, after=found))
 
     @contextlib.asynccontextmanager
     async def snapshot(self, workflow: str, *, at: datetime | None = None) -> AsyncGenerator[SQLiteSnapshot]:
@@ -88,8 +100,22 @@ class SQLiteAudit:
             raise InvalidArgumentError("a file cannot be read as it was: at has to be None")
         # Of their own, so that no other call of the service is in the transaction, nor waits for its end.
         async with self._connected() as reader, self._connected(writes=True) as writer:
+            if workflow in self._odd:
+                count = await reader.run(partial(_count_runs, found=self._odd[workflow]))
+                raise StoreError(
+                    f"its id in the file, {reprlib.repr(self._odd[workflow][0])}, is no text: no query finds it, "
+                    f"nor its {count} runs; correct the id, or delete them"
+                )
             repairs = await reader.run(partial(_begin, workflow=workflow))
             yield SQLiteSnapshot(reader, writer, workflow, repairs=repairs, page=self._page)
+
+    def _name(self, found: _Found) -> str:
+        """Return a document id; for what is none a name that no document has, which `snapshot` knows."""
+        if isinstance(found[0], str):
+            return found[0]
+        name = f"{'text' if found[1] else 'bytes'}/{found[0]!r}"
+        self._odd[name] = found
+        return name
 
     @contextlib.asynccontextmanager
     async def _connected(self, *, writes: bool = False) -> AsyncGenerator[Connection]:
@@ -132,15 +158,20 @@ class SQLiteSnapshot:
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
         """See `WorkflowSnapshot.documents`."""
         size = min(self._page, WHOLE_PAGE) if whole else self._page
-        after = _FIRST
-        while True:
-            query = documents_query(self._workflow, after, whole=whole, most=size)
-            page = await self._read(partial(_documents, query=query, whole=whole))
-            if page:
-                yield page
-                after = page[-1].id
-            if len(page) < size:
-                return
+        query = documents_query(self._workflow, whole=whole)
+        # It moves on by itself, whatever the ids are that something else put there.
+        rows = await self._read(lambda connection: connection.execute(query.sql, query.values))
+        after = ""
+        while found := await self._read(lambda _: rows.fetchmany(size)):
+            page = list(map(partial(document_from_row, whole=whole), found))
+            for run in (place for place, _ in page if isinstance(place, str)):
+                if run <= after:
+                    raise StoreError(
+                        f"the file is damaged: run {original_id(run) or run!r} comes again after "
+                        f"{original_id(after) or after!r}; restore it from a copy"
+                    )
+                after = run
+            yield [RunDocument(id=str(place), fields=fields) for place, fields in page]
 
     async def repair(self, change: CountsRepair) -> bool:
         """See `WorkflowSnapshot.repair`."""
@@ -158,9 +189,15 @@ class SQLiteSnapshot:
         return await self._reader.run(within)
 
 
-def _next_workflow(connection: sqlite3.Connection, after: str) -> str | None:
-    (workflow,) = connection.execute(NEXT_WORKFLOW, (after,)).fetchone()
-    return None if workflow is None else str(workflow)
+def _next_workflow(connection: sqlite3.Connection, after: _Found) -> _Found:
+    query = next_workflow_query(after[0], is_text=after[1])
+    workflow, is_text = connection.execute(query.sql, query.values).fetchone()
+    return workflow, bool(is_text)
+
+
+def _count_runs(connection: sqlite3.Connection, found: _Found) -> int:
+    (count,) = connection.execute(COUNT_RUNS.format(IS_TEXT[found[1]]), found[:1]).fetchone()
+    return int(count)
 
 
 def _begin(connection: sqlite3.Connection, workflow: str) -> int:
@@ -173,7 +210,11 @@ def _begin(connection: sqlite3.Connection, workflow: str) -> int:
 
 def _repaired(connection: sqlite3.Connection, workflow: str) -> int:
     row = connection.execute(REPAIRS, (workflow,)).fetchone()
-    return int(row[0]) if row else 0
+    if row is None:
+        return 0
+    if not isinstance(row[0], int):
+        raise StoreError(f"its repairs are damaged: {reprlib.repr(row[0])} is no count; set it to 0")
+    return row[0]
 
 
 def _counts(connection: sqlite3.Connection, workflow: str) -> StoredCounts:
@@ -193,14 +234,6 @@ def _counts(connection: sqlite3.Connection, workflow: str) -> StoredCounts:
         by_status=stats.by_status,
         counters=counters,
     )
-
-
-def _documents(connection: sqlite3.Connection, query: Query, *, whole: bool) -> list[RunDocument]:
-    rows = connection.execute(query.sql, query.values).fetchall()
-    return [
-        RunDocument(id=run, fields=fields)
-        for run, fields in map(partial(document_from_row, whole=whole), rows)
-    ]
 
 
 def _repair(connection: sqlite3.Connection, workflow: str, expected: int, change: CountsRepair) -> bool:

@@ -165,6 +165,14 @@ class Connection:
             except sqlite3.Error as error:
                 handle.disconnect()
                 raise self._error(error) from error
+            except RunLogError:
+                raise
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # Whatever a value in the file has led to that nothing else has looked at.
+                raise WriteRefusedError(
+                    f"{self._path} holds what cannot be read, or cannot hold a value ({error!r:.500}); "
+                    "`run-log verify` shows what is wrong"
+                ) from error
             raise StoreUnavailableError(f"{self._path} changes whenever it is read; try again")
 
     def _connection(self) -> sqlite3.Connection:

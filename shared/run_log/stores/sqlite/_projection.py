@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from run_log.core import (
+    ConfigurationError,
     Horizon,
     HybridLogicalClock,
     Outcome,
@@ -54,6 +55,8 @@ MAX_TRANSACTION_RUNS: Final = 500
 
 MAX_DELETED_RUNS: Final = 100
 """Most expired runs that one transaction deletes, beside what it is for."""
+
+_MAX_CHANGE: Final = 2**63 - 1
 
 _GRACE: Final = timedelta(days=1)
 """For how long an expired run is still known to have been there."""
@@ -230,7 +233,17 @@ def _head(connection: sqlite3.Connection, key: RunKey, row: Mapping[str, Any]) -
 
 
 def _next_change(connection: sqlite3.Connection) -> int:
-    """Return the number of this transaction, greater than that of every one that was committed before."""
-    connection.execute("UPDATE sequence SET last = last + 1")
+    """Return the number of this transaction, greater than that of every one that was committed before.
+
+    Raises:
+        ConfigurationError: The file does not say which that was.
+    """
     with closing(connection.execute("SELECT last FROM sequence")) as rows:
-        return int(rows.fetchone()[0])
+        row = rows.fetchone()
+    if row is None or not isinstance(row[0], int) or not 0 <= row[0] < _MAX_CHANGE:
+        raise ConfigurationError(
+            "the file is damaged: it does not say how many changes it has seen; restore it from a copy, or set "
+            "RUN_LOG_SQLITE_PATH to another file"
+        )
+    connection.execute("UPDATE sequence SET last = ?", (row[0] + 1,))
+    return row[0] + 1

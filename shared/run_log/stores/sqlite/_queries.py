@@ -16,7 +16,7 @@ from run_log.stores._places import Place
 from run_log.stores._stale import StaleSelection
 
 from ._rows import BARE_COLUMNS, DOCUMENT_COLUMNS, HEAD_COLUMNS, RUN_COLUMNS, WORKFLOW_COLUMNS
-from ._updates import PAGE, ChangedPlace
+from ._updates import ChangedPlace
 
 _RUNS: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"  # noqa: S608 - our own names
 
@@ -49,11 +49,11 @@ COUNTERS: Final = "SELECT scope, slot, name, count FROM counters WHERE workflow 
 WORKFLOWS: Final = f"{_WORKFLOWS} WHERE workflow > ? ORDER BY workflow"
 """The workflows after a document id; none is empty, so those after ``''`` are all."""
 
-NEXT_WORKFLOW: Final = (
-    "SELECT min(workflow) FROM (SELECT min(workflow) AS workflow FROM workflows WHERE workflow > ?1 "
-    "UNION ALL SELECT min(workflow) FROM runs INDEXED BY runs_by_start WHERE workflow > ?1)"
-)
-"""The first workflow after a document id that has counts or runs; NULL where none has."""
+IS_TEXT: Final = {True: "CAST(?1 AS TEXT)", False: "?1"}
+"""How a document id is handed over, by whether it is a text: one that is no Unicode comes as its bytes."""
+
+COUNT_RUNS: Final = "SELECT count(*) FROM runs INDEXED BY runs_by_start WHERE workflow = {0}"
+"""How many runs a workflow has; see `IS_TEXT`."""
 
 REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
 """How often the counts of a workflow were repaired."""
@@ -135,26 +135,42 @@ def changed_query(workflow_id: str | None, after: ChangedPlace) -> Query:
         values = (document_id(workflow_id), after.number, after.run)
         order = "changed, run"
     columns = ", ".join(("changed", *RUN_COLUMNS))
-    sql = f"SELECT {columns} FROM runs INDEXED BY {index} WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
-    return Query(sql=sql, values=(*values, PAGE))
+    sql = f"SELECT {columns} FROM runs INDEXED BY {index} WHERE {condition} ORDER BY {order}"  # noqa: S608
+    return Query(sql=sql, values=values)
 
 
-def documents_query(workflow: str, after: str, *, whole: bool, most: int) -> Query:
+def next_workflow_query(after: object, *, is_text: bool) -> Query:
+    """Return the query for the first workflow after a document id that has counts or runs; NULL: none has.
+
+    Args:
+        after: The document id; None for the first of all.
+        is_text: Whether that is a text.
+    """
+    condition = "IS NOT NULL" if after is None else f"> {IS_TEXT[is_text]}"
+    first, further = (
+        f"SELECT min(workflow) AS workflow FROM {table} WHERE workflow {condition}"  # noqa: S608
+        for table in ("workflows", "runs INDEXED BY runs_by_start")
+    )
+    return Query(
+        sql=f"SELECT min(workflow), typeof(min(workflow)) = 'text' FROM ({first} UNION ALL {further})",  # noqa: S608
+        values=() if after is None else (after,),
+    )
+
+
+def documents_query(workflow: str, *, whole: bool) -> Query:
     """Return the query for the runs of a workflow in the order of their document ids.
 
     Args:
         workflow: The workflow's document id.
-        after: The document id they come after; empty is the beginning.
         whole: Whether all of `DOCUMENT_COLUMNS` are read, else `BARE_COLUMNS`.
-        most: How many to read.
     """
     columns = ", ".join(DOCUMENT_COLUMNS if whole else BARE_COLUMNS)
     # SQLite's own name for the index of the one UNIQUE constraint there is.
     sql = (
         f"SELECT {columns} FROM runs INDEXED BY sqlite_autoindex_runs_1 "  # noqa: S608
-        "WHERE workflow = ? AND run > ? ORDER BY run LIMIT ?"
+        "WHERE workflow = ? ORDER BY run"
     )
-    return Query(sql=sql, values=(workflow, after, most))
+    return Query(sql=sql, values=(workflow,))
 
 
 def placed_query(selection: InboxSelection | StaleSelection, after: Place | None) -> Query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +14,6 @@ from run_log.core import (
     RunHead,
     RunKey,
     RunStatus,
-    Scope,
     StoreError,
     SummaryCounter,
     UnreadableRunError,
@@ -40,6 +40,7 @@ from run_log.stores._documents import (
     moment_of,
     projection_fields,
     run_fields,
+    whole_number,
 )
 from run_log.stores._service import StoredRun
 from run_log.stores._stored import stored_run
@@ -189,9 +190,11 @@ def head_fields(row: Row) -> dict[str, Any]:
     # What is no text is damaged; who reads the fields says so.
     lines = history.split("\n") if isinstance(history, str) else [history]
     expire_at = fields.pop(EXPIRE_AT)
+    with contextlib.suppress(TypeError, OverflowError):
+        expire_at = _moment(expire_at)
     return {
         "status": fields.pop("status"),
-        EXPIRE_AT: None if expire_at is None else _moment(expire_at),
+        EXPIRE_AT: expire_at,
         PROJECTION: {**fields, HISTORY: lines},
     }
 
@@ -232,8 +235,10 @@ def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:
     return stored_run({**fields, PROJECTION: projection}, named, place=place)
 
 
-def document_from_row(row: Row, *, whole: bool) -> tuple[str, dict[str, Any]]:
+def document_from_row(row: Row, *, whole: bool) -> tuple[object, dict[str, Any]]:
     """Return the document id of a run and its fields, as they would be a document's, whatever they hold.
+
+    An id that is no text is returned as it is.
 
     Args:
         row: The values of `DOCUMENT_COLUMNS`, or of `BARE_COLUMNS`.
@@ -253,7 +258,7 @@ def document_from_row(row: Row, *, whole: bool) -> tuple[str, dict[str, Any]]:
     fields: dict[str, Any] = {name: values[name] for name in _FIELDS if name in values}
     if values[EXPIRE_AT] is not None:
         fields[EXPIRE_AT] = values[EXPIRE_AT]
-    return str(values["run"]), {**fields, PROJECTION: projection}
+    return values["run"], {**fields, PROJECTION: projection}
 
 
 def stats_from_row(row: Row) -> WorkflowStats:
@@ -264,16 +269,24 @@ def stats_from_row(row: Row) -> WorkflowStats:
     """
     workflow, workflow_id, as_of, *counts = row
     if not isinstance(workflow_id, str) or document_id(workflow_id) != workflow:
-        raise StoreError(f"the stats of workflow {workflow!r} say that they are another workflow's")
+        raise StoreError(
+            f"the stats of workflow {reprlib.repr(workflow)} say that they are another workflow's"
+        )
     if not all(isinstance(count, int) for count in (as_of, *counts)):
-        raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {as_of}, {counts}")
+        raise StoreError(
+            f"the stats of workflow {workflow_id!r} are damaged: {reprlib.repr([as_of, *counts])}"
+        )
+    try:
+        moment = moment_of(as_of)
+    except OverflowError as error:
+        raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {as_of} is no time") from error
     by_status = {status: count for status, count in zip(RunStatus, counts, strict=True) if count}
     return WorkflowStats(
         workflow_id=workflow_id,
         total=sum(by_status.values()),
         successful=by_status.get(RunStatus.SUCCESS, 0),
         by_status=by_status,
-        as_of=moment_of(as_of),
+        as_of=moment,
     )
 
 
@@ -305,8 +318,8 @@ def counter_from_row(row: Row) -> tuple[SummaryCounter, int]:
     """
     scope, slot, name, count = row
     try:
-        return SummaryCounter(Scope(scope), int(slot), str(name)), int(count)
-    except (TypeError, ValueError) as error:
+        return SummaryCounter.stored(scope, whole_number(slot), name), whole_number(count)
+    except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"a counter is damaged: {error}") from error
 
 
@@ -314,5 +327,5 @@ def _moment(stored: object) -> datetime | None:
     if stored is None:
         return None
     if not isinstance(stored, int):
-        raise TypeError(f"{stored!r} is no time")
+        raise TypeError(f"{reprlib.repr(stored)} is no time")
     return moment_of(stored)

@@ -114,6 +114,14 @@ OLDEST_READABLE: Final = 1
 """The version that queries need, for a reader brings no file forward: what they need more of raises it."""
 
 
+_NOT_OURS: Final = """
+SELECT count(*) FROM sqlite_master
+WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs')
+AND (type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%')
+"""
+"""What in the place of our tables could do anything when it is read or written, and without end."""
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Generator[None]:
     """Make what the block writes take effect together, or not at all. One writer at a time has the file.
@@ -174,6 +182,11 @@ def _version(connection: sqlite3.Connection, path: str, migrations: Sequence[str
     ):
         raise ConfigurationError(
             f"{path} is another program's database; set RUN_LOG_SQLITE_PATH to a file of run-log's own"
+        )
+    if version < 0 or _number(connection, _NOT_OURS):
+        raise ConfigurationError(
+            f"{path} is not as run-log makes it: it has a view, a virtual table or a trigger where a table has to "
+            "be, or no version; restore it from a copy, or set RUN_LOG_SQLITE_PATH to another file"
         )
     if version > len(migrations):
         raise ConfigurationError(

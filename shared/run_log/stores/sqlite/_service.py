@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
 from run_log.core import (
@@ -56,7 +57,7 @@ from ._queries import (
 )
 from ._rows import Row, counter_from_row, head_fields, run_from_row, stats_from_row
 from ._schema import transaction
-from ._updates import ChangedPlace, SQLiteUpdates
+from ._updates import PAGE, ChangedPlace, SQLiteUpdates
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -265,10 +266,11 @@ class SQLiteRunLogService(RunLogService):
         )
 
     async def _state(self) -> tuple[str, int]:
-        state = await self._one(STATE, lambda row: (str(row[0]), int(row[1])))
-        if state is None:
+        row: Row = await self._one(STATE, lambda row: row) or (None, None)
+        log, last = row
+        if not isinstance(log, str) or not isinstance(last, int):
             raise StoreError(f"{self._path} is damaged: it does not say how many changes it has seen")
-        return state
+        return log, last
 
     async def _changed(
         self, workflow_id: str | None, after: ChangedPlace
@@ -278,12 +280,14 @@ class SQLiteRunLogService(RunLogService):
         def read(connection: sqlite3.Connection) -> list[tuple[ChangedPlace, StoredRun | None]]:
             now = self._terms.now()
             with closing(connection.execute(query.sql, query.values)) as rows:
+                # Nobody could go on after what something else put in the place of a number or an id.
+                placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
                 return [
                     (
-                        ChangedPlace(int(number), str(row[0]), str(row[1])),
+                        ChangedPlace(number, *row[:2]),
                         next(iter(readable([row], run_from_row, now=now)), None),
                     )
-                    for number, *row in rows
+                    for number, *row in islice(placed, PAGE)
                 ]
 
         return await self._reader.run(read)

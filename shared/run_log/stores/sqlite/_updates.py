@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from run_log.core import InvalidCursorError, decode_place, encode_place
+from run_log.stores._places import check_names
 from run_log.stores._service import StoredRun
 from run_log.stores._watch import RunUpdate
 
@@ -50,6 +51,8 @@ class ChangedPlace:
         log, number, workflow, run = decode_place(
             cursor, (str, int, str, str), scope=_SCOPE, selection=selection
         )
+        if workflow or run:
+            check_names(cursor, workflow, run)
         return cls(number, workflow, run), log
 
 
@@ -98,6 +101,11 @@ class SQLiteUpdates:
             raise InvalidCursorError(
                 "the cursor is of another file than RUN_LOG_SQLITE_PATH names now; watch without a cursor, "
                 "and read what there is with list_runs"
+            )
+        if self._place.number > last:
+            raise InvalidCursorError(
+                "the cursor is of a change that the file has not seen; was it restored from a copy? Watch "
+                "without a cursor, and read what there is with list_runs"
             )
 
     def take(self) -> RunUpdate | None:

@@ -1,0 +1,411 @@
+"""SQLite files that something else changed, read by all that reads one: values, or errors of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import random
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from run_log.console._output import Listing, OutputFormat
+from run_log.console._records import stale_record
+from run_log.console._render import stale_table
+from run_log.console._sweep import sweep
+from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType, encode_place
+from run_log.projector import Projector
+from run_log.stores import SQLiteRunLogService
+from run_log.stores.audit import compare, verify
+from run_log.testing import a_run, an_event
+
+from .pipes import FuzzFailedError
+
+MAX_STEPS: Final = 200
+"""Pages of a walk over some ten runs, and updates of a watch."""
+
+MAX_SECONDS: Final = 20.0
+"""That everything on one file takes at most: then something does not end."""
+
+NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+_TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs")
+_PALETTE: Final[tuple[Any, ...]] = (
+    None,
+    b"",
+    b"\xff\xfe",
+    b"a",
+    b"7",
+    "",
+    "\x00",
+    "a\x00b",
+    "b",
+    "a/b",
+    "..",
+    "x" * 70_000,
+    "9" * 5_000,
+    "{",
+    "[]",
+    "[" * 60_000,
+    "null",
+    '{"a": NaN}',
+    '[1,1,"e","success",1e999,0]',
+    f'[1,{10**30},"e","running",{10**30},0]',
+    '[-5,-5,"","paused",0,1]',
+    '{"reason": ["x"], "deadline": 10e30}',
+    '{"deadline": "0001-01-01T00:00:00+14:00"}',
+    0,
+    1,
+    -1,
+    2**31 - 1,
+    2**31,
+    2**53 + 1,
+    2**61,
+    2**62 - 1,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    253_402_300_799_999_999,
+    -62_135_596_800_000_000,
+    253_402_300_800_000_000,
+    0.0,
+    1.5,
+    -0.5,
+    1e18,
+    1e23,
+    1e300,
+    float("inf"),
+    float("-inf"),
+    "e" * 128,
+    "~" * 128,
+    "success",
+    "running",
+    "paused",
+    "b0",
+    "b-1",
+    "b9999999",
+    "micros",
+)
+_NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
+"""As text."""
+
+_SCHEMAS: Final = (
+    "DROP INDEX runs_by_start",
+    "DROP INDEX inbox_by_start",
+    "DROP INDEX stale",
+    "DROP TABLE counters",
+    "DROP TABLE repairs",
+    "DROP TABLE workflows",
+    "DROP TABLE sequence",
+    "DROP TABLE runs",
+    "ALTER TABLE runs DROP COLUMN result",
+    "ALTER TABLE runs RENAME COLUMN hlc TO clock",
+    "ALTER TABLE workflows DROP COLUMN paused",
+    "ALTER TABLE workflows RENAME TO w; CREATE VIEW workflows AS SELECT * FROM w",
+    "DROP TABLE counters; CREATE VIEW counters AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+    "FROM n) SELECT 'a' AS workflow, 'day' AS scope, i AS slot, 'success' AS name, 1 AS count FROM n",
+    "CREATE TRIGGER t BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END",
+    "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN INSERT INTO counters SELECT 'a', 'x', i, 'n', 1 FROM ("
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n); END",
+    "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
+    "DROP TABLE counters; CREATE VIRTUAL TABLE counters USING fts5(workflow, scope, slot, name, count)",
+    "PRAGMA user_version = -1",
+    "PRAGMA user_version = 0",
+    "PRAGMA user_version = 1",
+    "PRAGMA user_version = 99",
+    "PRAGMA application_id = 0",
+)
+
+
+def run_files(numbers: Iterable[int], *, seed: int) -> Counter[str]:
+    """Change one file for each of these *numbers*, read it by all that reads one, and return what came of it.
+
+    Args:
+        numbers: Which changes.
+        seed: Of all of them.
+
+    Raises:
+        FuzzFailedError: Something came of one that is neither a value nor an error of ours, or did not end.
+    """
+    counts = Counter[str]()
+    # In memory where that is possible: every write is synchronised.
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        files = [asyncio.run(_whole_file(Path(folder))), None]
+        files[1] = _without_constraints(files[0], Path(folder) / "loose")
+        for number in numbers:
+            counts += _run_file(files, number, seed, Path(folder) / "changed")
+    return counts
+
+
+def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[str]:
+    chance = random.Random(f"{seed}/{number}")
+    for beside in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{beside}").unlink(missing_ok=True)
+    path.write_bytes(chance.choice(files))
+    make = chance.choice(_CHANGES)
+    told = make(path, chance)
+    where = f"file {number} of seed {seed} ({told})"
+    try:
+        found = asyncio.run(_within_time(path))
+    except Exception as error:
+        raise FuzzFailedError(f"{where}: {error or repr(error)}") from error
+    return Counter({f"{make.__name__.removeprefix('_')}: {what}": count for what, count in found.items()})
+
+
+async def _within_time(path: Path) -> Counter[str]:
+    service = SQLiteRunLogService(path=path, now=lambda: NOON)
+    try:
+        async with asyncio.timeout(MAX_SECONDS):
+            return await _everything(service)
+    finally:
+        await service.close()
+
+
+async def _everything(service: SQLiteRunLogService) -> Counter[str]:
+    """Ask and do all there is, and return how many answers were values, and how many errors of ours."""
+    counts = Counter[str]()
+    failures: list[Exception] = []
+    for name, ask in _asked(service).items():
+        try:
+            await ask()
+        except RunLogError as error:
+            counts[type(error).__name__] += 1
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            error.add_note(name)
+            failures.append(error)
+        else:
+            counts["value"] += 1
+    if failures:
+        told = "; ".join(f"{error.__notes__[-1]}: {error!r}" for error in failures)
+        raise FuzzFailedError(told) from failures[0]
+    return counts
+
+
+def _asked(log: SQLiteRunLogService) -> Mapping[str, Callable[[], Awaitable[object]]]:
+    day = timedelta(days=1)
+    keys = [(workflow, run) for workflow in ("a", "b") for run in ("r0", "r1", "r2", "r3", "r4", "r5")]
+    first = keys[:6]
+    asked: dict[str, Callable[[], Awaitable[object]]] = {
+        "list_workflows": lambda: _pages(log.list_workflows, limit=1),
+        "get_pending_runs": log.get_pending_runs,
+        "watch": lambda: _watched(log),
+        "verify": lambda: _all(verify(log.audit(page=2))),
+        "compare": lambda: _all(compare(log.audit(page=2), log.audit(page=2))),
+        "sweep": lambda: _swept(log, mark=False),
+    }
+    for workflow in ("a", "b"):
+        each: dict[str, Callable[[], Awaitable[object]]] = {
+            "get_stats": lambda workflow=workflow: log.get_stats(workflow),
+            "get_as_of": lambda workflow=workflow: log.get_as_of(workflow),
+            "get_latest_run": lambda workflow=workflow: log.get_latest_run(workflow),
+            "iter_runs": lambda workflow=workflow: _all(log.iter_runs(workflow, page_size=1)),
+            "list_runs": lambda workflow=workflow: _pages(
+                log.list_runs, workflow, limit=2, order="oldest", status=["success", "paused", "running"]
+            ),
+            "of a trigger": lambda workflow=workflow: _pages(
+                log.list_runs, workflow, limit=2, trigger_type="manual", since=NOON - day, until=NOON + day
+            ),
+            "inbox": lambda workflow=workflow: _pages(log.list_pending, workflow_id=workflow, limit=1),
+            "watch one": lambda workflow=workflow: _watched(log, workflow),
+        }
+        for window in (None, timedelta(hours=3), 10 * day):
+            each[f"get_summary {window}"] = lambda workflow=workflow, window=window: _summary(
+                log, workflow, window
+            )
+        asked |= {f"{name} {workflow}": ask for name, ask in each.items()}
+    for overdue in (None, True, False):
+        asked[f"list_pending {overdue}"] = lambda overdue=overdue: _pages(
+            log.list_pending, overdue=overdue, limit=1, now=NOON
+        )
+    asked["of an assignee"] = lambda: _pages(log.list_pending, assignee="mei", limit=1)
+    asked["list_stale"] = lambda: _pages(log.list_stale, timedelta(0), limit=1)
+    for key in first:
+        asked[f"get_run {key}"] = lambda key=key: log.get_run(*key)
+        asked[f"get_history {key}"] = lambda key=key: log.get_history(*key)
+        asked[f"wait_for {key}"] = lambda key=key: log.wait_for(*key, an_event().version, timeout=0)
+    asked["apply"] = lambda: _applied(log)
+    for key in first:
+        asked[f"mark_lost {key}"] = lambda key=key: log.mark_lost(*key, older_than=timedelta(0))
+        asked[f"resume {key}"] = lambda key=key: log.resume(*key, answered_by="mei")
+        asked[f"save {key}"] = lambda key=key: log.save_run(a_run(workflow_id=key[0], id=key[1]))
+    asked |= {
+        "expire": lambda: log.expire(30),
+        "sweep, marking": lambda: _swept(log, mark=True),
+        "repair": lambda: _all(verify(log.audit(page=2), repair=True)),
+    }
+    return asked
+
+
+async def _pages(ask: Callable[..., Awaitable[tuple[Any, str | None]]], *values: Any, **how: Any) -> None:
+    cursor = None
+    for _ in range(MAX_STEPS):
+        _, cursor = await ask(*values, **how, start_after=cursor)
+        if cursor is None:
+            return
+    raise FuzzFailedError("a walk does not end")
+
+
+async def _all(items: AsyncIterator[Any]) -> None:
+    count = 0
+    async for _ in items:
+        count += 1
+        if count == MAX_STEPS:
+            raise FuzzFailedError("a walk does not end")
+
+
+async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> None:
+    """Take all changes there were since the beginning."""
+    selection = f'["{workflow}"]' if workflow else "[null]"
+    state, _ = await log._state()  # pyright: ignore[reportPrivateUsage]
+    cursor = encode_place((state, 0, "", ""), scope="watch", selection=selection)
+    source: Any = log._updates(workflow, cursor, selection)  # pyright: ignore[reportPrivateUsage]
+
+    class _Seen(Exception):  # noqa: N818
+        pass
+
+    async def seen(_seconds: float) -> None:
+        raise _Seen
+
+    source._sleep = seen
+    await source.open()
+    with contextlib.suppress(_Seen):
+        for _ in range(MAX_STEPS):
+            while source.take() is not None:
+                pass
+            await source.more()
+        raise FuzzFailedError("a watch does not end")
+
+
+async def _summary(log: SQLiteRunLogService, workflow: str, window: timedelta | None) -> None:
+    found = await log.get_summary(workflow, window, now=NOON)
+    for durations in (found.durations, *(bucket.durations for bucket in found.buckets)):
+        str((durations.mean, durations.p50, durations.p99, found.success_rate))
+
+
+async def _swept(log: SQLiteRunLogService, *, mark: bool) -> None:
+    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=stale_record)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        await sweep(log, listing, older_than=timedelta(0), workflow_id=None, mark=mark, now=NOON)
+
+
+async def _applied(log: SQLiteRunLogService) -> None:
+    """Apply events of damaged and whole runs together: what is whole is projected."""
+    events = [an_event(workflow_id=w, id=f"r{n}") for n in range(6) for w in ("a", "b")]
+    outcomes = await Projector(log).apply(events)
+    if any(outcome is not Outcome.APPLIED for outcome in outcomes[1::2]):
+        raise FuzzFailedError(f"a run that is whole was not projected: {outcomes}")
+
+
+async def _whole_file(folder: Path) -> bytes:
+    service = SQLiteRunLogService(path=folder / "whole", now=lambda: NOON)
+    statuses = [*RunStatus]
+    for workflow in ("a", "b"):
+        events = [
+            an_event(
+                workflow_id=workflow,
+                id=f"r{number}",
+                status=status,
+                trigger_type=TriggerType.MANUAL,
+                started_at=NOON - timedelta(hours=number),
+                pause=PauseRequest(reason="?", assignee="mei", deadline=NOON + timedelta(hours=number)),
+            )
+            for number, status in enumerate(statuses)
+        ]
+        begun = [an_event(event.run, status=RunStatus.RUNNING, hlc=event.hlc - 1) for event in events]
+        await service.apply(begun)
+        await service.apply(events)
+    await service.close()
+    with closing(sqlite3.connect(folder / "whole")) as connection:
+        connection.execute("INSERT INTO repairs VALUES ('a', 1)")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode = DELETE")
+    return (folder / "whole").read_bytes()
+
+
+def _without_constraints(whole: bytes, path: Path) -> bytes:
+    """Return the same file without constraints: nothing says that a column has a value, or of which type."""
+    path.write_bytes(whole)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        for type_ in (" NOT NULL", " INTEGER", " TEXT", " REAL"):
+            connection.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ?, '') WHERE type = 'table'", (type_,)
+            )
+        connection.commit()
+    return path.read_bytes()
+
+
+def _cell(path: Path, chance: random.Random) -> str:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        table = chance.choice((*_TABLES[:1] * 5, *_TABLES))
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        own = "" if table == "sequence" else "WHERE workflow = 'a'"
+        if own and chance.random() < 0.7:
+            key = {"runs": "run", "counters": "slot"}.get(table, "workflow")
+            nth = chance.randrange(len(RunStatus))
+            own += f" AND {key} = (SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth})"
+        told: list[str] = []
+        for column in chance.sample(columns, chance.choice((1, 1, 1, 2))):
+            mark, value = "?", chance.choice(_PALETTE)
+            if chance.random() < 0.1:
+                mark, value = "CAST(? AS TEXT)", chance.choice(_NO_UNICODE)
+            statement = f"UPDATE OR IGNORE {table} SET {column} = {mark} {own}"  # noqa: S608
+            told.append(f"{statement} [{value!r:.60}]")
+            with contextlib.suppress(sqlite3.IntegrityError):  # a column that has to have a value
+                connection.execute(statement, (value,))
+        return "; ".join(told)
+
+
+def _row(path: Path, chance: random.Random) -> str:
+    """Copy a row, under another place, or take it away."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        table = chance.choice(("runs", "workflows", "counters"))
+        if chance.random() < 0.2:
+            connection.execute(f"DELETE FROM {table} WHERE workflow = 'a'")  # noqa: S608
+            return f"{table} is empty"
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        row = list(connection.execute(f"SELECT * FROM {table} WHERE workflow = 'a' LIMIT 1").fetchone())  # noqa: S608
+        for name in ("workflow", "run")[: chance.choice((1, 2))]:
+            if name in columns:
+                row[columns.index(name)] = chance.choice(_PALETTE)
+        marks = ", ".join("?" * len(row))
+        with contextlib.suppress(sqlite3.IntegrityError):
+            connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
+        return f"{table} has a row more: {row[:2]!r:.100}"
+
+
+def _schema(path: Path, chance: random.Random) -> str:
+    change = chance.choice(_SCHEMAS)
+    with closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.Error):
+        connection.executescript(change)
+    return change
+
+
+def _bytes(path: Path, chance: random.Random) -> str:
+    """Damage the file itself."""
+    data = bytearray(path.read_bytes())
+    kind = chance.randrange(4)
+    start = chance.choice((chance.randrange(200), chance.randrange(len(data))))
+    if kind == 0:
+        del data[chance.randrange(len(data)) :]
+    elif kind == 1:
+        page = start // 4096 * 4096
+        data[page : page + 4096] = bytes(4096)
+    elif kind == 2:
+        page, other = start // 4096 * 4096, chance.randrange(len(data)) // 4096 * 4096
+        data[page : page + 4096] = data[other : other + 4096]
+    else:
+        for _ in range(chance.randrange(1, 30)):
+            data[min(start + chance.randrange(60), len(data) - 1)] = chance.randrange(256)
+    path.write_bytes(data)
+    return f"bytes at {start}, {kind}"
+
+
+_CHANGES: Final = (_cell, _cell, _cell, _cell, _cell, _cell, _row, _schema, _bytes)
