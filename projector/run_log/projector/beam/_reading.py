@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from run_log.core import (
     DeadLetterReason,
     EventDecodeError,
     Message,
     RunEvent,
-    WriteRefusedError,
     decode_event,
 )
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild import reject_line
-from run_log.stores.firestore import check_fits
-
-_SURELY_FITS: Final = 256 * 2**10
-"""Bytes of a body whose run a document surely holds."""
 
 
 def read_events(name: str, file: BinaryIO) -> Iterator[RunEvent | str]:
@@ -41,14 +36,10 @@ def read_events(name: str, file: BinaryIO) -> Iterator[RunEvent | str]:
             continue
         try:
             event = decode_event(Message(data=record.data, attributes=record.attributes))
-            if len(record.data) > _SURELY_FITS:
-                # Refused later, it would take the run's other events along, with which it is joined by then.
-                check_fits(event)
         except EventDecodeError as error:
             reason = DeadLetterReason(error.reason)
-            yield reject_line(place, reason=reason, error=str(error), body=record.data)
-        except WriteRefusedError as error:
-            reason = DeadLetterReason.WRITE_REFUSED
-            yield reject_line(place, reason=reason, error=str(error), body=record.data)
+            yield reject_line(
+                place, reason=reason, error=str(error), body=record.data, attributes=record.attributes
+            )
         else:
             yield event
