@@ -42,7 +42,7 @@ class FuzzFailedError(AssertionError):
     """Something else came of a body than an event or a dead letter."""
 
 
-class _Letterbox(PubSubConnection):
+class Letterbox(PubSubConnection):
     """Takes dead letters as Pub/Sub would: what has the vendor's own form, and keeps its limits."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ def _decoded(body: Body, where: str, decode: Callable[[Message], object]) -> str
 
 async def _pulled(messages: Sequence[Message]) -> Counter[str]:
     """Return what a pull worker makes of *messages*."""
-    topic, box = InMemoryTopic(), _Letterbox()
+    topic, box = InMemoryTopic(), Letterbox()
     subscription = topic.subscribe()
     topic.publish(messages)
     projector = Projector(InMemoryRunLogService())
@@ -159,7 +159,7 @@ async def _pulled(messages: Sequence[Message]) -> Counter[str]:
 
 async def _pushed(messages: Sequence[Message], chance: random.Random) -> None:
     """Push *messages*, in an envelope or without, and see that each is answered as done with."""
-    letters = PubSubDeadLetters(box := _Letterbox(), "letters")
+    letters = PubSubDeadLetters(box := Letterbox(), "letters")
     group = GroupCommit(Projector(InMemoryRunLogService()), letters)
     app = create_push_app(group, _let_in)
     for start in range(0, len(messages), AT_ONCE):

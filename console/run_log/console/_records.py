@@ -118,6 +118,7 @@ def letter_record(letter: DeadLetter) -> dict[str, Any]:
         **letter_line(letter),
         "delivery_attempt": letter.delivery_attempt,
         "attributes_left_out": letter.left_out,
+        **({"body_bytes_left_out": letter.cut} if letter.cut else {}),
         "attributes": dict(letter.attributes),
         "body": letter.body,
         "data_base64": base64.b64encode(letter.data).decode("ascii"),

@@ -236,7 +236,7 @@ def letter_sheet(letter: DeadLetter) -> Sheet:
             ("original message", letter.original_id or ""),
             ("deliveries", str(letter.delivery_attempt or "")),
             ("attributes", Verbatim(attributes)),
-            ("left out", f"{letter.left_out} attributes" if letter.left_out else ""),
+            ("left out", _left_out(letter)),
             ("bytes", f"{len(letter.data):,}"),
             (
                 "body",
@@ -246,6 +246,11 @@ def letter_sheet(letter: DeadLetter) -> Sheet:
             ),
         ]
     )
+
+
+def _left_out(letter: DeadLetter) -> str:
+    counts = {"attributes": letter.left_out, "bytes of the body's end": letter.cut}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:

@@ -18,6 +18,11 @@ _events: Final = _meter.create_counter(
 _dead_letters: Final = _meter.create_counter(
     "run_log.projector.dead_letters", unit="{message}", description="Messages dead-lettered, by reason"
 )
+_cut_letters: Final = _meter.create_counter(
+    "run_log.projector.dead_letters.cut",
+    unit="{message}",
+    description="Messages of which the dead letter is not all",
+)
 _returned: Final = _meter.create_counter(
     "run_log.projector.returned", unit="{message}", description="Messages to be delivered again"
 )
@@ -63,6 +68,11 @@ def count_events(outcomes: Iterable[Outcome]) -> None:
 def count_dead_letter(reason: DeadLetterReason) -> None:
     """Count one message that is kept among the dead letters."""
     _dead_letters.add(1, {"reason": reason.value})
+
+
+def count_cut_letter() -> None:
+    """Count one message of which not all is kept."""
+    _cut_letters.add(1)
 
 
 class Progress:

@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from run_log.core import DeadLetterReason, InvalidArgumentError, ReceivedMessage, id_text
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    InvalidArgumentError,
+    Message,
+    ReceivedMessage,
+    id_text,
+)
 
 REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"
 MESSAGE_ID_ATTRIBUTE: Final = "run-log-message-id"
 LEFT_OUT_ATTRIBUTE: Final = "run-log-attributes-left-out"
-"""How many of the message's own attributes had to make room; only where there are so many."""
+"""How many of the message's own attributes had to make room; earlier versions' letters had none for all."""
+PACKED_ATTRIBUTE: Final = "run-log-packed"
+"""How `packed` put the message's attributes into the letter's body: as they are, or compressed."""
+CUT_ATTRIBUTE: Final = "run-log-body-left-out"
+"""How many bytes of the end of the message's body had to make room."""
+
+PLAIN, COMPRESSED = "plain", "zlib"
 
 UNKNOWN_REASON: Final = "unknown"
 """The reason of a letter that neither a projector nor Pub/Sub has put there."""
 
-_OURS: Final = frozenset({REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE})
+_OURS: Final = frozenset(
+    {
+        REASON_ATTRIBUTE,
+        ERROR_ATTRIBUTE,
+        MESSAGE_ID_ATTRIBUTE,
+        LEFT_OUT_ATTRIBUTE,
+        PACKED_ATTRIBUTE,
+        CUT_ATTRIBUTE,
+    }
+)
 _PUBSUB_PREFIX: Final = "CloudPubSubDeadLetterSource"
 """How the attributes begin that Pub/Sub adds where it gives a message up by itself
 (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic)."""
@@ -31,6 +54,8 @@ _SOURCE_PREFIX: Final = "//run-log/workflows/"
 _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
+_MAX_UNPACKED_BYTES: Final = 64 * 2**20
+"""More than any message has, pushed or pulled; what unpacks to more was packed by somebody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +76,8 @@ class DeadLetter:
     """Deliveries of the letter so far, where the transport counts them; else 0."""
     left_out: int
     """How many of the message's attributes are lost."""
+    cut: int = 0
+    """How many bytes of the end of the message's body are lost."""
     attributes: Mapping[str, str]
     """The message's own, without those that tell why it is here."""
     data: bytes = field(repr=False)
@@ -72,24 +99,20 @@ class DeadLetter:
         Args:
             message: From the subscription of the dead letters.
         """
-        attributes = message.attributes
-        reason, error = _why(attributes)
-        own = {
-            name: value
-            for name, value in attributes.items()
-            if name not in _OURS and not name.startswith(_PUBSUB_PREFIX)
-        }
-        workflow_id, run_id = _run_of(_json(message.data), own)
+        attributes, told, data = _apart(message)
+        reason, error = _why(told)
+        workflow_id, run_id = _run_of(_json(data), attributes)
         return cls(
             message_id=message.message_id,
             reason=reason,
             error=error,
-            original_id=attributes.get(MESSAGE_ID_ATTRIBUTE),
+            original_id=told.get(MESSAGE_ID_ATTRIBUTE),
             published_at=message.published_at,
             delivery_attempt=message.delivery_attempt,
-            left_out=_count(attributes.get(LEFT_OUT_ATTRIBUTE)),
-            attributes=own,
-            data=message.data,
+            left_out=_count(told.get(LEFT_OUT_ATTRIBUTE)),
+            cut=_count(told.get(CUT_ATTRIBUTE)),
+            attributes=attributes,
+            data=data,
             workflow_id=workflow_id,
             run_id=run_id,
         )
@@ -140,6 +163,70 @@ class LetterChoice:
             and (self.until is None or (moment is not None and moment < self.until))
             and (self.workflow_id is None or letter.workflow_id == id_text(self.workflow_id))
         )
+
+
+def is_ours(name: str) -> bool:
+    """Return whether an attribute of that name says why a letter is there: no message's own may be taken for it."""
+    return name in _OURS or name.startswith(_PUBSUB_PREFIX)
+
+
+def packed(message: Message, how: str) -> bytes:
+    """Return all of *message* as one body, from which `unpacked` gives each byte of it back.
+
+    Args:
+        message: Any.
+        how: `PLAIN` or `COMPRESSED`.
+    """
+    header = json.dumps(dict(message.attributes), ensure_ascii=False, separators=(",", ":"))
+    content = b"%b\n%b" % (header.encode(errors="surrogatepass"), message.data)
+    # The quickest: any UTF-8 is made shorter by it, and nothing makes random bytes so.
+    return zlib.compress(content, 1) if how == COMPRESSED else content
+
+
+def unpacked(data: bytes, how: str) -> Message:
+    """Return the message that `packed` was given.
+
+    Args:
+        data: The letter's body.
+        how: The value of its `PACKED_ATTRIBUTE`.
+
+    Raises:
+        EventDecodeError: It holds none.
+    """
+    try:
+        if how == COMPRESSED:
+            inflating = zlib.decompressobj()
+            data = inflating.decompress(data, _MAX_UNPACKED_BYTES)
+            if not inflating.eof:
+                raise ValueError("it is damaged, or larger than any message")  # noqa: TRY301 - as other damage
+        header, _, body = data.partition(b"\n")
+        attributes = json.loads(header.decode(errors="surrogatepass"))
+        own = {str(name): str(value) for name, value in attributes.items()}
+    except Exception as error:
+        reason = DeadLetterReason.UNDECODABLE.value
+        raise EventDecodeError(f"the letter holds no message ({error!r})", reason=reason) from error
+    return Message(data=body, attributes=own)
+
+
+def _apart(message: ReceivedMessage) -> tuple[Mapping[str, str], Mapping[str, str], bytes]:
+    """Return the own attributes of the message that became the letter, those that say why, and its body."""
+    attributes = message.attributes
+    if any(name.startswith(_PUBSUB_PREFIX) for name in attributes):
+        # Pub/Sub gave it up: what else is there was published, for a letter of ours has such names packed.
+        marks = [name for name in attributes if name.startswith(_PUBSUB_PREFIX)]
+    else:
+        marks = [name for name in attributes if name in _OURS]
+    told = {name: attributes[name] for name in marks}
+    own = {name: value for name, value in attributes.items() if name not in told}
+    if PACKED_ATTRIBUTE in told:
+        try:
+            inner = unpacked(message.data, told[PACKED_ATTRIBUTE])
+        except EventDecodeError as error:
+            # Nobody may take it for the message that was published.
+            told |= {ERROR_ATTRIBUTE: str(error), CUT_ATTRIBUTE: str(len(message.data))}
+        else:
+            return inner.attributes, told, inner.data
+    return own, told, message.data
 
 
 def _json(data: bytes) -> Any:

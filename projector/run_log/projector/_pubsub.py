@@ -5,16 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from datetime import UTC
-from itertools import islice
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
 
-from run_log.core import DeadLetterReason, Message, ReceivedMessage, fit_text
-from run_log.pubsub import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
+from run_log.core import (
+    MAX_ATTRIBUTE_VALUE_BYTES,
+    DeadLetterReason,
+    Message,
+    MessageRefusedError,
+    ReceivedMessage,
+    fit_text,
+    get_logger,
+)
+from run_log.pubsub import (
+    ATTRIBUTE_FRAME_BYTES,
+    MAX_ATTRIBUTES,
+    MAX_MESSAGE_BYTES,
+    VENDOR_ERRORS,
+    PubSubConnection,
+    message_bytes,
+    message_fault,
+)
 
-from ._letters import ERROR_ATTRIBUTE, LEFT_OUT_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
+from ._accounts import count_cut_letter
+from ._letters import (
+    COMPRESSED,
+    CUT_ATTRIBUTE,
+    ERROR_ATTRIBUTE,
+    LEFT_OUT_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    PACKED_ATTRIBUTE,
+    PLAIN,
+    REASON_ATTRIBUTE,
+    is_ours,
+    packed,
+)
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0
@@ -25,10 +52,15 @@ MAX_ACK_IDS: Final = 1_000
 """Ack ids in one call: Pub/Sub takes 512 KiB a request, an ack id up to about 200 bytes
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
-MAX_ATTRIBUTE_BYTES: Final = 1_024
+_REQUEST_FRAME_BYTES: Final = 24 + MAX_ATTRIBUTES
+"""Of a request with one message, beside its topic: what Pub/Sub takes of a message, a request may have in all."""
 
-_OWN_ATTRIBUTES: Final = 4
+_LEAST_ERROR_BYTES: Final = 64
+"""Of what went wrong, before the message makes room for it."""
 
+_LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
+
+_logger: Final = get_logger("run_log.projector")
 
 _PullResponse: Final[Any] = PullResponse
 
@@ -110,21 +142,28 @@ class PubSubDeadLetters:
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
         """See `DeadLetters.put`."""
-        attributes = {
-            **_fitting(message.attributes),
+        why = {
             REASON_ATTRIBUTE: reason.value,
-            ERROR_ATTRIBUTE: fit_text(error, MAX_ATTRIBUTE_BYTES) or reason.value,
-            MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_BYTES),
+            MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
         }
+        error = fit_text(error, MAX_ATTRIBUTE_VALUE_BYTES) or reason.value
+        room = MAX_MESSAGE_BYTES - len(self._topic.encode()) - _REQUEST_FRAME_BYTES
+        letter = _as_it_is(message, why, error, room)
+        if letter is None:
+            # Compressing ten megabytes takes a moment.
+            letter = await asyncio.to_thread(_packed, message, why, error, room)
         try:
             await self._client.publish(
                 topic=self._topic,
-                messages=[{"data": message.data, "attributes": attributes}],
+                messages=[{"data": letter.data, "attributes": dict(letter.attributes)}],
                 retry=None,
                 timeout=CALL_TIMEOUT_SECONDS,
             )
         except VENDOR_ERRORS as vendor:
             raise self._connection.error(vendor, self._topic) from vendor
+        if left_out := {name: letter.attributes[name] for name in _LOST if name in letter.attributes}:
+            count_cut_letter()
+            _logger.warning("run_log_dead_letter_cut", message_id=message.message_id, **left_out)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -153,6 +192,9 @@ class PubSubEvents:
                 retry=None,
                 timeout=CALL_TIMEOUT_SECONDS,
             )
+        except UnicodeEncodeError as error:
+            # Whoever pushes messages is not held to Pub/Sub's rules.
+            raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
             raise self._connection.publish_error(error, self._topic) from error
         return str(answer.message_ids[0])
@@ -162,20 +204,50 @@ class PubSubEvents:
         await self._client.transport.close()
 
 
-def _fitting(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return *attributes* without those for which ours leave no room, and how many those are.
+def _as_it_is(
+    message: ReceivedMessage, why: Mapping[str, str], error: str, room: int
+) -> Message | None:
+    """Return *message* with *why* it is a letter; None where that is no message that Pub/Sub takes.
 
-    Whoever may push is not held to Pub/Sub's limits, which a letter has to keep.
+    So it is where an attribute might be taken for one of ours, or where ours leave no room.
     """
-    fitting = (
-        (name, fit_text(value, MAX_ATTRIBUTE_BYTES))
-        for name, value in attributes.items()
-        if name and fit_text(name, MAX_ATTRIBUTE_NAME_BYTES) == name
-    )
-    left = dict(islice(fitting, MAX_ATTRIBUTES - _OWN_ATTRIBUTES))
-    if len(left) < len(attributes):
-        left[LEFT_OUT_ATTRIBUTE] = str(len(attributes) - len(left))
-    return left
+    if any(map(is_ours, message.attributes)):
+        return None
+    letter = Message(data=message.data, attributes={**message.attributes, **why, ERROR_ATTRIBUTE: ""})
+    if message_fault(letter) is not None:
+        return None
+    return _with_error(letter, error, room)
+
+
+def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message:
+    """Return a letter that holds *message* in its body, all of it wherever that can be.
+
+    Only what does not compress can be too large for that, and no event's text is such: then the end is left out.
+    """
+    for how in (PLAIN, COMPRESSED):
+        attributes = {**why, PACKED_ATTRIBUTE: how, ERROR_ATTRIBUTE: ""}
+        letter = _with_error(Message(data=packed(message, how), attributes=attributes), error, room)
+        if letter is not None:
+            return letter
+    attributes = {**why, PACKED_ATTRIBUTE: PLAIN, ERROR_ATTRIBUTE: fit_text(error, _LEAST_ERROR_BYTES)}
+    kept = Message(data=message.data, attributes=message.attributes)
+    if len(packed(Message(data=b"", attributes=message.attributes), PLAIN)) > room // 2:
+        kept = Message(data=message.data)
+        attributes[LEFT_OUT_ATTRIBUTE] = str(len(message.attributes))
+    excess = message_bytes(Message(data=packed(kept, PLAIN), attributes=attributes)) - room
+    if excess > 0:
+        excess += ATTRIBUTE_FRAME_BYTES + len(CUT_ATTRIBUTE) + len(str(len(kept.data)))
+        attributes[CUT_ATTRIBUTE] = str(excess)
+        kept = Message(data=kept.data[:-excess], attributes=kept.attributes)
+    return Message(data=packed(kept, PLAIN), attributes=attributes)
+
+
+def _with_error(letter: Message, error: str, room: int) -> Message | None:
+    """Return *letter* with *error*, or as much of it as there is room for; None where that is too little."""
+    left = room - message_bytes(letter)
+    if left < min(len(error.encode()), _LEAST_ERROR_BYTES):
+        return None
+    return Message(data=letter.data, attributes={**letter.attributes, ERROR_ATTRIBUTE: fit_text(error, left)})
 
 
 def _received(item: Any) -> ReceivedMessage:

@@ -19,6 +19,7 @@ from run_log.core import (
     encode_event,
     utc_now,
 )
+from run_log.core._wire import MAX_ATTRIBUTES
 
 from ._leased import LeasedLetters
 from ._letters import DeadLetter, LetterChoice
@@ -150,10 +151,16 @@ def _message(
     if repaired is not None:
         event = decode_event(Message(data=repaired, attributes=letter.attributes))
         stated = encode_event(event)
-        # What it was called may have been what was wrong with it.
-        return Message(data=stated.data, attributes={**letter.attributes, **stated.attributes})
+        # What it was called may have been what was wrong with it; more than there may be, no body needs.
+        room = MAX_ATTRIBUTES - len(letter.attributes.keys() - stated.attributes.keys())
+        own = sorted(stated.attributes.items(), key=lambda item: item[0] not in letter.attributes)
+        return Message(data=stated.data, attributes={**letter.attributes, **dict(own[: max(0, room)])})
     if letter.original_id in published:
         raise _Kept(f"it came back: {letter.error}")
+    if letter.cut:
+        raise _Kept(
+            f"{letter.cut} bytes of its body are left out; publish it anew, or pass a body that is whole"
+        )
     message = Message(data=letter.data, attributes=letter.attributes)
     decode_event(message)
     is_asked_for = bool(choice.ids) or letter.reason in choice.reasons

@@ -31,8 +31,8 @@ from ._payload import detached, fit_payloads, fit_text
 MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
 
-# What a document has for both: 1 MiB less four texts, a history, names and scalar fields.
-_IDS_AND_PAYLOAD_BYTES: Final = 875_000
+# What a document has for both: 1 MiB less five texts, a history, names and scalar fields.
+_IDS_AND_PAYLOAD_BYTES: Final = 830_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
 
@@ -322,7 +322,7 @@ def fit_run(run: WorkflowRun) -> WorkflowRun:
 
 
 def count_cut(workflow_id: str, run_id: str, values: int) -> None:
-    """Count and log that *values* payload values of a run were cut, if any were."""
+    """Count and log that *values* of a run's payloads and texts were cut, if any were."""
     if values:
         _cut_values.add(values)
         hint = f"more than {MAX_PAYLOAD_BYTES} bytes; keep large values elsewhere, and record where"

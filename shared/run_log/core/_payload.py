@@ -186,6 +186,12 @@ def _encode_plain(value: object) -> str:
     return dumps(Reading(MAX_ENCODED_BYTES).readable(value, MAX_DEPTH)) if text is None else text
 
 
+def is_deeper(text: str, most: int) -> bool:
+    """Return whether the JSON *text* nests more than *most* levels of lists and objects."""
+    # Every level opens a bracket, so few brackets prove that nothing is too deep.
+    return text.count("[") + text.count("{") > most and _depth(text) > most
+
+
 def _plain_text(value: object) -> str | None:
     """Return what the json module makes of *value*; None where that would be no JSON, or too deep."""
     try:
@@ -196,9 +202,7 @@ def _plain_text(value: object) -> str | None:
     except (ValueError, TypeError, RecursionError):
         # Too many digits, keys that are none, itself within itself, too deep.
         return None
-    # Every level opens a bracket, so few brackets prove that nothing is too deep.
-    too_deep = text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH
-    return None if too_deep else text
+    return None if is_deeper(text, MAX_DEPTH) else text
 
 
 def _depth(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +23,9 @@ from pydantic import ValidationError
 from ._clock import MAX_HLC
 from ._errors import EventDecodeError
 from ._events import RunEvent
-from ._models import STORED, PauseRequest
-from ._payload import encode_json, fit_text
+from ._models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
+from ._nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
+from ._payload import MAX_TEXT_BYTES, encode_json, fit_text, is_deeper
 from ._upcast import SCHEMA_MAJOR, UPCASTERS
 
 SCHEMA_VERSION: Final = "1-0-1"
@@ -35,6 +37,9 @@ EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
 
 MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
 """Pub/Sub's limit for an attribute's value (https://cloud.google.com/pubsub/quotas#resource_limits)."""
+
+MAX_ATTRIBUTES: Final = 100
+"""Pub/Sub's limit for the attributes of one message."""
 
 _REMEMBERED_REFERENCES: Final = 1_024
 """Quoting an id takes microseconds, and each comes again: every run's with every state."""
@@ -48,8 +53,18 @@ MAX_STAMPED_AHEAD: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
-_decoder: Final = json.JSONDecoder(parse_constant=str)
-"""NaN and the infinities, which are no JSON, come as their names: what `encode_json` makes of them."""
+_SURELY_FITS: Final = MAX_PAYLOAD_BYTES // 6
+"""Bytes of a body whose payloads a document holds: there, none takes more than six."""
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else json.dumps(number)
+
+
+_decoder: Final = json.JSONDecoder(parse_constant=str, parse_float=_finite)
+"""NaN and the infinities, which are no JSON, come as their names: what `encode_json` makes of them. So does
+what Python reads as one of them, 1e999 say."""
 
 NO_DEFAULT_ON_THE_WIRE: Final = ("event_id", "hlc", "occurred_at")
 """What the model makes for a new event; a received one made anew would differ with every delivery."""
@@ -110,8 +125,9 @@ def encode_event(event: RunEvent) -> Message:
 def decode_event(message: Message) -> RunEvent:
     """Return the event that *message* states, upcast to this version's schema.
 
-    Unknown fields are ignored; attributes other than the trace context are not needed. Whatever happens while
-    a message is read is an `EventDecodeError`: no caller has to expect anything else.
+    Unknown fields are ignored; attributes other than the trace context are not needed. What is larger than a
+    document holds is cut and counted, as `snapshot` does it. Whatever happens while a message is read is an
+    `EventDecodeError`: no caller has to expect anything else.
 
     Args:
         message: A message from the event topic, or one rebuilt from an archived body.
@@ -160,8 +176,11 @@ def check_stamp(event: RunEvent, moment: datetime) -> None:
 
 
 def _decoded(message: Message) -> RunEvent:
-    body = _json_object(message.data)
+    text, body = _json_object(message.data)
     major = _major_version(body, message.attributes)
+    if major == 0:
+        # A level comes around it.
+        _check_depth(text, MAX_DEPTH - 1)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
@@ -169,21 +188,46 @@ def _decoded(message: Message) -> RunEvent:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
     attributes = message.attributes
     parent = attributes.get("traceparent") or attributes.get("googclient_traceparent")
-    return RunEvent.model_validate(
+    event = RunEvent.model_validate(
         {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
         context=STORED,
     )
+    if len(message.data) > MAX_TEXT_BYTES:
+        _count_cut_texts(event.run, body["run"])
+    if len(message.data) > _SURELY_FITS:
+        fit_run(event.run)
+    return event
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
+    """Count the texts of which the model has cut the end."""
+    pause: Mapping[str, Any] = told.get("pause") or {}
+    texts: list[str] = [told.get("error") or "", *(pause.get(name) or "" for name in PauseRequest.model_fields)]
+    cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
+    count_cut(run.workflow_id, run.id, cut)
+
+
+def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        body = _decoder.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+        # RFC 8259 asks for UTF-8, and lets a reader pass over a mark.
+        text = data.decode("utf-8-sig")
+        _check_depth(text, MAX_DEPTH)
+        body = _decoder.decode(text)
+    except EventDecodeError:
+        raise
     except Exception as error:
         raise _refused(DeadLetterReason.UNDECODABLE, f"the body is not JSON: {_told(error)}") from error
     if not isinstance(body, dict):
         what = f"the body is a JSON {type(body).__name__}, not an object"
         raise _refused(DeadLetterReason.UNDECODABLE, what)
-    return cast("dict[str, Any]", body)
+    return text, cast("dict[str, Any]", body)
+
+
+def _check_depth(text: str, most: int) -> None:
+    """Refuse what the parser reads or not by how deep its stack is, and what `encode_event` would cut."""
+    if is_deeper(text, most):
+        what = f"the body nests more than {most} levels"
+        raise _refused(DeadLetterReason.UNDECODABLE, what)
 
 
 def _refused(reason: DeadLetterReason, what: str) -> EventDecodeError:

@@ -1,13 +1,20 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
 from ._connection import VENDOR_ERRORS, PubSubConnection
-from ._limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, message_fault
+from ._limits import (
+    ATTRIBUTE_FRAME_BYTES,
+    MAX_ATTRIBUTES,
+    MAX_MESSAGE_BYTES,
+    message_bytes,
+    message_fault,
+)
 from ._provision import Provisioned, provision
 from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, topic_retention
 
 __all__ = [
+    "ATTRIBUTE_FRAME_BYTES",
     "MAX_ATTRIBUTES",
-    "MAX_ATTRIBUTE_NAME_BYTES",
+    "MAX_MESSAGE_BYTES",
     "REPLAY_LEASE",
     "VENDOR_ERRORS",
     "Provisioned",
@@ -15,6 +22,7 @@ __all__ = [
     "add_subscription",
     "begin_replay",
     "end_replay",
+    "message_bytes",
     "message_fault",
     "provision",
     "topic_retention",

@@ -262,15 +262,6 @@ def shard_of(run_id: str, shards: int) -> int:
     return zlib.crc32(run_id.encode()) % shards if shards > 1 else 0
 
 
-def check_fits(event: RunEvent) -> None:
-    """Check that a document holds the run as *event* states it.
-
-    Raises:
-        WriteRefusedError: It is larger than a document can be.
-    """
-    _run_batch([event], [0], ())
-
-
 def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> list[StatsWrite]:
     """Return how the workflows' stats change; what stays is absent.
 

@@ -167,6 +167,39 @@ def test_a_line_that_is_too_long(tmp_path: Path) -> None:
     assert (2, MESSAGES[0].data, None) == (event.number, event.data, event.fault)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"run-log-message":',
+        b'{"run-log-message":{}}',
+        b'{"run-log-message":[1]}',
+        b'{"run-log-message":{"attributes": {}, "data": "!"}}',
+        b'{"run-log-message":{"attributes": [], "data": ""}}',
+        b'{"run-log-message":' + b"[" * 100_000,
+    ],
+    ids=lambda line: str(line)[:60],
+)
+def test_a_line_that_only_begins_as_a_whole_message(line: bytes, tmp_path: Path) -> None:
+    """A line that begins as one that keeps a message, and keeps none, is a fault of its own."""
+    (tmp_path / "a").write_bytes(line + b"\n" + lines(EVENTS[:1]))
+
+    fault, event = read(tmp_path / "a")
+
+    assert "holds none" in str(fault.fault)
+    assert (line, False) == (fault.data, fault.is_end)
+    assert MESSAGES[0].data == event.data
+
+
+def test_an_archive_of_the_version_before(tmp_path: Path) -> None:
+    """A line to which an earlier version gave the type that stood in an attribute is read as it was."""
+    body = MESSAGES[0].data.replace(b'{"type":"run-log.run-state.v1",', b"{")
+    (tmp_path / "a").write_bytes(b'{"type":"run-log.run-state.v1",' + body[1:] + b"\n")
+
+    (record,) = read(tmp_path / "a")
+
+    assert EVENTS[0] == decode_event(Message(data=record.data, attributes=record.attributes))
+
+
 def test_avro_of_something_else(tmp_path: Path) -> None:
     """An Avro record of another schema is a fault of its own."""
     fastavro: Any = import_module("fastavro")

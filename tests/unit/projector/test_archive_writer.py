@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
-from run_log.projector.archive import ArchiveLimits, ArchiveWorker, ArchiveWriter
+from run_log.projector.archive import ArchiveLimits, ArchiveWorker, ArchiveWriter, read_records
 from run_log.testing import an_event
 
 from .archives import Opened
@@ -52,29 +53,52 @@ def test_bodies_are_written_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "attributes", "line"),
+    ("data", "attributes"),
     [
-        (b'{\n "type": "x",\r\n "a": "1"\n}\n', {}, b'{"type":"x","a":"1"}\n'),
-        (b'{"a": 1}', {"ce_type": "t"}, b'{"type":"t","a":1}\n'),
-        (b'{"a": 1, "type": "own"}', {"ce_type": "t"}, b'{"type":"own","a":1}\n'),
-        (b'{"a": 1}', {}, b'{"a": 1}\n'),
-        (b"no\njson", {}, b"no json\n"),
-        (b"\xff\n\xfe", {"ce_type": "t"}, b"\xff \xfe\n"),
-        (b"[\n1]", {"ce_type": "t"}, b"[1]\n"),
-        (b"", {"ce_type": "t"}, b""),
-        (b" \n", {}, b""),
+        (b'{\n "type": "x",\r\n "a": "1"\n}\n', {}),
+        (b'{"a": 1}', {"ce_type": "t"}),
+        (b'{"a": 1, "type": "own"}', {"ce_type": "t", "b": "é"}),
+        (b' {"a": 1}', {}),
+        (b"\x1f\x8b", {}),
+        (b"no\njson", {}),
+        (b"\xff\n\xfe", {"ce_type": "t"}),
+        (b"x" * 10_000_000, {"ce_type": "t"}),
     ],
+    ids=lambda value: str(value)[:20],
 )
-def test_every_body_is_one_line_and_says_its_type(
-    data: bytes, attributes: dict[str, str], line: bytes, tmp_path: Path
+def test_what_one_line_does_not_say_is_kept_whole(
+    data: bytes, attributes: dict[str, str], tmp_path: Path
 ) -> None:
-    """A body of several lines becomes one, with the type that only an attribute told; no body is no line."""
+    """A message that is more than a line of JSON is a line that keeps each byte of it, and its attributes."""
+    message = received(data, **attributes)
     writer = ArchiveWriter(tmp_path)
 
-    count = writer.append([received(data, **attributes)])
+    count = writer.append([message])
+    writer.close()
+    (line,) = written(tmp_path)
+    (record,) = read_records(io.BytesIO(line))
+
+    assert (1, message.data, message.attributes) == (count, record.data, record.attributes)
+    assert isinstance(json.loads(line), dict)
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1}', b'{"type":"x"}', b'{"a":"%b"}' % (b"x" * 9_999_992)])
+def test_a_line_of_json_is_written_as_it_is(data: bytes, tmp_path: Path) -> None:
+    """A body of one line is that line, byte for byte, up to the largest that can be published."""
+    writer = ArchiveWriter(tmp_path)
+    writer.append([received(data)])
     writer.close()
 
-    assert (b"".join(written(tmp_path)), int(bool(line))) == (line, count)
+    (line,) = written(tmp_path)
+    (record,) = read_records(io.BytesIO(line))
+
+    assert (data + b"\n", data, None) == (line, record.data, record.fault)
+
+
+@pytest.mark.parametrize("data", [b"", b" \n"])
+def test_no_body_is_no_line(data: bytes, tmp_path: Path) -> None:
+    """A message without a body states nothing, and is left out."""
+    assert 0 == ArchiveWriter(tmp_path).append([received(data, ce_type="t")])
 
 
 def test_a_version_0_body_typed_by_its_attribute(tmp_path: Path) -> None:
@@ -95,8 +119,9 @@ def test_a_version_0_body_typed_by_its_attribute(tmp_path: Path) -> None:
     writer.close()
 
     (line,) = written(tmp_path)
+    (record,) = read_records(io.BytesIO(line))
 
-    assert decode_event(message) == decode_event(Message(data=line.strip()))
+    assert decode_event(message) == decode_event(Message(data=record.data, attributes=record.attributes))
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.pubsub_v1 import PublishRequest
 
-from run_log.core import DeadLetterReason, InvalidArgumentError, Message, ReceivedMessage, encode_event
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    InvalidArgumentError,
+    Message,
+    ReceivedMessage,
+    encode_event,
+)
 from run_log.projector import DeadLetter, LetterChoice
-from run_log.projector._letters import UNKNOWN_REASON
+from run_log.projector._letters import COMPRESSED, PLAIN, UNKNOWN_REASON, packed, unpacked
+from run_log.projector._pubsub import PubSubDeadLetters
+from run_log.pubsub import MAX_MESSAGE_BYTES, message_fault
 from run_log.testing import an_event
+from tests.fuzz.pipes import Letterbox
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -168,3 +183,148 @@ def test_every_reason_can_be_chosen() -> None:
     reasons = frozenset({*(reason.value for reason in DeadLetterReason), UNKNOWN_REASON})
 
     assert reasons == LetterChoice(reasons=reasons).reasons
+
+
+SIZES = (10_000_000, 9_999_999, 9_999_000)
+
+
+def content(kind: str, size: int) -> bytes:
+    """Return so many bytes."""
+    chance = random.Random(size)
+    match kind:
+        case "text":
+            return b'{"a": "%b"}' % (b"x" * (size - 9))
+        case "random text":
+            # As close to random bytes as UTF-8 comes.
+            points = chance.choices(range(0x20, 0x800), weights=[9] * 96 + [1] * 1_920, k=100_000)
+            text = "".join(map(chr, points)).encode()
+            return (text * (size // len(text))).ljust(size, b"x")
+        case _:
+            return chance.randbytes(size)
+
+
+async def kept(message: Message, error: str = "why " * 1_000) -> tuple[Message, DeadLetter]:
+    """Return what is published as the dead letter of *message*, which Pub/Sub has to take, and the letter."""
+    box = Letterbox()
+    received = ReceivedMessage(data=message.data, attributes=message.attributes, message_id="17", ack_id="a")
+    await PubSubDeadLetters(box, "letters").put(received, reason=DeadLetterReason.UNDECODABLE, error=error)
+    (published,) = box.letters
+    vendor: Any = PublishRequest  # not annotated
+    request = vendor(
+        topic="projects/fuzz/topics/letters",
+        messages=[{"data": published.data, "attributes": dict(published.attributes)}],
+    )
+    assert message_fault(published) is None
+    assert vendor.pb(request).ByteSize() <= MAX_MESSAGE_BYTES
+    return published, a_letter(published.data, published.attributes)
+
+
+@pytest.mark.parametrize("kind", ["text", "random text"])
+@pytest.mark.parametrize("count", [0, 1, 100])
+async def test_a_text_as_large_as_can_be_published_is_kept_whole(kind: str, count: int) -> None:
+    """A message of any size that Pub/Sub takes becomes a dead letter, whole wherever its body is a text."""
+    attributes = {f"{number:0>256}": "é" * 512 for number in range(count)}
+    for size in SIZES if kind == "text" else SIZES[:1]:
+        message = Message(data=content(kind, size - 1_288 * count), attributes=attributes)
+        assert message_fault(message) is None
+
+        _, letter = await kept(message)
+
+        assert (message.data, message.attributes, 0) == (letter.data, letter.attributes, letter.cut)
+        assert ("undecodable", "17") == (letter.reason, letter.original_id)
+        assert letter.error.startswith("why why")
+
+
+@pytest.mark.parametrize("size", [9_999_000, 9_999_900, 10_000_000, 12_000_000])
+@pytest.mark.parametrize("attributes", [{}, {"run-log-reason": "forged"}], ids=["bare", "forged"])
+async def test_of_random_bytes_only_what_does_not_fit_is_left_out(
+    size: int, attributes: dict[str, str], metered: Callable[[], Counter[tuple[str, ...]]]
+) -> None:
+    """Of what does not compress the very end makes room for why it is here; letter, log and metric say so."""
+    before = metered()["run_log.projector.dead_letters.cut",]
+    message = Message(data=content("bytes", size - 64 * len(attributes)), attributes=attributes)
+
+    _, letter = await kept(message)
+
+    assert message.data == letter.data + message.data[len(letter.data) :]
+    assert len(message.data) - len(letter.data) == letter.cut
+    assert letter.cut <= max(0, size - 9_999_500)
+    assert (attributes, "undecodable", "17") == (letter.attributes, letter.reason, letter.original_id)
+    assert letter.error.startswith("why why")
+    assert bool(letter.cut) == metered()["run_log.projector.dead_letters.cut",] - before
+
+
+async def test_attributes_that_no_message_has_are_said_to_be_left_out() -> None:
+    """Whatever is pushed becomes a letter, also where its attributes alone are more than a message holds."""
+    chance = random.Random(5)
+    huge = {f"n{number}": base64.b64encode(chance.randbytes(1_100_000)).decode() for number in range(10)}
+
+    _, letter = await kept(Message(data=b"body", attributes=huge))
+
+    assert (b"body", {}, 10) == (letter.data, letter.attributes, letter.left_out)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {f"n{number}": "v" for number in range(96)},
+        {f"n{number}": "v" for number in range(97)},
+        {f"n{number}": "v" for number in range(100)},
+        {f"n{number}": "v" for number in range(300)},
+        dict(OURS),
+        {"run-log-packed": "zlib", "run-log-body-left-out": "1"},
+        {"CloudPubSubDeadLetterSourceDeliveryCount": "5", "run-log-reason": "x"},
+        {"googclient_traceparent": "00", "goog": ""},
+        {"": "", "\ud800": "\udfff", "n" * 3_000: "v" * 3_000, "\n\x00": '"\\\n'},
+    ],
+    ids=["96", "97", "100", "300", "ours", "packed", "Pub/Sub's", "Google's", "odd"],
+)
+@pytest.mark.parametrize("data", [b"", b"no json\n\x00", EVENT.data], ids=["empty", "bytes", "event"])
+async def test_a_letter_gives_back_what_was_published(data: bytes, attributes: dict[str, str]) -> None:
+    """A letter has its message's body byte for byte, and each attribute, whatever it is called."""
+    published, letter = await kept(Message(data=data, attributes=attributes))
+    again, inner = await kept(published)
+
+    assert (data, attributes, 0, 0) == (letter.data, letter.attributes, letter.left_out, letter.cut)
+    assert ("undecodable", "17") == (letter.reason, letter.original_id)
+    # A letter that somebody publishes as an event is one more message.
+    assert (published.data, published.attributes) == (inner.data, inner.attributes)
+    assert again != published
+
+
+async def test_an_ordinary_message_stays_as_it_is() -> None:
+    """A message whose attributes leave room for ours keeps them, and its body, where any tool sees them."""
+    own = {f"n{number}": "v" for number in range(97)}
+
+    published, _ = await kept(Message(data=EVENT.data, attributes=own))
+
+    assert EVENT.data == published.data
+    assert own.items() <= published.attributes.items()
+
+
+def test_names_like_ours_in_what_pubsub_gave_up() -> None:
+    """Of a message that Pub/Sub itself gave up, what is called as ours are was published, and is kept."""
+    forged = {**OURS, "run-log-packed": "plain"}
+
+    letter = a_letter(EVENT.data, {**forged, "CloudPubSubDeadLetterSourceDeliveryCount": "50"})
+
+    assert (DeadLetterReason.TOO_MANY_DELIVERIES, EVENT.data, forged) == (
+        letter.reason,
+        letter.data,
+        letter.attributes,
+    )
+
+
+@pytest.mark.parametrize("how", [PLAIN, COMPRESSED, "of a newer version"])
+def test_a_packed_letter_that_is_damaged(how: str) -> None:
+    """What was packed and is damaged is an error, never another message, and its letter is not whole."""
+    whole = packed(EVENT, how)
+    bomb = zlib.compress(b"{}\n" + bytes(64 * 2**20), 1)
+    chance = random.Random(3)
+    for damaged in (b"", b"\xff", b"[1]\n", whole[: len(whole) // 4], bomb, chance.randbytes(500)):
+        with pytest.raises(EventDecodeError, match="holds no message"):
+            unpacked(damaged, how)
+        letter = a_letter(damaged, {**OURS, "run-log-packed": how})
+
+        assert (damaged, {}, len(damaged)) == (letter.data, letter.attributes, letter.cut)
+        assert "holds no message" in letter.error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,9 +31,17 @@ from run_log.projector import (
     discard,
     redrive,
 )
-from run_log.projector._letters import ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
+from run_log.projector._letters import (
+    ERROR_ATTRIBUTE,
+    LEFT_OUT_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    REASON_ATTRIBUTE,
+)
+from run_log.projector._pubsub import PubSubDeadLetters
+from run_log.pubsub import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic, an_event
+from tests.fuzz.pipes import Letterbox
 
 from .doubles import JUNK, ScriptedStore, WatchedSource, down, eventually, make_worker
 
@@ -178,6 +187,81 @@ async def test_what_this_version_understands_goes_back(reason: str) -> None:
     topic, letters = Topic(), InMemoryTopic()
     subscription = letters.subscribe()
     letters.publish([Message(data=event.data, attributes={**event.attributes, REASON_ATTRIBUTE: reason})])
+
+    told = await redriven(subscription, topic)
+
+    assert (["redriven"], [event]) == (told.outcomes, topic.published)
+
+
+UNTYPED = Message(
+    data=encode_event(an_event()).data.replace(b'{"type":"run-log.run-state.v1",', b"{"),
+    attributes={
+        **{f"a-{number:02}": str(number) for number in range(97)},
+        "ce-type": "run-log.run-state.v1",
+        "run-log-reason": "of the publisher's own",
+        "CloudPubSubDeadLetterSourceDeliveryCount": "7",
+    },
+)
+"""All attributes that there may be, the type among them, and names like those that say why a letter is there."""
+
+
+async def lettered(message: Message) -> InMemorySubscription:
+    """Return the dead letters' subscription, with *message* as the projector puts it there."""
+    box, letters = Letterbox(), InMemoryTopic()
+    subscription = letters.subscribe()
+    received = ReceivedMessage(data=message.data, attributes=message.attributes, message_id="17", ack_id="a")
+    await PubSubDeadLetters(box, "letters").put(
+        received, reason=DeadLetterReason.TOO_MANY_DELIVERIES, error="why"
+    )
+    letters.publish(box.letters)
+    return subscription
+
+
+async def test_all_attributes_go_back() -> None:
+    """A letter whose message has as many attributes as there may be, of any name, is re-driven with each."""
+    subscription, topic = await lettered(UNTYPED), Topic()
+
+    told = await redriven(subscription, topic)
+
+    assert (["redriven"], [UNTYPED]) == (told.outcomes, topic.published)
+    assert decode_event(UNTYPED).run == an_event().run
+
+
+async def test_a_repaired_letter_has_no_more_attributes_than_there_may_be() -> None:
+    """A repaired event is published with its own attributes in place of the letter's, a hundred at most."""
+    event = encode_event(an_event(id="repaired"))
+    subscription, topic = await lettered(UNTYPED), Topic()
+
+    await redriven(subscription, topic, LetterChoice(ids=frozenset({"17"})), repaired=event.data)
+
+    (published,) = topic.published
+    assert message_fault(published) is None
+    assert decode_event(event).run == decode_event(published).run
+    assert published.attributes.keys() == UNTYPED.attributes.keys()
+
+
+async def test_a_letter_that_is_not_whole_is_kept() -> None:
+    """A letter of which the end had to make room is not published as if it were the message that it was."""
+    message = Message(data=random.Random(1).randbytes(10_000_000))
+    subscription, topic = await lettered(message), Topic()
+    event = encode_event(an_event())
+
+    (kept,) = (await redriven(subscription, topic)).handled
+    repaired = await redriven(subscription, topic, LetterChoice(ids=frozenset({"17"})), repaired=event.data)
+
+    assert LetterOutcome.KEPT is kept.outcome
+    assert "bytes of its body are left out" in kept.why
+    assert ["redriven"] == repaired.outcomes
+    assert event.data == topic.published[0].data
+
+
+async def test_a_letter_of_the_version_before_is_redriven() -> None:
+    """A letter that lost attributes to an earlier version's is re-driven with those that it has."""
+    event = encode_event(an_event())
+    topic, letters = Topic(), InMemoryTopic()
+    subscription = letters.subscribe()
+    ours = {REASON_ATTRIBUTE: "undecodable", LEFT_OUT_ATTRIBUTE: "4", MESSAGE_ID_ATTRIBUTE: "17"}
+    letters.publish([Message(data=event.data, attributes={**event.attributes, **ours})])
 
     told = await redriven(subscription, topic)
 

@@ -5,6 +5,7 @@ Which of them a file is, its first bytes tell, whatever its name. For any reader
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -20,6 +21,12 @@ from run_log.core._install import how_to_install
 
 MAX_LINE_BYTES: Final = 10_000_000
 """What Pub/Sub takes of one message (https://cloud.google.com/pubsub/quotas#resource_limits)."""
+
+WRAPPED: Final = b'{"run-log-message":'
+"""How a line begins that is all of a message: its attributes, and its body in base64."""
+
+_MAX_WRAPPED_BYTES: Final = 2 * MAX_LINE_BYTES
+"""More than base64 makes of the largest message, and JSON of its attributes."""
 
 _GZIP: Final = b"\x1f\x8b"
 _AVRO: Final = b"Obj\x01"
@@ -66,6 +73,30 @@ def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
         yield from _lines(steady, after)
 
 
+def wrapped(data: bytes, attributes: Mapping[str, str]) -> bytes:
+    """Return a message as a line that keeps each byte of it, without the line's end.
+
+    Args:
+        data: The message's body.
+        attributes: The message's.
+    """
+    content = json.dumps({"attributes": dict(attributes), "data": base64.b64encode(data).decode()})
+    return b"%b%b}" % (WRAPPED, content.encode())
+
+
+def _unwrapped(number: int, line: bytes) -> ArchiveRecord:
+    try:
+        message = json.loads(line)["run-log-message"]
+        return ArchiveRecord(
+            number=number,
+            data=base64.b64decode(message["data"], validate=True),
+            attributes={str(name): str(value) for name, value in message["attributes"].items()},
+        )
+    except Exception as error:  # noqa: BLE001 - somebody else's line may have anything there
+        fault = f"the line begins as a whole message does, and holds none ({error!r})"
+        return ArchiveRecord(number=number, data=line, fault=fault)
+
+
 class _Steady(io.RawIOBase):
     """A file whose every failure is an `OSError`: any other would pass for damage of what it holds."""
 
@@ -105,6 +136,8 @@ def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
         elif not line.endswith(b"\n") and not _is_json(data):
             fault = "the file ends in the middle of a line"
             record = ArchiveRecord(number=number, data=data, fault=fault, is_end=True)
+        elif data.startswith(WRAPPED):
+            record = _unwrapped(number, data)
         else:
             record = ArchiveRecord(number=number, data=data)
         if number > after and data.strip():
@@ -113,12 +146,13 @@ def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
 
 def _line(file: BinaryIO) -> tuple[bytes, bool]:
     """Return the next line, and whether it is too long: then its beginning."""
-    line = file.readline(MAX_LINE_BYTES)
-    if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
-        return line, False
-    while (more := file.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
-        pass
-    return line[:_KEPT_OF_OVERLONG], True
+    line = file.readline(_MAX_WRAPPED_BYTES)
+    is_overlong = len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES and not line.startswith(WRAPPED)
+    more = line
+    while len(more) == _MAX_WRAPPED_BYTES and not more.endswith(b"\n"):
+        is_overlong = True
+        more = file.readline(_MAX_WRAPPED_BYTES)
+    return (line[:_KEPT_OF_OVERLONG], True) if is_overlong else (line, False)
 
 
 def _is_json(data: bytes) -> bool:

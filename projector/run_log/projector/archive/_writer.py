@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import random
+import re
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,17 +22,18 @@ from run_log.core import (
     StoreUnavailableError,
     TransportError,
     TransportUnavailableError,
-    decode_json,
-    encode_json,
     get_logger,
     utc_now,
 )
 from run_log.projector._ports import MessageSource
 from run_log.projector._pull import cancel, let_end, wait_unless
 
+from ._records import WRAPPED, wrapped
+
 SUFFIX: Final = ".jsonl"
 
 _OWN_BEGINNING: Final = b'{"type":'
+_LINE_ENDS: Final = re.compile(rb"[\r\n]")
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 
@@ -39,7 +41,7 @@ _logger: Final = get_logger("run_log.projector")
 
 
 class ArchiveWriter:
-    """Appends messages to files of a folder, one body a line.
+    """Appends messages to files of a folder, one a line.
 
     Each writer begins a file of its own: after a line that was cut off by a crash nothing is ever written.
     Several may write into one folder. Not for several threads.
@@ -107,28 +109,15 @@ class ArchiveWriter:
 
 
 def _line(message: ReceivedMessage) -> bytes:
-    """Return *message* as a line: its body as it was published, where that is one line and says its type."""
-    data = message.data.strip()
-    if not data:
+    """Return *message* as a line: its body, where that is one line and says all; else all of it, wrapped."""
+    data = message.data
+    if not data.strip():
         return b""
-    kind = message.attributes.get("ce-type")
-    is_one_line = b"\n" not in data and b"\r" not in data
-    if is_one_line and (kind is None or data.startswith(_OWN_BEGINNING)):
+    # Every other beginning might be that of another kind of file.
+    says_all = data.startswith(_OWN_BEGINNING) or (data[:1] == b"{" and "ce-type" not in message.attributes)
+    if says_all and not data.startswith(WRAPPED) and _LINE_ENDS.search(data) is None:
         return data + b"\n"
-    return _self_sufficient(data, kind) + b"\n"
-
-
-def _self_sufficient(data: bytes, kind: str | None) -> bytes:
-    """Return a body in one line, with its type where only an attribute told that."""
-    try:
-        body: Any = decode_json(data.decode())
-    except (ValueError, RecursionError):
-        # No event whatever is done to it; as one line it harms no other.
-        return data.replace(b"\r", b" ").replace(b"\n", b" ")
-    if isinstance(body, dict) and kind is not None:
-        own = cast("dict[str, Any]", body)
-        return encode_json({"type": kind, **own}).encode()
-    return encode_json(cast("object", body)).encode()
+    return wrapped(data, message.attributes) + b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from run_log.core import (
     DeadLetterReason,
     EventDecodeError,
     Message,
     RunEvent,
-    WriteRefusedError,
     check_stamp,
     decode_event,
     utc_now,
 )
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild import reject_line
-from run_log.stores.firestore import check_fits
-
-_SURELY_FITS: Final = 256 * 2**10
-"""Bytes of a body whose run a document surely holds."""
 
 
 def read_events(
@@ -49,14 +44,10 @@ def read_events(
         try:
             event = decode_event(Message(data=record.data, attributes=record.attributes))
             check_stamp(event, record.published_at or now())
-            if len(record.data) > _SURELY_FITS:
-                # Refused later, it would take the run's other events along, with which it is joined by then.
-                check_fits(event)
         except EventDecodeError as error:
             reason = DeadLetterReason(error.reason)
-            yield reject_line(place, reason=reason, error=str(error), body=record.data)
-        except WriteRefusedError as error:
-            reason = DeadLetterReason.WRITE_REFUSED
-            yield reject_line(place, reason=reason, error=str(error), body=record.data)
+            yield reject_line(
+                place, reason=reason, error=str(error), body=record.data, attributes=record.attributes
+            )
         else:
             yield event

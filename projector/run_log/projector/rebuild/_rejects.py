@@ -5,13 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from run_log.core import ConfigurationError, DeadLetterReason, ReceivedMessage, TransportUnavailableError
 
 
-def reject_line(place: str, *, reason: DeadLetterReason, error: str, body: bytes) -> str:
+def reject_line(
+    place: str,
+    *,
+    reason: DeadLetterReason,
+    error: str,
+    body: bytes,
+    attributes: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return the line that says what was rejected, where it was and why.
 
     Args:
@@ -19,8 +28,11 @@ def reject_line(place: str, *, reason: DeadLetterReason, error: str, body: bytes
         reason: Why, for programs.
         error: Why, for people.
         body: The message's.
+        attributes: The message's, where the archive has them.
     """
     record: dict[str, Any] = {"place": place, "reason": reason.value, "error": error}
+    if attributes:
+        record["attributes"] = dict(attributes)
     try:
         record["body"] = body.decode()
     except UnicodeDecodeError:
@@ -59,9 +71,19 @@ class RejectsFile:
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
         """See `DeadLetters.put`."""
-        self.add(message.message_id, reason=reason, error=error, body=message.data)
+        self.add(
+            message.message_id, reason=reason, error=error, body=message.data, attributes=message.attributes
+        )
 
-    def add(self, place: str, *, reason: DeadLetterReason, error: str, body: bytes) -> None:
+    def add(
+        self,
+        place: str,
+        *,
+        reason: DeadLetterReason,
+        error: str,
+        body: bytes,
+        attributes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Keep one that was at *place*, unless it is kept already; durable when this returns.
 
         Raises:
@@ -69,7 +91,7 @@ class RejectsFile:
         """
         if (place, reason.value) in self._known:
             return
-        line = reject_line(place, reason=reason, error=error, body=body)
+        line = reject_line(place, reason=reason, error=error, body=body, attributes=attributes)
         try:
             with self.path.open("ab") as file:
                 file.write(line.encode() + b"\n")

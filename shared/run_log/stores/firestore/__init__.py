@@ -1,6 +1,6 @@
 """The durable run log on Firestore. The only package that imports Firestore's client library."""
 
-from run_log.stores._commits import check_fits, shard_of
+from run_log.stores._commits import shard_of
 
 from ._connection import Connection
 from ._roots import FirestoreRoot, RootPage, Unreadable
@@ -12,7 +12,6 @@ __all__ = [
     "FirestoreRunLogService",
     "RootPage",
     "Unreadable",
-    "check_fits",
     "create_service",
     "shard_of",
 ]
