@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from google.auth import exceptions as auth_errors
 from google.auth import jwt
 from google.auth.transport import requests as transport
 
-from run_log.core import PushRefusedError
+from run_log.core import PushRefusedError, get_logger
 
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
 """Google's certificates, by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""
@@ -25,53 +24,87 @@ STRIPPED_SIGNATURE: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
 
 CLOCK_SKEW_SECONDS: Final = 10
 FETCH_TIMEOUT_SECONDS: Final = 10.0
+FETCH_EVERY_SECONDS: Final = 60.0
+"""How soon a key that Google has begun to sign with is known: before that, no other unknown one has them fetched."""
+
 SHORTEST_CACHE_SECONDS: Final = 300.0
 LONGEST_CACHE_SECONDS: Final = 86_400.0
+
+_logger: Final = get_logger("run_log.projector")
 
 Fetched = tuple[Mapping[str, str], float]
 """Certificates by key id, and for how many seconds they may be kept."""
 
 
 class Certificates:
-    """The certificates that tokens are signed with, kept as long as they may be.
+    """The certificates that tokens are signed with, kept as long as they may be; a day longer if they must be.
+
+    They are fetched beside the requests, for all of them together, and at most once each `FETCH_EVERY_SECONDS`
+    once there are any: neither strangers' tokens nor a fetch that hangs hold up a token with a known key.
 
     Args:
         fetch: Gets them, blocking.
         now: Monotonic seconds.
+        fetch_seconds: How long a fetch is waited for.
     """
 
     def __init__(
-        self, fetch: Callable[[], Fetched] | None = None, *, now: Callable[[], float] = time.monotonic
+        self,
+        fetch: Callable[[], Fetched] | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        fetch_seconds: float = FETCH_TIMEOUT_SECONDS,
     ) -> None:
         self._fetch = fetch or fetch_certificates
         self._now = now
+        self._fetch_seconds = fetch_seconds
         self._known: Mapping[str, str] = {}
-        self._fetched_at = self._kept_until = float("-inf")
-        self._lock = asyncio.Lock()
+        self._tried_at = self._kept_until = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
 
     async def for_key(self, key_id: str) -> Mapping[str, str]:
         """Return the certificates, with that of *key_id* if there is one.
 
-        A key that is not known has them fetched anew, within `SHORTEST_CACHE_SECONDS` once: whoever sends
-        tokens of their own making cannot have them fetched again and again.
+        A known key waits for nothing. A first token with another one waits until they are fetched anew; those
+        that come meanwhile are told to come again, but for the very first, who wait for the same fetch.
 
         Raises:
             PushRefusedError: They cannot be had now.
         """
-        async with self._lock:
-            is_new = key_id not in self._known and self._now() >= self._fetched_at + SHORTEST_CACHE_SECONDS
-            if is_new or self._now() >= self._kept_until:
-                try:
-                    self._known, seconds = await asyncio.to_thread(self._fetch)
-                except (auth_errors.GoogleAuthError, OSError, ValueError) as error:
-                    raise PushRefusedError(
-                        f"Google's certificates cannot be had; is {CERTIFICATES_URL} reachable? ({error})",
-                        status=503,
-                    ) from error
-                self._fetched_at = self._now()
-                kept = max(SHORTEST_CACHE_SECONDS, min(seconds, LONGEST_CACHE_SECONDS))
-                self._kept_until = self._fetched_at + kept
+        now = self._now()
+        if now >= self._kept_until + LONGEST_CACHE_SECONDS:
+            self._known = {}
+        is_known = key_id in self._known
+        if self._fetching is not None:
+            if self._known and not is_known:
+                raise PushRefusedError("Google's certificates are being fetched; try again", status=503)
+        elif (not is_known or now >= self._kept_until) and (
+            not self._known or now >= self._tried_at + FETCH_EVERY_SECONDS
+        ):
+            self._tried_at = now
+            self._fetching = asyncio.create_task(self._fetched())
+        if not is_known and self._fetching is not None:
+            # Whoever goes away does not take the fetch along.
+            await asyncio.wait({self._fetching})
+        if not self._known:
+            what = f"Google's certificates cannot be had; is {CERTIFICATES_URL} reachable?"
+            raise PushRefusedError(what, status=503)
         return self._known
+
+    async def _fetched(self) -> None:
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                known, seconds = await asyncio.to_thread(self._fetch)
+        except Exception as error:  # noqa: BLE001 - the vendor's, and whatever lies beneath it
+            # Its text may have the address of a proxy, with a password.
+            _logger.warning(
+                "run_log_certificates_not_fetched", url=CERTIFICATES_URL, error=type(error).__name__
+            )
+        else:
+            self._known = known
+            self._kept_until = self._now() + max(SHORTEST_CACHE_SECONDS, min(seconds, LONGEST_CACHE_SECONDS))
+        finally:
+            self._fetching = None
 
 
 class TokenVerifier:
@@ -107,27 +140,32 @@ class TokenVerifier:
             )
         claims = await self._claims(token)
         if claims.get("iss") not in ISSUERS:
-            raise PushRefusedError(f"the token is of {claims.get('iss')!r}, not of Google", status=401)
+            raise PushRefusedError("the token is not of Google", status=401)
         if claims.get("email") != self._service_account or claims.get("email_verified") is not True:
             raise PushRefusedError(
-                f"the token is of {claims.get('email')!r}, not of RUN_LOG_PUSH_SERVICE_ACCOUNT", status=403
+                "the token is of another account than RUN_LOG_PUSH_SERVICE_ACCOUNT", status=403
             )
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         google: Any = jwt  # not annotated
         try:
-            key_id = str(google.decode_header(token).get("kid", ""))
-            certificates = await self._certificates.for_key(key_id)
+            key_id = google.decode_header(token).get("kid")
+        except Exception as error:  # whatever a stranger's bytes make of the vendor's parser
+            raise PushRefusedError("this is no token", status=401) from error
+        if not isinstance(key_id, str):
+            raise PushRefusedError("the token names no key", status=401)
+        certificates = await self._certificates.for_key(key_id)
+        try:
             claims = google.decode(
                 token,
                 certs=certificates,
                 audience=self._audience,
                 clock_skew_in_seconds=CLOCK_SKEW_SECONDS,
             )
-        except (auth_errors.GoogleAuthError, ValueError) as error:
-            raise PushRefusedError(
-                f"the token is not valid for this service ({error})", status=401
-            ) from error
+        except Exception as error:
+            # What the vendor says of it quotes the token.
+            what = "the token is not valid for this service: is it Google's, for RUN_LOG_PUSH_AUDIENCE, not expired?"
+            raise PushRefusedError(what, status=401) from error
         return cast("Mapping[str, Any]", claims)
 
 
