@@ -17,7 +17,7 @@ resource "google_pubsub_subscription" "projector" {
   project                    = var.project_id
   name                       = local.subscription
   topic                      = google_pubsub_topic.events.id
-  ack_deadline_seconds       = 60
+  ack_deadline_seconds       = local.is_push ? 60 : 20
   message_retention_duration = "604800s"
   labels                     = var.labels
 
@@ -26,9 +26,15 @@ resource "google_pubsub_subscription" "projector" {
     ttl = ""
   }
 
-  retry_policy {
-    minimum_backoff = "10s"
-    maximum_backoff = "600s"
+  # Where it is pulled, a policy would also hold back what a killed projector had in hand; one that lives backs off by
+  # itself. A push cannot.
+  dynamic "retry_policy" {
+    for_each = google_cloud_run_v2_service.projector[*].uri
+
+    content {
+      minimum_backoff = "10s"
+      maximum_backoff = "600s"
+    }
   }
 
   # With fewer attempts, an outage of minutes would dead-letter the whole backlog.
@@ -63,7 +69,7 @@ resource "google_pubsub_subscription" "dead_letters" {
   project                    = var.project_id
   name                       = local.dead_letter_topic
   topic                      = google_pubsub_topic.dead_letters.id
-  ack_deadline_seconds       = 60
+  ack_deadline_seconds       = 20
   message_retention_duration = "604800s"
   labels                     = var.labels
 

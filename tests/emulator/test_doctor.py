@@ -135,6 +135,15 @@ def _another_policy(deployment: Deployment) -> None:
     )
 
 
+def _backing_off(deployment: Deployment) -> None:
+    deployment.with_subscription(
+        "run-log-projector",
+        "run-log-events",
+        expiration_policy={},
+        retry_policy={"minimum_backoff": timedelta(seconds=10), "maximum_backoff": timedelta(seconds=600)},
+    )
+
+
 def _no_letters(deployment: Deployment) -> None:
     deployment.without_subscription("run-log-dead-letters")
 
@@ -151,6 +160,7 @@ def _no_dead_letter_topic(deployment: Deployment) -> None:
         (_another_topics, "subscription", "RUN_LOG_SUBSCRIPTION"),
         (_filtered, "subscription", "run-log provision"),
         (_expiring, "subscription", "--expiration-period=never"),
+        (_backing_off, "subscription", "--clear-retry-policy --ack-deadline=20"),
         (_no_policy, "dead-letter policy", "--dead-letter-topic"),
         (_another_policy, "dead-letter policy", "--dead-letter-topic"),
         (_no_letters, "dead-letter subscription", "run-log provision"),

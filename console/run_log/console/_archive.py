@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from run_log.console._open import reached_broker
+from run_log.console._open import reached_broker, shortest_silence
 from run_log.console._signals import stopped_by_signal
 from run_log.core import Settings
 from run_log.projector._pubsub import PubSubSource
@@ -22,13 +22,15 @@ async def archive_until_signal(
         settings: Where the event topic is.
         folder: Where the files go.
         subscription: The archive's own; made where it is not there.
-        until_idle: Seconds without a message that end it too; None for never.
+        until_idle: Seconds without a message that end it too; None for never. No fewer than `shortest_silence`.
         segment_bytes: Bytes after which the next file begins.
     """
     stop = stopped_by_signal()
     await reached_broker(settings)
     connection = PubSubConnection.from_settings(settings)
     await asyncio.to_thread(add_subscription, connection, settings.topic, subscription)
+    if until_idle is not None:
+        until_idle = max(until_idle, await shortest_silence(settings, subscription))
     source = PubSubSource(connection, subscription)
     try:
         worker = ArchiveWorker(source, ArchiveWriter(folder, segment_bytes=segment_bytes))

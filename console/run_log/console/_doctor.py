@@ -53,6 +53,7 @@ _UNSEEN: Final = frozenset({"dead-letter rights", "expiry", "lag"})
 """Checks that want rights which nothing else does."""
 
 _MAKE_ANEW: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
+_SET_LEASE: Final = "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform again"
 _SET_POLICY: Final = (
     "gcloud pubsub subscriptions update --dead-letter-topic=... --max-delivery-attempts=50, or deploy "
     "infra/terraform again"
@@ -223,8 +224,13 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
             f"{name} is deleted after {state.expires_after.days} days without use",
             "gcloud pubsub subscriptions update --expiration-period=never",
         )
+    if state.has_retry_policy and not state.push_endpoint:
+        return _wrong(
+            f"{name} is pulled, and its retry policy holds back what a killed projector had in hand",
+            _SET_LEASE,
+        )
     way = f"pushes to {state.push_endpoint}" if state.push_endpoint else "is pulled"
-    return _ok(f"{name}, {way}")
+    return _ok(f"{name}, {way}, leases for {state.lease.total_seconds():.0f} s")
 
 
 async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> Check:

@@ -12,6 +12,7 @@ from run_log.core import (
     InvalidArgumentError,
     NotFoundError,
     Settings,
+    TransportRefusedError,
     TransportUnavailableError,
     UnreadableRunError,
     document_id,
@@ -123,6 +124,29 @@ async def reached_broker(settings: Settings, *, subscription: str | None = None)
     broker = PubSubConnection.from_settings(settings)
     used = broker.subscription_path(subscription) if subscription else broker.topic_path(settings.topic)
     await reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, used, seconds))
+
+
+async def shortest_silence(settings: Settings, subscription: str) -> float:
+    """Return the seconds without a message after which nothing is leased to a process that was killed.
+
+    Args:
+        settings: Where Pub/Sub is.
+        subscription: The id of what is pulled.
+
+    Raises:
+        TransportUnavailableError: Pub/Sub does not answer.
+    """
+    from run_log.projector._pubsub import silence_after_kill
+    from run_log.pubsub import PubSubConnection
+    from run_log.pubsub.inspection import inspect_subscription
+
+    broker = PubSubConnection.from_settings(settings)
+    lease = None
+    # Who may pull need not be one who may look; one that is not there is told by the pull.
+    with contextlib.suppress(TransportRefusedError):
+        path = broker.subscription_path(subscription)
+        lease = (await asyncio.to_thread(inspect_subscription, broker, path)).lease
+    return silence_after_kill(lease)
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import typer
 
+from run_log.console._open import shortest_silence
 from run_log.console._signals import stopped_by_signal
 from run_log.core import Outcome, Settings, get_logger
 from run_log.projector import PullReport, PullWorker
@@ -32,15 +33,19 @@ async def pull_until_signal(
 
     Args:
         settings: Where to pull, and where to project.
-        until_idle: Seconds without a message that end it too; None for never.
+        until_idle: Seconds without a message that end it too; None for never. No fewer than `shortest_silence`.
         health: The address and port of the health endpoints; None for none.
     """
 
+    stop = stopped_by_signal()
+    if until_idle is not None:
+        until_idle = max(until_idle, await shortest_silence(settings, settings.subscription))
+
     async def watch(route: Route, worker: PullWorker) -> None:
-        tell_route(route)
+        tell_route(route, until_idle=until_idle)
         await tell_progress(worker, show_progress)
 
-    return await pull(settings, stop=stopped_by_signal(), until_idle=until_idle, health=health, watch=watch)
+    return await pull(settings, stop=stop, until_idle=until_idle, health=health, watch=watch)
 
 
 async def push_until_signal(settings: Settings, *, host: str, port: int) -> None:
@@ -95,10 +100,16 @@ async def tell_progress(
         before, told_at = report, moment
 
 
-def tell_route(route: Route) -> None:
-    """Say where events come from and go to: a log entry, or lines where somebody watches."""
+def tell_route(route: Route, *, until_idle: float | None = None) -> None:
+    """Say where events come from and go to: a log entry, or lines where somebody watches.
+
+    Args:
+        route: Where.
+        until_idle: After how many seconds without a message it ends; None for never.
+    """
+    idle = {} if until_idle is None else {"until_idle": f"{until_idle:g} s without a message"}
     if not sys.stderr.isatty():
-        _logger.info("run_log_projector_started", **asdict(route))
+        _logger.info("run_log_projector_started", **asdict(route), **idle)
         return
     lines = {
         "from": route.source,
@@ -106,6 +117,7 @@ def tell_route(route: Route) -> None:
         "Pub/Sub": route.pubsub,
         "into": route.into,
         "Firestore": route.firestore,
+        **({"ends after": idle["until_idle"]} if idle else {}),
     }
     for name, value in lines.items():
         typer.echo(f"{name:12}  {value}", err=True)

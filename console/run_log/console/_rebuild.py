@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -88,6 +88,8 @@ async def rebuild_until_signal(
         rejects: Where what cannot be folded goes; None for a name of *state*.
     """
     stop = stopped_by_signal()
+    if isinstance(source, FromSubscription):
+        source = replace(source, until_idle=max(source.until_idle, _shortest_silence()))
     state = state or _default_state(source, into)
     rejects = rejects or state.with_suffix(".rejects")
     with closing(
@@ -104,6 +106,13 @@ async def rebuild_until_signal(
                 state.unlink(missing_ok=True)  # it never began
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
     return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
+
+
+def _shortest_silence() -> float:
+    from run_log.projector._pubsub import silence_after_kill
+    from run_log.pubsub import REPLAY_LEASE
+
+    return silence_after_kill(REPLAY_LEASE, extended=REPLAY_LEASE.total_seconds())
 
 
 def rebuilt_record(done: Done) -> dict[str, Any]:

@@ -25,6 +25,11 @@ run "what_is_made_by_default" {
   }
 
   assert {
+    condition     = length(google_pubsub_subscription.projector.retry_policy) == 0 && google_pubsub_subscription.projector.ack_deadline_seconds == 20
+    error_message = "What a killed projector had in hand comes again soon."
+  }
+
+  assert {
     condition     = length(google_service_account.push) == 0
     error_message = "Nobody needs an account to push as."
   }

@@ -26,6 +26,11 @@ run "a_projector_that_is_pushed_to" {
   }
 
   assert {
+    condition     = google_pubsub_subscription.projector.retry_policy[0].minimum_backoff == "10s" && google_pubsub_subscription.projector.ack_deadline_seconds == 60
+    error_message = "Pub/Sub backs off, and waits for as long as a push may take."
+  }
+
+  assert {
     condition     = google_pubsub_subscription.projector.push_config[0].oidc_token[0].service_account_email == google_service_account.push[0].email
     error_message = "Pub/Sub calls as the account that may."
   }

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from run_log.core import TransportError, get_logger
 
-LEASE_SECONDS: Final = 60.0
-"""For how long a lease is extended, from then on, unless it is told otherwise."""
+LEASE_SECONDS: Final = 20.0
+"""For how long a lease is extended, from then on, unless it is told otherwise: what a killed process has
+extended comes to nobody for as long."""
 
 FIRST_EXTENSION_SECONDS: Final = 5.0
 """Seconds in hand after which a message's lease is extended first: a subscription may lease for as little as

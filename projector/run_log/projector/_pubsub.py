@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
@@ -30,6 +30,7 @@ from run_log.pubsub import (
 )
 
 from ._accounts import count_cut_letter
+from ._leases import LEASE_SECONDS
 from ._letters import (
     COMPRESSED,
     CUT_ATTRIBUTE,
@@ -42,11 +43,18 @@ from ._letters import (
     is_ours,
     packed,
 )
+from ._pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0
 """How much longer than it waits a pull may take. A call's deadline is sent along, and ends the pull at the
 broker also where this process was killed; the emulator answers a second before it that it has nothing."""
+
+_UNTOLD_LEASE: Final = timedelta(seconds=60)
+"""As long as any version has made a subscription lease."""
+
+_TARDY_SECONDS: Final = 1.5
+"""How long after a lease's end the broker may take to deliver again; the emulator took half a second."""
 
 MAX_ACK_IDS: Final = 1_000
 """Ack ids in one call: Pub/Sub takes 512 KiB a request, an ack id up to about 200 bytes
@@ -63,6 +71,20 @@ _LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
 _logger: Final = get_logger("run_log.projector")
 
 _PullResponse: Final[Any] = PullResponse
+
+
+def silence_after_kill(lease: timedelta | None, *, extended: float = LEASE_SECONDS) -> float:
+    """Return the seconds without a message after which nothing is leased to a process that was killed.
+
+    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the dead go
+    on, and the broker take to deliver again.
+
+    Args:
+        lease: For how long the subscription leases; None where it cannot be asked.
+        extended: For how many seconds the dead extended what they had in hand for long.
+    """
+    seconds = max((lease or _UNTOLD_LEASE).total_seconds(), extended)
+    return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _TARDY_SECONDS
 
 
 class PubSubSource:

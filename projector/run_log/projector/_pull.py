@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,6 +30,9 @@ _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
 _SHORTEST_PULL_SECONDS: Final = 0.5
+_PROMPT_RETURNS: Final = 10
+_FIRST_ABSENCE_SECONDS: Final = 10.0
+_LONGEST_ABSENCE_SECONDS: Final = 600.0
 _FIRST_SIZE: Final = 256 * 2**10
 """Bytes a message is taken to have before any has come: too many large ones at once would not fit."""
 
@@ -120,7 +124,9 @@ class PullWorker:
             uniform=uniform,
         )
         self._leases = Leases(source.extend, seconds=limits.lease_seconds, now=now, sleep=sleep)
-        self._settled: dict[Fate, list[str]] = {fate: [] for fate in Fate}
+        self._settled: dict[Fate, list[ReceivedMessage]] = {fate: [] for fate in Fate}
+        self._absent: dict[str, float] = {}
+        self._is_stopping = False
         self._settling: dict[asyncio.Task[None], None] = {}
         self._size = float(_FIRST_SIZE)
         self._silent_since = 0.0
@@ -170,6 +176,7 @@ class PullWorker:
         self._silent_since = self._now()
         self._may_have_more = True
         self._until_idle = until_idle
+        self._is_stopping = False
         self._group.open()
         stopping = asyncio.Event()
         watch = asyncio.create_task(self._watch(stop, stopping))
@@ -178,9 +185,11 @@ class PullWorker:
         keeping = asyncio.create_task(self._leases.keep())
         try:
             await _first_ended([watch, failing, *pulls])
+            self._is_stopping = True
             await let_end(pulls, self._limits.stop_seconds)
             await self._group.close(self._limits.drain_seconds)
         finally:
+            self._is_stopping = True
             stopping.set()
             await let_end(pulls, self._limits.stop_seconds)
             await cancel([watch, failing, keeping])
@@ -207,7 +216,7 @@ class PullWorker:
         return self._silent_since + self._until_idle - self._now()
 
     def _is_idle(self) -> bool:
-        if self._until_due() > 0 or self._group.progress.in_hand or self._settling:
+        if self._until_due() > 0 or self._group.progress.in_hand or self._settling or self._still_absent():
             return False
         # One that was only just connected to, or is busy, may take longer to answer than we may be idle.
         is_silent = self._may_have_more and self._pull_trouble is None
@@ -268,16 +277,27 @@ class PullWorker:
         if not any(self._settled.values()):
             # Once for all that are settled in this turn of the loop.
             asyncio.get_running_loop().call_soon(self._settle)
-        self._settled[fate].append(message.ack_id)
+        self._settled[fate].append(message)
 
     def _settle(self) -> None:
         done, returned = self._settled[Fate.DONE], self._settled[Fate.RETURNED]
         self._settled = {fate: [] for fate in Fate}
         self._released += len(returned)
         if done:
-            self._settle_beside(self._acknowledge(done))
-        if returned:
-            self._settle_beside(self._release(returned))
+            self._settle_beside(self._acknowledge([message.ack_id for message in done]))
+        by_absence: defaultdict[float, list[str]] = defaultdict(list)
+        for message in returned:
+            by_absence[0.0 if self._is_stopping else absence(message.delivery_attempt)].append(message.ack_id)
+        for seconds, ack_ids in by_absence.items():
+            if seconds:
+                self._absent |= dict.fromkeys(ack_ids, self._now() + seconds)
+            self._settle_beside(self._release(ack_ids, seconds))
+
+    def _still_absent(self) -> list[str]:
+        """Return the deliveries that were given back to come again later than now."""
+        now = self._now()
+        self._absent = {ack_id: until for ack_id, until in self._absent.items() if until > now}
+        return [*self._absent]
 
     def _settle_beside(self, telling: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(telling)
@@ -291,9 +311,12 @@ class PullWorker:
             # They come again, and change nothing.
             _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=str(error))
 
-    async def _release(self, ack_ids: Sequence[str]) -> None:
+    async def _release(self, ack_ids: Sequence[str], seconds: float = 0.0) -> None:
         try:
-            await self._source.release(ack_ids)
+            if seconds:
+                await self._source.extend(ack_ids, seconds)
+            else:
+                await self._source.release(ack_ids)
         except TransportError as error:
             # They come again all the same, when their lease ends.
             _logger.warning("run_log_release_failed", messages=len(ack_ids), error=str(error))
@@ -301,6 +324,9 @@ class PullWorker:
     async def _finish_settling(self) -> None:
         if any(self._settled.values()):
             self._settle()
+        if absent := self._still_absent():
+            self._absent.clear()
+            self._settle_beside(self._release(absent))
         if self._settling:
             await asyncio.wait([*self._settling], timeout=self._limits.settle_seconds)
             await cancel([*self._settling])
@@ -312,6 +338,21 @@ class PullWorker:
 
     async def _pause(self, seconds: float, *, unless: asyncio.Event) -> None:
         await wait_unless(unless, asyncio.ensure_future(self._sleep(seconds)))
+
+
+def absence(deliveries: int) -> float:
+    """Return the seconds until a message that was given back comes again; 0 is at once.
+
+    Pub/Sub counts deliveries, and gives up what was delivered too often: an outage of hours must not come to
+    that. A subscription's retry policy would do the same, and hold back what a killed process had in hand too.
+
+    Args:
+        deliveries: How often it was delivered; 0 where that is not counted.
+    """
+    if deliveries <= _PROMPT_RETURNS:
+        return 0.0
+    doublings = min(deliveries - _PROMPT_RETURNS - 1, 16)
+    return min(_LONGEST_ABSENCE_SECONDS, _FIRST_ABSENCE_SECONDS * 2.0**doublings)
 
 
 async def wait_unless(event: asyncio.Event, future: asyncio.Future[Any]) -> None:

@@ -37,6 +37,7 @@ DRAIN_SECONDS: Final = 2.0
 """How long what is in hand may take once the last request is answered: nothing should be left by then."""
 
 _PROBED_WORKFLOW: Final = "run-log-probe"
+_REACH_SECONDS: Final = 3.0
 _LONGEST_WAIT_SECONDS: Final = 30.0
 
 _logger: Final = get_logger("run_log.projector")
@@ -71,7 +72,8 @@ async def pull(
     Args:
         settings: Where to pull, and where to project.
         stop: Ends the work; see `PullWorker.run`.
-        until_idle: Seconds without a message that end it too; None for never.
+        until_idle: Seconds without a message that end it too; None for never. What is leased to a process that
+            was killed comes later, unless that is as long as `silence_after_kill`.
         health: The address and port of the health endpoints; None for none.
         watch: Runs beside the work, to tell how it goes; None for nothing.
 
@@ -88,6 +90,10 @@ async def pull(
         worker = PullWorker(source, Projector(store), dead_letters)
         route = _route(connection.subscription_path(settings.subscription), connection, settings, store)
         async with _healthy(worker, health), _beside(watch and watch(route, worker)):
+            # What only somebody's action mends ends this before anything is leased: each start of a process
+            # that cannot write would count as a delivery of all it takes.
+            with contextlib.suppress(StoreUnavailableError):
+                await store.reach(_REACH_SECONDS)
             return await worker.run(stop=stop, until_idle=until_idle)
     finally:
         await asyncio.gather(source.close(), dead_letters.close(), store.close())

@@ -13,8 +13,9 @@ from run_log.core import Settings
 
 from ._connection import VENDOR_ERRORS, PubSubConnection
 
-ACK_DEADLINE: Final = timedelta(seconds=60)
-"""How long a pulled message is leased: several times what a commit is tried for."""
+ACK_DEADLINE: Final = timedelta(seconds=20)
+"""How long a pulled message is leased, and so how long what a killed puller had in hand comes to nobody. Who
+has one for longer extends its lease."""
 
 MAX_DELIVERY_ATTEMPTS: Final = 50
 """Deliveries before Pub/Sub itself gives a message up. With fewer, an outage of minutes would dead-letter
@@ -22,8 +23,6 @@ the whole backlog."""
 
 RETENTION: Final = timedelta(days=7)
 """For how long the event topic keeps what is published, and subscriptions what is not acknowledged."""
-MIN_BACKOFF: Final = timedelta(seconds=10)
-MAX_BACKOFF: Final = timedelta(seconds=600)
 
 _TIMEOUT_SECONDS: Final = 20.0
 
@@ -81,7 +80,8 @@ def _projector_subscription(
         "message_retention_duration": RETENTION,
         # An empty policy means never: the default would delete an idle platform's subscription.
         "expiration_policy": {},
-        "retry_policy": {"minimum_backoff": MIN_BACKOFF, "maximum_backoff": MAX_BACKOFF},
+        # No retry policy: it would also hold back what a killed puller had in hand (docs/adr/0028), and the
+        # worker backs off by itself.
         "dead_letter_policy": {
             "dead_letter_topic": dead_letters,
             "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS,

@@ -10,11 +10,14 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 
 from ._connection import VENDOR_ERRORS, PubSubConnection
-from ._provision import ACK_DEADLINE, RETENTION
+from ._provision import RETENTION
 
 REPLAY_LEASE: Final = timedelta(seconds=10)
 """How long a message of a replay is leased: as short as can be, since whoever goes on with the replay of one
 that was killed has to wait so long (https://cloud.google.com/pubsub/docs/lease-management)."""
+
+_KEEPER_LEASE: Final = timedelta(seconds=60)
+"""Of a subscription whose messages are written to a disk, which extends none."""
 
 _TIMEOUT_SECONDS: Final = 20.0
 
@@ -34,7 +37,7 @@ def add_subscription(connection: PubSubConnection, topic: str, subscription: str
         TransportUnavailableError: Pub/Sub does not answer.
         TransportRefusedError: The topic is not there, or access is denied.
     """
-    return _made(connection, topic, subscription, lease=ACK_DEADLINE, expiration_policy={})
+    return _made(connection, topic, subscription, lease=_KEEPER_LEASE, expiration_policy={})
 
 
 def begin_replay(connection: PubSubConnection, topic: str, subscription: str, since: datetime) -> None:

@@ -46,6 +46,10 @@ class SubscriptionState:
     """After how many deliveries; 0 is never."""
     push_endpoint: str | None
     """Where it pushes to; None is pulled."""
+    lease: timedelta
+    """How long a delivery is leased."""
+    has_retry_policy: bool
+    """Whether what is given back, or whose lease has ended, is held back before it is delivered again."""
 
 
 def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
@@ -73,6 +77,8 @@ def inspect_subscription(connection: PubSubConnection, name: str) -> Subscriptio
         dead_letter_topic=policy.dead_letter_topic or None,
         max_delivery_attempts=policy.max_delivery_attempts,
         push_endpoint=found.push_config.push_endpoint or None,
+        lease=timedelta(seconds=found.ack_deadline_seconds),
+        has_retry_policy="retry_policy" in found,
     )
 
 
