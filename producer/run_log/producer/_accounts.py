@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -39,6 +40,11 @@ _spooled: Final = _meter.create_counter(
 _buffered: Final = _meter.create_up_down_counter(
     "run_log.emitter.buffered", unit="{event}", description="Events held in memory"
 )
+_aside: Final = _meter.create_up_down_counter(
+    "run_log.emitter.aside",
+    unit="{event}",
+    description="Events in the spool directory that were refused, and stand aside",
+)
 _duration: Final = _meter.create_histogram(
     "run_log.emitter.publish.duration", unit="s", description="How long publish calls took, failed ones too"
 )
@@ -58,7 +64,7 @@ class DropReason(enum.StrEnum):
     SPOOL_FULL = "spool_full"
     """There was no room for it in the spool directory."""
     SPOOL_CORRUPT = "spool_corrupt"
-    """Its record in the spool directory cannot be read any more."""
+    """Its record in the spool directory cannot be read; one that is there stays, for a version that can."""
 
 
 _TO_DO: Final[Mapping[DropReason, str]] = {
@@ -68,8 +74,15 @@ _TO_DO: Final[Mapping[DropReason, str]] = {
     "or raise RUN_LOG_BUFFER_EVENTS and RUN_LOG_BUFFER_BYTES",
     DropReason.REFUSED: "the broker takes others, but never this one",
     DropReason.SPOOL_FULL: "the spool directory is full; raise RUN_LOG_SPOOL_MAX_BYTES",
-    DropReason.SPOOL_CORRUPT: "records in the spool directory are damaged or gone; leave its files alone",
+    DropReason.SPOOL_CORRUPT: "records in the spool directory are damaged, gone, or of another version, "
+    "which finds them there; leave its files alone",
 }
+
+
+_ASIDE_HINT: Final = (
+    "these events are refused while others are taken: they stay in the spool directory and are tried again; "
+    "mend what the error says, or deploy the version that wrote them"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +107,8 @@ class EmitterStats(FlushReport):
     """Of the pending ones, those in memory."""
     spooled: int = field(default=0, compare=False)
     """Of the pending ones, those in the spool directory."""
+    aside: int = field(default=0, compare=False)
+    """Of the spooled ones, those that were refused: they are tried again once nothing else waits."""
     retries: int = field(default=0, compare=False)
     """Publish calls that failed."""
     dropped_by_reason: Mapping[DropReason, int] = field(default_factory=dict[DropReason, int], compare=False)
@@ -113,6 +128,7 @@ class Reporter:
         self._written = 0
         self._told: Counter[DropReason] = Counter()
         self._told_at: dict[DropReason, float] = {}
+        self._told_aside, self._told_aside_at = 0, -math.inf
         self._loss: str | None = None
 
     def report(
@@ -149,11 +165,18 @@ class Reporter:
                     told = {**details.get(reason, {}), "hint": _TO_DO[reason]}
                     _logger.error("run_log_events_dropped", reason=reason.value, count=news, **told)
                     self._loss = self._loss or "; ".join(filter(None, (told.get("error"), told["hint"])))
+            self._report_aside(stats.aside, details.get(DropReason.REFUSED, {}), now)
         finally:
             self._lock.release()
         if is_noticed and self._loss is not None:
             loss, self._loss = self._loss, None
             say_loss(loss)
+
+    def _report_aside(self, aside: int, details: Mapping[str, str], now: float) -> None:
+        if aside > self._told_aside and now - self._told_aside_at >= TELL_AGAIN_SECONDS:
+            self._told_aside, self._told_aside_at = aside, now
+            _logger.error("run_log_events_aside", count=aside, **details, hint=_ASIDE_HINT)
+        self._told_aside = min(self._told_aside, aside)
 
     def _count(self, stats: EmitterStats, written: int) -> None:
         last, self._last = self._last, stats
@@ -163,6 +186,7 @@ class Reporter:
             (_retries, stats.retries - last.retries),
             (_spooled, written - self._written),
             (_buffered, stats.buffered - last.buffered),
+            (_aside, stats.aside - last.aside),
         ):
             if change:
                 counter.add(change)

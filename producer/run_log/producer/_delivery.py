@@ -390,24 +390,30 @@ class Delivery:
         if not entries:
             return  # who closes the emitter has taken them
         is_last_try = self._is_ending
-        self._refusals = 0
+        was_trusted, self._is_trusted, self._refusals = self._is_trusted, False, 0
+        refused: list[Entry] = []
         try:
-            refused, why = self._hand_over(entries)
+            why = self._hand_over(entries, refused)
         except BaseException as error:  # noqa: BLE001 - a store's cancelled call raises no Exception
+            self._is_trusted |= was_trusted
             self._failed(error, is_last_try=is_last_try)
             return
         if why is None:
             return
         # Where others were taken, with these or just before, these are at fault; else it may be the topic.
-        is_taking = len(refused) < len(entries)
-        if is_taking or self._is_trusted:
-            self._disk.settle(self.held.settle(refused, DropReason.REFUSED, error=str(why)))
-        else:
+        is_sure = self._is_trusted or (
+            was_trusted and self._refusals < MAX_REFUSALS and isinstance(why, MessageRefusedError)
+        )
+        # What is on disk stays there: it holds up nothing else, whoever is at fault.
+        is_on_disk = not entries[0].number
+        if is_sure or is_on_disk:
+            self._disk.put_aside(refused, error=_text(why))
+        if is_on_disk or not (is_sure or self._refusals >= MAX_REFUSALS):
             self.held.give_back()
+        if not is_on_disk and not is_sure:
             # Others may show whether it is these or the topic.
             is_last_try = is_last_try and len(entries) == self.held.stats.buffered
             self._failed(why, is_last_try=is_last_try)
-        self._is_trusted = is_taking
 
     def _batch(self) -> list[Entry]:
         left = self._batch_bytes
@@ -419,33 +425,33 @@ class Delivery:
             batch.append(entry)
         return batch
 
-    def _hand_over(self, entries: Sequence[Entry]) -> tuple[list[Entry], MessageRefusedError | None]:
-        """Publish *entries*; return those that are refused one by one, and why."""
+    def _hand_over(self, entries: Sequence[Entry], refused: list[Entry]) -> Exception | None:
+        """Publish *entries*, add to *refused* what alone is not taken, and return why."""
+        if self._refusals >= MAX_REFUSALS or self._stopping:
+            return MessageRefusedError("too much is refused; what is left of the call is tried again")
         begun = self.policy.monotonic()
         try:
             self._transport.publish([entry.encode(self._encode) for entry in entries])
-        except MessageRefusedError as error:
+        except Exception as error:
             measure_publish(self.policy.monotonic() - begun, "failed")
+            # What is no error of a transport's came of what is in a message, or of a fault: that shows.
+            if isinstance(error, RunLogError | OSError) and not isinstance(error, MessageRefusedError):
+                raise
             self._refusals += 1
             if len(entries) == 1:
-                return list(entries), error
-            if self._refusals >= MAX_REFUSALS or self._stopping:
-                raise
-        except Exception:
-            measure_publish(self.policy.monotonic() - begun, "failed")
-            raise
+                refused.append(entries[0])
+                return error
         else:
             measure_publish(self.policy.monotonic() - begun, "delivered")
             self._delivered(entries)
-            return [], None
+            return None
         half = len(entries) // 2
         # Where only those in front are at fault, the next try comes to the others first.
         halves = (
             (entries[:half], entries[half:]) if self._failures % 2 == 0 else (entries[half:], entries[:half])
         )
-        first, first_error = self._hand_over(halves[0])
-        second, second_error = self._hand_over(halves[1])
-        return first + second, first_error or second_error
+        errors = [self._hand_over(part, refused) for part in halves]
+        return errors[0] or errors[1]
 
     def _delivered(self, entries: Sequence[Entry]) -> None:
         self._disk.settle(self.held.settle(entries))
@@ -466,7 +472,7 @@ class Delivery:
             is_last_try: Whether a refusal now is one for good.
         """
         refused = not isinstance(error, TransportUnavailableError)
-        self._trouble = str(error) if isinstance(error, RunLogError) else repr(error)
+        self._trouble = _text(error)
         if not refused:
             # What a slow line did not carry in time is tried in smaller pieces.
             self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)
@@ -517,3 +523,7 @@ class Delivery:
             with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=left)
             self._disk.write_shed()
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, RunLogError) else repr(error)

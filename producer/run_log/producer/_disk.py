@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from run_log.core import Message, SpoolError, Version, get_logger, logging_later
@@ -62,7 +62,9 @@ class Disk:
                 self._tell(error)
                 return False
             corrupt, self._corrupt = self._spool.corrupt - self._corrupt, self._spool.corrupt
-            self._held.found_on_disk(self._spool.waiting, corrupt=corrupt, lost=self._newly_lost())
+            self._held.found_on_disk(
+                self._spool.waiting, aside=self._spool.aside, corrupt=corrupt, lost=self._newly_lost()
+            )
             entries = [_entry(event) for event in found]
             self._sources = {id(entry): event for entry, event in zip(entries, found, strict=True)}
             self._held.take_from_disk(entries)
@@ -78,6 +80,36 @@ class Disk:
                 self._spool.settle(events)
             except SpoolError as error:
                 self._tell(error)
+
+    def put_aside(self, entries: Sequence[Entry], error: str) -> None:
+        """Have *entries*, which are refused, stand aside on disk; without a spool they are dropped.
+
+        Args:
+            entries: Some of those in flight.
+            error: Why.
+        """
+        if self._spool is None:
+            self._held.settle(entries, DropReason.REFUSED, error=error)
+            return
+        with logging_later(), self._lock:
+            gone = self._held.put_aside(entries, error=error)
+            try:
+                self._spool.set_aside(
+                    [self._sources.pop(id(entry)) for entry in gone if id(entry) in self._sources]
+                )
+            except SpoolError as failure:
+                self._tell(failure)
+            new = [_spooled(entry, entry.encode(self._encode)) for entry in gone if entry.number]
+            try:
+                if new:
+                    self._spool.append(new, newer=self._held.newest, is_aside=True)
+                self._held.written(len(new))
+                self._held.lost_on_disk(self._newly_lost())
+            except SpoolError as failure:
+                for _ in new:
+                    self._held.drop_for_disk(DropReason.REFUSED, error=error)
+                self._tell(failure)
+            self._held.stand_aside(self._spool.aside)
 
     def write_shed(self) -> None:
         """Write what a full buffer has shed."""
@@ -108,10 +140,7 @@ class Disk:
             for batch in _batches(left):
                 try:
                     self._spool.append(
-                        [
-                            SpooledEvent(entry.key, Version(*entry.version), message)
-                            for entry, message in batch
-                        ],
+                        [_spooled(entry, message) for entry, message in batch],
                         newer=self._held.newest,
                     )
                 except SpoolError as error:
@@ -121,6 +150,7 @@ class Disk:
                 self.trouble = ""
                 self._held.written(len(batch))
                 self._held.lost_on_disk(self._newly_lost())
+                self._held.stand_aside(self._spool.aside)
 
     def _encoded(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Message]]:
         for entry in entries:
@@ -182,6 +212,10 @@ def _batches(encoded: Iterator[tuple[Entry, Message]]) -> Iterator[list[tuple[En
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _spooled(entry: Entry, message: Message) -> SpooledEvent:
+    return SpooledEvent(entry.key, Version(*entry.version), message)
 
 
 def _entry(event: SpooledEvent) -> Entry:

@@ -81,7 +81,7 @@ class Held:
         self._keeps_shed = keeps_shed
         self._shed = EventBuffer(MAX_SHED)
         self._in_flight: deque[Entry] = deque()
-        self._moving = self._on_disk = 0
+        self._moving = self._on_disk = self._aside = 0
         self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
         self._delivered = self._retries = self._written = 0
         self._dropped: Counter[DropReason] = Counter()
@@ -163,9 +163,7 @@ class Held:
             details: What to tell besides.
         """
         with self._lock:
-            leaving = {id(entry) for entry in entries}
-            gone = [entry for entry in self._in_flight if id(entry) in leaving]
-            self._in_flight = deque(entry for entry in self._in_flight if id(entry) not in leaving)
+            gone = self._leave(entries)
             self._on_disk -= sum(not entry.number for entry in gone)
             if reason is None:
                 self._delivered += len(gone)
@@ -173,6 +171,33 @@ class Held:
                 self._drop(reason, len(gone), **details)
             self._notify()
             return gone
+
+    def _leave(self, entries: Iterable[Entry]) -> list[Entry]:
+        leaving = {id(entry) for entry in entries}
+        gone = [entry for entry in self._in_flight if id(entry) in leaving]
+        self._in_flight = deque(entry for entry in self._in_flight if id(entry) not in leaving)
+        return gone
+
+    def put_aside(self, entries: Sequence[Entry], **details: str) -> list[Entry]:
+        """Let go of those of *entries* that are in flight, for they are refused, and return them.
+
+        Those that are not on disk yet are on their way there now.
+
+        Args:
+            entries: See `settle`.
+            details: What to tell besides.
+        """
+        with self._lock:
+            gone = self._leave(entries)
+            self._moving += sum(entry.number > 0 for entry in gone)
+            self._details[DropReason.REFUSED] = details
+            return gone
+
+    def stand_aside(self, events: int) -> None:
+        """Note how many of the events on disk stand aside: nobody who waits for delivery waits for them."""
+        with self._lock:
+            self._aside = events
+            self._notify()
 
     def give_back(self) -> None:
         """Put what is in flight back to where it came from: its room is needed."""
@@ -239,18 +264,19 @@ class Held:
                 versions[entry.key] = max(version, versions.get(entry.key, version))
             return versions
 
-    def found_on_disk(self, waiting: int, *, corrupt: int, lost: int) -> None:
+    def found_on_disk(self, waiting: int, *, aside: int, corrupt: int, lost: int) -> None:
         """Settle the books with what the spool directory really holds, while nothing is in flight from it.
 
         Args:
             waiting: Events there that are not delivered. More than was known were left by an earlier
                 process; fewer, and somebody has deleted them.
-            corrupt: Events there that were found damaged since the last time.
+            aside: Events there besides that were refused and stand aside.
+            corrupt: Records found there since the last time that cannot be read.
             lost: Events there that had to make room since the last time.
         """
         with self._lock:
-            found = waiting + corrupt + lost - self._on_disk
-            self._on_disk = waiting
+            found = waiting + aside + corrupt + lost - self._on_disk
+            self._on_disk, self._aside = waiting + aside, aside
             self._drop(DropReason.SPOOL_CORRUPT, corrupt + max(0, -found))
             self._drop(DropReason.SPOOL_FULL, lost)
             self._notify()
@@ -334,6 +360,7 @@ class Held:
                 dropped=dropped,
                 buffered=buffered,
                 spooled=self._on_disk,
+                aside=self._aside,
                 retries=self._retries,
                 dropped_by_reason=dict(self._dropped),
             )
@@ -361,7 +388,7 @@ class Held:
         oldest = self._buffer.oldest()
         if oldest is not None:
             numbers.append(oldest)
-        if self._on_disk or self._moving or self.has_shed:
+        if self._on_disk > self._aside or self._moving or self.has_shed:
             numbers.append(0)
         for waiter, (target, notify) in list(self._waiters.items()):
             if not numbers or min(numbers) > target:

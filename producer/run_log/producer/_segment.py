@@ -1,16 +1,18 @@
 """One file of a spool directory: a row of records, each of which outlives damage to the others.
 
-A record is a line: a mark (``+`` waiting, ``-`` done), the CRC-32 of what follows the header, its length,
-and then the message's attributes and body::
+A record is a line: a mark (``+`` waiting, ``~`` waiting aside, ``-`` done), the CRC-32 of what follows the
+header, its length, and then the message's attributes and body::
 
     +1c291ca3 000002a4 {"ce-id":"..."}<TAB>{"type":"run-log.run-state.v1",...}
 
 The mark is outside of the checksum, so that one byte written in place settles a record: losing that byte
-costs a repeat, never an event.
+costs a repeat, never an event. Aside stands what was refused, and what cannot be read: a later process, or
+version, may know better.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from run_log.core import Message, RunKey, Version
+from run_log.stores._files import check_own, open_own, open_private, sync_directory
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")
@@ -36,9 +39,10 @@ SUFFIX: Final = ".run-log-v1"
 """How segments' names end; another format gets another number."""
 
 _WAITING: Final = b"+"
+_ASIDE: Final = b"~"
 _DONE: Final = b"-"
 _HEADER_BYTES: Final = 19
-_BEGIN: Final = re.compile(rb"[+-][0-9a-f]{8} [0-9a-f]{8} \{")
+_BEGIN: Final = re.compile(rb"[+~-][0-9a-f]{8} [0-9a-f]{8} \{")
 
 
 class SpooledEvent(NamedTuple):
@@ -54,7 +58,9 @@ class Record(NamedTuple):
 
     offset: int
     size: int
-    event: SpooledEvent
+    event: SpooledEvent | None
+    """None where it cannot be read: it is damaged, or nothing that this version knows."""
+    is_aside: bool = False
 
 
 class Segment:
@@ -63,6 +69,9 @@ class Segment:
     Args:
         path: The file.
         descriptor: The file, open and locked.
+
+    Attributes:
+        waiting: Records that are not settled, those aside and those that cannot be read among them.
     """
 
     __slots__ = ("_descriptor", "path", "size", "waiting")
@@ -84,10 +93,11 @@ class Segment:
             path = directory / f"{uuid.uuid4()}{SUFFIX}"
             segment = None
             try:
-                segment = cls._locked(path, os.O_CREAT | os.O_EXCL)
+                segment = cls._locked(path, open_private(path, os.O_RDWR | os.O_EXCL))
                 # None where another process found it before it was locked, and took it for one left behind.
                 if segment is not None:
-                    _sync(directory)
+                    check_own(path.lstat(), path)  # else nobody would take it over
+                    sync_directory(directory)
                     return segment
             except OSError:
                 path.unlink(missing_ok=True)
@@ -97,19 +107,19 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Self | None:
-        """Return the segment at *path*; None where it is another process's or user's, or it is gone.
+        """Return the segment at *path*; None where it is another process's, or it is gone.
 
         Raises:
+            PermissionError: It is no file of this user's own: see `open_own`.
             OSError: The file system does not allow it.
         """
         try:
-            return cls._locked(path, 0)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            return cls._locked(path, open_own(path, os.O_RDWR))
+        except FileNotFoundError:
             return None
 
     @classmethod
-    def _locked(cls, path: Path, flags: int) -> Self | None:
-        descriptor = os.open(path, os.O_RDWR | flags, 0o600)
+    def _locked(cls, path: Path, descriptor: int) -> Self | None:
         try:
             _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:  # its last holder may have removed it meanwhile
@@ -143,8 +153,8 @@ class Segment:
         self.waiting += len(records)
         return offsets
 
-    def scan(self) -> Iterator[Record | None]:
-        """Yield each record that waits, and None for each that is damaged; count those that wait.
+    def scan(self) -> Iterator[Record]:
+        """Yield each record that is not settled, those that cannot be read too, and count them.
 
         Raises:
             OSError: The disk does not answer; nothing was yielded.
@@ -155,14 +165,12 @@ class Segment:
         while position < len(content):
             offset, size = position, _intact(content, position)
             position = offset + size if size else _after_damage(content, offset)
-            if size and content[offset : offset + 1] == _DONE:
+            mark = content[offset : offset + 1]
+            if size and mark == _DONE:
                 continue
+            self.waiting += 1
             event = _decoded(content[offset : offset + size])
-            if event is None:
-                yield None
-            else:
-                self.waiting += 1
-                yield Record(offset, size, event)
+            yield Record(offset, position - offset, event, is_aside=mark == _ASIDE)
 
     def _content(self) -> bytes:
         # Not mapped: where the disk does not answer, or somebody cuts the file, that would end the process.
@@ -196,6 +204,14 @@ class Segment:
         self.waiting -= 1
         os.pwrite(self._descriptor, _DONE, offset)
 
+    def set_aside(self, offset: int) -> None:
+        """Mark the record at *offset* as one that waits aside.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        os.pwrite(self._descriptor, _ASIDE, offset)
+
     @property
     def is_deleted(self) -> bool:
         """Whether somebody has deleted the file: what is written there now is lost with the process."""
@@ -217,15 +233,17 @@ class Segment:
             os.close(descriptor)
 
 
-def encode_record(message: Message) -> bytes:
+def encode_record(message: Message, *, is_aside: bool = False) -> bytes:
     """Return *message* as a record that waits.
 
     Args:
         message: An event's.
+        is_aside: Whether it waits aside.
     """
+    mark = _ASIDE if is_aside else _WAITING
     attributes = json.dumps(dict(message.attributes), separators=(",", ":")).encode()
     content = b"%b\t%b\n" % (attributes, message.data)
-    return b"%b%08x %08x %b" % (_WAITING, zlib.crc32(content), len(content), content)
+    return b"%b%08x %08x %b" % (mark, zlib.crc32(content), len(content), content)
 
 
 def directory_bytes(directory: Path) -> int:
@@ -236,10 +254,11 @@ def directory_bytes(directory: Path) -> int:
     """
     total = 0
     for path in segment_paths(directory):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # settled meanwhile, by another process
-            continue
+        # Settled meanwhile, by another process; or nothing of ours, which is to take none of our room.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            found = path.lstat()
+            check_own(found, path)
+            total += found.st_size
     return total
 
 
@@ -274,17 +293,18 @@ def _after_damage(content: bytes, damaged: int) -> int:
 
 
 def _decoded(record: bytes) -> SpooledEvent | None:
+    """Return the event that a record's bytes state, whatever they are; None where they state none."""
     attributes, _, data = record[_HEADER_BYTES:-1].partition(b"\t")
     try:
-        body = json.loads(data)
+        body, named = json.loads(data), json.loads(attributes)
         run = body["run"]
-        return SpooledEvent(
-            (run["workflow_id"], run["id"]),
-            Version(run["attempt"], body["hlc"], body["event_id"]),
-            Message(data=data, attributes=json.loads(attributes)),
-        )
-    except (ValueError, TypeError, KeyError, RecursionError):
+        key = (run["workflow_id"], run["id"])
+        version = Version(run["attempt"], body["hlc"], body["event_id"])
+        texts = [*key, version.event_id, *named.values()]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # whole, but no event: nothing this version wrote
+    is_event = {*map(type, texts)} == {str} and {type(version.attempt), type(version.hlc)} == {int}
+    return SpooledEvent(key, version, Message(data=data, attributes=named)) if is_event else None
 
 
 def _write(descriptor: int, content: bytes, offset: int) -> None:
@@ -292,12 +312,3 @@ def _write(descriptor: int, content: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _sync(directory: Path) -> None:
-    """Make a new file's name durable, which its own fsync does not."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from run_log.core import RunKey, SpoolError, Version
+from run_log.core import RunKey, SpoolError, Version, get_logger
+from run_log.stores._files import make_private_directory, why_others_may_change
 
 from ._segment import CAN_LOCK, Segment, SpooledEvent, directory_bytes, encode_record, segment_paths
 
@@ -25,10 +28,20 @@ ROOM_MADE: Final = 8
 MAX_SEGMENTS: Final = 64
 """Segments that are open at a time; those that other processes left are taken over as far."""
 
+MAX_ASIDE_SEGMENTS: Final = 8
+"""Of those, the ones in which all that waits stands aside: where there are more, they become one."""
+
 LOOK_AGAIN_SECONDS: Final = 30.0
 """How often the directory is searched for segments of processes that have ended meanwhile."""
 
+ASIDE_SECONDS: Final = 600.0
+"""How long an event that was refused stands aside before it is tried again; a later process tries at once."""
+
+_OUT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a process is out of: no fault of the file's."""
+
 _Encoded: TypeAlias = tuple[SpooledEvent, bytes]
+_logger: Final = get_logger("run_log.producer")
 
 
 @dataclass(slots=True)
@@ -40,6 +53,11 @@ class _Place:
     segment: Segment
     offset: int
     size: int
+
+    @classmethod
+    def of(cls, event: SpooledEvent | None, segment: Segment, offset: int, size: int) -> _Place:
+        attempt, hlc = (event.version.attempt, event.version.hlc) if event else (0, 0)
+        return cls(attempt, hlc, segment, offset, size)
 
     def __lt__(self, other: _Place) -> bool:
         return (self.attempt, self.hlc) < (other.attempt, other.hlc)
@@ -63,19 +81,22 @@ class Spool:
 
     Every file in it has one writer, which holds its lock; the bound is the directory's. What an ended process
     left is taken over by whoever looks next. Events come back in the order of their versions, at least once:
-    an event is forgotten once it is settled, and a crash in between repeats it. A damaged record is lost
-    alone. Nothing touches the disk before it is needed. On a platform without ``fcntl``, such as Windows,
-    every use raises `SpoolError`.
+    an event is forgotten once it is settled, and a crash in between repeats it. What is refused stands aside
+    and holds up nothing; it comes back after a while, when nothing else waits. What cannot be read stays on
+    disk, for a version that can, until its room is needed. What is no file of this user's own is left alone.
+    Nothing touches the disk before it is needed. On a platform without ``fcntl``, such as Windows, every use
+    raises `SpoolError`.
 
     Args:
         directory: Made when it is needed, where it is not there. Events hold payloads: files are the
             user's own (mode 600).
         max_bytes: Most bytes of all files in it.
         monotonic: Seconds on a clock that never goes back.
+        aside_seconds: How long what is refused stands aside.
 
     Attributes:
         lost: Events that there was no room for, so far.
-        corrupt: Records found damaged, so far.
+        corrupt: Records found that cannot be read, so far; none that an earlier process had found.
     """
 
     def __init__(
@@ -84,10 +105,14 @@ class Spool:
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
+        aside_seconds: float = ASIDE_SECONDS,
     ) -> None:
         self._directory = Path(directory)
         self._max_bytes = max_bytes
         self._monotonic = monotonic
+        self._aside_seconds = aside_seconds
+        self._foreign: set[str] = set()
+        self._is_known = False
         self.lost = 0
         self.corrupt = 0
         self._start_empty()
@@ -96,13 +121,20 @@ class Spool:
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._waiting: list[_Place] = []
+        self._aside: list[tuple[float, _Place]] = []
+        self._unreadable: list[_Place] = []
         self._taken: list[tuple[SpooledEvent, _Place]] = []
         self._look_at: float | None = None
 
     @property
     def waiting(self) -> int:
-        """Events on disk that are not settled, as far as this process has taken them over."""
+        """Events on disk that are to be sent, as far as this process has taken them over."""
         return len(self._waiting) + len(self._taken)
+
+    @property
+    def aside(self) -> int:
+        """Events on disk that were refused and stand aside, likewise."""
+        return len(self._aside)
 
     @property
     def room(self) -> int:
@@ -114,7 +146,13 @@ class Spool:
         except OSError:
             return 0
 
-    def append(self, events: Sequence[SpooledEvent], *, newer: _Newer = dict[RunKey, Version]) -> None:
+    def append(
+        self,
+        events: Sequence[SpooledEvent],
+        *,
+        newer: _Newer = dict[RunKey, Version],
+        is_aside: bool = False,
+    ) -> None:
         """Write *events*; they are durable when this returns, and none of them is on disk when it raises.
 
         Where the directory is full, events that a newer one of the same run supersedes go first, then the
@@ -123,13 +161,14 @@ class Spool:
         Args:
             events: In any order.
             newer: Returns the newest version of each run that is held elsewhere: it supersedes, too.
+            is_aside: Whether they were refused, and stand aside.
 
         Raises:
             SpoolError: The disk does not take them.
         """
         with self._errors():
             self._make_directory()
-            new = [(event, encode_record(event.message)) for event in events]
+            new = [(event, encode_record(event.message, is_aside=is_aside)) for event in events]
             # What never fits displaces nothing.
             new = [(event, record) for event, record in new if len(record) <= self._max_bytes]
             size = sum(len(record) for _, record in new)
@@ -139,7 +178,11 @@ class Spool:
             if new:
                 segment, offsets = self._write([record for _, record in new])
                 for (event, record), offset in zip(new, offsets, strict=True):
-                    self._place(event.version, segment, offset, len(record))
+                    place = _Place.of(event, segment, offset, len(record))
+                    if is_aside:
+                        self._aside.append((self._monotonic() + self._aside_seconds, place))
+                    else:
+                        heappush(self._waiting, place)
             self.lost += len(events) - len(new)  # not before: where this raises, they are the caller's still
 
     def next_batch(self, *, events: int, data_bytes: int) -> list[SpooledEvent]:
@@ -155,6 +198,7 @@ class Spool:
         with self._errors():
             self._put_back()
             self._look()
+            self._bring_back()
             batch: list[SpooledEvent] = []
             while self._waiting and len(batch) < events:
                 data_bytes -= self._waiting[0].size
@@ -174,17 +218,39 @@ class Spool:
         Raises:
             SpoolError: The disk does not take it; after a restart those events come again.
         """
-        settled = None if events is None else set(map(id, events))
-        taken, self._taken = self._taken, []
-        places: list[_Place] = []
-        for event, place in taken:
-            if settled is None or id(event) in settled:
-                places.append(place)
-            else:
-                self._taken.append((event, place))
+        places = self._untaken(events)
         with self._errors():
             for place in places:
                 self._settle(place)
+
+    def set_aside(self, events: Iterable[SpooledEvent]) -> None:
+        """Have some of the last batch stand aside: they are refused, and hold up no other any more.
+
+        Args:
+            events: Those of the batch that are, the very objects.
+
+        Raises:
+            SpoolError: The disk does not take it; only this process knows that they stand aside.
+        """
+        places = self._untaken(events)
+        until = self._monotonic() + self._aside_seconds
+        self._aside += ((until, place) for place in places)
+        with self._errors():
+            for place in places:
+                place.segment.set_aside(place.offset)
+            self._gather_aside()
+
+    def _untaken(self, events: Iterable[SpooledEvent] | None) -> list[_Place]:
+        """Return where *events* stand, which are of the last batch no more; None is all of it."""
+        leaving = None if events is None else set(map(id, events))
+        taken, self._taken = self._taken, []
+        places: list[_Place] = []
+        for event, place in taken:
+            if leaving is None or id(event) in leaving:
+                places.append(place)
+            else:
+                self._taken.append((event, place))
+        return places
 
     def close(self) -> None:
         """Let go of the directory; what is there stays, for the next start. Twice is fine."""
@@ -200,42 +266,105 @@ class Spool:
         self._make_directory()
         self._look_at = now + LOOK_AGAIN_SECONDS
         own = {segment.path for segment in self._segments}
+        foreign: dict[str, str] = {}
         for path in segment_paths(self._directory):
             if len(self._segments) >= MAX_SEGMENTS:
                 self._look_at = now
-                return
+                break
             if path not in own:
-                self._adopt(path)
+                try:
+                    self._adopt(path)
+                except OSError as error:
+                    if error.errno in _OUT_OF:
+                        raise
+                    foreign[path.name] = str(error.strerror or error)
+        self._gather_aside()
+        self._tell_foreign(foreign)
+
+    def _tell_foreign(self, foreign: Mapping[str, str]) -> None:
+        """Say once of each file that it is left alone; one line, however many somebody has put there."""
+        news = sorted(foreign.keys() - self._foreign)
+        self._foreign = set(foreign)
+        if news:
+            _logger.warning(
+                "run_log_spool_files_left_alone",
+                directory=str(self._directory),
+                count=len(news),
+                first=news[0],
+                why=foreign[news[0]],
+                hint="only regular files of this user's own are opened, which nobody else may write; "
+                "see who put them there, then delete them or give them back to their owner",
+            )
 
     def _make_directory(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(self._directory)
+        if not self._is_known:
+            self._is_known = True
+            why = why_others_may_change(self._directory.stat())
+            if why:
+                _logger.warning(
+                    "run_log_spool_directory_open",
+                    directory=str(self._directory),
+                    why=why,
+                    hint="whoever may change it may delete what is in it; give it to this user alone",
+                )
 
     def _adopt(self, path: Path) -> None:
         segment = Segment.adopt(path)
         if segment is None:
             return
         try:
-            for record in segment.scan():
-                if record is None:
-                    self.corrupt += 1
-                else:
-                    self._place(record.event.version, segment, record.offset, record.size)
+            records = list(segment.scan())
         except OSError:
             segment.close()  # for whoever looks next
             raise
         self._segments.append(segment)
+        for record in records:
+            place = _Place.of(record.event, segment, record.offset, record.size)
+            if record.event is None:
+                self._keep_unreadable(place, is_new=not record.is_aside)
+            elif record.is_aside:
+                self._aside.append((self._monotonic(), place))
+            else:
+                heappush(self._waiting, place)
         self._remove_if_settled(segment)
 
-    def _place(self, version: Version, segment: Segment, offset: int, size: int) -> None:
-        heappush(self._waiting, _Place(version.attempt, version.hlc, segment, offset, size))
+    def _bring_back(self) -> None:
+        """Have what stood aside long enough be tried again, once nothing else waits."""
+        if not self._waiting:
+            now = self._monotonic()
+            self._waiting = [place for until, place in self._aside if until <= now]
+            self._aside = [(until, place) for until, place in self._aside if until > now]
+            heapify(self._waiting)
+
+    def _gather_aside(self) -> None:
+        """Have what stands aside be in few files: those that hold nothing else are in the way of others."""
+        places = [*(place for _, place in self._aside), *self._unreadable]
+        alone = Counter(id(place.segment) for place in places)
+        files = [
+            segment
+            for segment in self._segments
+            if alone[id(segment)] == segment.waiting and segment.size * SEGMENTS < self._max_bytes
+        ]
+        if len(files) > MAX_ASIDE_SEGMENTS:
+            with suppress(OSError):  # then they stay where they are
+                for segment in files:
+                    self._rewrite(segment)
+
+    def _keep_unreadable(self, place: _Place, *, is_new: bool = True) -> None:
+        """Keep what cannot be read where it is, and count it, unless somebody has."""
+        self._unreadable.append(place)
+        if is_new:
+            self.corrupt += 1
+            with suppress(OSError):  # then the next process counts it again
+                place.segment.set_aside(place.offset)
 
     def _take(self) -> SpooledEvent | None:
         place = self._waiting[0]
         event = place.segment.read(place.offset, place.size)
         heappop(self._waiting)
         if event is None:
-            self.corrupt += 1
-            self._settle(place)
+            self._keep_unreadable(place)
         else:
             self._taken.append((event, place))
         return event
@@ -272,8 +401,10 @@ class Spool:
         short = excess - self._settled_bytes()
         if short > 0:
             new = self._lose(new, short, dict(newer()))
+        places = self._places()
         for segment in list(self._segments):
-            self._rewrite(segment)
+            if sum(place.size for place in places if place.segment is segment) < segment.size:
+                self._rewrite(segment)
         return new
 
     def _lose(self, new: list[_Encoded], short: int, newest: dict[RunKey, Version]) -> list[_Encoded]:
@@ -282,19 +413,19 @@ class Spool:
             _Candidate(event.key, event.version, len(record), number)
             for number, (event, record) in enumerate(new)
         ]
-        damaged: list[_Place] = []
-        for place in self._waiting:
+        damaged = self._unreadable
+        for place in (*self._waiting, *(place for _, place in self._aside)):
             event = place.segment.read(place.offset, place.size)
             if event is None:
+                self.corrupt += 1
                 damaged.append(place)
-                short -= place.size
             else:
                 candidates.append(_Candidate(event.key, event.version, place.size, place))
+        short -= sum(place.size for place in damaged)
         more = min(self._max_bytes, sum(candidate.size for candidate in candidates)) // ROOM_MADE
         gone = _least(candidates, short + more, newest) if short > 0 else []
         places = [source for source in gone if isinstance(source, _Place)]
         numbers = {source for source in gone if isinstance(source, int)}
-        self.corrupt += len(damaged)
         self.lost += len(places)
         self._forget([*damaged, *places])
         return [one for number, one in enumerate(new) if number not in numbers]
@@ -303,6 +434,8 @@ class Spool:
         gone = set(map(id, places))
         self._waiting = [place for place in self._waiting if id(place) not in gone]
         heapify(self._waiting)
+        self._aside = [one for one in self._aside if id(one[1]) not in gone]
+        self._unreadable = [place for place in self._unreadable if id(place) not in gone]
         for place in places:
             self._settle(place)
 
@@ -312,13 +445,12 @@ class Spool:
         return held - sum(place.size for place in self._places())
 
     def _places(self) -> list[_Place]:
-        return [*self._waiting, *(place for _, place in self._taken)]
+        aside = [place for _, place in self._aside]
+        return [*self._waiting, *(place for _, place in self._taken), *aside, *self._unreadable]
 
     def _rewrite(self, segment: Segment) -> None:
         """Have what waits in *segment* stand in another one, without what is settled in between."""
         places = [place for place in self._places() if place.segment is segment]
-        if sum(place.size for place in places) == segment.size:
-            return
         if segment is self._current:
             self._current = None
         other, offsets = self._write([place.segment.read_bytes(place.offset, place.size) for place in places])

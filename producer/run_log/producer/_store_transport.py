@@ -12,6 +12,7 @@ from run_log.core import (
     ConfigurationError,
     Message,
     MessageRefusedError,
+    RunLogError,
     StoreError,
     TransportRefusedError,
     TransportUnavailableError,
@@ -56,10 +57,11 @@ class StoreTransport:
             loop.run_until_complete(self._current_store().apply(events))
         except ConfigurationError as error:
             raise TransportRefusedError(str(error)) from error
-        except WriteRefusedError as error:
+        except RunLogError as error:
+            if isinstance(error, StoreError) and not isinstance(error, WriteRefusedError):
+                raise TransportUnavailableError(f"the store does not take events now: {error}") from error
+            # Among them one of a newer schema, and one of a run whose stored form cannot be read.
             raise MessageRefusedError(f"the store does not take one of these events: {error}") from error
-        except StoreError as error:
-            raise TransportUnavailableError(f"the store does not take events now: {error}") from error
         finally:
             if self._closed:
                 self._let_go(loop)

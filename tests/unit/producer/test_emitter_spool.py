@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 from run_log.core import (
     Message,
     MessageRefusedError,
+    Outcome,
     RunEvent,
     RunStatus,
+    TransportRefusedError,
     TransportUnavailableError,
+    UnreadableRunError,
+    WriteRefusedError,
     decode_event,
     encode_event,
 )
@@ -29,6 +34,8 @@ from run_log.producer import (
     Spool,
 )
 from run_log.producer._segment import SpooledEvent, encode_record
+from run_log.producer._store_transport import StoreTransport
+from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event
 
 from .conftest import EmitterMaker
@@ -387,19 +394,143 @@ def test_a_spool_that_cannot_be_used_bounds_memory(
     _assert_sound([stats])
 
 
-def test_an_event_on_disk_may_be_refused(tmp_path: Path, emitter_to: EmitterMaker) -> None:
-    """An event that the broker never takes is dropped from disk too, and does not come again."""
-    _leave(tmp_path, [an_event(id=run_id) for run_id in ("a", "refused", "b")])
-    transport = _Refusing()
-    emitter = emitter_to(transport, spool=Spool(tmp_path))
+def _of_newer_schema(run_id: str) -> SpooledEvent:
+    event = an_event(id=run_id)
+    message = encode_event(event)
+    newer = message.data.replace(b"run-state.v1", b"run-state.v9")
+    return SpooledEvent(event.key, event.version, Message(data=newer, attributes={**message.attributes}))
 
-    _emit(emitter, ["own"])
+
+def _with_odd_attributes(content: object) -> bytes:
+    """Return a whole record, as `encode_record` makes them, of attributes that are none."""
+    data = encode_event(an_event(id="odd")).data
+    line = b"%b\t%b\n" % (json.dumps(content).encode(), data)
+    return b"+%08x %08x %b" % (zlib.crc32(line), len(line), line)
+
+
+class _Store(InMemoryRunLogService):
+    """Raises *error* for what it is given together with the run "bad"."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        if self.error and any(event.run.id.startswith("bad") for event in events):
+            raise self.error
+        return await super().apply(events)
+
+    def run_ids(self) -> set[str]:
+        return set(self._workflows["workflow-1"].runs)
+
+
+_POISON: Final[dict[str, Exception | None]] = {
+    "of a newer schema": None,
+    "refused by the store": WriteRefusedError("too large"),
+    "stored unreadably": UnreadableRunError("w", "r", "bytes"),
+    "beyond 64 bits": OverflowError("Python int too large to convert to SQLite INTEGER"),
+    "of another kind": TypeError("unhashable type: 'list'"),
+}
+
+
+@pytest.mark.parametrize("bad", [1, 150])
+@pytest.mark.parametrize("kind", _POISON)
+def test_what_cannot_be_delivered_holds_up_nothing(
+    kind: str, bad: int, tmp_path: Path, emitter_to: EmitterMaker
+) -> None:
+    """However many in front are refused, what is new and what was spooled arrives; they stay on disk."""
+    names = [f"bad-{number}" for number in range(bad)]
+    events = [an_event(id=name) for name in names]
+    spooled = [SpooledEvent(event.key, event.version, encode_event(event)) for event in events]
+    if _POISON[kind] is None:
+        spooled = list(map(_of_newer_schema, names))
+    spool = Spool(tmp_path)
+    spool.append(spooled)
+    spool.close()
+    _leave(tmp_path, [an_event(id=f"left-{number}") for number in range(30)])
+    store = _Store(_POISON[kind])
+    emitter = emitter_to(StoreTransport(lambda: store), spool=Spool(tmp_path))
+
+    _emit(emitter, [f"live-{number}" for number in range(30)])
     report = emitter.close(PATIENCE)
 
-    assert FlushReport(delivered=3, pending=0, dropped=1) == report
-    assert {DropReason.REFUSED: 1} == emitter.stats.dropped_by_reason
+    expected = {f"{when}-{number}" for when in ("left", "live") for number in range(30)}
+    assert expected == store.run_ids()
+    assert FlushReport(delivered=60, pending=bad, dropped=0) == report
+    assert bad == emitter.stats.aside
+    assert sorted(names) == sorted(_left(tmp_path))
+    _assert_sound([emitter.stats])
+
+
+def test_what_stood_aside_is_sent_once_it_may(
+    tmp_path: Path, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was refused is named once, sent by a later process whose broker takes it, and forgotten then."""
+    _leave(tmp_path, [an_event(id=run_id) for run_id in ("a", "refused", "b")])
+    transport = _Refusing()
+    first = emitter_to(transport, spool=Spool(tmp_path))
+    _emit(first, ["own"])
+    before = first.close(PATIENCE)
+    (told,) = logged(caplog, "run_log_events_aside")
+
+    later = ScriptedTransport()
+    second = emitter_to(later, spool=Spool(tmp_path))
+    _emit(second, ["new"])
+    after = second.close(PATIENCE)
+
     assert ["a", "b", "own"] == sorted(_run_ids(transport.events))
+    assert FlushReport(delivered=3, pending=1, dropped=0) == before
+    assert (1, "never") == (told["count"], told["error"])
+    assert ["new", "refused"] == sorted(_run_ids(later.events))
+    assert FlushReport(delivered=2, pending=0, dropped=0) == after
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_while_it_is_new_is_kept_too(tmp_path: Path, emitter_to: EmitterMaker) -> None:
+    """With a spool, an event that the broker refuses while it takes others is not lost but stands aside."""
+    transport = _Refusing()
+    emitter = emitter_to(transport, spool=Spool(tmp_path), policy=DeliveryPolicy(linger=PATIENCE))
+
+    _emit(emitter, ["a", "refused", "b"])
+    report = emitter.close(PATIENCE)
+
+    assert FlushReport(delivered=2, pending=1, dropped=0) == report
+    assert (1, 1, 0) == (emitter.stats.aside, emitter.stats.spooled, emitter.stats.buffered)
+    assert ["refused"] == _left(tmp_path)
+
+
+def test_a_broker_that_is_away_puts_nothing_aside(tmp_path: Path, emitter_to: EmitterMaker) -> None:
+    """While the broker is away all waits in order, and arrives in order once it is back."""
+    _leave(tmp_path, [an_event(id=run_id) for run_id in "abc"])
+    transport = ScriptedTransport([TransportUnavailableError("down"), TransportRefusedError("no topic")])
+    emitter = emitter_to(transport, spool=Spool(tmp_path))
+
+    emitter.emit(a_run(id="new"))
+    report = emitter.flush_sync(PATIENCE)
+
+    assert FlushReport(delivered=4, pending=0, dropped=0) == report
+    assert 0 == emitter.stats.aside
+    assert ["a", "b", "c"] == [run_id for run_id in _run_ids(transport.events) if run_id != "new"]
+
+
+@pytest.mark.parametrize("content", [[], ["a"], {"a": 1}, {"a": None}, "text", None, 7])
+def test_odd_attributes_hold_up_nothing(content: object, tmp_path: Path, emitter_to: EmitterMaker) -> None:
+    """A record whose attributes are none is counted and stays on disk; what stands behind it is sent."""
+    _leave(tmp_path, [an_event(id="behind")])
+    (path,) = tmp_path.iterdir()
+    record = _with_odd_attributes(content)
+    path.write_bytes(record + path.read_bytes())
+    store = _Store()
+    emitter = emitter_to(StoreTransport(lambda: store), spool=Spool(tmp_path))
+
+    _emit(emitter, ["live"])
+    report = emitter.close(PATIENCE)
+
+    assert {"behind", "live"} == store.run_ids()
+    assert FlushReport(delivered=2, pending=0, dropped=1) == report
+    assert {DropReason.SPOOL_CORRUPT: 1} == emitter.stats.dropped_by_reason
+    assert record[1:] == path.read_bytes()[1 : len(record)]
 
 
 def test_an_exit_with_a_dead_broker_keeps_on_disk(tmp_path: Path) -> None:

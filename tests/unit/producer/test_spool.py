@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 from run_log.core import SpoolError, Version, encode_event
 from run_log.producer import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
-from run_log.producer._spool import LOOK_AGAIN_SECONDS, MAX_SEGMENTS
+from run_log.producer._spool import ASIDE_SECONDS, LOOK_AGAIN_SECONDS, MAX_SEGMENTS
 from run_log.testing import ManualClock, an_event
 
-from .transports import run_script
+from .transports import logged, run_script
 
 _PREAMBLE: Final = """
 import os, resource, signal, sys
@@ -46,6 +47,9 @@ def refused(call, *arguments):
 
 directory = Path(sys.argv[1])
 """
+
+
+_AS_ROOT: Final = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and gives files away")
 
 
 def _spooled(
@@ -175,7 +179,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path, spool_in: SpoolMaker) -> N
 
     spool.append([_spooled("own")])
 
-    assert room == 5000 - (tmp_path / f"directory{SUFFIX}").stat().st_size
+    assert room == 5000
     assert ["own"] == _runs(spool)
     spool.settle()
     assert sorted([*foreign, tmp_path / f"directory{SUFFIX}"]) == sorted(tmp_path.iterdir())
@@ -376,8 +380,8 @@ def _damage(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("when", ["before it was taken over", "since then"])
-def test_a_damaged_record_is_lost_alone(when: str, tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A damaged record is counted, and all others come back, whenever the damage happened."""
+def test_a_damaged_record_holds_up_no_other(when: str, tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """A damaged record is counted once and stays where it is; all others come back."""
     _leave(tmp_path, _named(["a10", "b11", "c12"]))
     (path,) = _segments(tmp_path)
     spool = spool_in(tmp_path)
@@ -390,7 +394,13 @@ def test_a_damaged_record_is_lost_alone(when: str, tmp_path: Path, spool_in: Spo
     assert ["a10", "c12"] == _names(batch)
     assert (1, 0, 2) == (spool.corrupt, spool.lost, spool.waiting)
     spool.settle()
-    assert list(tmp_path.iterdir()) == []
+    spool.close()
+    later = spool_in(tmp_path)
+    assert [] == _batch(later)
+    assert 0 == later.corrupt
+    _damage(path, _SIZE + 40)
+    later.close()
+    assert ["b11"] == _names(_batch(spool_in(tmp_path)))
 
 
 def test_damage_is_found_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker) -> None:
@@ -407,16 +417,225 @@ def test_damage_is_found_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"junk\n+-\n" * 99], ids=["empty", "zeros", "text"])
-def test_a_file_without_an_event_is_deleted(content: bytes, tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A segment in which nothing waits is counted as damaged, unless it is empty, and deleted."""
+def test_a_file_without_an_event_gives_way(content: bytes, tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """A segment in which nothing can be read is counted as damaged, and deleted once its room is needed."""
     (tmp_path / f"junk{SUFFIX}").write_bytes(content)
-    spool = spool_in(tmp_path)
+    spool = spool_in(tmp_path, max_bytes=max(len(content), _SIZE))
 
     batch = _batch(spool)
 
     assert batch == []
     assert bool(content) == spool.corrupt
-    assert list(tmp_path.iterdir()) == []
+    assert bool(content) == (tmp_path / f"junk{SUFFIX}").exists()
+    spool.append(_named(["a10"]))
+    assert not (tmp_path / f"junk{SUFFIX}").exists()
+    assert (0, ["a10"]) == (spool.lost, _names(_batch(spool)))
+
+
+# What stands aside
+
+
+def test_what_is_refused_stands_aside(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """What is refused stays on disk and comes back after a while, once nothing else waits."""
+    clock = ManualClock()
+    spool = spool_in(tmp_path, clock=clock)
+    spool.append(_named(["a10", "b11", "c12"]))
+    batch = _batch(spool)
+
+    spool.set_aside(batch[:2])
+
+    assert (["c12"], 1, 2) == (_names(_batch(spool)), spool.waiting, spool.aside)
+    clock.advance(ASIDE_SECONDS)
+    assert ["c12"] == _names(_batch(spool))
+    spool.settle()
+    assert ["a10", "b11"] == _names(_batch(spool))
+    spool.set_aside(_batch(spool)[:1])
+    spool.settle()
+    assert ([], 1) == (_batch(spool), spool.aside)
+    clock.advance(ASIDE_SECONDS)
+    assert ["a10"] == _names(_batch(spool))
+    spool.settle()
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["close", "crash"])
+def test_a_later_process_tries_what_stands_aside_last(
+    ending: str, tmp_path: Path, spool_in: SpoolMaker
+) -> None:
+    """What one process found refused comes at once in the next one, after all else."""
+    spool = spool_in(tmp_path)
+    spool.append(_named(["a10", "b11"]))
+    spool.set_aside(_batch(spool)[:1])
+    spool.append([*_named(["c12"])], is_aside=True)
+    if ending == "close":
+        spool.close()
+        later = spool_in(tmp_path)
+    else:
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for path in _segments(tmp_path):
+            (copy / path.name).write_bytes(path.read_bytes())
+            (copy / path.name).chmod(0o600)
+        later = spool_in(copy)
+
+    first = _names(_batch(later))
+    later.settle()
+
+    assert (["b11"], ["a10", "c12"]) == (first, _names(_batch(later)))
+
+
+def test_what_stands_aside_in_many_files_is_in_nobodys_way(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """However many files hold nothing but what is refused or damaged, those behind them are taken over."""
+    for number in range(2 * MAX_SEGMENTS):
+        _leave(tmp_path, _named([f"a{number:02}"]))
+        if number % 2:
+            _damage(_newest(tmp_path), 40)
+    _leave(tmp_path, [_spooled("last", 10**6)])
+    spool = spool_in(tmp_path)
+
+    found: list[str] = []
+    for _ in range(4):
+        batch = _batch(spool)
+        spool.set_aside([event for event in batch if event.key[1] == "a"])
+        found += [event.key[1] for event in batch if event.key[1] != "a"]
+        spool.settle()
+
+    assert ["last"] == found
+    assert (MAX_SEGMENTS, MAX_SEGMENTS) == (spool.aside, spool.corrupt)
+    assert len(_segments(tmp_path)) < MAX_SEGMENTS
+
+
+def _newest(directory: Path) -> Path:
+    return max(_segments(directory), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_what_stands_aside_gives_way_as_the_rest_does(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """Where the directory is full the oldest go, aside or not, and are counted."""
+    spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
+    spool.append(_named(["a10", "b11", "c12", "d13"]))
+    spool.set_aside(_batch(spool)[:2])
+
+    spool.append(_named(["e14"]))
+
+    assert (2, 0, ["c12", "d13", "e14"]) == (spool.lost, spool.aside, _names(_batch(spool)))
+
+
+# What is not ours
+
+
+_PLANTED: Final = """
+def plant(kind, path, content):
+    other = path + ".elsewhere"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        held.append(socket.socket(socket.AF_UNIX))
+        os.chdir(directory)
+        held[-1].bind(os.path.basename(path))
+    elif kind == "a directory":
+        os.mkdir(path)
+    elif kind == "a link to itself":
+        os.symlink(path, path)
+    elif kind == "a link to nothing":
+        os.symlink(other, path)
+    elif kind == "a device":
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: what reads it never ends
+    else:
+        target = path if kind in ("another's", "open to all", "open to the group") else other
+        with open(target, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+        if kind == "a link to a file":
+            os.symlink(other, path)
+        elif kind == "a hard link":
+            os.link(other, path)
+        elif kind == "another's":
+            os.chmod(path, 0o666)
+            os.chown(path, 12345, -1)
+        else:
+            os.chmod(path, 0o666 if kind == "open to all" else 0o660)
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a FIFO",
+        "a socket",
+        "a directory",
+        "a link to itself",
+        "a link to nothing",
+        "a link to a file",
+        "a hard link",
+        "open to all",
+        "open to the group",
+        pytest.param("another's", marks=_AS_ROOT),
+        pytest.param("a device", marks=_AS_ROOT),
+    ],
+)
+def test_what_somebody_plants_is_never_opened(kind: str, tmp_path: Path) -> None:
+    """Only regular files of our own user, which nobody else writes, are opened; the rest is named once."""
+    printed = run_script(
+        _PREAMBLE
+        + _PLANTED
+        + f"""
+import logging, socket, stat
+lines, held, opened = [], [], []
+
+class Lines(logging.Handler):
+    def emit(self, record):
+        lines.append(record.event)
+
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(str(directory)):
+        opened.append(os.path.basename(str(arguments[0])))
+
+logging.getLogger("run_log").addHandler(Lines())
+left = Spool(directory)
+left.append([spooled("left")])
+left.close()
+for number in range(3):
+    plant({kind!r}, f"{{directory}}/{{number}}{{SUFFIX}}", encode_record(spooled("planted").message))
+sys.addaudithook(watch)
+now = [0.0]
+spool = Spool(directory, monotonic=lambda: now[0])
+room = spool.room
+while batch := ids(spool):
+    print(batch)
+    spool.settle()
+spool.append([spooled("own")])
+spool.settle()
+now[0] += 1e6
+print(ids(spool), spool.waiting, spool.corrupt, spool.aside)
+print(lines.count("run_log_spool_files_left_alone"), [name for name in opened if name[1:] == SUFFIX])
+""",
+        str(tmp_path),
+    )
+
+    assert ["['left']", "['own'] 1 0 0", "1 []"] == printed.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner"),
+    [(0o777, None), (0o1777, None), (0o700, None), pytest.param(0o700, 12345, marks=_AS_ROOT)],
+)
+def test_a_directory_that_others_may_change_is_said(
+    mode: int, owner: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where others may delete what is in the directory that is said once; it is used all the same."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    directory.chmod(mode)
+    if owner:
+        os.chown(directory, owner, -1)
+    spool = Spool(directory)
+
+    spool.append(_named(["a10"]))
+    spool.append(_named(["b11"]))
+    found = _names(_batch(spool))
+    spool.close()
+
+    assert ["a10", "b11"] == found
+    assert (mode == 0o777 or owner is not None) == len(logged(caplog, "run_log_spool_directory_open"))
 
 
 def test_somebody_may_delete_the_files(tmp_path: Path, spool_in: SpoolMaker) -> None:
