@@ -19,6 +19,8 @@ class _Add:
     run: str
     hlc: int
     size: int
+    is_twin: bool = False
+    """Whether others have its version too: made by a publisher that is at fault."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,11 @@ class _Take:
 
 
 _adds = st.builds(
-    _Add, run=st.sampled_from("abc"), hlc=st.integers(0, 5), size=st.integers(min_value=1, max_value=20)
+    _Add,
+    run=st.sampled_from("abc"),
+    hlc=st.integers(0, 5),
+    size=st.integers(min_value=1, max_value=20),
+    is_twin=st.booleans(),
 )
 _takes = st.builds(_Take, events=st.integers(1, 4), data_bytes=st.integers(0, 40))
 _limits = st.builds(BufferLimits, events=st.integers(0, 6), data_bytes=st.integers(0, 80))
@@ -56,7 +62,7 @@ class _Watched:
 
     def add(self, step: _Add) -> None:
         self.added += 1
-        version = Version(1, step.hlc, f"{self.added:06}")
+        version = Version(1, step.hlc, "" if step.is_twin else f"{self.added:06}")
         entry = Entry(("w", step.run), version, step.size, None)
         entry.number = self.added
         dropped = self.buffer.add(entry)

@@ -38,7 +38,8 @@ class EventBuffer:
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
         # Of each run of which any event waits. Without its content where it was taken before the others.
         self._newest: dict[RunKey, Entry] = {}
-        self._behind: Counter[RunKey] = Counter()  # how many superseded events wait, of runs that have some
+        self._twins: dict[RunKey, dict[int, Entry]] = {}  # what waits in the newest's version besides it
+        self._behind: Counter[RunKey] = Counter()  # how many wait besides the newest, of runs that have some
         self._bytes = 0
         self._is_sound = True
 
@@ -125,6 +126,7 @@ class EventBuffer:
             self._bytes = 0
             self._newest.clear()
             self._superseded.clear()
+            self._twins.clear()
             self._behind.clear()
             for number, entry in self._waiting.items():
                 entry.number = number
@@ -134,9 +136,16 @@ class EventBuffer:
 
     def _rank(self, entry: Entry) -> None:
         newest = self._newest.get(entry.key)
+        if newest is not None and newest.version == entry.version and newest.number != entry.number:
+            # Which of two in one version goes before the other, only their contents tell.
+            self._twins.setdefault(entry.key, {})[entry.number] = entry
+            self._behind[entry.key] += 1
+            return
         older = entry
         # By number: the newest may be given back.
         if newest is None or newest.version < entry.version or newest.number == entry.number:
+            if newest is not None and newest.version < entry.version:
+                self._superseded.update(self._twins.pop(entry.key, {}))
             self._newest[entry.key] = entry
             older = newest or entry
         if older.number != self._newest[entry.key].number and older.number in self._waiting:
@@ -156,6 +165,12 @@ class EventBuffer:
         del self._waiting[entry.number]
         self._bytes -= entry.size
         if self._superseded.pop(entry.number, None):
+            self._behind[entry.key] -= 1
+        elif entry.number != self._newest[entry.key].number:
+            twins = self._twins[entry.key]
+            del twins[entry.number]
+            if not twins:
+                del self._twins[entry.key]
             self._behind[entry.key] -= 1
         elif entry.key in self._behind:
             taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)

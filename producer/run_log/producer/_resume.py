@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
 from run_log.core import (
     MAX_ATTEMPT,
+    MAX_STAMPED_AHEAD,
     PROCESS_CLOCK,
     HybridLogicalClock,
     RunKey,
@@ -163,6 +165,7 @@ class _Continuation:
             clock: HybridLogicalClock = getattr(self.run_log, "version_clock", PROCESS_CLOCK)
             emitter.observe(clock.last)
             if read is not None:
+                _tell_if_ahead(read, clock.ahead_by(clock.seen(read)))
                 emitter.observe(clock.seen(read), read)
         begun = time.perf_counter()
         # This machine's clock may be behind the one that the run started by.
@@ -171,6 +174,17 @@ class _Continuation:
         if is_answer:
             handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         return handle
+
+
+def _tell_if_ahead(run: RunKey, ahead: timedelta) -> None:
+    if ahead > MAX_STAMPED_AHEAD:
+        _logger.warning(
+            "run_log_run_ahead",
+            workflow_id=run[0],
+            run_id=run[1],
+            ahead=str(ahead),
+            hint="a projector makes dead letters of what is said after it (clock_ahead): pass retry=True",
+        )
 
 
 def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:

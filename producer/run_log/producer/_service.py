@@ -11,6 +11,7 @@ from opentelemetry import trace
 from run_log.core import (
     MAX_STAMPED_AHEAD,
     ConfigurationError,
+    HybridLogicalClock,
     RunEvent,
     RunFilters,
     RunKey,
@@ -19,8 +20,6 @@ from run_log.core import (
     Version,
     WorkflowRun,
     WriteRefusedError,
-    stamped_ahead,
-    utc_now,
     validated,
 )
 from run_log.stores import (
@@ -204,13 +203,13 @@ class PubSubRunLogService(RunLog):
         Raises:
             WriteRefusedError: It becomes a dead letter.
         """
-        ahead = stamped_ahead(hlc, utc_now())
+        ahead = self.version_clock.ahead_by(hlc)
         if ahead > MAX_STAMPED_AHEAD:
             raise WriteRefusedError(
                 f"run {key[1]!r} of workflow {key[0]!r} is stored in a version {ahead} ahead of this "
-                "machine's clock, so that what is said after it becomes a dead letter (clock_ahead); set this "
-                "clock right where it is behind, else go on with the run as its next attempt (resume_run with "
-                "retry=True), or write without a projector (RUN_LOG_BACKEND=firestore)"
+                "machine's clock, so that what is said after it becomes a dead letter (clock_ahead); set "
+                "this clock right where it is behind, else go on with the run as its next attempt "
+                "(resume_run with retry=True), or write without a projector (RUN_LOG_BACKEND=firestore)"
             )
 
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
@@ -224,6 +223,11 @@ class PubSubRunLogService(RunLog):
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """See `RunLogReader.watch`: what is saved is seen once the projector has come to it."""
         return self._reader.watch(workflow_id, since_cursor=since_cursor)
+
+    @property
+    def version_clock(self) -> HybridLogicalClock:
+        """What follows what queries read; see `RunLogService`."""
+        return self._reader.version_clock
 
     @property
     def place(self) -> str:

@@ -117,7 +117,6 @@ from ._wire import (
     check_stamp,
     decode_event,
     encode_event,
-    stamped_ahead,
 )
 
 __all__ = [
@@ -250,7 +249,6 @@ __all__ = [
     "run_digest",
     "snapshot",
     "span_link",
-    "stamped_ahead",
     "trace_headers",
     "utc_now",
     "uuid7",

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from ._errors import WriteRefusedError
@@ -73,6 +74,10 @@ class HybridLogicalClock:
     def last(self) -> int:
         """The greatest reading made or followed so far, those for runs that are ahead aside."""
         return self._last
+
+    def ahead_by(self, hlc: int) -> timedelta:
+        """Return how far *hlc* lies ahead of the machine's time; less than 0 where it is behind."""
+        return timedelta(microseconds=min(hlc, MAX_HLC) - self._now())
 
     def seen(self, run: tuple[str, str]) -> int:
         """Return what the next reading for *run* will be greater than."""

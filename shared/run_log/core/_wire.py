@@ -20,7 +20,6 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from ._clock import MAX_HLC
 from ._errors import EventDecodeError
 from ._events import RunEvent
 from ._models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
@@ -150,12 +149,6 @@ def decode_event(message: Message) -> RunEvent:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_told(error)}") from error
 
 
-def stamped_ahead(hlc: int, moment: datetime) -> timedelta:
-    """Return how far a reading of a hybrid logical clock lies ahead of *moment*; less than 0 where behind."""
-    # Readings go beyond the calendar, and differences do not, within what an event may have.
-    return timedelta(microseconds=min(max(hlc, 0), MAX_HLC)) - (moment - _EPOCH)
-
-
 def check_stamp(event: RunEvent, moment: datetime) -> None:
     """Check that *event* is not stamped so far ahead that nothing honest comes after it.
 
@@ -166,12 +159,13 @@ def check_stamp(event: RunEvent, moment: datetime) -> None:
     Raises:
         EventDecodeError: It is, by more than `MAX_STAMPED_AHEAD`.
     """
-    ahead = stamped_ahead(event.hlc, moment)
+    # Readings go beyond the calendar, and differences do not.
+    ahead = timedelta(microseconds=event.hlc) - (moment - _EPOCH)
     if ahead > MAX_STAMPED_AHEAD:
         raise _refused(
             DeadLetterReason.CLOCK_AHEAD,
-            f"the event is stamped {ahead} ahead of when it was published; set the clock right of the machine "
-            "that did, then re-drive it stamped so much earlier (--earlier), or when its time has come",
+            f"the event is stamped {ahead} ahead of when it was published; set the clock right of the "
+            "machine that did, then re-drive it stamped so much earlier (--earlier), or when its time has come",
         )
 
 

@@ -47,8 +47,8 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
         """Answer a paused run so that it goes on; return it as it is then: running, and who said so.
 
         The answer is a state of the run like any other, stamped just after the one that it answers, whatever
-        this machine's clock says: what the run says later is later. Whoever answers first is not protected from
-        whoever answers at the same moment: both answers are in the history, and the later one holds.
+        this machine's clock says: what the run says later is later. Whoever answers first is not protected
+        from whoever answers at the same moment: both answers are in the history, and the later one holds.
 
         Args:
             workflow_id: The run's workflow.

@@ -358,7 +358,7 @@ class RunLogService(RunLog, abc.ABC):
     ) -> RunEvent:
         """Return the event that answers a paused run: just after the one it answers, by any clock.
 
-        See `RunLog.resume` for the arguments and errors, and `RunLog.reject` for *rejected*. Nothing is written.
+        See `RunLog.resume`, and `RunLog.reject` for *rejected*, for arguments and errors. Nothing is written.
         """
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
         with operation("run_log.get", workflow_id=workflow_id, run_id=run_id):
