@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ._errors import EventDecodeError
 from ._events import RunEvent
+from ._ids import bounded_id
 from ._models import STORED, PauseRequest
 from ._payload import encode_json, fit_text
 from ._upcast import SCHEMA_MAJOR, UPCASTERS
@@ -40,6 +41,9 @@ _REMEMBERED_REFERENCES: Final = 1_024
 
 _MAX_WHAT: Final = 2_000
 """Bytes of what is said about a message that is no event."""
+
+_RUN_IDS: Final = ("id", "workflow_id")
+_PERSONS: Final = ("assignee", "answered_by")
 
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
@@ -103,8 +107,9 @@ def encode_event(event: RunEvent) -> Message:
 def decode_event(message: Message) -> RunEvent:
     """Return the event that *message* states, upcast to this version's schema.
 
-    Unknown fields are ignored; attributes other than the trace context are not needed. Whatever happens while
-    a message is read is an `EventDecodeError`: no caller has to expect anything else.
+    Unknown fields are ignored, and ids beyond `MAX_ID_BYTES` are as `bounded_id` has them; attributes other
+    than the trace context are not needed. Whatever happens while a message is read is an `EventDecodeError`:
+    no caller has to expect anything else.
 
     Args:
         message: A message from the event topic, or one rebuilt from an archived body.
@@ -132,6 +137,8 @@ def _decoded(message: Message) -> RunEvent:
     major = _major_version(body, message.attributes)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
+    if isinstance(body.get("run"), dict):
+        body = {**body, "run": _with_bounded_ids(body["run"])}
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
@@ -141,6 +148,20 @@ def _decoded(message: Message) -> RunEvent:
         {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
         context=STORED,
     )
+
+
+def _with_bounded_ids(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's fields, whose ids somebody else has made, with ids that are within our bound."""
+    fields = {**run, **_bounded(run, _RUN_IDS)}
+    pause = fields.get("pause")
+    if isinstance(pause, dict):
+        asked = cast("dict[str, Any]", pause)
+        fields["pause"] = {**asked, **_bounded(asked, _PERSONS)}
+    return fields
+
+
+def _bounded(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    return {name: bounded_id(text) for name in names if isinstance(text := fields.get(name), str)}
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
