@@ -19,13 +19,14 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.stores import PendingRun, RunLog
+from run_log.stores._documents import indexed_assignee
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-MEI, NOBODY_ELSE = "mei@example.com", "x" * 2_000
+MEI, NOBODY_ELSE = "mei@example.com", "x" * 1_024
 
 # Several started at the same moment, and several have the same deadline.
 RUNS = [
@@ -49,7 +50,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "an assignee": {"assignee": MEI},
     "a long assignee": {"assignee": NOBODY_ELSE},
-    "an assignee of none": {"assignee": "y" * 2_000},
+    "an assignee of none": {"assignee": "y" * 1_024},
     "overdue": {"overdue": True},
     "not overdue": {"overdue": False},
     "an assignee's overdue": {"assignee": MEI, "overdue": True},
@@ -112,6 +113,38 @@ async def test_the_inbox_has_what_waits(harness: Harness, service: RunLog, filte
 
         assert expected == [one.run for page in pages for one in page]
         assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+
+
+# Alike in what an index holds of them: two of the same length, one as long as that, and just that.
+ALIKE = ["a" * 600 + end for end in ("1", "2")]
+ALIKE += [indexed_assignee(ALIKE[0]), "a" * 480, "a" * 512, "b" * 3_000 + "1", "b" * 3_000 + "2"]
+
+
+async def test_who_is_asked_sees_nobody_elses(harness: Harness, service: RunLog) -> None:
+    """People who are alike in what an index holds of them each see their own runs alone, in full pages."""
+    paused = [
+        a_run(
+            workflow_id="w",
+            id=f"r{number:02}",
+            status=RunStatus.PAUSED,
+            started_at=NOON + number // 10 * HOUR,
+            pause=PauseRequest(reason="pay?", assignee=ALIKE[number % len(ALIKE)], deadline=NOON + HOUR),
+        )
+        for number in range(5 * len(ALIKE))
+    ]
+    await harness.store.apply([an_event(run) for run in paused])
+
+    for person, assignee in enumerate(ALIKE):
+        own = [run for number, run in enumerate(paused) if number % len(ALIKE) == person]
+        for limit in (1, 2, 3, 50):
+            pages = await walk_inbox(service, limit, assignee=assignee)
+            assert own[::-1] == [one.run for page in pages for one in page]
+            assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+        by_deadline = await walk_inbox(service, 2, assignee=assignee, workflow_id="w", overdue=False)
+        assert own == [one.run for page in by_deadline for one in page]
+        assert [2, 2, 1] == [len(page) for page in by_deadline]
+    for nobody in ("a" * 600 + "3", "a" * 601, "b" * 3_000 + "3"):
+        assert ([], None) == await service.list_pending(assignee=nobody)
 
 
 async def test_what_waits_says_for_what(harness: Harness, service: RunLog) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, WorkflowRun
+from run_log.core import InvalidArgumentError, InvalidCursorError, Order, RunStatus, WorkflowRun
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
@@ -107,6 +107,40 @@ async def test_inserts_between_pages_change_nothing(harness: Harness, service: R
     assert [f"run-{n}" for n in (5, 4, 3, 2, 1, 0)] == [run_id for run_id in walked if len(run_id) == 5]
     assert {"run-9", "run-4.5", "run-8"}.isdisjoint(walked)
     assert "run-2.5" in walked
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+async def test_only_a_run_whose_start_changes_is_lost_or_comes_twice(
+    harness: Harness, service: RunLog, order: Order
+) -> None:
+    """Walking the pages returns each run that was there at the start once, unless its `started_at` changes."""
+    begun = [at(minute).model_copy(update={"status": RunStatus.RUNNING}) for minute in range(12)]
+    await fill(harness, *begun)
+    ahead, behind = ("run-1", "run-10") if order == "newest" else ("run-10", "run-1")
+    walked: list[WorkflowRun] = []
+    cursor = None
+
+    for page in range(6):
+        runs, cursor = await service.list_runs("w", limit=2, start_after=cursor, order=order)
+        walked += runs
+        # Whatever else happens to a run leaves it at its place: it ends, is tried again, is told of late.
+        states = [run.model_copy(update={"status": RunStatus.SUCCESS, "attempt": page + 1}) for run in begun]
+        late = [an_event(run, hlc=page, result={"late": page}) for run in begun]
+        moved = [
+            at(minute, run_id).model_copy(update={"attempt": 9})
+            for run_id, minute in ((ahead, 20 if order == "newest" else -20), (behind, 5.5))
+        ]
+        await fill(harness, *states, *moved, at(30 + page), at(-30 - page))
+        await harness.store.apply(late)
+
+    stayed = [run.id for run in begun if run.id not in (ahead, behind)]
+    expected = stayed[::-1] if order == "newest" else stayed
+    assert expected == [run.id for run in walked if run.id in stayed]
+    # What the exception is about: one moved to where the walk had been, one to where it was still to come.
+    assert (0, 2) == (ids(walked).count(ahead), ids(walked).count(behind))
+    whole = ids([run async for run in service.iter_runs("w", page_size=3)])
+    assert len(whole) == len(set(whole))
+    assert {ahead, behind} <= set(whole)
 
 
 async def test_a_cursor_outlives_a_change_of_its_run(harness: Harness, service: RunLog) -> None:

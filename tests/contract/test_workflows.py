@@ -76,7 +76,7 @@ async def test_the_order_is_the_same_everywhere(harness: Harness, service: RunLo
 
 async def test_long_ids_are_listed(harness: Harness, service: RunLog) -> None:
     """Workflows whose ids are too long for a document's name are listed by their ids, each once."""
-    names = {f"{number}{'é' * 1_000}" for number in range(3)}
+    names = {f"{number}{'/' * 1_000}" for number in range(3)}
     await harness.store.apply([an_event(workflow_id=name) for name in names])
 
     pages = await walk_workflows(service, 1)

@@ -85,7 +85,7 @@ async def test_another_root_is_copied(live: FirestoreRunLogService, tmp_path: Pa
     await beside.close()
 
 
-@pytest.mark.parametrize("workflow_id", ["!", "\x01", "~", "/", "a" * 1_600, "ä", "__x__", "runs"])
+@pytest.mark.parametrize("workflow_id", ["!", "\x01", "~", "/", "/" * 1_024, "ä", "__x__", "runs"])
 async def test_any_id_is_copied(live: FirestoreRunLogService, tmp_path: Path, workflow_id: str) -> None:
     """Runs with any text as their id, and their workflow's, are copied."""
     await live.apply(

@@ -6,7 +6,14 @@ import uuid
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+from run_log.core import (
+    MAX_DOCUMENT_ID_BYTES,
+    MAX_ID_BYTES,
+    bounded_id,
+    document_id,
+    original_id,
+    uuid7,
+)
 
 from .core_strategies import examples
 
@@ -63,6 +70,39 @@ def test_a_document_id_gives_the_text_back_unless_it_is_a_digest(text: str) -> N
 
     assert (None if digested else text) == original_id(document)
     assert not digested or len(text.encode()) * 3 > MAX_DOCUMENT_ID_BYTES
+
+
+any_length = st.builds(
+    _repeat,
+    st.text(st.characters(exclude_categories=()), min_size=1, max_size=6),
+    st.integers(min_value=1, max_value=1_100),
+    st.text(st.characters(exclude_categories=()), max_size=2),
+)
+
+
+@examples(400)
+@given(any_length, any_length)
+@example("x" * 1_024, "x" * 1_025)
+@example("x" * 50_000, "x" * 49_999 + "y")
+@example("\U0001f600" * 256, "\U0001f600" * 257)
+@example("\ud800" * 400, "\udfff" * 400)
+@example(bounded_id("x" * 2_000), "x" * 2_001)
+def test_an_id_of_any_length_has_one_within_the_bound(one: str, other: str) -> None:
+    """A text within the bound is its own id; a longer one has one that is, always the same, and its alone."""
+    first, second = bounded_id(one), bounded_id(other)
+
+    assert max(len(first.encode(errors="surrogatepass")), len(second.encode(errors="surrogatepass"))) <= 1_024
+    assert (one == other) == (first == second)
+    assert (first == one) == (len(one.encode(errors="surrogatepass")) <= MAX_ID_BYTES)
+    assert (first, second) == (bounded_id(first), bounded_id(second))
+
+
+def test_the_id_of_a_longer_text_is_readable_and_never_another_one() -> None:
+    """Whoever derives the id in another language or version derives this one: a beginning and a SHA-256."""
+    assert bounded_id("invoice/" + "é" * 1_000) == (
+        "invoice/" + "é" * 124 + "~sha256-877074837a191cefae93ed3f8dec02ed68e94047c18d296bada81e783ae45e47"
+    )
+    assert bounded_id("x" * 1_024) == "x" * 1_024
 
 
 @examples(200)

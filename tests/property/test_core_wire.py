@@ -4,23 +4,33 @@ import contextlib
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from run_log.core import (
+    EVENT_TYPE,
+    MAX_ID_BYTES,
     EventDecodeError,
     Message,
+    PauseRequest,
     RunEvent,
+    bounded_id,
     decode_event,
     encode_event,
     encode_json,
 )
 
-from .core_strategies import EPOCH, events, examples, json_values, small_event
+from .core_strategies import EPOCH, events, examples, ids, json_values, small_event
 
 V0_TYPE = "run-log.run-state.v0"
 
 trace_parents = st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", fullmatch=True)
+long_ids = st.builds(
+    lambda text, times, end: text * times + end,
+    st.text(min_size=1, max_size=4),
+    st.integers(min_value=250, max_value=1_100),
+    st.text(max_size=1),
+)
 odd = st.one_of(
     json_values,
     st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-01", "", "success", "1", "NaN", "v1"]),
@@ -50,6 +60,49 @@ def test_an_event_comes_back_from_its_message(event: RunEvent) -> None:
     assert repr((event.run.trigger_data, event.run.result)) == repr(
         (decoded.run.trigger_data, decoded.run.result)
     )
+
+
+@examples(100)
+@given(
+    st.lists(ids | long_ids, min_size=4, max_size=4),
+    st.lists(ids | long_ids, min_size=4, max_size=4),
+    st.sampled_from(["v0", "v1"]),
+)
+@example(["x" * 50_000] * 4, ["x" * 49_999 + "y"] * 4, "v1")
+def test_ids_that_somebody_else_made_are_within_the_bound(
+    one: list[str], other: list[str], version: str
+) -> None:
+    """Ids of any length that are published become ids within the bound: the same each time, and their own."""
+    bodies = [_with_ids(texts, version) for texts in (one, other)]
+    first, second = (decode_event(Message(data=json.dumps(body).encode())) for body in bodies)
+
+    for event, texts in ((first, one), (second, other)):
+        assert _ids_of(event) == list(map(bounded_id, texts))
+        assert all(len(text.encode()) <= MAX_ID_BYTES for text in _ids_of(event))
+        # As an archive, a spool or another worker has it.
+        assert event == decode_event(encode_event(event))
+    assert [a == b for a, b in zip(one, other, strict=True)] == [
+        a == b for a, b in zip(_ids_of(first), _ids_of(second), strict=True)
+    ]
+
+
+def _with_ids(texts: list[str], version: str) -> dict[str, Any]:
+    workflow_id, run_id, assignee, answered_by = texts
+    run = {
+        **_v0_body(),
+        "workflow_id": workflow_id,
+        "id": run_id,
+        "pause": {"assignee": assignee, "answered_by": answered_by},
+    }
+    if version == "v0":
+        return run
+    moment = {"event_id": "e", "hlc": 1, "occurred_at": EPOCH.isoformat()}
+    return {"type": EVENT_TYPE, **moment, "run": run}
+
+
+def _ids_of(event: RunEvent) -> list[str | None]:
+    pause = event.run.pause or PauseRequest()
+    return [event.run.workflow_id, event.run.id, pause.assignee, pause.answered_by]
 
 
 @examples(50)

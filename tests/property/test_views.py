@@ -84,7 +84,7 @@ def _odd_runs() -> list[RunEvent]:
         {"result": {"\ud800": {"\udfff": "\x00\u202e"}, "n": -(10**4_000)}},
         {"status": RunStatus.PAUSED, "pause": PauseRequest(reason="", assignee="\x00", deadline=NOW)},
     ]
-    ids = [" ", "\x1b[2J\x00", "\u202e\u200f[/]", "i" * 1_500, "two\nlines", "\u5b57" * 90]
+    ids = [" ", "\x1b[2J\x00", "\u202e\u200f[/]", "i" * 1_024, "two\nlines", "\u5b57" * 90]
     return [
         an_event(a_run(id=run_id, workflow_id=run_id, **{**ended, **changed}), event_id=f"event-{n}")
         for n, (run_id, changed) in enumerate(zip(ids, fields, strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
+from sys import getsizeof
 from typing import Any, Final, NamedTuple, cast
 
 from opentelemetry.trace import SpanContext
@@ -15,6 +16,7 @@ from opentelemetry.trace import SpanContext
 from run_log.core import (
     CUT_MARKER,
     MAX_HLC,
+    MAX_ID_BYTES,
     MAX_PAYLOAD_BYTES,
     InvalidRunError,
     Message,
@@ -45,6 +47,7 @@ MAX_CONTAINERS: Final = 50_000
 """Most lists and objects of payloads that are looked at before they are copied exactly."""
 
 _PAUSE_BYTES: Final = 600
+_TEXT_BYTES: Final = getsizeof("")
 
 ENTRY_BYTES: Final = 700
 """What an event in the buffer takes besides its payloads and texts, in bytes: measured, CPython 3.11."""
@@ -201,19 +204,28 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     except AttributeError:  # made without validation, with a text where a status belongs
         return _entry(recordable(run), identity, trace)
     run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
-    if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int):
+    if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int) or (
+        len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES
+    ):
         # The buffer needs these to place it; the rest is checked when it is encoded.
         return _entry(recordable(run), identity, trace)
     payloads, cut = _payloads(run)
-    size = ENTRY_BYTES + len(payloads) + len(workflow_id) + len(run_id) + (len(error) if error else 0)
+    size = ENTRY_BYTES + len(payloads) + _bytes(workflow_id, run_id, error)
     if pause is not None:
         fields = (*fields[:-1], pause.model_copy())
-        size += _PAUSE_BYTES + len(pause.reason) + len(pause.assignee or "") + len(pause.answered_by or "")
+        size += _PAUSE_BYTES + _bytes(pause.reason, pause.assignee, pause.answered_by, pause.comment)
+    if type(trace) is tuple:
+        size += _bytes(*trace)
     event_id, hlc, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
     content = fields + identity + (payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
+
+
+def _bytes(*texts: str | None) -> int:
+    """Return how many bytes *texts* take in memory, which for any but ASCII is more than their length."""
+    return sum([getsizeof(text) - _TEXT_BYTES for text in texts if text is not None])
 
 
 def encode(content: Content, redaction: Redaction) -> Message:

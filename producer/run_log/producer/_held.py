@@ -54,7 +54,7 @@ class Rejection:
             cause = str(error)[:MAX_CAUSE]
         except Exception:  # noqa: BLE001 - the error is of the given object's own making
             cause = _name_of(type(error))
-        return cls(_name_of(type(run)), cause)
+        return cls(_name_of(type(run))[:MAX_CAUSE], cause)
 
 
 class Held:

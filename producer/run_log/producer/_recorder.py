@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from run_log.core import (
+    MAX_ID_BYTES,
     OUTER_KEY,
     InvalidArgumentError,
     RunStatus,
     TriggerType,
+    bounded_id,
     get_logger,
     id_text,
     utc_now,
@@ -68,8 +70,8 @@ class RunHandle:
         elapsed: Callable[[], float],
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.workflow_id: str = id_text(state["workflow_id"]) or state["workflow_id"]
-        self.run_id: str = id_text(state["id"]) or state["id"]
+        self.workflow_id: str = _own_id("workflow_id", state["workflow_id"])
+        self.run_id: str = _own_id("run_id", state["id"])
         self.attempt: int = state.get("attempt", 1)
         own = {"workflow_id": self.workflow_id, "id": self.run_id, "status": RunStatus.RUNNING}
         self._state = {**state, **own}
@@ -351,8 +353,9 @@ def record_run(
         trigger_type: What started the run: a `TriggerType` or its text. Another word is recorded as
             ``manual``, and a warning in the log says so once.
         trigger_data: What it was started with: as `RunHandle.set_result` takes it.
-        run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes are their text. To
-            go on with a run that is there, see `resume_run`.
+        run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes are their text, and
+            of what is longer than `MAX_ID_BYTES` a digest is told: see `RunHandle.run_id`. To go on with a
+            run that is there, see `resume_run`.
         emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
     """
 
@@ -374,6 +377,18 @@ def record_run(
         )
 
     return RunRecorder(open_handle)
+
+
+def _own_id(name: str, value: object) -> Any:
+    """Return the id that *value* is told as, whatever its length; itself where it is none."""
+    text = id_text(value)
+    if not text:
+        return value
+    own = bounded_id(text)
+    if own != text:
+        hint = f"longer than {MAX_ID_BYTES:,} bytes, and recorded with a digest"
+        _logger.warning("run_log_id_shortened", field=name, recorded_as=own, hint=hint)
+    return own
 
 
 def _fault(state: Mapping[str, object]) -> str | None:

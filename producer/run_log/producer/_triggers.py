@@ -13,6 +13,9 @@ from run_log.core import InvalidRunError, TriggerType, WorkflowRun, get_logger, 
 MAX_WORDS: Final = 100
 """Different words that a process tells of: whoever puts ids into them is told often enough."""
 
+MAX_WORD_LENGTH: Final = 200
+"""Characters of such a word that are told."""
+
 _logger: Final = get_logger("run_log.producer")
 _KNOWN: Final = frozenset(map(str, TriggerType))
 _words: Final[set[str]] = set()
@@ -38,9 +41,10 @@ def known_trigger(trigger: object) -> object:
     word = str.__str__(word)  # a class of the workflow's own may compare and hash as it likes
     if word in _KNOWN:
         return trigger
-    if word not in _words and len(_words) < MAX_WORDS:
-        _words.add(word)
-        _untold.append(word)
+    told = word[:MAX_WORD_LENGTH]
+    if told not in _words and len(_words) < MAX_WORDS:
+        _words.add(told)
+        _untold.append(told)
     return TriggerType.MANUAL
 
 

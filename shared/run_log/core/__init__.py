@@ -57,7 +57,15 @@ from ._errors import (
     WriteRefusedError,
 )
 from ._events import RunEvent, Version, utc_now
-from ._ids import MAX_DOCUMENT_ID_BYTES, document_id, is_document_id, original_id, uuid7
+from ._ids import (
+    MAX_DOCUMENT_ID_BYTES,
+    MAX_ID_BYTES,
+    bounded_id,
+    document_id,
+    is_document_id,
+    original_id,
+    uuid7,
+)
 from ._law import (
     MAX_ANSWERER_BYTES,
     MAX_HISTORY,
@@ -134,6 +142,7 @@ __all__ = [
     "MAX_DURATION",
     "MAX_HISTORY",
     "MAX_HLC",
+    "MAX_ID_BYTES",
     "MAX_ID_LENGTH",
     "MAX_LIMIT",
     "MAX_PAYLOAD_BYTES",
@@ -204,6 +213,7 @@ __all__ = [
     "add_counters",
     "annotated",
     "as_text",
+    "bounded_id",
     "bucket_name",
     "by_run",
     "check_collection_id",

@@ -14,10 +14,15 @@ from ._nearest import valid_text
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
 
+MAX_ID_BYTES: Final = 1_024
+"""Most bytes of UTF-8 of a workflow's id, a run's, and of who is asked or has answered."""
+
 _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
 _NEVER_IN_ID: Final = re.compile(r"[/\x00-\x1f\x7f]")
 _LONG_ID_MARK: Final = "%~"
 _LONG_ID_PREFIX_BYTES: Final = 1_000
+_ESCAPED_ID_MARK: Final = "~sha256-"
+_ESCAPED_ID_PREFIX_BYTES: Final = 256
 
 _VERSION_AND_VARIANT: Final = 0x7 << 76 | 0b10 << 62
 _LOW_BITS: Final = (1 << 62) - 1
@@ -40,6 +45,27 @@ def uuid7(
     # Formatted by hand: uuid.UUID takes three times as long, and every event pays for it.
     digits = value.to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def is_long_id(text: str) -> bool:
+    """Return whether *text* takes more than `MAX_ID_BYTES`."""
+    return len(text) > MAX_ID_BYTES // 4 and len(text.encode(errors="surrogatepass")) > MAX_ID_BYTES
+
+
+def bounded_id(text: str) -> str:
+    """Return the id that stands for *text*, which somebody else may have made: of at most `MAX_ID_BYTES`.
+
+    That is itself; of a longer one it is the beginning and a SHA-256 digest of the whole. So it is the same
+    wherever it is made, is not changed if it is made again, and two longer texts never share one.
+
+    Args:
+        text: Any text.
+    """
+    if not is_long_id(text):
+        return text
+    encoded = text.encode(errors="surrogatepass")
+    prefix = encoded[:_ESCAPED_ID_PREFIX_BYTES].decode(errors="ignore")
+    return f"{prefix}{_ESCAPED_ID_MARK}{hashlib.sha256(encoded).hexdigest()}"
 
 
 def document_id(text: str) -> str:

@@ -24,12 +24,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ._errors import InvalidRunError
+from ._ids import MAX_ID_BYTES, bounded_id, is_long_id
 from ._logs import get_logger
-from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text, unwrapped
+from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text, unwrapped, valid_text
 from ._payload import detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
-"""Longest workflow id and run id, in characters: a sanity bound far below a document's size."""
+"""Longest workflow id and run id, in characters, that earlier versions stored; see `MAX_ID_BYTES`."""
 
 # What a document has for both: 1 MiB less five texts, a history, names and scalar fields.
 _IDS_AND_PAYLOAD_BYTES: Final = 830_000
@@ -119,7 +120,17 @@ def _as_id(value: object, info: ValidationInfo) -> object:
     if text is None:
         what = f"an id is a text, or what has one, a number or a UUID say; not a {type(value).__name__}"
         raise PydanticCustomError("id_type", "{what}", {"what": what})
+    if is_long_id(text):
+        what = f"it has {len(text.encode()):,} bytes, an id at most {MAX_ID_BYTES:,}; pass a shorter one"
+        raise PydanticCustomError("id_too_long", "{what}", {"what": what})
     return text
+
+
+def _as_person(value: object, info: ValidationInfo) -> object:
+    """Accept anything that has a text; outside of documents, as `bounded_id` has it."""
+    if value is None or info.context is STORED:
+        return _as_text(value, info)
+    return bounded_id(valid_text(value) if type(value) is str else as_text(value))
 
 
 def _enum_value(value: object) -> object:
@@ -177,9 +188,12 @@ UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
 """An aware datetime, turned into UTC; a naive one is refused."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(_as_id)]
-"""Any non-empty text that UTF-8 can hold; see `id_text`."""
+"""Any non-empty text that UTF-8 can hold, of at most `MAX_ID_BYTES`; see `id_text`."""
 
 Text = Annotated[str, BeforeValidator(_as_text)]
+Person = Annotated[str, BeforeValidator(_as_person)]
+"""Who is asked, or has answered: any text, as `bounded_id` has it where it is long."""
+
 Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
 Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
 
@@ -196,11 +210,11 @@ class PauseRequest(BaseModel):
 
     reason: Annotated[Text, BeforeValidator(_none_is(""))] = ""
     """What a human is asked to decide."""
-    assignee: Text | None = None
+    assignee: Person | None = None
     """Who is asked; None for anybody."""
     deadline: UtcDatetime | None = None
     """When the answer is due; None for no deadline."""
-    answered_by: Text | None = None
+    answered_by: Person | None = None
     """Who answered; None while nobody has."""
     comment: Text | None = None
     """What they had to say; None for nothing."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from ._errors import EventDecodeError
 from ._events import RunEvent
+from ._ids import bounded_id
 from ._models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
 from ._nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from ._payload import MAX_TEXT_BYTES, encode_json, fit_text, is_deeper
@@ -50,6 +51,9 @@ MAX_STAMPED_AHEAD: Final = timedelta(days=1)
 """How far an event may be stamped ahead of when it was published: further, its machine's clock is wrong."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RUN_IDS: Final = ("id", "workflow_id")
+_PERSONS: Final = ("assignee", "answered_by")
+
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
 _SURELY_FITS: Final = MAX_PAYLOAD_BYTES // 6
@@ -124,9 +128,10 @@ def encode_event(event: RunEvent) -> Message:
 def decode_event(message: Message) -> RunEvent:
     """Return the event that *message* states, upcast to this version's schema.
 
-    Unknown fields are ignored; attributes other than the trace context are not needed. What is larger than a
-    document holds is cut and counted, as `snapshot` does it. Whatever happens while a message is read is an
-    `EventDecodeError`: no caller has to expect anything else.
+    Unknown fields are ignored, and ids beyond `MAX_ID_BYTES` are as `bounded_id` has them; attributes other
+    than the trace context are not needed. What is larger than a document holds is cut and counted, as
+    `snapshot` does it. Whatever happens while a message is read is an `EventDecodeError`: no caller has to
+    expect anything else.
 
     Args:
         message: A message from the event topic, or one rebuilt from an archived body.
@@ -177,6 +182,8 @@ def _decoded(message: Message) -> RunEvent:
         _check_depth(text, MAX_DEPTH - 1)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
+    if isinstance(body.get("run"), dict):
+        body = {**body, "run": _with_bounded_ids(body["run"])}
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
@@ -199,6 +206,20 @@ def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
     texts: list[str] = [told.get("error") or "", *(pause.get(name) or "" for name in PauseRequest.model_fields)]
     cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
     count_cut(run.workflow_id, run.id, cut)
+
+
+def _with_bounded_ids(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's fields, whose ids somebody else has made, with ids that are within our bound."""
+    fields = {**run, **_bounded(run, _RUN_IDS)}
+    pause = fields.get("pause")
+    if isinstance(pause, dict):
+        asked = cast("dict[str, Any]", pause)
+        fields["pause"] = {**asked, **_bounded(asked, _PERSONS)}
+    return fields
+
+
+def _bounded(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    return {name: bounded_id(text) for name in names if isinstance(text := fields.get(name), str)}
 
 
 def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:

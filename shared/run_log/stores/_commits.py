@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -200,34 +199,6 @@ class ProjectionDocuments(Protocol):
             ConfigurationError: See `commit`.
         """
         ...
-
-
-class KnownRuns:
-    """The runs a store is remembered to hold: the most recently used ones, so memory stays bounded.
-
-    Memory may be wrong (another process writes too): a write that trusts it is refused, never wrong.
-
-    Args:
-        most: How many runs are remembered.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._runs: OrderedDict[RunKey, KnownRun] = OrderedDict()
-
-    def among(self, keys: Mapping[RunKey, object]) -> dict[RunKey, KnownRun]:
-        """Return those of *keys* that are remembered."""
-        found = {key: self._runs[key] for key in keys if key in self._runs}
-        for key in found:
-            self._runs.move_to_end(key)
-        return found
-
-    def remember(self, key: RunKey, known: KnownRun) -> None:
-        """Remember what the store holds of *key* from now on."""
-        self._runs[key] = known
-        self._runs.move_to_end(key)
-        if len(self._runs) > self._most:
-            self._runs.popitem(last=False)
 
 
 def batches(

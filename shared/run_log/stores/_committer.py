@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -29,7 +28,6 @@ from ._commits import (
     MAX_STATS_CHANGES,
     Commit,
     KnownRun,
-    KnownRuns,
     ProjectionDocuments,
     RunBatch,
     RunWrite,
@@ -39,12 +37,17 @@ from ._commits import (
 )
 from ._documents import StoredHead
 from ._patience import Patience
+from ._recent import Recent, head_bytes, names_bytes
 from ._retention import Retention, check_not_expired
 from ._saves import SavesUnderWay
 from ._telemetry import CommitOutcome, count_anomalies, count_commit
 
 MAX_KNOWN_RUNS: Final = 20_000
-"""Runs remembered from own commits, about 1.2 kB each; a run beyond costs a refused commit and a read."""
+"""Runs remembered from own commits. Memory may be wrong, for others write too: a write that trusts it is
+refused then. A run beyond costs a refused commit and a read."""
+
+MAX_KNOWN_BYTES: Final = 64 * 2**20
+"""Bytes of them: as many runs of which five events are known, by ids of 36 characters."""
 
 MAX_IN_FLIGHT: Final = 2
 """Commits of one `apply` under way at a time: while the store works on one, the next is made."""
@@ -58,6 +61,9 @@ MAX_ANNOUNCED: Final = 100_000
 
 MAX_TIDIED: Final = 100_000
 """Stats documents remembered to hold no days that are over; one beyond costs a longer write now and then."""
+
+MAX_WORKFLOWS_BYTES: Final = 16 * 2**20
+"""Bytes of each of these two."""
 
 
 class Committer:
@@ -93,10 +99,16 @@ class Committer:
         self._patience = patience
         self._shards = stats_shards
         self._retention = retention
-        self._known = KnownRuns(known_runs)
+        self._known: Recent[RunKey, KnownRun] = Recent(
+            known_runs, MAX_KNOWN_BYTES, lambda key, run: names_bytes(key) + head_bytes(run.stored.head)
+        )
         self._wariness = 0
-        self._announced: OrderedDict[str, None] = OrderedDict()
-        self._tidied: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._announced: Recent[str, int] = Recent(
+            MAX_ANNOUNCED, MAX_WORKFLOWS_BYTES, lambda workflow_id, _: names_bytes((workflow_id,))
+        )
+        self._tidied: Recent[tuple[str, int], int] = Recent(
+            MAX_TIDIED, MAX_WORKFLOWS_BYTES, lambda place, _: names_bytes(place[:1])
+        )
         self._now = now
         self._wall_now = wall_now
         self._saves = SavesUnderWay()
@@ -183,7 +195,7 @@ class Committer:
 
     async def _guess(self, runs: Mapping[RunKey, RunBatch]) -> Mapping[RunKey, KnownRun]:
         """Return what is remembered of *runs*; where guesses were wrong of late, read the others."""
-        known = self._known.among(runs)
+        known = {key: run for key in runs if (run := self._known.get(key)) is not None}
         unknown = [key for key in runs if key not in known]
         if not self._wariness or not unknown:
             return known
@@ -217,7 +229,7 @@ class Committer:
     async def _read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
         known = await self._documents.read(keys)
         for key, run in known.items():
-            self._known.remember(key, run)
+            self._known.put(key, run)
         return known
 
     async def _write(
@@ -248,18 +260,14 @@ class Committer:
             stored = StoredHead(
                 head=changes[write.key].after, history_length=length, expires_at=write.expires_at
             )
-            self._known.remember(write.key, KnownRun(stored=stored, mark=mark))
+            self._known.put(write.key, KnownRun(stored=stored, mark=mark))
 
     def _remember_stats(self, commit: Commit) -> None:
-        for workflow_id in commit.announced:
-            self._announced[workflow_id] = None
+        for workflow_id, shards in commit.announced.items():
+            self._announced.put(workflow_id, shards)
         for write in commit.stats:
             if write.forgets is not None:
-                self._tidied[write.workflow_id, write.shard] = write.forgets.today
-        while len(self._announced) > MAX_ANNOUNCED:
-            self._announced.popitem(last=False)
-        while len(self._tidied) > MAX_TIDIED:
-            self._tidied.popitem(last=False)
+                self._tidied.put((write.workflow_id, write.shard), write.forgets.today)
 
     async def _counted(self, commit: Commit) -> Sequence[object]:
         begun = self._now()
@@ -291,7 +299,7 @@ class Committer:
         return {
             write.workflow_id: self._shards
             for write in stats
-            if write.shard and write.workflow_id not in self._announced
+            if write.shard and not self._announced.get(write.workflow_id)
         }
 
 

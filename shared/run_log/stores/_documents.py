@@ -28,6 +28,7 @@ from run_log.core import (
     Version,
     WorkflowRun,
     WriteRefusedError,
+    bounded_id,
     decode_json,
     document_id,
     encode_json,
@@ -46,7 +47,8 @@ PAUSED_STARTED_AT: Final = "paused_started_at"
 so that runs which never pause write nothing to it."""
 
 PAUSED_ASSIGNEE: Final = "paused_assignee"
-"""In the projection map of paused runs only: who is asked, cut where that is long; absent for anybody."""
+"""In the projection map of paused runs only: who is asked, cut where that is long; absent for anybody.
+What is found by it is compared whole."""
 
 PAUSED_DEADLINE: Final = "paused_deadline"
 """In the projection map of paused runs only: when the answer is due, `NO_DEADLINE` where it never is."""
@@ -203,6 +205,15 @@ def changed_shard(run_id: str) -> int:
 def indexed_assignee(assignee: str) -> str:
     """Return *assignee* as it is stored to be found by."""
     return fit_text(assignee, MAX_ASSIGNEE_BYTES)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the ids that *text*, which a caller asks for, may be stored as; itself comes first.
+
+    It is several only where it is longer than `MAX_ID_BYTES`: what is published under such an id is stored as
+    `bounded_id` has it, and was stored as it is by earlier versions.
+    """
+    return tuple(dict.fromkeys((text, bounded_id(text))))
 
 
 def transition_text(transition: Transition, digest: str | None = None) -> str:

@@ -22,6 +22,7 @@ from ._documents import (
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
     indexed_assignee,
+    names_of,
 )
 
 
@@ -81,11 +82,25 @@ class InboxSelection:
         """Whether the latest comes first; else the earliest."""
         return self.overdue is None
 
+    @property
+    def assignees(self) -> tuple[str, ...]:
+        """By what name who is asked may be stored; empty for any."""
+        return () if self.assignee is None else names_of(self.assignee)
+
+    @property
+    def indexed_assignees(self) -> tuple[str, ...]:
+        """What an index has of `assignees`: also of others, who begin alike."""
+        return tuple(map(indexed_assignee, self.assignees))
+
+    def is_wanted(self, run: WorkflowRun) -> bool:
+        """Return whether *run*, which indexes have found, is among them."""
+        return self.assignee is None or (run.pause is not None and run.pause.assignee in self.assignees)
+
     def includes(self, projection: Mapping[str, Any]) -> bool:
-        """Return whether a run with this projection map is among them, whatever its workflow."""
+        """Return whether indexes find a run with this projection map, whatever its workflow."""
         return (
             PAUSED_STARTED_AT in projection
-            and (self.assignee is None or projection.get(PAUSED_ASSIGNEE) == indexed_assignee(self.assignee))
+            and (self.assignee is None or projection.get(PAUSED_ASSIGNEE) in self.indexed_assignees)
             and (self.overdue is None or (projection[PAUSED_DEADLINE] < self.now) == self.overdue)
         )
 
@@ -110,7 +125,7 @@ def answered(
 
     Raises:
         InvalidArgumentError: *answered_by* is empty or no text.
-        InvalidRunError: *comment* is no text.
+        InvalidRunError: *comment* is no text, or an id of *run*, stored by an earlier version, is too long.
     """
     if not answered_by or not _is_text(answered_by):
         raise InvalidArgumentError(f"answered_by is {answered_by!r}; pass who answers")

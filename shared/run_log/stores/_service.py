@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any, Final, Protocol, Unpack
 
 from run_log.core import (
@@ -20,6 +21,7 @@ from run_log.core import (
     Position,
     RunEvent,
     RunFilters,
+    RunKey,
     RunNotFoundError,
     RunStatus,
     Selection,
@@ -32,6 +34,7 @@ from run_log.core import (
     WorkflowRun,
     WriteRefusedError,
     annotated,
+    bounded_id,
     current_trace,
     decode_cursor,
     decode_place,
@@ -43,7 +46,7 @@ from run_log.core import (
     id_text,
 )
 
-from ._documents import position_of
+from ._documents import names_of, position_of
 from ._inbox import InboxSelection, PendingRun, answered, pending
 from ._places import Place, check_names
 from ._retention import is_expired
@@ -149,7 +152,7 @@ class RunLogService(RunLog, abc.ABC):
         **filters: Unpack[RunFilters],
     ) -> tuple[list[WorkflowRun], str | None]:
         """See `RunLogReader.list_runs`. Reads one run more than it returns."""
-        workflow_id = _identifier("workflow_id", workflow_id)
+        workflow_id = await self._workflow_named(workflow_id)
         limit = whole("limit", limit)
         selection = Selection.of(**filters)
         listing = {"scope": workflow_id, "selection": selection.text}
@@ -188,12 +191,12 @@ class RunLogService(RunLog, abc.ABC):
         """See `RunLogProtocol.get_run`. Reads one document."""
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
         with operation("run_log.get", workflow_id=workflow_id, run_id=run_id):
-            stored = await self._read(workflow_id, run_id)
+            stored = await self._read_named(workflow_id, run_id)
             return self._observed(stored) if stored else None
 
     async def get_stats(self, workflow_id: str) -> dict[str, int]:
         """See `RunLogProtocol.get_stats`. Reads one document."""
-        workflow_id = _identifier("workflow_id", workflow_id)
+        workflow_id = await self._workflow_named(workflow_id)
         with operation("run_log.stats", workflow_id=workflow_id):
             stats = await self._stats(workflow_id)
             return {"total": stats.total, "successful": stats.successful}
@@ -202,7 +205,7 @@ class RunLogService(RunLog, abc.ABC):
         self, workflow_id: str, window: timedelta | None = None, *, now: datetime | None = None
     ) -> WorkflowSummary:
         """See `RunLogReader.get_summary`. Reads four documents, and shards of stats."""
-        workflow_id = _identifier("workflow_id", workflow_id)
+        workflow_id = await self._workflow_named(workflow_id)
         looked_at = SummaryWindow.of(window, moment_or_now(now))
         with operation("run_log.summary", workflow_id=workflow_id):
             (stats, counters), *last = await asyncio.gather(
@@ -223,7 +226,7 @@ class RunLogService(RunLog, abc.ABC):
 
     async def get_as_of(self, workflow_id: str) -> datetime | None:
         """See `RunLogReader.get_as_of`. Reads one document, and shards of stats."""
-        workflow_id = _identifier("workflow_id", workflow_id)
+        workflow_id = await self._workflow_named(workflow_id)
         with operation("run_log.as_of", workflow_id=workflow_id):
             return (await self._stats(workflow_id)).as_of
 
@@ -237,10 +240,10 @@ class RunLogService(RunLog, abc.ABC):
     ) -> WorkflowRun:
         """See `RunLogReader.wait_for`. Reads one document each time it looks: less and less often."""
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
-        version = awaited_version((workflow_id, run_id), version_or_event)
+        version = awaited_version((bounded_id(workflow_id), bounded_id(run_id)), version_or_event)
 
         async def look() -> StoredRun | None:
-            stored = await self._read(workflow_id, run_id)
+            stored = await self._read_named(workflow_id, run_id)
             return stored if stored is not None and stored.version >= version else None
 
         with operation("run_log.wait_for", workflow_id=workflow_id, run_id=run_id):
@@ -259,7 +262,7 @@ class RunLogService(RunLog, abc.ABC):
 
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_latest_run`. Reads one document."""
-        workflow_id = _identifier("workflow_id", workflow_id)
+        workflow_id = await self._workflow_named(workflow_id)
         with operation("run_log.get_latest", workflow_id=workflow_id):
             stored = await self._latest(workflow_id, Selection())
             return self._observed(stored) if stored else None
@@ -278,7 +281,7 @@ class RunLogService(RunLog, abc.ABC):
         selection = InboxSelection(
             assignee=None if assignee is None else _text("assignee", assignee),
             overdue=_choice("overdue", overdue),
-            workflow_id=None if workflow_id is None else _identifier("workflow_id", workflow_id),
+            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
             now=moment_or_now(now),
         )
         limit = whole("limit", limit)
@@ -301,7 +304,7 @@ class RunLogService(RunLog, abc.ABC):
         moment = moment_or_now(now)
         selection = StaleSelection(
             before=_before(older_than, moment),
-            workflow_id=None if workflow_id is None else _identifier("workflow_id", workflow_id),
+            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
         )
         limit = whole("limit", limit)
         after = None if start_after is None else _place(selection, start_after)
@@ -333,7 +336,7 @@ class RunLogService(RunLog, abc.ABC):
         moment = moment_or_now(now)
         before = _before(older_than, moment)
         with operation("run_log.mark_lost", workflow_id=workflow_id, run_id=run_id):
-            stored = await self._read(workflow_id, run_id)
+            stored = await self._read_named(workflow_id, run_id)
             if stored is None:
                 raise RunNotFoundError(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
@@ -402,11 +405,14 @@ class RunLogService(RunLog, abc.ABC):
         """See `RunLogReader.get_history`. Reads one document."""
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
         with operation("run_log.history", workflow_id=workflow_id, run_id=run_id):
-            return annotated(await self._history(workflow_id, run_id))
+            for key in _keys(workflow_id, run_id):
+                if history := await self._history(*key):
+                    return annotated(history)
+            return ()
 
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """See `RunLogReader.watch`."""
-        workflow_id = None if workflow_id is None else _identifier("workflow_id", workflow_id)
+        workflow_id = None if workflow_id is None else bounded_id(_identifier("workflow_id", workflow_id))
         source = self._updates(workflow_id, since_cursor, encode_json([workflow_id]))
         return RunWatch(source, self._watches, workflow_id)
 
@@ -469,12 +475,32 @@ class RunLogService(RunLog, abc.ABC):
             InvalidCursorError: *cursor* cannot be used.
         """
 
+    async def _workflow_named(self, workflow_id: object) -> str:
+        """Return the id under which the workflow is stored that a caller calls so; see `names_of`."""
+        *earlier, name = names_of(_identifier("workflow_id", workflow_id))
+        for one in earlier:
+            if (await self._stats(one)).total:
+                return one
+        return name
+
+    async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """Read the run that a caller calls so."""
+        for key in _keys(workflow_id, run_id):
+            if (stored := await self._read(*key)) is not None:
+                return stored
+        return None
+
     def _update(self, stored: StoredRun, cursor: str) -> RunUpdate:
         return RunUpdate(run=self._observed(stored), version=stored.version, cursor=cursor)
 
     def _observed(self, stored: StoredRun) -> WorkflowRun:
         self.version_clock.observe(stored.version.hlc, stored.run.key)
         return stored.run
+
+
+def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
+    """Return the keys under which the run may be stored that a caller calls so."""
+    return product(names_of(workflow_id), names_of(run_id))
 
 
 def _place(selection: InboxSelection | StaleSelection, cursor: object) -> Place:

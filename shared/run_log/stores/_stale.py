@@ -49,6 +49,11 @@ class StaleSelection:
         """Never: the longest silent comes first."""
         return False
 
+    def is_wanted(self, run: WorkflowRun) -> bool:
+        """Return whether *run*, which an index has found, is among them: it is."""
+        del run
+        return True
+
     def includes(self, projection: Mapping[str, Any]) -> bool:
         """Return whether a run with this projection map is stale, whatever its workflow."""
         return ACTIVE_SINCE in projection and projection[ACTIVE_SINCE] < self.before

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from run_log.core import RunKey, UnreadableRunError, document_id, original_id
+from run_log.core import RunKey, UnreadableRunError, WorkflowRun, document_id, original_id
 
 from ._documents import (
     ACTIVE_SINCE,
@@ -63,6 +63,7 @@ def readable(
     most: int | None = None,
     *,
     now: datetime,
+    is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
 ) -> list[StoredRun]:
     """Return the runs of those *documents* that can be read and seen; unreadable ones are counted and logged.
 
@@ -71,6 +72,7 @@ def readable(
         read: Returns a document's run, or raises `UnreadableRunError`.
         most: How many runs to return; None is all.
         now: What has expired by then is not seen any more.
+        is_wanted: Looks at the run itself, whose document an index has found.
     """
     runs: list[StoredRun] = []
     for document in documents:
@@ -79,7 +81,7 @@ def readable(
         except UnreadableRunError as error:
             skipped_unreadable(error)
             continue
-        if not stored.is_expired(now):
+        if not stored.is_expired(now) and is_wanted(stored.run):
             runs.append(stored)
         if len(runs) == most:
             break

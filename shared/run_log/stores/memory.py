@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -27,6 +27,7 @@ from run_log.core import (
     StatsDelta,
     SummaryCounter,
     Transition,
+    WorkflowRun,
     add_counters,
     by_run,
     document_id,
@@ -38,6 +39,7 @@ from ._documents import EXPIRE_AT, expires_at, projection_fields, run_fields, ru
 from ._inbox import InboxSelection
 from ._journal import Bell, Journal, JournalCursors, JournalUpdates
 from ._places import Place
+from ._recent import Recent, head_bytes, names_bytes
 from ._retention import Retention, check_not_expired, expiry_after, is_expired
 from ._service import Page, RunLogService, StoredRun
 from ._stale import StaleSelection
@@ -51,6 +53,9 @@ MAX_RUNS: Final = 200
 
 MAX_EVICTED: Final = 100_000
 """Evicted runs a workflow remembers the head of, so that one saved again is not counted again."""
+
+MAX_EVICTED_BYTES: Final = 100 * 2**20
+"""Bytes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,11 @@ class _Entry:
 @dataclass(slots=True)
 class _Workflow:
     runs: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    evicted: OrderedDict[str, RunHead] = field(default_factory=OrderedDict[str, RunHead])
+    evicted: Recent[str, RunHead] = field(
+        default_factory=lambda: Recent(
+            MAX_EVICTED, MAX_EVICTED_BYTES, lambda run_id, head: names_bytes((run_id,)) + head_bytes(head)
+        )
+    )
     stats: StatsDelta = field(default_factory=StatsDelta)
     counters: dict[SummaryCounter, int] = field(default_factory=dict[SummaryCounter, int])
     as_of: datetime | None = None
@@ -79,7 +88,7 @@ class _Workflow:
     def write(self, run_id: str, change: RunChange, number: int, retention: Retention | None) -> None:
         self._count(change)
         if change.winner is not None:
-            self.evicted.pop(run_id, None)
+            self.evicted.pop(run_id)
             run = change.winner.run
             self.runs[run_id] = _Entry(
                 head=change.after,
@@ -121,9 +130,7 @@ class _Workflow:
                 return
             oldest = min(ended, key=lambda run_id: self.runs[run_id].position)
             head = self.runs.pop(oldest).head
-            self.evicted[oldest] = replace(head, history=head.history[-1:])
-            if len(self.evicted) > MAX_EVICTED:
-                self.evicted.popitem(last=False)
+            self.evicted.put(oldest, replace(head, history=head.history[-1:]))
 
 
 class InMemoryRunLogService(RunLogService):
@@ -288,7 +295,8 @@ class InMemoryRunLogService(RunLogService):
         left = (
             place for place in places if after is None or (place < after if is_reverse else place > after)
         )
-        runs = self._readable((places[place] for place in sorted(left, reverse=is_reverse)), limit + 1)
+        entries = [places[place] for place in sorted(left, reverse=is_reverse)]
+        runs = self._readable(entries, limit + 1, selection.is_wanted)
         return Page(runs=runs[:limit], more=len(runs) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -298,12 +306,18 @@ class InMemoryRunLogService(RunLogService):
         entry = self._entry((workflow_id, run_id))
         return entry.head.history if entry else ()
 
-    def _readable(self, entries: Iterable[_Entry], most: int) -> list[StoredRun]:
+    def _readable(
+        self,
+        entries: Iterable[_Entry],
+        most: int,
+        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+    ) -> list[StoredRun]:
         return readable(
             entries,
             lambda entry: _stored(entry, (str(entry.fields.get("workflow_id")), str(entry.fields.get("id")))),
             most,
             now=self._now(),
+            is_wanted=is_wanted,
         )
 
     def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.core import (
+    InvalidRunError,
+    PauseRequest,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+    bounded_id,
+    snapshot,
+)
 
 from .builders import NOON, make_run, run_fields
 
@@ -44,6 +52,40 @@ def test_what_is_not_given_has_its_default() -> None:
     assert (run.trigger_data, run.result, run.error) == ({}, {}, None)
     assert (run.completed_at, run.duration_ms, run.attempt, run.pause) == (None, 0, 1, None)
     assert run.key == ("w1", "r1")
+
+
+@pytest.mark.parametrize("field", ["id", "workflow_id"])
+@pytest.mark.parametrize("text", ["x" * 1_025, "é" * 513, "x" * 50_000, "\ud800" * 171])
+def test_an_id_beyond_the_bound_is_refused(field: str, text: str) -> None:
+    """An id of more than 1,024 bytes is refused wherever a run is made or changed, with the limit."""
+    run = make_run()
+    for make in (lambda: make_run(**{field: text}), lambda: setattr(run, field, text)):
+        with pytest.raises(ValidationError, match="bytes, an id at most 1,024; pass a shorter one"):
+            make()
+    with pytest.raises(InvalidRunError, match=rf"{field}: it has [0-9,]+ bytes, an id at most 1,024"):
+        snapshot(run_fields(**{field: text}))
+
+    assert run == make_run()
+
+
+@pytest.mark.parametrize("text", ["x" * 1_024, "é" * 512, "\U0001f600" * 256])
+def test_an_id_at_the_bound_is_kept(text: str) -> None:
+    """An id of 1,024 bytes is an id like any other."""
+    assert (text, text) == make_run(id=text, workflow_id=text).key
+
+
+@pytest.mark.parametrize("field", ["assignee", "answered_by"])
+def test_who_is_asked_has_a_name_within_the_bound(field: str) -> None:
+    """Names of people that are longer are kept as their digests: people alike at first are not one."""
+    names = ["x" * 1_000_000 + end for end in ("", "y", "z")]
+    kept = [getattr(PauseRequest.model_validate({field: name}), field) for name in names]
+    pause = PauseRequest()
+    setattr(pause, field, names[0])
+
+    assert [bounded_id(name) for name in names] == kept
+    assert 3 == len(set(kept))
+    assert kept[0] == getattr(pause, field)
+    assert "x" * 1_024 == getattr(PauseRequest.model_validate({field: "x" * 1_024}), field)
 
 
 @pytest.mark.parametrize("field", ["started_at", "completed_at"])

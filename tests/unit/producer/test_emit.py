@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import (
-    MAX_ID_LENGTH,
+    MAX_ID_BYTES,
     PauseRequest,
     RunEvent,
     RunStatus,
@@ -68,7 +68,7 @@ def _fields(**changes: Any) -> dict[str, Any]:
         _fields(duration_ms="long"),
         _fields(id=""),
         _fields(id=None),
-        _fields(workflow_id="w" * (MAX_ID_LENGTH + 1)),
+        _fields(workflow_id="w" * (MAX_ID_BYTES + 1)),
         _fields(status="asleep"),
         _fields(trigger_type=7),
         _fields(trigger_type="telepathy", attempt=0),

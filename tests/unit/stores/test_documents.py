@@ -64,7 +64,7 @@ def stored_bytes(run: WorkflowRun, transitions: int) -> int:
     "run",
     [
         a_run(),
-        a_run(id="\x00" * 8_000, workflow_id="\U0001f600" * 8_000),
+        a_run(id="\x00" * 1_024, workflow_id="\U0001f600" * 256),
         a_run(
             trigger_data={"a": "x" * (MAX_PAYLOAD_BYTES // 2)}, result={"a": "x" * 1_000}, error="e" * 9_000
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,6 @@ from run_log.stores._documents import (
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PROJECTION,
-    indexed_assignee,
 )
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._stale import StaleSelection
@@ -87,7 +87,7 @@ def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> 
 def _of_inbox(selection: InboxSelection) -> list[tuple[str, str, Any]]:
     conditions: list[tuple[str, str, Any]] = []
     if selection.assignee is not None:
-        conditions.append((PAUSED_ASSIGNEE, "==", indexed_assignee(selection.assignee)))
+        conditions.append(_one_of(PAUSED_ASSIGNEE, selection.indexed_assignees))
     if selection.overdue is not None:
         conditions.append((PAUSED_DEADLINE, "<" if selection.overdue else ">=", selection.now))
     return conditions
@@ -107,8 +107,7 @@ def _in_order(query: Any, field: str, direction: str) -> Any:
 def _conditions(selection: Selection) -> list[tuple[str, str, Any]]:
     conditions: list[tuple[str, str, Any]] = []
     if selection.statuses is not None:
-        values = [status.value for status in selection.statuses]
-        conditions.append(("status", "in", values) if len(values) > 1 else ("status", "==", values[0]))
+        conditions.append(_one_of("status", [status.value for status in selection.statuses]))
     if selection.trigger_type is not None:
         conditions.append(("trigger_type", "==", selection.trigger_type.value))
     if selection.since is not None:
@@ -116,3 +115,7 @@ def _conditions(selection: Selection) -> list[tuple[str, str, Any]]:
     if selection.until is not None:
         conditions.append(("started_at", "<", selection.until))
     return conditions
+
+
+def _one_of(field: str, values: Sequence[str]) -> tuple[str, str, Any]:
+    return (field, "in", list(values)) if len(values) > 1 else (field, "==", values[0])

@@ -24,6 +24,7 @@ from run_log.core import (
     StoreError,
     SummaryCounter,
     Transition,
+    WorkflowRun,
     check_collection_id,
     document_id,
     original_id,
@@ -298,7 +299,7 @@ class FirestoreRunLogService(RunLogService):
             workflows = self._connection.client().collection(self._root)
             run = workflows.document(after.workflow).collection(RUNS).document(after.run)
             query = query.start_after({sorted_by: after.moment, "__name__": run})
-        found = await self._collect(query, limit + 1, sorted_by)
+        found = await self._collect(query, limit + 1, sorted_by, selection.is_wanted)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -313,15 +314,24 @@ class FirestoreRunLogService(RunLogService):
         stored = head_from_fields(_fields(snapshot), key)
         return () if stored.is_expired(self._now()) else stored.head.history
 
-    async def _collect(self, query: Any, most: int, sorted_by: str) -> list[StoredRun]:
+    async def _collect(
+        self,
+        query: Any,
+        most: int,
+        sorted_by: str,
+        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+    ) -> list[StoredRun]:
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
+        asked = most
         while True:
-            wanted = most - len(found)
-            snapshots = await self._fetch(query.limit(wanted))
-            found += self._readable(snapshots)
-            if len(snapshots) < wanted or len(found) == most:
-                return found
+            snapshots = await self._fetch(query.limit(asked))
+            news = self._readable(snapshots, is_wanted)
+            found += news
+            if len(snapshots) < asked or len(found) >= most:
+                return found[:most]
+            # Many in a row may be others', and each call takes its time.
+            asked = most - len(found) if news else min(2 * asked, most)
             query = after_snapshot(query, snapshots[-1], sorted_by)
 
     async def _fetch(self, query: Any) -> list[Any]:
@@ -377,10 +387,12 @@ class FirestoreRunLogService(RunLogService):
     def _all_runs(self) -> Any:
         return self._connection.client().collection_group(RUNS)
 
-    def _readable(self, snapshots: Sequence[Any]) -> list[StoredRun]:
+    def _readable(
+        self, snapshots: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
+    ) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
         own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
-        return readable(own, _stored_at_its_place, now=self._now())
+        return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""

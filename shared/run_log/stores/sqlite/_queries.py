@@ -8,7 +8,6 @@ from typing import Any, Final
 from run_log.core import Order, Position, Selection, document_id
 from run_log.stores._documents import (
     PAUSED_ASSIGNEE,
-    indexed_assignee,
     micros_of,
 )
 from run_log.stores._inbox import InboxSelection
@@ -105,16 +104,12 @@ def runs_query(workflow_id: str, selection: Selection, after: Position | None) -
     if selection.statuses is None:
         parts = [conditions]
     else:
-        # Each status comes in order from the index; together they are merged, and not sorted.
         parts = [[("status = ?", (status.value,)), *conditions] for status in selection.statuses]
     index = _INDEXES[selection.statuses is not None, selection.trigger_type is not None]
     of_workflow: _Condition = ("workflow = ?", (document_id(workflow_id),))
     direction = "DESC" if is_newest_first else "ASC"
-    order = f" ORDER BY started_at {direction}, run {direction}"
-    return Query(
-        sql=" UNION ALL ".join(_selected(index, [of_workflow, *part]) for part in parts) + order,
-        values=tuple(value for part in parts for _, values in [of_workflow, *part] for value in values),
-    )
+    order = f"started_at {direction}, run {direction}"
+    return _merged(index, [[of_workflow, *part] for part in parts], order)
 
 
 def changed_query(workflow_id: str | None, after: ChangedPlace) -> Query:
@@ -183,6 +178,7 @@ def placed_query(selection: InboxSelection | StaleSelection, after: Place | None
     moment = selection.sorted_by
     # Such an index holds no other runs: this says that it may be used.
     conditions: list[_Condition] = [(f"{moment} IS NOT NULL", ())]
+    of_assignee: list[list[_Condition]] = [[]]
     columns = [moment, "workflow", "run"]
     if selection.workflow_id is not None:
         conditions.append(("workflow = ?", (document_id(selection.workflow_id),)))
@@ -191,6 +187,8 @@ def placed_query(selection: InboxSelection | StaleSelection, after: Place | None
         conditions.append((f"{moment} < ?", (micros_of(selection.before),)))
     else:
         conditions += _of_inbox(selection, is_bounded=after is not None)
+        if selection.assignee is not None:
+            of_assignee = [[(f"{PAUSED_ASSIGNEE} = ?", (one,))] for one in selection.indexed_assignees]
     if after is not None:
         place = {moment: micros_of(after.moment), "workflow": after.workflow, "run": after.run}
         comparison = "<" if selection.newest_first else ">"
@@ -200,16 +198,11 @@ def placed_query(selection: InboxSelection | StaleSelection, after: Place | None
         )
     direction = "DESC" if selection.newest_first else "ASC"
     order = ", ".join(f"{column} {direction}" for column in columns)
-    return Query(
-        sql=f"{_selected(_index(selection), conditions)} ORDER BY {order}",
-        values=tuple(value for _, values in conditions for value in values),
-    )
+    return _merged(_index(selection), [[*own, *conditions] for own in of_assignee], order)
 
 
 def _of_inbox(selection: InboxSelection, *, is_bounded: bool) -> list[_Condition]:
     conditions: list[_Condition] = []
-    if selection.assignee is not None:
-        conditions.append((f"{PAUSED_ASSIGNEE} = ?", (indexed_assignee(selection.assignee),)))
     if selection.overdue is not None:
         # See `runs_query` for the plus: those that are not overdue begin at the moment, or at the place.
         plus = "+" * (is_bounded and not selection.overdue)
@@ -228,6 +221,14 @@ def _index(selection: InboxSelection | StaleSelection) -> str:
         (True, True): "_of_both",
     }[selection.assignee is not None, selection.workflow_id is not None]
     return f"inbox{whose}_by_{'start' if selection.overdue is None else 'deadline'}"
+
+
+def _merged(index: str, parts: list[list[_Condition]], order: str) -> Query:
+    """Return the query for what any of *parts* selects: each comes in order, so they are not sorted."""
+    return Query(
+        sql=" UNION ALL ".join(_selected(index, part) for part in parts) + f" ORDER BY {order}",
+        values=tuple(value for part in parts for _, values in part for value in values),
+    )
 
 
 def _selected(index: str, conditions: list[_Condition]) -> str:

@@ -24,6 +24,7 @@ from run_log.core import (
     StoreError,
     SummaryCounter,
     Transition,
+    WorkflowRun,
     document_id,
     original_id,
     utc_now,
@@ -198,10 +199,12 @@ class SQLiteRunLogService(RunLogService):
     async def _placed_page(
         self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
     ) -> Page:
-        return await self._page_of(placed_query(selection, after), limit)
+        return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
 
-    async def _page_of(self, query: Query, limit: int) -> Page:
-        found = await self._found(query, limit + 1)
+    async def _page_of(
+        self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
+    ) -> Page:
+        found = await self._found(query, limit + 1, is_wanted)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -292,10 +295,15 @@ class SQLiteRunLogService(RunLogService):
 
         return await self._reader.run(read)
 
-    async def _found(self, query: Query, most: int | None) -> list[StoredRun]:
+    async def _found(
+        self,
+        query: Query,
+        most: int | None,
+        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+    ) -> list[StoredRun]:
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
             with closing(connection.execute(query.sql, query.values)) as rows:
-                return readable(rows, run_from_row, most, now=self._terms.now())
+                return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
 
         return await self._reader.run(read)
 
