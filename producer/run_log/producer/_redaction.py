@@ -33,11 +33,18 @@ _NAME_KEYS: Final = word_set(
     "field_name headername header_name keyname key_name"
 )
 _VALUE_KEYS: Final = word_set(
-    "value values val content contents data v answer input fieldvalue field_value headervalue "
-    "header_value stringvalue string_value"
+    "value values val content contents data v answer input fieldvalue field_value headervalue header_value "
+    "stringvalue string_value"
 )
 _NAMES_KEYS: Final = word_set("keys names fields columns headers header labels ids")
 _ROWS_KEYS: Final = word_set("values vals row rows data contents records")
+_BESIDE_NAMES: Final = frozenset(
+    spelt
+    for key in _VALUE_KEYS | _ROWS_KEYS
+    for spelt in (key, key.upper(), key.capitalize(), key.removesuffix("value") + "Value")
+)
+"""One of these is a key of every object that is a pair, or a table."""
+
 _MAX_ROLE_KEYS: Final = 64
 """Entries of an object that is looked at as a pair, or as a table."""
 
@@ -134,11 +141,11 @@ class Redaction:
             container, texts = ahead.pop()
             if (id(container), texts) not in seen:
                 seen.add((id(container), texts))
-                if isinstance(container, dict):
+                if isinstance(container, list):
+                    replaced += self._redact_list(container)
+                elif not _BESIDE_NAMES.isdisjoint(container):
                     replaced += self._redact_object(container)
                     replaced += self._redact_table(container, changeable)
-                else:
-                    replaced += self._redact_list(container)
                 replaced += self._redact(container, ahead, changeable, texts=texts)
         return replaced
 
@@ -163,10 +170,10 @@ class Redaction:
         entries = list(container.items() if isinstance(container, dict) else enumerate(container))
         target = cast("dict[Any, Any]", container)  # or a list, and its index
         for key, value in entries:
-            name, look = (_key_text(key), self._look_of(key)) if keyed else ("", Look.HARMLESS)
+            look = self._look_of(key) if keyed else Look.HARMLESS
             if texts and look is Look.HARMLESS:
                 look = Look.COUNTS
-            if look is not Look.HARMLESS and _hides(look, name, value):
+            if look is not Look.HARMLESS and _hides(look, _key_text(key), value):
                 target[key] = REDACTED
                 replaced += value != REDACTED
             elif isinstance(value, _CONTAINERS):
@@ -174,18 +181,14 @@ class Redaction:
                 if issubclass(type(inner), _FIXED):
                     inner = target[key] = _as_changeable(inner, changeable)
                 ahead.append((inner, look is Look.COUNTS))
-            elif (
-                self._in_texts and isinstance(value, str | bytes) and (new := self._redacted(value)) != value
-            ):
-                target[key] = new
-                replaced += 1
+            elif self._in_texts and isinstance(value, str | bytes):
+                # One character a byte, so that what is no text stays what it is.
+                text = value if isinstance(value, str) else value.decode("latin-1")
+                new = redacted_text(text, self._names.look)
+                if new is not text and new != text:
+                    target[key] = new if isinstance(value, str) else new.encode("latin-1")
+                    replaced += 1
         return replaced
-
-    def _redacted(self, value: str | bytes) -> str | bytes:
-        if isinstance(value, str):
-            return redacted_text(value, self._names.look)
-        # One character a byte, so that what is no text stays what it is.
-        return redacted_text(value.decode("latin-1"), self._names.look).encode("latin-1")
 
     def _redact_object(self, container: dict[Any, Any]) -> int:
         """Replace the values that *container* holds beside the name of a secret; return how many."""
@@ -245,11 +248,10 @@ class Redaction:
                 continue
             if value == REDACTED or (is_option and value[:1] in {"-", b"-"}):
                 continue
-            look = self._look_of_name(name)
-            if look is Look.HARMLESS or not _hides(look, _key_text(name), value):
-                continue
-            container[index + 1] = REDACTED
-            replaced += 1
+            look = self._look_of(name) if is_option else self._look_of_name(name)
+            if look is not Look.HARMLESS and _hides(look, _key_text(name), value):
+                container[index + 1] = REDACTED
+                replaced += 1
         return replaced
 
     def _look_of(self, key: object) -> Look:

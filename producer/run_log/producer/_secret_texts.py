@@ -14,50 +14,60 @@ from ._secret_names import FORMED_NAMES, MAX_REMEMBERED_LENGTH, REDACTED, Look, 
 MIN_LENGTH: Final = 6
 """Fewest characters of a text that holds a secret and says so: `pw=abc`."""
 
-# Every alternative begins with a literal, and every run ends for good where it ends: what is searched is
-# searched once, whatever it is.
-_HEADERS: Final = "".join(
-    rf"""
-    | {word}(?:[ \t+]|%20){{1,3}}["']?(?P<header_{number}>[\w.~+/=-]{{4,}}+)"""
-    for number, word in enumerate(("Bearer", "bearer", "BEARER", "Basic", "basic", "BASIC"))
-)
-_TOKENS: Final = re.compile(
-    rf"""
-    -----BEGIN[ ](?P<pem>[A-Z0-9 ]{{1,40}})-----
-        (?P<body>[^-]*+(?:-(?!----)[^-]*+)*+-----END[ ][A-Z0-9 ]{{1,40}}-----
-            |(?:(?:\s|\\{{1,4}}[nr])++[A-Za-z0-9+/=]{{16,}}+)*+)
-    | ://[^\s/?#:@"'<>\[\]\\,;]{{0,200}}:
-        (?P<password>[^\s/?#@"'<>\\]{{0,300}}+(?:@[^\s/?#@"'<>\\]{{0,300}}+(?=@))*+(?=@)
-            |(?!\d{{1,5}}[/?#])[^\s@"'<>\\]{{1,100}}+(?=@))
-    {_HEADERS}
-    | hooks\.slack\.com/(?:services|workflows)/(?P<slack>[\w/-]{{8,}}+)
-    | discord(?:app)?\.com/api/webhooks/\d{{1,24}}/(?P<discord>[\w-]{{8,}}+)
-    | bot(?P<telegram>\d{{6,12}}:[\w-]{{30,}}+)
-    | """
+# Every run ends for good where it ends, and begins where no other could have: what is searched is searched
+# once, whatever it is.
+_PEM: Final = re.compile(
     r"""
+    -----BEGIN[ ](?P<pem>[A-Z0-9 ]{1,40})-----
+    (?P<body>[^-]*+(?:-(?!----)[^-]*+)*+-----END[ ][A-Z0-9 ]{1,40}-----
+        |(?:(?:\s|\\{1,4}[nr])++[A-Za-z0-9+/=]{16,}+)*+)
+    """,
+    re.VERBOSE,
+)
+_URL_PASSWORD: Final = re.compile(
+    r"""
+    ://[^\s/?#:@"'<>\[\]\\,;]{0,200}:
+    (?P<password>[^\s/?#@"'<>\\]{0,300}+(?:@[^\s/?#@"'<>\\]{0,300}+(?=@))*+(?=@)
+        |(?!\d{1,5}[/?#])[^\s@"'<>\\]{1,100}+(?=@))
+    """,
+    re.VERBOSE,
+)
+_HEADER: Final = re.compile(
+    r"""(?<![A-Za-z0-9])(?P<scheme>[Bb](?:earer|EARER|asic|ASIC))(?:[ \t+]|%20){1,3}["']?"""
+    r"""(?P<header>[\w.~+/=-]{4,}+)"""
+)
+_TOKEN: Final = re.compile(
+    r"""
+    (?<![A-Za-z0-9])(?=[\w./-]{12})(?:
     eyJ(?<![\w-]eyJ)[\w-]{8,}+\.(?:eyJ[\w-]*+(?:\.[\w-]*+)?|[\w-]*+(?:\.[\w-]*+){1,3})
-    | A(?:KIA|SIA|BIA|CCA)(?=[A-Z]{0,16}\d)[A-Z0-9]{12,}+
-    | gh[pousr]_[A-Za-z0-9]{16,}+ | github_pat_\w{16,}+
+    | A(?:KIA|SIA|BIA|CCA)(?=[A-Z]{0,16}\d)[A-Z0-9]{12,}+ | AIza[\w-]{24,}+ | ATATT3[\w=-]{20,}+
+    | AGE-SECRET-KEY-1[A-Z0-9]{20,}+
+    | gh[pousr]_[A-Za-z0-9]{16,}+ | github_pat_\w{16,}+ | gsk_[A-Za-z0-9]{20,}+ | glsa_\w{20,}+
     | gl(?:pat|ptt|dt|rt|cbt|soat|ft|oas|agent|imt|ffct)-[\w.-]{12,}+
-    | xox[a-z](?:\.xox[a-z])?-[\w-]{8,}+ | xapp-\d-[\w-]{8,}+
-    | AIza[\w-]{24,}+ | ya29\.[\w.-]{12,}+ | 1//0[\w-]{20,}+ | GOCSPX-[\w-]{16,}+
+    | xox[a-z](?:\.xox[a-z])?-[\w-]{8,}+ | xapp-\d-[\w-]{8,}+ | xai-[A-Za-z0-9]{20,}+
+    | ya29\.[\w.-]{12,}+ | 1//0[\w-]{20,}+ | GOCSPX-[\w-]{16,}+
     | sk-(?:(?=[A-Za-z_-]{0,40}\d)[\w-]{16,}+|(?:proj-|ant-)?[A-Za-z0-9]{20,}+)
-    | sk_(?:live|test|prod)_[A-Za-z0-9]{8,}+ | rk_(?:live|test|prod)_[A-Za-z0-9]{8,}+ | whsec_[\w+/=]{16,}+
+    | [sr]k_(?:live|test|prod)_[A-Za-z0-9]{8,}+ | whsec_[\w+/=]{16,}+
     | npm_[A-Za-z0-9]{20,}+ | pypi-(?=[a-z_-]{0,40}[A-Z\d])[\w-]{16,}+ | rubygems_[a-f0-9]{20,}+
-    | SG\.[\w-]{8,}+\.[\w-]{8,}+ | hf_[A-Za-z0-9]{20,}+ | gsk_[A-Za-z0-9]{20,}+ | r8_[A-Za-z0-9]{20,}+
-    | do[opr]_v1_[A-Fa-f0-9]{20,}+ | shp(?:at|ca|pa|ss|tka)_[A-Fa-f0-9]{20,}+
-    | sq0[a-z]{3}-[\w-]{16,}+ | hv[sbr]\.[\w-]{20,}+ | dapi[a-f0-9]{32}
-    | dckr_(?:pat|oat)_[\w-]{16,}+ | lin_api_[A-Za-z0-9]{20,}+ | PMAK-[\w-]{20,}+ | NRAK-[A-Z0-9]{20,}+
-    | glsa_[A-Za-z0-9_]{20,}+ | sntry[su]_[\w+/=-]{20,}+ | sbp_[a-f0-9]{20,}+ | figd_[\w-]{20,}+
-    | pul-[a-f0-9]{20,}+ | ATATT3[\w=-]{20,}+ | AGE-SECRET-KEY-1[A-Z0-9]{20,}+ | LTAI[A-Za-z0-9]{12,}+
-    | tfp_[A-Za-z0-9]{20,}+ | EAAC[A-Za-z0-9]{24,}+ | key-[a-f0-9]{32} | xai-[A-Za-z0-9]{20,}+
-    | nfp_[A-Za-z0-9]{20,}+
+    | SG\.[\w-]{8,}+\.[\w-]{8,}+ | hf_[A-Za-z0-9]{20,}+ | hv[sbr]\.[\w-]{20,}+
+    | do[opr]_v1_[A-Fa-f0-9]{20,}+ | dapi[a-f0-9]{32} | dckr_(?:pat|oat)_[\w-]{16,}+
+    | shp(?:at|ca|pa|ss|tka)_[A-Fa-f0-9]{20,}+ | sq0[a-z]{3}-[\w-]{16,}+ | sntry[su]_[\w+/=-]{20,}+
+    | sbp_[a-f0-9]{20,}+ | pul-[a-f0-9]{20,}+ | PMAK-[\w-]{20,}+ | NRAK-[A-Z0-9]{20,}+
+    | LTAI[A-Za-z0-9]{12,}+ | EAAC[A-Za-z0-9]{24,}+ | key-[a-f0-9]{32} | lin_api_[A-Za-z0-9]{20,}+
+    | figd_[\w-]{20,}+ | r8_[A-Za-z0-9]{20,}+
+    | hooks\.slack\.com/(?:services|workflows)/(?P<slack>[\w/-]{8,}+)
+    | discord(?:app)?\.com/api/webhooks/\d{1,24}/(?P<discord>[\w-]{8,}+)
+    | bot(?P<telegram>\d{6,12}:[\w-]{30,}+)
+    )
     """,
     re.VERBOSE,
 )
 _PUBLIC_PEM: Final = re.compile(
     r"[A-Z0-9 ]{0,40}(?:PUBLIC KEY|CERTIFICATE|REQUEST|CRL|PARAMETERS|SIGNATURE|MESSAGE)"
 )
+
+MIN_TOKEN: Final = 12
+"""Fewest characters of a token that is known by its prefix."""
 
 _INVISIBLE: Final = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 _ASSIGNED: Final = re.compile(
@@ -70,7 +80,7 @@ _ASSIGNED: Final = re.compile(
 )
 """A name and what sets it, as in programs, JSON, YAML, URLs, headers and prose."""
 
-_SETS: Final = ("=", ":", "%3", " '", ' "', " is ", " was ")
+_SETS: Final = re.compile(r"[=:]|%3|[ \t](?:['\"]|is[ \t:]|was[ \t:])")
 """One of these is in every text in which something is set."""
 
 _FLAG: Final = re.compile(r"(?<![\w-])-{1,2}(?P<name>[A-Za-z][\w-]{2,60}+)[ \t]{1,3}(?=[^\s-])")
@@ -155,8 +165,8 @@ def redacted_text(text: str, look_of: Callable[[str], Look]) -> str:
     """
     if len(text) < MIN_LENGTH:
         return text
-    text = _TOKENS.sub(_token, text)
-    if any(map(text.__contains__, _SETS)):
+    text = _without_known(text)
+    if _SETS.search(text):
         text = _replaced(text, _ASSIGNED, partial(_assigned, look_of=look_of))
     if "curl" in text:
         text = _replaced(text, _LOGIN, _login)
@@ -167,6 +177,19 @@ def redacted_text(text: str, look_of: Callable[[str], Look]) -> str:
     if ("'" in text or '"' in text) and ("," in text or "value" in text):
         text = _replaced(text, _TUPLE, partial(_named, look_of=look_of, is_pair=True))
         text = _replaced(text, _FIELDS, partial(_named, look_of=look_of))
+    return text
+
+
+def _without_known(text: str) -> str:
+    """Return *text* without what is known to be a secret by its own form."""
+    if "-----BEGIN " in text:
+        text = _PEM.sub(_without_pem, text)
+    if "://" in text and "@" in text:
+        text = _URL_PASSWORD.sub(_without_password, text)
+    if "earer" in text or "asic" in text or "EARER" in text or "ASIC" in text:
+        text = _HEADER.sub(_without_header, text)
+    if len(text) >= MIN_TOKEN:
+        text = _TOKEN.sub(_without_token, text)
     return text
 
 
@@ -185,26 +208,31 @@ def _replaced(
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _token(match: re.Match[str]) -> str:
-    whole = match[0]
-    kind = match.lastgroup or ""
-    if kind in {"body", "pem"}:
-        if _PUBLIC_PEM.fullmatch(match["pem"]) or not match["body"]:
-            return whole
-        return REDACTED
-    if kind == "password":
-        return whole if _is_empty(match[kind]) else whole[: -len(match[kind])] + REDACTED
-    before = match.start() - 1
-    if not kind.startswith(("slack", "discord")) and before >= 0 and match.string[before].isalnum():
-        return whole
-    if kind.startswith("header"):
-        return whole[: -len(match[kind])] + REDACTED if _is_header(match, match[kind]) else whole
-    return whole[: -len(match[kind])] + REDACTED if kind else REDACTED
+def _without_pem(match: re.Match[str]) -> str:
+    is_public = _PUBLIC_PEM.fullmatch(match["pem"]) or not match["body"]
+    return match[0] if is_public else REDACTED
+
+
+def _without_password(match: re.Match[str]) -> str:
+    return match[0] if _is_empty(match["password"]) else _without(match, "password")
+
+
+def _without_header(match: re.Match[str]) -> str:
+    return _without(match, "header") if _is_header(match, match["header"]) else match[0]
+
+
+def _without_token(match: re.Match[str]) -> str:
+    return _without(match, match.lastgroup) if match.lastgroup else REDACTED
+
+
+def _without(match: re.Match[str], group: str) -> str:
+    """Return *match* with a secret for its *group*, which ends it."""
+    return match[0][: match.start(group) - match.start()] + REDACTED
 
 
 def _is_header(match: re.Match[str], value: str) -> bool:
     """Return whether a bearer's token, or a basic credential, is one, and no word of a sentence."""
-    if match[0][1] in "aA":
+    if match["scheme"][1] in "aA":
         if value.endswith("="):
             return True
         with_padding = value + "=" * (-len(value) % 4)

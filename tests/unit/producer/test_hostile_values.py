@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import enum
 from collections import UserDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
@@ -19,65 +21,16 @@ from run_log.stores import InMemoryRunLogService
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged
 
-_METHODS = [
-    "__str__",
-    "__repr__",
-    "__len__",
-    "__iter__",
-    "__getitem__",
-    "__eq__",
-    "__hash__",
-    "__bool__",
-    "__lt__",
-    "__contains__",
-    "__format__",
-    "__int__",
-    "__index__",
-    "__float__",
-    "__bytes__",
-    "__fspath__",
-    "__reduce_ex__",
-    "keys",
-    "items",
-    "values",
-    "get",
-    "decode",
-    "encode",
-    "isascii",
-    "startswith",
-    "total_seconds",
-    "utcoffset",
-    "isoformat",
-    "astimezone",
-    "model_dump",
-    "tolist",
-    "copy",
-    "union",
-    "pop",
-    "as_integer_ratio",
-    "is_integer",
-]
-_READ = [
-    "__class__",
-    "__dict__",
-    "_fields",
-    "value",
-    "_value_",
-    "nbytes",
-    "tzinfo",
-    "args",
-    "message",
-    "__cause__",
-    "__context__",
-    "__notes__",
-    "__traceback__",
-    "__suppress_context__",
-    "code",
-    "exit_code",
-    "__name__",
-    "model_fields",
-    "__pydantic_extra__",
-]
+_METHODS = """
+    __str__ __repr__ __len__ __iter__ __getitem__ __eq__ __hash__ __bool__ __lt__ __contains__
+    __format__ __int__ __index__ __float__ __bytes__ __fspath__ __reduce_ex__ keys items values get
+    decode encode isascii startswith total_seconds utcoffset isoformat astimezone model_dump tolist copy
+    union pop as_integer_ratio is_integer
+"""
+_READ = """
+    __class__ __dict__ _fields value _value_ nbytes tzinfo args message __cause__ __context__ __notes__
+    __traceback__ __suppress_context__ code exit_code __name__ model_fields __pydantic_extra__
+"""
 _ASKED_OF_THE_CLASS = ("__instancecheck__", "__subclasscheck__", "__hash__", "__eq__", "__repr__", "__call__")
 _READ_OF_THE_CLASS = ("__name__", "__mro__", "__module__", "__dict__", "__bases__", "_fields", "tolist")
 
@@ -112,13 +65,14 @@ def _hostile(base: type, raised: type[BaseException], *, attributes: bool = True
             raise raised
         return None
 
-    members: dict[str, Any] = dict.fromkeys(_METHODS, refuse)
+    members: dict[str, Any] = dict.fromkeys(_METHODS.split(), refuse)
     ask: dict[str, Any] = dict.fromkeys(_ASKED_OF_THE_CLASS, refuse)
     ask |= dict.fromkeys(_READ_OF_THE_CLASS, property(refuse))
     if attributes:
-        members |= dict.fromkeys(_READ, property(refuse))
-    made: Any = type("Meta", (type,), ask if attributes else {})("Hostile", (base,), members)
-    value = base.__new__(made)
+        members |= dict.fromkeys(_READ.split(), property(refuse))
+    meta: Any = type("Meta", (type,), ask if attributes else {})
+    made: Any = base
+    value = made.__new__(meta("Hostile", (base,), members))
     is_made = True
     return value
 
@@ -132,8 +86,8 @@ class _Proxy:  # noqa: PLW1641 - it has a hash, which raises
     def _refuse(self, *_: object) -> NoReturn:
         raise RuntimeError("working outside of context")
 
-    __str__ = __repr__ = __len__ = __iter__ = __hash__ = __bool__ = __getitem__ = _refuse  # type: ignore[assignment]
-    __eq__ = _refuse  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
+    __str__ = __repr__ = __len__ = __iter__ = __hash__ = __bool__ = __getitem__ = _refuse
+    __eq__ = _refuse  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def _values() -> Iterator[Any]:
@@ -155,12 +109,12 @@ def _values() -> Iterator[Any]:
         for raised in _RAISED:
             for attributes in (True, False):
                 name = f"{base.__name__}, {raised.__name__}{'' if attributes else ', its class told'}"
-                yield pytest.param(
-                    lambda b=base, r=raised, a=attributes: _hostile(b, r, attributes=a), id=name
-                )
+                make = partial(_hostile, base, raised, attributes=attributes)
+                yield pytest.param(make, id=name)
     yield pytest.param(_Proxy, id="proxy")
-    for odd in (None, b"\xff", "\ud800", "", 7, [], type("Empty", (), {}), ...):
-        yield pytest.param(lambda odd=odd: odd, id=f"{odd!r:.20}")
+    odd: list[Any] = [None, b"\xff", "\ud800", "", 7, [], type("Empty", (), {}), ...]
+    for value in odd:
+        yield pytest.param(partial(copy.copy, value), id=f"{value!r:.20}")
 
 
 def _everything(value: Any, emitter: Any) -> RunStatus:
@@ -257,6 +211,7 @@ def test_the_workflows_exception_goes_on_unchanged(which: str) -> None:
     error = _ReraisingError()
     error.raised = {"itself": error, "its context": first, "its cause": cause, "another": _MuteError()}[which]
     before: list[Any] = []
+    after: list[Any] = []
 
     def block() -> None:
         try:
@@ -274,9 +229,9 @@ def test_the_workflows_exception_goes_on_unchanged(which: str) -> None:
     except _ReraisingError as caught:
         before.append((look(), first.__context__, first.__traceback__, cause.__traceback__))
         recorder.__exit__(type(caught), caught, caught.__traceback__)
-        after = (look(), first.__context__, first.__traceback__, cause.__traceback__)
+        after.append((look(), first.__context__, first.__traceback__, cause.__traceback__))
 
-    assert before == [after]
+    assert before == after
     assert "failed" == states.statuses[-1]
     assert (states.runs[-1].error or "").startswith(f"{__name__}._ReraisingError")
 
@@ -293,11 +248,11 @@ class _Partly(UserDict[str, Any]):
 
 
 class _WithoutItems(dict[str, Any]):
-    keys = items = values = __iter__ = __len__ = _refused  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    keys = items = values = __iter__ = __len__ = _refused  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
 
 class _WithoutIter(list[Any]):
-    __iter__ = __len__ = _refused  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    __iter__ = __len__ = _refused  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
 
 @dataclasses.dataclass
@@ -326,7 +281,7 @@ class _Named(NamedTuple):
 class _OddEnum(enum.Enum):
     ODD = 1
 
-    value = property(_refused)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    value = property(_refused)  # pyright: ignore[reportAssignmentType]
 
 
 class _OddKey(str):
