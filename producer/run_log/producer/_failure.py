@@ -63,9 +63,10 @@ def is_good_exit(error: BaseException) -> bool:
 def _exit_attribute(kind: type[BaseException]) -> str | None:
     if issubclass(kind, SystemExit):
         return "code"
-    for base in _MRO(kind):
-        package = str(vars(base)["__module__"]).partition(".")[0] if "__module__" in vars(base) else ""
-        if package in _EXITS and base.__name__ == "Exit":
+    bases: tuple[type, ...] = _MRO(kind)
+    for base in bases:
+        module: object = vars(base).get("__module__")
+        if type(module) is str and module.partition(".")[0] in _EXITS and base.__name__ == "Exit":
             return "exit_code"
     return None
 

@@ -222,7 +222,8 @@ class Redaction:
                 if _is_list(row):
                     rows[index] = _as_changeable(row, changeable)
             for names in columns:
-                for row in (rows, *filter(_is_list, rows)):
+                own: list[Any] = [rows, *filter(_is_list, rows)]
+                for row in own:
                     replaced += self._redact_row(names, row) if row is not names else 0
         return replaced
 
@@ -294,13 +295,10 @@ def _as_changeable(fixed: Any, changeable: _Changeable) -> Any:
     if not issubclass(type(fixed), _FIXED):
         return fixed
     if id(fixed) not in changeable:
-        names = getattr(type(fixed), "_fields", None)
-        is_named = isinstance(names, tuple) and len(cast("tuple[object, ...]", names)) == len(fixed)
-        # With the original, so that its id stays its own.
-        changeable[id(fixed)] = (
-            fixed,
-            dict(zip(names, fixed, strict=True)) if is_named and names else list(fixed),
-        )
+        names: Any = getattr(cast("object", type(fixed)), "_fields", None)
+        is_named = isinstance(names, tuple) and len(cast("tuple[object, ...]", names)) == len(fixed) > 0
+        own: Any = dict(zip(cast("tuple[str, ...]", names), fixed, strict=True)) if is_named else list(fixed)
+        changeable[id(fixed)] = fixed, own  # with the original, so that its id stays its own
     return changeable[id(fixed)][1]
 
 

@@ -281,7 +281,7 @@ class _Named(NamedTuple):
 class _OddEnum(enum.Enum):
     ODD = 1
 
-    value = property(_refused)  # pyright: ignore[reportAssignmentType]
+    value = property(_refused)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 class _OddKey(str):

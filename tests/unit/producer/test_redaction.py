@@ -353,12 +353,11 @@ def _repeats(pattern: Any) -> Iterator[tuple[str, int]]:
     for operation, argument in pattern:
         if str(operation) in {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}:
             yield str(operation), int(argument[1])
-        for inner in argument if isinstance(argument, tuple | list) else [argument]:
-            if isinstance(inner, list):
-                for alternative in inner:
-                    yield from _repeats(alternative) if hasattr(alternative, "data") else ()
-            elif hasattr(inner, "data"):
-                yield from _repeats(inner)
+        held: Any = argument if isinstance(argument, tuple | list) else [argument]
+        for inner in held:
+            alternatives: list[Any] = inner if isinstance(inner, list) else [inner]
+            for alternative in alternatives:
+                yield from _repeats(alternative) if hasattr(alternative, "data") else ()
 
 
 def _patterns() -> list[re.Pattern[str]]:
