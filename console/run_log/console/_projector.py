@@ -36,7 +36,6 @@ async def pull_until_signal(
         until_idle: Seconds without a message that end it too; None for never. No fewer than `shortest_silence`.
         health: The address and port of the health endpoints; None for none.
     """
-
     stop = stopped_by_signal()
     if until_idle is not None:
         until_idle = max(until_idle, await shortest_silence(settings, settings.subscription))

@@ -6,8 +6,9 @@ from ._default import default_emitter, reset_default_emitter
 from ._emitter import RunEventEmitter
 from ._policy import DeliveryPolicy
 from ._recorder import RunHandle, RunRecorder, current_run, record_run
-from ._redaction import SECRET_NAMES, Redaction
+from ._redaction import Redaction
 from ._resume import resume_run
+from ._secret_names import SECRET_NAMES
 from ._service import PubSubRunLogService, create_service
 from ._spool import Spool
 from ._transport import Transport

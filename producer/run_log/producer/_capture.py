@@ -29,6 +29,7 @@ from run_log.core import (
     detached,
     encode_event,
     fit_run,
+    is_foreign,
     trace_headers,
 )
 
@@ -204,9 +205,9 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     except AttributeError:  # made without validation, with a text where a status belongs
         return _entry(recordable(run), identity, trace)
     run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
-    if not (type(run_id) is str and type(workflow_id) is str and type(attempt) is int) or (
-        len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES
-    ):
+    is_plain = type(run_id) is str and type(workflow_id) is str and type(attempt) is int
+    is_plain = is_plain and (error is None or type(error) is str)
+    if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
         # The buffer needs these to place it; the rest is checked when it is encoded.
         return _entry(recordable(run), identity, trace)
     payloads, cut = _payloads(run)
@@ -240,6 +241,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
     run = recordable({**captured.fields, "trigger_data": trigger_data, "result": result})
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
+    _redact_texts(run, redaction)
     run = fit_run(run)
     trace = captured.trace
     headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
@@ -256,16 +258,29 @@ def encode(content: Content, redaction: Redaction) -> Message:
     )
 
 
+def _redact_texts(run: WorkflowRun, redaction: Redaction) -> None:
+    # Each assignment validates the whole run.
+    if run.error and (error := redaction.text(run.error)) != run.error:
+        run.error = error
+    if run.pause is not None:
+        for name in ("reason", "comment"):
+            said: str | None = getattr(run.pause, name)
+            if said and (text := redaction.text(said)) != said:
+                setattr(run.pause, name, text)
+
+
 def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     """Return a copy of the payloads, and how many values of them were cut."""
     payloads: tuple[dict[str, Any], ...] = (run.trigger_data, run.result)
-    if payloads == ({}, {}):
-        return _EMPTY, 0
     cut = 0
     try:
+        if payloads == ({}, {}):
+            return _EMPTY, 0
         # marshal takes every buffer for bytes: arrays, memory views, numpy's numbers.
         captured = marshal.dumps(payloads) if _is_exact(payloads) else b""
-    except (ValueError, RuntimeError, TypeError):
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
         # Nested too deep; changed by another thread meanwhile; made without validation, of a number, say.
         captured = b""
     if not captured:

@@ -28,6 +28,7 @@ from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, m
 from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk, keep_alone
+from ._failure import text_of
 from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
 from ._lifecycle import OWN_FAULT, deliver_late, is_over, warn_of_sigterm, watch_the_end
 from ._notice import say_loss
@@ -379,8 +380,8 @@ class Delivery:
             for entry in self.held.in_flight():
                 try:
                     entry.encode(self._encode)
-                except Exception as error:  # noqa: BLE001 - an event that cannot be encoded holds up no other
-                    self.held.settle([entry], DropReason.INVALID, error=str(error))
+                except BaseException as error:  # noqa: BLE001 - an event that cannot be encoded holds up no other
+                    self.held.settle([entry], DropReason.INVALID, error=text_of(error))
             if self.held.in_flight(1):
                 return True
         return False

@@ -10,6 +10,7 @@ from run_log.core import Message, SpoolError, Version, get_logger, logging_later
 
 from ._accounts import DropReason
 from ._capture import Content, Entry
+from ._failure import text_of
 from ._held import Held
 from ._notice import say_loss
 from ._segment import SpooledEvent
@@ -156,8 +157,8 @@ class Disk:
         for entry in entries:
             try:
                 message = entry.encode(self._encode)
-            except Exception as error:  # noqa: BLE001 - an event that cannot be encoded holds up no other
-                self._held.drop_for_disk(DropReason.INVALID, error=str(error))
+            except BaseException as error:  # noqa: BLE001 - an event that cannot be encoded holds up no other
+                self._held.drop_for_disk(DropReason.INVALID, error=text_of(error))
             else:
                 yield entry, message
 

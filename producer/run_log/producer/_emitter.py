@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from run_log.core import PROCESS_CLOCK, HybridLogicalClock, RunKey, Settings, uuid7
+from run_log.core import PROCESS_CLOCK, Contained, HybridLogicalClock, RunKey, Settings, is_foreign, uuid7
 
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
@@ -98,7 +98,7 @@ class RunEventEmitter:
             policy=DeliveryPolicy(end_flush=settings.end_flush_seconds),
             limits=BufferLimits(events=settings.buffer_events, data_bytes=settings.buffer_bytes),
             spool=Spool(directory, max_bytes=settings.spool_max_bytes) if directory else None,
-            redaction=Redaction.from_setting(settings.redact_keys),
+            redaction=Redaction.from_setting(settings.redact_keys, texts=settings.redact_text),
         )
 
     def emit(self, run: object) -> None:
@@ -112,12 +112,14 @@ class RunEventEmitter:
         item: Entry | Rejection
         try:
             item = self._capture(run)
-        except Exception as error:  # noqa: BLE001 - a workflow never notices
+        except BaseException as error:  # a workflow never notices
+            if not is_foreign(error):
+                raise
             item = Rejection.of(run, error)
         delivery.intake.append(item)
         if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(delivery.intake) >= MAX_INTAKE:
             # Too deep a stack, say. The event is in the intake: the next one brings it on its way.
-            with contextlib.suppress(Exception):
+            with Contained():
                 delivery.attend(item)
 
     def observe(self, hlc: int, run: RunKey | None = None) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import traceback
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
 
-from run_log.core import encode_json
+from run_log.core import Contained, encode_json, type_name
 
 MAX_SUMMARY: Final = 8_000
 """Most characters of an exception's type and message."""
@@ -38,6 +37,8 @@ _ARGS: Final[Any] = vars(BaseException)["args"].__get__
 _OWN_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
 """These read what an exception has, whatever its class makes of the names."""
 
+_MRO: Final[Any] = vars(type)["__mro__"].__get__
+
 
 _EXITS: Final = frozenset({"click", "typer", "asyncclick"})
 """Packages whose ``Exit`` ends a command; looked at by name, so that none is imported."""
@@ -52,19 +53,20 @@ def is_good_exit(error: BaseException) -> bool:
     attribute = _exit_attribute(type(error))
     if attribute is None:
         return False
-    try:
+    with Contained():  # foreign code; the interpreter would make an error of what it raises, too
         code: object = getattr(error, attribute)
-    except Exception:  # noqa: BLE001 - foreign code; the interpreter would make an error of it too
-        return False
-    # As the interpreter sees it: False and other integers that are 0, but no 0.0.
-    return code is None or (isinstance(code, int) and code == 0)
+        # As the interpreter sees it: False and other integers that are 0, but no 0.0.
+        return code is None or (isinstance(code, int) and code == 0)
+    return False
 
 
 def _exit_attribute(kind: type[BaseException]) -> str | None:
     if issubclass(kind, SystemExit):
         return "code"
-    for base in kind.__mro__:
-        if base.__name__ == "Exit" and base.__module__.partition(".")[0] in _EXITS:
+    bases: tuple[type, ...] = _MRO(kind)
+    for base in bases:
+        module: object = vars(base).get("__module__")
+        if type(module) is str and module.partition(".")[0] in _EXITS and base.__name__ == "Exit":
             return "exit_code"
     return None
 
@@ -88,11 +90,33 @@ def describe(error: BaseException) -> str:
 def _summary(error: BaseException) -> str:
     # What type itself says runs no code of a metaclass: "<class 'module.Name'>", without "builtins".
     name = type.__repr__(type(error))[len("<class '") : -len("'>")].removeprefix("__main__.")
-    try:
-        text = _cut(_message(error), MAX_SUMMARY)
-    except BaseException:  # noqa: BLE001 - as the traceback module does: a foreign __str__ may raise anything
-        text = "<exception str() failed>"
+    text = text_of(error)
     return f"{name}: {text}" if text else name
+
+
+def told(error: BaseException) -> str:
+    """Return the name of the type of *error* and its text, for a log line; never raises."""
+    return f"{type_name(error)}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what *error* says, cut; never raises."""
+    with _Muted():
+        return _cut(_message(error), MAX_SUMMARY)
+    return "<exception str() failed>"
+
+
+class _Muted:
+    """Lets nothing of its block out but Ctrl-C: as in the traceback module, a text may raise anything.
+
+    An exit is held back, too: it would take the place of the exception that is told of.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and not issubclass(kind, KeyboardInterrupt)
 
 
 def _message(error: BaseException) -> str:
@@ -112,7 +136,7 @@ def _traceback(error: BaseException, summary: str) -> str:
     if own is None:
         return ""
     text = ""
-    with contextlib.suppress(BaseException):  # as foreign code may raise
+    with _Muted():
         text = "Traceback (most recent call last):\n"
         text = f"{text}{''.join(traceback.format_tb(own, -MAX_FRAMES))}{summary}"
         if len(summary) < MAX_SUMMARY and _is_simple(error):

@@ -12,11 +12,12 @@ from itertools import islice
 from types import CodeType
 from typing import ClassVar, Final, Self
 
-from run_log.core import RunKey, Version
+from run_log.core import RunKey, Version, type_name
 
 from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
 from ._capture import Entry
+from ._failure import text_of
 
 MAX_INTAKE: Final = 500
 """Events that wait to be put into the buffer, before whoever emits has to help."""
@@ -30,9 +31,6 @@ MAX_SHED: Final = BufferLimits()
 MAX_CAUSE: Final = 2_000
 """Most characters that are kept of why something is no run."""
 
-_name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
-"""A class's name, whatever its metaclass says."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -43,18 +41,14 @@ class Rejection:
     size: ClassVar[int] = 0
 
     @classmethod
-    def of(cls, run: object, error: Exception) -> Self:
+    def of(cls, run: object, error: BaseException) -> Self:
         """Return what *run* is replaced by, given the *error* that its capture raised.
 
         Args:
             run: Anything, with code of its own that may raise.
             error: Likewise.
         """
-        try:
-            cause = str(error)[:MAX_CAUSE]
-        except Exception:  # noqa: BLE001 - the error is of the given object's own making
-            cause = _name_of(type(error))
-        return cls(_name_of(type(run))[:MAX_CAUSE], cause)
+        return cls(type_name(run), text_of(error)[:MAX_CAUSE] or type_name(error))
 
 
 class Held:

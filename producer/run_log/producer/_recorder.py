@@ -16,23 +16,30 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 from run_log.core import (
     MAX_ID_BYTES,
     OUTER_KEY,
+    Contained,
     InvalidArgumentError,
     RunStatus,
     TriggerType,
     bounded_id,
     get_logger,
     id_text,
+    is_foreign,
     utc_now,
     validated,
 )
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
-from ._failure import describe, is_good_exit
+from ._failure import describe, is_good_exit, told
+from ._notice import say_loss
 from ._triggers import known_trigger, tell_unknown
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
+_MAX_CONTEXTS: Final = 100
+_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
+_CONTEXT: Final[Any] = vars(BaseException)["__context__"]
+_CAUSE: Final[Any] = vars(BaseException)["__cause__"]
 _logger: Final = get_logger("run_log.producer")
 
 _P = ParamSpec("_P")
@@ -134,7 +141,8 @@ class RunHandle:
         Args:
             error: What went wrong: a text, or an exception that the workflow has handled.
         """
-        text = describe(error) if isinstance(error, BaseException) else error
+        is_exception = issubclass(type(error), BaseException)  # isinstance would ask it for its class
+        text = describe(cast("BaseException", error)) if is_exception else error
         self._state["error"], self._end = text, RunStatus.FAILED
 
     def _enter(self) -> None:
@@ -166,11 +174,12 @@ class RunHandle:
             )
             return
         self._state["status"] = status
-        self._emitter.emit(self._usable())
+        with Guard(self):
+            self._emitter.emit(self._usable())
 
     def _usable(self) -> object:
         """Return the run as it stands, without what a workflow set wrongly: the rest is told all the same."""
-        with contextlib.suppress(Exception):
+        with Contained():
             run = validated(self._state)
             for name in ("trigger_data", "result"):
                 held = getattr(run, name)
@@ -200,6 +209,33 @@ class RunHandle:
             undated: dict[str, Any] = {**value, "deadline": None}
             if _fault({**required, name: undated}) is None:
                 self._state[name] = undated
+
+
+class Guard(Contained):
+    """Where recording ends and the workflow begins: what is raised in the block is told, and goes no further.
+
+    Args:
+        handle: Of the run whose state is stated in the block.
+    """
+
+    def __init__(self, handle: RunHandle) -> None:
+        self._handle = handle
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        """Hold back *error*, unless it is the workflow's own, and say that the state may be lost."""
+        if error is None or not super().__exit__(kind, error, trace):
+            return False
+        with Contained():  # too deep a stack, say, or no memory even for that
+            handle, text = self._handle, told(error)
+            _logger.error(
+                "run_log_state_not_recorded",
+                workflow_id=handle.workflow_id,
+                run_id=handle.run_id,
+                status=handle.status.value,
+                error=text,
+            )
+            say_loss(text)
+        return True
 
 
 _current: Final[ContextVar[RunHandle | None]] = ContextVar("run_log_current_run", default=None)
@@ -245,9 +281,12 @@ class RunRecorder:
 
         Where the process may end without a word, or the CPU be stopped, this waits for delivery, briefly.
         """
-        emitter = self._leave(error)
-        if isinstance(emitter, RunEventEmitter):
-            emitter.await_end_sync()
+        handle = self._leave(error)
+        if handle is not None:
+            with _Untouched(error), Guard(handle):
+                emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+                if isinstance(emitter, RunEventEmitter):
+                    emitter.await_end_sync()
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
@@ -257,9 +296,12 @@ class RunRecorder:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """State how the run ended; an exception goes on. See `__exit__`."""
-        emitter = self._leave(error)
-        if isinstance(emitter, RunEventEmitter):
-            await emitter.await_end()
+        handle = self._leave(error)
+        if handle is not None:
+            with _Untouched(error), Guard(handle):
+                emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+                if isinstance(emitter, RunEventEmitter):
+                    await emitter.await_end()
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return *function* so that each of its calls is a run.
@@ -296,17 +338,18 @@ class RunRecorder:
         handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         return handle
 
-    def _leave(self, error: BaseException | None) -> Emits | None:
-        """State the end of the block's run; return who delivers it."""
+    def _leave(self, error: BaseException | None) -> RunHandle | None:
+        """State the end of the block's run, and return it."""
         entered = self._entry()
         if entered is None:
             return None  # left twice, or never entered: an exception is not to be hidden by one of ours
         handle, token = entered
-        handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        with _Untouched(error):
+            handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         # A fixture or a generator may leave in another context than it entered: that one's runs are its own.
         with contextlib.suppress(ValueError):
             _current.reset(token)
-        return handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return handle
 
     def _entry(self) -> tuple[RunHandle, Token[RunHandle | None]] | None:
         """Take the run that is left: this context's, where several blocks share the recorder."""
@@ -395,6 +438,35 @@ def _fault(state: Mapping[str, object]) -> str | None:
     """Return why *state* is no run; None where it is one."""
     try:
         validated(state)
-    except Exception as error:  # noqa: BLE001 - a workflow never notices, whatever its values' own code does
-        return f"{type(error).__name__}: {error}"
+    except BaseException as error:  # a workflow never notices, whatever its values' own code does
+        if not is_foreign(error):
+            raise
+        return told(error)
     return None
+
+
+class _Untouched:
+    """Keeps an exception as it is while it is told of: the code of a value may raise it anew.
+
+    Args:
+        error: It, with those that it came from; None for none.
+    """
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._before: list[tuple[BaseException, TracebackType | None, BaseException | None]] = []
+        ahead, seen = [error], set[int]()
+        while ahead and len(seen) < _MAX_CONTEXTS:
+            told_of = ahead.pop()
+            if told_of is not None and id(told_of) not in seen:
+                seen.add(id(told_of))
+                context: BaseException | None = _CONTEXT.__get__(told_of)
+                self._before.append((told_of, _TRACEBACK.__get__(told_of), context))
+                ahead += (context, _CAUSE.__get__(told_of))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for error, trace, context in self._before:
+            _TRACEBACK.__set__(error, trace)
+            _CONTEXT.__set__(error, context)

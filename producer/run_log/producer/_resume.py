@@ -23,12 +23,14 @@ from run_log.core import (
     TriggerType,
     WorkflowRun,
     get_logger,
+    is_foreign,
     utc_now,
 )
 from run_log.stores import create_run_log_service, get_run_log_service
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter
+from ._failure import told
 from ._recorder import Emits, RunHandle, RunRecorder
 
 _ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
@@ -84,7 +86,9 @@ class _Continuation:
         try:
             run = _aside(self._read_in_time).result(self.timeout)
             return self._with(run) if run else self._without(None)
-        except Exception as error:  # noqa: BLE001 - a workflow never notices
+        except BaseException as error:  # a workflow never notices
+            if not is_foreign(error):
+                raise
             return self._without(error)
 
     async def open_async(self) -> RunHandle:
@@ -101,7 +105,9 @@ class _Continuation:
             if task is None or task.cancelling():
                 raise
             return self._without(error)  # something below was cancelled, not this task
-        except Exception as error:  # noqa: BLE001 - a workflow never notices
+        except BaseException as error:  # a workflow never notices
+            if not is_foreign(error):
+                raise
             return self._without(error)
 
     async def _read_in_time(self) -> WorkflowRun | None:
@@ -148,7 +154,7 @@ class _Continuation:
         )
 
     def _without(self, error: BaseException | None) -> RunHandle:
-        cause = f"{type(error).__name__}: {error}" if error else "no such run; is its projection behind?"
+        cause = told(error) if error is not None else "no such run; is its projection behind?"
         _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
         state = {
             "id": self.run_id,
@@ -199,7 +205,7 @@ def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
         except Exception as error:  # noqa: BLE001 - it is for whoever waits
             future.set_exception(error)
         except BaseException as error:  # noqa: BLE001 - SystemExit, say: of the reading, not of the workflow
-            future.set_exception(RuntimeError(f"reading ended by {type(error).__name__}: {error}"))
+            future.set_exception(RuntimeError(f"reading ended by {told(error)}"))
 
     threading.Thread(target=run, name="run-log-resume", daemon=True).start()
     return future

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from run_log.core import InvalidRunError, TriggerType, WorkflowRun, get_logger, validated
+from run_log.core import Contained, InvalidRunError, TriggerType, WorkflowRun, get_logger, validated
 
 MAX_WORDS: Final = 100
 """Different words that a process tells of: whoever puts ids into them is told often enough."""
@@ -35,12 +35,15 @@ class _Known:
 
 def known_trigger(trigger: object) -> object:
     """Return *trigger*; where it is a word that is none there is, ``manual``: see `tell_unknown`."""
-    word: object = trigger.value if isinstance(trigger, enum.Enum) else trigger
-    if not isinstance(word, str):
+    word: object = trigger
+    with Contained():
+        word = trigger.value if isinstance(trigger, enum.Enum) else trigger
+    if not issubclass(type(word), str):
         return trigger
-    word = str.__str__(word)  # a class of the workflow's own may compare and hash as it likes
+    # A class of the workflow's own may compare and hash as it likes.
+    word = str.__str__(cast("str", word))
     if word in _KNOWN:
-        return trigger
+        return trigger if type(trigger) is str else TriggerType(word)
     told = word[:MAX_WORD_LENGTH]
     if told not in _words and len(_words) < MAX_WORDS:
         _words.add(told)

@@ -100,7 +100,17 @@ from ._models import (
     snapshot,
     validated,
 )
-from ._nearest import CUT_MARKER, MAX_DEPTH, MAX_PAYLOAD_BYTES, OUTER_KEY, as_text, id_text
+from ._nearest import (
+    CUT_MARKER,
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    OUTER_KEY,
+    Contained,
+    as_text,
+    id_text,
+    is_foreign,
+    type_name,
+)
 from ._payload import (
     MAX_TEXT_BYTES,
     decode_json,
@@ -158,6 +168,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STORED",
     "ConfigurationError",
+    "Contained",
     "Counted",
     "DeadLetterReason",
     "Durations",
@@ -250,6 +261,7 @@ __all__ = [
     "is_anomaly",
     "is_cloud_run_service",
     "is_document_id",
+    "is_foreign",
     "logging_later",
     "mark_anomalies",
     "newest",
@@ -260,6 +272,7 @@ __all__ = [
     "snapshot",
     "span_link",
     "trace_headers",
+    "type_name",
     "utc_now",
     "uuid7",
     "validated",

@@ -20,6 +20,8 @@ from typing import Any, Final, cast
 import structlog
 from opentelemetry import metrics
 
+from ._nearest import Contained, is_foreign, type_name
+
 MAX_SHOWN: Final = 1_000
 """Characters of a value that a log line shows."""
 
@@ -96,8 +98,9 @@ class _HarmlessLogger(structlog.stdlib.BoundLogger):
                 _thread.waiting.append(partial(self._proxy_to_logger, method_name, event, *args, **fields))
             else:
                 self._log(method_name, event, *args, **fields)
-        except Exception:  # noqa: BLE001 - there is nowhere left to tell it
-            return
+        except BaseException as error:  # there is nowhere left to tell it
+            if not is_foreign(error):
+                raise
 
     def _log(self, method_name: str, event: str | None, *args: Any, **fields: Any) -> None:
         _thread.is_logging = True
@@ -196,10 +199,9 @@ def _add_text(
 
 
 def _shown(value: object) -> str:
-    try:
-        return one_line(repr(value))
-    except Exception:  # noqa: BLE001 - an object's own code may raise anything, and a deep one has no repr
-        return one_line(object.__repr__(value))
+    with Contained():  # an object's own code may raise anything, and a deep one has no repr
+        return one_line(str.__str__(repr(value)))
+    return one_line(f"<{type_name(value)}>")  # object's repr would ask its class for names
 
 
 def _rename_reserved(

@@ -26,7 +26,17 @@ from pydantic_core import PydanticCustomError
 from ._errors import InvalidRunError
 from ._ids import MAX_ID_BYTES, bounded_id, is_long_id
 from ._logs import get_logger
-from ._nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, as_payload, as_text, id_text, unwrapped, valid_text
+from ._nearest import (
+    MAX_PAYLOAD_BYTES,
+    OUTER_KEY,
+    Contained,
+    as_payload,
+    as_text,
+    id_text,
+    type_name,
+    unwrapped,
+    valid_text,
+)
 from ._payload import detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
@@ -118,7 +128,7 @@ def _as_id(value: object, info: ValidationInfo) -> object:
         return value
     text = id_text(value)
     if text is None:
-        what = f"an id is a text, or what has one, a number or a UUID say; not a {type(value).__name__}"
+        what = f"an id is a text, or what has one, a number or a UUID say; not a {type_name(value)}"
         raise PydanticCustomError("id_type", "{what}", {"what": what})
     if is_long_id(text):
         what = f"it has {len(text.encode()):,} bytes, an id at most {MAX_ID_BYTES:,}; pass a shorter one"
@@ -149,18 +159,18 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
         return 0
     if info.context is STORED or isinstance(value, str):
         return value
-    try:
+    with Contained():  # a foreign object's own code: it is no number
         told = value if type(value) is float or type(value) is int else unwrapped(value)
         if isinstance(told, timedelta):
             told = told / _MILLISECOND
         if not isinstance(told, Real | Decimal):
             return value
-        number = float(told)
-    except OverflowError:
-        return 0
-    except Exception:  # noqa: BLE001 - a foreign object's own code: it is no number
-        return value
-    return number if 0 <= number < math.inf else 0
+        try:
+            number = float(told)
+        except OverflowError:
+            return 0
+        return number if 0 <= number < math.inf else 0
+    return value
 
 
 def _not_negative(duration_ms: float) -> float:
@@ -339,7 +349,7 @@ def count_cut(workflow_id: str, run_id: str, values: int) -> None:
     """Count and log that *values* of a run's payloads and texts were cut, if any were."""
     if values:
         _cut_values.add(values)
-        hint = f"more than {MAX_PAYLOAD_BYTES} bytes; keep large values elsewhere, and record where"
+        hint = f"more than {MAX_PAYLOAD_BYTES} bytes, or their own code raised: the markers say"
         _logger.warning(
             "run_log_payload_cut", workflow_id=workflow_id, run_id=run_id, values=values, hint=hint
         )
@@ -355,4 +365,4 @@ def _explain(run: object, error: ValidationError) -> str:
         f"{'.'.join(map(str, fault['loc'])) or 'run'}: {fault['msg']}"[:_MAX_FAULT]
         for fault in error.errors(include_url=False, include_input=False)
     )
-    return f"a {type(run).__name__} is not a run: {faults}"[:_MAX_EXPLANATION]
+    return f"a {type_name(run)} is not a run: {faults}"[:_MAX_EXPLANATION]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import dataclasses
 import enum
 import json
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
+from functools import partial
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, Final, TypeVar, cast
@@ -61,7 +62,40 @@ _MAX_WRAPPED: Final = 8
 _MAX_INTEGER_BITS: Final = 33_000
 """Largest integers whose digits are asked for, which takes time that grows with their square."""
 
+_OWN: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+
+_NAME: Final[Callable[[type], str]] = vars(type)["__name__"].__get__
+
 _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+class Contained:
+    """Lets nothing out of its block that the code of a foreign object raises there: it may raise anything.
+
+    What is the workflow's own goes through: Ctrl-C, an exit, a cancellation.
+    """
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> bool:
+        """Hold back *error*, unless it is the workflow's own."""
+        return error is not None and is_foreign(error)
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Return whether *error* is a fault of the code that raised it, and not the workflow's own.
+
+    Not every such fault is an `Exception`: what vendors' panics raise is none.
+    """
+    return not issubclass(type(error), _OWN)  # an exception may lie about its class, or raise
+
+
+def type_name(value: object) -> str:
+    """Return the name of the type of *value*, whatever its metaclass says."""
+    return _NAME(type(value))
 
 
 def as_payload(value: object) -> dict[str, Any]:
@@ -78,16 +112,16 @@ def as_payload(value: object) -> dict[str, Any]:
     kind: type[object] = type(value)
     if kind is dict:
         payload = cast("dict[str, Any]", value)
-        try:
-            "".join(payload)
-        except TypeError:
-            pass  # a key is no text
-        else:
-            return payload
-    with contextlib.suppress(Exception):  # a foreign object's own code may raise anything: it is read later
+        with Contained():  # a key's own code runs where it is looked up, a class's where it is hashed
+            if {*map(type, payload)} <= {str}:
+                return payload
+    level: object = None
+    with Contained():
         level = unwrapped(value, _MAX_ENTRIES)
-        if isinstance(level, _Entries):
-            return dict(Reading(MAX_READ_BYTES).named(level))
+    if level is None:
+        level = _underneath(value, _MAX_ENTRIES)  # it has raised, and is read later
+    if isinstance(level, _Entries):
+        return dict(Reading(MAX_READ_BYTES).named(level))
     return {OUTER_KEY: value}
 
 
@@ -111,7 +145,9 @@ def id_text(value: object) -> str | None:
         if isinstance(nearest, float) and not math.isfinite(nearest):
             return None
         text = as_text(nearest)
-    except Exception:  # noqa: BLE001 - of no type that has a text, or its own code raised: anything
+    except BaseException as error:  # of no type that has a text, or its own code raised: anything
+        if not is_foreign(error):
+            raise
         return None
     return None if text.startswith(CUT_MARKER) else text
 
@@ -193,10 +229,14 @@ class Reading:
 
     Args:
         budget: Bytes of JSON text, about.
+
+    Attributes:
+        raised: Values that could not be read, since their own code raised.
     """
 
     def __init__(self, budget: int) -> None:
         self._left = budget
+        self.raised = 0
         self._open: set[int] = set()
         self._in_key = False
 
@@ -243,10 +283,15 @@ class Reading:
         try:
             if value is None or value is True or value is False:
                 return value
-            if isinstance(value, str):
-                return self._text(str.__str__(value))  # its own type's text, whatever __str__ would say
-            if isinstance(value, int | float):
-                return _readable_number(value)
+            kind = type(value)  # isinstance would ask the value for its class
+            if issubclass(kind, str):
+                # Its own type's text, whatever __str__ would say.
+                return self._text(str.__str__(cast("str", value)))
+            if issubclass(kind, int | float):
+                return _readable_number(cast("float", value))
+            if kind is _Unread:
+                self.raised += 1
+                return cast("_Unread", value).told
             if depth == 0:
                 return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
             if id(value) in self._open:
@@ -256,8 +301,11 @@ class Reading:
                 return self._object(value, depth - 1)
             finally:
                 self._open.discard(id(value))
-        except Exception as error:  # noqa: BLE001 - a foreign object's own code may raise anything
-            return f"{CUT_MARKER}, a {type(value).__name__} that raised {type(error).__name__}"
+        except BaseException as error:  # a foreign object's own code may raise anything
+            if not is_foreign(error):
+                raise
+            self.raised += 1
+            return _raised(value, error)
 
     def _text(self, text: str) -> str:
         if len(text) > self._left:
@@ -268,7 +316,7 @@ class Reading:
     def _object(self, value: object, depth: int) -> object:
         if not issubclass(type(value), _BUILT_IN):
             self._left -= OBJECT_BYTES
-        level = _level(value, max(0, self._left) // _NODE_BYTES + 1)
+        level = self._level(value)
         if isinstance(level, _Entries):
             copy: dict[str, object] = {}
             for name, item in self.named(level):
@@ -290,6 +338,16 @@ class Reading:
             return self.readable(level, depth)
         nearest = self._nearest(value)
         return self._text(nearest) if isinstance(nearest, str) else self.readable(nearest, depth)
+
+    def _level(self, value: object) -> object:
+        most = max(0, self._left) // _NODE_BYTES + 1
+        try:
+            return _level(value, most)
+        except BaseException as error:
+            level = _underneath(value, most) if is_foreign(error) else None
+            if level is None:
+                raise
+            return level
 
     def _nearest(self, value: object) -> object:
         if isinstance(value, bytes | bytearray):
@@ -342,7 +400,7 @@ def unwrapped(value: object, most: int = 1) -> object:
 def _level(value: object, most: int) -> object:
     """Return one level of *value*, at most *most* of it, as entries or a list; itself if it has none."""
     if isinstance(value, Mapping):
-        return _Entries(_first(cast("Mapping[object, object]", value).items, most))
+        return _Entries(_items(cast("Mapping[object, object]", value), most))
     if isinstance(value, tuple) and (names := _field_names(cast("tuple[object, ...]", value))):
         return _Entries(zip(names, cast("tuple[object, ...]", value), strict=True))
     if isinstance(value, list | tuple | AbstractSet | deque | KeysView | ValuesView | ItemsView):
@@ -350,12 +408,57 @@ def _level(value: object, most: int) -> object:
     if isinstance(value, BaseModel):
         return _model(value, most)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _Entries((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        fields = [field.name for field in dataclasses.fields(value)]
+        return _Entries((name, _part(value, partial(getattr, value, name))) for name in fields)
     if isinstance(value, enum.Enum):
         return value.value
     if callable(getattr(type(value), "tolist", None)):
         return _listed(value)
     return value
+
+
+def _items(mapping: Mapping[object, object], most: int) -> Iterable[tuple[object, object]]:
+    """Return at most *most* entries of *mapping*; where they cannot be had together, one by one."""
+    with Contained():
+        return _first(mapping.items, most)
+    if issubclass(type(mapping), dict):
+        return cast("_Entries", _underneath(mapping, most))
+    keys = _first(lambda: mapping, most)
+    return [(key, _part(mapping, partial(mapping.__getitem__, key))) for key in keys]
+
+
+def _part(owner: object, read: Callable[[], object]) -> object:
+    """Return what *read* does of *owner*, or what stands for it where that raises."""
+    try:
+        return read()
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
+        return _Unread(_raised(owner, error))
+
+
+class _Unread:
+    """Stands for a part of a value whose own code raised."""
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+
+
+def _raised(value: object, error: BaseException) -> str:
+    return f"{CUT_MARKER}, a {type_name(value)} that raised {type_name(error)}"
+
+
+def _underneath(value: object, most: int) -> list[Any] | None:
+    """Return at most *most* of what *value* holds as the built-in type it derives from; None if from none.
+
+    For what raises where it is read as it wants to be.
+    """
+    held: Any = value
+    if issubclass(type(value), dict):
+        return _Entries(islice(dict[object, object].items(held), most))
+    bases: tuple[Any, ...] = (*_BUILT_IN, deque)
+    own = next((base for base in bases if issubclass(type(value), base)), None)
+    return None if own is None else list(islice(own.__iter__(held), most))
 
 
 def _field_names(value: tuple[object, ...]) -> tuple[str, ...]:
@@ -379,7 +482,7 @@ def _model(model: BaseModel, most: int) -> object:
         return cast("object", model.root)  # pyright: ignore[reportUnknownMemberType]
     extra = model.__pydantic_extra__ or {}
     if is_plain([vars(model), extra], MAX_REPR):
-        with contextlib.suppress(Exception):  # a serializer of its own may raise anything
+        with Contained():  # a serializer of its own may raise anything
             return _jsonable(model)
     fields = type(model).model_fields
     held = islice(chain(vars(model).items(), extra.items()), most)
@@ -392,7 +495,7 @@ def _listed(array: Any) -> object:
     if size is None:
         size = memoryview(array).nbytes
     if size > MAX_PAYLOAD_BYTES:
-        return f"{CUT_MARKER}, a {type(array).__name__} of {size} bytes"
+        return f"{CUT_MARKER}, a {type_name(array)} of {size} bytes"
     listed = array.tolist()
     # A long double has no nearer form of its own.
     return float(listed) if type(listed) is type(array) else listed

@@ -64,6 +64,8 @@ def decode_json(text: str) -> Any:
 def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[dict[str, Any], ...], int]:
     """Return copies of *payloads* in JSON types that share nothing with them, and how many values were cut.
 
+    A value whose own code raised counts as one.
+
     Args:
         payloads: Payloads, or what `as_payload` makes such, whose owner may go on changing them.
         limit: Bytes of JSON text they may take together; see `fit_payloads`.
@@ -72,6 +74,7 @@ def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[d
     reading = Reading(MAX_READ_BYTES)
     texts = [_encode_payload(payload, reading) for payload in trimmed]
     copies = tuple(cast("dict[str, Any]", decode_json(text)) for text in texts)
+    cut += reading.raised
     if sum(map(len, texts)) <= limit:
         return copies, cut
     fitted, more = fit_payloads(copies, limit)

@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     redact_keys: str | None = None
     """``RUN_LOG_REDACT_KEYS``: names of secrets besides the built-in ones, separated by commas; ``-name``
     takes one away, ``-*`` all."""
+    redact_text: bool = True
+    """``RUN_LOG_REDACT_TEXT``: whether secrets within texts are replaced, too: in values, errors, reasons."""
     end_flush_seconds: float | None = Field(default=None, ge=0, le=3_600, allow_inf_nan=False)
     """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery; None waits where
     the platform may stop the CPU after a response, and in a process that was forked."""

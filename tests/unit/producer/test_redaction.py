@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import copy
+import importlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from run_log.core import ConfigurationError
-from run_log.producer import SECRET_NAMES, Redaction
+from run_log.core import ConfigurationError, Settings
+from run_log.producer import SECRET_NAMES, Redaction, RunEventEmitter, _secret_texts, record_run
+from run_log.producer._secret_names import Look
+from run_log.producer._secret_texts import redacted_text
+
+from .conftest import EmitterMaker
+from .secrets_corpus import HARMLESS, LONG, MISSED, NUMBERS, SECRETS, TRACEBACK, Login
+from .transports import PATIENCE, ScriptedTransport
 
 _GONE = "[redacted]"
 
@@ -237,3 +247,186 @@ def test_a_setting_that_cannot_be_used(setting: str, told: str) -> None:
         Redaction.from_setting(setting)
 
     assert told in str(caught.value)
+
+
+def _is_found(kind: str, value: Any, secret: str) -> bool:
+    left = copy.deepcopy(value)
+    Redaction().apply(left)
+    if kind in {"texts", "tracebacks"}:
+        # Only the secret itself is replaced, so that the rest can be read.
+        return list(left.values()) == [text.replace(secret, _GONE) for text in value.values()]
+    return secret not in repr(left)
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_the_share_of_secrets_that_is_found(kind: str) -> None:
+    """At least 95 % of the secrets of each kind in the corpus are found; it names those that are not."""
+    missed = [value for value, secret in SECRETS[kind] if not _is_found(kind, value, secret)]
+
+    assert missed == [value for value, _ in SECRETS[kind] if value.get("text") in MISSED]
+    assert len(missed) <= 0.05 * len(SECRETS[kind])
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=lambda value: repr(value)[:60])
+def test_what_only_looks_like_a_secret_stays(value: Any) -> None:
+    """Nothing of what resembles a secret and is none is replaced, in names and in texts."""
+    left = copy.deepcopy(value)
+
+    assert Redaction().apply(left) == 0
+    assert value == left
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+def test_numbers_that_are_secrets(value: dict[str, Any]) -> None:
+    """Long numbers under the name of one token, and short ones under a PIN's, are replaced."""
+    assert Redaction().apply(value) == 1
+
+
+def test_the_corpus_is_large() -> None:
+    """The corpus has at least 150 places of either kind, and none twice."""
+    places = [repr(value) for cases in SECRETS.values() for value, _ in cases]
+
+    assert len(set(places)) == len(places) >= 150
+    assert len({*map(repr, HARMLESS)}) == len(HARMLESS) >= 150
+
+
+def test_a_named_tuple_keeps_its_fields() -> None:
+    """A named tuple becomes an object, as it does in JSON, without its secret."""
+    payload: dict[str, Any] = {"login": Login("mei", "hunter2"), "kept": (1, 2)}
+
+    Redaction().apply(payload)
+
+    assert {"login": {"user": "mei", "password": _GONE}, "kept": [1, 2]} == payload
+
+
+_HOSTILE = {
+    "the beginnings of tokens": "eyJ",
+    "the beginnings of tokens in words": "eyJaeyJ-",
+    "names that are set to names": "password=",
+    "names that follow colons": "password:password",
+    "a PIN that is none": "pin=",
+    "keys without an end": "-----BEGIN RSA PRIVATE KEY-----",
+    "lines of keys without an end": "-----BEGIN RSA PRIVATE KEY-----\\nMIIEpAIBAAKCAQEA7bq3",
+    "users without a password": "://a:",
+    "quotes": "password=\"'",
+    "escaped quotes": 'password=\\"',
+    "lists without an end": "token=['a',",
+    "pairs": "('password', \"",
+    "fields": "'name': 'password', ",
+    "elements": "<password ",
+    "options": "--password - ",
+    "headers": "Authorization: Bearer a.",
+    "cookies": "Cookie: a=b;",
+    "dots": "a.b.c.",
+    "white space": " \t",
+    "backslashes": "\\",
+    "words": "secret key is ",
+    "letters": "a",
+}
+
+
+@pytest.mark.parametrize("part", _HOSTILE.values(), ids=_HOSTILE)
+def test_a_text_may_be_made_to_take_long(part: str) -> None:
+    """What is done for a text grows as it does, also where each part of it seems to begin a secret."""
+    asked: list[int] = []
+    for size in (10_000, 20_000, 40_000):
+        names: list[str] = []
+        text = part * (size // len(part))
+
+        def look_of(name: str, names: list[str] = names) -> Look:
+            names.append(name)
+            return Look.HARMLESS if name == "a" else Look.SECRET
+
+        redacted_text(text + "!", look_of)
+        redacted_text(f"{text} password={LONG}", look_of)
+        asked.append(sum(map(len, names)))
+
+    assert asked[1] <= 3 * max(asked[0], 100)
+    assert asked[2] <= 3 * max(asked[1], 100)
+
+
+_MOST_GIVEN_BACK = 200
+
+
+def _repeats(pattern: Any) -> Iterator[tuple[str, int]]:
+    """Yield how each repetition in a parsed *pattern* is done, and how often at most."""
+    for operation, argument in pattern:
+        if str(operation) in {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}:
+            yield str(operation), int(argument[1])
+        held: Any = argument if isinstance(argument, tuple | list) else [argument]
+        for inner in held:
+            alternatives: list[Any] = inner if isinstance(inner, list) else [inner]
+            for alternative in alternatives:
+                yield from _repeats(alternative) if hasattr(alternative, "data") else ()
+
+
+def _patterns() -> list[re.Pattern[str]]:
+    contents: dict[str, re.Pattern[str]] = vars(_secret_texts)["_CONTENTS"]
+    held = [*vars(_secret_texts).values(), *contents.values()]
+    return [value for value in held if isinstance(value, re.Pattern)]
+
+
+def test_no_pattern_goes_back_far() -> None:
+    """What a pattern may repeat without an end it gives nothing back of, so that it is read once."""
+    parse: Any = importlib.import_module("re._parser").parse
+    found = {
+        (pattern.pattern, repeat)
+        for pattern in _patterns()
+        for repeat in _repeats(parse(pattern.pattern, pattern.flags))
+        if repeat[0] != "POSSESSIVE_REPEAT" and repeat[1] > _MOST_GIVEN_BACK
+    }
+
+    assert len(_patterns()) > 20
+    assert not found
+
+
+def test_errors_and_reasons_are_looked_through(emitter_to: EmitterMaker) -> None:
+    """Secrets in a run's error and in what is said of a pause do not leave the process."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+
+    with record_run("w", emitter=emitter) as run:
+        run.pause(f"use Bearer {LONG}?", assignee="mei@example.com")
+        run.resume(answered_by="mei", comment=f"password={LONG}")
+        run.fail(TRACEBACK.format(f"token={LONG}", "raise", "end"))
+    emitter.close(PATIENCE)
+
+    end = transport.events[-1].run
+    assert end.pause is not None
+    assert (f"use Bearer {_GONE}?", f"password={_GONE}") == (end.pause.reason, end.pause.comment)
+    assert TRACEBACK.format(f"token={_GONE}", "raise", "end") == end.error
+    assert ("mei@example.com", "mei") == (end.pause.assignee, end.pause.answered_by)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_texts_can_be_left_alone(is_on: bool) -> None:  # noqa: FBT001 - a test's parameter
+    """RUN_LOG_REDACT_TEXT=false leaves texts as they are; keys are looked at all the same."""
+    settings = Settings.from_env({"RUN_LOG_REDACT_TEXT": str(is_on).lower()})
+    transport = ScriptedTransport()
+    emitter = RunEventEmitter.from_settings(settings, transport)
+
+    with record_run("w", trigger_data={"text": f"password={LONG}", "password": LONG}, emitter=emitter) as run:
+        run.fail(f"password={LONG}")
+    emitter.close(PATIENCE)
+
+    text = f"password={_GONE if is_on else LONG}"
+    end = transport.events[-1].run
+    assert ({"text": text, "password": _GONE}, text) == (end.trigger_data, end.error)
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    """A misspelt RUN_LOG_REDACT_TEXT is an error that says what was meant."""
+    with pytest.raises(ConfigurationError, match="did you mean RUN_LOG_REDACT_TEXT"):
+        Settings.from_env({"RUN_LOG_REDACT_TEXTS": "false"})
+
+
+def test_a_few_digits_by_the_setting() -> None:
+    """The setting takes the PIN away, and adds it for whatever stands under it."""
+    payloads = [{"pin": "4711", "shipping_pin": "a"} for _ in range(3)]
+
+    counts = [
+        Redaction.from_setting(setting).apply(payload)
+        for setting, payload in zip([None, "-pin", "pin"], payloads, strict=True)
+    ]
+
+    assert counts == [1, 0, 2]
