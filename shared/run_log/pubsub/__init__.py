@@ -1,14 +1,16 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
-from ._connection import VENDOR_ERRORS, PubSubConnection
+from ._connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS, PubSubConnection
 from ._limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, message_fault
 from ._provision import Provisioned, provision
 from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, topic_retention
 
 __all__ = [
+    "MAX_ANSWER_BYTES",
     "MAX_ATTRIBUTES",
     "MAX_ATTRIBUTE_NAME_BYTES",
     "REPLAY_LEASE",
+    "TOO_LARGE",
     "VENDOR_ERRORS",
     "Provisioned",
     "PubSubConnection",
