@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -54,6 +55,12 @@ _meter.create_observable_gauge(
 )
 
 
+def _add(counter: metrics.Counter | metrics.UpDownCounter, amount: int, **labels: str) -> None:
+    # A metric may be any code: what it raises must cost no message its fate.
+    with contextlib.suppress(Exception):
+        counter.add(amount, labels)
+
+
 def count_events(outcomes: Iterable[Outcome]) -> None:
     """Count one batch of projected events by *outcomes*."""
     counts = dict.fromkeys(Outcome, 0)
@@ -61,13 +68,14 @@ def count_events(outcomes: Iterable[Outcome]) -> None:
         counts[outcome] += 1
     for outcome, count in counts.items():
         if count:
-            _events.add(count, {"outcome": outcome.value})
-    _batch.record(sum(counts.values()))
+            _add(_events, count, outcome=outcome.value)
+    with contextlib.suppress(Exception):
+        _batch.record(sum(counts.values()))
 
 
 def count_dead_letter(reason: DeadLetterReason) -> None:
     """Count one message that is kept among the dead letters."""
-    _dead_letters.add(1, {"reason": reason.value})
+    _add(_dead_letters, 1, reason=reason.value)
 
 
 def count_cut_letter() -> None:
@@ -104,20 +112,21 @@ class Progress:
             self._moved_at = self._now()
         self._published[token] = published_at
         self.in_hand_bytes += size
-        _in_hand.add(1)
+        _add(_in_hand, 1)
 
     def settled(self, token: int, size: int, *, returned: bool) -> None:
         """Count the message of *token* as no longer in hand."""
         del self._published[token]
         self.in_hand_bytes -= size
         self._moved_at = self._now()
-        _in_hand.add(-1)
+        _add(_in_hand, -1)
         if returned:
-            _returned.add(1)
+            _add(_returned, 1)
 
     def oldest_age(self) -> float:
         """Return the seconds since the oldest message in hand was published; 0 with nothing in hand."""
-        published = [moment for moment in self._published.values() if moment is not None]
+        # As a list at once: a reader of metrics asks in a thread of its own.
+        published = [moment for moment in list(self._published.values()) if moment is not None]
         if not published:
             return 0.0
         return max(0.0, (self._utc_now() - min(published)).total_seconds())

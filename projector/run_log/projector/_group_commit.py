@@ -7,20 +7,26 @@ import enum
 import itertools
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from run_log.core import (
+    ConfigurationError,
     DeadLetterReason,
     EventDecodeError,
     Outcome,
     ReceivedMessage,
     RunEvent,
     RunKey,
+    RunLogError,
+    StoreError,
     StoreUnavailableError,
     TransportError,
+    TransportUnavailableError,
     check_stamp,
     decode_event,
     get_logger,
@@ -29,7 +35,7 @@ from run_log.core import (
 from ._accounts import Progress, count_dead_letter
 from ._lanes import Lanes
 from ._ports import DeadLetters
-from ._projector import Projector
+from ._projector import Projector, where_from
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -64,7 +70,10 @@ class GroupLimits:
     """Messages in hand at which no more should come: what is under way, and a batch that waits. A process that
     is killed keeps them from all others until their leases end."""
     data_bytes: int = 16 * 2**20
-    """Bytes of their bodies at which no more should come. Decoded, they take about five times as much."""
+    """Bytes of their bodies at which no more should come."""
+    decoded_bytes: int = 96 * 2**20
+    """Most memory, as `decoded_size` estimates it, that decoded messages take, but for one alone; the others
+    wait as they came."""
     deliveries: int = 45
     """Deliveries after which a message is dead-lettered untried: either it ends every projector that takes
     it, or nothing could be projected for hours. Below the 50 at which Pub/Sub itself gives it up."""
@@ -76,6 +85,19 @@ class _Taken(NamedTuple):
     token: int
     message: ReceivedMessage
     settled: Callable[[ReceivedMessage, Fate], None]
+
+
+def decoded_size(body: bytes) -> int:
+    """Return about how many bytes *body* takes once it is decoded: at most, for JSON.
+
+    Of text alone that is up to four times as much, of empty objects thirty times.
+    """
+    return (
+        4 * len(body)
+        + 48 * body.count(b",")
+        + 64 * (body.count(b"[") + body.count(b"{"))
+        + 104 * body.count(b":")
+    )
 
 
 class _Item(NamedTuple):
@@ -128,8 +150,11 @@ class GroupCommit:
         self._sleep = sleep
         self._uniform = uniform
         self._lanes: Lanes[_Item] = Lanes()
+        self._undecoded: deque[_Taken] = deque()
+        self._decoded: dict[int, int] = {}
+        self._decoded_bytes = self._reserved = 0
         self._tokens = itertools.count()
-        self._batches: dict[asyncio.Task[None], Sequence[_Item]] = {}
+        self._batches: dict[asyncio.Task[None], list[_Item]] = {}
         self._keeping: dict[asyncio.Task[None], _Taken] = {}
         self._gathering: asyncio.Task[None] | None = None
         self._backing_off: asyncio.Task[None] | None = None
@@ -141,17 +166,17 @@ class GroupCommit:
         self._quiet.set()
         self._failure: BaseException | None = None
         self._failed = asyncio.Event()
-        self._is_closed = False
+        self._is_closed = self._is_unforeseen = False
         self.progress = Progress(now=now, utc_now=utc_now)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.dead_lettered = 0
-        self.store_trouble: StoreUnavailableError | None = None
+        self.store_trouble: RunLogError | None = None
         """What the last batch failed with; None once one has succeeded."""
         self.dead_letter_trouble: TransportError | None = None
         """What the dead letters failed with last; None once they have taken one."""
 
-    async def settle(self, message: ReceivedMessage) -> Fate:
-        """Project *message* together with whatever else is in hand, and return what became of it.
+    def settle(self, message: ReceivedMessage) -> Coroutine[Any, Any, Fate]:
+        """Take *message* in hand, to be projected together with whatever else is; return what tells its fate.
 
         Raises:
             ConfigurationError: The store is not there, or does not let us in.
@@ -163,6 +188,9 @@ class GroupCommit:
                 future.set_result(fate)
 
         self.submit([message], settled)
+        return self._fate(future)
+
+    async def _fate(self, future: asyncio.Future[Fate]) -> Fate:
         fate = await future
         if fate is Fate.RETURNED:
             self.raise_failure()
@@ -175,7 +203,7 @@ class GroupCommit:
 
         Args:
             messages: As they were delivered.
-            settled: Called in the event loop, once for each message; it must not raise.
+            settled: Called in the event loop, once for each message; what it raises is logged.
         """
         for message in messages:
             taken = _Taken(next(self._tokens), message, settled)
@@ -187,9 +215,33 @@ class GroupCommit:
                 error = f"delivered {message.delivery_attempt} times and never settled"
                 self._keep(taken, DeadLetterReason.TOO_MANY_DELIVERIES, error)
             else:
-                self._decode(taken)
-        self._update_room()
-        self._start_batches()
+                self._undecoded.append(taken)
+        self._go_on()
+
+    @contextmanager
+    def reserving(self) -> Generator[Callable[[int], bool]]:
+        """Reserve room for the body of one message that is about to come, until the block is left.
+
+        Yields:
+            Takes how large the body is, or is at least, and returns whether there is room for it: always
+            where nothing else is in hand or has room reserved. Call it again as the body turns out larger.
+        """
+        mine = 0
+
+        def has_room(size: int) -> bool:
+            nonlocal mine
+            others = self._reserved - mine + self.progress.in_hand_bytes
+            if self.is_full or (others and others + size > self._limits.data_bytes):
+                return False
+            self._reserved += size - mine
+            mine = size
+            return True
+
+        try:
+            yield has_room
+        finally:
+            self._reserved -= mine
+            self._update_room()
 
     @property
     def is_full(self) -> bool:
@@ -198,6 +250,14 @@ class GroupCommit:
             self._backing_off is not None
             or self.progress.in_hand >= self._limits.messages
             or self.progress.in_hand_bytes >= self._limits.data_bytes
+            or self._decoded_bytes >= self._limits.decoded_bytes
+        )
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether projecting has failed as nobody foresaw, and has not been taken up again yet."""
+        return (self._backing_off is not None and self._is_unforeseen) or (
+            self._failure is not None and not isinstance(self._failure, ConfigurationError)
         )
 
     async def room(self) -> None:
@@ -244,13 +304,38 @@ class GroupCommit:
         self._is_closed = True
         await self._abandon()
 
+    def _go_on(self) -> None:
+        """Decode what there is memory for, and project what there is to project."""
+        while self._undecoded:
+            size = decoded_size(self._undecoded[0].message.data)
+            if self._decoded_bytes and self._decoded_bytes + size > self._limits.decoded_bytes:
+                break
+            taken = self._undecoded.popleft()
+            self._decoded[taken.token] = size
+            self._decoded_bytes += size
+            self._decode(taken)
+        self._update_room()
+        self._start_batches()
+
     def _decode(self, taken: _Taken) -> None:
+        reason, told = DeadLetterReason.INVALID_EVENT, ""
         try:
             event = decode_event(taken.message)
             check_stamp(event, taken.message.published_at or self._utc_now())
             self._lanes.add(_Item(taken, event))
         except EventDecodeError as error:
-            self._keep(taken, DeadLetterReason(error.reason), str(error))
+            told = str(error)
+            with suppress(ValueError):
+                reason = DeadLetterReason(error.reason)
+        except Exception as error:  # noqa: BLE001 - whatever a body provokes, it is no reason to stop
+            told = f"not an event: {type(error).__name__}"
+        else:
+            return
+        self._forget_decoded(taken)
+        self._keep(taken, reason, told)
+
+    def _forget_decoded(self, taken: _Taken) -> None:
+        self._decoded_bytes -= self._decoded.pop(taken.token, 0)
 
     def _start_batches(self, *, gathered: bool = False) -> None:
         limits = self._limits
@@ -287,13 +372,20 @@ class GroupCommit:
     async def _project(self, items: Sequence[_Item]) -> None:
         try:
             projected = await self._projector.project([item.event for item in items])
-        except StoreUnavailableError as error:
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw ends this try, not the projector
             self._failures += 1
-            self.store_trouble = error
-            _logger.warning(
-                "run_log_store_unavailable",
+            is_away = isinstance(error, StoreUnavailableError)
+            # One that was not foreseen may quote anything, and holds on to what it came from.
+            unforeseen = f"projecting failed with {type(error).__name__}; see the log"
+            why = error if isinstance(error, StoreUnavailableError) else StoreError(unforeseen)
+            self.store_trouble, self._is_unforeseen = why, not is_away
+            tell = _logger.warning if is_away else _logger.error
+            tell(
+                "run_log_store_unavailable" if is_away else "run_log_projector_failed",
                 failures=self._failures,
-                error=str(error),
+                error=str(why),
                 message_id=items[0].taken.message.message_id,
             )
             for item in items:
@@ -301,11 +393,9 @@ class GroupCommit:
             if self._backing_off is None:
                 self._backing_off = asyncio.create_task(self._back_off())
             return
-        # As a list: a store that answers for fewer is found out before any of them is settled.
-        results = list(zip(items, projected, strict=True))
         self._failures = 0
         self.store_trouble = None
-        for item, result in results:
+        for item, result in zip(items, projected, strict=True):
             self.outcomes[result.outcome] += 1
             if result.reason is None:
                 self._settle(item.taken, Fate.DONE)
@@ -315,38 +405,54 @@ class GroupCommit:
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         items = self._batches.pop(task)
         self._lanes.unbar({item.key: None for item in items})
+        batch = [item.taken for item in items]
+        # What is decoded next must not meet these in memory, whoever still holds the batch.
+        items.clear()
+        for taken in batch:
+            self._forget_decoded(taken)
         if task.cancelled():
-            for item in items:
-                self._settle(item.taken, Fate.RETURNED)
+            for taken in batch:
+                self._settle(taken, Fate.RETURNED)
         elif (failure := task.exception()) is not None:
-            self._fail(failure, items)
-        self._update_room()
-        self._start_batches()
+            self._fail(failure, batch)
+        self._go_on()
 
-    def _fail(self, failure: BaseException, items: Sequence[_Item]) -> None:
+    def _fail(self, failure: BaseException, batch: Sequence[_Taken]) -> None:
         """End all work: the store is not there, or something is wrong with us."""
         self._failure = self._failure or failure
+        if isinstance(failure, RunLogError):
+            self.store_trouble = failure
         self._failed.set()
-        for item in (*items, *self._lanes.take_all()):
-            self._settle(item.taken, Fate.RETURNED)
+        for taken in (*batch, *self._take_waiting()):
+            self._settle(taken, Fate.RETURNED)
         self._quiet.set()
         self._room.set()
 
     async def _back_off(self) -> None:
         self._update_room()
-        await self._sleep(self._backoff(self._failures, _LONGEST_BACKOFF_SECONDS))
+        # What nobody foresaw is told to health checks for as long as this takes.
+        shortest = _FIRST_BACKOFF_SECONDS if self.is_failed else 0
+        await self._sleep(self._backoff(self._failures, _LONGEST_BACKOFF_SECONDS, shortest))
         self._backing_off = None
-        self._update_room()
-        self._start_batches()
+        self._go_on()
 
-    def _backoff(self, failures: int, longest: float) -> float:
-        return self._uniform(0, min(longest, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16)))
+    def _backoff(self, failures: int, longest: float, shortest: float = 0) -> float:
+        return self._uniform(shortest, min(longest, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16)))
 
     def _settle(self, taken: _Taken, fate: Fate) -> None:
         self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
-        taken.settled(taken.message, fate)
         if not self.progress.in_hand:
             self._quiet.set()
+        try:
+            taken.settled(taken.message, fate)
+        except Exception as error:  # noqa: BLE001 - it is out of hand, and others are too
+            # It comes again when its lease ends.
+            _logger.error(  # noqa: TRY400 - what it says may be anything
+                "run_log_projector_failed",
+                error=f"telling what became of a message failed with {type(error).__name__}",
+                message_id=taken.message.message_id,
+                where=where_from(error),
+            )
 
     def _keep(self, taken: _Taken, reason: DeadLetterReason, error: str, key: RunKey | None = None) -> None:
         """Put a message to the dead letters, beside everything else that is going on."""
@@ -361,10 +467,14 @@ class GroupCommit:
         try:
             async with self._letters:
                 await self._dead_letters.put(taken.message, reason=reason, error=error)
-        except TransportError as failure:
-            self.dead_letter_trouble = failure
+        except Exception as failure:  # noqa: BLE001 - a letter that cannot be written stops nobody else
+            self.dead_letter_trouble = (
+                failure
+                if isinstance(failure, TransportError)
+                else TransportUnavailableError(f"the dead letters failed with {type(failure).__name__}")
+            )
             self._letter_failures += 1
-            _logger.warning("run_log_dead_letter_failed", error=str(failure), **details)
+            _logger.warning("run_log_dead_letter_failed", error=str(self.dead_letter_trouble), **details)
             # Given back at once, it might come back at once, for ever.
             await self._sleep(self._backoff(self._letter_failures, _LONGEST_LETTER_BACKOFF_SECONDS))
             self._settle(taken, Fate.RETURNED)
@@ -394,8 +504,16 @@ class GroupCommit:
             task.cancel()
         # Each returns what it has as it ends, even where this wait is interrupted.
         await asyncio.gather(*tasks, return_exceptions=True)
-        for item in self._lanes.take_all():
-            self._settle(item.taken, Fate.RETURNED)
+        for taken in self._take_waiting():
+            self._settle(taken, Fate.RETURNED)
+
+    def _take_waiting(self) -> Iterable[_Taken]:
+        decoded = [item.taken for item in self._lanes.take_all()]
+        for taken in decoded:
+            self._forget_decoded(taken)
+        waiting = [*decoded, *self._undecoded]
+        self._undecoded.clear()
+        return waiting
 
     def _update_room(self) -> None:
         if self.is_full and self._failure is None:

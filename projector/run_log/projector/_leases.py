@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from run_log.core import TransportError, get_logger
+from run_log.core import get_logger
+
+from ._projector import told
 
 LEASE_SECONDS: Final = 20.0
 """For how long a lease is extended, from then on, unless it is told otherwise: what a killed process has
@@ -85,9 +87,8 @@ class Leases:
             return
         try:
             await self._extend([*due], self._seconds)
-        except TransportError as error:
-            # Tried again at the next look.
-            _logger.warning("run_log_extend_failed", messages=len(due), error=str(error))
+        except Exception as error:  # noqa: BLE001 - tried again at the next look, whatever it was
+            _logger.warning("run_log_extend_failed", messages=len(due), error=told(error))
             return
         for ack_id, lease in due.items():
             if ack_id in self._held:

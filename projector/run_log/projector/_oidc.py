@@ -25,7 +25,7 @@ STRIPPED_SIGNATURE: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
 CLOCK_SKEW_SECONDS: Final = 10
 FETCH_TIMEOUT_SECONDS: Final = 10.0
 FETCH_EVERY_SECONDS: Final = 60.0
-"""How soon a key that Google has begun to sign with is known: before that, no other unknown one has them fetched."""
+"""How soon a key that Google has begun to sign with is known; unknown ones have them fetched no oftener."""
 
 SHORTEST_CACHE_SECONDS: Final = 300.0
 LONGEST_CACHE_SECONDS: Final = 86_400.0
@@ -37,10 +37,10 @@ Fetched = tuple[Mapping[str, str], float]
 
 
 class Certificates:
-    """The certificates that tokens are signed with, kept as long as they may be; a day longer if they must be.
+    """The certificates that tokens are signed with, kept as long as they may be; a day longer where need be.
 
-    They are fetched beside the requests, for all of them together, and at most once each `FETCH_EVERY_SECONDS`
-    once there are any: neither strangers' tokens nor a fetch that hangs hold up a token with a known key.
+    They are fetched beside the requests, for all of them together, and once there are any no oftener than
+    each `FETCH_EVERY_SECONDS`: neither strangers' tokens nor a fetch that hangs hold up a known key.
 
     Args:
         fetch: Gets them, blocking.
@@ -164,8 +164,10 @@ class TokenVerifier:
             )
         except Exception as error:
             # What the vendor says of it quotes the token.
-            what = "the token is not valid for this service: is it Google's, for RUN_LOG_PUSH_AUDIENCE, not expired?"
-            raise PushRefusedError(what, status=401) from error
+            raise PushRefusedError(
+                "the token is not valid here: not Google's, not for RUN_LOG_PUSH_AUDIENCE, or expired",
+                status=401,
+            ) from error
         return cast("Mapping[str, Any]", claims)
 
 

@@ -21,8 +21,10 @@ from run_log.core import (
 )
 from run_log.pubsub import (
     ATTRIBUTE_FRAME_BYTES,
+    MAX_ANSWER_BYTES,
     MAX_ATTRIBUTES,
     MAX_MESSAGE_BYTES,
+    TOO_LARGE,
     VENDOR_ERRORS,
     PubSubConnection,
     message_bytes,
@@ -55,6 +57,9 @@ _UNTOLD_LEASE: Final = timedelta(seconds=60)
 
 _TARDY_SECONDS: Final = 1.5
 """How long after a lease's end the broker may take to deliver again; the emulator took half a second."""
+FIRST_MESSAGES: Final = 1
+"""Messages in the first pull, and in one after a silence. Pub/Sub bounds a pull by their number alone: more
+are asked for only once those before were small."""
 
 MAX_ACK_IDS: Final = 1_000
 """Ack ids in one call: Pub/Sub takes 512 KiB a request, an ack id up to about 200 bytes
@@ -99,18 +104,33 @@ class PubSubSource:
         self._connection = connection
         self._subscription = connection.subscription_path(subscription)
         self._client: Any = connection.async_subscriber()
+        self._most = FIRST_MESSAGES
 
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage] | None:
         """See `MessageSource.pull`."""
-        request = {"subscription": self._subscription, "max_messages": max_messages}
+        asked = min(max_messages, self._most)
+        request = {"subscription": self._subscription, "max_messages": asked}
         try:
             answer = await self._client.pull(request=request, retry=None, timeout=wait + ANSWER_SECONDS)
         except google_errors.DeadlineExceeded:
+            self._most = FIRST_MESSAGES
+            return None
+        except google_errors.ResourceExhausted as error:
+            if TOO_LARGE not in str(error):
+                raise self._connection.error(error, self._subscription) from error
+            # They come again when their leases end.
+            _logger.warning("run_log_pull_too_large", messages=asked, bytes=MAX_ANSWER_BYTES)
+            self._most = 1
             return None
         except VENDOR_ERRORS as error:
             raise self._connection.error(error, self._subscription) from error
         # The message beneath the vendor's: reading it field by field through that costs ten times as much.
-        return [_received(item) for item in _PullResponse.pb(answer).received_messages]
+        received = _PullResponse.pb(answer)
+        is_small = received.ByteSize() <= MAX_ANSWER_BYTES // 4
+        self._most = max(1, asked // 2, min(2 * asked, MAX_ACK_IDS) if is_small else 0)
+        if not received.received_messages:
+            self._most = FIRST_MESSAGES
+        return [_received(item) for item in received.received_messages]
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """See `MessageSource.acknowledge`."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from run_log.core import (
+    ConfigurationError,
     Outcome,
     ReceivedMessage,
     RunLogError,
-    TransportError,
+    TransportRefusedError,
     TransportUnavailableError,
     get_logger,
 )
@@ -24,7 +25,7 @@ from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit, GroupLimits
 from ._leases import LEASE_SECONDS, Leases
 from ._ports import DeadLetters, MessageSource
-from ._projector import Projector
+from ._projector import Projector, told
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -33,8 +34,9 @@ _SHORTEST_PULL_SECONDS: Final = 0.5
 _PROMPT_RETURNS: Final = 10
 _FIRST_ABSENCE_SECONDS: Final = 10.0
 _LONGEST_ABSENCE_SECONDS: Final = 600.0
-_FIRST_SIZE: Final = 256 * 2**10
-"""Bytes a message is taken to have before any has come: too many large ones at once would not fit."""
+_FIRST_SIZE: Final = 2**20
+"""Bytes a message is taken to have before any has come, and by and by in a silence. A pull is bounded by the
+number of messages alone, so it asks for few until they are known to be small."""
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -156,6 +158,11 @@ class PullWorker:
         group = self._group
         return self._pull_trouble or group.store_trouble or group.dead_letter_trouble
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether projecting has failed as nobody foresaw. It begins again by itself, after a while."""
+        return self._group.is_failed
+
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
 
@@ -236,10 +243,13 @@ class PullWorker:
                 await self._pull()
                 self._pull_trouble = None
                 failures = 0
-            except TransportUnavailableError as error:
+            except (TransportRefusedError, ConfigurationError):
+                raise
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw is tried again as well
                 failures += 1
-                self._pull_trouble = error
-                _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
+                unforeseen = TransportUnavailableError(f"pulling failed with {told(error)}")
+                self._pull_trouble = error if isinstance(error, TransportUnavailableError) else unforeseen
+                _logger.warning("run_log_pull_failed", failures=failures, error=str(self._pull_trouble))
                 await self._pause(self._backoff(failures), unless=stopping)
 
     async def _pull(self) -> None:
@@ -248,7 +258,10 @@ class PullWorker:
         messages = await self._source.pull(self._wanted(), wait=wait)
         if messages:
             self._arrived(messages)
-        elif messages is not None:
+            return
+        # What comes next may be of any size.
+        self._size = min(2 * self._size, _FIRST_SIZE)
+        if messages is not None:
             self._may_have_more = False
 
     def _wanted(self) -> int:
@@ -307,9 +320,8 @@ class PullWorker:
     async def _acknowledge(self, ack_ids: Sequence[str]) -> None:
         try:
             await self._source.acknowledge(ack_ids)
-        except TransportError as error:
-            # They come again, and change nothing.
-            _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=str(error))
+        except Exception as error:  # noqa: BLE001 - they come again, and change nothing
+            _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=told(error))
 
     async def _release(self, ack_ids: Sequence[str], seconds: float = 0.0) -> None:
         try:
@@ -317,9 +329,8 @@ class PullWorker:
                 await self._source.extend(ack_ids, seconds)
             else:
                 await self._source.release(ack_ids)
-        except TransportError as error:
-            # They come again all the same, when their lease ends.
-            _logger.warning("run_log_release_failed", messages=len(ack_ids), error=str(error))
+        except Exception as error:  # noqa: BLE001 - they come again all the same, when their lease ends
+            _logger.warning("run_log_release_failed", messages=len(ack_ids), error=told(error))
 
     async def _finish_settling(self) -> None:
         if any(self._settled.values()):

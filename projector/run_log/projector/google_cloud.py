@@ -270,7 +270,7 @@ async def _healthy(worker: PullWorker, health: tuple[str, int] | None) -> AsyncG
         return type(worker.trouble).__name__ if worker.trouble else None
 
     app = FastAPI(openapi_url=None)
-    app.include_router(health_routes(worker.progress, trouble))
+    app.include_router(health_routes(worker.progress, trouble, failed=lambda: worker.has_failed))
     host, port = health
     async with serving(app, host=host, port=port):
         yield

@@ -143,11 +143,6 @@ def decode_event(message: Message) -> RunEvent:
         return _decoded(message)
     except EventDecodeError:
         raise
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
-        )
-        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {faults}") from error
     except Exception as error:
         # A reader that dies of a message is given it again, for ever. How deep a body may be nested, say, the
         # JSON parser and the upcasters do not agree on, and each version of Python limits them differently.
@@ -250,7 +245,14 @@ def _refused(reason: DeadLetterReason, what: str) -> EventDecodeError:
 
 
 def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    # Telling what is wrong may go wrong likewise: of memory, of depth, or of what an error was given.
+    try:
+        if isinstance(error, ValidationError):
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its name is told at least
+        return type(error).__name__
 
 
 def _major_version(body: Mapping[str, Any], attributes: Mapping[str, str]) -> int:

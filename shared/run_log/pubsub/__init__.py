@@ -1,6 +1,6 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
-from ._connection import VENDOR_ERRORS, PubSubConnection
+from ._connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS, PubSubConnection
 from ._limits import (
     ATTRIBUTE_FRAME_BYTES,
     MAX_ATTRIBUTES,
@@ -13,9 +13,11 @@ from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, t
 
 __all__ = [
     "ATTRIBUTE_FRAME_BYTES",
+    "MAX_ANSWER_BYTES",
     "MAX_ATTRIBUTES",
     "MAX_MESSAGE_BYTES",
     "REPLAY_LEASE",
+    "TOO_LARGE",
     "VENDOR_ERRORS",
     "Provisioned",
     "PubSubConnection",

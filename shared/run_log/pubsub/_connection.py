@@ -39,6 +39,16 @@ VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthErro
 _UNBOUNDED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 """For the channels made here, as the vendor's own have it: a pull of many large messages exceeds 4 MB."""
 
+MAX_ANSWER_BYTES: Final = 32 * 2**20
+"""Most bytes of an answer to a pull that are parsed, which takes three times as much memory. One message has
+10 MB at most."""
+
+TOO_LARGE: Final = "larger than max"
+"""What gRPC says of an answer that has more; there is no code for it."""
+
+_RECEIVED: Final = "grpc.max_receive_message_length"
+_BOUNDED: Final = (("grpc.max_send_message_length", -1), (_RECEIVED, MAX_ANSWER_BYTES))
+
 _NOT_SHARED: Final = ("grpc.use_local_subchannel_pool", 1)
 
 _PASSING: Final = (
@@ -132,11 +142,11 @@ class PubSubConnection:
         return PublisherAsyncClient(credentials=self._credentials)
 
     def async_subscriber(self) -> Any:
-        """Return a new `SubscriberAsyncClient` for the running event loop."""
+        """Return a new `SubscriberAsyncClient` for the running event loop; see `MAX_ANSWER_BYTES`."""
         if self._emulator:
-            channel = grpc.aio.insecure_channel(self._emulator, options=_UNBOUNDED)
+            channel = grpc.aio.insecure_channel(self._emulator, options=_BOUNDED)
             return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
-        return SubscriberAsyncClient(credentials=self._credentials)
+        return SubscriberAsyncClient(credentials=self._credentials, transport=_bounded_transport)
 
     def reach(self, resource: str, seconds: float) -> None:
         """Return once Pub/Sub has answered that *resource* is there, or that we may not look at it. Blocks.
@@ -195,6 +205,16 @@ def _unshared_transport(**arguments: Any) -> PublisherGrpcTransport:
         return vendor.create_channel(*where, options=[*options, _NOT_SHARED], **how)
 
     return cast("PublisherGrpcTransport", vendor(**{**arguments, "channel": channel}))
+
+
+def _bounded_transport(**arguments: Any) -> SubscriberGrpcAsyncIOTransport:
+    vendor: Any = SubscriberGrpcAsyncIOTransport
+
+    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
+        own = [(name, value) for name, value in options if name != _RECEIVED]
+        return vendor.create_channel(*where, options=[*own, (_RECEIVED, MAX_ANSWER_BYTES)], **how)
+
+    return cast("SubscriberGrpcAsyncIOTransport", vendor(**{**arguments, "channel": channel}))
 
 
 def _default_credentials() -> tuple[Any, str | None]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -13,13 +15,16 @@ from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
     Outcome,
+    ReceivedMessage,
     RunEvent,
     StoreUnavailableError,
+    UnreadableRunError,
     encode_event,
 )
 from run_log.projector import Fate, GroupLimits
+from run_log.projector._group_commit import decoded_size
 from run_log.stores import InMemoryRunLogService
-from run_log.testing import ManualClock, a_life
+from run_log.testing import ManualClock, a_life, an_event
 
 from .doubles import (
     Letters,
@@ -283,19 +288,198 @@ async def test_it_can_be_opened_again() -> None:
     assert Fate.DONE is fate
 
 
-async def test_a_fault_of_the_dead_letters_ends_the_work() -> None:
-    """An error of the dead letters that nobody foresaw returns everything, and is raised."""
-    store, fates = BatchStore(), Fates()
-    group = make_group(store, Letters([ZeroDivisionError("a bug")]), GroupLimits(batch=2, in_flight=1))
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), MemoryError(), RecursionError()], ids=repr)
+async def test_a_fault_of_the_dead_letters_returns_one_message(error: Exception) -> None:
+    """An error of the dead letters that nobody foresaw returns the message that it came with, and is told."""
+    store, fates = ScriptedStore(), Fates()
+    group = make_group(store, Letters([error]))
+    poison, *others = received(b"no json", *some_runs(5))
 
-    group.submit(received(b"no json", *some_runs(5)), fates)
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        await group.failed()
+    group.submit([poison, *others], fates)
+    await group.wait_quiet()
+    trouble = group.dead_letter_trouble
+    fate = await group.settle(poison)
+
+    assert (5, 1) == fates.counts()
+    assert Fate.RETURNED is fates.of[poison.ack_id]
+    assert type(error).__name__ in str(trouble)
+    assert (Fate.DONE, None) == (fate, group.dead_letter_trouble)
+
+
+class FailingStore(InMemoryRunLogService):
+    """Fails at what it is told to fail at, as nobody foresees."""
+
+    def __init__(self, error: Exception, fails: Callable[[RunEvent], bool]) -> None:
+        super().__init__()
+        self.error = error
+        self.fails = fails
+        self.calls = 0
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        self.calls += 1
+        if any(map(self.fails, events)):
+            raise self.error
+        return await super().apply(events)
+
+
+FAULTS = [
+    RecursionError("deep"),
+    MemoryError(),
+    ValueError("secret"),
+    KeyError("x"),
+    UnreadableRunError("w", "r", "x"),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+async def test_a_message_that_the_store_fails_at_stands_alone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message at which the store fails as nobody foresaw is dead-lettered; its batch is projected."""
+    store, letters, fates = FailingStore(error, lambda event: event.run.id == "r3"), Letters(), Fates()
+    group = make_group(store, letters)
+
+    group.submit(received(*some_runs(20)), fates)
+    await group.wait_quiet()
+
+    assert (20, 0) == fates.counts()
+    assert ["write_refused"] == letters.reasons
+    assert type(error).__name__ in letters.kept[0][2]
+    assert {"total": 19, "successful": 19} == await store.get_stats("workflow-1")
+    assert (None, False) == (group.store_trouble, group.is_failed)
+    assert "secret" not in str([vars(record) for record in caplog.records])
+
+
+async def test_a_message_alone_that_the_store_fails_at_waits_for_another_one() -> None:
+    """Whether store or message is at fault is known once the store takes another one: no guess is made."""
+    store, letters = FailingStore(RecursionError(), lambda event: event.run.id == "r0"), Letters()
+    group = make_group(store, letters)
+    poison, good = received(*some_runs(2))
+
+    early: list[Fate] = []
+    for _ in range(3):
+        await group.room()
+        early.append(await group.settle(poison))
+    await group.room()
+    between = await group.settle(good)
+    late = await group.settle(poison)
+
+    assert [Fate.RETURNED] * 3 == early
+    assert (Fate.DONE, Fate.DONE) == (between, late)
+    assert [poison] == [letter[0] for letter in letters.kept]
+
+
+async def test_a_store_that_fails_at_everything_costs_no_letter() -> None:
+    """While the store fails at everything all is returned, health checks are told, and it begins anew."""
+    store, letters, fates, timer = FailingStore(KeyError("x"), lambda _: True), Letters(), Fates(), Timer()
+    group = make_group(store, letters, sleep=timer)
+
+    group.submit(received(*some_runs(10)), fates)
+    await group.wait_quiet()
+    failed = (group.is_failed, group.is_full, str(group.store_trouble))
+    await eventually(lambda: bool(timer.asked))
+    store.fails = lambda _: False
+    timer.ring()
+    await group.room()
+    again = (group.is_failed, await group.settle(received(*some_runs(1))[0]), group.store_trouble)
+
+    assert (0, 10) == fates.counts()
+    assert (True, True, "projecting failed with KeyError; see the log") == failed
+    assert (False, Fate.DONE, None) == again
+    assert [] == letters.kept
+
+
+async def test_who_is_told_may_raise() -> None:
+    """What is called with a message's fate may raise: the message is out of hand, and others go on."""
+    store, fates = ScriptedStore(), Fates()
+    group = make_group(store)
+    bad, *good = received(*some_runs(4))
+
+    def raises(_message: ReceivedMessage, _fate: Fate) -> None:
+        raise RuntimeError("theirs")
+
+    group.submit([bad], raises)
+    group.submit(good, fates)
+    await group.wait_quiet()
+
+    assert (3, 0) == fates.counts()
+    assert (0, 0) == (group.progress.in_hand, group.progress.in_hand_bytes)
+
+
+DEEP_V0 = b"".join(
+    (
+        b'{"type":"run-log.run-state.v0","id":"r","workflow_id":"w","status":"running",',
+        b'"trigger_type":"manual","started_at":"2026-01-01T00:00:00Z","trigger_data":{"a":%s}}',
+    )
+)
+
+
+@pytest.mark.parametrize("depth", [300, 600, *range(880, 1_000, 4), 3_000, 100_000])
+async def test_whatever_depth_a_body_has_it_gets_a_fate(depth: int) -> None:
+    """A body of any depth is settled, as an event or as a dead letter, and so is the next one."""
+    store, letters, fates = InMemoryRunLogService(), Letters(), Fates()
+    group = make_group(store, letters)
+    deep = DEEP_V0 % (b"[" * depth + b'"%s"' % (b"x" * 100_000) + b"]" * depth)
+
+    group.submit(received(deep, *some_runs(1)), fates)
+    await group.wait_quiet()
+
+    assert (2, 0) == fates.counts()
+    assert (await store.get_run("w", "r") is None) == bool(letters.kept)
+
+
+async def test_large_bodies_are_decoded_one_at_a_time() -> None:
+    """Bodies that take much memory once decoded are decoded as there is room for that, one at least."""
+    store, fates = BatchStore(), Fates()
+    events = [an_event(id=f"r{number}", result={"a": [{}] * 1_000}) for number in range(6)]
+    size = decoded_size(encode_event(events[0]).data)
+    group = make_group(store, limits=GroupLimits(decoded_bytes=2 * size + 1, gather_seconds=0))
+
+    group.submit(received(*events), fates)
+    await eventually(lambda: len(store.under_way) == 1)
+    first = store.sizes
+    store.let()
+    await group.wait_quiet()
+    huge = make_group(store, limits=GroupLimits(decoded_bytes=1))
+    alone = await huge.settle(received(events[0])[0])
+
+    assert [2] == first
+    assert max(store.sizes) <= 2
+    assert (6, 0) == fates.counts()
+    assert Fate.DONE is alone
+
+
+async def test_what_waits_undecoded_is_given_back() -> None:
+    """What has not been decoded when work ends is returned, as all else."""
+    store, fates = BatchStore(), Fates()
+    group = make_group(store, limits=GroupLimits(decoded_bytes=1))
+
+    group.submit(received(*some_runs(5)), fates)
+    await eventually(lambda: len(store.under_way) == 1)
     await group.close(0)
 
-    assert (0, 6) == fates.counts()
-    assert 0 == group.progress.in_hand
-    assert 0 == group.dead_lettered
+    assert (0, 5) == fates.counts()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=5),
+        max_leaves=20,
+    )
+)
+def test_decoded_size_is_enough(value: object) -> None:
+    """Decoded, a body takes no more memory than is reserved for it, a fixed sum aside."""
+    body = json.dumps([value] * (20_000 // (1 + len(json.dumps(value))))).encode()
+    tracemalloc.start()
+    decoded = json.loads(body)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert decoded is not None
+    assert taken <= decoded_size(body) + 4_096
 
 
 async def test_closing_gives_back_what_is_left() -> None:

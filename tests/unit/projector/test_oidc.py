@@ -198,7 +198,7 @@ async def test_certificates_are_kept_within_bounds(max_age: float, kept: float) 
 
 
 async def test_a_new_key_is_fetched() -> None:
-    """A key that Google has begun to sign with is known within a minute; unknown ones are not fetched oftener."""
+    """A new key of Google's is known within a minute; for unknown ones nothing is fetched oftener."""
     google, clock = _Google("a"), _Clock()
     verifier = _verifier(google, clock)
     await verifier(f"Bearer {_token()}")
@@ -241,6 +241,10 @@ class _Hanging(_Google):
         return fetched
 
 
+async def _fetched(google: _Google, times: int) -> None:
+    await eventually(lambda: google.fetches == times)
+
+
 @cache
 def _unknown(key_id: str) -> str:
     return f"Bearer {_token(key_id=key_id, signed_by='b')}"
@@ -277,10 +281,10 @@ async def test_a_fetch_that_fails_leaves_known_keys_alone() -> None:
     google.error = OSError("away")
 
     statuses: list[int] = []
-    for tries in range(1, 4):
+    for fetches in (2, 3, 4):
         clock.now += SHORTEST_CACHE_SECONDS
         statuses += [await _status(verifier, f"Bearer {_token()}") for _ in range(5)]
-        await eventually(lambda tries=tries: google.fetches == 1 + tries)
+        await _fetched(google, fetches)
     clock.now += LONGEST_CACHE_SECONDS
     too_old = await _status(verifier, f"Bearer {_token()}")
 
@@ -370,7 +374,7 @@ async def test_nothing_of_a_token_is_told(
 
 
 async def test_nothing_of_a_failed_fetch_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Why certificates cannot be had is told without the vendor's words, which may have a proxy's password."""
+    """Why certificates cannot be had is told without the vendor's words, which may hold a password."""
     google = _Google("a")
     google.error = _ERRORS.TransportError(f"https://user:{CANARY}@proxy")
 

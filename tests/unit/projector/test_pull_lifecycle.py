@@ -5,20 +5,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from google.api_core import exceptions as google_errors
+from google.pubsub_v1 import PullResponse
 
 from run_log.core import (
     ConfigurationError,
+    Message,
     Outcome,
     ReceivedMessage,
     RunEvent,
+    StoreError,
     TransportRefusedError,
     encode_event,
 )
 from run_log.projector import GroupLimits, PullLimits
 from run_log.projector._leased import PULL_SECONDS, STOP_SECONDS
-from run_log.projector._pubsub import ANSWER_SECONDS
+from run_log.projector._pubsub import ANSWER_SECONDS, PubSubSource
 from run_log.projector.archive import ArchiveLimits
-from run_log.testing import InMemoryTopic, ManualClock, an_event
+from run_log.pubsub import PubSubConnection
+from run_log.testing import InMemorySubscription, InMemoryTopic, ManualClock, an_event
 
 from .doubles import (
     JUNK,
@@ -31,6 +36,7 @@ from .doubles import (
     logged,
     make_worker,
     published,
+    worked_off,
 )
 from .groups import turns
 
@@ -461,3 +467,131 @@ async def test_dead_letters_in_progress_are_given_back() -> None:
     await asyncio.wait({running})
 
     assert (subscription.backlog, subscription.outstanding) == (1, 0)
+
+
+class _AskedSource(WatchedSource):
+    """A subscription that knows for how many messages it was asked."""
+
+    def __init__(self, subscription: InMemorySubscription) -> None:
+        super().__init__(subscription)
+        self.asked: list[int] = []
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        self.asked.append(max_messages)
+        return await super().pull(max_messages, wait=wait)
+
+
+async def test_few_are_asked_for_until_they_are_known_to_be_small() -> None:
+    """First pulls ask for few messages, as if they were large; as many more as they turn out to be small."""
+    subscription = published(*(an_event(id=f"r{number}") for number in range(500)))
+    source = _AskedSource(subscription)
+    limits = PullLimits(pulls=4, pull_seconds=0.01, stop_seconds=0.01)
+
+    await worked_off(make_worker(source, ScriptedStore(), limits=limits), subscription)
+
+    assert max(source.asked[:4]) * 4 * 2**20 <= limits.group.data_bytes
+    assert max(source.asked) > 100
+
+
+async def test_large_messages_are_asked_for_one_at_a_time() -> None:
+    """Of messages of 10 MB no pull asks for more than one, and no more are in hand than there is room for."""
+    large = Message(data=b"x" * 10_000_000)
+    subscription = published(*([large] * 30))
+    source = _AskedSource(subscription)
+    worker = make_worker(source, ScriptedStore(), limits=PullLimits(pulls=2, pull_seconds=0.01))
+
+    report = await worked_off(worker, subscription)
+
+    assert 30 == report.dead_lettered
+    assert {1} == set(source.asked[4:])
+
+
+class _Vendor(PubSubConnection):
+    """Answers pulls with messages of a size, or not at all, and knows how many were asked for."""
+
+    def __init__(self, size: int) -> None:
+        self.project = "p"
+        self.size = size
+        self.too_large_above = 1_000
+        self.asked: list[int] = []
+
+    def async_subscriber(self) -> Any:
+        """Return itself."""
+        return self
+
+    async def pull(self, *, request: dict[str, Any], **_options: Any) -> Any:
+        """See the vendor's client."""
+        asked = request["max_messages"]
+        self.asked.append(asked)
+        if asked > self.too_large_above:
+            raised: Any = google_errors.ResourceExhausted  # not annotated
+            raise raised("CLIENT: Received message larger than max (9 vs. 8)")
+        message = {"data": b"x" * self.size, "message_id": "1"}
+        return PullResponse(
+            received_messages=[{"ack_id": "a", "message": message}] * (asked if self.size else 0)
+        )
+
+
+async def test_an_answer_of_pubsub_is_bounded() -> None:
+    """More messages are asked of Pub/Sub as they are small, and one where an answer was too large to take."""
+    vendor = _Vendor(1_000)
+    source = PubSubSource(vendor, "s")
+
+    for _ in range(12):
+        await source.pull(1_000, wait=0)
+    vendor.too_large_above = 10
+    none = await source.pull(1_000, wait=0)
+    one = await source.pull(1_000, wait=0)
+    for _ in range(5):
+        await source.pull(1_000, wait=0)
+    vendor.size = 0
+    vendor.too_large_above = 1_000
+    await source.pull(1_000, wait=0)
+    vendor.size = 9_000_000
+    for _ in range(3):
+        await source.pull(1_000, wait=0)
+
+    assert [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000, 1_000] == vendor.asked[:12]
+    assert (None, [1_000, 1]) == (none, vendor.asked[12:14])
+    assert one is not None
+    assert 1 == len(one)
+    assert [1, 1, 1] == vendor.asked[-3:]
+
+
+@pytest.mark.parametrize("at", ["pull", "acknowledge"])
+async def test_what_nobody_foresaw_does_not_end_a_worker(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An error of the broker's client that nobody foresaw is tried again, and told by its name alone."""
+    subscription = published(*(an_event(id=f"r{number}") for number in range(5)))
+    error = KeyError("secret")
+    source = WatchedSource(
+        subscription,
+        pull_errors=[error] if at == "pull" else [],
+        answer_errors=[error] if at == "acknowledge" else [],
+    )
+    store = ScriptedStore()
+
+    worker = make_worker(source, store)
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop=stop))
+    await eventually(lambda: sum(worker.report.outcomes.values()) >= 5)
+    stop.set()
+    await running
+
+    assert {"total": 5, "successful": 5} == await store.get_stats("workflow-1")
+    event = f"run_log_{at}_failed"
+    assert ["KeyError" in line["error"] for line in logged(caplog, event)] == [True]
+    assert "secret" not in str([vars(record) for record in caplog.records])
+
+
+async def test_a_store_that_fails_as_nobody_foresaw_does_not_end_a_worker() -> None:
+    """A worker goes on after an error of the store that nobody foresaw; an idle one ends with it."""
+    subscription = published(*(an_event(id=f"r{number}") for number in range(5)))
+    store = ScriptedStore([KeyError("x")])
+
+    await worked_off(make_worker(WatchedSource(subscription), store), subscription)
+    broken = make_worker(WatchedSource(published(an_event())), ScriptedStore([KeyError("x")] * 10_000))
+    with pytest.raises(StoreError, match="projecting failed with KeyError"):
+        await broken.run(stop=asyncio.Event(), until_idle=0.1)
+
+    assert {"total": 5, "successful": 5} == await store.get_stats("workflow-1")

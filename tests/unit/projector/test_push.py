@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx2
@@ -14,7 +14,9 @@ from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
     Message,
+    Outcome,
     PushRefusedError,
+    RunEvent,
     RunStatus,
     Settings,
     StoreUnavailableError,
@@ -53,6 +55,23 @@ def _app(
 
 def _client(app: FastAPI) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://projector")
+
+
+class _Held:
+    """A body that is sent as the test says: its head at once, and the rest when it is let go on."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sent = 0
+        self.go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Send it."""
+        while self.sent < self.size:
+            chunk = bytes(min(2**16, self.size - self.sent))
+            self.sent += len(chunk)
+            yield chunk
+            await self.go_on.wait()
 
 
 def _wrapped(message: Message, **more: Any) -> dict[str, Any]:
@@ -339,3 +358,134 @@ async def test_the_platform_may_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
     assert isinstance(verifier, TokenVerifier)
+
+
+async def test_bodies_under_way_are_bounded_in_bytes() -> None:
+    """Of many large bodies that come at once, those that do not fit are refused before they are read."""
+    app, group = _app(ScriptedStore(), limits=GroupLimits(data_bytes=2_000_000))
+    bodies = [_Held(900_000) for _ in range(40)]
+
+    async with _client(app) as client:
+        length = {"content-length": "900000"}
+        pushes = [asyncio.create_task(client.post("/", content=body, headers=length)) for body in bodies]
+        await eventually(lambda: sum(push.done() for push in pushes) == 38)
+        sent = sum(body.sent for body in bodies)
+        small = await _push(app, json=_wrapped(encode_event(an_event())))
+        for body in bodies:
+            body.go_on.set()
+        statuses = sorted([(await push).status_code for push in pushes])
+
+    assert [204] * 2 + [429] * 38 == statuses
+    assert sent <= 4 * 2**16
+    assert 204 == small
+    assert (0, 0) == (group.progress.in_hand, group.progress.in_hand_bytes)
+
+
+async def test_bodies_without_a_length_are_bounded_in_bytes() -> None:
+    """Bodies that do not say how large they are are refused once they no longer fit; some come through."""
+    app, _ = _app(ScriptedStore(), limits=GroupLimits(data_bytes=2**20))
+    bodies = [_Held(700_000) for _ in range(20)]
+
+    async with _client(app) as client:
+        pushes = [asyncio.create_task(client.post("/", content=body)) for body in bodies]
+        await eventually(lambda: all(body.sent for body in bodies))
+        for body in bodies:
+            body.go_on.set()
+        statuses = {(await push).status_code for push in pushes}
+
+    assert {204, 429} == statuses
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_one_message_alone_always_gets_through(told: bool) -> None:  # noqa: FBT001
+    """With nothing else in hand a message is taken, however little may be in hand."""
+    app, _ = _app(ScriptedStore(), limits=GroupLimits(data_bytes=1, decoded_bytes=1))
+    body = _Held(1_000_000)
+    body.go_on.set()
+
+    assert 204 == await _push(app, content=body, headers={"content-length": "1000000"} if told else {})
+
+
+async def test_a_body_that_does_not_come_holds_no_room() -> None:
+    """A body that does not come in time is given up, and what was reserved for it is free again."""
+    app, group = _app(ScriptedStore(), limits=GroupLimits(data_bytes=1_000))
+    app = create_push_app(group, _let_in, read_seconds=0.05)
+    event = _wrapped(encode_event(an_event()))
+
+    hanging = asyncio.create_task(_push(app, content=_Held(2**20)))
+    first = await hanging
+    async with asyncio.timeout(30):
+        second = await _push(app, json=event)
+
+    assert (408, 204) == (first, second)
+
+
+async def test_a_lying_length_reserves_no_less() -> None:
+    """A body that is larger than it says is held to the bound all the same."""
+    app, group = _app(ScriptedStore(), limits=GroupLimits(data_bytes=100_000))
+    with group.reserving() as has_room:
+        assert has_room(50_000)
+        body = _Held(200_000)
+        body.go_on.set()
+        status = await _push(app, content=body, headers={"content-length": "10"})
+
+    assert 429 == status
+    assert body.sent < 200_000
+
+
+class _Breaking(ScriptedStore):
+    """Fails as nobody foresees, until it is mended."""
+
+    is_broken = True
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        if self.is_broken:
+            raise KeyError(QUOTED)
+        return await super().apply(events)
+
+
+QUOTED = "a-secret-of-somebody"
+
+
+async def test_after_a_fault_that_nobody_foresaw_it_says_so_and_begins_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What nobody foresaw fails `/live` and `/ready` and has pushes come again later, until it has passed."""
+    store, over = _Breaking(), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await over.wait()
+
+    group = GroupCommit(Projector(store), Letters(), sleep=sleep)
+    app = create_push_app(group, _let_in)
+    body = _wrapped(encode_event(an_event(workflow_id="w", id="r")))
+
+    async with _client(app) as client:
+        answers = [await client.post("/", json=body) for _ in range(3)]
+        health = [await client.get(path) for path in ("/live", "/ready")]
+        in_hand = group.progress.in_hand
+        store.is_broken = False
+        over.set()
+        async with asyncio.timeout(30):
+            while (again := await client.post("/", json=body)).status_code != 204:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        after = [(await client.get(path)).status_code for path in ("/live", "/ready")]
+
+    assert [503] * 5 == [answer.status_code for answer in (*answers, *health)]
+    assert all(answer.headers["retry-after"] for answer in answers)
+    assert (0, 204, [200, 200]) == (in_hand, again.status_code, after)
+    said = f"{[a.text for a in (*answers, *health)]} {[vars(record) for record in caplog.records]}"
+    assert QUOTED not in said
+
+
+async def test_no_push_is_answered_with_an_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever raises while a push is taken, it is told to come again, and nothing of it is logged."""
+
+    async def auth(_authorization: str | None) -> None:
+        raise KeyError(QUOTED)
+
+    app, _ = _app(ScriptedStore(), auth=auth)
+
+    assert 503 == await _push(app, content=b"{}")
+    assert QUOTED not in str([vars(record) for record in caplog.records])
