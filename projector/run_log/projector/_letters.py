@@ -166,7 +166,7 @@ class LetterChoice:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether an attribute of that name says why a letter is there: no message's own may be taken for it."""
+    """Return whether an attribute of that name says why a letter is there: no own one may be taken for it."""
     return name in _OURS or name.startswith(_PUBSUB_PREFIX)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from google.pubsub_v1 import PublishRequest
+from tests.fuzz.pipes import Letterbox
 
 from run_log.core import (
     DeadLetterReason,
@@ -25,7 +26,6 @@ from run_log.projector._letters import COMPRESSED, PLAIN, UNKNOWN_REASON, packed
 from run_log.projector._pubsub import PubSubDeadLetters
 from run_log.pubsub import MAX_MESSAGE_BYTES, message_fault
 from run_log.testing import an_event
-from tests.fuzz.pipes import Letterbox
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

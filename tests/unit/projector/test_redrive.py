@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from tests.fuzz.pipes import Letterbox
 
 from run_log.core import (
     DeadLetterReason,
@@ -41,7 +42,6 @@ from run_log.projector._pubsub import PubSubDeadLetters
 from run_log.pubsub import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic, an_event
-from tests.fuzz.pipes import Letterbox
 
 from .doubles import JUNK, ScriptedStore, WatchedSource, down, eventually, make_worker
 
@@ -202,7 +202,7 @@ UNTYPED = Message(
         "CloudPubSubDeadLetterSourceDeliveryCount": "7",
     },
 )
-"""All attributes that there may be, the type among them, and names like those that say why a letter is there."""
+"""All attributes that there may be, the type among them, and names like ours."""
 
 
 async def lettered(message: Message) -> InMemorySubscription:
