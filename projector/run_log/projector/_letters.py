@@ -54,7 +54,7 @@ _SOURCE_PREFIX: Final = "//run-log/workflows/"
 _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
-_MAX_UNPACKED_BYTES: Final = 64 * 2**20
+_MAX_UNPACKED_BYTES: Final = 20 * 2**20
 """More than any message has, pushed or pulled; what unpacks to more was packed by somebody else."""
 
 
