@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +14,11 @@ from run_log.core import (
     MAX_ID_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_TEXT_BYTES,
+    Message,
     PauseRequest,
     RunStatus,
+    decode_event,
+    encode_event,
 )
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
@@ -86,6 +91,49 @@ async def test_an_oversize_payload_is_cut(harness: Harness, service: RunLog) -> 
     assert {**result, "rows": found.result["rows"]} == found.result
     assert found.trigger_data == {"since": "yesterday"}
     assert await service.get_stats("w") == {"total": 1, "successful": 1}
+
+
+@pytest.mark.parametrize("size", [700_000, 900_000, 1_200_000, 3_100_000, 3_300_000, 9_700_000])
+async def test_what_others_publish_is_cut_by_one_rule(
+    harness: Harness, service: RunLog, metered: Callable[[], Counter[tuple[str, ...]]], size: int
+) -> None:
+    """A payload too large for a document is cut and counted, whatever its size; its run's state is kept."""
+    before = metered()["run_log.payload.cut_values",]
+    result = {"rows": "x" * size, "lines": ["é"], "count": 2}
+    body = json.loads(encode_event(an_event(id="r1", workflow_id="w")).data)
+    body["run"] |= {"result": result, "error": "e" * 40_000, "trigger_data": {"since": "yesterday"}}
+
+    event = decode_event(Message(data=json.dumps(body).encode()))
+    await harness.store.apply([event])
+
+    found = await service.get_run("w", "r1")
+    assert found is not None
+    assert RunStatus.SUCCESS is found.status
+    is_cut = size > MAX_PAYLOAD_BYTES
+    assert {**result, "rows": found.result["rows"]} == found.result
+    assert is_cut is found.result["rows"].startswith(f"{CUT_MARKER}, {size // 1_000}")
+    assert is_cut or result == found.result
+    assert list(result) == list(found.result)
+    assert {"since": "yesterday"} == found.trigger_data
+    assert f"[{CUT_MARKER}, 40000 bytes]" == str(found.error)[-len(CUT_MARKER) - 15 :]
+    assert 1 + is_cut == metered()["run_log.payload.cut_values",] - before
+
+
+async def test_the_largest_run_that_others_publish_is_stored(harness: Harness, service: RunLog) -> None:
+    """A run that somebody else published with everything far too large is stored, with its state."""
+    huge: dict[str, Any] = {"\x7f" * 100: "\x7f" * 900_000, "n": [1e15] * 100_000, "small": {"a": 1}}
+    body = json.loads(encode_event(an_event(id="\x7f" * 1_000, workflow_id="é" * 500)).data)
+    body["run"] |= {"result": huge, "trigger_data": huge, "error": "é" * 90_000}
+    texts = ("reason", "assignee", "answered_by", "comment")
+    body["run"]["pause"] = dict.fromkeys(texts, "\x7f" * 90_000)
+
+    event = decode_event(Message(data=json.dumps(body, ensure_ascii=False).encode()))
+    await harness.store.apply([event])
+
+    found = await service.get_run(*event.key)
+    assert event.run == found
+    assert RunStatus.SUCCESS is event.status
+    assert {"a": 1} == event.run.result["small"]
 
 
 LARGEST_TEXT = "é" * (MAX_TEXT_BYTES // 2)

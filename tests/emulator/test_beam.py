@@ -59,9 +59,9 @@ def _events() -> list[RunEvent]:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Return an archive in all forms, shuffled, a third of its events twice, with three that are none.
+    """Return an archive in all forms, shuffled, a third of its events twice, with three odd ones.
 
-    They are no event, no JSON, and the newest state of a run, larger than any document.
+    They are no event, no JSON, and the newest state of a run, larger than any document, which is cut.
     """
     folder = tmp_path / "archive"
     (folder / "2026").mkdir(parents=True)
@@ -125,10 +125,10 @@ async def test_a_pipeline_is_a_rebuild(
     ]
     rejected = _rejected(tmp_path, "rejects*")
     assert rejected == _rejected(tmp_path, "one.rejects")
-    assert {"unknown_type", "undecodable", "write_refused"} == {reason for _, reason, _ in rejected}
-    read = EVENTS + EVENTS // 3
+    assert {"unknown_type", "undecodable"} == {reason for _, reason, _ in rejected}
+    read = EVENTS + EVENTS // 3 + 1
     expiring = RUNS - 2 * 30  # those that are not paused
-    counts = {"events": read, "runs": RUNS, "rejects": 3, "expiring": expiring}
+    counts = {"events": read, "runs": RUNS, "rejects": 2, "expiring": expiring}
     assert {"into": "other", "state": "DONE", **counts} == process.counts()
 
 
@@ -143,7 +143,7 @@ async def test_pipelines_at_once(
 
     assert [1, 1] == [process.wait() for process in processes]
     assert not any(found.differs for found in await _compared(roots))
-    assert {"total": 91, "successful": 31} == await roots[1].get_stats("w")
+    assert {"total": 91, "successful": 32} == await roots[1].get_stats("w")
 
 
 async def test_a_bundle_that_is_worked_on_again(
@@ -162,4 +162,4 @@ async def test_a_bundle_that_is_worked_on_again(
     assert {"applied"} == set(json.loads(lost.read_text()))
     assert "the answer got lost" in process.stderr
     assert not any(found.differs for found in await _compared(roots))
-    assert 3 == len(_rejected(tmp_path, "rejects*"))
+    assert 2 == len(_rejected(tmp_path, "rejects*"))

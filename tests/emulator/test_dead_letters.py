@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,6 +14,7 @@ from run_log.core import (
     DeadLetterReason,
     Message,
     Outcome,
+    ReceivedMessage,
     RunKey,
     RunStatus,
     TransportRefusedError,
@@ -30,8 +32,9 @@ from run_log.projector import (
     redrive,
 )
 from run_log.projector._leased import PAGE
-from run_log.projector._pubsub import PubSubEvents, PubSubSource
+from run_log.projector._pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from run_log.projector.google_cloud import event_topic, leased_letters, pull
+from run_log.pubsub import MAX_MESSAGE_BYTES
 from run_log.testing import an_event
 
 from .firestore_kit import OpenedService
@@ -191,6 +194,59 @@ async def test_choosing_letters(raw: RawPubSub, store: OpenedService) -> None:
     assert {"undecodable", "invalid_event"} == {letter.reason for letter in by_reason}
     assert set(POISON) - {"undecodable"} == {letter.reason for letter in by_workflow}
     assert [] == before
+
+
+@pytest.mark.usefixtures("projector")
+async def test_the_largest_messages_there_may_be(raw: RawPubSub) -> None:
+    """Poison as large as can be published becomes a dead letter, whole or but for the end of random bytes."""
+    size = MAX_MESSAGE_BYTES
+    chance = random.Random(14)
+    messages = {
+        message_id: message
+        for message in (
+            Message(data=b"x" * size),
+            Message(data=chance.randbytes(size)),
+            Message(data=chance.randbytes(size - 1_000)),
+            Message(data=b"x" * (size - 100 * 26), attributes={f"{n:017}": "v" for n in range(100)}),
+        )
+        for message_id in raw.publish([message])
+    }
+
+    letters = await read(raw, len(messages))
+
+    assert messages.keys() == {letter.original_id for letter in letters}
+    assert {"undecodable"} == {letter.reason for letter in letters}
+    for letter in letters:
+        message = messages[str(letter.original_id)]
+        assert message.attributes == letter.attributes
+        assert message.data[: size - letter.cut] == letter.data
+        assert letter.cut < 500
+    assert 1 == sum(letter.cut > 0 for letter in letters)
+
+
+@pytest.mark.usefixtures("projector")
+async def test_a_message_with_all_attributes_is_projected_once_it_is_redriven(
+    raw: RawPubSub, store: OpenedService
+) -> None:
+    """A letter of a good event with a hundred attributes, one of which alone tells its type, is re-driven."""
+    event = encode_event(an_event(id="untyped"))
+    own = {f"run-log-{number:02}": str(number) for number in range(98)}
+    message = ReceivedMessage(
+        data=event.data.replace(b'{"type":"run-log.run-state.v1",', b"{"),
+        attributes={**own, "ce-type": event.attributes["ce-type"], "run-log-reason": "of its publisher"},
+        message_id="17",
+        ack_id="a",
+    )
+    letters = PubSubDeadLetters(raw.connection, raw.settings.dead_letter_topic)
+    await letters.put(message, reason=DeadLetterReason.TOO_MANY_DELIVERIES, error="why")
+    await letters.close()
+    (letter,) = await read(raw, 1)
+
+    handled = await redriven(raw, [letter.message_id])
+
+    assert [LetterOutcome.REDRIVEN] == [one.outcome for one in handled.values()]
+    assert (message.data, message.attributes) == (letter.data, letter.attributes)
+    await has_total(store, 1)
 
 
 @pytest.mark.usefixtures("projector")

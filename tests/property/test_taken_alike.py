@@ -1,4 +1,4 @@
-"""What is taken live is the same event after an archive, a dead letter and a spool; what is refused, is not."""
+"""What is taken live is the same event after an archive, a dead letter and a spool; what is not, is none."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fuzz.bodies import Bodies
+from tests.fuzz.pipes import Letterbox
+from tests.unit.projector.archives import write_avro
 
 from run_log.core import (
     EVENT_TYPE,
@@ -30,9 +33,6 @@ from run_log.projector._pubsub import PubSubDeadLetters
 from run_log.projector.archive import ArchiveWriter, read_records
 from run_log.projector.beam._reading import read_events
 from run_log.testing import an_event
-from tests.fuzz.bodies import Bodies
-from tests.fuzz.pipes import Letterbox
-from tests.unit.projector.archives import write_avro
 
 from .core_strategies import examples
 
@@ -166,7 +166,7 @@ async def lettered(message: Message) -> Message:
 
 @pytest.mark.parametrize("message", NAMED.values(), ids=NAMED)
 async def test_what_is_taken_live_is_taken_alike(message: Message, tmp_path: Path) -> None:
-    """What is an event live is the same one after an archive, a dead letter and a spool; what is none, is none."""
+    """What is taken live is the same event after an archive, a dead letter and a spool; the rest is none."""
     live = taken(message)
     write_avro(tmp_path / "avro", [message])
 
@@ -198,7 +198,7 @@ def test_no_message_spoils_the_file_of_another(first: Message, tmp_path: Path) -
 
 
 def test_what_is_taken_is_what_is_documented() -> None:
-    """UTF-8 is taken, with a mark or without; the names of no numbers are texts; other encodings are refused."""
+    """UTF-8 is taken, with a mark or without, and names of no numbers as texts; other encodings are not."""
     events = {name: taken(message) for name, message in NAMED.items()}
     refused = {name for name, event in events.items() if isinstance(event, str)}
 

@@ -54,7 +54,7 @@ _SOURCE_PREFIX: Final = "//run-log/workflows/"
 _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
-_MAX_UNPACKED_BYTES: Final = 64 * 2**20
+_MAX_UNPACKED_BYTES: Final = 20 * 2**20
 """More than any message has, pushed or pulled; what unpacks to more was packed by somebody else."""
 
 
@@ -166,7 +166,7 @@ class LetterChoice:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether an attribute of that name says why a letter is there: no message's own may be taken for it."""
+    """Return whether an attribute of that name says why a letter is there: no own one may be taken for it."""
     return name in _OURS or name.startswith(_PUBSUB_PREFIX)
 
 

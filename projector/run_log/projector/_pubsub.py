@@ -66,7 +66,7 @@ MAX_ACK_IDS: Final = 1_000
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
 _REQUEST_FRAME_BYTES: Final = 24 + MAX_ATTRIBUTES
-"""Of a request with one message, beside its topic: what Pub/Sub takes of a message, a request may have in all."""
+"""Of a request with one message, beside the topic's name: a request may have as much as a message."""
 
 _LEAST_ERROR_BYTES: Final = 64
 """Of what went wrong, before the message makes room for it."""
@@ -246,9 +246,7 @@ class PubSubEvents:
         await self._client.transport.close()
 
 
-def _as_it_is(
-    message: ReceivedMessage, why: Mapping[str, str], error: str, room: int
-) -> Message | None:
+def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message | None:
     """Return *message* with *why* it is a letter; None where that is no message that Pub/Sub takes.
 
     So it is where an attribute might be taken for one of ours, or where ours leave no room.
@@ -264,7 +262,7 @@ def _as_it_is(
 def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message:
     """Return a letter that holds *message* in its body, all of it wherever that can be.
 
-    Only what does not compress can be too large for that, and no event's text is such: then the end is left out.
+    Only what does not compress can be too large for that, which no event's text is: then its end is left out.
     """
     for how in (PLAIN, COMPRESSED):
         attributes = {**why, PACKED_ATTRIBUTE: how, ERROR_ATTRIBUTE: ""}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, Final, cast
 
 from ._nearest import (
@@ -31,6 +32,9 @@ _MAX_TEXT_PER_WEIGHT: Final = 24
 
 _NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
 """What to leave out of JSON text so that only the brackets of its structure stay."""
+
+_STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1, '"': 0}
+"""How many levels each goes deeper. A quote stays where a text has no end, which is no JSON."""
 
 
 def encode_json(value: object) -> str:
@@ -210,8 +214,4 @@ def _plain_text(value: object) -> str | None:
 
 def _depth(text: str) -> int:
     """Return how many levels of lists and objects the JSON *text* nests."""
-    deepest = depth = 0
-    for character in _NOT_BRACKETS.sub("", text):
-        depth += 1 if character in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    return max(accumulate(map(_STEPS.__getitem__, _NOT_BRACKETS.sub("", text))), default=0)

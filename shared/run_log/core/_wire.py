@@ -198,7 +198,10 @@ def _decoded(message: Message) -> RunEvent:
 def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
     """Count the texts of which the model has cut the end."""
     pause: Mapping[str, Any] = told.get("pause") or {}
-    texts: list[str] = [told.get("error") or "", *(pause.get(name) or "" for name in PauseRequest.model_fields)]
+    texts: list[str] = [
+        told.get("error") or "",
+        *(pause.get(name) or "" for name in PauseRequest.model_fields),
+    ]
     cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
     count_cut(run.workflow_id, run.id, cut)
 
@@ -220,7 +223,7 @@ def _bounded(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
 def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
     try:
         # RFC 8259 asks for UTF-8, and lets a reader pass over a mark.
-        text = data.decode("utf-8-sig")
+        text = data.decode().removeprefix("\ufeff")
         _check_depth(text, MAX_DEPTH)
         body = _decoder.decode(text)
     except EventDecodeError:

@@ -1,9 +1,10 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
+from run_log.core._wire import MAX_ATTRIBUTES
+
 from ._connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS, PubSubConnection
 from ._limits import (
     ATTRIBUTE_FRAME_BYTES,
-    MAX_ATTRIBUTES,
     MAX_MESSAGE_BYTES,
     message_bytes,
     message_fault,

@@ -31,9 +31,10 @@ from run_log.console._output import OutputFormat
 from run_log.console._records import letter_line, letter_record
 from run_log.console._render import handled_table, letter_sheet, letters_table
 from run_log.console.commands import dead_letters
-from run_log.core import ConfigurationError, InvalidArgumentError, ReceivedMessage
+from run_log.core import ConfigurationError, InvalidArgumentError, Message, ReceivedMessage
 from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
 from run_log.projector._leased import QUIET_SECONDS
+from run_log.projector._letters import COMPRESSED, packed
 from run_log.testing import ManualClock
 
 from .processes import run_log
@@ -164,6 +165,24 @@ def test_all_of_a_letter_as_json() -> None:
     )
     assert (None, "17") == (undecodable["body"], undecodable["original_message_id"])
     assert LETTERS[2].data == base64.b64decode(undecodable["data_base64"])
+
+
+def test_a_letter_that_is_packed_and_not_whole() -> None:
+    """A letter that holds its message packed is shown as that message, with what was left out of it."""
+    inner = Message(data=b"no json", attributes={"run-log-reason": "its own", "b": "x"})
+    letter = a_letter(
+        "4714",
+        packed(inner, COMPRESSED),
+        run_log_reason="undecodable",
+        run_log_packed=COMPRESSED,
+        run_log_body_left_out="1234",
+    )
+    record, printed = letter_record(letter), shown(letter_sheet(letter))
+
+    assert inner.data == base64.b64decode(record["data_base64"])
+    assert (inner.attributes, 1_234) == (record["attributes"], record["body_bytes_left_out"])
+    assert "1,234 bytes of the body's end" in printed
+    assert "run-log-reason = its own" in printed
 
 
 def test_saved_letters(tmp_path: Path) -> None:

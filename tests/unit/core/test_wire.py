@@ -8,6 +8,7 @@ import pytest
 
 from run_log.core import (
     EVENT_TYPE,
+    MAX_DEPTH,
     SCHEMA_VERSION,
     DeadLetterReason,
     EventDecodeError,
@@ -173,6 +174,35 @@ def _deepest(content: Callable[[int], bytes]) -> int:
     return shallow
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_another_encoding_is_no_event(encoding: str) -> None:
+    """A body is UTF-8, with a mark or without; anything else is refused, here as in an archive."""
+    text = json.dumps(_in_run(result={"é": "+"}), ensure_ascii=False)
+
+    with pytest.raises(EventDecodeError) as caught:
+        decode_event(Message(data=text.encode(encoding)))
+
+    assert caught.value.reason == DeadLetterReason.UNDECODABLE
+    assert decode_event(Message(data=text.encode("utf-8-sig"))) == decode_event(Message(data=text.encode()))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_nesting_is_bounded_for_everybody(version: int) -> None:
+    """What nests deeper than our own events is refused, however deep the reader's own stack is."""
+    run = {**body()["run"], "result": {"deep": "HERE"}}
+    whole = json.dumps({"type": "run-log.run-state.v0", **run} if version == 0 else body(run=run))
+
+    def nested(levels: int) -> Message:
+        return Message(data=whole.replace('"HERE"', "[" * levels + "]" * levels).encode())
+
+    event = decode_event(nested(MAX_DEPTH - 3))
+    for levels in (MAX_DEPTH - 2, MAX_DEPTH, 900):
+        with pytest.raises(EventDecodeError, match=r"nests more than|not JSON") as caught:
+            decode_event(nested(levels))
+        assert caught.value.reason == DeadLetterReason.UNDECODABLE
+    assert event == decode_event(encode_event(event))
+
+
 @pytest.mark.parametrize("name", ["result", "status", "started_at", "completed_at", "pause", "id", "more"])
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("brackets", ["[]", '{"a":}'], ids=["lists", "objects"])
@@ -313,6 +343,13 @@ def test_constants_that_are_no_json_come_as_their_names() -> None:
 
     assert event.run.result == {"deep": ["NaN", "Infinity", "-Infinity"]}
     assert event == decode_event(encode_event(event))
+
+
+def test_numbers_that_are_infinite_to_python_come_as_names() -> None:
+    """A number beyond a double comes as the name that a document has for it, in every store alike."""
+    event = decode_event(message(_spliced('"HERE"', "[1e999, -1E400, 1e308, 1e-999]")))
+
+    assert event.run.result == {"deep": ["Infinity", "-Infinity", 1e308, 0.0]}
 
 
 def test_unknown_fields_are_ignored() -> None:

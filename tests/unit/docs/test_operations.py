@@ -14,9 +14,11 @@ from run_log.core._settings import TEST_VARIABLES
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
 from run_log.projector._letters import (
+    CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
     LEFT_OUT_ATTRIBUTE,
     MESSAGE_ID_ATTRIBUTE,
+    PACKED_ATTRIBUTE,
     REASON_ATTRIBUTE,
 )
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
@@ -105,7 +107,8 @@ def test_dead_letters() -> None:
     """Every attribute of a dead letter and every reason is listed."""
     rows = {codes(row[0])[0]: row[1] for row in table(section(OPERATIONS, "## Dead letters"), "attribute")}
 
-    assert {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE} == set(rows)
+    ours = {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE}
+    assert {*ours, PACKED_ATTRIBUTE, CUT_ATTRIBUTE} == set(rows)
     assert [reason.value for reason in DeadLetterReason] == codes(rows[REASON_ATTRIBUTE])
 
 

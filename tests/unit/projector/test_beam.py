@@ -14,11 +14,14 @@ from itertools import pairwise
 import pytest
 
 from run_log.core import (
+    CUT_MARKER,
     FoldedRun,
+    Message,
     Outcome,
     RunEvent,
     StoreUnavailableError,
     WriteRefusedError,
+    decode_event,
     encode_event,
 )
 from run_log.core._install import how_to_install
@@ -138,29 +141,23 @@ def test_a_bundle_begins_anew() -> None:
 
 
 def test_what_is_no_event_is_told() -> None:
-    """What is no event becomes a line with its place and reason, and so does an event no document holds."""
+    """What is no event becomes a line with its place and reason, and what is too large is cut."""
     event = an_event()
     large = json.loads(encode_event(event).data)
     large["run"]["result"] = {"text": "x" * 1_100_000}
     content = b"no JSON\n" + lines([event]) + b"{}\n" + json.dumps(large).encode() + b"\n{"
+    cut = decode_event(Message(data=json.dumps(large).encode()))
 
     found = list(read_events("f", io.BytesIO(content)))
 
-    assert [event] == [one for one in found if isinstance(one, RunEvent)]
+    assert [event, cut] == [one for one in found if isinstance(one, RunEvent)]
+    assert {"text": f"{CUT_MARKER}, 1100002 bytes"} == cut.run.result
     rejects = [json.loads(one) for one in found if isinstance(one, str)]
     assert [
         ("f:1", "undecodable"),
         ("f:3", "unknown_type"),
-        ("f:4", "write_refused"),
         ("f:5", "undecodable"),
     ] == [(reject["place"], reject["reason"]) for reject in rejects]
-
-
-def test_an_event_as_large_as_a_document_may_be() -> None:
-    """An event is read, however large its body, as long as a document holds its run."""
-    event = an_event(result={"text": "x" * 900_000})
-
-    assert [event] == list(read_events("f", io.BytesIO(lines([event]))))
 
 
 def test_what_it_is_told() -> None:

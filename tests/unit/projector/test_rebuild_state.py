@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ async def test_rejects_are_kept_once(tmp_path: Path) -> None:
         {"place": "a:2", **common, "body_base64": "/w=="},
     ] == kept
     assert (1, 2) == (len(first), len(second))
+
+
+async def test_rejects_have_their_attributes(tmp_path: Path) -> None:
+    """A reject keeps the attributes that its message had: its type may stand there alone."""
+    rejects = RejectsFile(tmp_path / "r", goes_on=False)
+    attributes = {"ce-type": "é"}
+    await rejects.put(replace(message("a:1"), attributes=attributes), reason=REASON, error="no JSON")
+
+    (kept,) = [json.loads(line) for line in (tmp_path / "r").read_bytes().splitlines()]
+    assert attributes == kept["attributes"]
 
 
 async def test_rejects_cut_off(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from tests.fuzz.pipes import Letterbox
 
 from run_log.core import (
     DeadLetterReason,
@@ -37,11 +38,10 @@ from run_log.projector._letters import (
     MESSAGE_ID_ATTRIBUTE,
     REASON_ATTRIBUTE,
 )
-from run_log.projector._pubsub import PubSubDeadLetters
+from run_log.projector._pubsub import PubSubDeadLetters, PubSubEvents
 from run_log.pubsub import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic, an_event
-from tests.fuzz.pipes import Letterbox
 
 from .doubles import JUNK, ScriptedStore, WatchedSource, down, eventually, make_worker
 
@@ -202,7 +202,7 @@ UNTYPED = Message(
         "CloudPubSubDeadLetterSourceDeliveryCount": "7",
     },
 )
-"""All attributes that there may be, the type among them, and names like those that say why a letter is there."""
+"""All attributes that there may be, the type among them, and names like ours."""
 
 
 async def lettered(message: Message) -> InMemorySubscription:
@@ -253,6 +253,20 @@ async def test_a_letter_that_is_not_whole_is_kept() -> None:
     assert "bytes of its body are left out" in kept.why
     assert ["redriven"] == repaired.outcomes
     assert event.data == topic.published[0].data
+
+
+async def test_what_only_a_push_can_carry_is_kept() -> None:
+    """A letter whose message was pushed with an attribute that Pub/Sub never takes is kept, and told why."""
+    event = encode_event(an_event())
+    subscription = await lettered(Message(data=event.data, attributes={"odd": "\ud800"}))
+    told = Told()
+
+    async with leased(WatchedSource(subscription)) as letters:
+        await redrive(letters, PubSubEvents(Letterbox(), "events"), EVERYTHING, tell=told)
+
+    (kept,) = told.handled
+    assert LetterOutcome.KEPT is kept.outcome
+    assert "does not take this message" in kept.why
 
 
 async def test_a_letter_of_the_version_before_is_redriven() -> None:

@@ -22,6 +22,8 @@ _MANY = {f"name-{number}": "" for number in range(101)}
         (b"x", {"a": "v" * 1_025}, "'a' has 1025 bytes"),
         (b"x", {"a": "é" * 513}, "'a' has 1026 bytes"),
         (b"x", {"googa": "v"}, "Google's own"),
+        (b"x", {"a": "\ud800"}, "lone surrogates"),
+        (b"x", {"\ud800": "a"}, "lone surrogates"),
         (b"x" * 10_000_001, {}, "10000001 bytes"),
     ],
     ids=str,
