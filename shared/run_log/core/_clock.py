@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import Final
+
+from ._forks import renewed
 
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""
@@ -19,9 +19,6 @@ _MAX_OBSERVED: Final = 2**61
 def epoch_micros() -> int:
     """Return the machine's time in microseconds since the epoch."""
     return time.time_ns() // 1_000
-
-
-_clocks: Final[weakref.WeakSet[HybridLogicalClock]] = weakref.WeakSet()
 
 
 class HybridLogicalClock:
@@ -39,13 +36,8 @@ class HybridLogicalClock:
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
         self._now = now
         self._last = 0
-        self.renew_lock()
-        _clocks.add(self)
-
-    def renew_lock(self) -> None:
-        """Get a lock of this process's own: a forked child may have copied one that nobody will release."""
         # Reentrant, since a signal handler may interrupt its own thread inside.
-        self._lock = threading.RLock()
+        self._lock = renewed(self, "_lock", threading.RLock)
 
     @property
     def last(self) -> int:
@@ -72,12 +64,3 @@ class HybridLogicalClock:
 
 PROCESS_CLOCK: Final = HybridLogicalClock()
 """The clock that every emitter and service of this process shares unless it is given another."""
-
-
-def _renew_locks() -> None:
-    for clock in list(_clocks):
-        clock.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_locks)
