@@ -23,6 +23,7 @@ from run_log.core import (
     logging_later,
 )
 from run_log.core._forks import renewed, take_part
+from run_log.stores._files import open_private
 
 from ._reading import Opened, Reading
 from ._schema import migrate, schema_version
@@ -197,7 +198,7 @@ class Connection:
         """
         try:
             # Exclusively: closing another descriptor of a file in use would drop this process's locks on it.
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(open_private(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
         except FileExistsError:
             return
         except OSError as error:
