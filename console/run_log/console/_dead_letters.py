@@ -21,6 +21,7 @@ import typer
 from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.google_cloud import event_topic, leased_letters
+from run_log.stores._files import open_private, sync_directory
 
 from ._exit import ExitCode
 from ._open import reached_broker
@@ -284,7 +285,7 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
         yield lambda _letters: None
         return
     with _writing(path):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def save(letters: Sequence[DeadLetter]) -> None:
         lines = "".join(f"{json_text(letter_record(letter))}\n" for letter in letters)
@@ -303,7 +304,7 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
 
     try:
         with _writing(path):
-            _sync_directory(path.absolute().parent)
+            sync_directory(path.absolute().parent)
         yield save
     finally:
         os.close(file)
@@ -357,14 +358,6 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as fault:
         raise ConfigurationError(f"cannot write {path}: {fault.strerror}; name another file") from fault
-
-
-def _sync_directory(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _age(letter: DeadLetter) -> tuple[datetime, str]:

@@ -13,6 +13,7 @@ from typing import Final
 from opentelemetry import metrics
 
 from run_log.core import get_logger
+from run_log.core._forks import renewed
 
 from ._notice import say_loss
 from ._triggers import tell_unknown
@@ -123,7 +124,7 @@ class Reporter:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = renewed(self, "_lock", threading.Lock)
         self._last = EmitterStats(emitted=0, delivered=0, pending=0, dropped=0)
         self._written = 0
         self._told: Counter[DropReason] = Counter()

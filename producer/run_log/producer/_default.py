@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, cast
 
 from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError, logging_later
+from run_log.core._forks import renewed
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter
 from ._environment import pubsub_transport
 from ._store_transport import StoreTransport
 from ._transport import Transport
-
-LOADING_SECONDS: Final = 10.0
-"""How long a fork waits while the delivery thread imports what it publishes with: until its first call."""
 
 
 class LazyTransport:
@@ -62,30 +60,15 @@ class _Process:
     """This process's emitter, and why it is not the one that was asked for, where that is so."""
 
     def __init__(self) -> None:
-        self.renew_lock()
+        # Reentrant: a signal handler may record a run in the middle of it.
+        self.lock = renewed(self, "lock", threading.RLock)
+        # A child would inherit the lock of a module that is being imported, and wait for it for ever.
+        self.loading = renewed(self, "loading", threading.RLock, is_held=True)
         self.emitter: RunEventEmitter | None = None
         self.is_misconfigured = False
 
-    def renew_lock(self) -> None:
-        self.lock = threading.RLock()  # a signal handler may record a run in the middle of it
-        self.loading = threading.RLock()
 
-    def before_fork(self) -> None:
-        # A child would inherit the lock of a module that is being imported, and wait for it for ever.
-        self.loading.acquire(timeout=LOADING_SECONDS)
-
-    def after_fork_in_parent(self) -> None:
-        with contextlib.suppress(RuntimeError):  # not acquired in time
-            self.loading.release()
-
-
-_process = _Process()
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=_process.before_fork,
-        after_in_parent=_process.after_fork_in_parent,
-        after_in_child=_process.renew_lock,
-    )
+_process: Final = _Process()
 
 
 def default_emitter() -> RunEventEmitter:

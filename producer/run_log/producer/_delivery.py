@@ -23,6 +23,7 @@ from run_log.core import (
     get_logger,
     logging_later,
 )
+from run_log.core._forks import renewed
 
 from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
@@ -76,10 +77,10 @@ class Delivery:
         self.held = Held(self._limits, keeps_shed=self._spool is not None, closed=closed)
         self.intake = self.held.intake
         self.idle = True
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._starting = threading.RLock()
+        self._bell = renewed(self, "_bell", queue.SimpleQueue[None])
+        self._starting = renewed(self, "_starting", threading.RLock)
         self._thread: threading.Thread | None = None
-        self._ending = threading.RLock()
+        self._ending = renewed(self, "_ending", threading.RLock)
         self._stopping = self._is_final = self._is_alone = False
         self._retire_at: float | None = None
         self._failures = 0

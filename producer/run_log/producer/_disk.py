@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from run_log.core import Message, SpoolError, Version, get_logger, logging_later
+from run_log.core._forks import renewed
 
 from ._accounts import DropReason
 from ._capture import Content, Entry
@@ -38,7 +39,7 @@ class Disk:
         self._spool = spool
         self._held = held
         self._encode = encode
-        self._lock = threading.Lock()
+        self._lock = renewed(self, "_lock", threading.Lock)
         self._lost = spool.lost if spool else 0
         self._corrupt = spool.corrupt if spool else 0
         self._sources: dict[int, SpooledEvent] = {}

@@ -13,6 +13,7 @@ from types import CodeType
 from typing import ClassVar, Final, Self
 
 from run_log.core import RunKey, Version, type_name
+from run_log.core._forks import renewed
 
 from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
@@ -67,7 +68,7 @@ class Held:
         self.intake: deque[Entry | Rejection] = deque()
         self.closed = closed
         # Reentrant, since a signal handler or a finalizer may emit in the middle of anything.
-        self._lock = threading.RLock()
+        self._lock = renewed(self, "_lock", threading.RLock)
         self._is_absorbing = False
         self._numbers = itertools.count(1)
         self._last_number = 0
@@ -83,7 +84,7 @@ class Held:
 
     def renew_lock(self) -> None:
         """Forget who has the lock: a thread that the end of the interpreter took with it, perhaps."""
-        self._lock = threading.RLock()
+        self._lock = renewed(self, "_lock", threading.RLock)
         self._is_absorbing = False
 
     def holds(self) -> bool:

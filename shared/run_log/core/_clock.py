@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from ._errors import WriteRefusedError
+from ._forks import renewed
 
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""
@@ -42,9 +41,6 @@ def hlc_after(hlc: int, run: tuple[str, str]) -> int:
     return max(hlc + 1, 0)
 
 
-_clocks: Final[weakref.WeakSet[HybridLogicalClock]] = weakref.WeakSet()
-
-
 class HybridLogicalClock:
     """Microseconds since the epoch that strictly increase, and lie past what was observed within a minute.
 
@@ -62,13 +58,8 @@ class HybridLogicalClock:
         self._now = now
         self._last = 0
         self._ahead: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self.renew_lock()
-        _clocks.add(self)
-
-    def renew_lock(self) -> None:
-        """Get a lock of this process's own: a forked child may have copied one that nobody will release."""
         # Reentrant, since a signal handler may interrupt its own thread inside.
-        self._lock = threading.RLock()
+        self._lock = renewed(self, "_lock", threading.RLock)
 
     @property
     def last(self) -> int:
@@ -132,12 +123,3 @@ class HybridLogicalClock:
 
 PROCESS_CLOCK: Final = HybridLogicalClock()
 """The clock that every emitter and service of this process shares unless it is given another."""
-
-
-def _renew_locks() -> None:
-    for clock in list(_clocks):
-        clock.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_locks)

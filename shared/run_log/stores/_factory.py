@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from run_log.core import ConfigurationError, Settings, get_logger, logging_later
+from run_log.core._forks import renewed
 from run_log.core._install import how_to_install
 
 from ._run_log import RunLog
@@ -17,8 +18,18 @@ ENTRY_POINT_GROUP: Final = "run_log.backends"
 
 _EXTRAS: Final[Mapping[str, str]] = {"firestore": "stores", "pubsub": "producer,stores"}
 _logger: Final = get_logger("run_log.stores")
-_lock: Final = threading.RLock()
-_services: Final[list[RunLog]] = []
+
+
+class _Process:
+    """This process's run log, once it is made."""
+
+    def __init__(self) -> None:
+        # Held over a fork: a child would wait for ever for a module whose import stayed with the parent.
+        self.lock = renewed(self, "lock", threading.RLock, is_held=True)
+        self.services: list[RunLog] = []
+
+
+_process: Final = _Process()
 
 
 def create_run_log_service(backend: str | None = None) -> RunLog:
@@ -45,10 +56,10 @@ def get_run_log_service() -> RunLog:
     Raises:
         ConfigurationError: See `create_run_log_service`; nothing is kept, so a later call tries again.
     """
-    with logging_later(), _lock:
-        if not _services:
-            _services.append(create_run_log_service())
-        return _services[0]
+    with logging_later(), _process.lock:
+        if not _process.services:
+            _process.services.append(create_run_log_service())
+        return _process.services[0]
 
 
 def reset_run_log_service() -> None:
@@ -56,8 +67,8 @@ def reset_run_log_service() -> None:
 
     The forgotten one is not closed: whoever holds it may still use it.
     """
-    with _lock:
-        _services.clear()
+    with _process.lock:
+        _process.services.clear()
 
 
 def backend_entry(name: str) -> EntryPoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import uuid
 from bisect import bisect_right
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from run_log.core import InvalidCursorError, RunKey, decode_place, encode_place
+from run_log.core._forks import renewed
 
 from ._watch import RunUpdate, call_soon
 
@@ -63,31 +63,31 @@ class Bell:
     """Wakes whoever waits, in whatever event loop. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._lock = renewed(self, "_lock", threading.Lock)
+        # A forked child could wake its parent's event loops.
+        self._waiting = renewed(self, "_waiting", set[asyncio.Future[None]])
 
     def ring(self) -> None:
         """Wake all who wait now."""
         if not self._waiting:
             return
         with self._lock:
-            waiting, self._waiting = self._waiting, {}
-        for future, process in waiting.items():
-            # A forked child has copies of its parent's waiting, and could wake the parent's event loops.
-            if process == os.getpid():
-                call_soon(future.get_loop(), partial(_wake, future))
+            waiting = self._waiting.copy()
+            self._waiting.clear()
+        for future in waiting:
+            call_soon(future.get_loop(), partial(_wake, future))
 
     async def wait(self, unless: Callable[[], bool]) -> None:
         """Wait until the bell rings, unless something is so already: looked at once a ring would be heard."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._waiting[future] = os.getpid()
+            self._waiting.add(future)
         try:
             if not unless():
                 await future
         finally:
             with self._lock:
-                self._waiting.pop(future, None)
+                self._waiting.discard(future)
 
 
 class JournalUpdates:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from run_log.core import RunEvent, RunKey, Version
+from run_log.core._forks import renewed
 
 
 @dataclass(slots=True)
@@ -21,8 +22,9 @@ class SavesUnderWay:
     """The saves that a service has begun and not ended, of every run. Thread-safe."""
 
     def __init__(self) -> None:
-        self._runs: dict[RunKey, _Run] = {}
-        self._lock = threading.Lock()
+        # Those of a forked child's parent end in the parent.
+        self._runs = renewed(self, "_runs", dict[RunKey, _Run])
+        self._lock = renewed(self, "_lock", threading.Lock)
 
     @contextlib.contextmanager
     def begun(self, event: RunEvent) -> Generator[Callable[[], bool]]:
@@ -40,4 +42,4 @@ class SavesUnderWay:
             with self._lock:
                 run.count -= 1
                 if not run.count:
-                    del self._runs[event.key]
+                    self._runs.pop(event.key, None)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from run_log.core import Version, WorkflowRun
+from run_log.core._forks import renewed
 
 from ._telemetry import operation
 
@@ -168,10 +169,8 @@ class Watches:
     """The open watches of a service, in whatever event loops, so that closing it ends them. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loops: weakref.WeakKeyDictionary[RunWatch, asyncio.AbstractEventLoop] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._lock = renewed(self, "_lock", threading.Lock)
+        self._loops = renewed(self, "_loops", weakref.WeakKeyDictionary[RunWatch, asyncio.AbstractEventLoop])
 
     def add(self, watch: RunWatch, loop: asyncio.AbstractEventLoop) -> None:
         """Remember that *watch* was entered in *loop*."""

@@ -34,6 +34,7 @@ from run_log.core import (
     fold,
     utc_now,
 )
+from run_log.core._forks import renewed
 
 from ._documents import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
 from ._inbox import InboxSelection
@@ -160,7 +161,7 @@ class InMemoryRunLogService(RunLogService):
         self._retention = Retention.of_days(retention_days)
         self._now = now
         self._workflows: defaultdict[str, _Workflow] = defaultdict(_Workflow)
-        self._lock = threading.Lock()
+        self._lock = renewed(self, "_lock", threading.RLock, is_held=True)
         self._journal = Journal(self._number_of)
         self._bell = Bell()
         self._cursors = JournalCursors()

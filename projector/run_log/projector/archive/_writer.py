@@ -27,6 +27,7 @@ from run_log.core import (
 )
 from run_log.projector._ports import MessageSource
 from run_log.projector._pull import cancel, let_end, wait_unless
+from run_log.stores._files import make_private_directory, open_private, sync_directory
 
 from ._records import WRAPPED, wrapped
 
@@ -47,7 +48,7 @@ class ArchiveWriter:
     Several may write into one folder. Not for several threads.
 
     Args:
-        folder: Where to; made where it is not there.
+        folder: Where to; made where it is not there. Files and folders that are made are their owner's only.
         segment_bytes: Bytes after which the next file begins.
         now: The time, for the names: by name, files are in the order in which they were begun.
     """
@@ -96,15 +97,12 @@ class ArchiveWriter:
             file.close()
 
     def _begun(self) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_directory(self._folder)
         name = f"events-{self._now():%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}{SUFFIX}"
         # Without a buffer, closing after a failed write would try again, and write half a line twice.
-        self._file = cast("BinaryIO", (self._folder / name).open("xb", buffering=0))
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        opened = open(self._folder / name, "xb", buffering=0, opener=open_private)  # noqa: SIM115 - as long as it is under way
+        self._file = cast("BinaryIO", opened)
+        sync_directory(self._folder)
         return self._file
 
 

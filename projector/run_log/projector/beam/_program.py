@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -24,6 +25,7 @@ def run(rebuild: BeamRebuild, options: Sequence[str]) -> bool:
     Raises:
         RuntimeError: The runner gave up; it says why.
     """
+    os.umask(0o077)  # what is rejected holds payloads: on this machine its files are their owner's only
     pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions([*options]))
     build(pipeline, rebuild)
     result = pipeline.run()

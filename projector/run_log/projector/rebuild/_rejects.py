@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from run_log.core import ConfigurationError, DeadLetterReason, ReceivedMessage, TransportUnavailableError
+from run_log.stores._files import open_private
 
 
 def reject_line(
@@ -44,7 +45,7 @@ class RejectsFile:
     """Keeps rejects in a file, one JSON object a line, each once. See `DeadLetters`.
 
     Args:
-        path: The file; made when the first one comes.
+        path: The file; made when the first one comes, for its owner only.
         goes_on: Whether it may hold what the same rebuild rejected before it was interrupted.
 
     Raises:
@@ -93,7 +94,7 @@ class RejectsFile:
             return
         line = reject_line(place, reason=reason, error=error, body=body, attributes=attributes)
         try:
-            with self.path.open("ab") as file:
+            with open(self.path, "ab", opener=open_private) as file:
                 file.write(line.encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 from run_log.core import ConfigurationError, StoreUnavailableError
+from run_log.stores._files import open_private
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")
@@ -110,7 +111,8 @@ def _opened(path: Path) -> BinaryIO:
             f"{path} cannot be locked on this platform (it has no fcntl); run the rebuild on Linux or macOS"
         )
     try:
-        file = cast("BinaryIO", path.open("a+b", buffering=0))
+        opened = open(path, "a+b", buffering=0, opener=open_private)  # noqa: SIM115 - it is closed with the state
+        file = cast("BinaryIO", opened)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error}); pass another --state") from error
     try:

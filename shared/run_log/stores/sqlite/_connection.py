@@ -22,6 +22,8 @@ from run_log.core import (
     WriteRefusedError,
     logging_later,
 )
+from run_log.core._forks import renewed, take_part
+from run_log.stores._files import open_private
 
 from ._reading import Opened, Reading
 from ._schema import migrate, schema_version
@@ -33,17 +35,12 @@ _WAL_RETRY_SECONDS: Final = 0.005
 _MOST_READS: Final = 20
 """How often something is read that changes meanwhile, and cannot be locked."""
 
-_registry_lock: Final = threading.Lock()
-_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
-_over_fork: Final[list[Connection]] = []
-"""Those whose locks are held over the fork under way: nothing else may let go of them meanwhile."""
-
 
 class _Handle:
     """What outlives its owner by a moment: the vendor's connection, and the lock of whoever uses it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = renewed(self, "lock", threading.Lock)
         self.connection: sqlite3.Connection | None = None
         self.is_current: Callable[[], bool] = lambda: True
 
@@ -79,10 +76,9 @@ class Connection:
         self._reading = None if writes else Reading(path, busy_seconds=busy_seconds)
         self._handle = _Handle()
         weakref.finalize(self, _Handle.let_go, self._handle)
-        self._executor_lock = threading.Lock()
+        self._executor_lock = renewed(self, "_executor_lock", threading.Lock)
         self._executor: Executor | None = None
-        with _registry_lock:
-            _connections.add(self)
+        take_part(self)
 
     async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Return what *work* does with the connection. Cancelling the call does not cut it short.
@@ -131,8 +127,6 @@ class Connection:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: the thread stayed with the parent."""
-        self._handle.lock.release()
-        self._executor_lock = threading.Lock()
         self._executor = None
 
     def _submit(self, job: Callable[[], _T]) -> Future[_T]:
@@ -212,7 +206,7 @@ class Connection:
         """
         try:
             # Exclusively: closing another descriptor of a file in use would drop this process's locks on it.
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(open_private(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
         except FileExistsError:
             return
         except OSError as error:
@@ -277,32 +271,3 @@ def _text(stored: bytes) -> str | bytes:
         return stored.decode()
     except UnicodeDecodeError:
         return stored
-
-
-def _before_fork() -> None:
-    _registry_lock.acquire()
-    _over_fork[:] = _connections
-    for connection in _over_fork:
-        connection.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for connection in _over_fork:
-        connection.after_fork_in_parent()
-    _over_fork.clear()
-    _registry_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for connection in _over_fork:
-        connection.after_fork_in_child()
-    _over_fork.clear()
-    _registry_lock.release()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
