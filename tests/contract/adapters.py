@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings, document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
@@ -54,14 +54,29 @@ class _Unreadable:
         return run.id
 
 
+class _Spoilable(Protocol):
+    """A store whose runs something else than run-log may change or delete."""
+
+    clock: Clock
+
+    async def spoil(self, workflow_id: str, run_id: str) -> None:
+        """Make a stored run unreadable."""
+        ...
+
+    async def delete(self, workflow_id: str, run_id: str) -> None:
+        """Delete a run and nothing else: its counts stay."""
+        ...
+
+
 class DirectHarness:
     """A store used directly: what is saved is visible at once."""
 
-    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any], clock: Clock) -> None:
+    def __init__(self, store: RunLogService, spoilable: _Spoilable) -> None:
         self.service: RunLog = store
-        self.clock = clock
+        self.clock = spoilable.clock
         self.store: ProjectionStore = store
-        self._unreadable = _Unreadable(store, spoil)
+        self.delete = spoilable.delete
+        self._unreadable = _Unreadable(store, spoilable.spoil)
 
     async def settle(self) -> None:
         """See `Harness.settle`."""
@@ -90,6 +105,10 @@ class SpoilableMemory(InMemoryRunLogService):
         fields = {**runs[run_id].fields, "trigger_type": UNREADABLE}
         runs[run_id] = replace(runs[run_id], fields=fields)
 
+    async def delete(self, workflow_id: str, run_id: str) -> None:
+        """Delete a run and nothing else."""
+        del self._workflows[workflow_id].runs[run_id]
+
 
 class SpoilableFirestore(FirestoreRunLogService):
     """Firestore with runs that can be made unreadable."""
@@ -102,6 +121,10 @@ class SpoilableFirestore(FirestoreRunLogService):
         """Make a stored run unreadable."""
         reference = self._runs(workflow_id).document(document_id(run_id))
         await reference.update({"trigger_type": UNREADABLE})
+
+    async def delete(self, workflow_id: str, run_id: str) -> None:
+        """Delete a run and nothing else, as a TTL policy does."""
+        await self._runs(workflow_id).document(document_id(run_id)).delete()
 
 
 class SpoilableSQLite(SQLiteRunLogService):
@@ -116,6 +139,12 @@ class SpoilableSQLite(SQLiteRunLogService):
         place = (document_id(workflow_id), document_id(run_id))
         statement = "UPDATE runs SET trigger_type = ? WHERE workflow = ? AND run = ?"
         await self._writer.run(lambda connection: connection.execute(statement, (UNREADABLE, *place)))
+
+    async def delete(self, workflow_id: str, run_id: str) -> None:
+        """Delete a run and nothing else, as a later write does."""
+        place = (document_id(workflow_id), document_id(run_id))
+        statement = "DELETE FROM runs WHERE workflow = ? AND run = ?"
+        await self._writer.run(lambda connection: connection.execute(statement, place))
 
 
 class RecordingTransport:
@@ -163,13 +192,12 @@ class PublishedHarness(DirectHarness):
     def __init__(
         self,
         store: RunLogService,
-        spoil: Callable[[str, str], Any],
-        clock: Clock,
+        spoilable: _Spoilable,
         transport: Transport,
         source: MessageSource,
         dead_letters: DeadLetters,
     ) -> None:
-        super().__init__(store, spoil, clock)
+        super().__init__(store, spoilable)
         self._transport = RecordingTransport(transport)
         self._emitter = RunEventEmitter(self._transport, policy=DeliveryPolicy(linger=0))
         self.service = PubSubRunLogService(emitter=self._emitter, reader=store)
@@ -204,26 +232,26 @@ class NoDeadLetters:
 async def open_memory() -> Harness:
     """Return the embedded run log."""
     store = SpoilableMemory.from_env()
-    return DirectHarness(store, store.spoil, store.clock)
+    return DirectHarness(store, store)
 
 
 async def open_firestore() -> Harness:
     """Return the run log on the Firestore emulator that the environment names."""
     store = SpoilableFirestore.from_env()
-    return DirectHarness(store, store.spoil, store.clock)
+    return DirectHarness(store, store)
 
 
 async def open_sqlite() -> Harness:
     """Return the run log in the file that the environment names."""
     store = SpoilableSQLite.from_env()
-    return DirectHarness(store, store.spoil, store.clock)
+    return DirectHarness(store, store)
 
 
 async def open_in_memory_topic() -> Harness:
     """Return the event-sourced run log over a topic that repeats, reorders and delays."""
     topic = InMemoryTopic(faults=Faults(duplicate=0.5, reorder=1, delay=0.2, fail=0.05), seed=7)
     store = SpoilableMemory.from_env()
-    return PublishedHarness(store, store.spoil, store.clock, topic, topic.subscribe(), NoDeadLetters())
+    return PublishedHarness(store, store, topic, topic.subscribe(), NoDeadLetters())
 
 
 async def open_pubsub() -> Harness:
@@ -234,8 +262,7 @@ async def open_pubsub() -> Harness:
     store = SpoilableFirestore.from_env()
     return _OnPubSub(
         store,
-        store.spoil,
-        store.clock,
+        store,
         create_transport(settings),
         PubSubSource(connection, settings.subscription),
         PubSubDeadLetters(connection, settings.dead_letter_topic),
@@ -246,13 +273,12 @@ class _OnPubSub(PublishedHarness):
     def __init__(
         self,
         store: RunLogService,
-        spoil: Callable[[str, str], Any],
-        clock: Clock,
+        spoilable: _Spoilable,
         transport: Transport,
         source: MessageSource,
         dead_letters: PubSubDeadLetters,
     ) -> None:
-        super().__init__(store, spoil, clock, transport, source, dead_letters)
+        super().__init__(store, spoilable, transport, source, dead_letters)
         self._closed_last = dead_letters
 
     async def close(self) -> None:

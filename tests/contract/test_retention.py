@@ -103,7 +103,7 @@ async def test_a_run_that_goes_on_does_not_expire(harness: Harness, service: Run
 
 
 async def test_a_late_event_does_not_revive_a_run(harness: Harness, service: RunLog) -> None:
-    """No event, however new, brings an expired run back; its id, used again once deleted, is another run."""
+    """An expired run takes no event until it is deleted: none brings it back, and its stats stay."""
     events = await expired(harness)
     stats, summary = await service.get_stats("w"), await service.get_summary("w")
     late = an_event(events[0].run, hlc=1, occurred_at=events[0].occurred_at)
@@ -115,6 +115,29 @@ async def test_a_late_event_does_not_revive_a_run(harness: Harness, service: Run
 
     assert await service.get_run("w", "old") is None
     assert (stats, summary) == (await service.get_stats("w"), await service.get_summary("w"))
+
+
+async def test_a_new_event_of_a_deleted_run(harness: Harness, service: RunLog) -> None:
+    """Once an expired run is deleted, an event too new to be one of its own begins another, counted anew."""
+    first, last = await expired(harness)
+    await harness.delete(*last.key)
+    new = an_event(last.run, status=RunStatus.RUNNING, occurred_at=harness.clock())
+    projector = Projector(harness.store)
+
+    assert [Outcome.REJECTED] * 2 == await projector.apply([first, last])
+    assert ({"total": 1, "successful": 1}, None) == (
+        await service.get_stats("w"),
+        await service.get_run(*last.key),
+    )
+
+    outcomes = [*await projector.apply([new]), *await projector.apply([first, last])]
+
+    assert [Outcome.APPLIED] == outcomes[:1]
+    assert Outcome.APPLIED not in outcomes[1:]
+    assert ({"total": 2, "successful": 1}, new.run) == (
+        await service.get_stats("w"),
+        await service.get_run(*last.key),
+    )
 
 
 async def test_a_run_that_is_gone_does_not_come_back(harness: Harness, service: RunLog) -> None:

@@ -193,7 +193,7 @@ class Machine:
 
     def check_clock(self) -> None:
         """Check that the clock is within a minute of the machine's, but for the readings it made there."""
-        assert self.clock.last - self.clock._now() <= MAX_AHEAD + READINGS  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        assert self.clock.last - self.clock._now() <= MAX_AHEAD + READINGS  # pyright: ignore[reportPrivateUsage]
 
 
 class Story:

@@ -165,7 +165,8 @@ def check_stamp(event: RunEvent, moment: datetime) -> None:
         raise _refused(
             DeadLetterReason.CLOCK_AHEAD,
             f"the event is stamped {ahead} ahead of when it was published; set the clock right of the "
-            "machine that did, then re-drive it stamped so much earlier (--earlier), or when its time has come",
+            "machine that did, then re-drive it stamped so much earlier (--earlier), or once its time has "
+            "come",
         )
 
 

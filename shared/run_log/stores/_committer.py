@@ -206,25 +206,27 @@ class Committer:
     async def _surely_known(
         self, runs: Mapping[RunKey, RunBatch], known: Mapping[RunKey, KnownRun], now: datetime
     ) -> Mapping[RunKey, KnownRun]:
-        """Return what is *known*, having read those that are not and whose events are old: they may be gone.
+        """Return what is *known*, having read again what may be gone by now.
+
+        That is what has expired by what is remembered of it, and what is not known whose events are old.
 
         Raises:
-            RunExpiredError: One of them is not there.
+            RunExpiredError: One of the latter is not there.
         """
-        if self._retention is None:
-            return known
-        old = [
+        retention = self._retention
+        old = {
             key
             for key, batch in runs.items()
-            if key not in known and self._retention.is_over(batch.events, now)
-        ]
-        if not old:
+            if key not in known and retention and retention.is_over(batch.events, now)
+        }
+        doubtful = [key for key in runs if key in old or (key in known and known[key].stored.is_expired(now))]
+        if not doubtful:
             return known
-        found = await self._read(old)
-        for key in old:
-            if key not in found:
-                raise self._retention.error(key)
-        return {**known, **found}
+        found = await self._read(doubtful)
+        for key in doubtful:
+            if key not in found and retention and retention.is_over(runs[key].events, now):
+                raise retention.error(key)
+        return {**{key: run for key, run in known.items() if key not in doubtful}, **found}
 
     async def _read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
         known = await self._documents.read(keys)

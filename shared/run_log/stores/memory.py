@@ -208,6 +208,9 @@ class InMemoryRunLogService(RunLogService):
         change = fold(head, events, horizon=Horizon.at(now))
         if change.added and entry:
             check_not_expired(key, expires_at(entry.fields), now)
+        elif change.added and head and self._retention:
+            # Evicted, it is counted still.
+            check_not_expired(key, self._retention.expires_at(head), now)
         if self._retention:
             self._retention.check_not_revived(key, change, now)
         return change
