@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import random
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from unittest import mock
 
 from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
@@ -22,7 +24,22 @@ from run_log.console._sweep import sweep
 from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType, encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
-from run_log.stores.audit import compare, verify
+from run_log.stores._documents import head_to_merge
+from run_log.stores.audit import CountName, RunDocument, compare, verify
+from run_log.stores.audit._figures import Recount, checked_horizon
+from run_log.stores.audit._port import run_record
+from run_log.stores.sqlite._connection import Connection
+from run_log.stores.sqlite._rows import (
+    DOCUMENT_COLUMNS,
+    HEAD_COLUMNS,
+    RUN_COLUMNS,
+    WORKFLOW_COLUMNS,
+    counter_from_row,
+    document_from_row,
+    head_fields,
+    run_from_row,
+    stats_from_row,
+)
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError
@@ -30,8 +47,11 @@ from .pipes import FuzzFailedError
 MAX_STEPS: Final = 200
 """Pages of a walk over some ten runs, and updates of a watch."""
 
-MAX_SECONDS: Final = 20.0
-"""That everything on one file takes at most: then something does not end."""
+MAX_CALLS: Final = 3_000
+"""Of a file's connections, by all that is asked of it: beyond, something does not end."""
+
+MAX_INSTRUCTIONS: Final = 200
+"""Of SQLite's machine, in tens of thousands, for one call."""
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -153,17 +173,51 @@ def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[s
     told = make(path, chance)
     where = f"file {number} of seed {seed} ({told})"
     try:
-        found = asyncio.run(_within_time(path))
+        with _in_bounds():
+            found = asyncio.run(_everything_of(path))
     except Exception as error:
         raise FuzzFailedError(f"{where}: {error or repr(error)}") from error
     return Counter({f"{make.__name__.removeprefix('_')}: {what}": count for what, count in found.items()})
 
 
-async def _within_time(path: Path) -> Counter[str]:
+@contextlib.contextmanager
+def _in_bounds() -> Generator[None]:
+    """Have every connection work in this thread, which is quicker, and fail where something does not end."""
+    calls = itertools.count()
+    endless: list[sqlite3.Connection] = []
+    connected: Callable[[Connection], sqlite3.Connection] = Connection._connection  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def without_thread(*_given: object) -> NoReturn:
+        if next(calls) > MAX_CALLS:
+            raise FuzzFailedError("something does not end")
+        raise RuntimeError("no thread")
+
+    def bounded(own: Connection) -> sqlite3.Connection:
+        connection = connected(own)
+        steps = itertools.count()
+
+        def is_over() -> bool:
+            if next(steps) < MAX_INSTRUCTIONS:
+                return False
+            endless.append(connection)
+            return True
+
+        connection.set_progress_handler(is_over, 10_000)
+        return connection
+
+    with (
+        mock.patch.object(Connection, "_submit", without_thread),
+        mock.patch.object(Connection, "_connection", bounded),
+    ):
+        yield
+    if endless:
+        raise FuzzFailedError("a query does not end")
+
+
+async def _everything_of(path: Path) -> Counter[str]:
     service = SQLiteRunLogService(path=path, now=lambda: NOON)
     try:
-        async with asyncio.timeout(MAX_SECONDS):
-            return await _everything(service)
+        return await _everything(service)
     finally:
         await service.close()
 
@@ -301,6 +355,9 @@ async def _applied(log: SQLiteRunLogService) -> None:
     outcomes = await Projector(log).apply(events)
     if any(outcome is not Outcome.APPLIED for outcome in outcomes[1::2]):
         raise FuzzFailedError(f"a run that is whole was not projected: {outcomes}")
+    listed, _ = await log.list_runs("b")
+    if {f"r{n}" for n in range(6)} - {run.id for run in listed}:
+        raise FuzzFailedError(f"a run that is whole is not listed: {[run.id for run in listed]}")
 
 
 async def _whole_file(folder: Path) -> bytes:
@@ -392,7 +449,7 @@ def _bytes(path: Path, chance: random.Random) -> str:
     """Damage the file itself."""
     data = bytearray(path.read_bytes())
     kind = chance.randrange(4)
-    start = chance.choice((chance.randrange(200), chance.randrange(len(data))))
+    start = chance.randrange(len(data))
     if kind == 0:
         del data[chance.randrange(len(data)) :]
     elif kind == 1:
@@ -409,3 +466,70 @@ def _bytes(path: Path, chance: random.Random) -> str:
 
 
 _CHANGES: Final = (_cell, _cell, _cell, _cell, _cell, _cell, _row, _schema, _bytes)
+
+
+def run_rows(numbers: Iterable[int], *, seed: int) -> Counter[str]:
+    """Read one row for each of these *numbers*, in which something is wrong, by all that reads rows.
+
+    Args:
+        numbers: Which.
+        seed: Of all.
+
+    Raises:
+        FuzzFailedError: Something came of one that is neither a value nor an error of ours.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_whole_file(Path(folder)))
+        with closing(sqlite3.connect(Path(folder) / "whole")) as connection:
+            rows = {
+                table: connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1").fetchone()  # noqa: S608
+                for table, columns in _READ.items()
+            }
+    counts = Counter[str]()
+    for number in numbers:
+        chance = random.Random(f"{seed}/{number}")
+        table = chance.choice(("runs", "runs", "runs", "workflows", "counters"))
+        row = list(rows[table])
+        for place in chance.sample(range(len(row)), chance.choice((1, 1, 2, 3))):
+            row[place] = chance.choice((*_PALETTE, *_NO_UNICODE))
+        for name, read in _readers(row)[table].items():
+            try:
+                read()
+            except RunLogError as error:
+                counts[f"{name}: {type(error).__name__}"] += 1
+            except Exception as error:
+                raise FuzzFailedError(f"row {number} of seed {seed} ({name}): {error!r}, {row!r:.500}") from error
+            else:
+                counts[f"{name}: value"] += 1
+    return counts
+
+
+_READ: Final = {
+    "runs": DOCUMENT_COLUMNS,
+    "workflows": WORKFLOW_COLUMNS,
+    "counters": ("scope", "slot", "name", "count"),
+}
+
+
+def _readers(row: Sequence[Any]) -> Mapping[str, Mapping[str, Callable[[], object]]]:
+    """Return what reads a row, by its table."""
+    fields = dict(zip(DOCUMENT_COLUMNS, row, strict=False))
+
+    def head() -> object:
+        return head_to_merge(head_fields([fields[name] for name in HEAD_COLUMNS]), ("a", "r"))
+
+    def recounted() -> object:
+        place, document = document_from_row(row, whole=True)
+        recount = Recount(checked_horizon(NOON))
+        recount.add(run_record("a", RunDocument(id=str(place), fields=document)))
+        return recount.figures
+
+    return {
+        "runs": {
+            "run": lambda: run_from_row([fields[name] for name in RUN_COLUMNS]),
+            "head": head,
+            "recount": recounted,
+        },
+        "workflows": {"stats": lambda: stats_from_row(row)},
+        "counters": {"counter": lambda: CountName.of(counter_from_row(row)[0])},
+    }
