@@ -115,6 +115,7 @@ _PALETTE: Final[tuple[Any, ...]] = (
 _NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
 """As text."""
 
+_ENDLESS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 _SCHEMAS: Final = (
     "DROP INDEX runs_by_start",
     "DROP INDEX inbox_by_start",
@@ -128,11 +129,15 @@ _SCHEMAS: Final = (
     "ALTER TABLE runs RENAME COLUMN hlc TO clock",
     "ALTER TABLE workflows DROP COLUMN paused",
     "ALTER TABLE workflows RENAME TO w; CREATE VIEW workflows AS SELECT * FROM w",
-    "DROP TABLE counters; CREATE VIEW counters AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
-    "FROM n) SELECT 'a' AS workflow, 'day' AS scope, i AS slot, 'success' AS name, 1 AS count FROM n",
+    (
+        f"DROP TABLE counters; CREATE VIEW counters AS {_ENDLESS} "  # noqa: S608
+        "SELECT 'a' AS workflow, 'day' AS scope, i AS slot, 'success' AS name, 1 AS count FROM n"
+    ),
     "CREATE TRIGGER t BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END",
-    "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN INSERT INTO counters SELECT 'a', 'x', i, 'n', 1 FROM ("
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n); END",
+    (
+        "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN "  # noqa: S608
+        f"INSERT INTO counters SELECT 'a', 'x', i, 'n', 1 FROM ({_ENDLESS} SELECT i FROM n); END"
+    ),
     "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
     "DROP TABLE counters; CREATE VIRTUAL TABLE counters USING fts5(workflow, scope, slot, name, count)",
     "PRAGMA user_version = -1",
@@ -185,7 +190,7 @@ def _in_bounds() -> Generator[None]:
     """Have every connection work in this thread, which is quicker, and fail where something does not end."""
     calls = itertools.count()
     endless: list[sqlite3.Connection] = []
-    connected: Callable[[Connection], sqlite3.Connection] = Connection._connection  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    connected: Callable[[Connection], sqlite3.Connection] = Connection._connection  # pyright: ignore[reportPrivateUsage]
 
     def without_thread(*_given: object) -> NoReturn:
         if next(calls) > MAX_CALLS:
@@ -317,9 +322,9 @@ async def _all(items: AsyncIterator[Any]) -> None:
 async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> None:
     """Take all changes there were since the beginning."""
     selection = f'["{workflow}"]' if workflow else "[null]"
-    state, _ = await log._state()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    state, _ = await log._state()  # pyright: ignore[reportPrivateUsage]
     cursor = encode_place((state, 0, "", ""), scope="watch", selection=selection)
-    source: Any = log._updates(workflow, cursor, selection)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    source: Any = log._updates(workflow, cursor, selection)  # pyright: ignore[reportPrivateUsage]
 
     class _Seen(Exception):  # noqa: N818
         pass
@@ -327,7 +332,7 @@ async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> Non
     async def seen(_seconds: float) -> None:
         raise _Seen
 
-    source._sleep = seen  # noqa: SLF001
+    source._sleep = seen
     await source.open()
     with contextlib.suppress(_Seen):
         for _ in range(MAX_STEPS):
@@ -407,7 +412,8 @@ def _cell(path: Path, chance: random.Random) -> str:
         if own and chance.random() < 0.7:
             key = {"runs": "run", "counters": "slot"}.get(table, "workflow")
             nth = chance.randrange(len(RunStatus))
-            own += f" AND {key} = (SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth})"
+            nth_key = f"SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth}"  # noqa: S608
+            own += f" AND {key} = ({nth_key})"
         told: list[str] = []
         for column in chance.sample(columns, chance.choice((1, 1, 1, 2))):
             mark, value = "?", chance.choice(_PALETTE)
@@ -498,7 +504,9 @@ def run_rows(numbers: Iterable[int], *, seed: int) -> Counter[str]:
             except RunLogError as error:
                 counts[f"{name}: {type(error).__name__}"] += 1
             except Exception as error:
-                raise FuzzFailedError(f"row {number} of seed {seed} ({name}): {error!r}, {row!r:.500}") from error
+                raise FuzzFailedError(
+                    f"row {number} of seed {seed} ({name}): {error!r}, {row!r:.500}"
+                ) from error
             else:
                 counts[f"{name}: value"] += 1
     return counts

@@ -11,7 +11,7 @@ from typing import Annotated, Final, NamedTuple, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
-from ._errors import InvalidRunError, WriteRefusedError
+from ._errors import InvalidRunError
 from ._ids import uuid7
 from ._models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
 
@@ -37,7 +37,7 @@ class Version(NamedTuple):
         if _EVENT_ID.fullmatch(longer):
             return self._replace(event_id=longer)
         digest = hashlib.sha256(self.event_id.encode(errors="surrogatepass")).hexdigest()
-        return self._replace(hlc=self.hlc + 1, event_id=f"{_INFERRED_SUFFIX}{digest}")
+        return self._replace(hlc=self.hlc + 1, event_id=f"{2 * _INFERRED_SUFFIX}{digest}")
 
 
 # The smallest printable character: nothing but this suffix sorts between an id and the id with it.
@@ -158,20 +158,11 @@ class RunEvent(BaseModel):
         Args:
             version: Of what is stored. Within a later attempt than this event's, nothing can be later.
             clock: Stamps the event, and is past *version* from then on.
-
-        Raises:
-            WriteRefusedError: Nothing can be later.
         """
         if self.version > version:
             return self
         clock.observe(version.hlc)
-        hlc = max(clock.tick(), version.hlc + 1)
-        if hlc >= MAX_HLC:
-            raise WriteRefusedError(
-                f"run {self.run.id!r} of workflow {self.run.workflow_id!r} takes no state any more: nothing "
-                f"comes after {version}, which is stored; save it as its next attempt, or delete the document"
-            )
-        return self.model_copy(update={"hlc": hlc})
+        return self.model_copy(update={"hlc": max(clock.tick(), version.hlc + 1)})
 
     @property
     def key(self) -> RunKey:

@@ -144,7 +144,9 @@ def expected_figures(
     try:
         oldest = now - retention + _CLOCKS_DIFFER
     except OverflowError:  # a damaged document expires thousands of years before, or after, its latest event
-        oldest = datetime.max.replace(tzinfo=UTC) if retention < timedelta(0) else datetime.min.replace(tzinfo=UTC)
+        oldest = (
+            datetime.max.replace(tzinfo=UTC) if retention < timedelta(0) else datetime.min.replace(tzinfo=UTC)
+        )
     expected = {
         counter: max(stored.get(counter, 0), recounted.get(counter, 0))
         if _may_lack_runs(counter, oldest)

@@ -103,8 +103,8 @@ class SQLiteAudit:
             if workflow in self._odd:
                 count = await reader.run(partial(_count_runs, found=self._odd[workflow]))
                 raise StoreError(
-                    f"its id in the file, {reprlib.repr(self._odd[workflow][0])}, is no text: no query finds it, "
-                    f"nor its {count} runs; correct the id, or delete them"
+                    f"its id in the file, {reprlib.repr(self._odd[workflow][0])}, is no text: no query finds "
+                    f"it, nor its {count} runs; correct the id, or delete them"
                 )
             repairs = await reader.run(partial(_begin, workflow=workflow))
             yield SQLiteSnapshot(reader, writer, workflow, repairs=repairs, page=self._page)

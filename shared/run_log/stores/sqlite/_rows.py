@@ -14,7 +14,6 @@ from run_log.core import (
     RunHead,
     RunKey,
     RunStatus,
-    Scope,
     StoreError,
     SummaryCounter,
     UnreadableRunError,
@@ -38,10 +37,10 @@ from run_log.stores._documents import (
     head_from_fields,
     micros_of,
     moment_of,
+    number_of,
     projection_fields,
     run_fields,
     transition_text,
-    whole_number,
 )
 from run_log.stores._service import StoredRun
 from run_log.stores._stored import stored_run
@@ -270,7 +269,9 @@ def stats_from_row(row: Row) -> WorkflowStats:
     """
     workflow, workflow_id, as_of, *counts = row
     if not isinstance(workflow_id, str) or document_id(workflow_id) != workflow:
-        raise StoreError(f"the stats of workflow {reprlib.repr(workflow)} say that they are another workflow's")
+        raise StoreError(
+            f"the stats of workflow {reprlib.repr(workflow)} say that they are another workflow's"
+        )
     if not all(isinstance(count, int) for count in (as_of, *counts)):
         raise StoreError(
             f"the stats of workflow {workflow_id!r} are damaged: {reprlib.repr([as_of, *counts])}"
@@ -317,7 +318,7 @@ def counter_from_row(row: Row) -> tuple[SummaryCounter, int]:
     """
     scope, slot, name, count = row
     try:
-        return SummaryCounter.stored(scope, whole_number(slot), name), whole_number(count)
+        return SummaryCounter.stored(scope, number_of(slot), name), number_of(count)
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"a counter is damaged: {error}") from error
 
