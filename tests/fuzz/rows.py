@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest import mock
@@ -54,6 +55,8 @@ MAX_INSTRUCTIONS: Final = 200
 """Of SQLite's machine, in tens of thousands, for one call."""
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+Ask = Callable[[], Awaitable[object]]
 
 _TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs")
 _PALETTE: Final[tuple[Any, ...]] = (
@@ -162,14 +165,14 @@ def run_files(numbers: Iterable[int], *, seed: int) -> Counter[str]:
     # In memory where that is possible: every write is synchronised.
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        files = [asyncio.run(_whole_file(Path(folder))), None]
-        files[1] = _without_constraints(files[0], Path(folder) / "loose")
+        whole = asyncio.run(_whole_file(Path(folder)))
+        files = (whole, _without_constraints(whole, Path(folder) / "loose"))
         for number in numbers:
             counts += _run_file(files, number, seed, Path(folder) / "changed")
     return counts
 
 
-def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[str]:
+def _run_file(files: Sequence[bytes], number: int, seed: int, path: Path) -> Counter[str]:
     chance = random.Random(f"{seed}/{number}")
     for beside in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{beside}").unlink(missing_ok=True)
@@ -181,7 +184,7 @@ def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[s
         with _in_bounds():
             found = asyncio.run(_everything_of(path))
     except Exception as error:
-        raise FuzzFailedError(f"{where}: {error or repr(error)}") from error
+        raise FuzzFailedError(f"{where}: {error!r}") from error
     return Counter({f"{make.__name__.removeprefix('_')}: {what}": count for what, count in found.items()})
 
 
@@ -247,57 +250,51 @@ async def _everything(service: SQLiteRunLogService) -> Counter[str]:
     return counts
 
 
-def _asked(log: SQLiteRunLogService) -> Mapping[str, Callable[[], Awaitable[object]]]:
+def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
     day = timedelta(days=1)
-    keys = [(workflow, run) for workflow in ("a", "b") for run in ("r0", "r1", "r2", "r3", "r4", "r5")]
-    first = keys[:6]
-    asked: dict[str, Callable[[], Awaitable[object]]] = {
-        "list_workflows": lambda: _pages(log.list_workflows, limit=1),
+    keys = [("a", f"r{number}") for number in range(len(RunStatus))]
+    asked: dict[str, Ask] = {
+        "list_workflows": partial(_pages, log.list_workflows, limit=1),
         "get_pending_runs": log.get_pending_runs,
-        "watch": lambda: _watched(log),
-        "verify": lambda: _all(verify(log.audit(page=2))),
-        "compare": lambda: _all(compare(log.audit(page=2), log.audit(page=2))),
-        "sweep": lambda: _swept(log, mark=False),
+        "of an assignee": partial(_pages, log.list_pending, assignee="mei", limit=1),
+        "list_stale": partial(_pages, log.list_stale, timedelta(0), limit=1),
+        "watch": partial(_watched, log),
+        "verify": partial(_verified, log),
+        "compare": partial(_compared, log),
+        "sweep": partial(_swept, log, mark=False),
     }
+    for overdue in (None, True, False):
+        asked[f"list_pending {overdue}"] = partial(
+            _pages, log.list_pending, overdue=overdue, limit=1, now=NOON
+        )
     for workflow in ("a", "b"):
-        each: dict[str, Callable[[], Awaitable[object]]] = {
-            "get_stats": lambda workflow=workflow: log.get_stats(workflow),
-            "get_as_of": lambda workflow=workflow: log.get_as_of(workflow),
-            "get_latest_run": lambda workflow=workflow: log.get_latest_run(workflow),
-            "iter_runs": lambda workflow=workflow: _all(log.iter_runs(workflow, page_size=1)),
-            "list_runs": lambda workflow=workflow: _pages(
-                log.list_runs, workflow, limit=2, order="oldest", status=["success", "paused", "running"]
-            ),
-            "of a trigger": lambda workflow=workflow: _pages(
-                log.list_runs, workflow, limit=2, trigger_type="manual", since=NOON - day, until=NOON + day
-            ),
-            "inbox": lambda workflow=workflow: _pages(log.list_pending, workflow_id=workflow, limit=1),
-            "watch one": lambda workflow=workflow: _watched(log, workflow),
+        listed = partial(_pages, log.list_runs, workflow, limit=2)
+        each: dict[str, Ask] = {
+            "get_stats": partial(log.get_stats, workflow),
+            "get_as_of": partial(log.get_as_of, workflow),
+            "get_latest_run": partial(log.get_latest_run, workflow),
+            "list_runs": listed,
+            "oldest": partial(listed, order="oldest", status=["success", "paused", "running"]),
+            "of a trigger": partial(listed, trigger_type="manual", since=NOON - day, until=NOON + day),
+            "inbox": partial(_pages, log.list_pending, workflow_id=workflow, limit=1),
+            "watch one": partial(_watched, log, workflow),
         }
         for window in (None, timedelta(hours=3), 10 * day):
-            each[f"get_summary {window}"] = lambda workflow=workflow, window=window: _summary(
-                log, workflow, window
-            )
+            each[f"get_summary {window}"] = partial(_summary, log, workflow, window)
         asked |= {f"{name} {workflow}": ask for name, ask in each.items()}
-    for overdue in (None, True, False):
-        asked[f"list_pending {overdue}"] = lambda overdue=overdue: _pages(
-            log.list_pending, overdue=overdue, limit=1, now=NOON
-        )
-    asked["of an assignee"] = lambda: _pages(log.list_pending, assignee="mei", limit=1)
-    asked["list_stale"] = lambda: _pages(log.list_stale, timedelta(0), limit=1)
-    for key in first:
-        asked[f"get_run {key}"] = lambda key=key: log.get_run(*key)
-        asked[f"get_history {key}"] = lambda key=key: log.get_history(*key)
-        asked[f"wait_for {key}"] = lambda key=key: log.wait_for(*key, an_event().version, timeout=0)
-    asked["apply"] = lambda: _applied(log)
-    for key in first:
-        asked[f"mark_lost {key}"] = lambda key=key: log.mark_lost(*key, older_than=timedelta(0))
-        asked[f"resume {key}"] = lambda key=key: log.resume(*key, answered_by="mei")
-        asked[f"save {key}"] = lambda key=key: log.save_run(a_run(workflow_id=key[0], id=key[1]))
+    for key in keys:
+        asked[f"get_run {key}"] = partial(log.get_run, *key)
+        asked[f"get_history {key}"] = partial(log.get_history, *key)
+        asked[f"wait_for {key}"] = partial(log.wait_for, *key, an_event().version, timeout=0)
+    asked["apply"] = partial(_applied, log)
+    for key in keys:
+        asked[f"mark_lost {key}"] = partial(log.mark_lost, *key, older_than=timedelta(0))
+        asked[f"resume {key}"] = partial(log.resume, *key, answered_by="mei")
+        asked[f"save {key}"] = partial(log.save_run, a_run(workflow_id=key[0], id=key[1]))
     asked |= {
-        "expire": lambda: log.expire(30),
-        "sweep, marking": lambda: _swept(log, mark=True),
-        "repair": lambda: _all(verify(log.audit(page=2), repair=True)),
+        "expire": partial(log.expire, 30),
+        "sweep, marking": partial(_swept, log, mark=True),
+        "repair": partial(_verified, log, repair=True),
     }
     return asked
 
@@ -317,6 +314,14 @@ async def _all(items: AsyncIterator[Any]) -> None:
         count += 1
         if count == MAX_STEPS:
             raise FuzzFailedError("a walk does not end")
+
+
+async def _verified(log: SQLiteRunLogService, *, repair: bool = False) -> None:
+    await _all(verify(log.audit(page=2), repair=repair))
+
+
+async def _compared(log: SQLiteRunLogService) -> None:
+    await _all(compare(log.audit(page=2), log.audit(page=2)))
 
 
 async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> None:
