@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from run_log.core import (
+    MAX_ATTEMPT,
+    MAX_HLC,
     InvalidArgumentError,
     InvalidCursorError,
     Outcome,
     RunEvent,
     RunNotFoundError,
     RunStatus,
+    WriteRefusedError,
 )
 from run_log.stores import RunLog, StaleRun
 from run_log.testing import an_event
@@ -187,6 +190,35 @@ async def test_the_run_is_read_again(harness: Harness, service: RunLog) -> None:
         await service.mark_lost("w", "nobody", older_than=HOUR, now=NOON)
     await harness.settle()
     assert again.run == await service.get_run("w", "r")
+
+
+@pytest.mark.parametrize(
+    ("hlc", "event_id", "attempt"),
+    [(7, "e" * 128, 1), (7, "~" * 128, 1), (7, "e", MAX_ATTEMPT), (0, "!", 1)],
+    ids=["long id", "greatest id", "last attempt", "least version"],
+)
+async def test_a_run_with_anything_in_its_version_can_be_lost(
+    harness: Harness, service: RunLog, hlc: int, event_id: str, attempt: int
+) -> None:
+    """A run whose id, clock or attempt are as far as they go is marked as lost like any other."""
+    event = an_event(heard(5, "r").run, hlc=hlc, event_id=event_id, attempt=attempt)
+    await harness.store.apply([event])
+
+    assert await service.mark_lost("w", "r", older_than=HOUR, now=NOON)
+    await harness.settle()
+
+    run = await service.get_run("w", "r")
+    assert run is not None
+    assert (RunStatus.FAILED, attempt) == (run.status, run.attempt)
+    assert not await service.mark_lost("w", "r", older_than=HOUR, now=NOON)
+
+
+async def test_a_run_after_whose_version_nothing_comes_is_named(harness: Harness, service: RunLog) -> None:
+    """A run that is stored in the last version there is cannot be marked, and the error names it."""
+    await harness.store.apply([an_event(heard(5, "r").run, hlc=MAX_HLC - 1, event_id="~" * 128)])
+
+    with pytest.raises(WriteRefusedError, match="run 'r' of workflow 'w' cannot be marked as lost"):
+        await service.mark_lost("w", "r", older_than=HOUR, now=NOON)
 
 
 async def test_a_foreign_cursor_is_refused(harness: Harness, service: RunLog) -> None:

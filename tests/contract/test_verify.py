@@ -197,6 +197,29 @@ async def test_a_run_that_contradicts_itself(store: AuditedStore) -> None:
     assert f"its status is {other.value}, by its history it is {events[5].status.value}" == finding.problem
 
 
+async def test_counts_that_nothing_can_repair(store: AuditedStore) -> None:
+    """Counts too far off for any number to repair them are named, and the next workflow is looked at."""
+    await store.apply(lives(3) + lives(2, workflow_id="x"))
+    await store.add_count("w", SummaryCounter(Scope.ALL, 0, bucket_name(7)), -(2**63))
+
+    found = await verified(store, repair=True)
+
+    assert [("w", True, False), ("x", False, False)] == [
+        (one.workflow_id, one.differs, one.repaired) for one in found
+    ]
+    assert "cannot" in str(found[0].problem)
+
+
+async def test_a_run_with_a_number_that_nothing_counts(store: AuditedStore) -> None:
+    """A document whose numbers no event can have had is told, and its neighbours are counted."""
+    await store.apply(lives(3))
+    await store.set_field("w", "r001", "attempt", "9" * 30)
+
+    (found,) = await verified(store)
+
+    assert (["r001"], 3) == ([one.run_id for one in found.run_findings], found.runs)
+
+
 async def test_what_is_listed_is_bounded(store: AuditedStore) -> None:
     """Of many documents that cannot be read the first are listed, and the others counted."""
     count = MAX_LISTED_RUNS + 7

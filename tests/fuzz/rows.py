@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import random
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from unittest import mock
 
 from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
@@ -22,7 +25,22 @@ from run_log.console._sweep import sweep
 from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType, encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
-from run_log.stores.audit import compare, verify
+from run_log.stores._documents import head_to_merge
+from run_log.stores.audit import CountName, RunDocument, compare, verify
+from run_log.stores.audit._figures import Recount, checked_horizon
+from run_log.stores.audit._port import run_record
+from run_log.stores.sqlite._connection import Connection
+from run_log.stores.sqlite._rows import (
+    DOCUMENT_COLUMNS,
+    HEAD_COLUMNS,
+    RUN_COLUMNS,
+    WORKFLOW_COLUMNS,
+    counter_from_row,
+    document_from_row,
+    head_fields,
+    run_from_row,
+    stats_from_row,
+)
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError
@@ -30,10 +48,15 @@ from .pipes import FuzzFailedError
 MAX_STEPS: Final = 200
 """Pages of a walk over some ten runs, and updates of a watch."""
 
-MAX_SECONDS: Final = 20.0
-"""That everything on one file takes at most: then something does not end."""
+MAX_CALLS: Final = 3_000
+"""Of a file's connections, by all that is asked of it: beyond, something does not end."""
+
+MAX_INSTRUCTIONS: Final = 200
+"""Of SQLite's machine, in tens of thousands, for one call."""
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+Ask = Callable[[], Awaitable[object]]
 
 _TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs")
 _PALETTE: Final[tuple[Any, ...]] = (
@@ -95,6 +118,7 @@ _PALETTE: Final[tuple[Any, ...]] = (
 _NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
 """As text."""
 
+_ENDLESS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 _SCHEMAS: Final = (
     "DROP INDEX runs_by_start",
     "DROP INDEX inbox_by_start",
@@ -108,11 +132,15 @@ _SCHEMAS: Final = (
     "ALTER TABLE runs RENAME COLUMN hlc TO clock",
     "ALTER TABLE workflows DROP COLUMN paused",
     "ALTER TABLE workflows RENAME TO w; CREATE VIEW workflows AS SELECT * FROM w",
-    "DROP TABLE counters; CREATE VIEW counters AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
-    "FROM n) SELECT 'a' AS workflow, 'day' AS scope, i AS slot, 'success' AS name, 1 AS count FROM n",
+    (
+        f"DROP TABLE counters; CREATE VIEW counters AS {_ENDLESS} "  # noqa: S608
+        "SELECT 'a' AS workflow, 'day' AS scope, i AS slot, 'success' AS name, 1 AS count FROM n"
+    ),
     "CREATE TRIGGER t BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END",
-    "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN INSERT INTO counters SELECT 'a', 'x', i, 'n', 1 FROM ("
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n); END",
+    (
+        "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN "  # noqa: S608
+        f"INSERT INTO counters SELECT 'a', 'x', i, 'n', 1 FROM ({_ENDLESS} SELECT i FROM n); END"
+    ),
     "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
     "DROP TABLE counters; CREATE VIRTUAL TABLE counters USING fts5(workflow, scope, slot, name, count)",
     "PRAGMA user_version = -1",
@@ -137,14 +165,14 @@ def run_files(numbers: Iterable[int], *, seed: int) -> Counter[str]:
     # In memory where that is possible: every write is synchronised.
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        files = [asyncio.run(_whole_file(Path(folder))), None]
-        files[1] = _without_constraints(files[0], Path(folder) / "loose")
+        whole = asyncio.run(_whole_file(Path(folder)))
+        files = (whole, _without_constraints(whole, Path(folder) / "loose"))
         for number in numbers:
             counts += _run_file(files, number, seed, Path(folder) / "changed")
     return counts
 
 
-def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[str]:
+def _run_file(files: Sequence[bytes], number: int, seed: int, path: Path) -> Counter[str]:
     chance = random.Random(f"{seed}/{number}")
     for beside in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{beside}").unlink(missing_ok=True)
@@ -153,17 +181,51 @@ def _run_file(files: list[Any], number: int, seed: int, path: Path) -> Counter[s
     told = make(path, chance)
     where = f"file {number} of seed {seed} ({told})"
     try:
-        found = asyncio.run(_within_time(path))
+        with _in_bounds():
+            found = asyncio.run(_everything_of(path))
     except Exception as error:
-        raise FuzzFailedError(f"{where}: {error or repr(error)}") from error
+        raise FuzzFailedError(f"{where}: {error!r}") from error
     return Counter({f"{make.__name__.removeprefix('_')}: {what}": count for what, count in found.items()})
 
 
-async def _within_time(path: Path) -> Counter[str]:
+@contextlib.contextmanager
+def _in_bounds() -> Generator[None]:
+    """Have every connection work in this thread, which is quicker, and fail where something does not end."""
+    calls = itertools.count()
+    endless: list[sqlite3.Connection] = []
+    connected: Callable[[Connection], sqlite3.Connection] = Connection._connection  # pyright: ignore[reportPrivateUsage]
+
+    def without_thread(*_given: object) -> NoReturn:
+        if next(calls) > MAX_CALLS:
+            raise FuzzFailedError("something does not end")
+        raise RuntimeError("no thread")
+
+    def bounded(own: Connection) -> sqlite3.Connection:
+        connection = connected(own)
+        steps = itertools.count()
+
+        def is_over() -> bool:
+            if next(steps) < MAX_INSTRUCTIONS:
+                return False
+            endless.append(connection)
+            return True
+
+        connection.set_progress_handler(is_over, 10_000)
+        return connection
+
+    with (
+        mock.patch.object(Connection, "_submit", without_thread),
+        mock.patch.object(Connection, "_connection", bounded),
+    ):
+        yield
+    if endless:
+        raise FuzzFailedError("a query does not end")
+
+
+async def _everything_of(path: Path) -> Counter[str]:
     service = SQLiteRunLogService(path=path, now=lambda: NOON)
     try:
-        async with asyncio.timeout(MAX_SECONDS):
-            return await _everything(service)
+        return await _everything(service)
     finally:
         await service.close()
 
@@ -188,57 +250,51 @@ async def _everything(service: SQLiteRunLogService) -> Counter[str]:
     return counts
 
 
-def _asked(log: SQLiteRunLogService) -> Mapping[str, Callable[[], Awaitable[object]]]:
+def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
     day = timedelta(days=1)
-    keys = [(workflow, run) for workflow in ("a", "b") for run in ("r0", "r1", "r2", "r3", "r4", "r5")]
-    first = keys[:6]
-    asked: dict[str, Callable[[], Awaitable[object]]] = {
-        "list_workflows": lambda: _pages(log.list_workflows, limit=1),
+    keys = [("a", f"r{number}") for number in range(len(RunStatus))]
+    asked: dict[str, Ask] = {
+        "list_workflows": partial(_pages, log.list_workflows, limit=1),
         "get_pending_runs": log.get_pending_runs,
-        "watch": lambda: _watched(log),
-        "verify": lambda: _all(verify(log.audit(page=2))),
-        "compare": lambda: _all(compare(log.audit(page=2), log.audit(page=2))),
-        "sweep": lambda: _swept(log, mark=False),
+        "of an assignee": partial(_pages, log.list_pending, assignee="mei", limit=1),
+        "list_stale": partial(_pages, log.list_stale, timedelta(0), limit=1),
+        "watch": partial(_watched, log),
+        "verify": partial(_verified, log),
+        "compare": partial(_compared, log),
+        "sweep": partial(_swept, log, mark=False),
     }
+    for overdue in (None, True, False):
+        asked[f"list_pending {overdue}"] = partial(
+            _pages, log.list_pending, overdue=overdue, limit=1, now=NOON
+        )
     for workflow in ("a", "b"):
-        each: dict[str, Callable[[], Awaitable[object]]] = {
-            "get_stats": lambda workflow=workflow: log.get_stats(workflow),
-            "get_as_of": lambda workflow=workflow: log.get_as_of(workflow),
-            "get_latest_run": lambda workflow=workflow: log.get_latest_run(workflow),
-            "iter_runs": lambda workflow=workflow: _all(log.iter_runs(workflow, page_size=1)),
-            "list_runs": lambda workflow=workflow: _pages(
-                log.list_runs, workflow, limit=2, order="oldest", status=["success", "paused", "running"]
-            ),
-            "of a trigger": lambda workflow=workflow: _pages(
-                log.list_runs, workflow, limit=2, trigger_type="manual", since=NOON - day, until=NOON + day
-            ),
-            "inbox": lambda workflow=workflow: _pages(log.list_pending, workflow_id=workflow, limit=1),
-            "watch one": lambda workflow=workflow: _watched(log, workflow),
+        listed = partial(_pages, log.list_runs, workflow, limit=2)
+        each: dict[str, Ask] = {
+            "get_stats": partial(log.get_stats, workflow),
+            "get_as_of": partial(log.get_as_of, workflow),
+            "get_latest_run": partial(log.get_latest_run, workflow),
+            "list_runs": listed,
+            "oldest": partial(listed, order="oldest", status=["success", "paused", "running"]),
+            "of a trigger": partial(listed, trigger_type="manual", since=NOON - day, until=NOON + day),
+            "inbox": partial(_pages, log.list_pending, workflow_id=workflow, limit=1),
+            "watch one": partial(_watched, log, workflow),
         }
         for window in (None, timedelta(hours=3), 10 * day):
-            each[f"get_summary {window}"] = lambda workflow=workflow, window=window: _summary(
-                log, workflow, window
-            )
+            each[f"get_summary {window}"] = partial(_summary, log, workflow, window)
         asked |= {f"{name} {workflow}": ask for name, ask in each.items()}
-    for overdue in (None, True, False):
-        asked[f"list_pending {overdue}"] = lambda overdue=overdue: _pages(
-            log.list_pending, overdue=overdue, limit=1, now=NOON
-        )
-    asked["of an assignee"] = lambda: _pages(log.list_pending, assignee="mei", limit=1)
-    asked["list_stale"] = lambda: _pages(log.list_stale, timedelta(0), limit=1)
-    for key in first:
-        asked[f"get_run {key}"] = lambda key=key: log.get_run(*key)
-        asked[f"get_history {key}"] = lambda key=key: log.get_history(*key)
-        asked[f"wait_for {key}"] = lambda key=key: log.wait_for(*key, an_event().version, timeout=0)
-    asked["apply"] = lambda: _applied(log)
-    for key in first:
-        asked[f"mark_lost {key}"] = lambda key=key: log.mark_lost(*key, older_than=timedelta(0))
-        asked[f"resume {key}"] = lambda key=key: log.resume(*key, answered_by="mei")
-        asked[f"save {key}"] = lambda key=key: log.save_run(a_run(workflow_id=key[0], id=key[1]))
+    for key in keys:
+        asked[f"get_run {key}"] = partial(log.get_run, *key)
+        asked[f"get_history {key}"] = partial(log.get_history, *key)
+        asked[f"wait_for {key}"] = partial(log.wait_for, *key, an_event().version, timeout=0)
+    asked["apply"] = partial(_applied, log)
+    for key in keys:
+        asked[f"mark_lost {key}"] = partial(log.mark_lost, *key, older_than=timedelta(0))
+        asked[f"resume {key}"] = partial(log.resume, *key, answered_by="mei")
+        asked[f"save {key}"] = partial(log.save_run, a_run(workflow_id=key[0], id=key[1]))
     asked |= {
-        "expire": lambda: log.expire(30),
-        "sweep, marking": lambda: _swept(log, mark=True),
-        "repair": lambda: _all(verify(log.audit(page=2), repair=True)),
+        "expire": partial(log.expire, 30),
+        "sweep, marking": partial(_swept, log, mark=True),
+        "repair": partial(_verified, log, repair=True),
     }
     return asked
 
@@ -258,6 +314,14 @@ async def _all(items: AsyncIterator[Any]) -> None:
         count += 1
         if count == MAX_STEPS:
             raise FuzzFailedError("a walk does not end")
+
+
+async def _verified(log: SQLiteRunLogService, *, repair: bool = False) -> None:
+    await _all(verify(log.audit(page=2), repair=repair))
+
+
+async def _compared(log: SQLiteRunLogService) -> None:
+    await _all(compare(log.audit(page=2), log.audit(page=2)))
 
 
 async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> None:
@@ -301,6 +365,9 @@ async def _applied(log: SQLiteRunLogService) -> None:
     outcomes = await Projector(log).apply(events)
     if any(outcome is not Outcome.APPLIED for outcome in outcomes[1::2]):
         raise FuzzFailedError(f"a run that is whole was not projected: {outcomes}")
+    listed, _ = await log.list_runs("b")
+    if {f"r{n}" for n in range(6)} - {run.id for run in listed}:
+        raise FuzzFailedError(f"a run that is whole is not listed: {[run.id for run in listed]}")
 
 
 async def _whole_file(folder: Path) -> bytes:
@@ -350,7 +417,8 @@ def _cell(path: Path, chance: random.Random) -> str:
         if own and chance.random() < 0.7:
             key = {"runs": "run", "counters": "slot"}.get(table, "workflow")
             nth = chance.randrange(len(RunStatus))
-            own += f" AND {key} = (SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth})"
+            nth_key = f"SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth}"  # noqa: S608
+            own += f" AND {key} = ({nth_key})"
         told: list[str] = []
         for column in chance.sample(columns, chance.choice((1, 1, 1, 2))):
             mark, value = "?", chance.choice(_PALETTE)
@@ -392,7 +460,7 @@ def _bytes(path: Path, chance: random.Random) -> str:
     """Damage the file itself."""
     data = bytearray(path.read_bytes())
     kind = chance.randrange(4)
-    start = chance.choice((chance.randrange(200), chance.randrange(len(data))))
+    start = chance.randrange(len(data))
     if kind == 0:
         del data[chance.randrange(len(data)) :]
     elif kind == 1:
@@ -409,3 +477,72 @@ def _bytes(path: Path, chance: random.Random) -> str:
 
 
 _CHANGES: Final = (_cell, _cell, _cell, _cell, _cell, _cell, _row, _schema, _bytes)
+
+
+def run_rows(numbers: Iterable[int], *, seed: int) -> Counter[str]:
+    """Read one row for each of these *numbers*, in which something is wrong, by all that reads rows.
+
+    Args:
+        numbers: Which.
+        seed: Of all.
+
+    Raises:
+        FuzzFailedError: Something came of one that is neither a value nor an error of ours.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_whole_file(Path(folder)))
+        with closing(sqlite3.connect(Path(folder) / "whole")) as connection:
+            rows = {
+                table: connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1").fetchone()  # noqa: S608
+                for table, columns in _READ.items()
+            }
+    counts = Counter[str]()
+    for number in numbers:
+        chance = random.Random(f"{seed}/{number}")
+        table = chance.choice(("runs", "runs", "runs", "workflows", "counters"))
+        row = list(rows[table])
+        for place in chance.sample(range(len(row)), chance.choice((1, 1, 2, 3))):
+            row[place] = chance.choice((*_PALETTE, *_NO_UNICODE))
+        for name, read in _readers(row)[table].items():
+            try:
+                read()
+            except RunLogError as error:
+                counts[f"{name}: {type(error).__name__}"] += 1
+            except Exception as error:
+                raise FuzzFailedError(
+                    f"row {number} of seed {seed} ({name}): {error!r}, {row!r:.500}"
+                ) from error
+            else:
+                counts[f"{name}: value"] += 1
+    return counts
+
+
+_READ: Final = {
+    "runs": DOCUMENT_COLUMNS,
+    "workflows": WORKFLOW_COLUMNS,
+    "counters": ("scope", "slot", "name", "count"),
+}
+
+
+def _readers(row: Sequence[Any]) -> Mapping[str, Mapping[str, Callable[[], object]]]:
+    """Return what reads a row, by its table."""
+    fields = dict(zip(DOCUMENT_COLUMNS, row, strict=False))
+
+    def head() -> object:
+        return head_to_merge(head_fields([fields[name] for name in HEAD_COLUMNS]), ("a", "r"))
+
+    def recounted() -> object:
+        place, document = document_from_row(row, whole=True)
+        recount = Recount(checked_horizon(NOON))
+        recount.add(run_record("a", RunDocument(id=str(place), fields=document)))
+        return recount.figures
+
+    return {
+        "runs": {
+            "run": lambda: run_from_row([fields[name] for name in RUN_COLUMNS]),
+            "head": head,
+            "recount": recounted,
+        },
+        "workflows": {"stats": lambda: stats_from_row(row)},
+        "counters": {"counter": lambda: CountName.of(counter_from_row(row)[0])},
+    }

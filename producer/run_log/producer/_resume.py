@@ -133,13 +133,7 @@ class _Continuation:
         if is_next and run.attempt == MAX_ATTEMPT:
             is_next = False
             hint = "its states are told as of the same attempt; begin a run of another id"
-            _logger.error(
-                "run_log_no_next_attempt",
-                workflow_id=run.workflow_id,
-                run_id=run.id,
-                attempt=run.attempt,
-                hint=hint,
-            )
+            _logger.error("run_log_no_next_attempt", workflow_id=run.workflow_id, run_id=run.id, hint=hint)
         return self._handle(
             {
                 **dict(run),

@@ -18,6 +18,7 @@ _CHECK_BYTES: Final = 6
 _FORMAT: Final = 1
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NUMBER: Final = 2**63
+_MAX_SHOWN: Final = 300
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,8 +108,8 @@ def decode_place(
         raise InvalidCursorError(_malformed(cursor))
     if check != _check(content, scope, selection):
         raise InvalidCursorError(
-            f"the cursor {text!r} belongs to another listing than {scope!r}"
-            f"{f' with {selection}' if selection else ''}, or was altered; "
+            f"the cursor {reprlib.repr(text)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
+            f"{f' with {selection[:_MAX_SHOWN]}' if selection else ''}, or was altered; "
             "pass a cursor only to the listing that returned it, with the same filters and order"
         )
     return place

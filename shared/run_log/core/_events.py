@@ -37,7 +37,7 @@ class Version(NamedTuple):
         if _EVENT_ID.fullmatch(longer):
             return self._replace(event_id=longer)
         digest = hashlib.sha256(self.event_id.encode(errors="surrogatepass")).hexdigest()
-        return self._replace(hlc=self.hlc + 1, event_id=f"{_INFERRED_SUFFIX}{digest}")
+        return self._replace(hlc=self.hlc + 1, event_id=f"{2 * _INFERRED_SUFFIX}{digest}")
 
 
 # The smallest printable character: nothing but this suffix sorts between an id and the id with it.

@@ -308,9 +308,9 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
         projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
         stored = [_transition(text) for text in cast("list[str]", projection.get(HISTORY) or [])]
         version = Version(
-            whole_number(projection.get("attempt", 1)),
-            whole_number(projection.get("hlc", 0)),
-            _text(projection.get("event_id", "")),
+            int(projection.get("attempt", 1)),
+            int(projection.get("hlc", 0)),
+            str(projection.get("event_id", "")),
         )
         history = newest(transition for transition, _ in stored)
         # Of two states in one version that only their digests tell apart, a union has kept both texts.
@@ -325,10 +325,11 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             history=history,
             digest=max(digests, default="") or None,
             counted=Counted(
-                micros=_counted(projection.get(COUNTED_MICROS), 0, _MOST_MICROS),
-                hour=_counted(projection.get(COUNTED_HOUR), _FIRST_HOUR, _LAST_HOUR),
+                micros=_whole_or_none(projection.get(COUNTED_MICROS)),
+                hour=_whole_or_none(projection.get(COUNTED_HOUR)),
             ),
         )
+        _check_numbers(head)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableRunError(*key, repr(error)) from error
     return StoredHead(head=head, history_length=len(stored), expires_at=expires_at(fields))
@@ -376,7 +377,7 @@ def history_bytes(transitions: int) -> int:
     return transitions * _TRANSITION_BYTES
 
 
-def whole_number(stored: Any) -> int:
+def number_of(stored: Any) -> int:
     """Return a stored number as a store counts: whole, and of 64 bits.
 
     Raises:
@@ -390,20 +391,22 @@ def whole_number(stored: Any) -> int:
     return number
 
 
-def _counted(stored: Any, least: int, most: int) -> int | None:
-    """Return what was counted of a run: what never was would be taken out of the counts."""
-    if stored is None:
-        return None
-    number = whole_number(stored)
-    if not least <= number <= most:
-        raise ValueError(f"{number} cannot have been counted")
-    return number
+def _check_numbers(head: RunHead) -> None:
+    """Check that a store can hold what becomes of *head*: counts, too, that its run is taken out of.
+
+    Raises:
+        ValueError: It cannot.
+        OverflowError: It cannot.
+    """
+    number_of(head.version.attempt)
+    number_of(head.version.hlc)
+    micros, hour = head.counted
+    if not 0 <= (micros or 0) <= _MOST_MICROS or not _FIRST_HOUR <= (hour or 0) <= _LAST_HOUR:
+        raise ValueError(f"{head.counted} cannot have been counted")
 
 
-def _text(stored: Any) -> str:
-    if not isinstance(stored, str):
-        raise TypeError(f"{reprlib.repr(stored)} is no text")
-    return stored
+def _whole_or_none(stored: Any) -> int | None:
+    return None if stored is None else int(stored)
 
 
 def _payload(stored: object) -> object:

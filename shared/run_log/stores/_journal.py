@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import reprlib
 import threading
 import uuid
 from bisect import bisect_right
@@ -160,7 +161,7 @@ class JournalCursors:
         store, number = decode_place(cursor, (str, int), scope="watch", selection=selection)
         if store != self._store:
             raise InvalidCursorError(
-                f"{cursor!r} is a cursor of a run log in memory that is gone, or of another one; "
+                f"{reprlib.repr(cursor)} is a cursor of a run log in memory that is gone, or of another one; "
                 "watch without a cursor, and read what there is with list_runs"
             )
         return int(number)

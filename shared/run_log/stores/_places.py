@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import reprlib
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from run_log.core import (
     InvalidCursorError,
     RunKey,
+    StoreError,
     decode_place,
     document_id,
     encode_place,
@@ -54,6 +55,19 @@ class Place(NamedTuple):
             raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
 
 
+def check_moves_on(after: Any | None, last: Any, *, newest_first: bool = False) -> None:
+    """Check that a page ends beyond the place after which it began: else a walk would never end.
+
+    Raises:
+        StoreError: It does not.
+    """
+    if after is not None and not (last < after if newest_first else last > after):
+        raise StoreError(
+            f"a page after {after} ends at {last}: what the store sorts by is not what it returns; its index "
+            "is damaged, so restore it from a copy, or rebuild the projection"
+        )
+
+
 def check_names(cursor: object, *documents: str) -> None:
     """Check what a cursor names: who forges one can have it name anything, and a store would stumble.
 
@@ -62,6 +76,6 @@ def check_names(cursor: object, *documents: str) -> None:
     """
     if not all(map(is_document_id, documents)):
         raise InvalidCursorError(
-            f"{reprlib.repr(cursor)} is not a cursor: it names what has no such name; pass what the page before "
-            "returned, or None for the first page"
+            f"{reprlib.repr(cursor)} is not a cursor: it names what has no such name; pass what the page "
+            "before returned, or None for the first page"
         )

@@ -14,7 +14,6 @@ from run_log.core import (
     PROCESS_CLOCK,
     HybridLogicalClock,
     InvalidArgumentError,
-    InvalidRunError,
     NotPausedError,
     Order,
     Outcome,
@@ -25,14 +24,12 @@ from run_log.core import (
     RunNotFoundError,
     RunStatus,
     Selection,
-    StoreError,
     SummaryCounter,
     Transition,
     UnreadableRunError,
     Version,
     WaitTimeoutError,
     WorkflowRun,
-    WriteRefusedError,
     annotated,
     bounded_id,
     current_trace,
@@ -48,7 +45,7 @@ from run_log.core import (
 
 from ._documents import names_of, position_of
 from ._inbox import InboxSelection, PendingRun, answered, pending
-from ._places import Place, check_names
+from ._places import Place, check_moves_on, check_names
 from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
 from ._stale import ACTIVE, StaleRun, StaleSelection, lost
@@ -166,7 +163,7 @@ class RunLogService(RunLog, abc.ABC):
             if not page.more:
                 return runs, None
             last = position_of(runs[-1])
-            _check_moves_on(after, last, is_reverse=selection.order is Order.NEWEST)
+            check_moves_on(after, last, newest_first=selection.order is Order.NEWEST)
             return runs, encode_cursor(last, **listing)
 
     async def list_workflows(
@@ -184,7 +181,7 @@ class RunLogService(RunLog, abc.ABC):
             if len(found) == len(page):
                 return page, None
             last = document_id(page[-1].workflow_id)
-            _check_moves_on(after, last)
+            check_moves_on(after, last)
             return page, encode_place([last], scope=_WORKFLOWS)
 
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
@@ -341,13 +338,7 @@ class RunLogService(RunLog, abc.ABC):
                 raise RunNotFoundError(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return None
-            try:
-                return lost(stored.run, stored.version, stored.occurred_at, moment)
-            except InvalidRunError as error:
-                raise WriteRefusedError(
-                    f"run {run_id!r} of workflow {workflow_id!r} cannot be marked as lost: nothing comes after "
-                    f"{stored.version} ({error}); publish its end, or delete the document"
-                ) from error
+            return lost(stored.run, stored.version, stored.occurred_at, moment)
 
     async def conclude_answer(
         self,
@@ -516,21 +507,8 @@ def _cursor(selection: InboxSelection | StaleSelection, after: Place | None, pag
     if not isinstance(moment, datetime):
         raise UnreadableRunError(*last.run.key, f"{selection.sorted_by} is {moment!r}, not a timestamp")
     place = Place.of(moment, last.run.key)
-    _check_moves_on(after, place, is_reverse=selection.newest_first)
+    check_moves_on(after, place, newest_first=selection.newest_first)
     return place.cursor(scope=selection.scope, selection=selection.text)
-
-
-def _check_moves_on(after: Any | None, last: Any, *, is_reverse: bool = False) -> None:
-    """Check that a page ends beyond the place after which it began: else a walk would never end.
-
-    Raises:
-        StoreError: It does not.
-    """
-    if after is not None and not (last < after if is_reverse else last > after):
-        raise StoreError(
-            f"a page after {after} ends at {last}: what the store sorts by is not what it returns; its index "
-            "is damaged, so restore it from a copy, or rebuild the projection"
-        )
 
 
 def _identifier(name: str, value: object) -> str:

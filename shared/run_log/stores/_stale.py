@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from run_log.core import RunEvent, RunStatus, Version, WorkflowRun, encode_json
+from run_log.core import (
+    InvalidRunError,
+    RunEvent,
+    RunStatus,
+    Version,
+    WorkflowRun,
+    WriteRefusedError,
+    encode_json,
+)
 
 from ._documents import ACTIVE_SINCE
 
@@ -75,7 +83,7 @@ def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) 
         now: When this is concluded.
 
     Raises:
-        InvalidRunError: Nothing can come after the version.
+        WriteRefusedError: Nothing can come after the version.
     """
     # As it is stored, whatever that is: what is concluded from it is checked.
     heard = RunEvent.model_construct(
@@ -93,4 +101,10 @@ def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) 
             "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
         }
     )
-    return heard.infer(concluded, now=lambda: now)
+    try:
+        return heard.infer(concluded, now=lambda: now)
+    except InvalidRunError as error:
+        raise WriteRefusedError(
+            f"run {run.id!r} of workflow {run.workflow_id!r} cannot be marked as lost: nothing comes after "
+            f"{version} ({error}); publish its end as its next attempt, or delete the document"
+        ) from error

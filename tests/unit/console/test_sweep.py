@@ -10,7 +10,7 @@ from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import PAGE, Swept, sweep
-from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
+from run_log.core import MAX_HLC, RunNotFoundError, RunStatus, TransportUnavailableError
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import an_event
 
@@ -86,6 +86,25 @@ async def test_a_run_that_has_expired_meanwhile() -> None:
     log = await _filled(_Expiring(), 4)
 
     assert Swept(found=4, marked=3) == await _sweep(log, mark=True)
+
+
+async def test_what_cannot_be_marked_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that cannot be marked is named on stderr and counted, and the others are marked."""
+    log = await _filled(InMemoryRunLogService(), 4)
+    last = an_event(
+        workflow_id="w",
+        id="last",
+        status=RunStatus.RUNNING,
+        started_at=NOON - 48 * HOUR,
+        hlc=MAX_HLC - 1,
+        event_id="~" * 128,
+    )
+    await log.apply([last])
+
+    swept = await _sweep(log, mark=True)
+
+    assert Swept(found=5, marked=4, refused=1) == swept
+    assert "run 'last' of workflow 'w' cannot be marked as lost" in capsys.readouterr().err
 
 
 async def test_one_workflow_is_swept() -> None:

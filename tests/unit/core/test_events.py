@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import HybridLogicalClock, InvalidRunError, RunEvent, RunStatus, Version, utc_now
+from run_log.core import (
+    MAX_HLC,
+    HybridLogicalClock,
+    InvalidRunError,
+    RunEvent,
+    RunStatus,
+    Version,
+    utc_now,
+)
 
 from .builders import NOON, make_event, make_run, run_fields
 
@@ -73,6 +81,25 @@ def test_an_inferred_event_comes_just_after_its_source() -> None:
     assert Version(attempt=1, hlc=10, event_id="e003!") == inferred.version
     assert inferred.inferred
     assert RunStatus.FAILED is inferred.status
+
+
+@pytest.mark.parametrize("event_id", ["e" * 127, "e" * 128, "~" * 128, "!" * 128])
+def test_whatever_its_id_an_event_has_a_successor(event_id: str) -> None:
+    """Two who conclude the same of an event make the same one, later, though its id has no room for more."""
+    source = make_event(event_id=event_id, hlc=7)
+
+    one, other = (source.infer(make_run(status=RunStatus.FAILED)) for _ in range(2))
+
+    assert (one.version, True) == (other.version, one.inferred)
+    assert source.version < one.version < one.infer(make_run()).version < make_event(hlc=8).version
+
+
+def test_nothing_comes_after_the_last_version() -> None:
+    """Where no clock reads later and no id is greater, nothing can be inferred, and it is said of what."""
+    last = make_event(event_id="~" * 128, hlc=MAX_HLC - 1)
+
+    with pytest.raises(InvalidRunError, match=r"nothing more can be inferred of .*r1"):
+        last.infer(make_run(status=RunStatus.FAILED))
 
 
 @pytest.mark.parametrize("change", [{"id": "other"}, {"workflow_id": "other"}, {"attempt": 2}])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from run_log.core import (
+    MAX_ATTEMPT,
     HybridLogicalClock,
     PauseRequest,
     RunStatus,
@@ -89,6 +90,18 @@ async def test_an_ended_run_goes_on_as_its_next_attempt(status: RunStatus, resum
     ]
     assert began.completed_at is None
     assert ended.completed_at is not None
+
+
+async def test_a_run_in_its_last_attempt(resumed: Block, caplog: pytest.LogCaptureFixture) -> None:
+    """A run after whose attempt there is none goes on in it: its states are told, and that is logged."""
+    log = await _stored(status=RunStatus.FAILED, attempt=MAX_ATTEMPT)
+
+    states = await resumed("workflow-1", "run-1", run_log=log)
+
+    assert [("running", MAX_ATTEMPT), ("success", MAX_ATTEMPT)] == [
+        (run.status.value, run.attempt) for run in states.runs
+    ]
+    assert ["run_log_no_next_attempt"] == [vars(record).get("event") for record in caplog.records]
 
 
 @pytest.mark.parametrize(("retry", "attempt"), [(False, 1), (True, 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -28,7 +29,9 @@ from run_log.core import (
     StoreUnavailableError,
     UnreadableRunError,
     WriteRefusedError,
+    encode_place,
 )
+from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._schema import MIGRATIONS, migrate
@@ -531,7 +534,134 @@ async def test_a_history_that_something_else_changed(file: Path, value: object) 
     await service.close()
 
 
-@pytest.mark.parametrize("change", ["success = 'many'", "workflow_id = 'another'"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("hlc", "9" * 30),
+        ("hlc", float("inf")),
+        ("attempt", 1e300),
+        ("counted_micros", -1),
+        ("counted_micros", 2**63 - 1),
+        ("counted_hour", 2**62),
+        ("status", b"success"),
+        ("history", f'[1,{"9" * 5_000},"e","success",0,0]'),
+    ],
+)
+async def test_the_neighbours_of_a_damaged_run(file: Path, column: str, value: object) -> None:
+    """Of events that come together only those are rejected whose run is damaged; the others are projected."""
+    service = await damaged(file, f"UPDATE runs SET {column} = ?", value)  # noqa: S608 - our own names
+    events = [an_event(workflow_id="w", id=f"r{number}") for number in range(4)]
+
+    outcomes = await Projector(service).apply(events)
+
+    assert [Outcome.REJECTED, *[Outcome.APPLIED] * 3] == outcomes
+    assert {"total": 4, "successful": 4} == await service.get_stats("w")
+    await service.close()
+
+
+@pytest.mark.parametrize("value", ["soon", 2**63 - 1, 1e300, b"\xff"])
+async def test_an_expiry_that_something_else_changed(file: Path, value: object) -> None:
+    """A run whose expiry is damaged takes its next event, which says anew when it expires."""
+    service = await damaged(file, "UPDATE runs SET expire_at = ?", value)
+
+    assert [Outcome.APPLIED] == await service.apply([an_event(workflow_id="w", id="r0")])
+
+    assert await service.get_run("w", "r0") is not None
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["last = 'many'", "last = NULL", "last = 9223372036854775807", "last = -1", "last = 1.5", "log = x'00'"],
+)
+async def test_a_sequence_that_something_else_changed(file: Path, change: str) -> None:
+    """A file that does not say how many changes it has seen is an error of ours for saves and watches."""
+    await saved(file)
+    service = SQLiteRunLogService(path=file)
+    with raw(file) as connection:
+        connection.execute("DROP TABLE sequence")
+        connection.execute("CREATE TABLE sequence (log, last INTEGER)")
+        connection.execute("INSERT INTO sequence VALUES ('log', 7)")
+        connection.execute(f"UPDATE sequence SET {change}")  # noqa: S608 - our own text
+
+    with contextlib.ExitStack() as refused:
+        if change.startswith("last"):
+            refused.enter_context(pytest.raises(ConfigurationError, match="is damaged"))
+        await service.apply([an_event(workflow_id="w", id="r1")])
+    with contextlib.ExitStack() as refused:
+        if not change.endswith(("807", "-1")):
+            refused.enter_context(pytest.raises(StoreError, match="is damaged"))
+        async with service.watch():
+            pass
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE counters; CREATE VIEW counters AS SELECT 'w' AS workflow",
+        "CREATE TRIGGER t AFTER UPDATE ON sequence BEGIN DELETE FROM runs; END",
+        "DROP TABLE counters; CREATE VIRTUAL TABLE counters USING fts5(workflow)",
+        "PRAGMA user_version = -1",
+    ],
+)
+async def test_a_schema_that_could_do_anything(file: Path, change: str) -> None:
+    """A file in which something else than a table stands for ours is refused by readers and writers alike."""
+    await saved(file)
+    with raw(file) as connection:
+        connection.executescript(change)
+    service = SQLiteRunLogService(path=file)
+
+    for call in (service.get_stats("w"), service.apply([an_event()]), service.list_workflows()):
+        with pytest.raises(ConfigurationError, match="not as run-log makes it"):
+            await call
+    await service.close()
+
+
+@pytest.mark.parametrize("value", ["many", b"\x00", 1.5, None])
+async def test_a_watch_passes_what_has_no_number(file: Path, value: object) -> None:
+    """A watch goes on after runs whose number something else changed, and tells the others."""
+    await saved(file, 3)
+    with raw(file) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'changed INTEGER NOT NULL', 'changed')"
+        )
+    with raw(file) as connection:
+        connection.execute("UPDATE runs SET changed = ? WHERE run = 'r1'", (value,))
+        (log,) = connection.execute("SELECT log FROM sequence").fetchone()
+    service = SQLiteRunLogService(path=file)
+    since = encode_place((log, 0, "", ""), scope="watch", selection="[null]")
+
+    async with service.watch(since_cursor=since) as changes:
+        seen = [(await anext(changes)).run.id for _ in range(2)]
+        await service.save_run(a_run(workflow_id="w", id="r9"))
+        seen.append((await anext(changes)).run.id)
+
+    assert ["r0", "r2", "r9"] == seen
+    await service.close()
+
+
+async def test_a_cursor_from_before_a_copy(file: Path) -> None:
+    """A watch's cursor of a change that the file has not seen is refused: it was restored from a copy."""
+    await saved(file)
+    service = SQLiteRunLogService(path=file)
+    async with service.watch() as changes:
+        await service.save_run(a_run(workflow_id="w", id="later"))
+        cursor = (await anext(changes)).cursor
+    await service.close()
+    with raw(file) as connection:
+        connection.execute("UPDATE sequence SET last = last - 1")
+
+    with pytest.raises(InvalidCursorError, match="restored from a copy"):
+        async with service.watch(since_cursor=cursor):
+            pass
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["success = 'many'", "workflow_id = 'another'", "as_of = 9223372036854775807"]
+)
 async def test_stats_that_something_else_changed(
     file: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from run_log.core import InvalidArgumentError, StoreUnavailableError
 from run_log.stores import SQLiteRunLogService
-from run_log.stores.audit import verify
+from run_log.stores.audit import compare, verify
 from run_log.stores.sqlite._schema import MIGRATIONS, migrate
 from run_log.testing import an_event
+
+T = TypeVar("T")
 
 
 async def stored(path: Path, *names: str) -> SQLiteRunLogService:
@@ -98,3 +102,50 @@ async def test_damaged_columns(tmp_path: Path) -> None:
     assert {"a", "b", "c"} == {one.run_id for one in found.run_findings}
     assert (4, False) == (found.runs, found.repaired)
     assert "damaged" in str(damaged.problem)
+
+
+async def first(walk: AsyncIterator[T]) -> list[T]:
+    """Return what a walk yields, which has to end soon."""
+    found: list[T] = []
+    async for one in walk:
+        found.append(one)
+        assert len(found) < 9, "the walk does not end"
+    return found
+
+
+@pytest.mark.parametrize("id_", ["x'77'", "x''", "CAST(x'ff' AS TEXT)", "CAST(x'78eda080' AS TEXT)", "''"])
+@pytest.mark.parametrize("column", ["workflow", "run"])
+async def test_ids_that_are_no_text(tmp_path: Path, column: str, id_: str) -> None:
+    """An audit of a file in which an id is no text ends, names it, and looks at all the others."""
+    path = tmp_path / "f"
+    service = await stored(path, "a", "b", "c")
+    await service.apply([an_event(workflow_id="z", id="a")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE runs SET {column} = {id_} WHERE run = 'b'")  # noqa: S608
+
+    audit = service.audit(page=1)
+    found = await first(verify(audit))
+    compared = await first(compare(audit, audit))
+
+    await service.close()
+    whole = {one.workflow_id: one for one in found if not one.problem and one.workflow_id != ""}
+    assert {"w", "z"} <= {*whole} <= {"w", "z", ""}
+    assert not whole["z"].differs
+    assert 3 <= len(compared) + (column == "run") <= 4
+    named = [run.problem for one in found for run in one.run_findings] + [one.problem for one in found]
+    assert any(named)
+
+
+async def test_repairs_that_something_else_changed(tmp_path: Path) -> None:
+    """A workflow whose repairs are damaged is named, and the next one is looked at."""
+    path = tmp_path / "f"
+    service = await stored(path, "a")
+    await service.apply([an_event(workflow_id="z", id="a")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO repairs VALUES ('w', 'many')")
+
+    found = [one async for one in verify(service.audit())]
+
+    await service.close()
+    assert [("w", True), ("z", False)] == [(one.workflow_id, one.differs) for one in found]
+    assert "repairs are damaged" in str(found[0].problem)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_log.core import (
@@ -71,6 +72,7 @@ class FirestoreDocuments:
         Raises:
             GuessRefusedError: It has another one; nothing is written.
             StoreUnavailableError: See `commit`.
+            WriteRefusedError: See `commit`.
             ConfigurationError: See `commit`.
         """
         counting = Write()
@@ -82,7 +84,9 @@ class FirestoreDocuments:
             counting.current_document.exists = False
         else:
             counting.current_document.update_time.CopyFrom(expected)
-        mark, _ = await self._sent([counting, self._stats_write(stats)])
+        with self._refusing():
+            writes = [counting, self._stats_write(stats)]
+        mark, _ = await self._sent(writes)
         return mark
 
     async def _sent(self, writes: Sequence[Any]) -> list[Any]:
@@ -126,13 +130,18 @@ class FirestoreDocuments:
         return known
 
     def _writes(self, commit: Commit) -> list[Any]:
-        try:
+        with self._refusing():
             return [
                 *(self._run_write(run) for run in commit.runs),
                 *(self._stats_write(stats) for stats in commit.stats),
                 *(self._announcement(*announced) for announced in commit.announced.items()),
             ]
-        except (ValueError, TypeError) as error:
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Generator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, OverflowError) as error:
             # A number or a text that a protocol buffer cannot hold: no try will make it one.
             raise WriteRefusedError(f"{self._connection} cannot hold a value ({error})") from error
 

@@ -27,7 +27,7 @@ from run_log.core import (
     add_counters,
     document_id,
 )
-from run_log.stores._documents import moment_of, whole_number
+from run_log.stores._documents import moment_of, number_of
 from run_log.stores._summary import WorkflowStats
 
 STATS_SHARDS: Final = "stats"
@@ -112,9 +112,9 @@ def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> Wo
             by_status: Mapping[str, Any] = fields.get("by_status") or {}
             deltas.append(
                 StatsDelta(
-                    total=whole_number(fields.get("total", 0)),
-                    successful=whole_number(fields.get("successful", 0)),
-                    by_status={RunStatus(name): whole_number(count) for name, count in by_status.items()},
+                    total=number_of(fields.get("total", 0)),
+                    successful=number_of(fields.get("successful", 0)),
+                    by_status={RunStatus(name): number_of(count) for name, count in by_status.items()},
                 )
             )
             if AS_OF in fields:
@@ -150,10 +150,10 @@ def summed_counters(workflow_id: str, documents: Iterable[Mapping[str, Any]]) ->
 def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]:
     durations: Mapping[str, Any] = fields.get(_DURATIONS) or {}
     for name, count in durations.items():
-        yield SummaryCounter.stored(Scope.ALL, 0, name), whole_number(count)
+        yield SummaryCounter.stored(Scope.ALL, 0, name), number_of(count)
     for scope, field in ((Scope.DAY, _DAYS), (Scope.HOUR, _HOURS)):
         maps: Mapping[str, Mapping[str, Mapping[str, Any]]] = fields.get(field) or {}
         for slots in maps.values():
             for slot, counts in slots.items():
                 for name, count in counts.items():
-                    yield SummaryCounter.stored(scope, int(slot[1:]), name), whole_number(count)
+                    yield SummaryCounter.stored(scope, int(slot[1:]), name), number_of(count)

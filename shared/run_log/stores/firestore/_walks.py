@@ -67,10 +67,10 @@ class WatchPlace:
                 requests_around(moment)
         except OverflowError as error:
             raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
-        names = [part for part in (seen and seen.split("/"), path and path.split(f"/{RUNS}/")) if part]
-        if any(len(pair) != 2 for pair in names):
-            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no run")
-        check_names(cursor, *(name for pair in names for name in pair))
+        for name, between in ((seen, "/"), (path, f"/{RUNS}/")):
+            if name:
+                workflow, _, run = name.partition(between)
+                check_names(cursor, workflow, run)
         path = path and f"{root}/{path}"
         return cls(seen=ChangePlace(nanos, seen), until=until, changed_at=micros, path=path)
 

@@ -103,8 +103,8 @@ class SQLiteAudit:
             if workflow in self._odd:
                 count = await reader.run(partial(_count_runs, found=self._odd[workflow]))
                 raise StoreError(
-                    f"its id in the file, {reprlib.repr(self._odd[workflow][0])}, is no text: no query finds it, "
-                    f"nor its {count} runs; correct the id, or delete them"
+                    f"its id in the file, {reprlib.repr(self._odd[workflow][0])}, is no text: no query finds "
+                    f"it, nor its {count} runs; correct the id, or delete them"
                 )
             repairs = await reader.run(partial(_begin, workflow=workflow))
             yield SQLiteSnapshot(reader, writer, workflow, repairs=repairs, page=self._page)
@@ -161,11 +161,11 @@ class SQLiteSnapshot:
         query = documents_query(self._workflow, whole=whole)
         # It moves on by itself, whatever the ids are that something else put there.
         rows = await self._read(lambda connection: connection.execute(query.sql, query.values))
-        after = ""
+        after: str | None = None
         while found := await self._read(lambda _: rows.fetchmany(size)):
             page = list(map(partial(document_from_row, whole=whole), found))
             for run in (place for place, _ in page if isinstance(place, str)):
-                if run <= after:
+                if after is not None and run <= after:
                     raise StoreError(
                         f"the file is damaged: run {original_id(run) or run!r} comes again after "
                         f"{original_id(after) or after!r}; restore it from a copy"

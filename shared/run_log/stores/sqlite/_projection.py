@@ -242,8 +242,8 @@ def _next_change(connection: sqlite3.Connection) -> int:
         row = rows.fetchone()
     if row is None or not isinstance(row[0], int) or not 0 <= row[0] < _MAX_CHANGE:
         raise ConfigurationError(
-            "the file is damaged: it does not say how many changes it has seen; restore it from a copy, or set "
-            "RUN_LOG_SQLITE_PATH to another file"
+            "the file is damaged: it does not say how many changes it has seen; restore it from a copy, or "
+            "set RUN_LOG_SQLITE_PATH to another file"
         )
     connection.execute("UPDATE sequence SET last = ?", (row[0] + 1,))
     return row[0] + 1

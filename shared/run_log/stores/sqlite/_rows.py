@@ -38,9 +38,9 @@ from run_log.stores._documents import (
     history_texts,
     micros_of,
     moment_of,
+    number_of,
     projection_fields,
     run_fields,
-    whole_number,
 )
 from run_log.stores._service import StoredRun
 from run_log.stores._stored import stored_run
@@ -318,7 +318,7 @@ def counter_from_row(row: Row) -> tuple[SummaryCounter, int]:
     """
     scope, slot, name, count = row
     try:
-        return SummaryCounter.stored(scope, whole_number(slot), name), whole_number(count)
+        return SummaryCounter.stored(scope, number_of(slot), name), number_of(count)
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"a counter is damaged: {error}") from error
 

@@ -185,8 +185,8 @@ def _version(connection: sqlite3.Connection, path: str, migrations: Sequence[str
         )
     if version < 0 or _number(connection, _NOT_OURS):
         raise ConfigurationError(
-            f"{path} is not as run-log makes it: it has a view, a virtual table or a trigger where a table has to "
-            "be, or no version; restore it from a copy, or set RUN_LOG_SQLITE_PATH to another file"
+            f"{path} is not as run-log makes it: it has a view, a virtual table or a trigger where a table "
+            "has to be, or no version; restore it from a copy, or set RUN_LOG_SQLITE_PATH to another file"
         )
     if version > len(migrations):
         raise ConfigurationError(
