@@ -95,7 +95,7 @@ async def test_another_root_is_copied(live: FirestoreRunLogService, tmp_path: Pa
 
 @pytest.mark.parametrize("workflow_id", ["!", "\x01", "~", "/", "a" * 1_600, "ä", "__x__", "runs"])
 async def test_any_id_is_copied(live: FirestoreRunLogService, tmp_path: Path, workflow_id: str) -> None:
-    """Runs with any text as their id, and their workflow's, are copied, longer ones of earlier versions too."""
+    """Runs with any text as their id, and their workflow's, are copied, those of earlier versions too."""
     ids = [{"workflow_id": workflow_id, "id": run_id} for run_id in ("\x01 ", "! ", workflow_id)]
     events = [an_event() for _ in ids]
     await live.apply(
