@@ -113,7 +113,7 @@ async def test_inserts_between_pages_change_nothing(harness: Harness, service: R
 async def test_only_a_run_whose_start_changes_is_lost_or_comes_twice(
     harness: Harness, service: RunLog, order: Order
 ) -> None:
-    """Walking the pages returns each run that was there at the start once, unless its `started_at` changes."""
+    """Pages return every run that was there at the start once, unless its `started_at` changes meanwhile."""
     begun = [at(minute).model_copy(update={"status": RunStatus.RUNNING}) for minute in range(12)]
     await fill(harness, *begun)
     ahead, behind = ("run-1", "run-10") if order == "newest" else ("run-10", "run-1")

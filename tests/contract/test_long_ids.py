@@ -71,13 +71,13 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
             assert 1 == len(await service.get_history(*named))
     assert sorted(bounded_id(text) for text in LONG) == sorted(ids((await service.list_runs("w"))[0]))
     for text in LONG:
-        for named in (text, bounded_id(text)):
+        for name in (text, bounded_id(text)):
             total = 1 + (text == LONG[0])
-            assert total == (await service.get_stats(named))["total"]
-            assert total == (await service.get_summary(named)).total
-            assert total == len([run for page in await walk(service, named, 1) for run in page])
-            assert await service.get_latest_run(named) is not None
-            assert await service.get_as_of(named) is not None
+            assert total == (await service.get_stats(name))["total"]
+            assert total == (await service.get_summary(name)).total
+            assert total == len([run for page in await walk(service, name, 1) for run in page])
+            assert await service.get_latest_run(name) is not None
+            assert await service.get_as_of(name) is not None
     assert await service.get_run("w", "x" * 1_024 + "3") is None
     assert ([], None) == await service.list_runs("x" * 1_024 + "3")
 

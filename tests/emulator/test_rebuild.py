@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from run_log.core import ConfigurationError, RunStatus, Settings, document_id, encode_event
+from run_log.core import (
+    STORED,
+    ConfigurationError,
+    RunEvent,
+    RunStatus,
+    Settings,
+    document_id,
+    encode_event,
+)
 from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,
@@ -85,11 +93,16 @@ async def test_another_root_is_copied(live: FirestoreRunLogService, tmp_path: Pa
     await beside.close()
 
 
-@pytest.mark.parametrize("workflow_id", ["!", "\x01", "~", "/", "/" * 1_024, "ä", "__x__", "runs"])
+@pytest.mark.parametrize("workflow_id", ["!", "\x01", "~", "/", "a" * 1_600, "ä", "__x__", "runs"])
 async def test_any_id_is_copied(live: FirestoreRunLogService, tmp_path: Path, workflow_id: str) -> None:
-    """Runs with any text as their id, and their workflow's, are copied."""
+    """Runs with any text as their id, and their workflow's, are copied, those of earlier versions too."""
+    ids = [{"workflow_id": workflow_id, "id": run_id} for run_id in ("\x01 ", "! ", workflow_id)]
+    events = [an_event() for _ in ids]
     await live.apply(
-        [an_event(workflow_id=workflow_id, id=run_id) for run_id in ("\x01 ", "! ", workflow_id)]
+        [
+            RunEvent.model_validate({**dict(event), "run": {**dict(event.run), **own}}, context=STORED)
+            for event, own in zip(events, ids, strict=True)
+        ]
     )
 
     done = await run_rebuild(FromRoot(name=LIVE), tmp_path)

@@ -100,9 +100,9 @@ def _with_ids(texts: list[str], version: str) -> dict[str, Any]:
     return {"type": EVENT_TYPE, **moment, "run": run}
 
 
-def _ids_of(event: RunEvent) -> list[str | None]:
+def _ids_of(event: RunEvent) -> list[str]:
     pause = event.run.pause or PauseRequest()
-    return [event.run.workflow_id, event.run.id, pause.assignee, pause.answered_by]
+    return [event.run.workflow_id, event.run.id, pause.assignee or "", pause.answered_by or ""]
 
 
 @examples(50)

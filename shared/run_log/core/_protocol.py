@@ -39,7 +39,8 @@ class RunLogProtocol(abc.ABC):
         """Return one page of a workflow's runs, newest first, and the cursor of the next page.
 
         Runs come by `started_at`, then by id. Walking the pages returns every run that was there when
-        the walk began exactly once, whatever is stored meanwhile.
+        the walk began exactly once, whatever is stored meanwhile, unless its own `started_at` changes: then
+        it comes where it stands by then, and may be missed or come twice.
 
         Args:
             workflow_id: The workflow; an unknown one has no runs.

@@ -53,7 +53,7 @@ class RunLogReader(Protocol):
         """Yield every run of a workflow, newest first unless told otherwise, one page after another.
 
         Every run that was there when the walk began comes exactly once, whatever is stored meanwhile,
-        unless a change makes it match no more.
+        unless a change makes it match no more, or moves it: its `started_at`.
 
         Args:
             workflow_id: The workflow; an unknown one has no runs.

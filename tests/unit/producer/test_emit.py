@@ -5,7 +5,8 @@ import itertools
 import logging
 import math
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -16,13 +17,21 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import (
     MAX_ID_BYTES,
+    Message,
     PauseRequest,
     RunEvent,
     RunStatus,
     TransportUnavailableError,
     decode_event,
 )
-from run_log.producer import BufferLimits, DropReason, EmitterStats, FlushReport, RunEventEmitter
+from run_log.producer import (
+    BufferLimits,
+    DropReason,
+    EmitterStats,
+    FlushReport,
+    RunEventEmitter,
+    record_run,
+)
 from run_log.testing import InMemoryTopic, a_run, an_event
 
 from .conftest import EmitterMaker
@@ -91,6 +100,47 @@ def test_what_is_no_run_is_counted_and_logged(
     (record,) = logged(caplog, "run_log_events_dropped")
     assert (record["reason"], record["count"]) == ("invalid", 1)
     assert record["error"]
+
+
+def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
+    """However long the ids are that workflows give, little is held once all is delivered."""
+
+    class Everything:
+        def publish(self, messages: Sequence[Message]) -> None:
+            """Take them, and keep none."""
+
+        def close(self) -> None:
+            """Do nothing."""
+
+    emitter = emitter_to(Everything())
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            name = f"{number}" + "\U0001f600" * 10_000
+            with record_run(name, run_id=name, emitter=emitter):
+                pass
+            emitter.emit(a_run().model_copy(update={"id": name, "workflow_id": name}))
+        report = emitter.flush_sync(PATIENCE)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (400, 0, 200) == (report.delivered, report.pending, report.dropped)
+    assert held < 4 * 2**20
+
+
+def test_a_held_run_is_counted_as_what_it_takes(emitter_to: EmitterMaker) -> None:
+    """The buffer counts bytes: of texts of any alphabet, and of what came with an event."""
+    wide = "\U0001f600" + "x" * 20_000
+    pause = PauseRequest(reason=wide, comment=wide)
+    event = an_event(error=wide, pause=pause).model_copy(update={"traceparent": wide, "tracestate": wide})
+    emitter = emitter_to(ScriptedTransport(held=True), limits=BufferLimits(data_bytes=5 * 4 * 20_000))
+
+    emitter.emit(event)
+    emitter.emit(event)
+
+    assert emitter.stats.dropped_by_reason[DropReason.BUFFER_FULL] >= 1
 
 
 @pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])

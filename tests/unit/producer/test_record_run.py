@@ -23,6 +23,7 @@ from run_log.core import (
     Settings,
     TransportUnavailableError,
     TriggerType,
+    bounded_id,
 )
 from run_log.producer import (
     DeliveryPolicy,
@@ -353,6 +354,27 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
     assert "failed" == states.statuses[-1]
     assert (states.runs[-1].error or "").startswith("ValueError: later\n")
     assert any("run_log_value_not_recorded" == vars(record).get("event") for record in caplog.records)
+
+
+def test_ids_of_any_length_are_told(emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """A run with longer ids than are taken is told under those that stand for them, and the log says so."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    name, other = "\U0001f600" * 50_000, "\U0001f600" * 49_999
+
+    for run_id in (name, other):
+        with record_run(name, run_id=run_id, emitter=emitter) as run:
+            run.pause("pay?", assignee=name)
+            run.resume(answered_by=run_id)
+            assert (bounded_id(name), bounded_id(run_id)) == (run.workflow_id, run.run_id)
+    emitter.close(PATIENCE)
+
+    assert [(bounded_id(name), bounded_id(run_id)) for run_id in (name, other) for _ in range(4)] == [
+        event.key for event in transport.events
+    ]
+    paused = [event.run.pause for event in transport.events if event.status is RunStatus.PAUSED]
+    assert [bounded_id(name)] * 2 == [pause.assignee for pause in paused if pause]
+    assert {"workflow_id", "run_id"} == {one["field"] for one in logged(caplog, "run_log_id_shortened")}
 
 
 def test_result_keys_become_text() -> None:

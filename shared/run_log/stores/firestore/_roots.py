@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 
 from run_log.core import (
+    STORED,
     EventDecodeError,
     FoldedRun,
     GuessRefusedError,
@@ -342,12 +343,15 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
     projection = fields[PROJECTION]
     head = head_from_fields(fields, key).head
     try:
-        event = RunEvent(
-            event_id=head.version.event_id,
-            hlc=head.version.hlc,
-            occurred_at=projection["occurred_at"],
-            inferred=bool(projection.get("inferred")),
-            run=run_from_fields(fields, key),
+        event = RunEvent.model_validate(
+            {
+                "event_id": head.version.event_id,
+                "hlc": head.version.hlc,
+                "occurred_at": projection["occurred_at"],
+                "inferred": bool(projection.get("inferred")),
+                "run": dict(run_from_fields(fields, key)),
+            },
+            context=STORED,  # an id may be longer than is taken today
         )
     except (KeyError, ValidationError) as error:
         raise UnreadableRunError(*key, f"its projection map is damaged: {error!r}") from error

@@ -1,0 +1,157 @@
+"""What a store remembers of its runs takes bytes within a bound, whatever the runs are like."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    EVENT_TYPE,
+    MAX_HISTORY,
+    MAX_ID_BYTES,
+    Message,
+    RunEvent,
+    RunKey,
+    RunStatus,
+    decode_event,
+    fold,
+)
+from run_log.stores import InMemoryRunLogService
+from run_log.stores._commits import Commit, KnownRun
+from run_log.stores._committer import Committer
+from run_log.stores._patience import Patience
+from run_log.stores._recent import Recent, head_bytes, names_bytes
+
+MEBIBYTE = 2**20
+BEGUN = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+class _Documents:
+    """Stores nothing, and takes everything."""
+
+    async def commit(self, commit: Commit) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        return [object() for _ in commit.runs]
+
+    async def read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
+        """See `ProjectionDocuments.read`."""
+        del keys
+        return {}
+
+
+def _events(number: int, states: int, *, size: int) -> list[RunEvent]:
+    """Return a run's states as somebody publishes them whose every id is as long as it may be, and longer."""
+    name = f"{number}".ljust(size, "\U0001f600")
+    return [
+        decode_event(
+            Message(
+                data=json.dumps(
+                    {
+                        "type": EVENT_TYPE,
+                        "event_id": f"{number}-{state}".ljust(128, "e"),
+                        "hlc": 10**15 + state,
+                        "occurred_at": (BEGUN + timedelta(seconds=state)).isoformat(),
+                        "run": {
+                            "id": name,
+                            "workflow_id": name,
+                            "status": RunStatus.RUNNING,
+                            "trigger_type": "manual",
+                            "started_at": BEGUN.isoformat(),
+                            "pause": {"answered_by": f"{number}{state}".ljust(110, "a") + "\u2026"},
+                        },
+                    }
+                ).encode()
+            )
+        )
+        for state in range(states)
+    ]
+
+
+def _deep_bytes(value: object, seen: set[int]) -> int:
+    """Return how many bytes *value* and all it holds take, each thing once."""
+    if id(value) in seen or value is None or isinstance(value, type):
+        return 0
+    seen.add(id(value))
+    size = sys.getsizeof(value)
+    if isinstance(value, Mapping):
+        held: Iterable[object] = [*value.keys(), *value.values()]
+    elif isinstance(value, tuple | list):
+        held = value
+    elif is_dataclass(value):
+        held = [getattr(value, field.name) for field in fields(value)]
+    else:
+        held = []
+    return size + sum(_deep_bytes(item, seen) for item in held)
+
+
+@pytest.mark.parametrize(
+    ("states", "size"), [(1, 36), (3, 36), (MAX_HISTORY, 36), (1, 50_000), (MAX_HISTORY, MAX_ID_BYTES // 4)]
+)
+def test_a_remembered_run_is_counted_as_what_it_takes(states: int, size: int) -> None:
+    """What a run in memory is counted as is no less than what it takes, and not much more."""
+    events = _events(7, states, size=size)
+    head, key = fold(None, events).after, events[0].key
+
+    counted = names_bytes(key) + head_bytes(head)
+
+    assert _deep_bytes((key, head), set()) <= counted <= 3 * _deep_bytes((key, head), set())
+
+
+async def test_a_committer_remembers_runs_within_bytes() -> None:
+    """However long ids and histories are that others publish, runs are remembered within a bound of bytes."""
+    committer = Committer(_Documents(), patience=Patience())
+    events = _events(7, MAX_HISTORY, size=50_000)
+    await committer.apply(events)
+    remembered: Recent[RunKey, KnownRun] = committer._known
+    run = remembered.get(events[0].key)
+    assert run is not None
+    assert remembered.data_bytes == names_bytes(events[0].key) + head_bytes(run.stored.head)
+
+    for number in range(5_000):
+        remembered.put(("w", str(number)), run)
+
+    assert 60 * MEBIBYTE < remembered.data_bytes <= 64 * MEBIBYTE
+    assert 1_000 < len(remembered) < 5_000
+
+
+def test_what_is_used_least_recently_is_forgotten_first() -> None:
+    """Beyond a bound, of number or of bytes, what was used least recently goes; the newest always stays."""
+    recent: Recent[str, bytes] = Recent(3, 100, lambda key, value: len(key) + len(value))
+    for key in "abc":
+        recent.put(key, b"x" * 9)
+    assert recent.get("a") == b"x" * 9
+    recent.put("d", b"")
+    assert [b"x" * 9, None, b"x" * 9, b""] == [recent.get(key) for key in "abcd"]
+    assert (3, 21) == (len(recent), recent.data_bytes)
+
+    recent.put("a", b"x" * 90)
+    assert [b"x" * 90, b"", None] == [recent.get(key) for key in "adc"]
+
+    recent.put("e", b"x" * 200)
+    assert (1, 201, b"x" * 200) == (len(recent), recent.data_bytes, recent.get("e"))
+    recent.pop("e")
+    recent.pop("never")
+    assert (0, 0, None) == (len(recent), recent.data_bytes, recent.get("e"))
+
+
+async def test_evicted_runs_are_remembered_within_bytes() -> None:
+    """Heads of runs that the embedded run log has evicted are counted in bytes, however long their ids."""
+    log = InMemoryRunLogService()
+    for number in range(250):
+        events = _events(number, 2, size=MAX_ID_BYTES // 4)
+        await log.apply([event.model_copy(update={"run": _in_one_workflow(event)}) for event in events])
+
+    (workflow,) = log._workflows.values()
+    evicted: Any = workflow.evicted
+    assert 50 == len(evicted)
+    assert _deep_bytes(evicted._entries, set()) <= evicted.data_bytes <= 50 * 5_000
+
+
+def _in_one_workflow(event: RunEvent) -> Any:
+    return event.run.model_copy(update={"workflow_id": "w"})
