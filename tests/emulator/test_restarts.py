@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.processes import started
 
-from run_log.core import Settings, encode_event
+from run_log.core import RunStatus, Settings, encode_event
 from run_log.projector import LetterChoice, discard
 from run_log.projector._pubsub import PubSubSource
 from run_log.projector.archive import ArchiveWorker, ArchiveWriter
@@ -16,14 +19,15 @@ from run_log.pubsub import add_subscription
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
 
-from .projector_kit import ended, projecting, until
+from .killed_trial import POISON, is_exact
+from .projector_kit import Workload, ended, projecting, provisioned_with_short_leases, totals, until
 from .pubsub_kit import RawPubSub
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 SOON = 30.0
 """Seconds that a busy machine may take for what is there at once. What is leased to the dead comes after the
-60 s of the subscription's lease."""
+20 s of the subscription's lease."""
 
 
 @asynccontextmanager
@@ -97,6 +101,33 @@ async def test_a_projector_that_was_killed() -> None:
             await seen(store, "second")
 
     assert not left
+
+
+@pytest.mark.timeout(1_200)
+async def test_what_killed_projectors_had_in_hand() -> None:
+    """After two are killed, one that ends when idle, however soon it may, leaves all exact and exits 0."""
+    raw = provisioned_with_short_leases()
+    load = Workload(200, steps=(RunStatus.RUNNING, RunStatus.PAUSED), seed=11)
+    raw.publish(POISON)
+    load.publish(raw, load.events[:-1], repeats=1 / 3)
+    async with reading() as store:
+        async with projecting() as first, projecting() as second:
+            await until(partial(_counts, store, load.chance.randint(1, 60)))
+            for process in (first, second):
+                process.kill()
+                await process.communicate()
+        # The last event of a run, in the hands of the dead: theirs, or this one that never answers.
+        raw.publish([encode_event(load.events[-1])])
+        raw.is_empty()  # leases one
+        async with started("projector", "pull", "--until-idle", "1") as last:
+            end = await ended(last)
+        exact = await is_exact(raw, load, store, Counter())
+
+    assert (0, True) == (end.code, exact), end.err
+
+
+async def _counts(store: FirestoreRunLogService, runs: int) -> bool:
+    return (await totals(store))[0] >= runs
 
 
 async def test_looking_at_dead_letters_again_and_again() -> None:

@@ -14,7 +14,6 @@ from google.pubsub_v1 import PullResponse
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, fit_text
 from run_log.pubsub import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, VENDOR_ERRORS, PubSubConnection
 
-from ._leases import LEASE_SECONDS
 from ._letters import ERROR_ATTRIBUTE, LEFT_OUT_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, REASON_ATTRIBUTE
 from ._pull import PullLimits
 
@@ -41,7 +40,7 @@ _OWN_ATTRIBUTES: Final = 4
 _PullResponse: Final[Any] = PullResponse
 
 
-def silence_after_kill(lease: timedelta | None, *, extended: float = LEASE_SECONDS) -> float:
+def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds without a message after which nothing is leased to a process that was killed.
 
     Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the dead go
@@ -49,7 +48,7 @@ def silence_after_kill(lease: timedelta | None, *, extended: float = LEASE_SECON
 
     Args:
         lease: For how long the subscription leases; None where it cannot be asked.
-        extended: For how many seconds the dead extended what they had in hand for long.
+        extended: For how many seconds who pulls extends what is in hand for long; 0 for not.
     """
     seconds = max((lease or _UNTOLD_LEASE).total_seconds(), extended)
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _TARDY_SECONDS

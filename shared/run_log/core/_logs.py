@@ -20,6 +20,8 @@ from typing import Any, Final, cast
 import structlog
 from opentelemetry import metrics
 
+from ._literal import literal
+
 MAX_SHOWN: Final = 1_000
 """Characters of a value that a log line shows."""
 
@@ -119,7 +121,7 @@ def one_line(text: str, limit: int = MAX_SHOWN) -> str:
         limit: Characters to return at most, about.
     """
     cut = text if len(text) <= limit else f"{text[:limit]}..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
+    return literal(cut)
 
 
 @contextmanager
