@@ -39,7 +39,7 @@ class Trial:
     seed: int
     published: int
     exact_after: float | None
-    """Seconds from the last kill until every run, the stats and the dead letters were right; None for never."""
+    """Seconds from the last kill until runs, stats and dead letters were right; None for never."""
     codes: tuple[int | None, ...]
     """With which the last projectors ended by themselves."""
     is_exact: bool

@@ -53,7 +53,7 @@ def run(command: Callable[[], object]) -> int:
 
 
 def _tell_usage(error: Any) -> int:
-    """Say what the command line's parser found, and return its exit code; what was typed stays on one line."""
+    """Say what the command line's parser found, whatever was typed, and return its exit code."""
     told = io.StringIO()
     error.show(told)
     before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())

@@ -117,8 +117,8 @@ class Table:
 class Sheet:
     """Names and their values, one below the other; names without a value are left out.
 
-    A text is one line, whatever is in it, broken between words where it does not fit. Several are a line each, and
-    not broken.
+    A text is one line, whatever is in it, broken between words where it does not fit. Several are a line
+    each, and not broken.
     """
 
     rows: Sequence[tuple[str, Cell | tuple[str, ...]]]

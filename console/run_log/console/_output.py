@@ -143,8 +143,9 @@ def show(
 def prepare_streams() -> None:
     """Have stdout and stderr take any text, whatever the terminal's encoding is, and wherever they go.
 
-    What an encoding lacks is shown as its escape, and so is what would command the terminal, whoever writes it. A
-    stream that was closed before we began takes all, and keeps the first file that is opened from being taken for it.
+    What an encoding lacks is shown as its escape, and so is what would command the terminal, whoever writes
+    it. A stream that was closed before we began takes all, and keeps the first file that is opened from being
+    taken for it.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -43,8 +43,8 @@ _PullResponse: Final[Any] = PullResponse
 def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds without a message after which nothing is leased to a process that was killed.
 
-    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the dead go
-    on, and the broker take to deliver again.
+    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the
+    dead go on, and the broker take to deliver again.
 
     Args:
         lease: For how long the subscription leases; None where it cannot be asked.

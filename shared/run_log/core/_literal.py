@@ -14,15 +14,17 @@ _UNSEEN: Final = frozenset(
         ),
     )
 )
-"""What counts as printable and shows nothing: Unicode's Default_Ignorable_Code_Point, but for the two that choose
-between a character's text and its picture (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point)."""
+"""What counts as printable and shows nothing: Unicode's Default_Ignorable_Code_Point, but for the two that
+choose between a character's text and its picture
+(https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point)."""
 
 
 def literal(text: str, encoding: str = "utf-8") -> str:
     r"""Return *text* on one line, with the escape in the place of whatever does not show itself.
 
-    That is control characters, line and paragraph separators, what changes the direction or has no width, tags,
-    and lone surrogates. A joiner is no exception: an emoji of several is shown as its parts with ``\u200d`` between.
+    That is control characters, line and paragraph separators, what changes the direction or has no width,
+    tags, and lone surrogates. A joiner is no exception: an emoji of several is shown as its parts with
+    ``\u200d`` between.
 
     Args:
         text: Anybody's.

@@ -50,7 +50,7 @@ def pull(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Exit 0 once nothing has arrived for that long, or for as long as a killed one's leases last. "
+            help="Exit 0 once nothing has arrived for that long, or for as long as leases last. "
             "(default: never)",
         ),
     ] = None,
