@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from tests.processes import started
 
 from run_log.core import RunStatus, Settings, encode_event
 from run_log.projector import LetterChoice, discard
+from run_log.projector._leases import LEASE_SECONDS
 from run_log.projector._pubsub import PubSubSource
 from run_log.projector.archive import ArchiveWorker, ArchiveWriter
 from run_log.projector.google_cloud import leased_letters, pull
@@ -109,21 +110,38 @@ async def test_what_killed_projectors_had_in_hand() -> None:
     raw = provisioned_with_short_leases()
     load = Workload(200, steps=(RunStatus.RUNNING, RunStatus.PAUSED), seed=11)
     raw.publish(POISON)
-    load.publish(raw, load.events[:-1], repeats=1 / 3)
-    async with reading() as store:
+    load.publish(raw, load.events, repeats=1 / 3)
+    async with reading() as store, _held(raw) as lease_for:
+        lease_for(600)
         async with projecting() as first, projecting() as second:
             await until(partial(_counts, store, load.chance.randint(1, 60)))
             for process in (first, second):
                 process.kill()
                 await process.communicate()
-        # The last event of a run, in the hands of the dead: theirs, or this one that never answers.
-        raw.publish([encode_event(load.events[-1])])
-        raw.is_empty()  # leases one
         async with started("projector", "pull", "--until-idle", "1") as last:
+            assert last.stderr is not None
+            assert await last.stderr.readline()
+            # As one does that is killed the moment it has extended a lease.
+            lease_for(LEASE_SECONDS)
             end = await ended(last)
         exact = await is_exact(raw, load, store, Counter())
 
     assert (0, True) == (end.code, exact), end.err
+
+
+@asynccontextmanager
+async def _held(raw: RawPubSub) -> AsyncGenerator[Callable[[float], None]]:
+    """Take a message that is never answered; yield what has it leased for so many seconds from then on."""
+    path = raw.connection.subscription_path(raw.settings.subscription)
+    with raw.connection.subscriber() as subscriber:
+        (item,) = subscriber.pull(subscription=path, max_messages=1, timeout=30).received_messages
+
+        def lease_for(seconds: float) -> None:
+            subscriber.modify_ack_deadline(
+                subscription=path, ack_ids=[item.ack_id], ack_deadline_seconds=int(seconds)
+            )
+
+        yield lease_for
 
 
 async def _counts(store: FirestoreRunLogService, runs: int) -> bool:
