@@ -39,7 +39,7 @@ class Trial:
     seed: int
     published: int
     exact_after: float | None
-    """Seconds from the last kill until every run, the stats and the dead letters were right; None for never."""
+    """Seconds from the last kill until runs, stats and dead letters were right; None for never."""
     codes: tuple[int | None, ...]
     """With which the last projectors ended by themselves."""
     is_exact: bool
@@ -79,17 +79,17 @@ async def try_killing(seed: int, *, runs: int = RUNS, rounds: int = ROUNDS) -> T
         ending = asyncio.gather(ended(first, within=600), ended(second, within=600))
         while not ending.done():
             await asyncio.wait({ending}, timeout=_LOOK_SECONDS)
-            if exact_after is None and await _is_exact(raw, load, store, letters):
+            if exact_after is None and await is_exact(raw, load, store, letters):
                 exact_after = time.monotonic() - killed_at
         ends = await ending
-    is_exact = await _is_exact(raw, load, store, letters)
+    was_exact = await is_exact(raw, load, store, letters)
     await store.close()
     return Trial(
         seed=seed,
         published=len(published),
         exact_after=exact_after,
         codes=tuple(end.code for end in ends),
-        is_exact=is_exact,
+        is_exact=was_exact,
         letters=letters.total(),
     )
 
@@ -101,7 +101,7 @@ async def _killed(seconds: float) -> None:
         await process.communicate()
 
 
-async def _is_exact(
+async def is_exact(
     raw: RawPubSub, load: Workload, store: FirestoreRunLogService, letters: Counter[bytes]
 ) -> bool:
     """Return whether every run, the stats and the dead letters are those of a fold of what was published."""

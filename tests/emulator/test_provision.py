@@ -59,7 +59,7 @@ def test_the_event_topic_retains(emulator_project: str) -> None:
 
 
 def test_the_projectors_subscription(emulator_project: str) -> None:
-    """It never expires, holds nothing back that was leased to the dead, dead-letters after many deliveries."""
+    """It never expires, holds back nothing that was leased to the dead, dead-letters after many tries."""
     settings = Settings.from_env()
     connection = PubSubConnection.from_settings(settings)
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.processes import started
 
-from run_log.core import Settings, encode_event
+from run_log.core import RunStatus, Settings, encode_event
 from run_log.projector import LetterChoice, discard
+from run_log.projector._leases import LEASE_SECONDS
 from run_log.projector._pubsub import PubSubSource
 from run_log.projector.archive import ArchiveWorker, ArchiveWriter
 from run_log.projector.google_cloud import leased_letters, pull
@@ -16,14 +20,15 @@ from run_log.pubsub import add_subscription
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
 
-from .projector_kit import ended, projecting, until
+from .killed_trial import POISON, is_exact
+from .projector_kit import Workload, ended, projecting, provisioned_with_short_leases, totals, until
 from .pubsub_kit import RawPubSub
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 SOON = 30.0
 """Seconds that a busy machine may take for what is there at once. What is leased to the dead comes after the
-60 s of the subscription's lease."""
+20 s of the subscription's lease."""
 
 
 @asynccontextmanager
@@ -97,6 +102,50 @@ async def test_a_projector_that_was_killed() -> None:
             await seen(store, "second")
 
     assert not left
+
+
+@pytest.mark.timeout(1_200)
+async def test_what_killed_projectors_had_in_hand() -> None:
+    """After two are killed, one that ends when idle, however soon it may, leaves all exact and exits 0."""
+    raw = provisioned_with_short_leases()
+    load = Workload(200, steps=(RunStatus.RUNNING, RunStatus.PAUSED), seed=11)
+    raw.publish(POISON)
+    load.publish(raw, load.events, repeats=1 / 3)
+    async with reading() as store, _held(raw) as lease_for:
+        lease_for(600)
+        async with projecting() as first, projecting() as second:
+            await until(partial(_counts, store, load.chance.randint(1, 60)))
+            for process in (first, second):
+                process.kill()
+                await process.communicate()
+        async with started("projector", "pull", "--until-idle", "1") as last:
+            assert last.stderr is not None
+            assert await last.stderr.readline()
+            # As one does that is killed the moment it has extended a lease.
+            lease_for(LEASE_SECONDS)
+            end = await ended(last)
+        exact = await is_exact(raw, load, store, Counter())
+
+    assert (0, True) == (end.code, exact), end.err
+
+
+@asynccontextmanager
+async def _held(raw: RawPubSub) -> AsyncGenerator[Callable[[float], None]]:
+    """Take a message that is never answered; yield what has it leased for so many seconds from then on."""
+    path = raw.connection.subscription_path(raw.settings.subscription)
+    with raw.connection.subscriber() as subscriber:
+        (item,) = subscriber.pull(subscription=path, max_messages=1, timeout=30).received_messages
+
+        def lease_for(seconds: float) -> None:
+            subscriber.modify_ack_deadline(
+                subscription=path, ack_ids=[item.ack_id], ack_deadline_seconds=int(seconds)
+            )
+
+        yield lease_for
+
+
+async def _counts(store: FirestoreRunLogService, runs: int) -> bool:
+    return (await totals(store))[0] >= runs
 
 
 async def test_looking_at_dead_letters_again_and_again() -> None:

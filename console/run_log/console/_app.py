@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -84,4 +85,4 @@ def installed_version() -> str:
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with an `ExitCode`."""
     prepare_streams()
-    sys.exit(run(app))
+    sys.exit(run(partial(app, standalone_mode=False)))

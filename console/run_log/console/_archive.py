@@ -22,7 +22,8 @@ async def archive_until_signal(
         settings: Where the event topic is.
         folder: Where the files go.
         subscription: The archive's own; made where it is not there.
-        until_idle: Seconds without a message that end it too; None for never. No fewer than `shortest_silence`.
+        until_idle: Seconds without a message that end it too, no fewer than `shortest_silence`; None for
+            never.
         segment_bytes: Bytes after which the next file begins.
     """
     stop = stopped_by_signal()
@@ -30,7 +31,7 @@ async def archive_until_signal(
     connection = PubSubConnection.from_settings(settings)
     await asyncio.to_thread(add_subscription, connection, settings.topic, subscription)
     if until_idle is not None:
-        until_idle = max(until_idle, await shortest_silence(settings, subscription))
+        until_idle = max(until_idle, await shortest_silence(settings, subscription, extends=False))
     source = PubSubSource(connection, subscription)
     try:
         worker = ArchiveWorker(source, ArchiveWriter(folder, segment_bytes=segment_bytes))

@@ -25,7 +25,7 @@ from run_log.stores._files import open_private, sync_directory
 
 from ._exit import ExitCode
 from ._open import reached_broker
-from ._output import Listing, OutputFormat, json_text, note
+from ._output import Listing, OutputFormat, ask, json_text, note
 from ._records import handled_record, letter_line, letter_record
 from ._render import handled_table, letters_table
 from ._signals import call_on
@@ -264,8 +264,7 @@ def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
     topic = Settings.from_env().dead_letter_topic
     left = f"Only {into} has them then" if into else "They are gone then"
     # typer's own question prints a blank on stdout, which is for results.
-    sys.stderr.write(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
-    sys.stderr.flush()
+    ask(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
     if stdin.readline().strip().lower() not in {"y", "yes"}:
         note("nothing is thrown away")
         raise typer.Exit(ExitCode.FAILED)

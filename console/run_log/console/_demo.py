@@ -118,12 +118,12 @@ class Stage:
     def say(self, text: str, *, style: str = "") -> None:
         """Print a line, as it is."""
         told = painted(literal(text, self._screen.encoding), style, self._screen)
-        write(f"{told}\n", self._stream)
+        write([told], self._stream)
 
     def show(self, title: str, table: Table) -> None:
         """Print a table."""
         lines = ["", *replace(table, title=title).lines(self._screen)]
-        write("".join(f"{line}\n" for line in lines), self._stream)
+        write(lines, self._stream)
 
 
 async def _queries(

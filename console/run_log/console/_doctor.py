@@ -53,7 +53,10 @@ _UNSEEN: Final = frozenset({"dead-letter rights", "expiry", "lag"})
 """Checks that want rights which nothing else does."""
 
 _MAKE_ANEW: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
-_SET_LEASE: Final = "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform again"
+_SET_LEASE: Final = (
+    "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform "
+    "again"
+)
 _SET_POLICY: Final = (
     "gcloud pubsub subscriptions update --dead-letter-topic=... --max-delivery-attempts=50, or deploy "
     "infra/terraform again"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+import io
+import sys
 from collections.abc import Callable
+from typing import Any
 
-from ._output import note
+from ._layout import literal
+from ._output import note, write
 
 
 class ExitCode(enum.IntEnum):
@@ -26,24 +30,40 @@ class ExitCode(enum.IntEnum):
     """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
 
 
-def run(command: Callable[[], object]) -> ExitCode:
-    """Return the exit code of *command*; an error of ours is one line on stderr.
+def run(command: Callable[[], object]) -> int:
+    """Return the exit code of *command*; an error of ours, or of how it was called, is told on stderr.
 
     Args:
-        command: Runs, raises a `RunLogError`, or exits by itself.
+        command: Runs, returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
     """
     try:
-        command()
+        code = command()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
+        if hasattr(error, "format_message"):
+            return _tell_usage(error)
         from run_log import core
 
         if not isinstance(error, core.RunLogError):
             raise
         note(f"run-log: {' '.join(str(error).split())}", style="red")
         return _exit_code(error)
-    return ExitCode.OK
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _tell_usage(error: Any) -> int:
+    """Say what the command line's parser found, whatever was typed, and return its exit code."""
+    told = io.StringIO()
+    error.show(told)
+    before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
+    if not before:
+        # The help itself, for want of a command.
+        write(message.split("\n"), sys.stderr)
+    else:
+        *lines, last = before.split("\n")
+        write([*lines, last + literal(" ".join(message.split()))], sys.stderr)
+    return int(error.exit_code)
 
 
 def require(extra: str) -> None:

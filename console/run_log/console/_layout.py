@@ -44,12 +44,6 @@ class Styled(NamedTuple):
         return sum(map(_columns, self.text))
 
 
-class Verbatim(str):
-    """A text whose lines are not broken."""
-
-    __slots__ = ()
-
-
 Cell = str | Styled
 
 
@@ -121,9 +115,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """Names and their values, one below the other; names without a value are left out."""
+    """Names and their values, one below the other; names without a value are left out.
 
-    rows: Sequence[tuple[str, Cell]]
+    A text is one line, whatever is in it, broken between words where it does not fit. Several are a line
+    each, and not broken.
+    """
+
+    rows: Sequence[tuple[str, Cell | tuple[str, ...]]]
 
     def lines(self, screen: Screen) -> Iterator[str]:
         """Yield its lines. They are broken between words only, so that a long id can be copied.
@@ -131,18 +129,16 @@ class Sheet:
         Args:
             screen: What they are laid out for.
         """
-        rows = [(name, _styled(cell)) for name, cell in self.rows if _styled(cell).text]
+        rows = [row for row in self.rows if (row[1].text if isinstance(row[1], Styled) else any(row[1]))]
         indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
-        for name, (text, style) in rows:
-            label = name
-            for line in text.split("\n"):
-                for part in _broken(text, literal(line, screen.encoding), screen, indent):
-                    yield (
-                        painted(label, "bold", screen)
-                        + " " * (indent - len(label))
-                        + painted(part, style, screen)
-                    ).rstrip()
-                    label = ""
+        for label, cell in rows:
+            for number, (text, style) in enumerate(_parts(cell, screen, indent)):
+                shown = "" if number else label
+                yield (
+                    painted(shown, "bold", screen)
+                    + " " * (indent - len(shown))
+                    + painted(text, style, screen)
+                ).rstrip()
 
 
 class _Layout:
@@ -252,9 +248,12 @@ class _Layout:
 
 def literal(text: str, encoding: str = "utf-8") -> str:
     """Return *text* on one line, as it is: nothing in it commands the terminal, or is not in *encoding*."""
-    if not text.isprintable():
-        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    if text.isascii() and text.isprintable():
+        return text
+    # Late, for what is said before there is anything of anybody's.
+    from run_log.core._literal import literal as escaped
+
+    return escaped(text, encoding)
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -300,10 +299,14 @@ def _styled(cell: Cell) -> Styled:
     return cell if isinstance(cell, Styled) else Styled(cell)
 
 
-def _broken(text: str, line: str, screen: Screen, indent: int) -> Sequence[str]:
-    if screen.width is None or isinstance(text, Verbatim):
-        return [line]
-    return wrapped(line, screen.width - indent)
+def _parts(cell: Cell | tuple[str, ...], screen: Screen, indent: int) -> Iterator[Styled]:
+    if isinstance(cell, tuple) and not isinstance(cell, Styled):
+        yield from (Styled(literal(line, screen.encoding)) for line in cell)
+        return
+    text, style = _styled(cell)
+    line = literal(text, screen.encoding)
+    for part in [line] if screen.width is None else wrapped(line, screen.width - indent):
+        yield Styled(part, style)
 
 
 def _columns(letter: str) -> int:

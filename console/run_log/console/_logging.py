@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 from run_log.core import decode_json, encode_json
 
 from ._layout import literal
-from ._output import json_text, screen
+from ._output import json_text, screen, write
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
@@ -35,7 +35,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     keys: list[Any] = (
         [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Lines(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -50,6 +50,24 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger = logging.getLogger("run_log")
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+class _Lines:
+    """Takes what a handler writes, of one or several lines, past the border, with its colours.
+
+    Args:
+        stream: Where it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write whole lines."""
+        write(text.removesuffix("\n").split("\n"), self._stream)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is there."""
 
 
 def _serialized(event: object, **_: Any) -> str:
@@ -67,7 +85,8 @@ def _literal(_logger: Any, _method: str, event: Any) -> Any:
         if name == "event":
             event[name] = literal(str(value))
         elif name in {"exception", "stack"}:
-            event[name] = "\n".join(map(literal, str(value).split("\n")))
+            # Set in, so that no line of it can be taken for one of the log.
+            event[name] = "\n".join(f"    {literal(line)}" for line in str(value).split("\n"))
         elif not isinstance(value, str):
             event[name] = decode_json(encode_json(value))
     return event

@@ -126,16 +126,18 @@ async def reached_broker(settings: Settings, *, subscription: str | None = None)
     await reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, used, seconds))
 
 
-async def shortest_silence(settings: Settings, subscription: str) -> float:
+async def shortest_silence(settings: Settings, subscription: str, *, extends: bool = True) -> float:
     """Return the seconds without a message after which nothing is leased to a process that was killed.
 
     Args:
         settings: Where Pub/Sub is.
         subscription: The id of what is pulled.
+        extends: Whether who pulls it extends leases.
 
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
     """
+    from run_log.projector._leases import LEASE_SECONDS
     from run_log.projector._pubsub import silence_after_kill
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub.inspection import inspect_subscription
@@ -146,7 +148,7 @@ async def shortest_silence(settings: Settings, subscription: str) -> float:
     with contextlib.suppress(TransportRefusedError):
         path = broker.subscription_path(subscription)
         lease = (await asyncio.to_thread(inspect_subscription, broker, path)).lease
-    return silence_after_kill(lease)
+    return silence_after_kill(lease, extended=LEASE_SECONDS if extends else 0.0)
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,11 @@ import enum
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Generic, TextIO, TypeVar
 
@@ -18,6 +20,9 @@ _T = TypeVar("_T")
 
 _USUAL_COLUMNS: Final = 80
 """The width of a terminal that does not tell it."""
+
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
+"""What `painted`, and the renderer of logs, put around a text; in anybody's text it is escaped by then."""
 
 _DEEPEST_INDENT: Final = 20
 """Levels of JSON that are set on lines of their own; what is deeper would be mostly spaces."""
@@ -108,7 +113,7 @@ class Listing(Generic[_T]):
             things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
             listed = f"[\n{things}\n  ]" if things else "[]"
             cursor = json.dumps(next_cursor)
-            write(f'{{\n  "{self._name}": {listed},\n  "next_cursor": {cursor}\n}}\n')
+            write(["{", *f'  "{self._name}": {listed},'.split("\n"), f'  "next_cursor": {cursor}', "}"])
         elif not self._shown:
             note(f"no {self._name.replace('_', ' ')}")
         if next_cursor is not None and self._output is not OutputFormat.JSON and self.is_read:
@@ -126,19 +131,21 @@ def show(
         render: Makes what people see of it.
     """
     if output is OutputFormat.JSON:
-        write(json_text(record, indent=2) + "\n")
+        write(json_text(record, indent=2).split("\n"))
     elif output is OutputFormat.JSONL:
         print_line(record)
     else:
         seen = screen(wide=output is OutputFormat.WIDE)
-        write("\n".join("".join(f"{line}\n" for line in part.lines(seen)) for part in render()))
+        lines = (("", *part.lines(seen)) for part in render())
+        write([*chain.from_iterable(lines)][1:])
 
 
 def prepare_streams() -> None:
     """Have stdout and stderr take any text, whatever the terminal's encoding is, and wherever they go.
 
-    What an encoding lacks is shown as its escape. A stream that was closed before we began takes all, and
-    keeps the first file that is opened from being taken for it.
+    What an encoding lacks is shown as its escape, and so is what would command the terminal, whoever writes
+    it. A stream that was closed before we began takes all, and keeps the first file that is opened from being
+    taken for it.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -147,6 +154,7 @@ def prepare_streams() -> None:
             setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, Border(stream))
 
 
 def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
@@ -179,14 +187,45 @@ def _columns(stream: TextIO) -> int | None:
         return _USUAL_COLUMNS
 
 
+class Border:
+    """A stream for whoever writes to it: a traceback, a library's warning, the parser of the command line.
+
+    What could command the terminal is shown as its escape. Our own lines come past it, through `write`.
+
+    Args:
+        stream: The interpreter's own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream: Final = stream
+
+    def write(self, text: str) -> int:
+        """Show *text*, whose lines and tabs stay."""
+        encoding = self.stream.encoding
+        parts = re.split(r"([\n\t])", text)
+        shown = (part if number % 2 else literal(part, encoding) for number, part in enumerate(parts))
+        self.stream.write("".join(shown))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Show each of *lines*."""
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return whatever else the stream has, but what would go round this."""
+        if name in {"buffer", "detach", "reconfigure"}:
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+
 def print_lines(lines: Iterable[str]) -> bool:
     """Print what was made for the `screen`; return whether anybody reads stdout."""
-    return write("".join(f"{line}\n" for line in lines))
+    return write(lines)
 
 
 def print_line(record: Mapping[str, Any]) -> bool:
     """Print JSON on one line; return whether anybody reads stdout."""
-    return write(json_text(record) + "\n")
+    return write([json_text(record)])
 
 
 def json_text(value: object, *, indent: int | None = None, ascii_only: bool = True) -> str:
@@ -211,19 +250,23 @@ def json_text(value: object, *, indent: int | None = None, ascii_only: bool = Tr
 
 def say(text: str) -> None:
     """Print a line of text on stdout."""
-    write(literal(text, sys.stdout.encoding or "utf-8") + "\n")
+    write([literal(text, sys.stdout.encoding or "utf-8")])
 
 
 def note(text: str, *, style: str = "") -> None:
     """Say something that is no result, on stderr.
 
     Args:
-        text: Of one line, or of several.
+        text: One line, whatever is in it.
         style: Of a `Styled`.
     """
     seen = screen(stream=sys.stderr)
-    lines = (painted(literal(line, seen.encoding), style, seen) for line in text.split("\n"))
-    write("".join(f"{line}\n" for line in lines), sys.stderr)
+    write([painted(literal(text, seen.encoding), style, seen)], sys.stderr)
+
+
+def ask(text: str) -> None:
+    """Put a question on stderr, and leave the line open for its answer."""
+    _put(literal(text, sys.stderr.encoding), sys.stderr)
 
 
 class StatusLine:
@@ -240,27 +283,41 @@ class StatusLine:
             return
         told = Styled(literal(text, sys.stderr.encoding))
         told = cut(told, self._room, sys.stderr.encoding)
-        write(f"\r{told.text}{' ' * (self._taken - told.width)}", sys.stderr)
+        _put(f"\r{told.text}{' ' * (self._taken - told.width)}", sys.stderr)
         self._taken = told.width
 
     def clear(self) -> None:
         """Take it away, so that something else can be shown."""
         if self._taken:
             self.tell("")
-            write("\r", sys.stderr)
+            _put("\r", sys.stderr)
 
 
-def write(text: str, stream: TextIO | None = None) -> bool:
-    """Write *text* at once and return whether anybody reads it. Once nobody does, what follows is dropped.
+def write(lines: Iterable[str], stream: TextIO | None = None) -> bool:
+    """Write *lines* at once and return whether anybody reads them. Once nobody does, what follows is dropped.
+
+    This is where all that we say leaves: a line is a line, and commands nothing but a colour.
 
     Args:
-        text: Whole lines.
+        lines: Without their ends.
         stream: Where to; None for stdout.
 
     Raises:
         RunLogError: A result cannot be written, as where the disk is full.
     """
     target = sys.stdout if stream is None else stream
+    encoding = target.encoding or "utf-8"
+    shown = (
+        "".join(
+            part if number % 2 else literal(part, encoding) for number, part in enumerate(_COLOUR.split(line))
+        )
+        for line in lines
+    )
+    return _put("".join(f"{line}\n" for line in shown), target)
+
+
+def _put(text: str, stream: TextIO) -> bool:
+    target = stream.stream if isinstance(stream, Border) else stream
     try:
         target.write(text)
         target.flush()
@@ -268,7 +325,7 @@ def write(text: str, stream: TextIO | None = None) -> bool:
         # What is held would be tried again, and fail, when Python ends.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), target.fileno())
-        if target is sys.stderr or isinstance(error, BrokenPipeError):
+        if stream is sys.stderr or isinstance(error, BrokenPipeError):
             return False
         from run_log.core import RunLogError
 

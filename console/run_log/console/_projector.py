@@ -9,9 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, Final
 
-import typer
-
 from run_log.console._open import shortest_silence
+from run_log.console._output import note
 from run_log.console._signals import stopped_by_signal
 from run_log.core import Outcome, Settings, get_logger
 from run_log.projector import PullReport, PullWorker
@@ -33,7 +32,8 @@ async def pull_until_signal(
 
     Args:
         settings: Where to pull, and where to project.
-        until_idle: Seconds without a message that end it too; None for never. No fewer than `shortest_silence`.
+        until_idle: Seconds without a message that end it too, no fewer than `shortest_silence`; None for
+            never.
         health: The address and port of the health endpoints; None for none.
     """
     stop = stopped_by_signal()
@@ -119,7 +119,7 @@ def tell_route(route: Route, *, until_idle: float | None = None) -> None:
         **({"ends after": idle["until_idle"]} if idle else {}),
     }
     for name, value in lines.items():
-        typer.echo(f"{name:12}  {value}", err=True)
+        note(f"{name:12}  {value}")
 
 
 def show_progress(figures: dict[str, float]) -> None:
@@ -127,8 +127,7 @@ def show_progress(figures: dict[str, float]) -> None:
     if not sys.stderr.isatty():
         _logger.info("run_log_projector_progress", **figures)
         return
-    typer.echo(
+    note(
         "{seconds}s: {pulled} pulled, {applied} applied, {duplicates} duplicate, "
-        "{dead_letters} dead letters; {in_hand} in hand, lag {lag_seconds:.0f}s".format(**figures),
-        err=True,
+        "{dead_letters} dead letters; {in_hand} in hand, lag {lag_seconds:.0f}s".format(**figures)
     )

@@ -11,7 +11,7 @@ from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from ._checks import Check, Verdict
-from ._layout import Cell, Column, Sheet, Styled, Table, Verbatim
+from ._layout import Cell, Column, Sheet, Styled, Table
 from ._output import json_text
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def letters_table(letters: Sequence[DeadLetter]) -> Table:
 
 def letter_sheet(letter: DeadLetter) -> Sheet:
     """Return all of a dead letter: why it is here, its attributes, its body."""
-    attributes = "\n".join(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
+    attributes = tuple(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
     return Sheet(
         rows=[
             ("dead letter", _name(letter.message_id)),
@@ -235,12 +235,12 @@ def letter_sheet(letter: DeadLetter) -> Sheet:
             ("run", _name(letter.run_id or "")),
             ("original message", letter.original_id or ""),
             ("deliveries", str(letter.delivery_attempt or "")),
-            ("attributes", Verbatim(attributes)),
+            ("attributes", attributes),
             ("left out", _left_out(letter)),
             ("bytes", f"{len(letter.data):,}"),
             (
                 "body",
-                Verbatim(letter.data.decode(errors="backslashreplace"))
+                (letter.data.decode(errors="backslashreplace"),)
                 if letter.body is None
                 else _json(letter.body),
             ),
@@ -317,16 +317,16 @@ def _took(value: timedelta | None) -> str:
 
 
 def _run_at(run: WorkflowRun | None) -> str:
-    return "none" if run is None else f"{_name(run.id)} at {moment(run.started_at)}"
+    return "none" if run is None else f"{run.id} at {moment(run.started_at)}"
 
 
-def _json(value: object) -> Verbatim:
-    return Verbatim(json_text(value, indent=2, ascii_only=False))
+def _json(value: object) -> tuple[str, ...]:
+    return tuple(json_text(value, indent=2, ascii_only=False).split("\n"))
 
 
-def _name(text: str) -> Verbatim:
-    # A name is one line, whatever it is made of.
-    return Verbatim(text.replace("\n", "\\n"))
+def _name(text: str) -> tuple[str]:
+    """Return an id as what is never broken, so that it can be copied."""
+    return (text,)
 
 
 def _deadline(pending: PendingRun) -> Cell:

@@ -67,8 +67,8 @@ class GroupLimits:
     gather_seconds: float = 0.02
     """How long messages wait for others while a batch is under way. With none under way, none waits."""
     messages: int = 2_000
-    """Messages in hand at which no more should come: what is under way, and a batch that waits. A process that
-    is killed keeps them from all others until their leases end."""
+    """Messages in hand at which no more should come: what is under way, and a batch that waits. A process
+    that is killed keeps them from all others until their leases end."""
     data_bytes: int = 16 * 2**20
     """Bytes of their bodies at which no more should come."""
     decoded_bytes: int = 96 * 2**20

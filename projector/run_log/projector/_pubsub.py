@@ -32,7 +32,6 @@ from run_log.pubsub import (
 )
 
 from ._accounts import count_cut_letter
-from ._leases import LEASE_SECONDS
 from ._letters import (
     COMPRESSED,
     CUT_ATTRIBUTE,
@@ -78,15 +77,15 @@ _logger: Final = get_logger("run_log.projector")
 _PullResponse: Final[Any] = PullResponse
 
 
-def silence_after_kill(lease: timedelta | None, *, extended: float = LEASE_SECONDS) -> float:
+def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds without a message after which nothing is leased to a process that was killed.
 
-    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the dead go
-    on, and the broker take to deliver again.
+    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the
+    dead go on, and the broker take to deliver again.
 
     Args:
         lease: For how long the subscription leases; None where it cannot be asked.
-        extended: For how many seconds the dead extended what they had in hand for long.
+        extended: For how many seconds who pulls extends what is in hand for long; 0 for not.
     """
     seconds = max((lease or _UNTOLD_LEASE).total_seconds(), extended)
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _TARDY_SECONDS

@@ -355,7 +355,7 @@ def absence(deliveries: int) -> float:
     """Return the seconds until a message that was given back comes again; 0 is at once.
 
     Pub/Sub counts deliveries, and gives up what was delivered too often: an outage of hours must not come to
-    that. A subscription's retry policy would do the same, and hold back what a killed process had in hand too.
+    that. A retry policy would do the same, and hold back what a killed process had in hand too.
 
     Args:
         deliveries: How often it was delivered; 0 where that is not counted.

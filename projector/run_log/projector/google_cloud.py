@@ -72,8 +72,8 @@ async def pull(
     Args:
         settings: Where to pull, and where to project.
         stop: Ends the work; see `PullWorker.run`.
-        until_idle: Seconds without a message that end it too; None for never. What is leased to a process that
-            was killed comes later, unless that is as long as `silence_after_kill`.
+        until_idle: Seconds without a message that end it too; None for never. What is leased to a process
+            that was killed comes later, unless that is as long as `silence_after_kill`.
         health: The address and port of the health endpoints; None for none.
         watch: Runs beside the work, to tell how it goes; None for nothing.
 

@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 import structlog
 from opentelemetry import metrics
 
+from ._literal import literal
 from ._nearest import Contained, is_foreign, type_name
 
 MAX_SHOWN: Final = 1_000
@@ -122,7 +123,7 @@ def one_line(text: str, limit: int = MAX_SHOWN) -> str:
         limit: Characters to return at most, about.
     """
     cut = text if len(text) <= limit else f"{text[:limit]}..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
+    return literal(cut)
 
 
 @contextmanager

@@ -198,10 +198,10 @@ def test_deep_json() -> None:
 
 
 def test_notes_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is said on stderr keeps its lines, and nothing in it commands the terminal."""
+    """What is said on stderr is one line, and nothing in it commands the terminal."""
     note("one \x1b[2J\ntwo\r")
 
-    assert ("", "one \\x1b[2J\ntwo\\r\n") == capsys.readouterr()
+    assert ("", "one \\x1b[2J\\ntwo\\r\n") == capsys.readouterr()
 
 
 async def test_a_reader_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ async def test_a_reader_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
         await listing.walk(_fetch, after=None, all_pages=True)
 
         assert not listing.is_read
-        assert write("more\n")
+        assert write(["more"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -225,7 +225,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdout", full)
 
         with pytest.raises(RunLogError, match="cannot write to /dev/full: No space left"):
-            write("text\n")
+            write(["text"])
 
 
 def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_streams()
 
     with sys.stdout, sys.stderr:
-        assert write("text\n")
+        assert write(["text"])
         note("text")
 
 
@@ -248,7 +248,7 @@ def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", own)
 
     prepare_streams()
-    write("\u5b57\ud800\n", own)
+    write(["\u5b57\ud800"], own)
 
     assert b"\\u5b57\\ud800\n" == taken.getvalue()
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -9,12 +12,14 @@ from run_log.core import (
     ConfigurationError,
     Message,
     Outcome,
+    ReceivedMessage,
     StoreUnavailableError,
     TransportRefusedError,
     TransportUnavailableError,
     encode_event,
 )
-from run_log.testing import a_life, an_event
+from run_log.projector._pull import absence
+from run_log.testing import InMemorySubscription, ManualClock, a_life, an_event
 
 from .doubles import (
     JUNK,
@@ -211,3 +216,70 @@ async def test_a_store_that_is_not_there_ends_the_work() -> None:
         )
 
     assert (subscription.backlog, subscription.outstanding) == (2, 0)
+
+
+class Counted(WatchedSource):
+    """A subscription that says of each message that it was delivered so often.
+
+    Args:
+        subscription: Has the messages.
+        deliveries: How often.
+    """
+
+    def __init__(self, subscription: InMemorySubscription, deliveries: int) -> None:
+        super().__init__(subscription)
+        self._deliveries = deliveries
+
+    async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        messages = await super().pull(max_messages, wait=wait)
+        return [replace(message, delivery_attempt=self._deliveries) for message in messages]
+
+
+def test_what_is_given_back_comes_later_and_later() -> None:
+    """What is delivered again and again comes at once at first, then after 10 s to 10 minutes."""
+    waits = [absence(deliveries) for deliveries in range(46)]
+
+    assert [0.0] * 11 + [10, 20, 40, 80, 160, 320] == waits[:17]
+    assert {600.0} == set(waits[17:])
+    # An outage is over, or an operator there, before Pub/Sub gives a message up.
+    assert sum(waits) > timedelta(hours=4).total_seconds()
+
+
+async def test_an_outage_of_hours_gives_nothing_up() -> None:
+    """While the store is away, what was delivered often stays leased for minutes: each return would count."""
+    source = Counted(published(an_event(), an_event()), deliveries=30)
+    stop = asyncio.Event()
+    running = asyncio.create_task(
+        make_worker(source, ScriptedStore([StoreUnavailableError("away")] * 9)).run(stop=stop)
+    )
+    await eventually(lambda: bool(source.extended))
+    pulled = [message.ack_id for message in source.pulled]
+    extended, early = list(source.extended), list(source.released)
+    stop.set()
+    report = await running
+
+    assert ([(pulled, 600.0)], []) == (extended, early)
+    assert (pulled, 2) == (source.released, report.released)
+
+
+async def test_what_stays_away_is_no_silence() -> None:
+    """A worker does not end as idle while something that it gave back has yet to come again."""
+    clock = ManualClock()
+
+    class Early(Counted):
+        async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
+            clock.advance(seconds / 2)
+            await super().release(ack_ids)
+
+    source = Early(published(an_event()), deliveries=11)
+    store = ScriptedStore([StoreUnavailableError("away")])
+    worker = make_worker(source, store, now=clock.monotonic)
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=0))
+    await eventually(lambda: bool(source.acknowledged))
+    early = running.done()
+    clock.advance(10)
+    report = await running
+
+    assert not early
+    assert 1 == report.outcomes[Outcome.APPLIED]

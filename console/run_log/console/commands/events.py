@@ -68,7 +68,7 @@ def export(
 
     text = event_schema_text()
     if into is None:
-        write(text)
+        write(text.removesuffix("\n").split("\n"))
         return
     try:
         into.write_text(text, encoding="utf-8")

@@ -48,7 +48,10 @@ def pull(
     until_idle: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", min=0, help="Exit 0 once nothing has arrived for that long. (default: never)"
+            metavar="SECONDS",
+            min=0,
+            help="Exit 0 once nothing has arrived for that long, or for as long as leases last. "
+            "(default: never)",
         ),
     ] = None,
     health_port: Annotated[
@@ -72,7 +75,7 @@ def pull(
     health = None if health_port is None else (health_host, health_port)
     report = complete(pull_until_signal(Settings.from_env(), until_idle=until_idle, health=health))
     outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in report.outcomes.items())
-    typer.echo(
+    say(
         f"pulled {report.pulled}: {outcomes}; {report.dead_lettered} dead-lettered, "
         f"{report.released} given back"
     )

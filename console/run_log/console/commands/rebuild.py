@@ -101,7 +101,9 @@ def archive(
     until_idle: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", min=0, help="Exit 0 once nothing has arrived for that long. (default: never)"
+            metavar="SECONDS",
+            min=0,
+            help="Exit 0 once nothing has arrived for that long, or a lease. (default: never)",
         ),
     ] = None,
     segment_bytes: Annotated[
