@@ -185,6 +185,7 @@ def spooled(event: RunEvent, folder: Path) -> RunEvent | str:
     (record,) = segment.scan()
     segment.close()
     assert record is not None
+    assert record.event is not None
     assert message == record.event.message
     return taken(record.event.message)
 
