@@ -77,3 +77,60 @@ def test_once_is_enough(payload: dict[str, Any]) -> None:
 
     assert Redaction().apply(payload) == 0
     assert before == payload
+
+
+_parts = st.sampled_from(
+    [
+        *("password", "token", "api_key", "Cookie", "pin", "name", "value", "kept", "4711", "is", "--token"),
+        *(
+            "=",
+            ":",
+            ": ",
+            " ",
+            "'",
+            '"',
+            "\\",
+            ",",
+            ";",
+            "&",
+            "(",
+            ")",
+            "[",
+            "]",
+            "{",
+            "}",
+            "<",
+            ">",
+            "/",
+            "@",
+            "\n",
+        ),
+        *(
+            "Bearer ",
+            "Basic ",
+            "://",
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "-----END RSA PRIVATE KEY-----",
+            "eyJ",
+        ),
+        *(_SECRET, "[redacted]"),
+    ]
+)
+
+
+@given(st.lists(_parts, max_size=30).map("".join))
+def test_any_text_can_be_looked_through(text: str) -> None:
+    """Whatever a text is made of, it is looked through, and what is no secret stays in its order."""
+    kept = iter(text)
+
+    left = Redaction().text(text).replace("[redacted]", "")
+
+    assert all(letter in kept for letter in left)
+
+
+@given(_secret_keys().filter(str.isidentifier), st.sampled_from(["{}={}", "{}: {}", '"{}": "{}"', "--{} {}"]))
+def test_no_secret_that_is_named_survives_in_a_text(name: str, form: str) -> None:
+    """In a text, too, what a name sets that looks like a secret is replaced, and the rest stays."""
+    before, after = form.format(name, _SECRET), form.format(name, "[redacted]")
+
+    assert f"a {after}, b" == Redaction().text(f"a {before}, b")

@@ -266,6 +266,9 @@ class Redaction:
         return look
 
 
+FEWEST_DIGITS: Final = 1_000
+MOST_DIGITS: Final = 10**12
+
 MAX_NAME: Final = 200
 """Most characters of the name in a pair."""
 
@@ -284,7 +287,9 @@ def _hides(look: Look, name: str, value: object) -> bool:
     if isinstance(value, bool):
         return False
     if look is Look.DIGITS:
-        return isinstance(value, str | int) and bool(FORMED_NAMES["pin"].fullmatch(str(value)))
+        if isinstance(value, int):
+            return FEWEST_DIGITS <= value <= MOST_DIGITS
+        return isinstance(value, str) and FORMED_NAMES["pin"].fullmatch(value) is not None
     if isinstance(value, int):
         return value >= LONGER_NUMBER or (value >= LONG_NUMBER and names_one_token(name))
     return _is_text(value) and not (isinstance(value, str) and is_count(name, value))

@@ -233,9 +233,9 @@ def _without(match: re.Match[str], group: str) -> str:
 def _is_header(match: re.Match[str], value: str) -> bool:
     """Return whether a bearer's token, or a basic credential, is one, and no word of a sentence."""
     if match["scheme"][1] in "aA":
-        if value.endswith("="):
+        if value.endswith("=") and len(value) % 4 == 0 and len(value) > MIN_LENGTH:
             return True
-        with_padding = value + "=" * (-len(value) % 4)
+        with_padding = value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4)
         try:
             return b":" in base64.b64decode(with_padding, validate=True)
         except (binascii.Error, ValueError):

@@ -282,6 +282,15 @@ def test_numbers_that_are_secrets(value: dict[str, Any]) -> None:
     assert Redaction().apply(value) == 1
 
 
+def test_a_number_may_be_of_any_size() -> None:
+    """Numbers that Python makes no text of are looked at as others are."""
+    payload = {"pin": 10**5_000, "token": 10**5_000, "max_tokens": -(10**5_000)}
+
+    Redaction().apply(payload)
+
+    assert {"pin": 10**5_000, "token": _GONE, "max_tokens": -(10**5_000)} == payload
+
+
 def test_the_corpus_is_large() -> None:
     """The corpus has at least 150 places of either kind, and none twice."""
     places = [repr(value) for cases in SECRETS.values() for value, _ in cases]
@@ -353,11 +362,13 @@ def _repeats(pattern: Any) -> Iterator[tuple[str, int]]:
     for operation, argument in pattern:
         if str(operation) in {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}:
             yield str(operation), int(argument[1])
-        held: Any = argument if isinstance(argument, tuple | list) else [argument]
-        for inner in held:
-            alternatives: list[Any] = inner if isinstance(inner, list) else [inner]
-            for alternative in alternatives:
+        for inner in _as_list(argument):
+            for alternative in _as_list(inner):
                 yield from _repeats(alternative) if hasattr(alternative, "data") else ()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [*value] if type(value) in {tuple, list} else [value]
 
 
 def _patterns() -> list[re.Pattern[str]]:
