@@ -250,7 +250,7 @@ async def test_too_many_deliveries() -> None:
 
 @pytest.mark.parametrize("behind", [0, 9], ids=["by the projector's time", "by its publication"])
 async def test_what_is_stamped_too_far_ahead(behind: int) -> None:
-    """What is stamped more than a day ahead is dead-lettered alone, whatever a projector that is behind thinks."""
+    """What is stamped more than a day ahead is dead-lettered alone, also by a projector that is behind."""
     day = timedelta(days=1)
     moment = datetime(2026, 3, 4, tzinfo=UTC)
     micros = int(moment.timestamp()) * 1_000_000 + day // timedelta(microseconds=1)
