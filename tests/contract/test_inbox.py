@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from run_log.core import (
+    PROCESS_CLOCK,
+    HybridLogicalClock,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
     NotPausedError,
+    Outcome,
     PauseRequest,
+    RunEvent,
     RunNotFoundError,
     RunStatus,
     WorkflowRun,
@@ -338,3 +342,53 @@ async def test_a_comment_is_a_text(harness: Harness, service: RunLog) -> None:
     with pytest.raises(InvalidRunError, match="comment"):
         await service.resume("w", "r", answered_by=MEI, comment=comment)
     assert run == await service.get_run("w", "r")
+
+
+async def test_one_wrong_clock_leaves_other_runs_alone(harness: Harness, service: RunLog) -> None:
+    """Whoever has seen a run ten years ahead answers another one, whose worker has the last word."""
+    worker = HybridLogicalClock()
+    asked = a_run(workflow_id="honest", id="r", status=RunStatus.PAUSED)
+    paused = RunEvent.from_run(asked, clock=worker)
+    ahead = an_event(workflow_id="w", id="ahead", hlc=worker.last + 10 * 365 * 86_400 * 1_000_000)
+    await harness.store.apply([ahead, paused])
+    await service.list_runs("w")
+    await service.get_run("w", "ahead")
+
+    await service.resume("honest", "r", answered_by=MEI)
+    await harness.settle()
+    ended = RunEvent.from_run(asked.model_copy(update={"status": RunStatus.SUCCESS}), clock=worker)
+    assert [Outcome.APPLIED] == await harness.store.apply([ended])
+
+    assert ended.run == await service.get_run("honest", "r")
+    assert PROCESS_CLOCK.ahead_by(PROCESS_CLOCK.last) <= timedelta(minutes=1)
+    history = await service.get_history("honest", "r")
+    assert [RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in history]
+
+
+async def test_a_run_that_is_ahead_can_be_answered(harness: Harness, service: RunLog) -> None:
+    """A run an hour ahead is answered just after its version, and the clock of who answers stays."""
+    paused = an_event(
+        workflow_id="w", id="r", status=RunStatus.PAUSED, hlc=PROCESS_CLOCK.tick() + 3_600_000_000
+    )
+    await harness.store.apply([paused])
+
+    await service.resume("w", "r", answered_by=MEI)
+    await harness.settle()
+
+    newest = (await service.get_history("w", "r"))[-1]
+    assert (RunStatus.RUNNING, paused.hlc + 1) == (newest.status, newest.version.hlc)
+    assert PROCESS_CLOCK.ahead_by(PROCESS_CLOCK.last) <= timedelta(minutes=1)
+
+
+async def test_what_a_run_says_next_is_later_than_an_answer(harness: Harness, service: RunLog) -> None:
+    """What a run says in the microsecond after it paused is later than any answer, whenever that is given."""
+    paused = an_event(workflow_id="w", id="r", status=RunStatus.PAUSED, hlc=5)
+    ended = an_event(workflow_id="w", id="r", hlc=6, event_id="0")
+    await harness.store.apply([paused])
+
+    await service.resume("w", "r", answered_by=MEI)
+    await harness.settle()
+
+    assert [Outcome.APPLIED] == await harness.store.apply([ended])
+    assert ended.run == await service.get_run("w", "r")
+    assert 3 == len(await service.get_history("w", "r"))

@@ -126,8 +126,7 @@ class GroupCommit:
         dead_letters: Where messages go that are no events, or that the store refuses.
         limits: How much is projected together, and how much is in hand.
         now: Monotonic seconds.
-        utc_now: The wall clock, to tell the lag, and how far ahead an event is stamped whose message does not
-            say when it was published.
+        utc_now: The wall clock, to tell the lag.
         sleep: Waits that many seconds.
         uniform: Returns a random number between two, to spread retries.
     """
@@ -146,7 +145,6 @@ class GroupCommit:
         self._projector = projector
         self._dead_letters = dead_letters
         self._limits = limits
-        self._utc_now = utc_now
         self._sleep = sleep
         self._uniform = uniform
         self._lanes: Lanes[_Item] = Lanes()
@@ -321,7 +319,7 @@ class GroupCommit:
         reason, told = DeadLetterReason.INVALID_EVENT, ""
         try:
             event = decode_event(taken.message)
-            check_stamp(event, taken.message.published_at or self._utc_now())
+            check_stamp(event, self._projector.now(), taken.message.published_at)
             self._lanes.add(_Item(taken, event))
         except EventDecodeError as error:
             told = str(error)

@@ -117,13 +117,7 @@ class PullWorker:
         self._sleep = sleep
         self._uniform = uniform
         self._group = GroupCommit(
-            projector,
-            dead_letters,
-            limits=limits.group,
-            now=now,
-            utc_now=projector.now,
-            sleep=sleep,
-            uniform=uniform,
+            projector, dead_letters, limits=limits.group, now=now, sleep=sleep, uniform=uniform
         )
         self._leases = Leases(source.extend, seconds=limits.lease_seconds, now=now, sleep=sleep)
         self._settled: dict[Fate, list[ReceivedMessage]] = {fate: [] for fate in Fate}

@@ -48,7 +48,7 @@ _MAX_WHAT: Final = 2_000
 """Bytes of what is said about a message that is no event."""
 
 MAX_STAMPED_AHEAD: Final = timedelta(days=1)
-"""How far an event may be stamped ahead of when it was published: further, its machine's clock is wrong."""
+"""How far an event may be stamped ahead of the time: further, its machine's clock is wrong."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_IDS: Final = ("id", "workflow_id")
@@ -87,7 +87,7 @@ class DeadLetterReason(enum.StrEnum):
     WRITE_REFUSED = "write_refused"
     """The store refuses the document for good."""
     CLOCK_AHEAD = "clock_ahead"
-    """It is stamped more than a day ahead of when it was published."""
+    """It is stamped more than a day ahead of the time."""
     EXPIRED = "expired"
     """Its run has outlived its retention."""
     TOO_MANY_DELIVERIES = "too_many_deliveries"
@@ -149,24 +149,26 @@ def decode_event(message: Message) -> RunEvent:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_told(error)}") from error
 
 
-def check_stamp(event: RunEvent, moment: datetime) -> None:
+def check_stamp(event: RunEvent, now: datetime, published_at: datetime | None = None) -> None:
     """Check that *event* is not stamped so far ahead that nothing honest comes after it.
 
     Args:
         event: What was published.
-        moment: When, by the transport's clock; where it does not say, the reader's time.
+        now: The reader's time. By that a rebuild, from whatever archive, takes what a re-drive would: what
+            has its time behind it.
+        published_at: When it was, by the transport's clock: a reader whose own is behind goes by that.
 
     Raises:
         EventDecodeError: It is, by more than `MAX_STAMPED_AHEAD`.
     """
+    moment = now if published_at is None else max(now, published_at)
     # Readings go beyond the calendar, and differences do not.
     ahead = timedelta(microseconds=event.hlc) - (moment - _EPOCH)
     if ahead > MAX_STAMPED_AHEAD:
         raise _refused(
             DeadLetterReason.CLOCK_AHEAD,
-            f"the event is stamped {ahead} ahead of when it was published; set the clock right of the "
-            "machine that did, then re-drive it stamped so much earlier (--earlier), or once its time has "
-            "come",
+            f"the event is stamped {ahead} ahead of the time; set the clock right of the machine that did, "
+            "then re-drive it stamped so much earlier (--earlier), or once its time has come",
         )
 
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import MAX_HLC, HybridLogicalClock, epoch_micros
+from run_log.core import MAX_AHEAD, MAX_HLC, HybridLogicalClock, WriteRefusedError, epoch_micros
+from run_log.core._clock import MAX_RUNS_AHEAD
 
 from .builders import make_event
 
@@ -52,6 +53,65 @@ def test_an_absurd_reading_does_not_use_up_the_clock(hlc: int) -> None:
 
     assert sorted(set(readings)) == readings
     assert [make_event(hlc=reading).hlc for reading in readings] == readings
+
+
+YEARS = 10 * 365 * 86_400 * 1_000_000
+
+
+def test_a_clock_follows_for_a_minute_and_no_further() -> None:
+    """What is less than a minute ahead of the machine is followed; what is further moves nothing."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.observe(100 + MAX_AHEAD, ("w", "ahead"))
+    unmoved = clock.last
+
+    clock.observe(99 + MAX_AHEAD)
+
+    assert (0, 99 + MAX_AHEAD) == (unmoved, clock.last)
+    assert 100 + MAX_AHEAD == clock.tick(("w", "other"))
+
+
+def test_only_the_run_that_is_ahead_is_stamped_ahead() -> None:
+    """What is said of a run that was read far ahead is just past it, again and again; all else stays here."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.observe(YEARS, ("w", "ahead"))
+    clock.observe(YEARS - 5, ("w", "ahead"))
+
+    ahead = [clock.tick(("w", "ahead")), clock.tick(("w", "ahead"))]
+
+    assert [YEARS + 1, YEARS + 2] == ahead
+    assert (100, 101) == (clock.tick(("w", "other")), clock.tick())
+    assert (YEARS + 2, 101) == (clock.seen(("w", "ahead")), clock.seen(("w", "other")))
+
+
+def test_time_catches_up_with_what_was_ahead() -> None:
+    """Once the machine's time is past a run that was ahead, the run is stamped by it, as all others are."""
+    machine = [100]
+    clock = HybridLogicalClock(lambda: machine[0])
+    clock.observe(YEARS, ("w", "ahead"))
+    machine[0] = YEARS + 50
+
+    assert [YEARS + 50, YEARS + 51] == [clock.tick(("w", "ahead")), clock.tick()]
+
+
+def test_few_runs_ahead_are_remembered() -> None:
+    """Of runs that are ahead so many are remembered, those that were read last; memory stays bounded."""
+    clock = HybridLogicalClock(lambda: 100)
+    for number in range(MAX_RUNS_AHEAD + 1):
+        clock.observe(YEARS, ("w", str(number)))
+
+    assert (0, YEARS) == (clock.seen(("w", "0")), clock.seen(("w", "1")))
+
+
+def test_nothing_comes_after_the_last_version() -> None:
+    """Of a run that is stored in the last version there is nothing more can be said, and why is said."""
+    clock = HybridLogicalClock(lambda: 100)
+    clock.observe(MAX_HLC - 2, ("w", "r"))
+
+    assert MAX_HLC - 1 == clock.tick(("w", "r"))
+    for _ in range(2):
+        with pytest.raises(WriteRefusedError, match="go on with it as its next attempt"):
+            clock.tick(("w", "r"))
+    assert 100 == clock.tick(("w", "other"))
 
 
 def test_threads_never_share_a_reading() -> None:

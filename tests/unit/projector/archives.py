@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from run_log.core import DeadLetterReason, Message, ReceivedMessage, RunEvent, encode_event, utc_now
+from run_log.core import DeadLetterReason, Message, ReceivedMessage, RunEvent, encode_event
 from run_log.projector.archive import ArchiveFile, ArchivePlace, ArchiveSource, find_files
 
 SCHEMA: Final = {
@@ -33,16 +33,14 @@ def lines(events: Iterable[RunEvent]) -> bytes:
     return b"".join(encode_event(event).data + b"\n" for event in events)
 
 
-def write_avro(
-    path: Path, messages: Sequence[Message], *, codec: str = "null", published_at: datetime | None = None
-) -> None:
-    """Write *messages*, published now, as a Cloud Storage subscription does, in blocks of a few records."""
+def write_avro(path: Path, messages: Sequence[Message], *, codec: str = "null") -> None:
+    """Write *messages* as a Cloud Storage subscription does, in blocks of a few records."""
     fastavro: Any = import_module("fastavro")
     records = [
         {
             "subscription_name": "projects/p/subscriptions/archive",
             "message_id": str(number),
-            "publish_time": published_at or utc_now(),
+            "publish_time": datetime(2026, 3, 4, tzinfo=UTC),
             "attributes": dict(message.attributes),
             "data": message.data,
         }

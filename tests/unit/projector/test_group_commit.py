@@ -5,7 +5,7 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -21,7 +21,7 @@ from run_log.core import (
     UnreadableRunError,
     encode_event,
 )
-from run_log.projector import Fate, GroupLimits
+from run_log.projector import Fate, GroupCommit, GroupLimits, Projector
 from run_log.projector._group_commit import decoded_size
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import ManualClock, a_life, an_event
@@ -250,6 +250,25 @@ async def test_too_many_deliveries() -> None:
     assert (2, 0) == fates.counts()
     assert [(tired[0], DeadLetterReason.TOO_MANY_DELIVERIES)] == [letter[:2] for letter in letters.kept]
     assert "delivered 45 times" in letters.kept[0][2]
+    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
+
+
+@pytest.mark.parametrize("behind", [0, 9], ids=["by the projector's time", "by its publication"])
+async def test_what_is_stamped_too_far_ahead(behind: int) -> None:
+    """What is stamped more than a day ahead is dead-lettered alone, also by a projector that is behind."""
+    day = timedelta(days=1)
+    moment = datetime(2026, 3, 4, tzinfo=UTC)
+    micros = int(moment.timestamp()) * 1_000_000 + day // timedelta(microseconds=1)
+    fine, ahead = an_event(id="fine", hlc=micros), an_event(id="ahead", hlc=micros + 1)
+    store, letters, fates = ScriptedStore(), Letters(), Fates()
+    group = GroupCommit(Projector(store, now=lambda: moment - behind * day), letters)
+
+    group.submit(received(fine, ahead, published_at=moment if behind else moment - 300 * day), fates)
+    await group.wait_quiet()
+
+    assert (2, 0) == fates.counts()
+    assert [DeadLetterReason.CLOCK_AHEAD] == [letter[1] for letter in letters.kept]
+    assert "stamped 1 day, 0:00:00.000001 ahead" in letters.kept[0][2]
     assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
 
 

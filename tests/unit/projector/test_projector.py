@@ -14,6 +14,7 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.projector import Projected, Projector
+from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_life, an_event
 
 from .doubles import ScriptedStore
@@ -117,3 +118,14 @@ def test_the_span_links_to_the_emitting_spans() -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_an_event_of_a_wrong_clock_is_rejected_alone() -> None:
+    """An event stamped more than a day ahead of the projector's time is rejected, its neighbours are not."""
+    store = InMemoryRunLogService()
+    fine, ahead = an_event(id="fine"), an_event(id="ahead", hlc=2**61)
+
+    outcomes = await Projector(store).apply([fine, ahead, fine])
+
+    assert [Outcome.APPLIED, Outcome.REJECTED, Outcome.DUPLICATE] == outcomes
+    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")

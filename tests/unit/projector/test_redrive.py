@@ -5,11 +5,14 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.fuzz.pipes import Letterbox
 
 from run_log.core import (
+    PROCESS_CLOCK,
     DeadLetterReason,
     EventDecodeError,
     Message,
@@ -41,7 +44,7 @@ from run_log.projector._letters import (
 from run_log.projector._pubsub import PubSubDeadLetters, PubSubEvents
 from run_log.pubsub import message_fault
 from run_log.stores import InMemoryRunLogService
-from run_log.testing import InMemorySubscription, InMemoryTopic, an_event
+from run_log.testing import InMemorySubscription, InMemoryTopic, a_run, an_event
 
 from .doubles import JUNK, ScriptedStore, WatchedSource, down, eventually, make_worker
 
@@ -120,13 +123,13 @@ async def redriven(
     topic: Topic,
     choice: LetterChoice = EVERYTHING,
     *,
-    repaired: bytes | None = None,
     dry_run: bool = False,
+    **mended: Any,
 ) -> Told:
     """Re-drive letters and return what became of them."""
     told = Told()
     async with leased(WatchedSource(subscription)) as letters:
-        await redrive(letters, topic, choice, tell=told, repaired=repaired, dry_run=dry_run)
+        await redrive(letters, topic, choice, tell=told, dry_run=dry_run, **mended)
     return told
 
 
@@ -178,6 +181,32 @@ async def test_what_is_no_event_is_kept(reason: DeadLetterReason, by_id: bool) -
     assert (LetterOutcome.KEPT, []) == (kept.outcome, topic.published)
     assert kept.why.startswith(f"{reason.value}: ")
     assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
+
+
+async def test_what_a_wrong_clock_stamped() -> None:
+    """A letter stamped too far ahead waits for its time, or goes as stamped so much earlier, in its order."""
+    now = PROCESS_CLOCK.tick()
+    year = timedelta(days=365)
+    ahead = now + year // timedelta(microseconds=1)
+    run = a_run(status=RunStatus.RUNNING)
+    events = [an_event(run, hlc=ahead), an_event(run, hlc=ahead + 1, status=RunStatus.SUCCESS)]
+    letters, topic = KeptLetters(), Topic()
+    for event in reversed(events):
+        letters.keep(encode_event(event), reason=DeadLetterReason.CLOCK_AHEAD)
+    letters.keep(encode_event(an_event(hlc=now)), reason=DeadLetterReason.CLOCK_AHEAD)
+
+    at_once = await redriven(letters.subscription, topic)
+    too_little = await redriven(letters.subscription, topic, earlier=timedelta(days=300))
+    told = await redriven(letters.subscription, topic, earlier=year)
+
+    assert ["kept", "kept", "redriven"] == at_once.outcomes
+    assert {"clock_ahead"} == {one.why.partition(":")[0] for one in at_once.handled if one.why}
+    assert (["kept"] * 2, ["redriven"] * 2) == (too_little.outcomes, told.outcomes)
+    published = [decode_event(message) for message in topic.published[1:]]
+    assert [(now + 1, events[1].event_id), (now, events[0].event_id)] == [
+        (event.hlc, event.event_id) for event in published
+    ]
+    assert {event.occurred_at - year for event in events} == {event.occurred_at for event in published}
 
 
 @pytest.mark.parametrize("reason", ["unsupported_version", "reason-of-a-newer-projector"])

@@ -10,18 +10,24 @@ import pytest
 from run_log.core import (
     MAX_PAYLOAD_BYTES,
     Counted,
+    Outcome,
     PauseRequest,
     RunStatus,
     Transition,
     UnreadableRunError,
     WorkflowRun,
     document_id,
+    fold,
+    newest_event,
+    run_digest,
 )
 from run_log.stores._documents import (
     HISTORY,
     PROJECTION,
     document_bytes,
+    head_from_fields,
     history_bytes,
+    history_texts,
     projection_fields,
     run_fields,
     run_from_fields,
@@ -50,7 +56,7 @@ def firestore_bytes(value: object) -> int:
 def stored_bytes(run: WorkflowRun, transitions: int) -> int:
     """Return what Firestore counts for the whole document of *run*, its event ids as long as can be."""
     event = an_event(run, hlc=2**62 - 1, event_id='"' * 128, inferred=True)
-    history = [transition_text(Transition.of(event))] * transitions
+    history = [transition_text(Transition.of(event), "d" * 20)] * transitions
     fields: dict[str, Any] = {
         **run_fields(run),
         PROJECTION: {**projection_fields(event, Counted(micros=2**60, hour=2**40)), HISTORY: history},
@@ -113,3 +119,40 @@ def test_a_negative_duration_is_read_as_none() -> None:
     stored = {**run_fields(a_run()), "duration_ms": -419_944.1}
 
     assert run_from_fields(stored, ("workflow-1", "run-1")).duration_ms == 0
+
+
+def test_what_an_earlier_version_stored_merges_as_before() -> None:
+    """A document without digests takes its own event for a repeat, and one of a later version as newer."""
+    run = a_run(status=RunStatus.RUNNING, pause=PauseRequest(answered_by="mei"))
+    event, later = an_event(run, hlc=5, event_id="a"), an_event(run, hlc=6, event_id="a")
+    fields = {
+        **run_fields(run),
+        PROJECTION: {
+            **projection_fields(event, Counted()),
+            HISTORY: [transition_text(Transition.of(event))],
+        },
+    }
+    head = head_from_fields(fields, run.key).head
+
+    assert '"mei"]' == fields[PROJECTION][HISTORY][0][-6:]
+    assert (None, (Transition.of(event),)) == (head.digest, head.history)
+    assert [Outcome.DUPLICATE, Outcome.APPLIED] == list(fold(head, [event, later]).outcomes)
+
+
+def test_a_digest_goes_with_the_newest_state() -> None:
+    """The newest transition's text has its state's digest, and of two in one version the one that counts."""
+    event = an_event(a_run(result={"n": 1}), hlc=5, event_id="a")
+    other = an_event(a_run(result={"n": 2}), hlc=5, event_id="a")
+    first = fold(None, [event]).after
+    second = fold(first, [other])
+    texts = [*history_texts(first, first.history), *history_texts(second.after, second.added)]
+    winner = newest_event([event, other])
+    fields = {
+        **run_fields(winner.run),
+        PROJECTION: {**projection_fields(winner, Counted()), HISTORY: texts},
+    }
+
+    head = head_from_fields(fields, event.key).head
+
+    assert run_digest(winner.run) == head.digest == fold(None, [event, other]).after.digest
+    assert [Outcome.DUPLICATE] * 2 == list(fold(head, [event, other]).outcomes)

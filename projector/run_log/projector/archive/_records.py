@@ -12,7 +12,6 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from importlib import import_module
 from typing import Any, BinaryIO, Final, cast
 
@@ -43,8 +42,6 @@ class ArchiveRecord:
     """The message's body."""
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
     """The message's, where the archive keeps them."""
-    published_at: datetime | None = None
-    """When the transport took it, where the archive keeps that: Avro with metadata does, lines do not."""
     fault: str | None = None
     """Why it is no message; None where it is one."""
     is_end: bool = False
@@ -187,10 +184,4 @@ def _avro_record(number: int, record: Any) -> ArchiveRecord:
         fault = "the Avro record has no 'data' of bytes: it is of another schema than Pub/Sub's own"
         return ArchiveRecord(number=number, data=b"", fault=fault)
     attributes: dict[str, Any] = fields.get("attributes") or {}
-    published_at = fields.get("publish_time")
-    return ArchiveRecord(
-        number=number,
-        data=data,
-        attributes={str(k): str(v) for k, v in attributes.items()},
-        published_at=published_at if isinstance(published_at, datetime) and published_at.tzinfo else None,
-    )
+    return ArchiveRecord(number=number, data=data, attributes={str(k): str(v) for k, v in attributes.items()})

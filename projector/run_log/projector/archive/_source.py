@@ -128,7 +128,6 @@ class ArchiveSource:
             message = ReceivedMessage(
                 data=record.data,
                 attributes=record.attributes,
-                published_at=record.published_at,
                 message_id=f"{self._reader.files[file].name}:{record.number}",
                 ack_id=f"{file}:{record.number}",
             )

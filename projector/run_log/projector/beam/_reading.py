@@ -27,8 +27,7 @@ def read_events(
     Args:
         name: The file's.
         file: At its beginning, opened for reading bytes.
-        now: The time, to tell how far ahead events are stamped where the archive does not say when they were
-            published.
+        now: The time, to tell how far ahead events are stamped.
 
     Raises:
         OSError: It cannot be read now.
@@ -43,7 +42,7 @@ def read_events(
             continue
         try:
             event = decode_event(Message(data=record.data, attributes=record.attributes))
-            check_stamp(event, record.published_at or now())
+            check_stamp(event, now())
         except EventDecodeError as error:
             reason = DeadLetterReason(error.reason)
             yield reject_line(
