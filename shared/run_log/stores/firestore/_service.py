@@ -312,12 +312,19 @@ class FirestoreRunLogService(RunLogService):
     async def _collect(self, query: Any, most: int, sorted_by: str) -> list[StoredRun]:
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
+        last: Any = None
         while True:
             wanted = most - len(found)
             snapshots = await self._fetch(query.limit(wanted))
-            found += self._readable(snapshots)
+            moment = sorted_by.removeprefix(f"{PROJECTION}.")
+            found += self._readable(snapshots, None if moment == sorted_by else moment)
             if len(snapshots) < wanted or len(found) == most:
                 return found
+            if snapshots[-1].reference == last:
+                raise StoreError(
+                    f"{self._connection} does not go on after {last.path}: {sorted_by} is damaged"
+                )
+            last = snapshots[-1].reference
             query = after_snapshot(query, snapshots[-1], sorted_by)
 
     async def _fetch(self, query: Any) -> list[Any]:
@@ -373,10 +380,10 @@ class FirestoreRunLogService(RunLogService):
     def _all_runs(self) -> Any:
         return self._connection.client().collection_group(RUNS)
 
-    def _readable(self, snapshots: Sequence[Any]) -> list[StoredRun]:
+    def _readable(self, snapshots: Sequence[Any], sorted_by: str | None = None) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
         own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
-        return readable(own, _stored_at_its_place, now=self._now())
+        return readable(own, _stored_at_its_place, now=self._now(), sorted_by=sorted_by)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
