@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
+import google.cloud.firestore
 import pytest
 
 from run_log.core import (
     ConfigurationError,
     Outcome,
     PauseRequest,
+    RunLogError,
     RunStatus,
     UnreadableRunError,
+    WorkflowRun,
     WriteRefusedError,
     document_id,
 )
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
+from run_log.stores._documents import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION
+from run_log.stores.audit import verify
 from run_log.testing import a_life, a_run, an_event
 
 pytestmark = pytest.mark.emulator
+
+firestore: Any = google.cloud.firestore  # published without annotations
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 123_456, tzinfo=UTC)
 
@@ -289,3 +299,93 @@ def test_a_root_collection_that_is_no_collection_is_refused(
 
     with pytest.raises(ConfigurationError, match="root_collection"):
         FirestoreRunLogService(root_collection=root)
+
+
+_ODD: Final[tuple[Any, ...]] = (
+    firestore.DELETE_FIELD,
+    None,
+    True,
+    0,
+    -1,
+    2**62 - 1,
+    2**63 - 1,
+    -(2**63),
+    1.5,
+    float("nan"),
+    float("inf"),
+    1e300,
+    "",
+    "x",
+    "9" * 30,
+    b"\xff",
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    [1, "x"],
+    ["[1,1e999]", f'[{10**30},{10**30},"e","running",0,0]'],
+    {"a": {"b": 1}},
+    firestore.GeoPoint(1, 2),
+)
+_FIELDS: Final = (
+    *WorkflowRun.model_fields,
+    EXPIRE_AT,
+    PROJECTION,
+    *(f"{PROJECTION}.{name}" for name in ("attempt", "hlc", "event_id", "occurred_at", HISTORY, *OPTIONAL)),
+    f"{PROJECTION}.changed_at",
+    f"{PROJECTION}.changed_shard",
+)
+_STATS: Final = ("total", "successful", "by_status", "durations", "days", "hours", "shards", "as_of")
+
+
+async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(service: OpenedService) -> None:
+    """Whatever stands in each field of a document, each query, save and audit of it ends, as it may."""
+    chance = random.Random(1)
+    statuses = (RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS)
+    spoils = [(field, value) for field in _FIELDS for value in chance.sample(_ODD, 5)]
+    runs = [
+        a_run(workflow_id="w", id=f"r{number:03}", status=statuses[number % 3], started_at=NOON)
+        for number in range(len(spoils))
+    ]
+    whole = [a_run(workflow_id="w", id=f"whole-{status.value}", status=status) for status in statuses]
+    several = [(field, value) for field in _STATS for value in chance.sample(_ODD, 8)]
+    stats = [(f"s{number}", *spoil) for number, spoil in enumerate(several)]
+    await service.apply([an_event(run) for run in (*runs, *whole)])
+    await service.apply([an_event(workflow_id=workflow) for workflow, _, _ in stats])
+    writes: list[tuple[Any, dict[str, Any]]] = [
+        *(
+            (service.run_document("w", run.id), {field: value})
+            for run, (field, value) in zip(runs, spoils, strict=True)
+        ),
+        *((service.stats_document(workflow), {field: value}) for workflow, field, value in stats),
+    ]
+    for start in range(0, len(writes), 200):
+        batch = service.run_document("w", "r")._client.batch()
+        for reference, change in writes[start : start + 200]:
+            batch.update(reference, change)
+        await batch.commit()
+
+    found = {run.id async for run in service.iter_runs("w", page_size=20)}
+    assert {run.id for run in whole} <= found
+    for ask in (
+        partial(service.list_pending, limit=20),
+        partial(service.list_pending, limit=20, overdue=False),
+        partial(service.list_pending, limit=20, workflow_id="w"),
+        partial(service.list_stale, timedelta(0), limit=20),
+        partial(service.list_workflows, limit=20),
+    ):
+        cursor = None
+        for _ in range(50):
+            _, cursor = await ask(start_after=cursor)
+            if cursor is None:
+                break
+        assert cursor is None
+    asked: list[Any] = [service.get_pending_runs(), service.get_latest_run("w"), service.get_stats("w")]
+    asked += [service.get_history("w", run.id) for run in runs]
+    asked += [service.mark_lost("w", run.id, older_than=timedelta(0)) for run in runs]
+    asked += [service.get_summary(workflow) for workflow, _, _ in stats]
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        assert not isinstance(answer, BaseException) or isinstance(answer, RunLogError), repr(answer)
+
+    outcomes = await Projector(service).apply([an_event(run) for run in (*runs, *whole)])
+    assert [Outcome.APPLIED] * len(whole) == outcomes[-len(whole) :]
+    verified = [one async for one in verify(service.audit(page=100), repair=True)]
+    assert {"w", "s0"} <= {one.workflow_id for one in verified}

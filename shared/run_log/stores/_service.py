@@ -26,7 +26,6 @@ from run_log.core import (
     Selection,
     SummaryCounter,
     Transition,
-    UnreadableRunError,
     Version,
     WaitTimeoutError,
     WorkflowRun,
@@ -503,10 +502,7 @@ def _cursor(selection: InboxSelection | StaleSelection, after: Place | None, pag
         return None
     last = page.runs[-1]
     # By what the store sorts by, whatever the run itself says: a place made of that might lead back.
-    moment = last.projection.get(selection.sorted_by)
-    if not isinstance(moment, datetime):
-        raise UnreadableRunError(*last.run.key, f"{selection.sorted_by} is {moment!r}, not a timestamp")
-    place = Place.of(moment, last.run.key)
+    place = Place.of(last.projection[selection.sorted_by], last.run.key)
     check_moves_on(after, place, newest_first=selection.newest_first)
     return place.cursor(scope=selection.scope, selection=selection.text)
 

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 from run_log.core import RunKey, UnreadableRunError, WorkflowRun, document_id, original_id
 
-from ._documents import (
-    ACTIVE_SINCE,
-    PAUSED_DEADLINE,
-    PAUSED_STARTED_AT,
-    PROJECTION,
-    expires_at,
-    head_from_fields,
-    run_from_fields,
-)
+from ._documents import PROJECTION, expires_at, head_from_fields, run_from_fields
 from ._service import StoredRun
 from ._telemetry import skipped_unreadable
-
-_SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _T = TypeVar("_T")
 
@@ -43,12 +32,9 @@ def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]
         # A copied document: a cursor made from its fields would lead elsewhere, even back.
         raise UnreadableRunError(*key, f"it says that it is run {run.id!r} of workflow {run.workflow_id!r}")
     version = head_from_fields(fields, key).head.version
-    projection: Mapping[str, Any] = fields.get(PROJECTION) or {}
-    for name in _SORTED_BY:
-        if not isinstance(projection.get(name, _EPOCH), datetime):
-            # A store sorts it apart from timestamps; see `run_from_fields`.
-            raise UnreadableRunError(*key, f"{name} is {reprlib.repr(projection[name])}, not a timestamp")
-    return StoredRun(run=run, version=version, projection=projection, expires_at=expires_at(fields))
+    return StoredRun(
+        run=run, version=version, projection=fields.get(PROJECTION) or {}, expires_at=expires_at(fields)
+    )
 
 
 def at_its_place(workflow: str, run: str) -> Callable[[Mapping[str, Any]], StoredRun]:
@@ -64,6 +50,7 @@ def readable(
     *,
     now: datetime,
     is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+    sorted_by: str | None = None,
 ) -> list[StoredRun]:
     """Return the runs of those *documents* that can be read and seen; unreadable ones are counted and logged.
 
@@ -73,11 +60,15 @@ def readable(
         most: How many runs to return; None is all.
         now: What has expired by then is not seen any more.
         is_wanted: Looks at the run itself, whose document an index has found.
+        sorted_by: The moment of their projection maps that the listing goes by. A store sorts what is none
+            apart from those, and a cursor made of it would lead nowhere: so such a run is unreadable here.
     """
     runs: list[StoredRun] = []
     for document in documents:
         try:
             stored = read(document)
+            if sorted_by is not None:
+                _check_moment(stored, sorted_by)
         except UnreadableRunError as error:
             skipped_unreadable(error)
             continue
@@ -86,3 +77,9 @@ def readable(
         if len(runs) == most:
             break
     return runs
+
+
+def _check_moment(stored: StoredRun, name: str) -> None:
+    moment = stored.projection.get(name)
+    if not isinstance(moment, datetime):
+        raise UnreadableRunError(*stored.run.key, f"{name} is {reprlib.repr(moment)}, not a timestamp")

@@ -323,13 +323,20 @@ class FirestoreRunLogService(RunLogService):
     ) -> list[StoredRun]:
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
+        moment = sorted_by.removeprefix(f"{PROJECTION}.")
         asked = most
+        last: Any = None
         while True:
             snapshots = await self._fetch(query.limit(asked))
-            news = self._readable(snapshots, is_wanted)
+            news = self._readable(snapshots, is_wanted, None if moment == sorted_by else moment)
             found += news
             if len(snapshots) < asked or len(found) >= most:
                 return found[:most]
+            if snapshots[-1].reference == last:
+                raise StoreError(
+                    f"{self._connection} does not go on after {last.path}: {sorted_by} is damaged"
+                )
+            last = snapshots[-1].reference
             # Many in a row may be others', and each call takes its time.
             asked = most - len(found) if news else min(2 * asked, most)
             query = after_snapshot(query, snapshots[-1], sorted_by)
@@ -388,11 +395,14 @@ class FirestoreRunLogService(RunLogService):
         return self._connection.client().collection_group(RUNS)
 
     def _readable(
-        self, snapshots: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
+        self,
+        snapshots: Sequence[Any],
+        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+        sorted_by: str | None = None,
     ) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
         own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
-        return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted)
+        return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted, sorted_by=sorted_by)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""

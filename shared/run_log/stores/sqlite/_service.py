@@ -199,12 +199,17 @@ class SQLiteRunLogService(RunLogService):
     async def _placed_page(
         self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
     ) -> Page:
-        return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
+        query = placed_query(selection, after)
+        return await self._page_of(query, limit, selection.is_wanted, selection.sorted_by)
 
     async def _page_of(
-        self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
+        self,
+        query: Query,
+        limit: int,
+        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+        sorted_by: str | None = None,
     ) -> Page:
-        found = await self._found(query, limit + 1, is_wanted)
+        found = await self._found(query, limit + 1, is_wanted, sorted_by)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -300,10 +305,13 @@ class SQLiteRunLogService(RunLogService):
         query: Query,
         most: int | None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
+        sorted_by: str | None = None,
     ) -> list[StoredRun]:
+        now = self._terms.now()
+
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
             with closing(connection.execute(query.sql, query.values)) as rows:
-                return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
+                return readable(rows, run_from_row, most, now=now, is_wanted=is_wanted, sorted_by=sorted_by)
 
         return await self._reader.run(read)
 
