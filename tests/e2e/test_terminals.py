@@ -150,7 +150,7 @@ def prepare(folder: Path) -> None:
 
     async def save(path: Path, *, error: str) -> None:
         service = SQLiteRunLogService(path=path)
-        odd = {"trigger_data": {ODD: ODD}, "result": {ODD: [ODD]}}
+        odd: dict[str, Any] = {"trigger_data": {ODD: ODD}, "result": {ODD: [ODD]}}
         await service.apply(
             [
                 an_event(a_run(id=ODD, workflow_id=ODD, status=RunStatus.FAILED, error=error, **odd)),

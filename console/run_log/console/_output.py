@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Generic, TextIO, TypeVar
+from typing import Any, Final, Generic, TextIO, TypeVar, cast
 
 from ._layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
@@ -154,7 +154,7 @@ def prepare_streams() -> None:
             setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, Border(stream))
+            setattr(sys, name, Border(cast("TextIO", stream)))
 
 
 def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
@@ -202,7 +202,7 @@ class Border:
     def write(self, text: str) -> int:
         """Show *text*, whose lines and tabs stay."""
         encoding = self.stream.encoding
-        parts = re.split(r"([\n\t])", text)
+        parts: list[str] = re.split(r"([\n\t])", text)
         shown = (part if number % 2 else literal(part, encoding) for number, part in enumerate(parts))
         self.stream.write("".join(shown))
         return len(text)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.console._layout import Column, Screen, Sheet, Styled, Table, cut, wrapped
+from run_log.console._layout import Cell, Column, Screen, Sheet, Styled, Table, cut, wrapped
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-5B57}"
 
@@ -63,7 +63,11 @@ def test_a_style_takes_no_room() -> None:
 
 def test_sheets() -> None:
     """What there is to say of a name is broken between words; what is verbatim never, nor what is piped."""
-    rows = [("name", "one two three four"), ("empty", ""), ("json", ("{ 1, 2, 3, 4, 5 }", "", "[]"))]
+    rows: list[tuple[str, Cell | tuple[str, ...]]] = [
+        ("name", "one two three four"),
+        ("empty", ""),
+        ("json", ("{ 1, 2, 3, 4, 5 }", "", "[]")),
+    ]
 
     assert [
         "name  one two",
