@@ -178,12 +178,12 @@ def _spool(bodies: Bodies, folder: Path) -> Read:
         try:
             found = list(segment.scan())
             for record in found:
-                if record is not None and record.event is not None:
+                if record.event is not None:
                     assert record.event.version in {record.event.key: record.event.version}.values()
                     assert record.event == segment.read(record.offset, record.size)
         finally:
             segment.close()
-        return "aside" if any(record is None or record.event is None for record in found) else "records"
+        return "aside" if any(record.event is None for record in found) else "records"
 
     return read
 

@@ -342,6 +342,10 @@ class FailingStore(InMemoryRunLogService):
         return await super().apply(events)
 
 
+def _nothing(_event: RunEvent) -> bool:
+    return False
+
+
 FAULTS = [
     RecursionError("deep"),
     MemoryError(),
@@ -398,7 +402,7 @@ async def test_a_store_that_fails_at_everything_costs_no_letter() -> None:
     await group.wait_quiet()
     failed = (group.is_failed, group.is_full, str(group.store_trouble))
     await eventually(lambda: bool(timer.asked))
-    store.fails = lambda _: False
+    store.fails = _nothing
     timer.ring()
     await group.room()
     again = (group.is_failed, await group.settle(received(*some_runs(1))[0]), group.store_trouble)
