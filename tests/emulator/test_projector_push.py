@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -176,6 +179,41 @@ async def test_a_second_signal_ends_at_once(emulator_environment: Mapping[str, s
         await asyncio.gather(pushing, return_exceptions=True)
 
     assert 130 == code
+
+
+def _most_memory(pid: int) -> float:
+    """Return the most memory that a process had so far, in MiB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1_024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc how much memory a process has")
+async def test_large_pushes_at_once_stay_within_the_memory(emulator_environment: Mapping[str, str]) -> None:
+    """Forty pushes of 13 MB at once, of JSON that is largest in memory, leave a projector below 512 MiB."""
+    assert emulator_environment
+    RawPubSub.provisioned()
+    port = unused_port()
+    event = json.loads(encode_event(an_event()).data)
+    event["run"]["result"] = {"value": [{}] * 3_200_000}
+    data = base64.b64encode(json.dumps(event, separators=(",", ":")).encode()).decode()
+    body = json.dumps({"message": {"data": data, "messageId": "1"}}).encode()
+
+    async with _projector(port) as process, httpx2.AsyncClient(timeout=PATIENCE) as client:
+
+        async def pushed() -> int:
+            try:
+                return (await client.post(f"http://127.0.0.1:{port}/", content=body)).status_code
+            except httpx2.TransportError:
+                return 429  # refused before all of it was sent
+
+        statuses = set(await asyncio.gather(*(pushed() for _ in range(40))))
+        small = await client.post(f"http://127.0.0.1:{port}/", content=encode_event(an_event()).data)
+        memory = _most_memory(process.pid)
+
+    assert {204, 429} == statuses
+    assert 204 == small.status_code
+    assert memory < 512
 
 
 async def test_a_token_is_asked_for(emulator_environment: Mapping[str, str]) -> None:

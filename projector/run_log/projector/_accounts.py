@@ -106,6 +106,10 @@ class Progress:
         """Messages taken and not yet settled."""
         return len(self._published)
 
+    def has(self, token: int) -> bool:
+        """Return whether the message of *token* is in hand."""
+        return token in self._published
+
     def taken(self, token: int, published_at: datetime | None, size: int) -> None:
         """Count a message that is in hand from now on, under any *token* of its own."""
         if not self._published:

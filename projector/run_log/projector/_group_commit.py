@@ -304,7 +304,7 @@ class GroupCommit:
 
     def _go_on(self) -> None:
         """Decode what there is memory for, and project what there is to project."""
-        while self._undecoded:
+        while self._undecoded and not self._is_closed:
             size = decoded_size(self._undecoded[0].message.data)
             if self._decoded_bytes and self._decoded_bytes + size > self._limits.decoded_bytes:
                 break
@@ -438,6 +438,8 @@ class GroupCommit:
         return self._uniform(shortest, min(longest, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16)))
 
     def _settle(self, taken: _Taken, fate: Fate) -> None:
+        if not self.progress.has(taken.token):
+            return  # what failed after it had its fate changes that no more
         self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
         if not self.progress.in_hand:
             self._quiet.set()
