@@ -194,7 +194,7 @@ def _names_of_waited_for(tree: ast.Module) -> set[str]:
 
 
 def test_a_child_of_a_process_that_used_firestore_is_told() -> None:
-    """A forked child is told so where the client for Firestore would wait for ever: its parent has used it."""
+    """A forked child is told where the client for Firestore would wait for ever: its parent has used it."""
     printed = run_script(
         """
         import asyncio, os, signal
