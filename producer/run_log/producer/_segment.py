@@ -160,17 +160,9 @@ class Segment:
             OSError: The disk does not answer; nothing was yielded.
         """
         self.waiting = 0
-        content = self._content()
-        position = 0
-        while position < len(content):
-            offset, size = position, _intact(content, position)
-            position = offset + size if size else _after_damage(content, offset)
-            mark = content[offset : offset + 1]
-            if size and mark == _DONE:
-                continue
+        for record in records_in(self._content()):
             self.waiting += 1
-            event = _decoded(content[offset : offset + size])
-            yield Record(offset, position - offset, event, is_aside=mark == _ASIDE)
+            yield record
 
     def _content(self) -> bytes:
         # Not mapped: where the disk does not answer, or somebody cuts the file, that would end the process.
@@ -244,6 +236,22 @@ def encode_record(message: Message, *, is_aside: bool = False) -> bytes:
     attributes = json.dumps(dict(message.attributes), separators=(",", ":")).encode()
     content = b"%b\t%b\n" % (attributes, message.data)
     return b"%b%08x %08x %b" % (mark, zlib.crc32(content), len(content), content)
+
+
+def records_in(content: bytes) -> Iterator[Record]:
+    """Yield what stands in a segment and is not settled, whatever its bytes are.
+
+    Args:
+        content: All of it.
+    """
+    position = 0
+    while position < len(content):
+        offset, size = position, _intact(content, position)
+        position = offset + size if size else _after_damage(content, offset)
+        mark = content[offset : offset + 1]
+        if not size or mark != _DONE:
+            event = _decoded(content[offset : offset + size])
+            yield Record(offset, position - offset, event, is_aside=mark == _ASIDE)
 
 
 def directory_bytes(directory: Path) -> int:

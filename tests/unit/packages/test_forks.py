@@ -191,3 +191,36 @@ def _names_of_waited_for(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module in _MADE_IN:
             names |= {name.asname or name.name for name in node.names if name.name in _WAITED_FOR}
     return names
+
+
+def test_a_child_of_a_process_that_used_firestore_is_told() -> None:
+    """A forked child is told where the client for Firestore would wait for ever: its parent has used it."""
+    printed = run_script(
+        """
+        import asyncio, os, signal
+        os.environ.update(FIRESTORE_EMULATOR_HOST="127.0.0.1:1", GOOGLE_CLOUD_PROJECT="p")
+        from run_log.core import ConfigurationError
+        from run_log.stores.firestore._connection import Connection
+
+        async def client(connection):
+            return connection.client()
+
+        connection = Connection(None, None)
+        asyncio.run(client(connection))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            for each in (connection, Connection(None, None)):
+                try:
+                    asyncio.run(client(each))
+                except ConfigurationError as error:
+                    print(error, flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], asyncio.run(client(connection)) is not None)
+        """
+    )
+
+    *told, parent = printed.splitlines()
+    assert 2 == len(told)
+    assert all("forked" in line and "RUN_LOG_BACKEND=pubsub" in line for line in told)
+    assert "0 True" == parent

@@ -49,6 +49,10 @@ VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthErro
 """What a call to Firestore may raise."""
 
 
+_used_in: Final[list[int]] = []
+"""The process in which a client of this module was used first."""
+
+
 class Connection:
     """Firestore clients, one for each event loop: the vendor's is bound to the loop it is first used in.
 
@@ -107,7 +111,20 @@ class Connection:
         return self._credentials
 
     def client(self) -> Any:
-        """Return the running event loop's `firestore.AsyncClient`; its annotations are too loose to use."""
+        """Return the running event loop's `firestore.AsyncClient`; its annotations are too loose to use.
+
+        Raises:
+            ConfigurationError: This process was forked from one that had used a client.
+        """
+        if not _used_in:
+            _used_in.append(os.getpid())
+        elif _used_in[0] != os.getpid():
+            # The thread that hears of answers, and of timeouts, stayed with the parent: a call would not end.
+            raise ConfigurationError(
+                f"this process was forked from one that had used {self}, which gRPC's asynchronous client "
+                "does not outlive; fork before the first run, start processes anew (spawn), or set "
+                "RUN_LOG_BACKEND=pubsub to record in them"
+            )
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
