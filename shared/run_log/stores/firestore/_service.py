@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from run_log.core import (
     MAX_STATS_SHARDS,
@@ -22,13 +22,20 @@ from run_log.core import (
     StoreError,
     SummaryCounter,
     Transition,
+    UnreadableRunError,
     check_collection_id,
     document_id,
     original_id,
     utc_now,
 )
 from run_log.stores._committer import Committer
-from run_log.stores._documents import PROJECTION, head_from_fields
+from run_log.stores._documents import (
+    ACTIVE_SINCE,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    PROJECTION,
+    head_from_fields,
+)
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._patience import Patience
 from run_log.stores._places import Place
@@ -51,6 +58,8 @@ from ._queries import after_snapshot, placed_query, runs_query
 from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
 from ._updates import FirestoreUpdates
 from ._walks import ChangedDocuments, WatchPlace
+
+_SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 
 
 class FirestoreRunLogService(RunLogService):
@@ -312,19 +321,12 @@ class FirestoreRunLogService(RunLogService):
     async def _collect(self, query: Any, most: int, sorted_by: str) -> list[StoredRun]:
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
-        last: Any = None
         while True:
             wanted = most - len(found)
             snapshots = await self._fetch(query.limit(wanted))
-            moment = sorted_by.removeprefix(f"{PROJECTION}.")
-            found += self._readable(snapshots, None if moment == sorted_by else moment)
+            found += self._readable(snapshots)
             if len(snapshots) < wanted or len(found) == most:
                 return found
-            if snapshots[-1].reference == last:
-                raise StoreError(
-                    f"{self._connection} does not go on after {last.path}: {sorted_by} is damaged"
-                )
-            last = snapshots[-1].reference
             query = after_snapshot(query, snapshots[-1], sorted_by)
 
     async def _fetch(self, query: Any) -> list[Any]:
@@ -380,10 +382,10 @@ class FirestoreRunLogService(RunLogService):
     def _all_runs(self) -> Any:
         return self._connection.client().collection_group(RUNS)
 
-    def _readable(self, snapshots: Sequence[Any], sorted_by: str | None = None) -> list[StoredRun]:
+    def _readable(self, snapshots: Sequence[Any]) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
         own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
-        return readable(own, _stored_at_its_place, now=self._now(), sorted_by=sorted_by)
+        return readable(own, _stored_at_its_place, now=self._now())
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
@@ -400,7 +402,12 @@ def create_service(settings: Settings) -> FirestoreRunLogService:
 
 def _stored_at_its_place(snapshot: Any) -> StoredRun:
     workflow, run = snapshot.reference.path.split("/")[-3::2]
-    return at_its_place(workflow, run)(_fields(snapshot))
+    stored = at_its_place(workflow, run)(_fields(snapshot))
+    for name in _SORTED_BY:
+        # Firestore sorts what is none apart from timestamps, and a cursor made of it would lead nowhere.
+        if name in stored.projection and not isinstance(moment := stored.projection[name], datetime):
+            raise UnreadableRunError(*stored.run.key, f"{name} is {moment!r:.100}, not a timestamp")
+    return stored
 
 
 def _stored(snapshot: Any, key: RunKey) -> StoredRun:

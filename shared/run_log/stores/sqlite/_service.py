@@ -194,10 +194,10 @@ class SQLiteRunLogService(RunLogService):
     async def _placed_page(
         self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
     ) -> Page:
-        return await self._page_of(placed_query(selection, after), limit, selection.sorted_by)
+        return await self._page_of(placed_query(selection, after), limit)
 
-    async def _page_of(self, query: Query, limit: int, sorted_by: str | None = None) -> Page:
-        found = await self._found(query, limit + 1, sorted_by)
+    async def _page_of(self, query: Query, limit: int) -> Page:
+        found = await self._found(query, limit + 1)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -288,10 +288,10 @@ class SQLiteRunLogService(RunLogService):
 
         return await self._reader.run(read)
 
-    async def _found(self, query: Query, most: int | None, sorted_by: str | None = None) -> list[StoredRun]:
+    async def _found(self, query: Query, most: int | None) -> list[StoredRun]:
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
             with closing(connection.execute(query.sql, query.values)) as rows:
-                return readable(rows, run_from_row, most, now=self._terms.now(), sorted_by=sorted_by)
+                return readable(rows, run_from_row, most, now=self._terms.now())
 
         return await self._reader.run(read)
 
