@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
@@ -50,7 +49,6 @@ def readable(
     *,
     now: datetime,
     is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
-    sorted_by: str | None = None,
 ) -> list[StoredRun]:
     """Return the runs of those *documents* that can be read and seen; unreadable ones are counted and logged.
 
@@ -60,15 +58,11 @@ def readable(
         most: How many runs to return; None is all.
         now: What has expired by then is not seen any more.
         is_wanted: Looks at the run itself, whose document an index has found.
-        sorted_by: The moment of their projection maps that the listing goes by. A store sorts what is none
-            apart from those, and a cursor made of it would lead nowhere: so such a run is unreadable here.
     """
     runs: list[StoredRun] = []
     for document in documents:
         try:
             stored = read(document)
-            if sorted_by is not None:
-                _check_moment(stored, sorted_by)
         except UnreadableRunError as error:
             skipped_unreadable(error)
             continue
@@ -77,9 +71,3 @@ def readable(
         if len(runs) == most:
             break
     return runs
-
-
-def _check_moment(stored: StoredRun, name: str) -> None:
-    moment = stored.projection.get(name)
-    if not isinstance(moment, datetime):
-        raise UnreadableRunError(*stored.run.key, f"{name} is {reprlib.repr(moment)}, not a timestamp")

@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from run_log.core import (
     MAX_STATS_SHARDS,
@@ -24,6 +24,7 @@ from run_log.core import (
     StoreError,
     SummaryCounter,
     Transition,
+    UnreadableRunError,
     WorkflowRun,
     check_collection_id,
     document_id,
@@ -31,7 +32,13 @@ from run_log.core import (
     utc_now,
 )
 from run_log.stores._committer import Committer
-from run_log.stores._documents import PROJECTION, head_from_fields
+from run_log.stores._documents import (
+    ACTIVE_SINCE,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    PROJECTION,
+    head_from_fields,
+)
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._patience import Patience
 from run_log.stores._places import Place
@@ -54,6 +61,8 @@ from ._queries import after_snapshot, placed_query, runs_query
 from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
 from ._updates import FirestoreUpdates
 from ._walks import ChangedDocuments, WatchPlace
+
+_SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 
 
 class FirestoreRunLogService(RunLogService):
@@ -323,20 +332,13 @@ class FirestoreRunLogService(RunLogService):
     ) -> list[StoredRun]:
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
-        moment = sorted_by.removeprefix(f"{PROJECTION}.")
         asked = most
-        last: Any = None
         while True:
             snapshots = await self._fetch(query.limit(asked))
-            news = self._readable(snapshots, is_wanted, None if moment == sorted_by else moment)
+            news = self._readable(snapshots, is_wanted)
             found += news
             if len(snapshots) < asked or len(found) >= most:
                 return found[:most]
-            if snapshots[-1].reference == last:
-                raise StoreError(
-                    f"{self._connection} does not go on after {last.path}: {sorted_by} is damaged"
-                )
-            last = snapshots[-1].reference
             # Many in a row may be others', and each call takes its time.
             asked = most - len(found) if news else min(2 * asked, most)
             query = after_snapshot(query, snapshots[-1], sorted_by)
@@ -395,14 +397,11 @@ class FirestoreRunLogService(RunLogService):
         return self._connection.client().collection_group(RUNS)
 
     def _readable(
-        self,
-        snapshots: Sequence[Any],
-        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
-        sorted_by: str | None = None,
+        self, snapshots: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
     ) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
         own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
-        return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted, sorted_by=sorted_by)
+        return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
@@ -419,7 +418,12 @@ def create_service(settings: Settings) -> FirestoreRunLogService:
 
 def _stored_at_its_place(snapshot: Any) -> StoredRun:
     workflow, run = snapshot.reference.path.split("/")[-3::2]
-    return at_its_place(workflow, run)(_fields(snapshot))
+    stored = at_its_place(workflow, run)(_fields(snapshot))
+    for name in _SORTED_BY:
+        # Firestore sorts what is none apart from timestamps, and a cursor made of it would lead nowhere.
+        if name in stored.projection and not isinstance(moment := stored.projection[name], datetime):
+            raise UnreadableRunError(*stored.run.key, f"{name} is {moment!r:.100}, not a timestamp")
+    return stored
 
 
 def _stored(snapshot: Any, key: RunKey) -> StoredRun:

@@ -199,17 +199,12 @@ class SQLiteRunLogService(RunLogService):
     async def _placed_page(
         self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
     ) -> Page:
-        query = placed_query(selection, after)
-        return await self._page_of(query, limit, selection.is_wanted, selection.sorted_by)
+        return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
 
     async def _page_of(
-        self,
-        query: Query,
-        limit: int,
-        is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
-        sorted_by: str | None = None,
+        self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
     ) -> Page:
-        found = await self._found(query, limit + 1, is_wanted, sorted_by)
+        found = await self._found(query, limit + 1, is_wanted)
         return Page(runs=found[:limit], more=len(found) > limit)
 
     async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -305,13 +300,10 @@ class SQLiteRunLogService(RunLogService):
         query: Query,
         most: int | None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
-        sorted_by: str | None = None,
     ) -> list[StoredRun]:
-        now = self._terms.now()
-
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
             with closing(connection.execute(query.sql, query.values)) as rows:
-                return readable(rows, run_from_row, most, now=now, is_wanted=is_wanted, sorted_by=sorted_by)
+                return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
 
         return await self._reader.run(read)
 
