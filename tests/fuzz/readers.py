@@ -26,16 +26,10 @@ from google.auth import crypt, jwt
 
 from run_log.core import (
     EventDecodeError,
-    InvalidCursorError,
     Message,
-    Position,
     PushRefusedError,
     ReceivedMessage,
-    decode_cursor,
     decode_event,
-    decode_place,
-    encode_cursor,
-    encode_place,
 )
 from run_log.producer._segment import Segment, encode_record
 from run_log.projector._letters import DeadLetter
@@ -60,13 +54,6 @@ _AVRO: Final = {
         {"name": "attributes", "type": {"type": "map", "values": "string"}},
     ],
 }
-_PLACES: Final[tuple[tuple[tuple[int | str, ...], tuple[type[int | str], ...]], ...]] = (
-    ((1_700_000_000_000_000, "run-1"), (int, str)),
-    ((-1, "workflow", "run"), (int, str, str)),
-    (("store", 7), (str, int)),
-    (("w",), (str,)),
-    ((1, "é", 2**53, "\u2028"), (int, str, int, str)),
-)
 _BODIES: Final = 4_000
 """For so many `Bodies` makes its values: each is used many times."""
 
@@ -188,36 +175,6 @@ def _spool(bodies: Bodies, folder: Path) -> Read:
     return read
 
 
-def _cursor(_bodies: Bodies, _folder: Path) -> Read:
-    genuine = [
-        *(encode_place(place, scope="w") for place, _ in _PLACES),
-        encode_cursor(Position(datetime(2026, 1, 1, tzinfo=UTC), "run"), scope="w"),
-    ]
-
-    def read(chance: random.Random) -> str:
-        cursor: Any = chance.choice(genuine)
-        if chance.random() < 0.5:
-            cursor = mutated(chance, cursor.encode()).decode("utf-8", "surrogateescape")
-        elif chance.random() < 0.9:
-            raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            cursor = base64.urlsafe_b64encode(mutated(chance, raw)).rstrip(b"=").decode()
-        else:
-            cursor = chance.choice((b"x", 1, [], "\ud800", "é", "=" * 99, "A" * 100_000))
-        found = 0
-        for kinds in (None, *(kinds for _, kinds in _PLACES)):
-            try:
-                if kinds is None:
-                    decode_cursor(cursor, scope="w")
-                else:
-                    decode_place(cursor, kinds, scope="w")
-                found += 1
-            except InvalidCursorError as error:
-                str(error).encode()
-        return "a place" if found else "none"
-
-    return read
-
-
 def _token(_bodies: Bodies, _folder: Path) -> Read:
     private, certificate = _key_pair()
     certificates = Certificates(lambda: ({_KEY: certificate}, 3_600.0))
@@ -302,7 +259,6 @@ READERS: Final[dict[str, Callable[[Bodies, Path], Read]]] = {
     "push": _push,
     "archive": _archive,
     "spool": _spool,
-    "cursor": _cursor,
     "token": _token,
 }
 """What is read, by name; each makes its reader for a folder of its own."""
