@@ -75,9 +75,9 @@ class Projector:
     async def apply(self, events: Iterable[RunEvent]) -> list[Outcome]:
         """Merge *events* and return what became of each, in order.
 
-        Repeats change nothing, order changes nothing. An event that the store refuses for good, that is stamped
-        more than a day ahead, or at which the store fails in a way that nobody foresaw while it takes others,
-        is rejected alone; the others are applied. Durable when it returns.
+        Repeats change nothing, order changes nothing. Rejected alone is an event that the store refuses for
+        good, one that is stamped more than a day ahead, and one at which the store fails in a way that nobody
+        foresaw while it takes others. Durable when it returns.
 
         Args:
             events: Events of any runs, in any order, with repeats.
