@@ -65,10 +65,10 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
         stored = tuple(map(bounded_id, key))
         assert stored == event.key
         assert all(len(text.encode()) <= MAX_ID_BYTES for text in stored)
-        for named in (key, stored):
-            assert event.run == await service.get_run(*named)
-            assert event.run == await service.wait_for(*named, event, timeout=0)
-            assert 1 == len(await service.get_history(*named))
+        for workflow_id, run_id in (key, event.key):
+            assert event.run == await service.get_run(workflow_id, run_id)
+            assert event.run == await service.wait_for(workflow_id, run_id, event, timeout=0)
+            assert 1 == len(await service.get_history(workflow_id, run_id))
     assert sorted(bounded_id(text) for text in LONG) == sorted(ids((await service.list_runs("w"))[0]))
     for text in LONG:
         for name in (text, bounded_id(text)):
@@ -144,7 +144,7 @@ async def test_an_old_run_with_a_long_id_takes_no_answer(harness: Harness, servi
 async def test_who_earlier_versions_asked_is_found_by_a_long_name(harness: Harness, service: RunLog) -> None:
     """Runs for which a longer name is asked are found by it, as it was stored and as it is stored now."""
     name, other = "m" * 2_000 + "1", "m" * 2_000 + "2"
-    events = []
+    events: list[RunEvent] = []
     for number, who in enumerate((name, other, name, other)):
         event = an_event(id=f"old-{number}", status=RunStatus.PAUSED, pause=PauseRequest())
         fields = {**dict(event), "run": {**dict(event.run), "pause": {"reason": "?", "assignee": who}}}

@@ -25,8 +25,14 @@ from .core_strategies import EPOCH, events, examples, ids, json_values, small_ev
 V0_TYPE = "run-log.run-state.v0"
 
 trace_parents = st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", fullmatch=True)
+
+
+def _repeat(text: str, times: int, end: str) -> str:
+    return text * times + end
+
+
 long_ids = st.builds(
-    lambda text, times, end: text * times + end,
+    _repeat,
     st.text(min_size=1, max_size=4),
     st.integers(min_value=250, max_value=1_100),
     st.text(max_size=1),

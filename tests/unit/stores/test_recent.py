@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -79,10 +79,12 @@ def _deep_bytes(value: object, seen: set[int]) -> int:
         return 0
     seen.add(id(value))
     size = sys.getsizeof(value)
+    held: list[Any]
     if isinstance(value, Mapping):
-        held: Iterable[object] = [*value.keys(), *value.values()]
+        entries = cast("Mapping[object, object]", value)
+        held = [*entries.keys(), *entries.values()]
     elif isinstance(value, tuple | list):
-        held = value
+        held = [*cast("Sequence[object]", value)]
     elif is_dataclass(value):
         held = [getattr(value, field.name) for field in fields(value)]
     else:
@@ -108,7 +110,7 @@ async def test_a_committer_remembers_runs_within_bytes() -> None:
     committer = Committer(_Documents(), patience=Patience())
     events = _events(7, MAX_HISTORY, size=50_000)
     await committer.apply(events)
-    remembered: Recent[RunKey, KnownRun] = committer._known
+    remembered: Recent[RunKey, KnownRun] = committer._known  # pyright: ignore[reportPrivateUsage] - what is held
     run = remembered.get(events[0].key)
     assert run is not None
     assert remembered.data_bytes == names_bytes(events[0].key) + head_bytes(run.stored.head)
@@ -147,7 +149,7 @@ async def test_evicted_runs_are_remembered_within_bytes() -> None:
         events = _events(number, 2, size=MAX_ID_BYTES // 4)
         await log.apply([event.model_copy(update={"run": _in_one_workflow(event)}) for event in events])
 
-    (workflow,) = log._workflows.values()
+    (workflow,) = log._workflows.values()  # pyright: ignore[reportPrivateUsage] - what is held
     evicted: Any = workflow.evicted
     assert 50 == len(evicted)
     assert _deep_bytes(evicted._entries, set()) <= evicted.data_bytes <= 50 * 5_000
