@@ -120,12 +120,12 @@ async def test_the_inbox_has_what_waits(harness: Harness, service: RunLog, filte
 
 
 # Alike in what an index holds of them: two of the same length, one as long as that, and just that.
-ALIKE = ["a" * 600 + end for end in ("1", "2")]
-ALIKE += [indexed_assignee(ALIKE[0]), "a" * 480, "a" * 512, "b" * 3_000 + "1", "b" * 3_000 + "2"]
+_LONG = ["a" * 600 + end for end in ("1", "2")]
+ALIKE = [*_LONG, indexed_assignee(_LONG[0]), "a" * 480, "a" * 512, "b" * 3_000 + "1", "b" * 3_000 + "2"]
 
 
 async def test_who_is_asked_sees_nobody_elses(harness: Harness, service: RunLog) -> None:
-    """People who are alike in what an index holds of them each see their own runs alone, in full pages."""
+    """People whose names begin alike each see their own runs alone in the inbox, in full pages."""
     paused = [
         a_run(
             workflow_id="w",

@@ -92,7 +92,7 @@ async def test_an_exact_last_page_has_no_cursor(harness: Harness, service: RunLo
 
 
 async def test_inserts_between_pages_change_nothing(harness: Harness, service: RunLog) -> None:
-    """Walking the pages returns every run that was there at the start once, whatever is stored meanwhile."""
+    """Runs stored while the pages are walked push none of the others out, and repeat none."""
     await fill(harness, *(at(minute) for minute in range(6)))
     first, cursor = await service.list_runs("w", limit=2)
     await fill(harness, at(9), at(4.5), at(4, "run-4a"), at(2.5))

@@ -200,7 +200,7 @@ IDS = [
 
 
 async def test_any_text_is_a_run_id(harness: Harness, service: RunLog) -> None:
-    """Runs with any text as their id are kept apart, found, listed and counted."""
+    """Runs with any text of up to 1,024 bytes as their id are kept apart, found, listed and counted."""
     runs = [a_run(workflow_id="w", id=text, result={"n": n}) for n, text in enumerate(IDS)]
 
     await save(harness, *runs)

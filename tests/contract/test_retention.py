@@ -103,7 +103,7 @@ async def test_a_run_that_goes_on_does_not_expire(harness: Harness, service: Run
 
 
 async def test_a_late_event_does_not_revive_a_run(harness: Harness, service: RunLog) -> None:
-    """An expired run takes no event until it is deleted: none brings it back, and its stats stay."""
+    """Until an expired run is deleted it takes no event: none brings it back, and its stats stay."""
     events = await expired(harness)
     stats, summary = await service.get_stats("w"), await service.get_summary("w")
     late = an_event(events[0].run, hlc=1, occurred_at=events[0].occurred_at)
@@ -118,7 +118,7 @@ async def test_a_late_event_does_not_revive_a_run(harness: Harness, service: Run
 
 
 async def test_a_new_event_of_a_deleted_run(harness: Harness, service: RunLog) -> None:
-    """Once an expired run is deleted, an event too new to be one of its own begins another, counted anew."""
+    """Once an expired run is deleted, a new event under its id begins another run, which is counted too."""
     first, last = await expired(harness)
     await harness.delete(*last.key)
     new = an_event(last.run, status=RunStatus.RUNNING, occurred_at=harness.clock())

@@ -193,7 +193,7 @@ def test_no_command_is_forgotten() -> None:
 def test_what_anybody_wrote_is_literal(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Ids, reasons, errors, assignees, comments, files, arguments and variables command no terminal."""
+    """Nothing that anybody wrote commands a terminal, whatever command shows it."""
     prepare(tmp_path)
     for name, value in _environment(HERE).items():
         monkeypatch.setenv(name, value)

@@ -190,7 +190,7 @@ def _most_memory(pid: int) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc how much memory a process has")
 async def test_large_pushes_at_once_stay_within_the_memory(emulator_environment: Mapping[str, str]) -> None:
-    """Forty pushes of 13 MB at once, of JSON that is largest in memory, leave a projector below 512 MiB."""
+    """Forty pushes of 13 MB at once leave a projector below 512 MiB, whatever JSON is in them."""
     assert emulator_environment
     RawPubSub.provisioned()
     port = unused_port()

@@ -106,7 +106,7 @@ async def test_a_projector_that_was_killed() -> None:
 
 @pytest.mark.timeout(1_200)
 async def test_what_killed_projectors_had_in_hand() -> None:
-    """After two are killed, one that ends when idle, however soon it may, leaves all exact and exits 0."""
+    """After two projectors are killed, one with `--until-idle` leaves everything exact and exits 0."""
     raw = provisioned_with_short_leases()
     load = Workload(200, steps=(RunStatus.RUNNING, RunStatus.PAUSED), seed=11)
     raw.publish(POISON)

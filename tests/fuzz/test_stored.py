@@ -24,7 +24,7 @@ def test_whatever_a_row_holds_is_a_value_or_an_error_of_ours() -> None:
 
 
 def test_whatever_a_file_holds_ends() -> None:
-    """Whatever something else did to a file, each query, save, sweep and audit of it ends, as it may."""
+    """However a SQLite file is damaged, every query, save, sweep and audit of it ends."""
     counts = run_files(range(FILES), seed=2)
 
     assert {"cell: value", "cell: UnreadableRunError", "schema: ConfigurationError"} <= {*counts}

@@ -130,7 +130,7 @@ def test_any_text_can_be_looked_through(text: str) -> None:
 
 @given(_secret_keys().filter(str.isidentifier), st.sampled_from(["{}={}", "{}: {}", '"{}": "{}"', "--{} {}"]))
 def test_no_secret_that_is_named_survives_in_a_text(name: str, form: str) -> None:
-    """In a text, too, what a name sets that looks like a secret is replaced, and the rest stays."""
+    """A secret that a text names is replaced, and the rest of the text stays."""
     before, after = form.format(name, _SECRET), form.format(name, "[redacted]")
 
     assert f"a {after}, b" == Redaction().text(f"a {before}, b")

@@ -166,7 +166,7 @@ async def lettered(message: Message) -> Message:
 
 @pytest.mark.parametrize("message", NAMED.values(), ids=NAMED)
 async def test_what_is_taken_live_is_taken_alike(message: Message, tmp_path: Path) -> None:
-    """What is taken live is the same event after an archive, a dead letter and a spool; the rest is none."""
+    """An event taken live is the same after an archive, a dead letter and a spool; the rest is refused."""
     live = taken(message)
     write_avro(tmp_path / "avro", [message])
 

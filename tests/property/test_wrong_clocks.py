@@ -297,7 +297,7 @@ def told(story: Sequence[Step], *, published: bool) -> None:
 @example(handover(0, 5))
 @given(stories())
 def test_wrong_clocks_among_honest_ones_over_a_store(story: list[Step]) -> None:
-    """Whatever clocks read and answer it, a run ends as its worker said, and no honest clock follows them."""
+    """However wrong other clocks are, a run ends as its own worker said, and no right clock follows them."""
     told(story, published=False)
 
 

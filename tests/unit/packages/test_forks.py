@@ -62,7 +62,7 @@ def hammer(work, threads=3):
 
 
 def test_a_child_forked_in_the_middle_of_writes_goes_on() -> None:
-    """However a process writes to a run log in memory while it forks, children find it whole, and go on."""
+    """A child forked while threads write to a run log in memory finds it whole, and goes on."""
     printed = run_script(
         _PREAMBLE
         + """

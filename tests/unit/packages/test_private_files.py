@@ -73,7 +73,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_what_holds_payloads_is_its_owners_only(
     write: Callable[[Path], Callable[[], None]], umask: int, tmp_path: Path
 ) -> None:
-    """Whatever the umask, files that hold payloads are made with mode 600, and their folders with 700."""
+    """Files that hold payloads are made with mode 600, and their folders with 700, whatever the umask."""
     close = write(tmp_path)
 
     made = sorted(tmp_path.rglob("*"))

@@ -103,7 +103,7 @@ def test_what_is_no_run_is_counted_and_logged(
 
 
 def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
-    """However long the ids are that workflows give, little is held once all is delivered."""
+    """However long ids are, an emitter holds little once everything is delivered."""
 
     class Everything:
         def publish(self, messages: Sequence[Message]) -> None:

@@ -439,7 +439,7 @@ _POISON: Final[dict[str, Exception | None]] = {
 def test_what_cannot_be_delivered_holds_up_nothing(
     kind: str, bad: int, tmp_path: Path, emitter_to: EmitterMaker
 ) -> None:
-    """However many in front are refused, what is new and what was spooled arrives; they stay on disk."""
+    """Events that a broker refuses stay on disk, and hold up nothing that comes after them."""
     names = [f"bad-{number}" for number in range(bad)]
     events = [an_event(id=name) for name in names]
     spooled = [SpooledEvent(event.key, event.version, encode_event(event)) for event in events]

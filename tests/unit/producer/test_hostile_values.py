@@ -133,7 +133,7 @@ def _everything(value: Any, emitter: Any) -> RunStatus:
 
 @pytest.mark.parametrize("make", [*_values()])
 async def test_nothing_leaves_the_recorder(make: Callable[[], Any], emitter_to: EmitterMaker) -> None:
-    """Whatever a value's code does, wherever it is handed over, the workflow goes on and all is counted."""
+    """Whatever a value's own code raises, the workflow goes on, and what is lost is counted."""
     emitter = emitter_to(ScriptedTransport())
     value = make()
 

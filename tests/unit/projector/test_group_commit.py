@@ -359,7 +359,7 @@ FAULTS = [
 async def test_a_message_that_the_store_fails_at_stands_alone(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A message at which the store fails as nobody foresaw is dead-lettered; its batch is projected."""
+    """A message that makes the store fail is dead-lettered alone; the rest of its batch is projected."""
     store, letters, fates = FailingStore(error, lambda event: event.run.id == "r3"), Letters(), Fates()
     group = make_group(store, letters)
 

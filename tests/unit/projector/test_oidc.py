@@ -252,7 +252,7 @@ def _unknown(key_id: str) -> str:
 
 @pytest.mark.parametrize("outcome", [None, OSError("away")], ids=["fetched", "failed"])
 async def test_strangers_hold_nobody_up(outcome: Exception | None) -> None:
-    """While tokens with unknown keys have certificates fetched once, a known key waits for nothing."""
+    """However many tokens with unknown keys come, a token with a known key waits for nothing."""
     google, clock = _Hanging("a"), _Clock()
     verifier = _verifier(google, clock)
     await verifier(f"Bearer {_token()}")

@@ -451,7 +451,7 @@ QUOTED = "a-secret-of-somebody"
 async def test_after_a_fault_that_nobody_foresaw_it_says_so_and_begins_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What nobody foresaw fails `/live` and `/ready` and has pushes come again later, until it has passed."""
+    """An unforeseen failure fails `/live` and `/ready`, and has pushes come again later, until it is over."""
     store, over = _Breaking(), asyncio.Event()
 
     async def sleep(_seconds: float) -> None:

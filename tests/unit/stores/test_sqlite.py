@@ -548,7 +548,7 @@ async def test_a_history_that_something_else_changed(file: Path, value: object) 
     ],
 )
 async def test_the_neighbours_of_a_damaged_run(file: Path, column: str, value: object) -> None:
-    """Of events that come together only those are rejected whose run is damaged; the others are projected."""
+    """Where one run's stored row is damaged, only its events are rejected; the others are projected."""
     service = await damaged(file, f"UPDATE runs SET {column} = ?", value)  # noqa: S608 - our own names
     events = [an_event(workflow_id="w", id=f"r{number}") for number in range(4)]
 
