@@ -80,7 +80,7 @@ def _projector_subscription(
         "message_retention_duration": RETENTION,
         # An empty policy means never: the default would delete an idle platform's subscription.
         "expiration_policy": {},
-        # No retry policy: it would also hold back what a killed puller had in hand (docs/adr/0028), and the
+        # No retry policy: it would also hold back what a killed puller had in hand (docs/adr/0025), and the
         # worker backs off by itself.
         "dead_letter_policy": {
             "dead_letter_topic": dead_letters,
