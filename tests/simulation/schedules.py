@@ -44,8 +44,10 @@ def run_schedules(
         ScheduleFailedError: An invariant did not hold; the message says where, and how to replay it.
     """
     counts: Counter[str] = Counter()
-    # A schedule makes rings of garbage: what was there before need not be looked through for each of them.
-    gc.freeze()
+    if not gc.get_freeze_count():
+        # A schedule makes rings of garbage: what was there before need not be looked through for each of them.
+        gc.collect()
+        gc.freeze()
     for seed in seeds:
         counts.update(run_schedule(seed, build).counts)
         done()
