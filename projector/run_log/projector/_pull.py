@@ -226,9 +226,8 @@ class PullWorker:
     async def _pull_until(self, stopping: asyncio.Event) -> None:
         failures = 0
         while True:
-            if self._group.is_full:
-                # Nothing is leased while there is no room, so this may be left at once.
-                await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
+            # Nothing is leased while there is no room, so this may be left at once.
+            await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
             if self._is_idle():
                 stopping.set()
             if stopping.is_set():
