@@ -217,8 +217,13 @@ class PullWorker:
         return self._silent_since + self._until_idle - self._now()
 
     def _is_idle(self) -> bool:
-        if self._until_due() > 0 or self._group.progress.in_hand or self._settling or self._still_absent():
+        if self._until_due() > 0 or self._group.progress.in_hand or self._settling:
             return False
+        if self._still_absent():
+            # While nothing can be projected, what comes again is not waited for longer than a silence.
+            longest = math.inf if self.trouble is None else self._until_idle or 0.0
+            if min(self._absent.values()) - self._now() <= longest:
+                return False
         # One that was only just connected to, or is busy, may take longer to answer than we may be idle.
         is_silent = self._may_have_more and self._pull_trouble is None
         return not is_silent or self._now() - self._silent_since >= self._limits.answer_seconds

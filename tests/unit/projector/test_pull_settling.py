@@ -268,15 +268,24 @@ async def test_what_stays_away_is_no_silence() -> None:
     clock = ManualClock()
 
     class Early(Counted):
+        pulls = 0
+
+        async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage]:
+            self.pulls += 1
+            return await super().pull(max_messages, wait=wait)
+
         async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-            clock.advance(seconds / 2)
+            assert seconds == 10  # noqa: PLR2004 - until then, as far as the worker knows
             await super().release(ack_ids)
 
     source = Early(published(an_event()), deliveries=11)
     store = ScriptedStore([StoreUnavailableError("away")])
     worker = make_worker(source, store, now=clock.monotonic)
-    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=0))
+    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
     await eventually(lambda: bool(source.acknowledged))
+    clock.advance(2)
+    pulls = source.pulls
+    await eventually(lambda: source.pulls > pulls + 4 or running.done())
     early = running.done()
     clock.advance(10)
     report = await running
