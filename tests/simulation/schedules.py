@@ -45,7 +45,7 @@ def run_schedules(
     """
     counts: Counter[str] = Counter()
     if not gc.get_freeze_count():
-        # A schedule makes rings of garbage: what was there before need not be looked through for each of them.
+        # A schedule makes rings of garbage; what was there before need not be looked through for each.
         gc.collect()
         gc.freeze()
     for seed in seeds:

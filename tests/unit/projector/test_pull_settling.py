@@ -275,7 +275,7 @@ async def test_what_stays_away_is_no_silence() -> None:
             return await super().pull(max_messages, wait=wait)
 
         async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-            assert seconds == 10  # noqa: PLR2004 - until then, as far as the worker knows
+            assert seconds == 10
             await super().release(ack_ids)
 
     source = Early(published(an_event()), deliveries=11)
