@@ -128,7 +128,10 @@ async def test_the_next_event_adds_what_is_missing(service: OpenedService) -> No
 async def test_duplicates_of_before_the_upgrade_change_nothing(service: OpenedService) -> None:
     """An event that an earlier version stored is a duplicate to this one."""
     event = an_event(
-        a_run(workflow_id="w", id="ended", started_at=NOON), hlc=MICROS, event_id="event-of-ended"
+        a_run(workflow_id="w", id="ended", started_at=NOON),
+        hlc=MICROS,
+        event_id="event-of-ended",
+        occurred_at=NOON,
     )
 
     assert [Outcome.DUPLICATE] == await service.apply([event])

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from .record import ViolationError
+
 _T = TypeVar("_T")
 
 ANSWER_SECONDS = 10.0
@@ -66,6 +68,9 @@ class Process:
             try:
                 served = serve()
             except Exception as error:  # noqa: BLE001 - the service's answer
+                if isinstance(error, ViolationError):
+                    # Whoever asked may go on after any error.
+                    loop.call_exception_handler({"message": "an invariant", "exception": error})
                 if not answer.done():
                     answer.set_exception(error)
             else:
