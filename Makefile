@@ -23,8 +23,8 @@ demo: $(SMALL)/.ready ## Run the main job on the embedded default
 	$(SMALL)/bin/run-log demo
 
 .PHONY: test
-test: $(READY) ## Run the whole suite, on two cores: a third process fills the time in which others wait
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+test: $(READY) ## Run the whole suite, on two cores: two more processes fill the time in which others wait
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 .PHONY: test-any-hour
 test-any-hour: $(READY) ## Run the tests at midnight, at a month's end, on 29 February and in other time zones; needs a C compiler

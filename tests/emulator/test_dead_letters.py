@@ -406,7 +406,9 @@ async def test_a_kill_between_publishing_and_acknowledging(
             await redrive(letters, topic, choice, tell=lambda _handled: None)
 
     killed = asyncio.create_task(first())
-    await source.reached.wait()
+    reached = asyncio.create_task(source.reached.wait())
+    await asyncio.wait({killed, reached}, return_when=asyncio.FIRST_COMPLETED)
+    assert not killed.done(), killed.result()
     killed.cancel()
     await asyncio.gather(killed, return_exceptions=True)
     await source.close()

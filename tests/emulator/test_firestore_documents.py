@@ -23,6 +23,7 @@ from run_log.core import (
     WorkflowRun,
     WriteRefusedError,
     document_id,
+    run_digest,
 )
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
@@ -108,7 +109,7 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
             "paused_assignee": "mei",
             "paused_deadline": NOON,
             "changed_shard": 13,
-            "history": ['[1,7,"e1","paused",1772625600123456,0]'],
+            "history": [f'[1,7,"e1","paused",1772625600123456,0,"","{run_digest(event.run)}"]'],
         },
     }
 

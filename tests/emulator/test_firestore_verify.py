@@ -172,7 +172,7 @@ async def test_a_large_repair(service: WatchedService, plain: OpenedService, wat
     """A repair of more counts than a commit may change is made in parts, and all of it is made."""
     await service.apply(lives(3, seed=1))
     counters = [
-        SummaryCounter(Scope.DAY, DAY - day, f"b{bucket}") for day in (1, 2, 3) for bucket in range(350)
+        SummaryCounter(Scope.DAY, DAY - day, f"b{bucket}") for day in (1, 2, 3, 4) for bucket in range(263)
     ]
     for start in range(0, len(counters), 350):
         part = counters[start : start + 350]

@@ -214,7 +214,7 @@ async def test_a_pulling_projector_tells_its_health() -> None:
     stop.set()
     await running
 
-    assert (200, {"stuck_for_seconds": 0.0}) == answers["/live"]
+    assert (200, {"stuck_for_seconds": 0.0, "failed": False}) == answers["/live"]
     assert (200, {"trouble": None}) == answers["/ready"]
     assert (200, {"lag_seconds": 0.0, "in_hand": 0}) == answers["/lag"]
 

@@ -252,6 +252,11 @@ class GroupCommit:
         )
 
     @property
+    def is_backing_off(self) -> bool:
+        """Whether the store has failed, and what is in hand waits for the next try."""
+        return self._backing_off is not None
+
+    @property
     def is_failed(self) -> bool:
         """Whether projecting has failed as nobody foresaw, and has not been taken up again yet."""
         return (self._backing_off is not None and self._is_unforeseen) or (

@@ -217,7 +217,10 @@ class PullWorker:
         return self._silent_since + self._until_idle - self._now()
 
     def _is_idle(self) -> bool:
-        if self._until_due() > 0 or self._group.progress.in_hand or self._settling:
+        if self._until_due() > 0 or self._settling:
+            return False
+        # What waits for another try of the store is no news: it has come in trouble, or before the silence.
+        if self._group.progress.in_hand and not self._group.is_backing_off:
             return False
         if self._still_absent():
             # While nothing can be projected, what comes again is not waited for longer than a silence.

@@ -213,7 +213,8 @@ async def _publish(
                 kept.append(_handled(letter, LetterOutcome.KEPT, str(answer)))
             case _:
                 failure = failure or answer
-    await letters.acknowledge(done)
+    if done:
+        await letters.acknowledge(done)
     tell([*(_handled(letter, LetterOutcome.REDRIVEN) for letter in done), *kept])
     if failure is not None:
         raise failure
