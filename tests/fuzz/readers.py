@@ -8,13 +8,11 @@ import gzip
 import io
 import json
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import fastavro
@@ -31,7 +29,7 @@ from run_log.core import (
     ReceivedMessage,
     decode_event,
 )
-from run_log.producer._segment import Segment, encode_record
+from run_log.producer._segment import encode_record, records_in
 from run_log.projector._letters import DeadLetter
 from run_log.projector._oidc import Certificates, TokenVerifier
 from run_log.projector._push import received_message
@@ -73,14 +71,13 @@ def run_reader(name: str, numbers: Iterable[int], *, seed: int) -> Counter[str]:
         FuzzFailedError: Something came of one that is neither a value nor an error of ours.
     """
     counts = Counter[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        read = READERS[name](_bodies(seed), Path(folder))
-        for number in numbers:
-            try:
-                became = read(random.Random(f"{name}/{seed}/{number}"))
-            except Exception as error:
-                raise FuzzFailedError(f"{name} {number} of seed {seed}: {error!r}") from error
-            counts[f"({name}): {became}"] += 1
+    read = READERS[name](_bodies(seed))
+    for number in numbers:
+        try:
+            became = read(random.Random(f"{name}/{seed}/{number}"))
+        except Exception as error:
+            raise FuzzFailedError(f"{name} {number} of seed {seed}: {error!r}") from error
+        counts[f"({name}): {became}"] += 1
     return counts
 
 
@@ -89,14 +86,14 @@ def _bodies(seed: int) -> Bodies:
     return Bodies(seed=seed, count=_BODIES)
 
 
-def _message(bodies: Bodies, _folder: Path) -> Read:
+def _message(bodies: Bodies) -> Read:
     def read(chance: random.Random) -> str:
         return _event(bodies(chance.randrange(2**40)).message)
 
     return read
 
 
-def _push(bodies: Bodies, _folder: Path) -> Read:
+def _push(bodies: Bodies) -> Read:
     def read(chance: random.Random) -> str:
         message = bodies(chance.randrange(2**40)).message
         body = envelope(chance, message)
@@ -115,7 +112,7 @@ def _push(bodies: Bodies, _folder: Path) -> Read:
     return read
 
 
-def _archive(bodies: Bodies, _folder: Path) -> Read:
+def _archive(bodies: Bodies) -> Read:
     def read(chance: random.Random) -> str:
         messages = [bodies(chance.randrange(2**40)).message for _ in range(chance.randrange(1, 3))]
         content = chance.choice((_avro, _lines))(messages)
@@ -149,33 +146,20 @@ def _lines(messages: Iterable[Message]) -> bytes:
     return gzip.compress(b"\n".join(message.data for message in messages), 1, mtime=0)
 
 
-def _spool(bodies: Bodies, folder: Path) -> Read:
-    made = Segment.create(folder)
-    path = made.path
-    made.close()
-
+def _spool(bodies: Bodies) -> Read:
     def read(chance: random.Random) -> str:
-        records = [
-            encode_record(bodies(chance.randrange(2**40)).message) for _ in range(chance.randrange(1, 4))
-        ]
-        content = b"".join(records)
-        path.write_bytes(mutated(chance, content) if chance.random() < 0.8 else content)
-        segment = Segment.adopt(path)
-        assert segment is not None
-        try:
-            found = list(segment.scan())
-            for record in found:
-                if record.event is not None:
-                    assert record.event.version in {record.event.key: record.event.version}.values()
-                    assert record.event == segment.read(record.offset, record.size)
-        finally:
-            segment.close()
+        messages = [bodies(chance.randrange(2**40)).message for _ in range(chance.randrange(1, 4))]
+        content = b"".join(map(encode_record, messages))
+        found = list(records_in(mutated(chance, content) if chance.random() < 0.8 else content))
+        for record in found:
+            if record.event is not None:
+                assert record.event.version in {record.event.key: record.event.version}.values()
         return "aside" if any(record.event is None for record in found) else "records"
 
     return read
 
 
-def _token(_bodies: Bodies, _folder: Path) -> Read:
+def _token(_bodies: Bodies) -> Read:
     private, certificate = _key_pair()
     certificates = Certificates(lambda: ({_KEY: certificate}, 3_600.0))
     verifier = TokenVerifier(audience=_AUDIENCE, service_account=_ACCOUNT, certificates=certificates)
@@ -254,11 +238,11 @@ def _event(message: Message | ReceivedMessage) -> str:
     return "event"
 
 
-READERS: Final[dict[str, Callable[[Bodies, Path], Read]]] = {
+READERS: Final[dict[str, Callable[[Bodies], Read]]] = {
     "message": _message,
     "push": _push,
     "archive": _archive,
     "spool": _spool,
     "token": _token,
 }
-"""What is read, by name; each makes its reader for a folder of its own."""
+"""What is read, by name; each makes its reader."""
