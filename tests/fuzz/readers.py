@@ -9,6 +9,7 @@ import io
 import json
 import random
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -202,6 +203,7 @@ def _token(_bodies: Bodies) -> Read:
             raise FuzzFailedError(f"let in: {header!r}")
         return "let in"
 
+    weakref.finalize(read, loop.close)
     return read
 
 
