@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -80,6 +81,19 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
             assert await service.get_as_of(name) is not None
     assert await service.get_run("w", "x" * 1_024 + "3") is None
     assert ([], None) == await service.list_runs("x" * 1_024 + "3")
+
+
+@pytest.mark.parametrize("name", [lambda text: text, bounded_id], ids=["as published", "as stored"])
+async def test_what_others_publish_under_long_ids_can_be_answered(
+    harness: Harness, service: RunLog, name: Callable[[str], str]
+) -> None:
+    """A paused run that somebody published under a long id is answered by either of its ids."""
+    pause: dict[str, Any] = {"status": RunStatus.PAUSED, "pause": PauseRequest(reason="pay?")}
+    await harness.store.apply([published("w", LONG[0], **pause)])
+
+    answer = await service.resume("w", name(LONG[0]), answered_by="mei")
+
+    assert (bounded_id(LONG[0]), RunStatus.RUNNING) == (answer.id, answer.status)
 
 
 async def test_what_earlier_versions_stored_is_found_by_its_name(harness: Harness, service: RunLog) -> None:

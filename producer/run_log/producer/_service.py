@@ -31,6 +31,7 @@ from run_log.stores import (
     WorkflowStats,
     WorkflowSummary,
 )
+from run_log.stores._inbox import Answer
 
 from ._emitter import RunEventEmitter
 
@@ -178,19 +179,8 @@ class PubSubRunLogService(RunLog):
             self._emitter.emit(event)
         return event is not None
 
-    async def _answer(
-        self,
-        workflow_id: str,
-        run_id: str,
-        answered_by: str,
-        comment: str | None,
-        *,
-        rejected: bool,
-        now: datetime | None,
-    ) -> WorkflowRun:
-        event = await self._reader.conclude_answer(
-            workflow_id, run_id, answered_by, comment, rejected=rejected, now=now
-        )
+    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
+        event = await self._reader.conclude_answer(workflow_id, run_id, answer)
         self._check_not_ahead(event.key, event.hlc)
         with _tracer.start_as_current_span("run_log.save") as span:
             span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})

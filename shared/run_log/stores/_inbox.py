@@ -111,40 +111,44 @@ class InboxSelection:
         return encode_json([self.assignee, self.overdue, self.workflow_id])
 
 
-def answered(
-    run: WorkflowRun, *, answered_by: str, comment: str | None, rejected: bool, now: datetime
-) -> WorkflowRun:
-    """Return *run*, which is paused, as it is after an answer.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a paused run is answered with."""
 
-    Args:
-        run: What waits.
-        answered_by: Who answers.
-        comment: What they have to say; None for nothing.
-        rejected: Whether the run ends here, failed; else it goes on.
-        now: The answer's time.
+    answered_by: str
+    """Who answers."""
+    comment: str | None
+    """What they have to say; None for nothing."""
+    is_rejection: bool
+    """Whether the run ends here, failed; else it goes on."""
+    now: datetime
+    """The answer's time."""
 
-    Raises:
-        InvalidArgumentError: *answered_by* is empty or no text.
-        InvalidRunError: *comment* is no text, or an id of *run*, stored by an earlier version, is too long.
-    """
-    if not answered_by or not _is_text(answered_by):
-        raise InvalidArgumentError(f"answered_by is {answered_by!r}; pass who answers")
-    if comment is not None and not _is_text(comment):
-        raise InvalidRunError(f"comment is {comment!r}; pass a text, or None for nothing to say")
-    asked = run.pause or PauseRequest()
-    changes: dict[str, object] = {
-        "status": RunStatus.RUNNING,
-        "pause": asked.model_copy(update={"answered_by": answered_by, "comment": comment}),
-    }
-    if rejected:
-        ended_at = max(now, run.started_at)
-        changes |= {
-            "status": RunStatus.FAILED,
-            "error": f"rejected by {answered_by}" + (f": {comment}" if comment else ""),
-            "completed_at": ended_at,
-            "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+    def given_to(self, run: WorkflowRun) -> WorkflowRun:
+        """Return *run*, which is paused, as it is after this.
+
+        Raises:
+            InvalidArgumentError: `answered_by` is empty or no text.
+            InvalidRunError: `comment` is no text, or *run* has too long an id, of an earlier version.
+        """
+        if not self.answered_by or not _is_text(self.answered_by):
+            raise InvalidArgumentError(f"answered_by is {self.answered_by!r}; pass who answers")
+        if self.comment is not None and not _is_text(self.comment):
+            raise InvalidRunError(f"comment is {self.comment!r}; pass a text, or None for nothing to say")
+        said = {"answered_by": self.answered_by, "comment": self.comment}
+        changes: dict[str, object] = {
+            "status": RunStatus.RUNNING,
+            "pause": (run.pause or PauseRequest()).model_copy(update=said),
         }
-    return validated(run.model_copy(update=changes))
+        if self.is_rejection:
+            ended_at = max(self.now, run.started_at)
+            changes |= {
+                "status": RunStatus.FAILED,
+                "error": f"rejected by {self.answered_by}" + (f": {self.comment}" if self.comment else ""),
+                "completed_at": ended_at,
+                "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+            }
+        return validated(run.model_copy(update=changes))
 
 
 def _is_text(value: object) -> bool:

@@ -16,6 +16,7 @@ from run_log.core import (
     utc_now,
 )
 
+from ._inbox import Answer
 from ._reader import RunLogReader
 
 
@@ -64,9 +65,9 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
             UnreadableRunError: The run is stored in a form that cannot be read.
             WriteRefusedError: Nothing can come after the version of the newest event.
             StoreUnavailableError: The store does not answer in bounded time.
-            WriteRefusedError: Nothing can be stored that is later than what is.
         """
-        return await self._answer(workflow_id, run_id, answered_by, comment, rejected=False, now=now)
+        answer = Answer(answered_by=answered_by, comment=comment, is_rejection=False, now=moment_or_now(now))
+        return await self._answer(workflow_id, run_id, answer)
 
     async def reject(
         self,
@@ -89,7 +90,8 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
         Raises:
             NotPausedError: See `resume`, as the other errors.
         """
-        return await self._answer(workflow_id, run_id, answered_by, comment, rejected=True, now=now)
+        answer = Answer(answered_by=answered_by, comment=comment, is_rejection=True, now=moment_or_now(now))
+        return await self._answer(workflow_id, run_id, answer)
 
     @abc.abstractmethod
     async def mark_lost(
@@ -148,16 +150,7 @@ class RunLog(RunLogReader, RunLogProtocol, abc.ABC):
         """Let go of connections. Closing twice is fine."""
 
     @abc.abstractmethod
-    async def _answer(
-        self,
-        workflow_id: str,
-        run_id: str,
-        answered_by: str,
-        comment: str | None,
-        *,
-        rejected: bool,
-        now: datetime | None,
-    ) -> WorkflowRun:
+    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
         """See `resume` and `reject`."""
 
 

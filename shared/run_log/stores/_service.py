@@ -43,7 +43,7 @@ from run_log.core import (
 )
 
 from ._documents import names_of, position_of
-from ._inbox import InboxSelection, PendingRun, answered, pending
+from ._inbox import Answer, InboxSelection, PendingRun, pending
 from ._places import Place, check_moves_on, check_names
 from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
@@ -339,54 +339,28 @@ class RunLogService(RunLog, abc.ABC):
                 return None
             return lost(stored.run, stored.version, stored.occurred_at, moment)
 
-    async def conclude_answer(
-        self,
-        workflow_id: str,
-        run_id: str,
-        answered_by: str,
-        comment: str | None,
-        *,
-        rejected: bool,
-        now: datetime | None,
-    ) -> RunEvent:
+    async def conclude_answer(self, workflow_id: str, run_id: str, answer: Answer) -> RunEvent:
         """Return the event that answers a paused run: just after the one it answers, by any clock.
 
-        See `RunLog.resume`, and `RunLog.reject` for *rejected*, for arguments and errors. Nothing is written.
+        See `RunLog.resume` for the arguments and errors. Nothing is written.
         """
         workflow_id, run_id = _identifier("workflow_id", workflow_id), _identifier("run_id", run_id)
         with operation("run_log.get", workflow_id=workflow_id, run_id=run_id):
-            stored = await self._read(workflow_id, run_id)
+            stored = await self._read_named(workflow_id, run_id)
             if stored is None:
                 raise RunNotFoundError(workflow_id, run_id)
             if stored.run.status is not RunStatus.PAUSED:
                 raise NotPausedError(
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
                 )
-            answer = answered(
-                self._observed(stored),
-                answered_by=answered_by,
-                comment=comment,
-                rejected=rejected,
-                now=moment_or_now(now),
-            )
-        event = RunEvent.from_run(answer, clock=self.version_clock, trace=current_trace())
+            run = answer.given_to(self._observed(stored))
+        event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
         # An id before all others: what the run itself says in the next microsecond is later, too.
-        place = {"hlc": hlc_after(stored.version.hlc, answer.key), "event_id": f"!{event.event_id}"}
+        place = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
         return event.model_copy(update=place)
 
-    async def _answer(
-        self,
-        workflow_id: str,
-        run_id: str,
-        answered_by: str,
-        comment: str | None,
-        *,
-        rejected: bool,
-        now: datetime | None,
-    ) -> WorkflowRun:
-        event = await self.conclude_answer(
-            workflow_id, run_id, answered_by, comment, rejected=rejected, now=now
-        )
+    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
+        event = await self.conclude_answer(workflow_id, run_id, answer)
         with operation("run_log.save", workflow_id=event.run.workflow_id, run_id=event.run.id):
             await self.apply([event])
         return event.run
