@@ -80,7 +80,7 @@ def count_dead_letter(reason: DeadLetterReason) -> None:
 
 def count_cut_letter() -> None:
     """Count one message of which not all is kept."""
-    _cut_letters.add(1)
+    _add(_cut_letters, 1)
 
 
 class Progress:

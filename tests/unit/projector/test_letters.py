@@ -254,6 +254,20 @@ async def test_of_random_bytes_only_what_does_not_fit_is_left_out(
     assert bool(letter.cut) == metered()["run_log.projector.dead_letters.cut",] - before
 
 
+async def test_a_metric_that_raises_costs_no_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter is kept once, whatever the metric does that counts what it leaves out."""
+
+    class Broken:
+        def add(self, *_: object) -> None:
+            raise RuntimeError("theirs")
+
+    monkeypatch.setattr("run_log.projector._accounts._cut_letters", Broken())
+
+    _, letter = await kept(Message(data=content("bytes", 10_000_000)))
+
+    assert letter.cut
+
+
 async def test_attributes_that_no_message_has_are_said_to_be_left_out() -> None:
     """Whatever is pushed becomes a letter, also where its attributes alone are more than a message holds."""
     chance = random.Random(5)
