@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
 from run_log.core import RunHead
+from run_log.core._forks import renewed
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
-_RECOUNT_AFTER: Final = 100_000
 _ENTRY_BYTES: Final = 300
 _HEAD_BYTES: Final = 450
 _TRANSITION_BYTES: Final = 256
 
 
 class Recent(Generic[_K, _V]):
-    """A mapping that forgets what was used least recently. Threads may share it, and take no lock.
+    """A mapping that forgets what was used least recently. Threads may share it.
 
     Args:
         most: How many entries are kept.
@@ -32,8 +32,9 @@ class Recent(Generic[_K, _V]):
         self._most = most
         self._most_bytes = most_bytes
         self._size = size
+        # Reentrant, since a signal handler may record a run in the middle.
+        self._lock = renewed(self, "_lock", threading.RLock)
         self._entries: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
-        self._puts = 0
         self.data_bytes = 0
         """Bytes of all entries."""
 
@@ -43,32 +44,29 @@ class Recent(Generic[_K, _V]):
 
     def get(self, key: _K) -> _V | None:
         """Return what is kept for *key*, which it is used by; None where nothing is."""
-        found = self._entries.get(key)
-        if found is None:
-            return None
-        with contextlib.suppress(KeyError):  # another thread's entries took its place
+        with self._lock:
+            if key not in self._entries:
+                return None
             self._entries.move_to_end(key)
-        return found[0]
+            return self._entries[key][0]
 
     def put(self, key: _K, value: _V) -> None:
         """Keep *value* for *key* from now on."""
-        self.pop(key)
         size = self._size(key, value)
-        self._entries[key] = (value, size)
-        self.data_bytes += size
-        self._puts += 1
-        if self._puts % _RECOUNT_AFTER == 0:
-            # Two threads that add at the same moment lose one of the sums.
-            self.data_bytes = sum([size for _, size in list(self._entries.values())])
-        while len(self._entries) > max(1, self._most) or (
-            self.data_bytes > self._most_bytes and len(self._entries) > 1
-        ):
-            self.pop(next(iter(self._entries)))
+        with self._lock:
+            self.pop(key)
+            self._entries[key] = (value, size)
+            self.data_bytes += size
+            while len(self._entries) > max(1, self._most) or (
+                self.data_bytes > self._most_bytes and len(self._entries) > 1
+            ):
+                self.pop(next(iter(self._entries)))
 
     def pop(self, key: _K) -> None:
         """Forget what is kept for *key*, if anything is."""
-        _, size = self._entries.pop(key, (None, 0))
-        self.data_bytes -= size
+        with self._lock:
+            _, size = self._entries.pop(key, (None, 0))
+            self.data_bytes -= size
 
 
 def names_bytes(names: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -140,6 +141,29 @@ def test_what_is_used_least_recently_is_forgotten_first() -> None:
     recent.pop("e")
     recent.pop("never")
     assert (0, 0, None) == (len(recent), recent.data_bytes, recent.get("e"))
+
+
+def test_threads_share_what_is_remembered() -> None:
+    """However many threads put and take at once, the bytes that are counted are those that are kept."""
+    recent: Recent[int, bytes] = Recent(50, 1_000, lambda _key, value: len(value))
+
+    def use(first: int) -> None:
+        for number in range(first, first + 4_000):
+            recent.put(number % 90, b"x" * (number % 60))
+            recent.get((number * 7) % 90)
+            recent.pop((number * 11) % 90)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(use, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    kept = [value for key in range(90) if (value := recent.get(key)) is not None]
+    assert len(kept) == len(recent)
+    assert sum(map(len, kept)) == recent.data_bytes
 
 
 async def test_evicted_runs_are_remembered_within_bytes() -> None:
