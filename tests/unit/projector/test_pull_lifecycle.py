@@ -15,6 +15,7 @@ from run_log.core import (
     ReceivedMessage,
     RunEvent,
     StoreError,
+    StoreUnavailableError,
     TransportRefusedError,
     encode_event,
 )
@@ -595,3 +596,25 @@ async def test_a_store_that_fails_as_nobody_foresaw_does_not_end_a_worker() -> N
         await broken.run(stop=asyncio.Event(), until_idle=0.1)
 
     assert {"total": 5, "successful": 5} == await store.get_stats("workflow-1")
+
+
+async def test_an_idle_worker_whose_store_is_away_ends_with_that() -> None:
+    """A worker that ends when idle does not wait for a store that is away, whatever comes again."""
+    subscription = published(an_event())
+    backing_off = asyncio.Event()
+    longest = 12.5
+
+    async def sleep(seconds: float) -> None:
+        if seconds == longest:
+            backing_off.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+    store = ScriptedStore([StoreUnavailableError("away")] * 100)
+    worker = make_worker(WatchedSource(subscription), store, sleep=sleep, uniform=lambda _low, _high: longest)
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailableError, match="away"):
+            await worker.run(stop=asyncio.Event(), until_idle=0.05)
+
+    assert backing_off.is_set()
+    assert subscription.backlog == 1
