@@ -4,19 +4,13 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from google.auth import crypt, jwt
 from google.auth import exceptions as auth_errors
+from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
 from run_log.core import PushRefusedError
 from run_log.projector import GroupCommit, Projector
@@ -34,54 +28,8 @@ from run_log.stores import InMemoryRunLogService
 
 from .doubles import Letters, eventually, logged
 
-AUDIENCE = "https://projector.example.com/"
-ACCOUNT = "pusher@project.iam.gserviceaccount.com"
-
-
 _ERRORS: Any = auth_errors  # not annotated
 _AWAY: Exception = _ERRORS.TransportError("away")
-
-
-@cache
-def _key(key_id: str) -> tuple[str, str]:
-    """Return a private key and its self-signed certificate, as PEM."""
-    assert key_id
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
-    return private.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _token(claims: Mapping[str, Any] | None = None, *, key_id: str = "a", signed_by: str = "a") -> str:
-    now = datetime.now(UTC).timestamp()
-    good = {
-        "iss": "https://accounts.google.com",
-        "aud": AUDIENCE,
-        "email": ACCOUNT,
-        "email_verified": True,
-        "iat": int(now),
-        "exp": int(now + 3_600),
-    }
-    vendor: Any = crypt
-    signer = vendor.RSASigner.from_string(_key(signed_by)[0], key_id)
-    google: Any = jwt
-    token: bytes = google.encode(signer, {**good, **(claims or {})}, key_id=key_id)
-    return token.decode()
 
 
 class _Google:
@@ -98,7 +46,7 @@ class _Google:
         self.fetches += 1
         if self.error is not None:
             raise self.error
-        return {key_id: _key(key_id)[1] for key_id in self.key_ids}, self.max_age
+        return {key_id: key_pair(key_id)[1] for key_id in self.key_ids}, self.max_age
 
 
 class _Clock:
@@ -125,7 +73,7 @@ async def _status(verifier: TokenVerifier, authorization: str | None) -> int:
 @pytest.mark.parametrize("issuer", ["accounts.google.com", "https://accounts.google.com"])
 async def test_a_token_of_pubsub_is_let_in(issuer: str) -> None:
     """A token that Google signed for the service account and this audience is let in."""
-    assert 200 == await _status(_verifier(_Google("a")), f"Bearer {_token({'iss': issuer})}")
+    assert 200 == await _status(_verifier(_Google("a")), f"Bearer {signed_token({'iss': issuer})}")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +91,7 @@ async def test_a_token_of_pubsub_is_let_in(issuer: str) -> None:
 )
 async def test_a_token_for_something_else_is_refused(claims: dict[str, Any], status: int) -> None:
     """A token of another audience, issuer, time or account is refused."""
-    assert status == await _status(_verifier(_Google("a")), f"Bearer {_token(claims)}")
+    assert status == await _status(_verifier(_Google("a")), f"Bearer {signed_token(claims)}")
 
 
 @pytest.mark.parametrize(
@@ -156,12 +104,12 @@ async def test_no_token_is_refused(authorization: str | None) -> None:
 
 async def test_a_token_that_somebody_else_signed_is_refused() -> None:
     """A token that names Google's key and is signed with another is refused."""
-    assert 401 == await _status(_verifier(_Google("a")), f"Bearer {_token(signed_by='b')}")
+    assert 401 == await _status(_verifier(_Google("a")), f"Bearer {signed_token(signed_by='b')}")
 
 
 async def test_a_token_whose_signature_the_platform_removed() -> None:
     """A token that Cloud Run has verified and stripped is refused, with the setting that is right there."""
-    stripped = f"{_token().rpartition('.')[0]}.{STRIPPED_SIGNATURE}"
+    stripped = f"{signed_token().rpartition('.')[0]}.{STRIPPED_SIGNATURE}"
 
     with pytest.raises(PushRefusedError, match="RUN_LOG_PUSH_AUTH=iam"):
         await _verifier(_Google("a"))(f"Bearer {stripped}")
@@ -172,10 +120,10 @@ async def test_certificates_are_kept() -> None:
     google, clock = _Google("a", max_age=3_600), _Clock()
     verifier = _verifier(google, clock)
     for _ in range(5):
-        assert 200 == await _status(verifier, f"Bearer {_token()}")
+        assert 200 == await _status(verifier, f"Bearer {signed_token()}")
     fetched_first = google.fetches
     clock.now += 3_601
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     await eventually(lambda: google.fetches == 2)
 
     assert 1 == fetched_first
@@ -186,12 +134,12 @@ async def test_certificates_are_kept_within_bounds(max_age: float, kept: float) 
     """Whatever Google says, certificates are kept for minutes at least and a day at most."""
     google, clock = _Google("a", max_age=max_age), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     clock.now += kept - 1
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     before = google.fetches
     clock.now += 1
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     await eventually(lambda: google.fetches == 2)
 
     assert 1 == before
@@ -201,13 +149,13 @@ async def test_a_new_key_is_fetched() -> None:
     """A new key of Google's is known within a minute; for unknown ones nothing is fetched oftener."""
     google, clock = _Google("a"), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     google.key_ids = ("a", "b")
 
-    early = [await _status(verifier, f"Bearer {_token(key_id='b', signed_by='b')}") for _ in range(5)]
+    early = [await _status(verifier, f"Bearer {signed_token(key_id='b', signed_by='b')}") for _ in range(5)]
     fetched_early = google.fetches
     clock.now += FETCH_EVERY_SECONDS
-    late = await _status(verifier, f"Bearer {_token(key_id='b', signed_by='b')}")
+    late = await _status(verifier, f"Bearer {signed_token(key_id='b', signed_by='b')}")
 
     assert ([401] * 5, 1) == (early, fetched_early)
     assert (200, 2) == (late, google.fetches)
@@ -220,10 +168,10 @@ async def test_certificates_that_cannot_be_had(error: Exception) -> None:
     google.error = error
     verifier = _verifier(google)
 
-    away = await _status(verifier, f"Bearer {_token()}")
+    away = await _status(verifier, f"Bearer {signed_token()}")
     google.error = None
 
-    assert (503, 200) == (away, await _status(verifier, f"Bearer {_token()}"))
+    assert (503, 200) == (away, await _status(verifier, f"Bearer {signed_token()}"))
 
 
 class _Hanging(_Google):
@@ -247,7 +195,7 @@ async def _fetched(google: _Google, times: int) -> None:
 
 @cache
 def _unknown(key_id: str) -> str:
-    return f"Bearer {_token(key_id=key_id, signed_by='b')}"
+    return f"Bearer {signed_token(key_id=key_id, signed_by='b')}"
 
 
 @pytest.mark.parametrize("outcome", [None, OSError("away")], ids=["fetched", "failed"])
@@ -255,7 +203,7 @@ async def test_strangers_hold_nobody_up(outcome: Exception | None) -> None:
     """However many tokens with unknown keys come, a token with a known key waits for nothing."""
     google, clock = _Hanging("a"), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     google.gate.clear()
     google.error = None
     clock.now += FETCH_EVERY_SECONDS
@@ -263,7 +211,7 @@ async def test_strangers_hold_nobody_up(outcome: Exception | None) -> None:
     first = asyncio.create_task(_status(verifier, _unknown("x0")))
     await eventually(lambda: google.fetches == 2)
     strangers = [await _status(verifier, _unknown("x1")) for _ in range(19)]
-    known = await _status(verifier, f"Bearer {_token()}")
+    known = await _status(verifier, f"Bearer {signed_token()}")
     google.error = outcome
     google.gate.set()
     waited = await first
@@ -277,16 +225,16 @@ async def test_a_fetch_that_fails_leaves_known_keys_alone() -> None:
     """Certificates that are due and cannot be had are kept a day longer, and tried for once a minute."""
     google, clock = _Google("a", max_age=0), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {_token()}")
+    await verifier(f"Bearer {signed_token()}")
     google.error = OSError("away")
 
     statuses: list[int] = []
     for fetches in (2, 3, 4):
         clock.now += SHORTEST_CACHE_SECONDS
-        statuses += [await _status(verifier, f"Bearer {_token()}") for _ in range(5)]
+        statuses += [await _status(verifier, f"Bearer {signed_token()}") for _ in range(5)]
         await _fetched(google, fetches)
     clock.now += LONGEST_CACHE_SECONDS
-    too_old = await _status(verifier, f"Bearer {_token()}")
+    too_old = await _status(verifier, f"Bearer {signed_token()}")
 
     assert ([200] * 15, 503) == (statuses, too_old)
 
@@ -297,7 +245,7 @@ async def test_the_first_requests_share_a_fetch() -> None:
     google.gate.clear()
     verifier = _verifier(google)
 
-    asked = [asyncio.create_task(_status(verifier, f"Bearer {_token()}")) for _ in range(10)]
+    asked = [asyncio.create_task(_status(verifier, f"Bearer {signed_token()}")) for _ in range(10)]
     await eventually(lambda: google.fetches == 1)
     asked[0].cancel()
     google.gate.set()
@@ -313,10 +261,10 @@ async def test_a_fetch_that_hangs_is_given_up() -> None:
     certificates = Certificates(google.fetch, now=_Clock(), fetch_seconds=0.01)
     verifier = TokenVerifier(audience=AUDIENCE, service_account=ACCOUNT, certificates=certificates)
 
-    hanging = await _status(verifier, f"Bearer {_token()}")
+    hanging = await _status(verifier, f"Bearer {signed_token()}")
     google.gate.set()
     async with asyncio.timeout(30):
-        while await _status(verifier, f"Bearer {_token()}") != 200:
+        while await _status(verifier, f"Bearer {signed_token()}") != 200:
             pass
 
     assert 503 == hanging
@@ -359,7 +307,7 @@ async def test_nothing_of_a_token_is_told(
     given: str | dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever stands in a token, it is refused, and no part of it is in the answer or in a log."""
-    token = given if isinstance(given, str) else _token(given)
+    token = given if isinstance(given, str) else signed_token(given)
     app = create_push_app(GroupCommit(Projector(InMemoryRunLogService()), Letters()), _verifier(_Google("a")))
 
     async with httpx2.AsyncClient(
@@ -379,7 +327,7 @@ async def test_nothing_of_a_failed_fetch_is_told(caplog: pytest.LogCaptureFixtur
     google.error = _ERRORS.TransportError(f"https://user:{CANARY}@proxy")
 
     with pytest.raises(PushRefusedError) as refused:
-        await _verifier(google)(f"Bearer {_token()}")
+        await _verifier(google)(f"Bearer {signed_token()}")
 
     assert CANARY not in f"{refused.value} {[vars(record) for record in caplog.records]}"
     assert "TransportError" in str(logged(caplog, "run_log_certificates_not_fetched"))
