@@ -3,13 +3,14 @@
 from run_log.core import Outcome
 
 from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit, GroupLimits
+from ._group_commit import Fate, GroupCommit
 from ._leased import LeasedLetters
 from ._letters import DeadLetter, LetterChoice
 from ._ports import DeadLetters, EventTopic, MessageSource
 from ._projector import Projected, Projector
 from ._pull import PullLimits, PullReport, PullWorker
 from ._redrive import HandledLetter, LetterOutcome, discard, redrive
+from ._room import GroupLimits
 
 __all__ = [
     "DeadLetter",

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -36,11 +35,13 @@ from ._accounts import Progress, count_dead_letter
 from ._lanes import Lanes
 from ._ports import DeadLetters
 from ._projector import Projector, where_from
+from ._room import GroupLimits, Room
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
 _LONGEST_LETTER_BACKOFF_SECONDS: Final = 5.0
 _LETTERS_AT_A_TIME: Final = 32
+_LIMITS: Final = GroupLimits()
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -54,50 +55,12 @@ class Fate(enum.StrEnum):
     """A passing fault: it has to be delivered again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupLimits:
-    """How much is projected together, and how much is in hand."""
-
-    batch: int = 500
-    """Most messages projected together."""
-    batch_bytes: int = 3 * 2**20
-    """Most bytes of their bodies."""
-    in_flight: int = 3
-    """Batches under way at a time."""
-    gather_seconds: float = 0.02
-    """How long messages wait for others while a batch is under way. With none under way, none waits."""
-    messages: int = 2_000
-    """Messages in hand at which no more should come: what is under way, and a batch that waits. A process
-    that is killed keeps them from all others until their leases end."""
-    data_bytes: int = 16 * 2**20
-    """Bytes of their bodies at which no more should come."""
-    decoded_bytes: int = 96 * 2**20
-    """Most memory, as `decoded_size` estimates it, that decoded messages take, but for one alone; the others
-    wait as they came."""
-    deliveries: int = 45
-    """Deliveries after which a message is dead-lettered untried: either it ends every projector that takes
-    it, or nothing could be projected for hours. Below the 50 at which Pub/Sub itself gives it up."""
-
-
 class _Taken(NamedTuple):
     """A message in hand."""
 
     token: int
     message: ReceivedMessage
     settled: Callable[[ReceivedMessage, Fate], None]
-
-
-def decoded_size(body: bytes) -> int:
-    """Return about how many bytes *body* takes once it is decoded: at most, for JSON.
-
-    Of text alone that is up to four times as much, of empty objects thirty times.
-    """
-    return (
-        4 * len(body)
-        + 48 * body.count(b",")
-        + 64 * (body.count(b"[") + body.count(b"{"))
-        + 104 * body.count(b":")
-    )
 
 
 class _Item(NamedTuple):
@@ -136,7 +99,7 @@ class GroupCommit:
         projector: Projector,
         dead_letters: DeadLetters,
         *,
-        limits: GroupLimits = GroupLimits(),
+        limits: GroupLimits = _LIMITS,
         now: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
@@ -149,8 +112,6 @@ class GroupCommit:
         self._uniform = uniform
         self._lanes: Lanes[_Item] = Lanes()
         self._undecoded: deque[_Taken] = deque()
-        self._decoded: dict[int, int] = {}
-        self._decoded_bytes = self._reserved = 0
         self._tokens = itertools.count()
         self._batches: dict[asyncio.Task[None], list[_Item]] = {}
         self._keeping: dict[asyncio.Task[None], _Taken] = {}
@@ -166,6 +127,7 @@ class GroupCommit:
         self._failed = asyncio.Event()
         self._is_closed = self._is_unforeseen = False
         self.progress = Progress(now=now, utc_now=utc_now)
+        self._memory = Room(limits, self.progress)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.dead_lettered = 0
         self.store_trouble: RunLogError | None = None
@@ -224,32 +186,16 @@ class GroupCommit:
             Takes how large the body is, or is at least, and returns whether there is room for it: always
             where nothing else is in hand or has room reserved. Call it again as the body turns out larger.
         """
-        mine = 0
-
-        def has_room(size: int) -> bool:
-            nonlocal mine
-            others = self._reserved - mine + self.progress.in_hand_bytes
-            if self.is_full or (others and others + size > self._limits.data_bytes):
-                return False
-            self._reserved += size - mine
-            mine = size
-            return True
-
         try:
-            yield has_room
+            with self._memory.reserving() as has_room:
+                yield lambda size: not self.is_full and has_room(size)
         finally:
-            self._reserved -= mine
             self._update_room()
 
     @property
     def is_full(self) -> bool:
         """Whether as much is in hand as is allowed, or the store is away: more should come later."""
-        return (
-            self._backing_off is not None
-            or self.progress.in_hand >= self._limits.messages
-            or self.progress.in_hand_bytes >= self._limits.data_bytes
-            or self._decoded_bytes >= self._limits.decoded_bytes
-        )
+        return self._backing_off is not None or self._memory.is_full
 
     @property
     def is_backing_off(self) -> bool:
@@ -270,11 +216,7 @@ class GroupCommit:
     @property
     def room_left(self) -> tuple[int, int]:
         """Messages and bytes that may still come."""
-        limits, progress = self._limits, self.progress
-        return (
-            max(0, limits.messages - progress.in_hand),
-            max(0, limits.data_bytes - progress.in_hand_bytes),
-        )
+        return self._memory.left
 
     def raise_failure(self) -> None:
         """Raise what ended all work, if anything did."""
@@ -310,12 +252,10 @@ class GroupCommit:
     def _go_on(self) -> None:
         """Decode what there is memory for, and project what there is to project."""
         while self._undecoded and not self._is_closed:
-            size = decoded_size(self._undecoded[0].message.data)
-            if self._decoded_bytes and self._decoded_bytes + size > self._limits.decoded_bytes:
+            taken = self._undecoded[0]
+            if not self._memory.decode(taken.token, taken.message.data):
                 break
-            taken = self._undecoded.popleft()
-            self._decoded[taken.token] = size
-            self._decoded_bytes += size
+            self._undecoded.popleft()
             self._decode(taken)
         self._update_room()
         self._start_batches()
@@ -334,11 +274,8 @@ class GroupCommit:
             told = f"not an event: {type(error).__name__}"
         else:
             return
-        self._forget_decoded(taken)
+        self._memory.forget(taken.token)
         self._keep(taken, reason, told)
-
-    def _forget_decoded(self, taken: _Taken) -> None:
-        self._decoded_bytes -= self._decoded.pop(taken.token, 0)
 
     def _start_batches(self, *, gathered: bool = False) -> None:
         limits = self._limits
@@ -412,7 +349,7 @@ class GroupCommit:
         # What is decoded next must not meet these in memory, whoever still holds the batch.
         items.clear()
         for taken in batch:
-            self._forget_decoded(taken)
+            self._memory.forget(taken.token)
         if task.cancelled():
             for taken in batch:
                 self._settle(taken, Fate.RETURNED)
@@ -515,7 +452,7 @@ class GroupCommit:
     def _take_waiting(self) -> Iterable[_Taken]:
         decoded = [item.taken for item in self._lanes.take_all()]
         for taken in decoded:
-            self._forget_decoded(taken)
+            self._memory.forget(taken.token)
         waiting = [*decoded, *self._undecoded]
         self._undecoded.clear()
         return waiting

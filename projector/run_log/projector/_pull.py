@@ -22,10 +22,11 @@ from run_log.core import (
 )
 
 from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit, GroupLimits
+from ._group_commit import Fate, GroupCommit
 from ._leases import LEASE_SECONDS, Leases
 from ._ports import DeadLetters, MessageSource
 from ._projector import Projector, told
+from ._room import GroupLimits
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
