@@ -13,6 +13,7 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from run_log.core import PROCESS_CLOCK
 from run_log.core._logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
 
 # Where tests run in several processes, each of these is told of a terminal that nobody has.
@@ -34,6 +35,12 @@ pytest_plugins = ["run_log.testing.pytest_plugin"]
 def _every_line_is_logged() -> None:
     """Have no line be left out for those that earlier tests have logged."""
     _allowances.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_run_is_ahead() -> None:
+    """Have no run be stamped past what an earlier test has read of its ids."""
+    PROCESS_CLOCK._ahead.clear()  # pyright: ignore[reportPrivateUsage] - nobody else forgets it
 
 
 @pytest.fixture(scope="session")
