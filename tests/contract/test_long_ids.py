@@ -83,7 +83,7 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
     assert ([], None) == await service.list_runs("x" * 1_024 + "3")
 
 
-@pytest.mark.parametrize("name", [lambda text: text, bounded_id], ids=["as published", "as stored"])
+@pytest.mark.parametrize("name", [str, bounded_id], ids=["as published", "as stored"])
 async def test_what_others_publish_under_long_ids_can_be_answered(
     harness: Harness, service: RunLog, name: Callable[[str], str]
 ) -> None:

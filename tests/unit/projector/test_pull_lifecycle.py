@@ -610,8 +610,11 @@ async def test_an_idle_worker_whose_store_is_away_ends_with_that() -> None:
             await asyncio.Event().wait()
         await asyncio.sleep(0)
 
+    def uniform(_low: float, _high: float) -> float:
+        return longest
+
     store = ScriptedStore([StoreUnavailableError("away")] * 100)
-    worker = make_worker(WatchedSource(subscription), store, sleep=sleep, uniform=lambda _low, _high: longest)
+    worker = make_worker(WatchedSource(subscription), store, sleep=sleep, uniform=uniform)
     async with asyncio.timeout(30):
         with pytest.raises(StoreUnavailableError, match="away"):
             await worker.run(stop=asyncio.Event(), until_idle=0.05)
