@@ -126,6 +126,8 @@ class PullWorker:
         self._is_stopping = False
         self._settling: dict[asyncio.Task[None], None] = {}
         self._size = float(_FIRST_SIZE)
+        self._asked_bytes = 0
+        self._came_back = asyncio.Event()
         self._silent_since = 0.0
         self._may_have_more = True
         self._until_idle: float | None = None
@@ -237,6 +239,10 @@ class PullWorker:
         while True:
             # Nothing is leased while there is no room, so this may be left at once.
             await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
+            if self._is_asking_enough() and not stopping.is_set():
+                self._came_back.clear()
+                await wait_unless(stopping, asyncio.ensure_future(self._came_back.wait()))
+                continue
             if self._is_idle():
                 stopping.set()
             if stopping.is_set():
@@ -257,7 +263,14 @@ class PullWorker:
     async def _pull(self) -> None:
         # No longer than until it may be idle, or an idle worker would have to wait for it.
         wait = min(self._limits.pull_seconds, max(self._until_due(), _SHORTEST_PULL_SECONDS))
-        messages = await self._source.pull(self._wanted(), wait=wait)
+        wanted = self._wanted()
+        asked_bytes = wanted * math.ceil(self._size)
+        self._asked_bytes += asked_bytes
+        try:
+            messages = await self._source.pull(wanted, wait=wait)
+        finally:
+            self._asked_bytes -= asked_bytes
+            self._came_back.set()
         if messages:
             self._arrived(messages)
             return
@@ -265,6 +278,11 @@ class PullWorker:
         self._size = min(2 * self._size, _FIRST_SIZE)
         if messages is not None:
             self._may_have_more = False
+
+    def _is_asking_enough(self) -> bool:
+        """Return whether the pulls under way may bring all that there is room for."""
+        _, data_bytes = self._group.room_left
+        return self._asked_bytes > 0 and self._asked_bytes + self._size > data_bytes
 
     def _wanted(self) -> int:
         """Return how many messages a pull may ask for, so that all pulls together fit in what is left."""

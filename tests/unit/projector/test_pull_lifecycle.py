@@ -346,6 +346,33 @@ async def test_what_waits_is_bounded() -> None:
     assert subscription.outstanding == 0
 
 
+async def test_large_messages_come_as_there_is_room_for_them() -> None:
+    """However many pulls there are, those under way bring no more large bodies than there is room for."""
+    size = 10_000
+    subscription = published(*(Message(data=b"x" * size) for _ in range(20)))
+
+    class Slow(WatchedSource):
+        under_way = most = 0
+
+        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+            self.under_way += 1
+            if self.pulled:
+                self.most = max(self.most, self.under_way)
+            await turns(20)
+            try:
+                return await super().pull(max_messages, wait=wait)
+            finally:
+                self.under_way -= 1
+
+    source = Slow(subscription)
+    limits = PullLimits(pulls=4, pull_seconds=0.01, group=GroupLimits(data_bytes=2 * size))
+    worker = make_worker(source, ScriptedStore(), limits=limits)
+    await worked_off(worker, subscription)
+
+    assert 20 == worker.report.dead_lettered
+    assert source.most <= 2
+
+
 async def test_a_cancelled_worker_gives_everything_back() -> None:
     """A worker that is cancelled in the middle of everything leaves nothing leased, nor a pull behind."""
     topic = InMemoryTopic()
