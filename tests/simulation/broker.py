@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, TransportUnavailableError
+from run_log.projector import DeadLetter
+from run_log.pubsub import PubSubConnection, message_fault
 
 from .process import Process
-from .record import Record
+from .record import Record, ViolationError
 
 _T = TypeVar("_T")
 
@@ -197,11 +199,11 @@ class SimulatedSource:
         return await _call(self._process, serve, self._chance, self.faults)
 
 
-class SimulatedLetters:
-    """The dead-letter topic as one process sees it. See `DeadLetters`.
+class SimulatedLetters(PubSubConnection):
+    """The dead-letter topic as one process sees it, with Pub/Sub's limits, for `PubSubDeadLetters` itself.
 
     Args:
-        kept: What is there.
+        kept: What is there: the messages that the letters hold, as others read them.
         process: Who calls.
         chance: Decides which calls fail, and how.
     """
@@ -209,17 +211,34 @@ class SimulatedLetters:
     def __init__(
         self, kept: list[tuple[Message, DeadLetterReason]], process: Process, chance: random.Random
     ) -> None:
+        self.project = "simulated"
         self._kept = kept
         self._process = process
         self._chance = chance
         self.faults = 0.0
         """How likely a call fails."""
 
-    async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        """See `DeadLetters.put`."""
-        assert error
-        kept = Message(data=message.data, attributes=message.attributes)
-        await _call(self._process, lambda: self._kept.append((kept, reason)), self._chance, self.faults)
+    def async_publisher(self) -> Any:
+        """See `PubSubConnection.async_publisher`."""
+        return self
+
+    async def publish(self, *, messages: Sequence[Mapping[str, Any]], **_options: object) -> None:
+        """See Pub/Sub's own client."""
+        await _call(self._process, lambda: self._keep(messages), self._chance, self.faults)
+
+    def _keep(self, letters: Sequence[Mapping[str, Any]]) -> None:
+        for each in letters:
+            letter = Message(data=each["data"], attributes=each["attributes"])
+            if fault := message_fault(letter):
+                raise ViolationError(f"no dead letter that Pub/Sub takes: {fault}")
+            read = DeadLetter.from_message(
+                ReceivedMessage(data=letter.data, attributes=letter.attributes, message_id="1", ack_id="1")
+            )
+            if read.left_out or read.cut or not read.error:
+                raise ViolationError(f"a dead letter that is not whole: {read}")
+            self._kept.append(
+                (Message(data=read.data, attributes=read.attributes), DeadLetterReason(read.reason))
+            )
 
 
 async def _call(process: Process, serve: Callable[[], _T], chance: random.Random, faults: float) -> _T:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from run_log.core import (
+    MAX_ID_BYTES,
     DeadLetterReason,
     Message,
     PauseRequest,
@@ -18,6 +20,8 @@ from run_log.core import (
     encode_event,
     newest_event,
 )
+from run_log.core._clock import MAX_HLC
+from run_log.pubsub import MAX_MESSAGE_BYTES, message_bytes
 from run_log.testing import a_run
 
 from .documents import KEPT_DAYS, NOW_MICROS, REFUSED, TODAY
@@ -31,11 +35,23 @@ _POISON: Final = (
     (b"no json", DeadLetterReason.UNDECODABLE),
     (b"", DeadLetterReason.UNDECODABLE),
     (b"[" * 5_000, DeadLetterReason.UNDECODABLE),
+    (b"[" * 501 + b"]" * 501, DeadLetterReason.UNDECODABLE),
     (b'{"type": "run-log.run-state.v1", "hlc": ' + b"9" * 5_000, DeadLetterReason.UNDECODABLE),
     (b'{"type": "run-log.run-state.v999999999"}', DeadLetterReason.UNSUPPORTED_VERSION),
     (b'{"type": "other"}', DeadLetterReason.UNKNOWN_TYPE),
     (b'{"type": "run-log.run-state.v1", "run": {}}', DeadLetterReason.INVALID_EVENT),
 )
+_LIKE_OURS: Final = {"run-log-reason": "unknown", "run-log-packed": "zlib", "run-log-body-left-out": "9"}
+_LARGE_SHARE: Final = 0.004
+"""Of schedules in which a message is as large as Pub/Sub takes it: each copy takes a tenth of a second."""
+
+_PAST_LIMITS: Final[tuple[dict[str, Any], ...]] = (
+    {"event_id": "e" * 129},
+    {"hlc": MAX_HLC},
+    {"hlc": -1},
+    {"run": {"attempt": 2**31}},
+)
+"""What an event has that is past a limit by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,8 @@ def make_workload(chance: random.Random) -> Workload:
     for number in range(chance.randint(3, 14)):
         is_refused = chance.random() < 0.05
         run_id = f"{REFUSED if is_refused else 'run'}-{number}"
+        if chance.random() < 0.05:
+            run_id = run_id.ljust(MAX_ID_BYTES, "~")
         ahead = chance.choice(_CLOCKS)
         is_poison = is_refused or ahead == _CLOCKS[-1]
         reason = DeadLetterReason.WRITE_REFUSED if ahead != _CLOCKS[-1] else DeadLetterReason.CLOCK_AHEAD
@@ -82,14 +100,33 @@ def make_workload(chance: random.Random) -> Workload:
             else:
                 load.events[message.data] = event
     for _ in range(chance.choice((0, 0, 1, 2))):
-        data, reason = chance.choice(_POISON)
-        load.messages.append(Message(data=data, attributes={"n": str(chance.random())}))
-        load.poison[data] = reason
+        _add_poison(chance, load)
     if chance.random() < 0.3:
         _add_expired(chance, load)
     if chance.random() < 0.5:
         chance.shuffle(load.messages)
     return load
+
+
+def _add_poison(chance: random.Random, load: Workload) -> None:
+    """Add a message that is no event, with as many attributes as there may be, or as large as it may be."""
+    data, reason = chance.choice(_POISON)
+    attributes = {"n": str(chance.random())}
+    if chance.random() < 0.3:
+        attributes |= {f"{number:03}".ljust(256, "n"): "v" * 1_024 for number in range(99)}
+    elif chance.random() < 0.3:
+        attributes |= _LIKE_OURS
+    if chance.random() < 0.3:
+        wrong = chance.choice(_PAST_LIMITS)
+        body = json.loads(encode_event(_life(chance, "workflow-0", "wrong", 0)[0]).data)
+        run = {**body["run"], **wrong.get("run", {})}
+        data, reason = json.dumps({**body, **wrong, "run": run}).encode(), DeadLetterReason.INVALID_EVENT
+    if chance.random() < _LARGE_SHARE:
+        message = Message(data=b"", attributes=attributes)
+        data, reason = b"x" * (MAX_MESSAGE_BYTES - message_bytes(message)), DeadLetterReason.UNDECODABLE
+    if data not in load.poison:
+        load.messages.append(Message(data=data, attributes=attributes))
+        load.poison[data] = reason
 
 
 def _add_expired(chance: random.Random, load: Workload) -> None:
@@ -128,7 +165,7 @@ def _event(chance: random.Random, state: WorkflowRun, ahead: int) -> RunEvent:
     # Few readings of the clock and few ids, so that events differ by either alone, or only by what they say.
     ids = 2 if chance.random() < 0.2 else 10**9
     return RunEvent(
-        event_id=f"{state.id}-{chance.randrange(ids):09}".rjust(128 if ids == 2 else 0, "~"),
+        event_id=f"{state.id.rstrip('~')}-{chance.randrange(ids):09}".rjust(128 if ids == 2 else 0, "~"),
         hlc=NOW_MICROS + ahead + chance.randrange(4),
         occurred_at=state.started_at + timedelta(seconds=chance.randrange(2)),
         run=state.model_copy(update={"result": {"said": chance.randrange(3)}}),

@@ -10,6 +10,7 @@ from typing import Final
 
 from run_log.core import DeadLetterReason, Message, RunEvent
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
+from run_log.projector._pubsub import PubSubDeadLetters
 from run_log.stores._commits import ProjectionDocuments
 from run_log.stores._committer import Committer
 from run_log.stores._documents import run_fields
@@ -143,7 +144,7 @@ class World:
         worker = PullWorker(
             self._build.source(source),
             Projector(committer, now=lambda: TODAY),
-            letters,
+            PubSubDeadLetters(letters, "letters"),
             limits=PullLimits(pulls=2, messages=10, group=group, pull_seconds=20),
             now=now,
             sleep=process.sleep,
@@ -195,7 +196,7 @@ class World:
         event = self._workload.events.get(message.data) or self._workload.late.get(message.data)
         is_kept = event is not None and self._store.holds(event.key, event.version)
         if message.data not in self._workload.events:
-            is_kept = is_kept or any(letter.data == message.data for letter, _ in self._letters)
+            is_kept = is_kept or any(letter == message for letter, _ in self._letters)
         self._assert(is_kept, f"acknowledged and lost: {message.data[:120]!r}")
 
     def _check_end(self) -> None:
@@ -213,10 +214,13 @@ class World:
             self._assert(document.fields == run_fields(event.run), f"{key} has the state of another event")
         for event in self._workload.events.values():
             self._check_history(event)
+        published = {message.data: message for message in self._workload.messages}
+        for letter, _ in self._letters:
+            self._assert(letter == published[letter.data], f"a dead letter of no message: {letter!r:.200}")
         letters = {letter.data: reason for letter, reason in self._letters}
         late = {data: reason for data, reason in letters.items() if data in self._workload.late}
         self._assert(set(late.values()) <= {DeadLetterReason.EXPIRED}, f"what came too late was {late}")
-        self._assert(letters == {**self._workload.poison, **late}, f"the dead letters are {letters}")
+        self._assert(letters == {**self._workload.poison, **late}, f"the dead letters are {letters!r:.2000}")
 
     def _check_history(self, event: RunEvent) -> None:
         self._assert(self._store.holds(event.key, event.version), f"{event.version} is not in the history")
