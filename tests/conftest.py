@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,10 @@ for size in ("COLUMNS", "LINES"):
 
 # google.api_core warns of Pythons by the date: on some days on the stderr of each program that tests start.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:You are using a:FutureWarning")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("tests.model")
 

@@ -1,4 +1,4 @@
-"""The events that are projected: the real trace's where it is at hand, else made up in its likeness."""
+"""The events that are projected: those of the trace."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
-from tests.e2e.trace_file import read_trace, states, trace_path
+from tests.e2e.trace_file import read_trace, source, states
 
-from run_log.core import RunEvent, RunStatus, WorkflowRun, utc_now
-from run_log.testing import a_run
+from run_log.core import RunEvent, WorkflowRun, utc_now
 
 from .report import Options
 
-GENERATED_RUNS = 18_000
-GENERATED_WORKFLOWS = 700
 HOT_WORKFLOW = "hot"
 
 Item = TypeVar("Item")
@@ -24,15 +21,13 @@ Item = TypeVar("Item")
 @cache
 def finished_runs() -> Sequence[WorkflowRun]:
     """Return the runs as they ended, by start."""
-    path = trace_path()
-    return read_trace(path) if path else list(_generated())
+    return read_trace(1.0)
 
 
 def name() -> str:
     """Say which runs `finished_runs` returns."""
-    kind = "the real trace" if trace_path() else "a generated trace (the real one is absent)"
     runs = finished_runs()
-    return f"{kind}: {len(runs):,} runs in {len({run.workflow_id for run in runs}):,} workflows"
+    return f"{len(runs):,} runs in {len({run.workflow_id for run in runs}):,} workflows: {source()}"
 
 
 def selected(options: Options) -> Sequence[WorkflowRun]:
@@ -69,22 +64,3 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Yield *items* in parts of *size*."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _generated() -> Iterator[WorkflowRun]:
-    for number in range(GENERATED_RUNS):
-        started_at = a_run().started_at + timedelta(seconds=number)
-        yield a_run(
-            id=f"run-{number:06}",
-            workflow_id=f"workflow-{number % GENERATED_WORKFLOWS:03}",
-            status=RunStatus.SUCCESS,
-            trigger_data={
-                "program": "align",
-                "arguments": ["-c", "20", "-pop", "AFR"],
-                "parents": ["a", "b"],
-            },
-            result={"avgCPU": 57.4, "readBytes": None, "outputFiles": [f"chr-{number}.tar.gz"]},
-            started_at=started_at,
-            completed_at=started_at + timedelta(seconds=90),
-            duration_ms=90_000.0,
-        )

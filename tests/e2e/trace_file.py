@@ -1,38 +1,82 @@
-"""A real trace of workflow runs, where one is at hand: each run started and ended well."""
+"""A real trace of workflow runs, or one invented where it is not at hand: each run started and ended well."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+import random
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from run_log.core import Position, RunStatus, WorkflowRun, document_id
+from run_log.testing import a_run
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-VARIABLE: Final = "RUN_LOG_TRACE_FILE"
+FILE_VARIABLE: Final = "RUN_LOG_TRACE_FILE"
+SHARE_VARIABLE: Final = "RUN_LOG_TRACE_SHARE"
 BESIDE: Final = REPOSITORY.parent / "shared" / "data" / "wfinstances-runs.jsonl.gz"
+
+_SHARE: Final = 0.1
+"""Of the trace, in `make test`; `make trace` takes all of it."""
+_INVENTED: Final = 18_000
+_INVENTED_WORKFLOWS: Final = 700
 
 
 def trace_path() -> Path | None:
     """Return where the trace is; None where it is not."""
-    path = Path(os.environ.get(VARIABLE) or BESIDE)
+    path = Path(os.environ.get(FILE_VARIABLE) or BESIDE)
     return path if path.is_file() else None
 
 
-def missing_reason() -> str:
-    """Return why there is no trace, and what to do."""
-    looked = os.environ.get(VARIABLE) or "../shared/data/wfinstances-runs.jsonl.gz beside the repository"
-    return f"no trace at {looked}; set {VARIABLE} to a wfinstances-runs.jsonl.gz"
+def source() -> str:
+    """Return where the runs come from, for people."""
+    path = trace_path()
+    return (
+        str(path) if path else f"invented; set {FILE_VARIABLE} to a wfinstances-runs.jsonl.gz for a real one"
+    )
 
 
-def read_trace(path: Path) -> list[WorkflowRun]:
-    """Return the trace's runs as they ended, by start."""
+def read_trace(share: float | None = None) -> list[WorkflowRun]:
+    """Return a share of the trace's runs as they ended, by start; of invented ones where it is not at hand.
+
+    Args:
+        share: Which, from all parts of the trace; None is what the environment says, or a tenth.
+    """
+    share = float(os.environ.get(SHARE_VARIABLE) or _SHARE) if share is None else share
+    path = trace_path()
+    runs = _read(path) if path else _invented()
+    return runs[:: round(1 / share)]
+
+
+def _read(path: Path) -> list[WorkflowRun]:
     with gzip.open(path, "rt") as lines:
         return [WorkflowRun(status=RunStatus.SUCCESS, **json.loads(line)) for line in lines]
+
+
+def _invented() -> list[WorkflowRun]:
+    """Return runs like the trace's: most are of few workflows, many start at once, some take no time."""
+    chance = random.Random(_INVENTED)
+    runs: list[WorkflowRun] = []
+    started_at = a_run().started_at
+    for number in range(_INVENTED):
+        started_at += timedelta(seconds=chance.choice((0, 0, 0, 1, 60, 3_600)))
+        took = timedelta(milliseconds=chance.choice((0, 1, 1_500, 90_000)))
+        runs.append(
+            a_run(
+                workflow_id=f"workflow-{int(chance.paretovariate(0.4)) % _INVENTED_WORKFLOWS:03}",
+                id=f"run-{number:06}",
+                status=RunStatus.SUCCESS,
+                trigger_data={"program": "align", "arguments": ["-c", "20"], "parents": ["a", "b"]},
+                result={"avgCPU": 57.4, "readBytes": None, "outputFiles": [f"chr-{number}.tar.gz"]},
+                started_at=started_at,
+                completed_at=started_at + took,
+                duration_ms=took / timedelta(milliseconds=1),
+            )
+        )
+    return runs
 
 
 def states(runs: Iterable[WorkflowRun]) -> list[WorkflowRun]:
@@ -60,8 +104,3 @@ def expected_listing(runs: Iterable[WorkflowRun]) -> dict[str, list[WorkflowRun]
     for of_workflow in listing.values():
         of_workflow.sort(key=lambda run: Position(run.started_at, document_id(run.id)), reverse=True)
     return listing
-
-
-def sample(runs: Sequence[WorkflowRun], *, every: int) -> list[WorkflowRun]:
-    """Return each *every*th run: all parts of the trace, ties included."""
-    return list(runs[::every])

@@ -23,7 +23,13 @@ from ._logs import get_logger
 PREFIX: Final = "RUN_LOG_"
 
 TEST_VARIABLES: Final = frozenset(
-    {"RUN_LOG_REQUIRE_EMULATORS", "RUN_LOG_EMULATOR_ROOT", "RUN_LOG_TRACE_FILE", "RUN_LOG_TERRAFORM_CHECK"}
+    {
+        "RUN_LOG_REQUIRE_EMULATORS",
+        "RUN_LOG_EMULATOR_ROOT",
+        "RUN_LOG_TRACE_FILE",
+        "RUN_LOG_TRACE_SHARE",
+        "RUN_LOG_TERRAFORM_CHECK",
+    }
 )
 """Variables with the prefix that only the tests and the testing kit read."""
 
