@@ -14,8 +14,8 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from run_log.core import PROCESS_CLOCK
-from run_log.core._logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
+from run_log.core.clock import PROCESS_CLOCK
+from run_log.core.logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
 
 # Where tests run in several processes, each of these is told of a terminal that nobody has.
 for size in ("COLUMNS", "LINES"):

@@ -8,15 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from run_log.core import (
-    RELATIVE_ERROR,
-    RESOLUTION,
-    Durations,
-    Position,
-    RunStatus,
-    WorkflowRun,
-    document_id,
-)
+from run_log.core import RunStatus, WorkflowRun
+from run_log.core.cursors import Position
+from run_log.core.durations import RELATIVE_ERROR, RESOLUTION, Durations
+from run_log.core.ids import document_id
 from run_log.stores import RunLogReader, TimeBucket, WorkflowSummary
 
 Item = TypeVar("Item")

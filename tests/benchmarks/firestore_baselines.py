@@ -12,7 +12,9 @@ from google.api_core import exceptions as google_errors
 from google.cloud import firestore
 from google.cloud.firestore import async_transactional
 
-from run_log.core import RunEvent, document_id, fold
+from run_log.core import RunEvent
+from run_log.core.ids import document_id
+from run_log.core.law import fold
 from run_log.stores._documents import (
     HISTORY,
     PROJECTION,

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings, document_id
+from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings
+from run_log.core.ids import document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
 from run_log.producer._pubsub import create_transport
 from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker

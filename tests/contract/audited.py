@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from google.cloud import firestore
 
-from run_log.core import Outcome, RunEvent, RunStatus, Settings, SummaryCounter, document_id
+from run_log.core import Outcome, RunEvent, RunStatus, Settings
+from run_log.core.counters import SummaryCounter
+from run_log.core.ids import document_id
 from run_log.stores import WorkflowSummary
 from run_log.stores.audit import Audit
 from run_log.stores.firestore._stats import counter_path

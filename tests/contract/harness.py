@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Unpack
 
-from run_log.core import RunFilters, RunStatus, WorkflowRun, utc_now
+from run_log.core import RunStatus, WorkflowRun, utc_now
+from run_log.core.selection import RunFilters
 from run_log.stores import ProjectionStore, RunLog
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-from run_log.core import RunStatus, Scope, SummaryCounter, hour_of
+from run_log.core import RunStatus
+from run_log.core.counters import Scope, SummaryCounter, hour_of
 from run_log.stores.audit import Comparison, CountName, RunDifference, Side, compare
 from run_log.stores.audit._compare import MAX_LISTED
 from run_log.testing import an_event

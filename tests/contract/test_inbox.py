@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from run_log.core import (
-    PROCESS_CLOCK,
-    HybridLogicalClock,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
@@ -22,6 +20,7 @@ from run_log.core import (
     RunStatus,
     WorkflowRun,
 )
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.stores import PendingRun, RunLog
 from run_log.stores._documents import indexed_assignee
 from run_log.testing import a_run, an_event

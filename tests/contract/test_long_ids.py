@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 
 from run_log.core import (
-    MAX_ID_BYTES,
-    STORED,
     InvalidRunError,
     Message,
     PauseRequest,
     RunEvent,
     RunStatus,
     WorkflowRun,
-    bounded_id,
     decode_event,
     encode_event,
 )
+from run_log.core.ids import MAX_ID_BYTES, bounded_id
+from run_log.core.models import STORED
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 

@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from run_log.core import (
-    CUT_MARKER,
-    MAX_ID_BYTES,
-    MAX_PAYLOAD_BYTES,
-    MAX_TEXT_BYTES,
-    Message,
-    PauseRequest,
-    RunStatus,
-    decode_event,
-    encode_event,
-)
+from run_log.core import Message, PauseRequest, RunStatus, decode_event, encode_event
+from run_log.core.ids import MAX_ID_BYTES
+from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
+from run_log.core.payload import MAX_TEXT_BYTES
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from run_log.core import (
-    MAX_ATTEMPT,
-    MAX_HLC,
     InvalidArgumentError,
     InvalidCursorError,
     Outcome,
@@ -19,6 +17,8 @@ from run_log.core import (
     RunStatus,
     WriteRefusedError,
 )
+from run_log.core.clock import MAX_HLC
+from run_log.core.models import MAX_ATTEMPT
 from run_log.stores import RunLog, StaleRun
 from run_log.testing import an_event
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from run_log.core import MICROS, RunStatus, Scope, SummaryCounter, bucket_name, hour_of
+from run_log.core import RunStatus
+from run_log.core.counters import MICROS, Scope, SummaryCounter, bucket_name, hour_of
 from run_log.stores.audit import CountFinding, Verification, VerifyProgress, verify
 from run_log.stores.audit._verify import MAX_LISTED_RUNS
 from run_log.testing import a_run, an_event

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from run_log.core import RunEvent, RunStatus, Scope, SummaryCounter, bucket_name, hour_of
+from run_log.core import RunEvent, RunStatus
+from run_log.core.counters import Scope, SummaryCounter, bucket_name, hour_of
 from run_log.stores.audit import Verification, verify
 from run_log.testing import an_event
 

@@ -11,15 +11,8 @@ from typing import Any
 
 import pytest
 
-from run_log.core import (
-    InvalidArgumentError,
-    InvalidCursorError,
-    RunEvent,
-    RunKey,
-    RunStatus,
-    Version,
-    WorkflowRun,
-)
+from run_log.core import InvalidArgumentError, InvalidCursorError, RunEvent, RunStatus, Version, WorkflowRun
+from run_log.core.models import RunKey
 from run_log.stores import ProjectionStore, RunLog, RunUpdate, RunWatch
 from run_log.testing import a_life, a_run, an_event
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from run_log.core import event_schema_text
+from run_log.core.schema import event_schema_text
 
 from .installing import clean_environment
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.processes import started
 
-from run_log.core import PauseRequest, RunStatus, Settings, event_schema_text
+from run_log.core import PauseRequest, RunStatus, Settings
+from run_log.core.schema import event_schema_text
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event

@@ -16,7 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from run_log.core import FoldedRun, Outcome, Settings, StoreUnavailableError
+from run_log.core import Outcome, Settings, StoreUnavailableError
+from run_log.core.law import FoldedRun
 from run_log.projector.beam import BeamRebuild, build
 from run_log.stores import FirestoreRunLogService
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from google.api_core import exceptions as google_errors
 
-from run_log.core import RunKey, document_id, utc_now
+from run_log.core import utc_now
+from run_log.core.ids import document_id
+from run_log.core.models import RunKey
 from run_log.stores import FirestoreRunLogService
 from run_log.stores._committer import Committer
 from run_log.stores._documents import CHANGED_AT, CHANGED_SHARD, PROJECTION

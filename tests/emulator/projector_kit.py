@@ -16,7 +16,8 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 from tests.processes import started
 
-from run_log.core import ReceivedMessage, RunEvent, RunKey, RunStatus, Settings, encode_event
+from run_log.core import ReceivedMessage, RunEvent, RunStatus, Settings, encode_event
+from run_log.core.models import RunKey
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection

@@ -15,12 +15,12 @@ from run_log.core import (
     Message,
     Outcome,
     ReceivedMessage,
-    RunKey,
     RunStatus,
     TransportRefusedError,
     encode_event,
     utc_now,
 )
+from run_log.core.models import RunKey
 from run_log.projector import (
     DeadLetter,
     HandledLetter,

@@ -22,9 +22,9 @@ from run_log.core import (
     UnreadableRunError,
     WorkflowRun,
     WriteRefusedError,
-    document_id,
-    run_digest,
 )
+from run_log.core.ids import document_id
+from run_log.core.law import run_digest
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.stores._documents import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION

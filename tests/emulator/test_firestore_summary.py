@@ -9,16 +9,9 @@ from typing import Any
 import pytest
 from tests.model import check_summaries
 
-from run_log.core import (
-    DURATION_BUCKETS,
-    Horizon,
-    Outcome,
-    RunStatus,
-    Scope,
-    SummaryCounter,
-    WorkflowRun,
-    bucket_name,
-)
+from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.core.counters import Horizon, Scope, SummaryCounter, bucket_name
+from run_log.core.durations import DURATION_BUCKETS
 from run_log.stores._commits import MAX_STATS_CHANGES
 from run_log.stores._documents import MAX_DOCUMENT_BYTES
 from run_log.stores._patience import Patience

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, encode_json, utc_now
+from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, utc_now
+from run_log.core.payload import encode_json
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService

@@ -12,15 +12,8 @@ from typing import Any
 import pytest
 from google.cloud import firestore
 
-from run_log.core import (
-    RunEvent,
-    RunStatus,
-    Scope,
-    StoreError,
-    StoreUnavailableError,
-    SummaryCounter,
-    hour_of,
-)
+from run_log.core import RunEvent, RunStatus, StoreError, StoreUnavailableError
+from run_log.core.counters import Scope, SummaryCounter, hour_of
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.stores._commits import MAX_STATS_CHANGES

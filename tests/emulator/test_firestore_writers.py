@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from run_log.core import MAX_HISTORY, PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
+from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.core.clock import PROCESS_CLOCK
+from run_log.core.law import MAX_HISTORY
 from run_log.stores import FirestoreRunLogService
 from run_log.stores._committer import WARY_COMMITS
 from run_log.stores._patience import Patience

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from run_log.core import EVENT_TYPE, RunStatus, Settings, decode_event, encode_event
+from run_log.core import RunStatus, Settings, decode_event, encode_event
+from run_log.core.wire import EVENT_TYPE
 from run_log.producer import (
     DeliveryPolicy,
     FlushReport,

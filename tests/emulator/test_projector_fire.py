@@ -12,15 +12,8 @@ from typing import Final
 
 import pytest
 
-from run_log.core import (
-    CUT_MARKER,
-    Message,
-    Outcome,
-    ReceivedMessage,
-    RunEvent,
-    RunStatus,
-    encode_event,
-)
+from run_log.core import Message, Outcome, ReceivedMessage, RunEvent, RunStatus, encode_event
+from run_log.core.nearest import CUT_MARKER
 from run_log.projector import DeadLetter, PullReport
 from run_log.projector.google_cloud import pull
 from run_log.pubsub import MAX_ATTRIBUTES

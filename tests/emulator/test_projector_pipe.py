@@ -15,12 +15,12 @@ from run_log.core import (
     Message,
     Outcome,
     RunEvent,
-    RunKey,
     RunStatus,
     Settings,
     TransportRefusedError,
     encode_event,
 )
+from run_log.core.models import RunKey
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import PullReport
 from run_log.projector.google_cloud import pull

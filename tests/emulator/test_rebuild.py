@@ -12,15 +12,9 @@ from typing import Any
 
 import pytest
 
-from run_log.core import (
-    STORED,
-    ConfigurationError,
-    RunEvent,
-    RunStatus,
-    Settings,
-    document_id,
-    encode_event,
-)
+from run_log.core import ConfigurationError, RunEvent, RunStatus, Settings, encode_event
+from run_log.core.ids import document_id
+from run_log.core.models import STORED
 from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from run_log.core import InvalidCursorError, PauseRequest, RunStatus, Selection, encode_place
+from run_log.core import InvalidCursorError, PauseRequest, RunStatus
+from run_log.core.cursors import encode_place
+from run_log.core.selection import Selection
 from run_log.stores import ProjectionStore, RunLog
 from run_log.testing import a_run, an_event
 

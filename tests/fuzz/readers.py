@@ -17,13 +17,8 @@ from typing import Any, Final
 import fastavro
 from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
-from run_log.core import (
-    EventDecodeError,
-    Message,
-    PushRefusedError,
-    ReceivedMessage,
-    decode_event,
-)
+from run_log.core import EventDecodeError, Message, ReceivedMessage, decode_event
+from run_log.core.errors import PushRefusedError
 from run_log.producer._segment import encode_record, records_in
 from run_log.projector._letters import DeadLetter
 from run_log.projector._oidc import Certificates, TokenVerifier

@@ -22,7 +22,8 @@ from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import sweep
-from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType, encode_place
+from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType
+from run_log.core.cursors import encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
 from run_log.stores._documents import head_to_merge

@@ -13,19 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_log.core import (
-    EventDecodeError,
-    Message,
-    RunEvent,
-    RunHead,
-    RunKey,
-    StatsDelta,
-    by_run,
-    decode_event,
-    encode_event,
-    fold,
-    mark_anomalies,
-)
+from run_log.core import EventDecodeError, Message, RunEvent, decode_event, encode_event
+from run_log.core.law import RunHead, StatsDelta, by_run, fold, mark_anomalies
+from run_log.core.models import RunKey
 
 FOLDER = Path(__file__).parent
 PINNED = FOLDER / "logs.json"

@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from run_log.core import SCHEMA_VERSION
-from run_log.core._schema import make_event_schema_text
+from run_log.core.schema import make_event_schema_text
+from run_log.core.wire import SCHEMA_VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMAS = REPOSITORY / "shared" / "run_log" / "core" / "schemas"

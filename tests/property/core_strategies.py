@@ -10,18 +10,9 @@ from typing import Any, Final
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from run_log.core import (
-    PauseRequest,
-    RunEvent,
-    RunHead,
-    RunKey,
-    RunStatus,
-    StatsDelta,
-    TriggerType,
-    WorkflowRun,
-    by_run,
-    fold,
-)
+from run_log.core import PauseRequest, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core.law import RunHead, StatsDelta, by_run, fold
+from run_log.core.models import RunKey
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 

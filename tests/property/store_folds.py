@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from run_log.core import MAX_HISTORY, RunEvent, RunKey, RunStatus, Version, WorkflowRun, run_digest
+from run_log.core import RunEvent, RunStatus, Version, WorkflowRun
+from run_log.core.law import MAX_HISTORY, run_digest
+from run_log.core.models import RunKey
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_log.core import HybridLogicalClock
+from run_log.core.clock import HybridLogicalClock
 
 from .core_strategies import examples
 

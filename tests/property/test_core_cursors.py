@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from run_log.core import InvalidCursorError, Position, decode_cursor, encode_cursor
+from run_log.core import InvalidCursorError
+from run_log.core.cursors import Position, decode_cursor, encode_cursor
 
 from .core_strategies import anything, examples, moments
 

@@ -6,14 +6,7 @@ import uuid
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import (
-    MAX_DOCUMENT_ID_BYTES,
-    MAX_ID_BYTES,
-    bounded_id,
-    document_id,
-    original_id,
-    uuid7,
-)
+from run_log.core.ids import MAX_DOCUMENT_ID_BYTES, MAX_ID_BYTES, bounded_id, document_id, original_id, uuid7
 
 from .core_strategies import examples
 

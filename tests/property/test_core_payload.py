@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import CUT_MARKER, decode_json, detached, encode_json, fit_payloads, fit_text
+from run_log.core.nearest import CUT_MARKER
+from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
 
 from .core_strategies import anything, examples, json_values, payloads
 

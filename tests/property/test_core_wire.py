@@ -7,18 +7,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import (
-    EVENT_TYPE,
-    MAX_ID_BYTES,
-    EventDecodeError,
-    Message,
-    PauseRequest,
-    RunEvent,
-    bounded_id,
-    decode_event,
-    encode_event,
-    encode_json,
-)
+from run_log.core import EventDecodeError, Message, PauseRequest, RunEvent, decode_event, encode_event
+from run_log.core.ids import MAX_ID_BYTES, bounded_id
+from run_log.core.payload import encode_json
+from run_log.core.wire import EVENT_TYPE
 
 from .core_strategies import EPOCH, events, examples, ids, json_values, small_event
 

@@ -16,11 +16,11 @@ from run_log.core import (
     Message,
     MessageRefusedError,
     RunEvent,
-    RunKey,
     TransportRefusedError,
     TransportUnavailableError,
     decode_event,
 )
+from run_log.core.models import RunKey
 from run_log.producer import BufferLimits, DeliveryPolicy, DropReason, RunEventEmitter, Spool
 from run_log.testing import a_run, an_event
 

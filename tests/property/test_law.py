@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_log.core import (
+from run_log.core import Outcome, RunEvent, RunStatus, Transition, Version
+from run_log.core.law import (
     MAX_HISTORY,
     FoldedRun,
-    Outcome,
-    RunEvent,
     RunHead,
-    RunKey,
-    RunStatus,
     StatsDelta,
-    Transition,
-    Version,
     by_run,
     count_statuses,
     fold,
@@ -24,6 +19,7 @@ from run_log.core import (
     newest,
     newest_event,
 )
+from run_log.core.models import RunKey
 
 from .core_strategies import clashing_events, deliveries, examples, project, small_event, small_events
 

@@ -6,7 +6,8 @@ from typing import Final
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.core import RunKey, Version
+from run_log.core import Version
+from run_log.core.models import RunKey
 from run_log.producer import BufferLimits
 from run_log.producer._buffer import EventBuffer
 from run_log.producer._capture import Entry

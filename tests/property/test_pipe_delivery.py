@@ -14,12 +14,12 @@ from run_log.core import (
     Outcome,
     ReceivedMessage,
     RunEvent,
-    RunKey,
     RunStatus,
     StoreUnavailableError,
     TransportUnavailableError,
     WriteRefusedError,
 )
+from run_log.core.models import RunKey
 from run_log.producer import DeliveryPolicy, FlushReport, RunEventEmitter
 from run_log.projector import GroupLimits, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from run_log.core import Outcome, RunEvent, RunKey, RunStatus
+from run_log.core import Outcome, RunEvent, RunStatus
+from run_log.core.models import RunKey
 from run_log.projector import Projector
 from run_log.stores import InMemoryRunLogService, RunLogService, SQLiteRunLogService
 from run_log.testing import an_event

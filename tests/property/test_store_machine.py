@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.model import check_summaries
 
-from run_log.core import Order, Outcome, RunEvent, RunKey, RunStatus, WorkflowRun, utc_now
+from run_log.core import Outcome, RunEvent, RunStatus, WorkflowRun, utc_now
+from run_log.core.models import RunKey
+from run_log.core.selection import Order
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,

@@ -18,7 +18,6 @@ from tests.fuzz.pipes import Letterbox
 from tests.unit.projector.archives import write_avro
 
 from run_log.core import (
-    EVENT_TYPE,
     DeadLetterReason,
     EventDecodeError,
     Message,
@@ -27,6 +26,7 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
+from run_log.core.wire import EVENT_TYPE
 from run_log.producer._segment import Segment, encode_record
 from run_log.projector import DeadLetter
 from run_log.projector._pubsub import PubSubDeadLetters

@@ -14,18 +14,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from run_log.core import (
-    MAX_AHEAD,
     EventDecodeError,
-    HybridLogicalClock,
     Message,
     NotPausedError,
-    RunKey,
     RunNotFoundError,
     RunStatus,
     WriteRefusedError,
-    check_stamp,
     decode_event,
 )
+from run_log.core.clock import MAX_AHEAD, HybridLogicalClock
+from run_log.core.models import RunKey
+from run_log.core.wire import check_stamp
 from run_log.producer import (
     DeliveryPolicy,
     PubSubRunLogService,

@@ -8,19 +8,10 @@ from typing import Any
 
 import pytest
 
-from run_log.core import (
-    Horizon,
-    Outcome,
-    ReceivedMessage,
-    RunChange,
-    RunEvent,
-    RunKey,
-    StatsDelta,
-    StoreUnavailableError,
-    Transition,
-    Version,
-    _law,  # pyright: ignore[reportPrivateUsage] - the bugs are planted in it
-)
+from run_log.core import Outcome, ReceivedMessage, RunEvent, StoreUnavailableError, Transition, Version, law
+from run_log.core.counters import Horizon
+from run_log.core.law import RunChange, StatsDelta
+from run_log.core.models import RunKey
 from run_log.stores._commits import Commit, KnownRun, RunBatch, StatsWrite
 from run_log.stores._committer import Committer
 
@@ -106,12 +97,12 @@ def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
             return Outcome.DUPLICATE
         return Outcome.APPLIED if newest[:2] <= version[:2] else Outcome.STALE
 
-    monkeypatch.setattr("run_log.core._law._place", place)
+    monkeypatch.setattr("run_log.core.law._place", place)
 
 
 def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take two events for one where their ids are the same, whatever their versions and what they say."""
-    place = _law._place  # pyright: ignore[reportPrivateUsage]
+    place = law._place  # pyright: ignore[reportPrivateUsage]
 
     def by_id(
         newest: Version | None, history: Sequence[Transition], transition: Transition
@@ -120,7 +111,7 @@ def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
             return Outcome.DUPLICATE
         return place(newest, history, transition)
 
-    monkeypatch.setattr(_law, "_place", by_id)
+    monkeypatch.setattr(law, "_place", by_id)
 
 
 def plant_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,19 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from run_log.core import (
-    GuessRefusedError,
-    Horizon,
-    RunKey,
-    RunStatus,
-    StoreUnavailableError,
-    SummaryCounter,
-    Version,
-    WriteRefusedError,
-    add_counters,
-    count_statuses,
-    counters_of,
-)
+from run_log.core import RunStatus, StoreUnavailableError, Version, WriteRefusedError
+from run_log.core.counters import Horizon, SummaryCounter, add_counters, counters_of
+from run_log.core.errors import GuessRefusedError
+from run_log.core.law import count_statuses
+from run_log.core.models import RunKey
 from run_log.stores._commits import Commit, KnownRun, RunWrite
 from run_log.stores._documents import EXPIRE_AT, HISTORY, PROJECTION, head_from_fields
 from run_log.stores._retention import is_expired

@@ -9,18 +9,18 @@ from datetime import timedelta
 from typing import Any, Final
 
 from run_log.core import (
-    MAX_ID_BYTES,
     DeadLetterReason,
     Message,
     PauseRequest,
     RunEvent,
-    RunKey,
     RunStatus,
     WorkflowRun,
     encode_event,
-    newest_event,
 )
-from run_log.core._clock import MAX_HLC
+from run_log.core.clock import MAX_HLC
+from run_log.core.ids import MAX_ID_BYTES
+from run_log.core.law import newest_event
+from run_log.core.models import RunKey
 from run_log.pubsub import MAX_MESSAGE_BYTES, message_bytes
 from run_log.testing import a_run
 

@@ -11,53 +11,45 @@ from structlog.stdlib import BoundLogger
 from run_log.core import (
     DeadLetterReason,
     EventDecodeError,
-    HybridLogicalClock,
     InvalidCursorError,
     Message,
     Outcome,
     PauseRequest,
-    Position,
     ReceivedMessage,
-    RunChange,
     RunEvent,
-    RunHead,
-    RunKey,
     RunLogError,
     RunLogProtocol,
     RunStatus,
     Settings,
-    StatsDelta,
     Transition,
     TriggerType,
     UnreadableRunError,
     Version,
     WorkflowRun,
+    decode_event,
+    encode_event,
+    utc_now,
+)
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.cursors import Position, decode_cursor, encode_cursor
+from run_log.core.ids import document_id, original_id, uuid7
+from run_log.core.law import (
+    RunChange,
+    RunHead,
+    StatsDelta,
     by_run,
     count_statuses,
-    current_trace,
-    decode_cursor,
-    decode_event,
-    decode_json,
-    detached,
-    document_id,
-    encode_cursor,
-    encode_event,
-    encode_json,
-    event_schema,
-    event_schema_text,
-    fit_payloads,
-    fit_text,
     fold,
-    get_logger,
     is_anomaly,
     mark_anomalies,
     newest,
-    original_id,
-    snapshot,
-    utc_now,
-    uuid7,
-    variable,
 )
+from run_log.core.logs import get_logger
+from run_log.core.models import RunKey, snapshot
+from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
+from run_log.core.schema import event_schema, event_schema_text
+from run_log.core.settings import variable
+from run_log.core.trace import current_trace
 
 
 def runs(moment: datetime) -> None:

@@ -12,15 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, TextIO
 
-from run_log.core import (
-    DeadLetterReason,
-    ReceivedMessage,
-    RunEvent,
-    TriggerType,
-    WorkflowRun,
-    count_statuses,
-    utc_now,
-)
+from run_log.core import DeadLetterReason, ReceivedMessage, RunEvent, TriggerType, WorkflowRun, utc_now
+from run_log.core.law import count_statuses
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService

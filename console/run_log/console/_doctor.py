@@ -11,8 +11,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from run_log.core import (
-    Order,
-    RunFilters,
     RunLogError,
     RunStatus,
     Settings,
@@ -21,7 +19,8 @@ from run_log.core import (
     TriggerType,
     utc_now,
 )
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
+from run_log.core.selection import Order, RunFilters
 from run_log.stores import RunLog
 from run_log.stores._factory import backend_entry
 

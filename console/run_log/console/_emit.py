@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from run_log.core import TriggerType, WaitTimeoutError, WorkflowRun, snapshot, utc_now, uuid7
+from run_log.core import TriggerType, WaitTimeoutError, WorkflowRun, utc_now
+from run_log.core.ids import uuid7
+from run_log.core.models import snapshot
 from run_log.stores import RunLog
 
 from ._open import delivered, opened_run_log

@@ -75,7 +75,7 @@ def require(extra: str) -> None:
     module = missing_module(extra)
     if module is not None:
         from run_log.core import ConfigurationError
-        from run_log.core._install import how_to_install
+        from run_log.core.install import how_to_install
 
         raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from run_log.core import decode_json, encode_json
+from run_log.core.payload import decode_json, encode_json
 
 from ._layout import literal
 from ._output import json_text, screen, write

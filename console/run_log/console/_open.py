@@ -15,8 +15,8 @@ from run_log.core import (
     TransportRefusedError,
     TransportUnavailableError,
     UnreadableRunError,
-    document_id,
 )
+from run_log.core.ids import document_id
 from run_log.stores import RunLog, create_run_log_service
 from run_log.stores._telemetry import skipped_runs
 from run_log.stores.audit import Audit

@@ -239,7 +239,7 @@ def json_text(value: object, *, indent: int | None = None, ascii_only: bool = Tr
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
-        from run_log.core import decode_json, encode_json
+        from run_log.core.payload import decode_json, encode_json
 
         value = decode_json(encode_json(value))
         text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)

@@ -17,7 +17,8 @@ from run_log.console._layout import Sheet
 from run_log.console._output import StatusLine
 from run_log.console._render import elapsed
 from run_log.console._signals import stopped_by_signal
-from run_log.core import InvalidArgumentError, Settings, get_logger
+from run_log.core import InvalidArgumentError, Settings
+from run_log.core.logs import get_logger
 from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,

@@ -12,8 +12,8 @@ from typing import Final
 
 from opentelemetry import metrics
 
-from run_log.core import get_logger
-from run_log.core._forks import renewed
+from run_log.core.forks import renewed
+from run_log.core.logs import get_logger
 
 from ._notice import say_loss
 from ._triggers import tell_unknown

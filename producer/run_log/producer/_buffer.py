@@ -6,7 +6,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from run_log.core import RunKey, Version
+from run_log.core import Version
+from run_log.core.models import RunKey
 
 from ._capture import Entry
 

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, cast
 
-from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError, logging_later
-from run_log.core._forks import renewed
+from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError
+from run_log.core.forks import renewed
+from run_log.core.logs import logging_later
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter

@@ -15,15 +15,9 @@ from opentelemetry.context import (
     _SUPPRESS_INSTRUMENTATION_KEY,  # pyright: ignore[reportPrivateUsage] - what every exporter uses
 )
 
-from run_log.core import (
-    Message,
-    MessageRefusedError,
-    RunLogError,
-    TransportUnavailableError,
-    get_logger,
-    logging_later,
-)
-from run_log.core._forks import renewed
+from run_log.core import Message, MessageRefusedError, RunLogError, TransportUnavailableError
+from run_log.core.forks import renewed
+from run_log.core.logs import get_logger, logging_later
 
 from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from run_log.core import Message, SpoolError, Version, get_logger, logging_later
-from run_log.core._forks import renewed
+from run_log.core import Message, SpoolError, Version
+from run_log.core.forks import renewed
+from run_log.core.logs import get_logger, logging_later
 
 from ._accounts import DropReason
 from ._capture import Content, Entry

@@ -9,7 +9,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from run_log.core import PROCESS_CLOCK, Contained, HybridLogicalClock, RunKey, Settings, is_foreign, uuid7
+from run_log.core import Settings
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.ids import uuid7
+from run_log.core.models import RunKey
+from run_log.core.nearest import Contained, is_foreign
 
 from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits

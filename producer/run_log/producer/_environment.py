@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from run_log.core import ConfigurationError, Settings
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 from ._transport import Transport
 

@@ -8,7 +8,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
 
-from run_log.core import Contained, encode_json, type_name
+from run_log.core.nearest import Contained, type_name
+from run_log.core.payload import encode_json
 
 MAX_SUMMARY: Final = 8_000
 """Most characters of an exception's type and message."""

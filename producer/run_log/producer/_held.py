@@ -12,8 +12,10 @@ from itertools import islice
 from types import CodeType
 from typing import ClassVar, Final, Self
 
-from run_log.core import RunKey, Version, type_name
-from run_log.core._forks import renewed
+from run_log.core import Version
+from run_log.core.forks import renewed
+from run_log.core.models import RunKey
+from run_log.core.nearest import type_name
 
 from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from run_log.core import get_logger, variable
+from run_log.core.logs import get_logger
+from run_log.core.settings import variable
 
 EXIT_SECONDS: Final = 2.0
 """How long interpreter exit waits for delivery, in all; once more what is emitted after that."""

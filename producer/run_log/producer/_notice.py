@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Final
 
-from run_log.core import one_line
+from run_log.core.logs import one_line
 
 MAX_REASON: Final = 700
 """Characters of a reason that are shown."""

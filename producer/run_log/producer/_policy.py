@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from run_log.core import is_cloud_run_service
+from run_log.core.settings import is_cloud_run_service
 
 from ._lifecycle import is_forked
 

@@ -13,20 +13,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from run_log.core import (
-    MAX_ID_BYTES,
-    OUTER_KEY,
-    Contained,
-    InvalidArgumentError,
-    RunStatus,
-    TriggerType,
-    bounded_id,
-    get_logger,
-    id_text,
-    is_foreign,
-    utc_now,
-    validated,
-)
+from run_log.core import InvalidArgumentError, RunStatus, TriggerType, utc_now
+from run_log.core.ids import MAX_ID_BYTES, bounded_id
+from run_log.core.logs import get_logger
+from run_log.core.models import validated
+from run_log.core.nearest import OUTER_KEY, Contained, id_text, is_foreign
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter

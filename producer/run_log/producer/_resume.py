@@ -11,21 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
-from run_log.core import (
-    MAX_ATTEMPT,
-    MAX_STAMPED_AHEAD,
-    PROCESS_CLOCK,
-    HybridLogicalClock,
-    RunKey,
-    RunLogProtocol,
-    RunStatus,
-    Settings,
-    TriggerType,
-    WorkflowRun,
-    get_logger,
-    is_foreign,
-    utc_now,
-)
+from run_log.core import RunLogProtocol, RunStatus, Settings, TriggerType, WorkflowRun, utc_now
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.logs import get_logger
+from run_log.core.models import MAX_ATTEMPT, RunKey
+from run_log.core.nearest import is_foreign
+from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import create_run_log_service, get_run_log_service
 
 from ._default import default_emitter

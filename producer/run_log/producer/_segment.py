@@ -24,7 +24,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from run_log.core import Message, RunKey, Version
+from run_log.core import Message, Version
+from run_log.core.models import RunKey
 from run_log.stores._files import check_own, open_own, open_private, sync_directory
 
 try:

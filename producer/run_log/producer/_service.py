@@ -9,19 +9,18 @@ from typing import Any, Final, Unpack
 from opentelemetry import trace
 
 from run_log.core import (
-    MAX_STAMPED_AHEAD,
     ConfigurationError,
-    HybridLogicalClock,
     RunEvent,
-    RunFilters,
-    RunKey,
     Settings,
     Transition,
     Version,
     WorkflowRun,
     WriteRefusedError,
-    validated,
 )
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.models import RunKey, validated
+from run_log.core.selection import RunFilters
+from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import (
     PendingRun,
     RunLog,

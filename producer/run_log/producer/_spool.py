@@ -12,7 +12,9 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from run_log.core import RunKey, SpoolError, Version, get_logger
+from run_log.core import SpoolError, Version
+from run_log.core.logs import get_logger
+from run_log.core.models import RunKey
 from run_log.stores._files import make_private_directory, why_others_may_change
 
 from ._segment import CAN_LOCK, Segment, SpooledEvent, directory_bytes, encode_record, segment_paths

@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from run_log.core import Contained, InvalidRunError, TriggerType, WorkflowRun, get_logger, validated
+from run_log.core import InvalidRunError, TriggerType, WorkflowRun
+from run_log.core.logs import get_logger
+from run_log.core.models import validated
+from run_log.core.nearest import Contained
 
 MAX_WORDS: Final = 100
 """Different words that a process tells of: whoever puts ids into them is told often enough."""

@@ -20,16 +20,16 @@ from run_log.core import (
     Outcome,
     ReceivedMessage,
     RunEvent,
-    RunKey,
     RunLogError,
     StoreError,
     StoreUnavailableError,
     TransportError,
     TransportUnavailableError,
-    check_stamp,
     decode_event,
-    get_logger,
 )
+from run_log.core.logs import get_logger
+from run_log.core.models import RunKey
+from run_log.core.wire import check_stamp
 
 from ._accounts import Progress, count_dead_letter
 from ._lanes import Lanes

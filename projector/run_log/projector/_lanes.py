@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
-from run_log.core import RunKey
+from run_log.core.models import RunKey
 
 
 class Sized(Protocol):

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from types import TracebackType
 from typing import Any, Final, Self
 
-from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError, get_logger
+from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError
+from run_log.core.logs import get_logger
 
 from ._leases import Leases
 from ._letters import DeadLetter, LetterChoice

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from run_log.core import get_logger
+from run_log.core.logs import get_logger
 
 from ._projector import told
 

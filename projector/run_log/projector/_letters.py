@@ -11,14 +11,8 @@ from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from run_log.core import (
-    DeadLetterReason,
-    EventDecodeError,
-    InvalidArgumentError,
-    Message,
-    ReceivedMessage,
-    id_text,
-)
+from run_log.core import DeadLetterReason, EventDecodeError, InvalidArgumentError, Message, ReceivedMessage
+from run_log.core.nearest import id_text
 
 REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"

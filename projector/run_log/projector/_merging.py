@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from run_log.core import FoldedRun, Outcome, RunEvent, RunKey
+from run_log.core import Outcome, RunEvent
+from run_log.core.law import FoldedRun
+from run_log.core.models import RunKey
 
 from ._projector import Projected, Projector
 

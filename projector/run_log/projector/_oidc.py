@@ -12,7 +12,8 @@ from typing import Any, Final, cast
 from google.auth import jwt
 from google.auth.transport import requests as transport
 
-from run_log.core import PushRefusedError, get_logger
+from run_log.core.errors import PushRefusedError
+from run_log.core.logs import get_logger
 
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
 """Google's certificates, by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""

@@ -20,11 +20,11 @@ from run_log.core import (
     RunLogError,
     StoreUnavailableError,
     WriteRefusedError,
-    check_stamp,
-    get_logger,
-    span_link,
     utc_now,
 )
+from run_log.core.logs import get_logger
+from run_log.core.trace import span_link
+from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
 from ._accounts import count_events

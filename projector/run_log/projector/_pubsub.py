@@ -10,15 +10,10 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
 
-from run_log.core import (
-    MAX_ATTRIBUTE_VALUE_BYTES,
-    DeadLetterReason,
-    Message,
-    MessageRefusedError,
-    ReceivedMessage,
-    fit_text,
-    get_logger,
-)
+from run_log.core import DeadLetterReason, Message, MessageRefusedError, ReceivedMessage
+from run_log.core.logs import get_logger
+from run_log.core.payload import fit_text
+from run_log.core.wire import MAX_ATTRIBUTE_VALUE_BYTES
 from run_log.pubsub import (
     ATTRIBUTE_FRAME_BYTES,
     MAX_ANSWER_BYTES,

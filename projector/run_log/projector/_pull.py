@@ -18,8 +18,8 @@ from run_log.core import (
     RunLogError,
     TransportRefusedError,
     TransportUnavailableError,
-    get_logger,
 )
+from run_log.core.logs import get_logger
 
 from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit

@@ -15,7 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
-from run_log.core import ConfigurationError, PushRefusedError, ReceivedMessage, get_logger
+from run_log.core import ConfigurationError, ReceivedMessage
+from run_log.core.errors import PushRefusedError
+from run_log.core.logs import get_logger
 
 from ._group_commit import Fate, GroupCommit
 from ._health import health_routes

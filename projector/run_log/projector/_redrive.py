@@ -14,12 +14,11 @@ from run_log.core import (
     EventDecodeError,
     Message,
     MessageRefusedError,
-    check_stamp,
     decode_event,
     encode_event,
     utc_now,
 )
-from run_log.core._wire import MAX_ATTRIBUTES
+from run_log.core.wire import MAX_ATTRIBUTES, check_stamp
 
 from ._leased import LeasedLetters
 from ._letters import DeadLetter, LetterChoice

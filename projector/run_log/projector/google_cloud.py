@@ -12,13 +12,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from run_log.core import (
-    ConfigurationError,
-    Settings,
-    StoreUnavailableError,
-    get_logger,
-    is_cloud_run_service,
-)
+from run_log.core import ConfigurationError, Settings, StoreUnavailableError
+from run_log.core.logs import get_logger
+from run_log.core.settings import is_cloud_run_service
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 

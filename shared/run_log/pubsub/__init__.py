@@ -1,6 +1,6 @@
 """What the producer and the projector share of Pub/Sub: one place that builds clients, and provisioning."""
 
-from run_log.core._wire import MAX_ATTRIBUTES
+from run_log.core.wire import MAX_ATTRIBUTES
 
 from ._connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS, PubSubConnection
 from ._limits import (

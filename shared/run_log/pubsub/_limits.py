@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from run_log.core import MAX_ATTRIBUTE_VALUE_BYTES, Message
-from run_log.core._wire import MAX_ATTRIBUTES
+from run_log.core import Message
+from run_log.core.wire import MAX_ATTRIBUTE_VALUE_BYTES, MAX_ATTRIBUTES
 
 MAX_MESSAGE_BYTES: Final = 10_000_000
 """Of body, attributes and their frames (https://cloud.google.com/pubsub/quotas#resource_limits, as all)."""

@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     try:
         from .firestore import FirestoreRunLogService  # noqa: PLC0415 - see above
     except ImportError as error:
-        from run_log.core._install import how_to_install  # noqa: PLC0415 - only then
+        from run_log.core.install import how_to_install  # noqa: PLC0415 - only then
 
         raise ImportError(f"FirestoreRunLogService: {error}; {how_to_install('stores')}") from error
     return FirestoreRunLogService

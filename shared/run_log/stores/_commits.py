@@ -9,23 +9,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from run_log.core import (
-    MAX_HISTORY,
-    Horizon,
-    HybridLogicalClock,
-    RunChange,
-    RunEvent,
-    RunKey,
-    StatsDelta,
-    SummaryCounter,
-    Transition,
-    WriteRefusedError,
-    add_counters,
-    by_run,
-    fold,
-    newest_event,
-    run_digest,
-)
+from run_log.core import RunEvent, Transition, WriteRefusedError
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.counters import Horizon, SummaryCounter, add_counters
+from run_log.core.law import MAX_HISTORY, RunChange, StatsDelta, by_run, fold, newest_event, run_digest
+from run_log.core.models import RunKey
 
 from ._documents import (
     MAX_DOCUMENT_BYTES,

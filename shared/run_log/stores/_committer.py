@@ -9,20 +9,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from run_log.core import (
-    PROCESS_CLOCK,
-    FoldedRun,
-    GuessRefusedError,
-    Horizon,
-    HybridLogicalClock,
-    Outcome,
-    RunChange,
-    RunEvent,
-    RunKey,
-    Scope,
-    Transition,
-    utc_now,
-)
+from run_log.core import Outcome, RunEvent, Transition, utc_now
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.counters import Horizon, Scope
+from run_log.core.errors import GuessRefusedError
+from run_log.core.law import FoldedRun, RunChange
+from run_log.core.models import RunKey
 
 from ._commits import (
     MAX_STATS_CHANGES,

@@ -13,29 +13,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from run_log.core import (
-    MAX_ANSWERER_BYTES,
-    MAX_DURATION,
-    STORED,
-    Counted,
     PauseRequest,
-    Position,
     RunEvent,
-    RunHead,
-    RunKey,
     RunStatus,
     Transition,
     UnreadableRunError,
     Version,
     WorkflowRun,
     WriteRefusedError,
-    bounded_id,
-    decode_json,
-    document_id,
-    encode_json,
-    fit_text,
-    hour_of,
-    newest,
 )
+from run_log.core.counters import Counted, hour_of
+from run_log.core.cursors import Position
+from run_log.core.durations import MAX_DURATION
+from run_log.core.ids import bounded_id, document_id
+from run_log.core.law import MAX_ANSWERER_BYTES, RunHead, newest
+from run_log.core.models import STORED, RunKey
+from run_log.core.payload import decode_json, encode_json, fit_text
 
 from ._retention import is_expired
 

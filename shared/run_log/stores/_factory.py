@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
-from run_log.core import ConfigurationError, Settings, get_logger, logging_later
-from run_log.core._forks import renewed
-from run_log.core._install import how_to_install
+from run_log.core import ConfigurationError, Settings
+from run_log.core.forks import renewed
+from run_log.core.install import how_to_install
+from run_log.core.logs import get_logger, logging_later
 
 from ._run_log import RunLog
 

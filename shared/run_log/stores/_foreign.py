@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from run_log.core import TriggerType, UnreadableRunError, WorkflowRun, document_id, original_id
+from run_log.core import TriggerType, UnreadableRunError, WorkflowRun
+from run_log.core.ids import document_id, original_id
 
 from ._documents import run_from_fields
 

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from run_log.core import (
-    InvalidArgumentError,
-    InvalidRunError,
-    PauseRequest,
-    RunStatus,
-    WorkflowRun,
-    encode_json,
-    validated,
-)
+from run_log.core import InvalidArgumentError, InvalidRunError, PauseRequest, RunStatus, WorkflowRun
+from run_log.core.models import validated
+from run_log.core.payload import encode_json
 
 from ._documents import (
     PAUSED_ASSIGNEE,

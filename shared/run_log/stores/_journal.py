@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from run_log.core import InvalidCursorError, RunKey, decode_place, encode_place
-from run_log.core._forks import renewed
+from run_log.core import InvalidCursorError
+from run_log.core.cursors import decode_place, encode_place
+from run_log.core.forks import renewed
+from run_log.core.models import RunKey
 
 from ._watch import RunUpdate, call_soon
 

@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from run_log.core import GuessRefusedError, StoreUnavailableError
+from run_log.core import StoreUnavailableError
+from run_log.core.errors import GuessRefusedError
 
 from ._telemetry import count_retry
 

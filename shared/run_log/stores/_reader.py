@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Unpack
 
-from run_log.core import RunEvent, RunFilters, Transition, Version, WorkflowRun
+from run_log.core import RunEvent, Transition, Version, WorkflowRun
+from run_log.core.selection import RunFilters
 
 from ._inbox import PendingRun
 from ._stale import StaleRun

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
-from run_log.core import RunHead
-from run_log.core._forks import renewed
+from run_log.core.forks import renewed
+from run_log.core.law import RunHead
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from run_log.core import (
-    ConfigurationError,
-    RunChange,
-    RunEvent,
-    RunExpiredError,
-    RunHead,
-    RunKey,
-    RunStatus,
-)
+from run_log.core import ConfigurationError, RunEvent, RunExpiredError, RunStatus
+from run_log.core.law import RunChange, RunHead
+from run_log.core.models import RunKey
 
 MAX_RETENTION_DAYS: Final = 36_500
 

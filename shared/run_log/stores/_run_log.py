@@ -7,14 +7,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Unpack
 
-from run_log.core import (
-    MAX_LIMIT,
-    InvalidArgumentError,
-    RunFilters,
-    RunLogProtocol,
-    WorkflowRun,
-    utc_now,
-)
+from run_log.core import InvalidArgumentError, RunLogProtocol, WorkflowRun, utc_now
+from run_log.core.protocol import MAX_LIMIT
+from run_log.core.selection import RunFilters
 
 from ._inbox import Answer
 from ._reader import RunLogReader

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from run_log.core import RunEvent, RunKey, Version
-from run_log.core._forks import renewed
+from run_log.core import RunEvent, Version
+from run_log.core.forks import renewed
+from run_log.core.models import RunKey
 
 
 @dataclass(slots=True)

@@ -11,36 +11,27 @@ from itertools import product
 from typing import Any, Final, Protocol, Unpack
 
 from run_log.core import (
-    PROCESS_CLOCK,
-    HybridLogicalClock,
     InvalidArgumentError,
     NotPausedError,
-    Order,
     Outcome,
-    Position,
     RunEvent,
-    RunFilters,
-    RunKey,
     RunNotFoundError,
     RunStatus,
-    Selection,
-    SummaryCounter,
     Transition,
     Version,
     WaitTimeoutError,
     WorkflowRun,
-    annotated,
-    bounded_id,
-    current_trace,
-    decode_cursor,
-    decode_place,
-    document_id,
-    encode_cursor,
-    encode_json,
-    encode_place,
-    hlc_after,
-    id_text,
 )
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
+from run_log.core.counters import SummaryCounter
+from run_log.core.cursors import Position, decode_cursor, decode_place, encode_cursor, encode_place
+from run_log.core.ids import bounded_id, document_id
+from run_log.core.law import annotated
+from run_log.core.models import RunKey
+from run_log.core.nearest import id_text
+from run_log.core.payload import encode_json
+from run_log.core.selection import Order, RunFilters, Selection
+from run_log.core.trace import current_trace
 
 from ._documents import names_of, position_of
 from ._inbox import Answer, InboxSelection, PendingRun, pending

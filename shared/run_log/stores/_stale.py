@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from run_log.core import (
-    InvalidRunError,
-    RunEvent,
-    RunStatus,
-    Version,
-    WorkflowRun,
-    WriteRefusedError,
-    encode_json,
-)
+from run_log.core import InvalidRunError, RunEvent, RunStatus, Version, WorkflowRun, WriteRefusedError
+from run_log.core.payload import encode_json
 
 from ._documents import ACTIVE_SINCE
 

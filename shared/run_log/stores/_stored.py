@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from run_log.core import RunKey, UnreadableRunError, WorkflowRun, document_id, original_id
+from run_log.core import UnreadableRunError, WorkflowRun
+from run_log.core.ids import document_id, original_id
+from run_log.core.models import RunKey
 
 from ._documents import PROJECTION, expires_at, head_from_fields, run_from_fields
 from ._service import StoredRun

@@ -9,7 +9,9 @@ from typing import Final
 
 from opentelemetry import metrics, trace
 
-from run_log.core import RunChange, RunLogError, StoreError, UnreadableRunError, get_logger
+from run_log.core import RunLogError, StoreError, UnreadableRunError
+from run_log.core.law import RunChange
+from run_log.core.logs import get_logger
 
 _tracer: Final = trace.get_tracer("run_log.stores")
 _meter: Final = metrics.get_meter("run_log.stores")

@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from run_log.core import InvalidArgumentError, RunEvent, RunKey, Version
+from run_log.core import InvalidArgumentError, RunEvent, Version
+from run_log.core.models import RunKey
 
 _FIRST_WAIT_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 1.0

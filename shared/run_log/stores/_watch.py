@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from run_log.core import Version, WorkflowRun
-from run_log.core._forks import renewed
+from run_log.core.forks import renewed
 
 from ._telemetry import operation
 

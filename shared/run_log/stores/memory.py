@@ -10,31 +10,15 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from run_log.core import (
-    PROCESS_CLOCK,
-    Horizon,
-    HybridLogicalClock,
-    Order,
-    Outcome,
-    Position,
-    RunChange,
-    RunEvent,
-    RunHead,
-    RunKey,
-    RunStatus,
-    Selection,
-    Settings,
-    StatsDelta,
-    SummaryCounter,
-    Transition,
-    WorkflowRun,
-    add_counters,
-    by_run,
-    document_id,
-    fold,
-    utc_now,
-)
-from run_log.core._forks import renewed
+from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.counters import Horizon, SummaryCounter, add_counters
+from run_log.core.cursors import Position
+from run_log.core.forks import renewed
+from run_log.core.ids import document_id
+from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
+from run_log.core.models import RunKey
+from run_log.core.selection import Order, Selection
 
 from ._documents import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
 from ._inbox import InboxSelection

@@ -5,7 +5,7 @@ Nothing here needs pytest but `run_log.testing.pytest_plugin`, which offers the 
     pytest_plugins = ["run_log.testing.pytest_plugin"]
 """
 
-from run_log.core import EmulatorError, EmulatorNotFoundError
+from run_log.core.errors import EmulatorError, EmulatorNotFoundError
 
 from ._builders import RunChanges, a_life, a_run, an_event
 from ._clocks import ManualClock, sequential_ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from run_log.core import EmulatorError
+from run_log.core.errors import EmulatorError
 
 from ._emulators import FirestoreEmulator, PubSubEmulator
 

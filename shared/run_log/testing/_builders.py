@@ -6,17 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
-from run_log.core import (
-    PROCESS_CLOCK,
-    HybridLogicalClock,
-    PauseRequest,
-    RunEvent,
-    RunStatus,
-    TriggerType,
-    WorkflowRun,
-    snapshot,
-    uuid7,
-)
+from run_log.core import PauseRequest, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.ids import uuid7
+from run_log.core.models import snapshot
 
 STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When a built run started unless it is told otherwise."""

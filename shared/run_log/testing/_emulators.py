@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import quote
 
-from run_log.core import EmulatorError, PortTakenError
+from run_log.core.errors import EmulatorError, PortTakenError
 
 from ._sdk import find_jar, find_java
 from ._server import Server, running

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from run_log.core import EmulatorNotFoundError
+from run_log.core.errors import EmulatorNotFoundError
 
 ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
 """Names a Google Cloud SDK's root, for a machine where ``gcloud`` is not on the PATH."""

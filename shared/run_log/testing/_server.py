@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from run_log.core import EmulatorError, PortTakenError
+from run_log.core.errors import EmulatorError, PortTakenError
 
 _ANSWER_SECONDS: Final = 5
 """How long one request for a sign of life may take."""

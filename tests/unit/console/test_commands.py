@@ -16,18 +16,13 @@ from run_log.console._exit import ExitCode, run
 from run_log.console._signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
-    EmulatorError,
-    EmulatorNotFoundError,
     EventDecodeError,
-    GuessRefusedError,
     InvalidArgumentError,
     InvalidCursorError,
     InvalidRunError,
     MessageRefusedError,
     NotFoundError,
     NotPausedError,
-    PortTakenError,
-    PushRefusedError,
     RunExpiredError,
     RunLogError,
     RunNotFoundError,
@@ -40,6 +35,13 @@ from run_log.core import (
     UnreadableRunError,
     WaitTimeoutError,
     WriteRefusedError,
+)
+from run_log.core.errors import (
+    EmulatorError,
+    EmulatorNotFoundError,
+    GuessRefusedError,
+    PortTakenError,
+    PushRefusedError,
 )
 
 from .processes import run_log, run_python
@@ -78,7 +80,7 @@ ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
 
 def _kinds(root: type[RunLogError]) -> set[type[RunLogError]]:
     """Return *root* and every kind of it that the library defines."""
-    below = [kind for kind in root.__subclasses__() if kind.__module__ == "run_log.core._errors"]
+    below = [kind for kind in root.__subclasses__() if kind.__module__ == "run_log.core.errors"]
     return {root}.union(*map(_kinds, below))
 
 

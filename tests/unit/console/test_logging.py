@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from run_log.console._logging import log_to_stderr
-from run_log.core import get_logger
+from run_log.core.logs import get_logger
 
 
 class _Broken:

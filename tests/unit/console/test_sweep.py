@@ -10,7 +10,8 @@ from run_log.console._output import Listing, OutputFormat
 from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import PAGE, Swept, sweep
-from run_log.core import MAX_HLC, RunNotFoundError, RunStatus, TransportUnavailableError
+from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
+from run_log.core.clock import MAX_HLC
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import an_event
 

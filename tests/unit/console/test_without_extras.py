@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 from .processes import run_python
 

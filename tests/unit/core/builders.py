@@ -8,7 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from run_log.core import EVENT_TYPE, Message, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core import Message, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core.wire import EVENT_TYPE
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

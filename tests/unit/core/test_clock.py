@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import MAX_AHEAD, MAX_HLC, HybridLogicalClock, WriteRefusedError, epoch_micros
-from run_log.core._clock import MAX_RUNS_AHEAD
+from run_log.core import WriteRefusedError
+from run_log.core.clock import MAX_AHEAD, MAX_HLC, MAX_RUNS_AHEAD, HybridLogicalClock, epoch_micros
 
 from .builders import make_event
 

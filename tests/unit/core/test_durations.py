@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from run_log.core import (
+from run_log.core import RunStatus
+from run_log.core.durations import (
     DURATION_BUCKETS,
     MAX_DURATION,
     RELATIVE_ERROR,
     RESOLUTION,
     Durations,
-    RunStatus,
     duration_bucket,
     duration_micros,
 )

@@ -19,7 +19,7 @@ from run_log.core import (
     UnreadableRunError,
 )
 
-_errors = importlib.import_module("run_log.core._errors")
+_errors = importlib.import_module("run_log.core.errors")
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -83,7 +83,7 @@ def test_no_error_is_defined_elsewhere() -> None:
         str(source.relative_to(REPOSITORY)): public
         for package in ("shared", "producer", "projector", "console")
         for source in (REPOSITORY / package).rglob("*.py")
-        if source.name != "_errors.py"
+        if source.name != "errors.py"
         and (public := [name for name in _errors_of(source) if not name.startswith("_")])
     }
 

@@ -5,15 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import (
-    MAX_HLC,
-    HybridLogicalClock,
-    InvalidRunError,
-    RunEvent,
-    RunStatus,
-    Version,
-    utc_now,
-)
+from run_log.core import InvalidRunError, RunEvent, RunStatus, Version, utc_now
+from run_log.core.clock import MAX_HLC, HybridLogicalClock
 
 from .builders import NOON, make_event, make_run, run_fields
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from run_log.core import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
+from run_log.core.ids import MAX_DOCUMENT_ID_BYTES, document_id, original_id, uuid7
 
 
 def test_injected_time_and_chance_make_one_id() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from run_log.core._install import how_to_install, noted_origin
+from run_log.core.install import how_to_install, noted_origin
 
 
 def test_what_is_not_installed_came_from_nowhere() -> None:

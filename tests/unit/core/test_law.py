@@ -2,17 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.core import (
-    MAX_HISTORY,
-    Outcome,
-    RunStatus,
-    StatsDelta,
-    by_run,
-    count_statuses,
-    fold,
-    is_anomaly,
-    mark_anomalies,
-)
+from run_log.core import Outcome, RunStatus
+from run_log.core.law import MAX_HISTORY, StatsDelta, by_run, count_statuses, fold, is_anomaly, mark_anomalies
 
 from .builders import make_event
 

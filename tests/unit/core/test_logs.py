@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import pytest
 import structlog
 
-from run_log.core import get_logger
-from run_log.core._logs import (
+from run_log.core.logs import (
     LINES_AT_ONCE,
     _Allowance,  # pyright: ignore[reportPrivateUsage] - its clock is a parameter
     _allowances,  # pyright: ignore[reportPrivateUsage]
+    get_logger,
     logging_later,
 )
 
@@ -27,7 +27,7 @@ from .builders import run_python
 def test_without_configuration_nothing_is_printed() -> None:
     """In a program that configures no logging, a warning of ours prints nothing at all."""
     printed = run_python(
-        "from run_log.core import get_logger\n"
+        "from run_log.core.logs import get_logger\n"
         "get_logger('run_log.test').warning('something_happened', run_id='r1')\n"
         "get_logger('run_log.test').error('something_failed', exc_info=True)\n"
     )

@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import (
-    InvalidRunError,
-    PauseRequest,
-    RunStatus,
-    TriggerType,
-    WorkflowRun,
-    bounded_id,
-    snapshot,
-)
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.core.ids import bounded_id
+from run_log.core.models import snapshot
 
 from .builders import NOON, make_run, run_fields
 

@@ -19,17 +19,10 @@ import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
 from pydantic import BaseModel, RootModel, SecretStr, field_serializer
 
-from run_log.core import (
-    CUT_MARKER,
-    OUTER_KEY,
-    InvalidRunError,
-    WorkflowRun,
-    as_text,
-    encode_json,
-    id_text,
-    snapshot,
-    validated,
-)
+from run_log.core import InvalidRunError, WorkflowRun
+from run_log.core.models import snapshot, validated
+from run_log.core.nearest import CUT_MARKER, OUTER_KEY, as_text, id_text
+from run_log.core.payload import encode_json
 
 from .builders import NOON, make_run, run_fields
 

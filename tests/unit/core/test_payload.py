@@ -20,17 +20,10 @@ from unittest.mock import MagicMock, Mock
 import pytest
 from pydantic import BaseModel, Field
 
-from run_log.core import (
-    CUT_MARKER,
-    MAX_DEPTH,
-    InvalidRunError,
-    decode_json,
-    detached,
-    encode_json,
-    fit_payloads,
-    fit_text,
-    validated,
-)
+from run_log.core import InvalidRunError
+from run_log.core.models import validated
+from run_log.core.nearest import CUT_MARKER, MAX_DEPTH
+from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
 
 
 class _Raises:

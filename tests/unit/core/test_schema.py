@@ -8,16 +8,9 @@ from typing import Any
 import pytest
 
 import run_log.core
-from run_log.core import (
-    SCHEMA_VERSION,
-    EventDecodeError,
-    PauseRequest,
-    decode_event,
-    encode_event,
-    event_schema,
-    event_schema_text,
-)
-from run_log.core._schema import make_event_schema_text
+from run_log.core import EventDecodeError, PauseRequest, decode_event, encode_event
+from run_log.core.schema import event_schema, event_schema_text, make_event_schema_text
+from run_log.core.wire import SCHEMA_VERSION
 
 from .builders import NOON, make_event, message
 

@@ -6,7 +6,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import ConfigurationError, Settings, variable
+from run_log.core import ConfigurationError, Settings
+from run_log.core.settings import variable
 
 FIELDS = [
     "backend",
@@ -169,7 +170,7 @@ def test_a_variable_of_others_is_told_once(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A variable that is nobody's we know changes nothing, and is a warning in the log, once a process."""
-    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
 
     read = [Settings.from_env({f"RUN_LOG_{name}": "s3cret"}) for _ in range(2)]
 
@@ -183,7 +184,7 @@ def test_a_warning_says_what_may_have_been_meant(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is too far from a setting to be an error is still told with the nearest one."""
-    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
 
     Settings.from_env({"RUN_LOG_COLLECTION": "runs"})
 
@@ -217,7 +218,7 @@ def test_service_links_are_passed_over(
     service: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a Service or a linked container of our name puts into the environment changes and says nothing."""
-    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
 
     assert Settings.from_env({}) == Settings.from_env(_service_links(service))
     assert [] == caplog.records

@@ -11,17 +11,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from run_log.core import (
-    CUT_MARKER,
-    MAX_PAYLOAD_BYTES,
-    InvalidRunError,
-    PauseRequest,
-    RunStatus,
-    TriggerType,
-    WorkflowRun,
-    encode_json,
-    snapshot,
-)
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.core.models import snapshot
+from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
+from run_log.core.payload import encode_json
 
 from .builders import NOON, make_run, run_fields
 

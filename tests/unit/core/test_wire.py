@@ -6,16 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import (
-    EVENT_TYPE,
-    MAX_DEPTH,
-    SCHEMA_VERSION,
-    DeadLetterReason,
-    EventDecodeError,
-    Message,
-    decode_event,
-    encode_event,
-)
+from run_log.core import DeadLetterReason, EventDecodeError, Message, decode_event, encode_event
+from run_log.core.nearest import MAX_DEPTH
+from run_log.core.wire import EVENT_TYPE, SCHEMA_VERSION
 
 from .builders import NOON, body, make_event, message
 

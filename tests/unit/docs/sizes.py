@@ -10,16 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
-from run_log.core import (
-    NOT_COUNTED,
-    Counted,
-    RunEvent,
-    RunStatus,
-    Settings,
-    Transition,
-    document_id,
-    encode_event,
-)
+from run_log.core import RunEvent, RunStatus, Settings, Transition, encode_event
+from run_log.core.counters import NOT_COUNTED, Counted
+from run_log.core.ids import document_id
 from run_log.stores._documents import (
     CHANGED_AT,
     CHANGED_SHARD,

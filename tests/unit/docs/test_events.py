@@ -2,19 +2,11 @@ from __future__ import annotations
 
 import json
 
-from run_log.core import (
-    CUT_MARKER,
-    EVENT_TYPE,
-    MAX_HISTORY,
-    MAX_PAYLOAD_BYTES,
-    SCHEMA_VERSION,
-    Message,
-    RunStatus,
-    decode_event,
-    encode_event,
-    fit_text,
-)
-from run_log.core._payload import MAX_TEXT_BYTES
+from run_log.core import Message, RunStatus, decode_event, encode_event
+from run_log.core.law import MAX_HISTORY
+from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
+from run_log.core.payload import MAX_TEXT_BYTES, fit_text
+from run_log.core.wire import EVENT_TYPE, SCHEMA_VERSION
 from run_log.testing import an_event
 
 from .repository import REPOSITORY, codes, fenced, one_line, read, section, table

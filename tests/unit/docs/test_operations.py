@@ -8,9 +8,9 @@ import typer
 from run_log.console._app import app
 from run_log.console._exit import ExitCode
 from run_log.console._open import REACH_SECONDS, TOLD_AFTER_SECONDS
-from run_log.core import DeadLetterReason, Outcome, Settings, variable
-from run_log.core._logs import LeftOut
-from run_log.core._settings import TEST_VARIABLES
+from run_log.core import DeadLetterReason, Outcome, Settings
+from run_log.core.logs import LeftOut
+from run_log.core.settings import TEST_VARIABLES, variable
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
 from run_log.projector._letters import (

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 
-from run_log.core import snapshot
+from run_log.core.models import snapshot
 from run_log.producer import SECRET_NAMES, DeliveryPolicy, Redaction, default_emitter, reset_default_emitter
 from run_log.producer._accounts import TELL_AGAIN_SECONDS
 from run_log.producer._lifecycle import EXIT_SECONDS, SIGTERM_SECONDS

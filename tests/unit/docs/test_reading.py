@@ -8,7 +8,9 @@ from datetime import timedelta
 from types import CodeType, FunctionType
 from typing import Any
 
-from run_log.core import MAX_HISTORY, PauseRequest, RunFilters, RunStatus, utc_now
+from run_log.core import PauseRequest, RunStatus, utc_now
+from run_log.core.law import MAX_HISTORY
+from run_log.core.selection import RunFilters
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores._documents import ACTIVE_SHARDS, CHANGED_SHARDS
 from run_log.stores._patience import PATIENCE_SECONDS

@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 from tests.unit.infra.terraform_module import TerraformModule
 
-from run_log.core import MAX_PAYLOAD_BYTES
-from run_log.core._settings import MAX_STATS_SHARDS
+from run_log.core.nearest import MAX_PAYLOAD_BYTES
+from run_log.core.settings import MAX_STATS_SHARDS
 from run_log.projector import GroupLimits
 from run_log.pubsub._limits import MAX_MESSAGE_BYTES
 from run_log.stores._commits import MAX_COMMIT_BYTES, MAX_COMMIT_RUNS, MAX_STATS_CHANGES

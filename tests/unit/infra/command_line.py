@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from run_log.console._app import app
-from run_log.core import Settings, variable
+from run_log.core import Settings
+from run_log.core.settings import variable
 from run_log.projector import Progress
 from run_log.projector._health import health_routes
 

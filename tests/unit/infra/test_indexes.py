@@ -10,7 +10,8 @@ from typing import Any
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
-from run_log.core import Order, RunStatus, Selection, Settings, TriggerType
+from run_log.core import RunStatus, Settings, TriggerType
+from run_log.core.selection import Order, Selection
 from run_log.stores._documents import EXPIRE_AT
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._stale import StaleSelection

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.docs.repository import codes, read, section, source_strings, table
 
 from run_log.core import Settings
-from run_log.core._settings import MAX_STATS_SHARDS
+from run_log.core.settings import MAX_STATS_SHARDS
 from run_log.pubsub._provision import (
     ACK_DEADLINE,
     MAX_DELIVERY_ATTEMPTS,

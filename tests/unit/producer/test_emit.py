@@ -15,15 +15,8 @@ import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from run_log.core import (
-    MAX_ID_BYTES,
-    Message,
-    PauseRequest,
-    RunEvent,
-    RunStatus,
-    TransportUnavailableError,
-    decode_event,
-)
+from run_log.core import Message, PauseRequest, RunEvent, RunStatus, TransportUnavailableError, decode_event
+from run_log.core.ids import MAX_ID_BYTES
 from run_log.producer import (
     BufferLimits,
     DropReason,

@@ -23,8 +23,8 @@ from run_log.core import (
     Settings,
     TransportUnavailableError,
     TriggerType,
-    bounded_id,
 )
+from run_log.core.ids import bounded_id
 from run_log.producer import (
     DeliveryPolicy,
     EmitterStats,

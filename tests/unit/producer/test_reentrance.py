@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
-from run_log.core._logs import LINES_AT_ONCE
+from run_log.core.logs import LINES_AT_ONCE
 from run_log.producer import (
     BufferLimits,
     RunEventEmitter,
@@ -198,7 +198,7 @@ def test_a_board_that_wants_the_processs_own(
 ) -> None:
     """While the process's emitter and service are made, a handler in another thread may ask for them."""
     backend("memory")
-    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
     monkeypatch.setenv("RUN_LOG_LEVEL", "debug")
 
     def ask() -> None:
@@ -209,7 +209,7 @@ def test_a_board_that_wants_the_processs_own(
 
     with _watched(board, logging.INFO):
         assert _in_time(default_emitter)
-        monkeypatch.setattr("run_log.core._settings._told", set[str]())
+        monkeypatch.setattr("run_log.core.settings._told", set[str]())
         assert _in_time(get_run_log_service)
     reset_default_emitter()
     reset_run_log_service()
@@ -281,7 +281,7 @@ def test_a_metric_that_asks_the_emitter(
 
 def test_settings_read_in_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler of the warning of a variable may read the settings itself."""
-    monkeypatch.setattr("run_log.core._settings._told", set[str]())
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
     board = Board(lambda: Settings.from_env({"RUN_LOG_LEVEL": "debug"}))
 
     with _watched(board):

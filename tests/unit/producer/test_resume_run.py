@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-from run_log.core import (
-    MAX_ATTEMPT,
-    HybridLogicalClock,
-    PauseRequest,
-    RunStatus,
-    StoreUnavailableError,
-    TriggerType,
-    WorkflowRun,
-    utc_now,
-)
+from run_log.core import PauseRequest, RunStatus, StoreUnavailableError, TriggerType, WorkflowRun, utc_now
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.models import MAX_ATTEMPT
 from run_log.producer import record_run, reset_default_emitter, resume_run
 from run_log.producer._store_transport import StoreTransport
 from run_log.stores import InMemoryRunLogService, get_run_log_service

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from run_log.core import PROCESS_CLOCK, InvalidRunError, RunStatus, TransportUnavailableError
+from run_log.core import InvalidRunError, RunStatus, TransportUnavailableError
+from run_log.core.clock import PROCESS_CLOCK
 from run_log.producer import EmitterStats, FlushReport, PubSubRunLogService, RunEventEmitter
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event

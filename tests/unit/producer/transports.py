@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from run_log.core import Message, RunEvent, WorkflowRun, decode_event, snapshot
+from run_log.core import Message, RunEvent, WorkflowRun, decode_event
+from run_log.core.models import snapshot
 from run_log.producer import DeliveryPolicy
 
 PATIENCE = 30.0

@@ -7,13 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from run_log.core import (
-    Outcome,
-    ReceivedMessage,
-    RunEvent,
-    RunKey,
-    encode_event,
-)
+from run_log.core import Outcome, ReceivedMessage, RunEvent, encode_event
+from run_log.core.models import RunKey
 from run_log.projector import Fate, GroupCommit, GroupLimits, Projector
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import an_event

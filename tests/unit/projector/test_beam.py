@@ -14,8 +14,6 @@ from itertools import pairwise
 import pytest
 
 from run_log.core import (
-    CUT_MARKER,
-    FoldedRun,
     Message,
     Outcome,
     RunEvent,
@@ -24,7 +22,9 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
+from run_log.core.law import FoldedRun
+from run_log.core.nearest import CUT_MARKER
 from run_log.projector.beam import __main__ as program
 from run_log.projector.beam._folding import folded
 from run_log.projector.beam._options import parse

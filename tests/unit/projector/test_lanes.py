@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from run_log.core import RunKey
+from run_log.core.models import RunKey
 from run_log.projector._lanes import Lanes
 
 

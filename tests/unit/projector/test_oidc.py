@@ -12,7 +12,7 @@ import pytest
 from google.auth import exceptions as auth_errors
 from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
-from run_log.core import PushRefusedError
+from run_log.core.errors import PushRefusedError
 from run_log.projector import GroupCommit, Projector
 from run_log.projector._oidc import (
     FETCH_EVERY_SECONDS,

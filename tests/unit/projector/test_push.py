@@ -15,13 +15,13 @@ from run_log.core import (
     DeadLetterReason,
     Message,
     Outcome,
-    PushRefusedError,
     RunEvent,
     RunStatus,
     Settings,
     StoreUnavailableError,
     encode_event,
 )
+from run_log.core.errors import PushRefusedError
 from run_log.projector import GroupCommit, GroupLimits, Projector
 from run_log.projector._oidc import TokenVerifier
 from run_log.projector._push import MAX_BODY_BYTES, create_push_app, received_message

@@ -11,22 +11,20 @@ from pathlib import Path
 import pytest
 
 from run_log.core import (
-    EVENT_TYPE,
     ConfigurationError,
-    FoldedRun,
     Outcome,
     RunEvent,
-    RunKey,
     RunLogError,
     RunStatus,
     Settings,
     StoreUnavailableError,
     UnreadableRunError,
     WriteRefusedError,
-    by_run,
     encode_event,
-    fold,
 )
+from run_log.core.law import FoldedRun, by_run, fold
+from run_log.core.models import RunKey
+from run_log.core.wire import EVENT_TYPE
 from run_log.projector.archive import find_files
 from run_log.projector.rebuild import (
     FromArchive,

@@ -12,7 +12,6 @@ import pytest
 from tests.fuzz.pipes import Letterbox
 
 from run_log.core import (
-    PROCESS_CLOCK,
     DeadLetterReason,
     EventDecodeError,
     Message,
@@ -24,6 +23,7 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
+from run_log.core.clock import PROCESS_CLOCK
 from run_log.projector import (
     DeadLetter,
     HandledLetter,

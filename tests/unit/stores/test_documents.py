@@ -7,20 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import (
-    MAX_PAYLOAD_BYTES,
-    Counted,
-    Outcome,
-    PauseRequest,
-    RunStatus,
-    Transition,
-    UnreadableRunError,
-    WorkflowRun,
-    document_id,
-    fold,
-    newest_event,
-    run_digest,
-)
+from run_log.core import Outcome, PauseRequest, RunStatus, Transition, UnreadableRunError, WorkflowRun
+from run_log.core.counters import Counted
+from run_log.core.ids import document_id
+from run_log.core.law import fold, newest_event, run_digest
+from run_log.core.nearest import MAX_PAYLOAD_BYTES
 from run_log.stores._documents import (
     HISTORY,
     PROJECTION,

@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from run_log.core import InvalidCursorError, RunKey, RunStatus
+from run_log.core import InvalidCursorError, RunStatus
+from run_log.core.models import RunKey
 from run_log.stores import InMemoryRunLogService, RunUpdate
 from run_log.stores._journal import Bell, Journal
 from run_log.stores.memory import MAX_RUNS

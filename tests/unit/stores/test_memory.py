@@ -6,7 +6,8 @@ import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 
-from run_log.core import PROCESS_CLOCK, Outcome, RunStatus, WorkflowRun
+from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.core.clock import PROCESS_CLOCK
 from run_log.stores import InMemoryRunLogService
 from run_log.stores.memory import MAX_RUNS
 from run_log.testing import a_run, an_event

@@ -12,17 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import (
-    EVENT_TYPE,
-    MAX_HISTORY,
-    MAX_ID_BYTES,
-    Message,
-    RunEvent,
-    RunKey,
-    RunStatus,
-    decode_event,
-    fold,
-)
+from run_log.core import Message, RunEvent, RunStatus, decode_event
+from run_log.core.ids import MAX_ID_BYTES
+from run_log.core.law import MAX_HISTORY, fold
+from run_log.core.models import RunKey
+from run_log.core.wire import EVENT_TYPE
 from run_log.stores import InMemoryRunLogService
 from run_log.stores._commits import Commit, KnownRun
 from run_log.stores._committer import Committer

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import pytest
 
 from run_log.core import (
-    PROCESS_CLOCK,
     ConfigurationError,
     InvalidCursorError,
     Outcome,
@@ -29,8 +28,9 @@ from run_log.core import (
     StoreUnavailableError,
     UnreadableRunError,
     WriteRefusedError,
-    encode_place,
 )
+from run_log.core.clock import PROCESS_CLOCK
+from run_log.core.cursors import encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.sqlite._connection import Connection

@@ -14,7 +14,8 @@ from typing import IO, Final
 
 import pytest
 
-from run_log.core import WorkflowRun, count_statuses
+from run_log.core import WorkflowRun
+from run_log.core.law import count_statuses
 from run_log.stores import SQLiteRunLogService
 
 PATIENCE: Final = 60.0

@@ -13,7 +13,9 @@ from typing import Final
 
 import pytest
 
-from run_log.core import Order, Position, RunStatus, Selection, TriggerType
+from run_log.core import RunStatus, TriggerType
+from run_log.core.cursors import Position
+from run_log.core.selection import Order, Selection
 from run_log.stores import SQLiteRunLogService
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._places import Place

@@ -3,14 +3,9 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import (
-    HybridLogicalClock,
-    InvalidRunError,
-    PauseRequest,
-    RunStatus,
-    TriggerType,
-    fold,
-)
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.law import fold
 from run_log.testing import ManualClock, a_life, a_run, an_event, sequential_ids
 
 

@@ -2,7 +2,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from run_log.core import HybridLogicalClock, InvalidArgumentError
+from run_log.core import InvalidArgumentError
+from run_log.core.clock import HybridLogicalClock
 from run_log.testing import ManualClock, sequential_ids
 
 

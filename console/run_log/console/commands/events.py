@@ -64,7 +64,8 @@ def export(
     ] = None,
 ) -> None:
     """Print the JSON Schema of an event's body."""
-    from run_log.core import ConfigurationError, event_schema_text
+    from run_log.core import ConfigurationError
+    from run_log.core.schema import event_schema_text
 
     text = event_schema_text()
     if into is None:

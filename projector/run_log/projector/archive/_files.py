@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from run_log.core import ConfigurationError, TransportError, TransportRefusedError, TransportUnavailableError
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 _MAGIC: Final = frozenset("*?[")
 

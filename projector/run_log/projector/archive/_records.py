@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, BinaryIO, Final, cast
 
 from run_log.core import ConfigurationError
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 MAX_LINE_BYTES: Final = 10_000_000
 """What Pub/Sub takes of one message (https://cloud.google.com/pubsub/quotas#resource_limits)."""

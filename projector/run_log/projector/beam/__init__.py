@@ -6,7 +6,7 @@ extra ``beam``.
 
 from typing import TYPE_CHECKING, Any
 
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 from ._options import BeamRebuild
 

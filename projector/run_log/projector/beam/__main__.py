@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from run_log.core import ConfigurationError
-from run_log.core._install import how_to_install
+from run_log.core.install import how_to_install
 
 from ._options import parse
 

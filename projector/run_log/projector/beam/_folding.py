@@ -7,15 +7,8 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from run_log.core import (
-    FoldedRun,
-    Message,
-    RunEvent,
-    Transition,
-    decode_event,
-    encode_event,
-    fold,
-)
+from run_log.core import Message, RunEvent, Transition, decode_event, encode_event
+from run_log.core.law import FoldedRun, fold
 
 _history: Final = TypeAdapter(tuple[Transition, ...])
 

@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from run_log.core import FoldedRun, RunKey, Settings
+from run_log.core import Settings
+from run_log.core.law import FoldedRun
+from run_log.core.models import RunKey
 from run_log.stores.firestore import FirestoreRoot, shard_of
 
 from ._folding import decode_folded, encode_folded, folded, joined

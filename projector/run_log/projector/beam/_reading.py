@@ -6,15 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import BinaryIO
 
-from run_log.core import (
-    DeadLetterReason,
-    EventDecodeError,
-    Message,
-    RunEvent,
-    check_stamp,
-    decode_event,
-    utc_now,
-)
+from run_log.core import DeadLetterReason, EventDecodeError, Message, RunEvent, decode_event, utc_now
+from run_log.core.wire import check_stamp
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild import reject_line
 

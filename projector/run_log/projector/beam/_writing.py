@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from run_log.core import FoldedRun, encode_event
+from run_log.core import encode_event
+from run_log.core.law import FoldedRun
 from run_log.projector._merging import MergingProjector, MergingStore
 from run_log.projector.rebuild import reject_line
 

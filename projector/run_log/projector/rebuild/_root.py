@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from run_log.core import DeadLetterReason, FoldedRun, Outcome, RunLogError, encode_event
+from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
+from run_log.core.law import FoldedRun
 from run_log.projector._merging import MergingProjector, MergingStore
 
 from ._work import RebuildWork

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from run_log.core import ConfigurationError, Settings, check_collection_id
+from run_log.core import ConfigurationError, Settings
+from run_log.core.settings import check_collection_id
 
 _MAX_RESOURCE_ID: Final = 255
 """Characters of a subscription's id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""

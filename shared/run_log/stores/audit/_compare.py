@@ -8,14 +8,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from run_log.core import (
-    Horizon,
-    StoreError,
-    StoreUnavailableError,
-    document_id,
-    newest,
-    original_id,
-)
+from run_log.core import StoreError, StoreUnavailableError
+from run_log.core.counters import Horizon
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import newest
 from run_log.stores._documents import (
     CHANGED_AT,
     COUNTED_HOUR,

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
-from run_log.core import (
-    Horizon,
-    RunStatus,
-    Scope,
-    StatsDelta,
-    SummaryCounter,
-    add_counters,
-    counters_of,
-    hour_begins,
-)
+from run_log.core import RunStatus
+from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters, counters_of, hour_begins
+from run_log.core.law import StatsDelta
 
 from ._port import RunRecord, StoredCounts
 

@@ -8,16 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from run_log.core import (
-    RunHead,
-    RunKey,
-    RunStatus,
-    StatsDelta,
-    SummaryCounter,
-    UnreadableRunError,
-    document_id,
-    original_id,
-)
+from run_log.core import RunStatus, UnreadableRunError
+from run_log.core.counters import SummaryCounter
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import RunHead, StatsDelta
+from run_log.core.models import RunKey
 from run_log.stores._documents import HISTORY, PROJECTION, StoredHead, head_from_fields, run_from_fields
 
 AUDIT_PAGE: Final = 300

@@ -7,7 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from run_log.core import StoreError, StoreUnavailableError, SummaryCounter, document_id, original_id
+from run_log.core import StoreError, StoreUnavailableError
+from run_log.core.counters import SummaryCounter
+from run_log.core.ids import document_id, original_id
 
 from ._figures import (
     CountName,

@@ -14,15 +14,10 @@ from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 
-from run_log.core import (
-    GuessRefusedError,
-    RunLogError,
-    StatsDelta,
-    StoreError,
-    WorkflowRun,
-    document_id,
-    original_id,
-)
+from run_log.core import RunLogError, StoreError, WorkflowRun
+from run_log.core.errors import GuessRefusedError
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import StatsDelta
 from run_log.stores._commits import MAX_STATS_CHANGES, StatsWrite
 from run_log.stores._documents import EXPIRE_AT, PROJECTION, moment_of
 from run_log.stores._patience import Patience

@@ -14,14 +14,14 @@ from grpc.aio import AioRpcError
 
 from run_log.core import (
     ConfigurationError,
-    RunKey,
     RunLogError,
     Settings,
     StoreError,
     StoreUnavailableError,
     WriteRefusedError,
-    document_id,
 )
+from run_log.core.ids import document_id
+from run_log.core.models import RunKey
 
 RUNS: Final = "runs"
 """The collection of run documents below each workflow's document."""

@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from run_log.core import (
-    GuessRefusedError,
-    RunKey,
-    WriteRefusedError,
-    document_id,
-)
+from run_log.core import WriteRefusedError
+from run_log.core.errors import GuessRefusedError
+from run_log.core.ids import document_id
+from run_log.core.models import RunKey
 from run_log.stores._commits import Commit, KnownRun, RunWrite, StatsWrite
 from run_log.stores._documents import (
     CHANGED_AT,

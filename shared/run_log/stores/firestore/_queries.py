@@ -8,7 +8,7 @@ from typing import Any
 
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from run_log.core import Order, Selection
+from run_log.core.selection import Order, Selection
 from run_log.stores._documents import (
     ACTIVE_SHARD,
     ACTIVE_SHARDS,

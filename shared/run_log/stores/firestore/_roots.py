@@ -13,25 +13,23 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 
 from run_log.core import (
-    STORED,
     EventDecodeError,
-    FoldedRun,
-    GuessRefusedError,
     Message,
     NotFoundError,
     RunEvent,
-    RunKey,
     Settings,
     UnreadableRunError,
     WorkflowRun,
-    check_collection_id,
     decode_event,
-    document_id,
-    encode_json,
-    original_id,
     utc_now,
 )
-from run_log.core._upcast import run_dump_to_event
+from run_log.core.errors import GuessRefusedError
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import FoldedRun
+from run_log.core.models import STORED, RunKey
+from run_log.core.payload import encode_json
+from run_log.core.settings import check_collection_id
+from run_log.core.upcast import run_dump_to_event
 from run_log.stores._documents import (
     EXPIRE_AT,
     PROJECTION,

@@ -10,27 +10,24 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from run_log.core import (
-    MAX_STATS_SHARDS,
-    PROCESS_CLOCK,
     ConfigurationError,
-    FoldedRun,
-    HybridLogicalClock,
     Outcome,
-    Position,
     RunEvent,
-    RunKey,
-    Selection,
     Settings,
     StoreError,
-    SummaryCounter,
     Transition,
     UnreadableRunError,
     WorkflowRun,
-    check_collection_id,
-    document_id,
-    original_id,
     utc_now,
 )
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.counters import SummaryCounter
+from run_log.core.cursors import Position
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import FoldedRun
+from run_log.core.models import RunKey
+from run_log.core.selection import Selection
+from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores._committer import Committer
 from run_log.stores._documents import (
     ACTIVE_SINCE,

@@ -16,17 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from run_log.core import (
-    MAX_STATS_SHARDS,
-    Horizon,
-    RunStatus,
-    Scope,
-    StatsDelta,
-    StoreError,
-    SummaryCounter,
-    add_counters,
-    document_id,
-)
+from run_log.core import RunStatus, StoreError
+from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters
+from run_log.core.ids import document_id
+from run_log.core.law import StatsDelta
+from run_log.core.settings import MAX_STATS_SHARDS
 from run_log.stores._documents import moment_of, number_of
 from run_log.stores._summary import WorkflowStats
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from run_log.core import InvalidCursorError, decode_place, document_id, encode_place
+from run_log.core import InvalidCursorError
+from run_log.core.cursors import decode_place, encode_place
+from run_log.core.ids import document_id
 from run_log.stores._documents import CHANGED_AT, PROJECTION, moment_of
 from run_log.stores._places import check_names
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from google.cloud.firestore_admin_v1 import FirestoreAdminClient
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from run_log.core import original_id, utc_now
+from run_log.core import utc_now
+from run_log.core.ids import original_id
 from run_log.stores._documents import EXPIRE_AT
 from run_log.stores._patience import Patience
 

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError, original_id
+from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError
+from run_log.core.ids import original_id
 from run_log.stores._commits import StatsWrite
 from run_log.stores._retention import Retention
 from run_log.stores.audit._port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts

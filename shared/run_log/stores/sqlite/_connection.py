@@ -14,15 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Final, TypeVar
 
-from run_log.core import (
-    ConfigurationError,
-    RunLogError,
-    StoreError,
-    StoreUnavailableError,
-    WriteRefusedError,
-    logging_later,
-)
-from run_log.core._forks import renewed, take_part
+from run_log.core import ConfigurationError, RunLogError, StoreError, StoreUnavailableError, WriteRefusedError
+from run_log.core.forks import renewed, take_part
+from run_log.core.logs import logging_later
 from run_log.stores._files import open_private
 
 from ._reading import Opened, Reading

@@ -11,21 +11,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from run_log.core import (
-    ConfigurationError,
-    Horizon,
-    HybridLogicalClock,
-    Outcome,
-    RunChange,
-    RunEvent,
-    RunKey,
-    Scope,
-    by_run,
-    document_id,
-    fold,
-    newest_event,
-    run_digest,
-)
+from run_log.core import ConfigurationError, Outcome, RunEvent
+from run_log.core.clock import HybridLogicalClock
+from run_log.core.counters import Horizon, Scope
+from run_log.core.ids import document_id
+from run_log.core.law import RunChange, by_run, fold, newest_event, run_digest
+from run_log.core.models import RunKey
 from run_log.stores._commits import StatsWrite, stats_writes
 from run_log.stores._documents import StoredHead, head_to_merge, micros_of
 from run_log.stores._retention import Retention, check_not_expired, expiry_after

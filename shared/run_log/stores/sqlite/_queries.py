@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from run_log.core import Order, Position, Selection, document_id
+from run_log.core.cursors import Position
+from run_log.core.ids import document_id
+from run_log.core.selection import Order, Selection
 from run_log.stores._documents import (
     PAUSED_ASSIGNEE,
     micros_of,

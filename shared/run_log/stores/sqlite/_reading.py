@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from run_log.core import ConfigurationError, get_logger
+from run_log.core import ConfigurationError
+from run_log.core.logs import get_logger
 
 from ._schema import OLDEST_READABLE, migrate, schema_version
 

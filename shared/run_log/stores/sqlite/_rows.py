@@ -8,20 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from run_log.core import (
-    NOT_COUNTED,
-    RunEvent,
-    RunHead,
-    RunKey,
-    RunStatus,
-    StoreError,
-    SummaryCounter,
-    UnreadableRunError,
-    decode_json,
-    document_id,
-    encode_json,
-    original_id,
-)
+from run_log.core import RunEvent, RunStatus, StoreError, UnreadableRunError
+from run_log.core.counters import NOT_COUNTED, SummaryCounter
+from run_log.core.ids import document_id, original_id
+from run_log.core.law import RunHead
+from run_log.core.models import RunKey
+from run_log.core.payload import decode_json, encode_json
 from run_log.stores._commits import StatsWrite
 from run_log.stores._documents import (
     ACTIVE_SHARD,

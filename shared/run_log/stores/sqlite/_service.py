@@ -12,23 +12,21 @@ from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
 from run_log.core import (
-    PROCESS_CLOCK,
     ConfigurationError,
-    HybridLogicalClock,
     NotFoundError,
     Outcome,
-    Position,
     RunEvent,
-    Selection,
     Settings,
     StoreError,
-    SummaryCounter,
     Transition,
     WorkflowRun,
-    document_id,
-    original_id,
     utc_now,
 )
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.counters import SummaryCounter
+from run_log.core.cursors import Position
+from run_log.core.ids import document_id, original_id
+from run_log.core.selection import Selection
 from run_log.stores._documents import head_from_fields
 from run_log.stores._inbox import InboxSelection
 from run_log.stores._places import Place

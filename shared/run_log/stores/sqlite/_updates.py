@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from run_log.core import InvalidCursorError, decode_place, encode_place
+from run_log.core import InvalidCursorError
+from run_log.core.cursors import decode_place, encode_place
 from run_log.stores._places import check_names
 from run_log.stores._service import StoredRun
 from run_log.stores._watch import RunUpdate

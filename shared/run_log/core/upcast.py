@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, cast
 
-from ._errors import EventDecodeError
+from .errors import EventDecodeError
 
 SCHEMA_MAJOR: Final = 1
 """The major schema version that this code writes."""

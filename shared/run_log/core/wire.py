@@ -20,13 +20,13 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from ._errors import EventDecodeError
-from ._events import RunEvent
-from ._ids import bounded_id
-from ._models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
-from ._nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
-from ._payload import MAX_TEXT_BYTES, encode_json, fit_text, is_deeper
-from ._upcast import SCHEMA_MAJOR, UPCASTERS
+from .errors import EventDecodeError
+from .events import RunEvent
+from .ids import bounded_id
+from .models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
+from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
+from .payload import MAX_TEXT_BYTES, encode_json, fit_text, is_deeper
+from .upcast import SCHEMA_MAJOR, UPCASTERS
 
 SCHEMA_VERSION: Final = "1-0-1"
 """SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""

@@ -6,8 +6,8 @@ import json
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from ._events import RunEvent
-from ._wire import EVENT_TYPE, NO_DEFAULT_ON_THE_WIRE, SCHEMA_VERSION
+from .events import RunEvent
+from .wire import EVENT_TYPE, NO_DEFAULT_ON_THE_WIRE, SCHEMA_VERSION
 
 _BESIDE_THE_BODY: Final = frozenset({"traceparent", "tracestate"})
 

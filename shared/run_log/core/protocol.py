@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any, Final
 
-from ._models import WorkflowRun
+from .models import WorkflowRun
 
 MAX_LIMIT: Final = 1_000
 """Most runs one page returns."""

@@ -7,7 +7,7 @@ import re
 from itertools import accumulate
 from typing import Any, Final, cast
 
-from ._nearest import (
+from .nearest import (
     CUT_MARKER,
     MAX_DEPTH,
     MAX_ENCODED_BYTES,

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from ._clock import HybridLogicalClock
-from ._counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
-from ._events import RunEvent, Version
-from ._models import RunKey, RunStatus, WorkflowRun
-from ._payload import encode_json
+from .clock import HybridLogicalClock
+from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
+from .events import RunEvent, Version
+from .models import RunKey, RunStatus, WorkflowRun
+from .payload import encode_json
 
 MAX_HISTORY: Final = 50
 """Transitions kept for a run: the newest by version."""

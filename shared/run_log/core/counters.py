@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final, NamedTuple
 
-from ._durations import DURATION_BUCKETS, duration_bucket, duration_micros
-from ._models import RunStatus, WorkflowRun
+from .durations import DURATION_BUCKETS, duration_bucket, duration_micros
+from .models import RunStatus, WorkflowRun
 
 DAYS_KEPT: Final = 90
 """A summary looks back so many days, the current one among them."""

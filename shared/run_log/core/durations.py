@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from ._models import RunStatus, WorkflowRun
+from .models import RunStatus, WorkflowRun
 
 RELATIVE_ERROR: Final = 0.05
 """How far a quantile is from the duration it stands for, at most, as a share of it."""

@@ -17,8 +17,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ._errors import ConfigurationError
-from ._logs import get_logger
+from .errors import ConfigurationError
+from .logs import get_logger
 
 PREFIX: Final = "RUN_LOG_"
 

@@ -23,10 +23,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ._errors import InvalidRunError
-from ._ids import MAX_ID_BYTES, bounded_id, is_long_id
-from ._logs import get_logger
-from ._nearest import (
+from .errors import InvalidRunError
+from .ids import MAX_ID_BYTES, bounded_id, is_long_id
+from .logs import get_logger
+from .nearest import (
     MAX_PAYLOAD_BYTES,
     OUTER_KEY,
     Contained,
@@ -37,7 +37,7 @@ from ._nearest import (
     unwrapped,
     valid_text,
 )
-from ._payload import detached, fit_payloads, fit_text
+from .payload import detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters, that earlier versions stored; see `MAX_ID_BYTES`."""

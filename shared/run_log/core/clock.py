@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from ._errors import WriteRefusedError
-from ._forks import renewed
+from .errors import WriteRefusedError
+from .forks import renewed
 
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""

@@ -10,10 +10,10 @@ from typing import Annotated, Final, NamedTuple, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from ._clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
-from ._errors import InvalidRunError
-from ._ids import uuid7
-from ._models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
+from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
+from .errors import InvalidRunError
+from .ids import uuid7
+from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
 
 
 class Version(NamedTuple):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from ._nearest import valid_text
+from .nearest import valid_text
 
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self, TypedDict, TypeVar, cast
 
-from ._errors import InvalidArgumentError
-from ._models import RunStatus, TriggerType
+from .errors import InvalidArgumentError
+from .models import RunStatus, TriggerType
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 

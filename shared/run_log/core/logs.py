@@ -20,8 +20,8 @@ from typing import Any, Final, cast
 import structlog
 from opentelemetry import metrics
 
-from ._literal import literal
-from ._nearest import Contained, is_foreign, type_name
+from .literal import literal
+from .nearest import Contained, is_foreign, type_name
 
 MAX_SHOWN: Final = 1_000
 """Characters of a value that a log line shows."""
