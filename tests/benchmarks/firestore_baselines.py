@@ -15,7 +15,8 @@ from google.cloud.firestore import async_transactional
 from run_log.core import RunEvent
 from run_log.core.ids import document_id
 from run_log.core.law import fold
-from run_log.stores._documents import (
+from run_log.stores.firestore.client import run_reference
+from run_log.stores.stored.fields import (
     HISTORY,
     PROJECTION,
     head_from_fields,
@@ -23,7 +24,6 @@ from run_log.stores._documents import (
     run_fields,
     transition_text,
 )
-from run_log.stores.firestore._connection import run_reference
 
 ROOT = "baseline"
 WAYS = 16

@@ -14,7 +14,7 @@ from google.cloud import firestore
 
 from run_log.core import RunEvent
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore._connection import RUNS
+from run_log.stores.firestore.client import RUNS
 from run_log.testing import FirestoreEmulator, a_run
 
 from .firestore_baselines import ROOT, close, raw_writes

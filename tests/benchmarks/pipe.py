@@ -17,7 +17,7 @@ from run_log.core import RunEvent, Settings, WorkflowRun
 from run_log.producer import RunEventEmitter
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore._connection import run_reference
+from run_log.stores.firestore.client import run_reference
 from run_log.testing import FirestoreEmulator, a_run
 
 from . import drain, workload

@@ -14,7 +14,7 @@ from run_log.core.ids import document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
 from run_log.producer._pubsub import create_transport
 from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
-from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import (
     FirestoreRunLogService,

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Unpack
 
 from run_log.core import RunStatus, WorkflowRun, utc_now
-from run_log.core.selection import RunFilters
 from run_log.stores import ProjectionStore, RunLog
+from run_log.stores.listings.selection import RunFilters
 
 
 class Clock:

@@ -10,8 +10,8 @@ import pytest
 from google.api_core.datetime_helpers import DatetimeWithNanoseconds
 
 from run_log.core import InvalidArgumentError, PauseRequest, RunStatus, WorkflowRun
-from run_log.core.selection import Order
 from run_log.stores import RunLog
+from run_log.stores.listings.selection import Order
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, ids, save, walk

@@ -22,7 +22,7 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.stores import PendingRun, RunLog
-from run_log.stores._documents import indexed_assignee
+from run_log.stores.stored.fields import indexed_assignee
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, save

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, WorkflowRun
-from run_log.core.selection import Order
 from run_log.stores import RunLog
+from run_log.stores.listings.selection import Order
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, ids, save, walk

@@ -14,14 +14,14 @@ from run_log.core import utc_now
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
 from run_log.stores import FirestoreRunLogService
-from run_log.stores._committer import Committer
-from run_log.stores._documents import CHANGED_AT, CHANGED_SHARD, PROJECTION
-from run_log.stores._patience import Patience
+from run_log.stores.committing.committer import Committer
+from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore import Connection
-from run_log.stores.firestore._changes import Bounds
-from run_log.stores.firestore._connection import run_reference
-from run_log.stores.firestore._documents import FirestoreDocuments
-from run_log.stores.firestore._feed import Feed
+from run_log.stores.firestore._writes import FirestoreDocuments
+from run_log.stores.firestore.client import run_reference
+from run_log.stores.firestore.watch.changes import Bounds
+from run_log.stores.firestore.watch.feed import Feed
+from run_log.stores.stored.fields import CHANGED_AT, CHANGED_SHARD, PROJECTION
 
 
 def vendor_error(name: str) -> Exception:

@@ -19,10 +19,10 @@ from tests.processes import started
 from run_log.core import ReceivedMessage, RunEvent, RunStatus, Settings, encode_event
 from run_log.core.models import RunKey
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
-from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
-from run_log.stores._patience import Patience
+from run_log.stores.committing.patience import Patience
 from run_log.testing import an_event
 
 from .firestore_kit import Watch, WatchedService

@@ -15,16 +15,16 @@ from tests.processes import started
 
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.stores import FirestoreRunLogService
-from run_log.stores._documents import (
+from run_log.stores.audit import compare
+from run_log.stores.firestore import Connection, FirestoreRoot
+from run_log.stores.firestore.codec import fields_of
+from run_log.stores.stored.fields import (
     CHANGED_AT,
     HISTORY,
     PROJECTION,
     transition_from_text,
     transition_text,
 )
-from run_log.stores.audit import compare
-from run_log.stores.firestore import Connection, FirestoreRoot
-from run_log.stores.firestore._protobuf import fields_of
 from run_log.testing import an_event
 
 LIVE: Final = "autopilot_runs"

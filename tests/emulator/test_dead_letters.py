@@ -32,8 +32,8 @@ from run_log.projector import (
     redrive,
 )
 from run_log.projector._leased import PAGE
-from run_log.projector._pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from run_log.projector.google_cloud import event_topic, leased_letters, pull
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from run_log.pubsub import MAX_MESSAGE_BYTES
 from run_log.testing import an_event
 

@@ -27,8 +27,8 @@ from run_log.core.ids import document_id
 from run_log.core.law import run_digest
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
-from run_log.stores._documents import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION
 from run_log.stores.audit import verify
+from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION
 from run_log.testing import a_life, a_run, an_event
 
 pytestmark = pytest.mark.emulator

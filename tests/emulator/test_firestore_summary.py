@@ -12,10 +12,10 @@ from tests.model import check_summaries
 from run_log.core import Outcome, RunStatus, WorkflowRun
 from run_log.core.counters import Horizon, Scope, SummaryCounter, bucket_name
 from run_log.core.durations import DURATION_BUCKETS
-from run_log.stores._commits import MAX_STATS_CHANGES
-from run_log.stores._documents import MAX_DOCUMENT_BYTES
-from run_log.stores._patience import Patience
+from run_log.stores.committing.commits import MAX_STATS_CHANGES
+from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore._stats import counter_path, past_paths
+from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService, Watch, WatchedService

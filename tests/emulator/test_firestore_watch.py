@@ -13,8 +13,8 @@ import pytest
 
 from run_log.core import ConfigurationError, RunEvent, StoreError, StoreUnavailableError, WriteRefusedError
 from run_log.stores import FirestoreRunLogService, RunUpdate, RunWatch
-from run_log.stores._patience import Patience
-from run_log.stores.firestore._changes import Bounds
+from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.watch.changes import Bounds
 from run_log.testing import FirestoreEmulator, a_life, an_event
 
 from .firestore_kit import OpenService, Watch, WatchedService, vendor_error

@@ -13,8 +13,8 @@ from run_log.core import (
     TransportUnavailableError,
     encode_event,
 )
-from run_log.projector._pubsub import PubSubDeadLetters, PubSubSource
 from run_log.projector.google_cloud import pull
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection
 from run_log.testing import an_event
 

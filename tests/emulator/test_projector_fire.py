@@ -18,7 +18,7 @@ from run_log.projector import DeadLetter, PullReport
 from run_log.projector.google_cloud import pull
 from run_log.pubsub import MAX_ATTRIBUTES
 from run_log.stores import FirestoreRunLogService
-from run_log.stores._committer import WARY_COMMITS
+from run_log.stores.committing.committer import WARY_COMMITS
 from run_log.testing import FirestoreEmulator, PubSubEmulator, an_event
 
 from .projector_kit import (

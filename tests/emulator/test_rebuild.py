@@ -27,10 +27,10 @@ from run_log.projector.rebuild import (
     RejectsFile,
     rebuild,
 )
-from run_log.projector.rebuild._sources import replay_name
+from run_log.projector.rebuild.sources import replay_name
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore import Connection, FirestoreRoot
-from run_log.stores.firestore._connection import run_reference
+from run_log.stores.firestore.client import run_reference
 from run_log.testing import a_run, an_event
 
 from .pubsub_kit import RawPubSub

@@ -26,10 +26,10 @@ from run_log.core import (
     TriggerType,
 )
 from run_log.projector.rebuild import FromRoot, FromSubscription, RebuildState
-from run_log.projector.rebuild._sources import replay_name
-from run_log.stores._foreign import NAIVE_TIME, OTHER_TRIGGER
+from run_log.projector.rebuild.sources import replay_name
 from run_log.stores.audit import verify
 from run_log.stores.firestore import Connection, FirestoreRoot
+from run_log.stores.firestore._foreign import NAIVE_TIME, OTHER_TRIGGER
 from run_log.testing import an_event
 
 from .rebuild_kit import ANEW, LIVE, differences, lives, rebuilt, service

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from run_log.core import InvalidCursorError, PauseRequest, RunStatus
-from run_log.core.cursors import encode_place
-from run_log.core.selection import Selection
 from run_log.stores import ProjectionStore, RunLog
+from run_log.stores.listings.cursors import encode_place
+from run_log.stores.listings.selection import Selection
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError

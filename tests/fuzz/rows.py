@@ -23,13 +23,12 @@ from run_log.console._records import stale_record
 from run_log.console._render import stale_table
 from run_log.console._sweep import sweep
 from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType
-from run_log.core.cursors import encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
-from run_log.stores._documents import head_to_merge
 from run_log.stores.audit import CountName, RunDocument, compare, verify
 from run_log.stores.audit._figures import Recount, checked_horizon
-from run_log.stores.audit._port import run_record
+from run_log.stores.audit.port import run_record
+from run_log.stores.listings.cursors import encode_place
 from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._rows import (
     DOCUMENT_COLUMNS,
@@ -42,6 +41,7 @@ from run_log.stores.sqlite._rows import (
     run_from_row,
     stats_from_row,
 )
+from run_log.stores.stored.fields import head_to_merge
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError

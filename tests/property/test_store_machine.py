@@ -19,13 +19,13 @@ from tests.model import check_summaries
 
 from run_log.core import Outcome, RunEvent, RunStatus, WorkflowRun, utc_now
 from run_log.core.models import RunKey
-from run_log.core.selection import Order
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
     RunLogService,
     SQLiteRunLogService,
 )
+from run_log.stores.listings.selection import Order
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
 T = TypeVar("T")

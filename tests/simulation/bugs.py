@@ -12,8 +12,8 @@ from run_log.core import Outcome, ReceivedMessage, RunEvent, StoreUnavailableErr
 from run_log.core.counters import Horizon
 from run_log.core.law import RunChange, StatsDelta
 from run_log.core.models import RunKey
-from run_log.stores._commits import Commit, KnownRun, RunBatch, StatsWrite
-from run_log.stores._committer import Committer
+from run_log.stores.committing.commits import Commit, KnownRun, RunBatch, StatsWrite
+from run_log.stores.committing.committer import Committer
 
 from .broker import SimulatedSource
 from .documents import TODAY, SimulatedDocuments

@@ -10,12 +10,12 @@ from typing import Final
 
 from run_log.core import DeadLetterReason, Message, RunEvent
 from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits, PullWorker
-from run_log.projector._pubsub import PubSubDeadLetters
-from run_log.stores._commits import ProjectionDocuments
-from run_log.stores._committer import Committer
-from run_log.stores._documents import run_fields
-from run_log.stores._patience import Patience
-from run_log.stores._retention import Retention
+from run_log.projector.pubsub import PubSubDeadLetters
+from run_log.stores.committing.commits import ProjectionDocuments
+from run_log.stores.committing.committer import Committer
+from run_log.stores.committing.patience import Patience
+from run_log.stores.retention import Retention
+from run_log.stores.stored.fields import run_fields
 
 from .broker import Broker, SimulatedLetters, SimulatedSource
 from .documents import KEPT_DAYS, TODAY, DocumentStore, SimulatedDocuments

@@ -8,8 +8,8 @@ from pathlib import Path
 from run_log.console._open import reached_broker, shortest_silence
 from run_log.console._signals import stopped_by_signal
 from run_log.core import Settings
-from run_log.projector._pubsub import PubSubSource
 from run_log.projector.archive import ArchiveReport, ArchiveWorker, ArchiveWriter
+from run_log.projector.pubsub import PubSubSource
 from run_log.pubsub import PubSubConnection, add_subscription
 
 

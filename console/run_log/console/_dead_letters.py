@@ -21,7 +21,7 @@ import typer
 from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.google_cloud import event_topic, leased_letters
-from run_log.stores._files import open_private, sync_directory
+from run_log.stores.files import open_private, sync_directory
 
 from ._exit import ExitCode
 from ._open import reached_broker

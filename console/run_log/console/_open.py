@@ -18,8 +18,8 @@ from run_log.core import (
 )
 from run_log.core.ids import document_id
 from run_log.stores import RunLog, create_run_log_service
-from run_log.stores._telemetry import skipped_runs
 from run_log.stores.audit import Audit
+from run_log.stores.telemetry import skipped_runs
 
 from ._exit import require
 from ._output import note
@@ -137,8 +137,8 @@ async def shortest_silence(settings: Settings, subscription: str, *, extends: bo
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
     """
-    from run_log.projector._leases import LEASE_SECONDS
-    from run_log.projector._pubsub import silence_after_kill
+    from run_log.projector.leases import LEASE_SECONDS
+    from run_log.projector.pubsub import silence_after_kill
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub.inspection import inspect_subscription
 

@@ -110,7 +110,7 @@ async def rebuild_until_signal(
 
 
 def _shortest_silence() -> float:
-    from run_log.projector._pubsub import silence_after_kill
+    from run_log.projector.pubsub import silence_after_kill
     from run_log.pubsub import REPLAY_LEASE
 
     return silence_after_kill(REPLAY_LEASE, extended=REPLAY_LEASE.total_seconds())

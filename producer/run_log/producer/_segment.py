@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from run_log.core import Message, Version
 from run_log.core.models import RunKey
-from run_log.stores._files import check_own, open_own, open_private, sync_directory
+from run_log.stores.files import check_own, open_own, open_private, sync_directory
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")

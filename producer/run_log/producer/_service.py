@@ -19,7 +19,6 @@ from run_log.core import (
 )
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.models import RunKey, validated
-from run_log.core.selection import RunFilters
 from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import (
     PendingRun,
@@ -30,7 +29,8 @@ from run_log.stores import (
     WorkflowStats,
     WorkflowSummary,
 )
-from run_log.stores._inbox import Answer
+from run_log.stores.inbox import Answer
+from run_log.stores.listings.selection import RunFilters
 
 from ._emitter import RunEventEmitter
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 from run_log.core import SpoolError, Version
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
-from run_log.stores._files import make_private_directory, why_others_may_change
+from run_log.stores.files import make_private_directory, why_others_may_change
 
 from ._segment import CAN_LOCK, Segment, SpooledEvent, directory_bytes, encode_record, segment_paths
 

@@ -6,11 +6,11 @@ from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit
 from ._leased import LeasedLetters
 from ._letters import DeadLetter, LetterChoice
-from ._ports import DeadLetters, EventTopic, MessageSource
-from ._projector import Projected, Projector
-from ._pull import PullLimits, PullReport, PullWorker
 from ._redrive import HandledLetter, LetterOutcome, discard, redrive
 from ._room import GroupLimits
+from .ports import DeadLetters, EventTopic, MessageSource
+from .projector import Projected, Projector
+from .pull import PullLimits, PullReport, PullWorker
 
 __all__ = [
     "DeadLetter",

@@ -33,9 +33,9 @@ from run_log.core.wire import check_stamp
 
 from ._accounts import Progress, count_dead_letter
 from ._lanes import Lanes
-from ._ports import DeadLetters
-from ._projector import Projector, where_from
 from ._room import GroupLimits, Room
+from .ports import DeadLetters
+from .projector import Projector, where_from
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0

@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError
 from run_log.core.logs import get_logger
 
-from ._leases import Leases
 from ._letters import DeadLetter, LetterChoice
-from ._ports import MessageSource
+from .leases import Leases
+from .ports import MessageSource
 
 QUIET_SECONDS: Final = 5.0
 """Seconds without a new letter after which all are taken to be seen. An empty answer alone says nothing

@@ -21,7 +21,7 @@ from run_log.core.logs import get_logger
 
 from ._group_commit import Fate, GroupCommit
 from ._health import health_routes
-from ._projector import where_from
+from .projector import where_from
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 """A message of 10 MB, Pub/Sub's limit, in base64, and its attributes

@@ -22,7 +22,7 @@ from run_log.core.wire import MAX_ATTRIBUTES, check_stamp
 
 from ._leased import LeasedLetters
 from ._letters import DeadLetter, LetterChoice
-from ._ports import EventTopic
+from .ports import EventTopic
 
 ON_REQUEST: Final = frozenset({DeadLetterReason.WRITE_REFUSED.value, DeadLetterReason.EXPIRED.value})
 """Reasons that do not pass by themselves: such letters are only re-driven where they are asked for."""

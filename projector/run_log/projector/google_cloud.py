@@ -22,12 +22,12 @@ from ._group_commit import GroupCommit
 from ._health import health_routes
 from ._leased import QUIET_SECONDS, LeasedLetters
 from ._oidc import Certificates, TokenVerifier
-from ._ports import EventTopic
-from ._projector import Projector
-from ._pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
-from ._pull import PullReport, PullWorker, cancel
 from ._push import Authenticate, create_push_app
 from ._server import serving
+from .ports import EventTopic
+from .projector import Projector
+from .pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
+from .pull import PullReport, PullWorker, cancel
 
 DRAIN_SECONDS: Final = 2.0
 """How long what is in hand may take once the last request is answered: nothing should be left by then."""

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ._factory import create_run_log_service, get_run_log_service, reset_run_log_service
-from ._inbox import PendingRun
 from ._reader import RunLogReader
 from ._run_log import RunLog
-from ._service import ProjectionStore, RunLogService
-from ._stale import StaleRun
-from ._summary import MAX_WINDOW, TimeBucket, WorkflowStats, WorkflowSummary
-from ._watch import RunUpdate, RunWatch
+from .factory import create_run_log_service, get_run_log_service, reset_run_log_service
+from .inbox import PendingRun
 from .memory import InMemoryRunLogService
+from .service import ProjectionStore, RunLogService
+from .stale import StaleRun
+from .summaries import MAX_WINDOW, TimeBucket, WorkflowStats, WorkflowSummary
+from .watch import RunUpdate, RunWatch
 
 if TYPE_CHECKING:
     from .firestore import FirestoreRunLogService

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Unpack
 
 from run_log.core import RunEvent, Transition, Version, WorkflowRun
-from run_log.core.selection import RunFilters
+from run_log.stores.listings.selection import RunFilters
 
-from ._inbox import PendingRun
-from ._stale import StaleRun
-from ._summary import WorkflowStats, WorkflowSummary
-from ._watch import RunWatch
+from .inbox import PendingRun
+from .stale import StaleRun
+from .summaries import WorkflowStats, WorkflowSummary
+from .watch import RunWatch
 
 
 class RunLogReader(Protocol):

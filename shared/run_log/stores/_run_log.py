@@ -9,10 +9,10 @@ from typing import Unpack
 
 from run_log.core import InvalidArgumentError, RunLogProtocol, WorkflowRun, utc_now
 from run_log.core.protocol import MAX_LIMIT
-from run_log.core.selection import RunFilters
+from run_log.stores.listings.selection import RunFilters
 
-from ._inbox import Answer
 from ._reader import RunLogReader
+from .inbox import Answer
 
 
 class RunLog(RunLogReader, RunLogProtocol, abc.ABC):

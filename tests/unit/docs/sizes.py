@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 from run_log.core import RunEvent, RunStatus, Settings, Transition, encode_event
 from run_log.core.counters import NOT_COUNTED, Counted
 from run_log.core.ids import document_id
-from run_log.stores._documents import (
+from run_log.stores.firestore.client import RUNS
+from run_log.stores.stored.fields import (
     CHANGED_AT,
     CHANGED_SHARD,
     HISTORY,
@@ -23,7 +24,6 @@ from run_log.stores._documents import (
     run_fields,
     transition_text,
 )
-from run_log.stores.firestore._connection import RUNS
 from run_log.testing import an_event
 
 from .repository import read

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from run_log.stores.memory import MAX_RUNS
+from run_log.stores.memory._service import MAX_RUNS
 
 from .repository import REPOSITORY, codes, documents, fenced, one_line, promises, read, section, table
 

@@ -11,8 +11,8 @@ from run_log.core.nearest import MAX_PAYLOAD_BYTES
 from run_log.core.settings import MAX_STATS_SHARDS
 from run_log.projector import GroupLimits
 from run_log.pubsub._limits import MAX_MESSAGE_BYTES
-from run_log.stores._commits import MAX_COMMIT_BYTES, MAX_COMMIT_RUNS, MAX_STATS_CHANGES
-from run_log.stores._documents import CHANGED_SHARDS, MAX_DOCUMENT_BYTES
+from run_log.stores.committing.commits import MAX_COMMIT_BYTES, MAX_COMMIT_RUNS, MAX_STATS_CHANGES
+from run_log.stores.stored.fields import CHANGED_SHARDS, MAX_DOCUMENT_BYTES
 
 from .repository import codes, one_line, read, section, table
 from .sizes import attribute_bytes, body_bytes, document_bytes, index_entries, life

@@ -11,13 +11,13 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
 from run_log.core import RunStatus, Settings, TriggerType
-from run_log.core.selection import Order, Selection
-from run_log.stores._documents import EXPIRE_AT
-from run_log.stores._inbox import InboxSelection
-from run_log.stores._stale import StaleSelection
-from run_log.stores.firestore._connection import RUNS
-from run_log.stores.firestore._queries import changed_query, placed_query, runs_query
 from run_log.stores.firestore._stats import STATS_SHARDS
+from run_log.stores.firestore.client import RUNS
+from run_log.stores.firestore.queries import changed_query, placed_query, runs_query
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.fields import EXPIRE_AT
 
 INDEXES = Path(__file__).resolve().parents[3] / "infra" / "firestore.indexes.json"
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -20,9 +20,9 @@ from run_log.pubsub._provision import (
     MAX_DELIVERY_ATTEMPTS,
     RETENTION,
 )
-from run_log.stores._documents import EXPIRE_AT
-from run_log.stores.firestore._connection import RUNS
 from run_log.stores.firestore._stats import STATS_SHARDS
+from run_log.stores.firestore.client import RUNS
+from run_log.stores.stored.fields import EXPIRE_AT
 
 from .command_line import SETTINGS, health_paths, options
 from .terraform_module import FOLDER, REPOSITORY, TerraformModule

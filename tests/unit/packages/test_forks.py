@@ -200,7 +200,7 @@ def test_a_child_of_a_process_that_used_firestore_is_told() -> None:
         import asyncio, os, signal
         os.environ.update(FIRESTORE_EMULATOR_HOST="127.0.0.1:1", GOOGLE_CLOUD_PROJECT="p")
         from run_log.core import ConfigurationError
-        from run_log.stores.firestore._connection import Connection
+        from run_log.stores.firestore.client import Connection
 
         async def client(connection):
             return connection.client()

@@ -17,7 +17,7 @@ from run_log.producer._segment import SpooledEvent
 from run_log.projector.archive import ArchiveWriter
 from run_log.projector.rebuild import RebuildState, RejectsFile
 from run_log.stores import SQLiteRunLogService
-from run_log.stores._files import open_private
+from run_log.stores.files import open_private
 from run_log.testing import a_run, an_event
 
 
@@ -110,7 +110,7 @@ _ROOT: Final = Path(__file__).parents[3]
 _OTHERS: Final = {
     "console/run_log/console/_output.py": 2,  # the null device
     "console/run_log/console/commands/events.py": 1,  # the schema
-    "shared/run_log/stores/_files.py": 1,
+    "shared/run_log/stores/files.py": 1,
     "shared/run_log/testing/_server.py": 1,  # what an emulator prints, in a folder of its own
 }
 

@@ -18,7 +18,7 @@ from run_log.core import (
     TransportUnavailableError,
     encode_event,
 )
-from run_log.projector._pull import absence
+from run_log.projector.pull import absence
 from run_log.testing import InMemorySubscription, ManualClock, a_life, an_event
 
 from .doubles import (

@@ -41,7 +41,7 @@ from run_log.projector._letters import (
     MESSAGE_ID_ATTRIBUTE,
     REASON_ATTRIBUTE,
 )
-from run_log.projector._pubsub import PubSubDeadLetters, PubSubEvents
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubEvents
 from run_log.pubsub import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic, a_run, an_event

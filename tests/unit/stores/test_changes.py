@@ -9,10 +9,10 @@ from google.api_core import exceptions as google_errors
 from google.cloud.firestore_v1.types import firestore as firestore_types
 
 from run_log.core import InvalidCursorError
-from run_log.core.cursors import encode_place
-from run_log.stores.firestore._changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot
-from run_log.stores.firestore._protobuf import TargetChange
-from run_log.stores.firestore._walks import WatchPlace
+from run_log.stores.firestore.codec import TargetChange
+from run_log.stores.firestore.watch.changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot
+from run_log.stores.firestore.watch.walks import WatchPlace
+from run_log.stores.listings.cursors import encode_place
 
 ROOT = "projects/p/databases/d/documents/root"
 START = ChangePlace(0, "")

@@ -12,7 +12,7 @@ from run_log.core.counters import Counted
 from run_log.core.ids import document_id
 from run_log.core.law import fold, newest_event, run_digest
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
-from run_log.stores._documents import (
+from run_log.stores.stored.fields import (
     HISTORY,
     PROJECTION,
     document_bytes,

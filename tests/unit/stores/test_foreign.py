@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from run_log.core import RunStatus, TriggerType, UnreadableRunError
-from run_log.stores._foreign import NAIVE_TIME, OTHER_TRIGGER, document_text, foreign_run
+from run_log.stores.firestore._foreign import NAIVE_TIME, OTHER_TRIGGER, document_text, foreign_run
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 PLACE: Final = ("w", "r")

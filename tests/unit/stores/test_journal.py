@@ -13,8 +13,8 @@ import pytest
 from run_log.core import InvalidCursorError, RunStatus
 from run_log.core.models import RunKey
 from run_log.stores import InMemoryRunLogService, RunUpdate
-from run_log.stores._journal import Bell, Journal
-from run_log.stores.memory import MAX_RUNS
+from run_log.stores.memory._journal import Bell, Journal
+from run_log.stores.memory._service import MAX_RUNS
 from run_log.testing import a_run, an_event
 
 PATIENCE = 60.0

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from run_log.core import Outcome, RunStatus, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.stores import InMemoryRunLogService
-from run_log.stores.memory import MAX_RUNS
+from run_log.stores.memory._service import MAX_RUNS
 from run_log.testing import a_run, an_event
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

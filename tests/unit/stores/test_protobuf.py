@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from run_log.stores.firestore._protobuf import Write, fields_of, set_fields, texts
+from run_log.stores.firestore.codec import Write, fields_of, set_fields, texts
 
 
 def _round_trip(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from run_log.core.law import MAX_HISTORY, fold
 from run_log.core.models import RunKey
 from run_log.core.wire import EVENT_TYPE
 from run_log.stores import InMemoryRunLogService
-from run_log.stores._commits import Commit, KnownRun
-from run_log.stores._committer import Committer
-from run_log.stores._patience import Patience
-from run_log.stores._recent import Recent, head_bytes, names_bytes
+from run_log.stores.committing.commits import Commit, KnownRun
+from run_log.stores.committing.committer import Committer
+from run_log.stores.committing.patience import Patience
+from run_log.stores.recent import Recent, head_bytes, names_bytes
 
 MEBIBYTE = 2**20
 BEGUN = datetime(2026, 3, 4, 12, tzinfo=UTC)

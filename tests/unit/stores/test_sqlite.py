@@ -30,9 +30,9 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.cursors import encode_place
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
+from run_log.stores.listings.cursors import encode_place
 from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._schema import MIGRATIONS, migrate
 from run_log.testing import a_run, an_event

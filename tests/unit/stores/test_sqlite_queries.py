@@ -14,12 +14,11 @@ from typing import Final
 import pytest
 
 from run_log.core import RunStatus, TriggerType
-from run_log.core.cursors import Position
-from run_log.core.selection import Order, Selection
 from run_log.stores import SQLiteRunLogService
-from run_log.stores._inbox import InboxSelection
-from run_log.stores._places import Place
-from run_log.stores._stale import StaleSelection
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.cursors import Position
+from run_log.stores.listings.places import Place
+from run_log.stores.listings.selection import Order, Selection
 from run_log.stores.sqlite._queries import (
     COUNTERS,
     HEAD,
@@ -37,6 +36,7 @@ from run_log.stores.sqlite._queries import (
 from run_log.stores.sqlite._rows import DELETE_EXPIRED, FORGET_COUNTERS
 from run_log.stores.sqlite._schema import migrate
 from run_log.stores.sqlite._updates import ChangedPlace
+from run_log.stores.stale import StaleSelection
 from run_log.testing import an_event
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)

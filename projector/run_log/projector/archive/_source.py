@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from run_log.core import DeadLetterReason, ReceivedMessage
-from run_log.projector._ports import DeadLetters
+from run_log.projector.ports import DeadLetters
 
 from ._files import ArchiveFile
 from ._reader import ArchivePlace, ArchiveReader, Chunk

@@ -25,9 +25,9 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.logs import get_logger
-from run_log.projector._ports import MessageSource
-from run_log.projector._pull import cancel, let_end, wait_unless
-from run_log.stores._files import make_private_directory, open_private, sync_directory
+from run_log.projector.ports import MessageSource
+from run_log.projector.pull import cancel, let_end, wait_unless
+from run_log.stores.files import make_private_directory, open_private, sync_directory
 
 from ._records import WRAPPED, wrapped
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from run_log.core import ConfigurationError, Settings
 from run_log.projector.rebuild import FromArchive
-from run_log.projector.rebuild._sources import check
+from run_log.projector.rebuild.sources import check
 
 from ._writing import OpenStore
 

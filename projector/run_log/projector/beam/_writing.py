@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from run_log.core import encode_event
 from run_log.core.law import FoldedRun
-from run_log.projector._merging import MergingProjector, MergingStore
+from run_log.projector.merging import MergingProjector, MergingStore
 from run_log.projector.rebuild import reject_line
 
 from ._folding import encode_folded

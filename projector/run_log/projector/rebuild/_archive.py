@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from run_log.core import RunLogError
-from run_log.projector._projector import Projector
-from run_log.projector._pull import PullLimits, PullWorker
 from run_log.projector.archive import ArchiveFile, ArchivePlace, ArchiveSource
+from run_log.projector.projector import Projector
+from run_log.projector.pull import PullLimits, PullWorker
 from run_log.stores import ProjectionStore
 
 from ._progress import folded_by

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from run_log.core import Outcome
-from run_log.projector._pull import PullWorker
+from run_log.projector.pull import PullWorker
 
 from ._state import RebuildState
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from run_log.core import ConfigurationError, DeadLetterReason, ReceivedMessage, TransportUnavailableError
-from run_log.stores._files import open_private
+from run_log.stores.files import open_private
 
 
 def reject_line(

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
 from run_log.core.law import FoldedRun
-from run_log.projector._merging import MergingProjector, MergingStore
+from run_log.projector.merging import MergingProjector, MergingStore
 
 from ._work import RebuildWork
 

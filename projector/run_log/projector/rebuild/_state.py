@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 from run_log.core import ConfigurationError, StoreUnavailableError
-from run_log.stores._files import open_private
+from run_log.stores.files import open_private
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")

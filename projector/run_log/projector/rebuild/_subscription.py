@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from run_log.projector._ports import MessageSource
-from run_log.projector._projector import Projector
-from run_log.projector._pull import PullLimits, PullWorker
+from run_log.projector.ports import MessageSource
+from run_log.projector.projector import Projector
+from run_log.projector.pull import PullLimits, PullWorker
 from run_log.stores import ProjectionStore
 
 from ._progress import folded_by

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from run_log.core import ConfigurationError, Settings, TransportRefusedError, utc_now
-from run_log.projector._pull import PullLimits
 from run_log.projector.archive import ArchiveFile, find_files
+from run_log.projector.pull import PullLimits
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
 
 from ._archive import rebuild_from_archive
 from ._root import rebuild_from_root
-from ._sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, replay_name
 from ._subscription import rebuild_from_subscription
 from ._work import RebuildWork
+from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, replay_name
 
 if TYPE_CHECKING:
     from run_log.pubsub import PubSubConnection
@@ -208,7 +208,7 @@ class _IntoRoot:
             await root.close()
 
     async def _fold_subscription(self, source: FromSubscription, work: RebuildWork) -> bool:
-        from run_log.projector._pubsub import PubSubSource  # noqa: PLC0415 - see above
+        from run_log.projector.pubsub import PubSubSource  # noqa: PLC0415 - see above
         from run_log.pubsub import REPLAY_LEASE, PubSubConnection, end_replay  # noqa: PLC0415
 
         connection = PubSubConnection.from_settings(self._settings)

@@ -2,8 +2,8 @@
 
 from ._compare import Comparison, CountDifference, RunDifference, Side, compare
 from ._figures import CountName
-from ._port import Audit, CountsRepair, RunDocument, StoredCounts, WorkflowSnapshot
 from ._verify import CountFinding, RunFinding, Verification, VerifyProgress, verify
+from .port import Audit, CountsRepair, RunDocument, StoredCounts, WorkflowSnapshot
 
 __all__ = [
     "Audit",

@@ -11,7 +11,7 @@ from run_log.core import RunStatus
 from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters, counters_of, hour_begins
 from run_log.core.law import StatsDelta
 
-from ._port import RunRecord, StoredCounts
+from .port import RunRecord, StoredCounts
 
 Figures = Mapping[SummaryCounter, int]
 """What a workflow's counts are; what is absent is 0."""

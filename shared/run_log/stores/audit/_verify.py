@@ -21,7 +21,7 @@ from ._figures import (
     expected_figures,
     stored_figures,
 )
-from ._port import Audit, CountsRepair, StoredCounts, WorkflowSnapshot, run_record
+from .port import Audit, CountsRepair, StoredCounts, WorkflowSnapshot, run_record
 
 MAX_LISTED_RUNS: Final = 1_000
 """Runs listed of a workflow that something is wrong with; the others are only counted."""

@@ -1,10 +1,10 @@
 """The durable run log on Firestore. The only package that imports Firestore's client library."""
 
-from run_log.stores._commits import shard_of
+from run_log.stores.committing.commits import shard_of
 
-from ._connection import Connection
 from ._roots import FirestoreRoot, RootPage, Unreadable
 from ._service import FirestoreRunLogService, create_service
+from .client import Connection
 
 __all__ = [
     "Connection",

@@ -18,15 +18,17 @@ from run_log.core import RunLogError, StoreError, WorkflowRun
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import StatsDelta
-from run_log.stores._commits import MAX_STATS_CHANGES, StatsWrite
-from run_log.stores._documents import EXPIRE_AT, PROJECTION, moment_of
-from run_log.stores._patience import Patience
-from run_log.stores._retention import Retention
-from run_log.stores.audit._port import PAYLOADS, WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import PAYLOADS, WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.committing.commits import MAX_STATS_CHANGES, StatsWrite
+from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.watch.walks import ChangedDocuments
+from run_log.stores.retention import Retention
+from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION, moment_of
 
-from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from ._documents import FirestoreDocuments
-from ._protobuf import (
+from ._stats import further_stats_paths, summed_counters, summed_stats
+from ._writes import FirestoreDocuments
+from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from .codec import (
     batch_get_request,
     fields_of,
     found_document,
@@ -35,8 +37,6 @@ from ._protobuf import (
     queried_document,
     run_query_request,
 )
-from ._stats import further_stats_paths, summed_counters, summed_stats
-from ._walks import ChangedDocuments
 
 REPAIRS: Final = "repairs"
 """The collection below a workflow's document that holds how often its counts were repaired."""

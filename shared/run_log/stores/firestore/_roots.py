@@ -30,7 +30,11 @@ from run_log.core.models import STORED, RunKey
 from run_log.core.payload import encode_json
 from run_log.core.settings import check_collection_id
 from run_log.core.upcast import run_dump_to_event
-from run_log.stores._documents import (
+from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.watch.changes import RUN_PATH
+from run_log.stores.firestore.watch.walks import ChangedDocuments
+from run_log.stores.retention import Retention
+from run_log.stores.stored.fields import (
     EXPIRE_AT,
     PROJECTION,
     head_from_fields,
@@ -38,15 +42,12 @@ from run_log.stores._documents import (
     moment_of,
     run_from_fields,
 )
-from run_log.stores._foreign import document_text, foreign_run
-from run_log.stores._patience import Patience
-from run_log.stores._retention import Retention
-from run_log.stores._stored import at_its_place
+from run_log.stores.stored.reading import at_its_place
 
 from ._audit import FirestoreAudit
-from ._changes import RUN_PATH
-from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from ._protobuf import (
+from ._foreign import document_text, foreign_run
+from .client import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from .codec import (
     Write,
     batch_get_request,
     commit_request,
@@ -57,7 +58,6 @@ from ._protobuf import (
     run_query_request,
     set_fields,
 )
-from ._walks import ChangedDocuments
 
 PAGE: Final = 200
 """Documents read at a time: at a megabyte each they are still a few seconds' reading."""

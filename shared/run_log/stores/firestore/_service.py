@@ -22,42 +22,42 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
-from run_log.core.cursors import Position
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
-from run_log.core.selection import Selection
 from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
-from run_log.stores._committer import Committer
-from run_log.stores._documents import (
+from run_log.stores.audit.port import AUDIT_PAGE
+from run_log.stores.committing.committer import Committer
+from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.watch.changes import Bounds, Change
+from run_log.stores.firestore.watch.feed import Feed
+from run_log.stores.firestore.watch.updates import FirestoreUpdates
+from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPlace
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.cursors import Position
+from run_log.stores.listings.places import Place
+from run_log.stores.listings.selection import Selection
+from run_log.stores.retention import Retention
+from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.fields import (
     ACTIVE_SINCE,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
     PROJECTION,
     head_from_fields,
 )
-from run_log.stores._inbox import InboxSelection
-from run_log.stores._patience import Patience
-from run_log.stores._places import Place
-from run_log.stores._retention import Retention
-from run_log.stores._service import Page, RunLogService, StoredRun
-from run_log.stores._stale import StaleSelection
-from run_log.stores._stored import at_its_place, readable, stored_run
-from run_log.stores._summary import WorkflowStats
-from run_log.stores._telemetry import skipped_unreadable_stats
-from run_log.stores._watch import RunUpdate
-from run_log.stores.audit._port import AUDIT_PAGE
+from run_log.stores.stored.reading import at_its_place, readable, stored_run
+from run_log.stores.summaries import WorkflowStats
+from run_log.stores.telemetry import skipped_unreadable_stats
+from run_log.stores.watch import RunUpdate
 
 from ._audit import FirestoreAudit
-from ._changes import Bounds, Change
-from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
-from ._documents import FirestoreDocuments
-from ._feed import Feed
-from ._protobuf import fields_of
-from ._queries import after_snapshot, placed_query, runs_query
 from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
-from ._updates import FirestoreUpdates
-from ._walks import ChangedDocuments, WatchPlace
+from ._writes import FirestoreDocuments
+from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
+from .codec import fields_of
+from .queries import after_snapshot, placed_query, runs_query
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 

@@ -21,8 +21,8 @@ from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters
 from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores._documents import moment_of, number_of
-from run_log.stores._summary import WorkflowStats
+from run_log.stores.stored.fields import moment_of, number_of
+from run_log.stores.summaries import WorkflowStats
 
 STATS_SHARDS: Final = "stats"
 """The collection below a workflow's document that holds the shards of its stats but the first."""

@@ -13,11 +13,11 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 
 from run_log.core import utc_now
 from run_log.core.ids import original_id
-from run_log.stores._documents import EXPIRE_AT
-from run_log.stores._patience import Patience
+from run_log.stores.committing.patience import Patience
+from run_log.stores.stored.fields import EXPIRE_AT
 
 from ._audit import FirestoreAudit
-from ._connection import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 
 WORKFLOWS_LOOKED_AT: Final = 20
 """Workflows whose documents are looked at: two documents and twice `MOST_COUNTED` index entries of each, at

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError
 from run_log.core.ids import original_id
-from run_log.stores._commits import StatsWrite
-from run_log.stores._retention import Retention
-from run_log.stores.audit._port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.committing.commits import StatsWrite
+from run_log.stores.retention import Retention
 
 from ._connection import Connection
 from ._queries import (

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from run_log.core import ConfigurationError, RunLogError, StoreError, StoreUnavailableError, WriteRefusedError
 from run_log.core.forks import renewed, take_part
 from run_log.core.logs import logging_later
-from run_log.stores._files import open_private
+from run_log.stores.files import open_private
 
 from ._reading import Opened, Reading
 from ._schema import migrate, schema_version

@@ -14,8 +14,10 @@ from run_log.core.ids import document_id, original_id
 from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import decode_json, encode_json
-from run_log.stores._commits import StatsWrite
-from run_log.stores._documents import (
+from run_log.stores.audit.port import PAYLOADS
+from run_log.stores.committing.commits import StatsWrite
+from run_log.stores.service import StoredRun
+from run_log.stores.stored.fields import (
     ACTIVE_SHARD,
     ACTIVE_SINCE,
     COUNTED_HOUR,
@@ -34,10 +36,8 @@ from run_log.stores._documents import (
     projection_fields,
     run_fields,
 )
-from run_log.stores._service import StoredRun
-from run_log.stores._stored import stored_run
-from run_log.stores._summary import WorkflowStats
-from run_log.stores.audit._port import PAYLOADS
+from run_log.stores.stored.reading import stored_run
+from run_log.stores.summaries import WorkflowStats
 
 Row = Sequence[Any]
 Place = tuple[str, str]

@@ -24,20 +24,20 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
-from run_log.core.cursors import Position
 from run_log.core.ids import document_id, original_id
-from run_log.core.selection import Selection
-from run_log.stores._documents import head_from_fields
-from run_log.stores._inbox import InboxSelection
-from run_log.stores._places import Place
-from run_log.stores._retention import Retention
-from run_log.stores._saves import SavesUnderWay
-from run_log.stores._service import Page, RunLogService, StoredRun
-from run_log.stores._stale import StaleSelection
-from run_log.stores._stored import readable
-from run_log.stores._summary import WorkflowStats
-from run_log.stores._telemetry import skipped_unreadable_stats
-from run_log.stores.audit._port import AUDIT_PAGE
+from run_log.stores.audit.port import AUDIT_PAGE
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.cursors import Position
+from run_log.stores.listings.places import Place
+from run_log.stores.listings.selection import Selection
+from run_log.stores.retention import Retention
+from run_log.stores.saves import SavesUnderWay
+from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.fields import head_from_fields
+from run_log.stores.stored.reading import readable
+from run_log.stores.summaries import WorkflowStats
+from run_log.stores.telemetry import skipped_unreadable_stats
 
 from ._audit import SQLiteAudit
 from ._connection import Connection

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from run_log.core import InvalidCursorError
-from run_log.core.cursors import decode_place, encode_place
-from run_log.stores._places import check_names
-from run_log.stores._service import StoredRun
-from run_log.stores._watch import RunUpdate
+from run_log.stores.listings.cursors import decode_place, encode_place
+from run_log.stores.listings.places import check_names
+from run_log.stores.service import StoredRun
+from run_log.stores.watch import RunUpdate
 
 PAGE: Final = 200
 """Changes read at a time: what a watch holds at most."""

@@ -13,7 +13,7 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import RunHead, StatsDelta
 from run_log.core.models import RunKey
-from run_log.stores._documents import HISTORY, PROJECTION, StoredHead, head_from_fields, run_from_fields
+from run_log.stores.stored.fields import HISTORY, PROJECTION, StoredHead, head_from_fields, run_from_fields
 
 AUDIT_PAGE: Final = 300
 """Documents read at a time, without payloads: some kilobytes each."""

@@ -12,8 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from run_log.core import StoreUnavailableError
 from run_log.core.errors import GuessRefusedError
-
-from ._telemetry import count_retry
+from run_log.stores.telemetry import count_retry
 
 PATIENCE_SECONDS: Final = 15.0
 """How long an operation is tried before it is given up, retries included."""

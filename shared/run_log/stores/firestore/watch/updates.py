@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from run_log.stores._patience import Patience
-from run_log.stores._watch import RunUpdate
+from run_log.stores.committing.patience import Patience
+from run_log.stores.watch import RunUpdate
 
-from ._changes import Change, ChangePlace
-from ._feed import Feed
-from ._walks import ChangedDocuments, WatchPlace
+from .changes import Change, ChangePlace
+from .feed import Feed
+from .walks import ChangedDocuments, WatchPlace
 
 
 class FirestoreUpdates:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from run_log.core.logs import get_logger
 
-from ._projector import told
+from .projector import told
 
 LEASE_SECONDS: Final = 20.0
 """For how long a lease is extended, from then on, unless it is told otherwise: what a killed process has

@@ -8,8 +8,10 @@ from typing import Any
 
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from run_log.core.selection import Order, Selection
-from run_log.stores._documents import (
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.fields import (
     ACTIVE_SHARD,
     ACTIVE_SHARDS,
     ACTIVE_SINCE,
@@ -20,8 +22,6 @@ from run_log.stores._documents import (
     PAUSED_DEADLINE,
     PROJECTION,
 )
-from run_log.stores._inbox import InboxSelection
-from run_log.stores._stale import StaleSelection
 
 
 def exact(value: Any) -> Any:

@@ -23,14 +23,13 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.core.counters import Counted, hour_of
-from run_log.core.cursors import Position
 from run_log.core.durations import MAX_DURATION
 from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import MAX_ANSWERER_BYTES, RunHead, newest
 from run_log.core.models import STORED, RunKey
 from run_log.core.payload import decode_json, encode_json, fit_text
-
-from ._retention import is_expired
+from run_log.stores.listings.cursors import Position
+from run_log.stores.retention import is_expired
 
 PROJECTION: Final = "projection"
 """The map beside a run's fields that is the projection's own."""

@@ -13,25 +13,25 @@ from typing import Any, Final, Self
 from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
-from run_log.core.cursors import Position
 from run_log.core.forks import renewed
 from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
-from run_log.core.selection import Order, Selection
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings.cursors import Position
+from run_log.stores.listings.places import Place
+from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.recent import Recent, head_bytes, names_bytes
+from run_log.stores.retention import Retention, check_not_expired, expiry_after, is_expired
+from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.fields import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
+from run_log.stores.stored.reading import readable
+from run_log.stores.summaries import WorkflowStats
+from run_log.stores.telemetry import count_anomalies
+from run_log.stores.watch import RunUpdate
 
-from ._documents import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
-from ._inbox import InboxSelection
 from ._journal import Bell, Journal, JournalCursors, JournalUpdates
-from ._places import Place
-from ._recent import Recent, head_bytes, names_bytes
-from ._retention import Retention, check_not_expired, expiry_after, is_expired
-from ._service import Page, RunLogService, StoredRun
-from ._stale import StaleSelection
-from ._stored import readable
-from ._summary import WorkflowStats
-from ._telemetry import count_anomalies
-from ._watch import RunUpdate
 
 MAX_RUNS: Final = 200
 """Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from run_log.core import UnreadableRunError, WorkflowRun
 from run_log.core.ids import document_id, original_id
 from run_log.core.models import RunKey
+from run_log.stores.service import StoredRun
+from run_log.stores.telemetry import skipped_unreadable
 
-from ._documents import PROJECTION, expires_at, head_from_fields, run_from_fields
-from ._service import StoredRun
-from ._telemetry import skipped_unreadable
+from .fields import PROJECTION, expires_at, head_from_fields, run_from_fields
 
 _T = TypeVar("_T")
 

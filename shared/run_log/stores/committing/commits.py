@@ -14,8 +14,8 @@ from run_log.core.clock import HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
 from run_log.core.law import MAX_HISTORY, RunChange, StatsDelta, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
-
-from ._documents import (
+from run_log.stores.retention import Retention, expiry_after
+from run_log.stores.stored.fields import (
     MAX_DOCUMENT_BYTES,
     StoredHead,
     document_bytes,
@@ -24,7 +24,6 @@ from ._documents import (
     projection_fields,
     run_fields,
 )
-from ._retention import Retention, expiry_after
 
 MAX_COMMIT_BYTES: Final = 3 * 2**20
 """Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between

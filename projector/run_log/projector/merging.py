@@ -9,7 +9,7 @@ from run_log.core import Outcome, RunEvent
 from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
 
-from ._projector import Projected, Projector
+from .projector import Projected, Projector
 
 
 class MergingStore(Protocol):

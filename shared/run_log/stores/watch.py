@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 from run_log.core import Version, WorkflowRun
 from run_log.core.forks import renewed
 
-from ._telemetry import operation
+from .telemetry import operation
 
 _ONE_TASK: Final = "another task waits for this watch's next update; open one for each task"
 

@@ -15,8 +15,13 @@ from run_log.core.counters import Horizon, Scope
 from run_log.core.errors import GuessRefusedError
 from run_log.core.law import FoldedRun, RunChange
 from run_log.core.models import RunKey
+from run_log.stores.recent import Recent, head_bytes, names_bytes
+from run_log.stores.retention import Retention, check_not_expired
+from run_log.stores.saves import SavesUnderWay
+from run_log.stores.stored.fields import StoredHead
+from run_log.stores.telemetry import CommitOutcome, count_anomalies, count_commit
 
-from ._commits import (
+from .commits import (
     MAX_STATS_CHANGES,
     Commit,
     KnownRun,
@@ -27,12 +32,7 @@ from ._commits import (
     batches,
     stats_writes,
 )
-from ._documents import StoredHead
-from ._patience import Patience
-from ._recent import Recent, head_bytes, names_bytes
-from ._retention import Retention, check_not_expired
-from ._saves import SavesUnderWay
-from ._telemetry import CommitOutcome, count_anomalies, count_commit
+from .patience import Patience
 
 MAX_KNOWN_RUNS: Final = 20_000
 """Runs remembered from own commits. Memory may be wrong, for others write too: a write that trusts it is

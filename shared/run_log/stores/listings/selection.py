@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self, TypedDict, TypeVar, cast
 
-from .errors import InvalidArgumentError
-from .models import RunStatus, TriggerType
+from run_log.core.errors import InvalidArgumentError
+from run_log.core.models import RunStatus, TriggerType
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 

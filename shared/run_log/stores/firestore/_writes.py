@@ -10,8 +10,8 @@ from run_log.core import WriteRefusedError
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
-from run_log.stores._commits import Commit, KnownRun, RunWrite, StatsWrite
-from run_log.stores._documents import (
+from run_log.stores.committing.commits import Commit, KnownRun, RunWrite, StatsWrite
+from run_log.stores.stored.fields import (
     CHANGED_AT,
     CHANGED_SHARD,
     EXPIRE_AT,
@@ -23,8 +23,9 @@ from run_log.stores._documents import (
     micros_of,
 )
 
-from ._connection import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from ._protobuf import (
+from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path
+from .client import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from .codec import (
     REQUEST_TIME,
     Write,
     batch_get_request,
@@ -35,7 +36,6 @@ from ._protobuf import (
     texts,
     update_times,
 )
-from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path
 
 _HISTORY_PATH: Final = f"{PROJECTION}.{HISTORY}"
 _CHANGED_AT_PATH: Final = f"{PROJECTION}.{CHANGED_AT}"

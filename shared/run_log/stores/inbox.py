@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from run_log.core import InvalidArgumentError, InvalidRunError, PauseRequest, RunStatus, WorkflowRun
 from run_log.core.models import validated
 from run_log.core.payload import encode_json
-
-from ._documents import (
+from run_log.stores.stored.fields import (
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,

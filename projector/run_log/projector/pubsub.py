@@ -39,7 +39,7 @@ from ._letters import (
     is_ours,
     packed,
 )
-from ._pull import PullLimits
+from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Self
 
 from run_log.core import InvalidCursorError, StoreError
-from run_log.core.cursors import decode_place, encode_place
 from run_log.core.ids import document_id, is_document_id
 from run_log.core.models import RunKey
+
+from .cursors import decode_place, encode_place
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Final
 
 from run_log.core import InvalidRunError, RunEvent, RunStatus, Version, WorkflowRun, WriteRefusedError
 from run_log.core.payload import encode_json
-
-from ._documents import ACTIVE_SINCE
+from run_log.stores.stored.fields import ACTIVE_SINCE
 
 LOST: Final = "lost"
 """How the error of a run begins that was concluded to be lost."""

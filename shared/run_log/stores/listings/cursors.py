@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from .errors import InvalidCursorError
+from run_log.core.errors import InvalidCursorError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CHECK_BYTES: Final = 6

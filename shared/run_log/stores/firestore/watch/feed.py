@@ -13,15 +13,15 @@ from google.api_core import exceptions as google_errors
 from grpc.aio import AioRpcError
 
 from run_log.core import RunLogError, StoreUnavailableError
-from run_log.stores._patience import Patience
-from run_log.stores._telemetry import listener_failed, listener_recovered
-from run_log.stores._watch import call_soon
+from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection
+from run_log.stores.firestore.codec import listen_request, listen_response
+from run_log.stores.firestore.queries import changed_query
+from run_log.stores.telemetry import listener_failed, listener_recovered
+from run_log.stores.watch import call_soon
 
-from ._changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot, requests_around
-from ._connection import RUNS, VENDOR_ERRORS, Connection
-from ._protobuf import listen_request, listen_response
-from ._queries import changed_query
-from ._walks import ChangedDocuments, WatchPlace
+from .changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot, requests_around
+from .walks import ChangedDocuments, WatchPlace
 
 _vendor_errors: Any = google_errors  # published without annotations
 

@@ -23,10 +23,10 @@ from run_log.core.logs import get_logger
 
 from ._accounts import Progress
 from ._group_commit import Fate, GroupCommit
-from ._leases import LEASE_SECONDS, Leases
-from ._ports import DeadLetters, MessageSource
-from ._projector import Projector, told
 from ._room import GroupLimits
+from .leases import LEASE_SECONDS, Leases
+from .ports import DeadLetters, MessageSource
+from .projector import Projector, told
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0

@@ -24,25 +24,25 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.counters import SummaryCounter
-from run_log.core.cursors import Position, decode_cursor, decode_place, encode_cursor, encode_place
 from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
 from run_log.core.nearest import id_text
 from run_log.core.payload import encode_json
-from run_log.core.selection import Order, RunFilters, Selection
 from run_log.core.trace import current_trace
+from run_log.stores.listings.cursors import Position, decode_cursor, decode_place, encode_cursor, encode_place
+from run_log.stores.listings.places import Place, check_moves_on, check_names
+from run_log.stores.listings.selection import Order, RunFilters, Selection
+from run_log.stores.stored.fields import names_of, position_of
 
-from ._documents import names_of, position_of
-from ._inbox import Answer, InboxSelection, PendingRun, pending
-from ._places import Place, check_moves_on, check_names
-from ._retention import is_expired
 from ._run_log import RunLog, moment_or_now, whole
-from ._stale import ACTIVE, StaleRun, StaleSelection, lost
-from ._summary import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
-from ._telemetry import operation
 from ._waiting import awaited_version, look_until
-from ._watch import RunUpdate, RunWatch, UpdateSource, Watches
+from .inbox import Answer, InboxSelection, PendingRun, pending
+from .retention import is_expired
+from .stale import ACTIVE, StaleRun, StaleSelection, lost
+from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
+from .telemetry import operation
+from .watch import RunUpdate, RunWatch, UpdateSource, Watches
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WORKFLOWS: Final = "workflows"

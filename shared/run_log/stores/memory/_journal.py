@@ -12,11 +12,10 @@ from functools import partial
 from typing import Final
 
 from run_log.core import InvalidCursorError
-from run_log.core.cursors import decode_place, encode_place
 from run_log.core.forks import renewed
 from run_log.core.models import RunKey
-
-from ._watch import RunUpdate, call_soon
+from run_log.stores.listings.cursors import decode_place, encode_place
+from run_log.stores.watch import RunUpdate, call_soon
 
 _SLACK: Final = 1_000
 """Superseded entries that a journal may always hold, beside as many as there are others."""

@@ -1,0 +1,1 @@
+"""How events are committed to a document store. No vendor: Firestore uses it, and so do simulations."""
