@@ -2,12 +2,23 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import ValidationError
 
 from run_log.core import WriteRefusedError
-from run_log.core.clock import MAX_AHEAD, MAX_HLC, MAX_RUNS_AHEAD, HybridLogicalClock, epoch_micros
+from run_log.core.clock import (
+    EPOCH,
+    MAX_AHEAD,
+    MAX_HLC,
+    MAX_RUNS_AHEAD,
+    MICROSECOND,
+    HybridLogicalClock,
+    epoch_micros,
+    micros_of,
+    moment_of,
+)
 
 from .builders import make_event
 
@@ -138,6 +149,29 @@ def test_the_machine_clock_is_read_in_microseconds() -> None:
     micros = epoch_micros()
 
     assert before <= micros <= time.time_ns() // 1_000
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        EPOCH,
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+        datetime(9999, 1, 1, tzinfo=UTC) - MICROSECOND,
+    ],
+)
+def test_a_moment_comes_back_exactly_from_its_microseconds(moment: datetime) -> None:
+    """Every microsecond of the years 1 to 9999 is kept."""
+    micros = micros_of(moment)
+
+    assert moment == moment_of(micros)
+    assert timedelta(microseconds=micros) == moment - EPOCH
+
+
+def test_a_moment_beyond_the_calendar_is_an_overflow() -> None:
+    """There is no datetime after the year 9999."""
+    with pytest.raises(OverflowError):
+        moment_of(micros_of(datetime.max.replace(tzinfo=UTC)) + 1)
 
 
 @pytest.mark.parametrize("hlc", [-1, MAX_HLC])
