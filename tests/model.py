@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from run_log.core import RunStatus, WorkflowRun
-from run_log.core.durations import RELATIVE_ERROR, RESOLUTION, Durations
+from run_log.core.counters import RELATIVE_ERROR, RESOLUTION, Durations
 from run_log.core.ids import document_id
 from run_log.stores import RunLogReader, TimeBucket, WorkflowSummary
 from run_log.stores.listings.cursors import Position

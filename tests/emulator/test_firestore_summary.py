@@ -10,8 +10,7 @@ import pytest
 from tests.model import check_summaries
 
 from run_log.core import Outcome, RunStatus, WorkflowRun
-from run_log.core.counters import Horizon, Scope, SummaryCounter, bucket_name
-from run_log.core.durations import DURATION_BUCKETS
+from run_log.core.counters import DURATION_BUCKETS, Horizon, Scope, SummaryCounter, bucket_name
 from run_log.stores.committing.commits import MAX_STATS_CHANGES
 from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore._stats import counter_path, past_paths

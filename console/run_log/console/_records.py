@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from run_log.core import RunStatus, Transition, WorkflowRun
-from run_log.core.durations import Durations
+from run_log.core.counters import Durations
 from run_log.stores import PendingRun, RunUpdate, StaleRun, WorkflowStats, WorkflowSummary
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The hybrid logical clock that orders events without trusting any machine's time."""
+"""The hybrid logical clock. It orders events without trusting the time of any machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
 MAX_HLC: Final = 2**62
-"""Readings stay below this, so that one more always fits a 64-bit integer."""
+"""Every reading is below this, so that the next one always fits a 64-bit integer."""
 
 MAX_AHEAD: Final = 60_000_000
-"""How far ahead of its own machine's time a clock follows what it observes, in microseconds: a minute."""
+"""The clock follows an observed reading that is less than this ahead of its machine's time. Microseconds."""
 
 MAX_RUNS_AHEAD: Final = 1_000
-"""Runs remembered to be stored further ahead than that, of those that were observed last."""
+"""The clock remembers this many runs that are further ahead: those it observed last."""
 
 
 def epoch_micros() -> int:
@@ -46,50 +46,58 @@ def moment_of(micros: int) -> datetime:
 
 
 def hlc_after(hlc: int, run: tuple[str, str]) -> int:
-    """Return the reading just past *hlc*, for the run with this key, which has come as far as that.
+    """Return the reading just after *hlc*.
+
+    Args:
+        hlc: The latest reading that is known of the run.
+        run: The run's key.
 
     Raises:
-        WriteRefusedError: There is none below `MAX_HLC`.
+        WriteRefusedError: There is no later reading below `MAX_HLC`.
     """
     if hlc >= MAX_HLC - 1:
         raise WriteRefusedError(
-            f"run {run[1]!r} of workflow {run[0]!r} is stored in the last version that there is, so that "
-            "nothing can come after it; go on with it as its next attempt"
+            f"run {run[1]!r} of workflow {run[0]!r} already has the last possible version, "
+            "so nothing can come after it; go on with it as its next attempt"
         )
     return max(hlc + 1, 0)
 
 
 class HybridLogicalClock:
-    """Microseconds since the epoch that strictly increase, and lie past what was observed within a minute.
+    """A clock whose readings strictly increase. A reading is in microseconds since the epoch.
 
-    Two readings of one clock are never equal and never go back, whatever the machine's clock does. After
-    `observe`, every reading lies past the observed one: a process that reads a run before it goes on with
-    it writes later versions, even where its own clock is behind. What lies `MAX_AHEAD` or more ahead of the
-    machine's time comes of a wrong clock, here or there, and moves nothing: only what is said of that very
-    run is stamped past it. Safe in threads, signal handlers and forked children.
+    No two readings of one clock are equal, and none is less than an earlier one, whatever the machine's
+    clock does. After `observe`, every reading is greater than the observed one. So a process that reads a
+    run before it goes on with it writes later versions, even if its own clock is behind.
+
+    A reading `MAX_AHEAD` or more ahead of this machine's time comes from a wrong clock, here or there. The
+    clock does not follow it. Only events of that one run are stamped after it.
+
+    Safe in threads, signal handlers and forked children.
 
     Args:
-        now: Microseconds since the epoch.
+        now: Returns microseconds since the epoch.
     """
 
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
         self._now = now
         self._last = 0
         self._ahead: OrderedDict[tuple[str, str], int] = OrderedDict()
-        # Reentrant, since a signal handler may interrupt its own thread inside.
+        # Reentrant: a signal handler may emit while its own thread is inside `tick`. With a plain lock the
+        # thread would wait for itself for ever.
         self._lock = renewed(self, "_lock", threading.RLock)
 
     @property
     def last(self) -> int:
-        """The greatest reading made or followed so far, those for runs that are ahead aside."""
+        """The greatest reading that was made or followed, without those for runs that are ahead."""
         return self._last
 
     def ahead_by(self, hlc: int) -> timedelta:
-        """Return how far *hlc* lies ahead of the machine's time; less than 0 where it is behind."""
+        """Return how far *hlc* is ahead of the machine's time; negative if it is behind."""
         return timedelta(microseconds=min(hlc, MAX_HLC) - self._now())
 
     def seen(self, run: tuple[str, str]) -> int:
-        """Return what the next reading for *run* will be greater than."""
+        """Return the reading that the next one for *run* will exceed."""
         with self._lock:
             return max(self._last, self._ahead.get(run, 0))
 
@@ -97,15 +105,16 @@ class HybridLogicalClock:
         """Return the next reading, in microseconds since the epoch.
 
         Args:
-            run: The key of the run that it is for: where that was observed to be ahead, the reading lies just
-                past it, and the clock stays where it is. None for no run.
+            run: The key of the run that the reading is for; None for no run. If this run was observed to be
+                ahead, its reading comes just after the observed one, and the clock itself does not move.
 
         Raises:
-            WriteRefusedError: Nothing below `MAX_HLC` lies past what was observed of *run*.
+            WriteRefusedError: No reading below `MAX_HLC` comes after what was observed of *run*.
         """
         with self._lock:
             now, last = self._now(), self._last
-            now = now if now > last else last + 1  # not max(): every event pays for it
+            # Not max(): a call takes longer, and every event pays for it.
+            now = now if now > last else last + 1
             if self._ahead and run is not None and run in self._ahead:
                 return self._tick_ahead(run, now)
             self._last = now
@@ -113,6 +122,7 @@ class HybridLogicalClock:
 
     def _tick_ahead(self, run: tuple[str, str], now: int) -> int:
         if self._ahead[run] < now:
+            # The machine's time has caught up with the run.
             del self._ahead[run]
             self._last = now
             return now
@@ -120,19 +130,22 @@ class HybridLogicalClock:
         return ahead
 
     def observe(self, hlc: int, run: tuple[str, str] | None = None) -> None:
-        """Make every later reading greater than *hlc*, where that is less than `MAX_AHEAD` ahead.
+        """Make every later reading greater than *hlc*, if that is less than `MAX_AHEAD` ahead.
 
         Args:
             hlc: A reading of any clock.
-            run: The key of the run that it is of: what is too far ahead counts for readings for it alone.
-                None has it count for nothing.
+            run: The key of the run that the reading is of. A reading that is too far ahead counts for this
+                run only; with None it does not count at all.
         """
+        # Read without the lock: the last reading only grows, so a reading that it has passed stays passed.
         if hlc <= self._last:
             return
         with self._lock:
             if hlc - self._now() < MAX_AHEAD:
                 self._last = max(self._last, hlc)
             elif run is not None:
+                # Following it would stamp every run of this process, and of all that read those, with the
+                # wrong time. One machine set to next year would carry the whole fleet there.
                 self._ahead[run] = max(hlc, self._ahead.get(run, 0))
                 self._ahead.move_to_end(run)
                 if len(self._ahead) > MAX_RUNS_AHEAD:
@@ -140,4 +153,4 @@ class HybridLogicalClock:
 
 
 PROCESS_CLOCK: Final = HybridLogicalClock()
-"""The clock that every emitter and service of this process shares unless it is given another."""
+"""The clock that every emitter and service of this process shares, unless it is given another."""

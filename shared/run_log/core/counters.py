@@ -1,30 +1,41 @@
-"""What a workflow's summary counts: statuses and durations, for all time, by day and by hour.
+"""What a workflow's summary counts: runs by status and by duration, for all time, by day and by hour.
 
-A counter is a sum over runs of what each contributes by its newest state, so it changes by the difference
-between two states, as the stats do: duplicates and order change nothing, and it equals a recount.
+A counter is a sum over runs. Each run adds what its newest state contributes, so a counter changes by the
+difference between two states, as the stats do. Duplicates and order change nothing, and a counter equals a
+recount. Durations are counted in a histogram that merges by addition and whose error is stated.
 """
 
 from __future__ import annotations
 
+import bisect
 import enum
+import math
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final, NamedTuple
 
-from .clock import EPOCH
-from .durations import DURATION_BUCKETS, duration_bucket, duration_micros
+from .clock import EPOCH, MICROSECOND
 from .models import RunStatus, WorkflowRun
 
+RELATIVE_ERROR: Final = 0.05
+"""The most that a quantile differs from the true duration, as a share of it."""
+
+RESOLUTION: Final = timedelta(microseconds=10)
+"""The most that a quantile differs from the true duration where `RELATIVE_ERROR` of it would be less."""
+
+MAX_DURATION: Final = timedelta(days=3_653)
+"""A longer run counts as one of ten years."""
+
 DAYS_KEPT: Final = 90
-"""A summary looks back so many days, the current one among them."""
+"""A summary looks back this many days, the current one included."""
 
 HOURS_KEPT: Final = 48
-"""A summary looks back so many hours, the current one among them."""
+"""A summary looks back this many hours, the current one included."""
 
-# Clocks differ: what one machine still reads, another may not take away yet.
+# Clocks differ: a day that one machine still reads must not be deleted by another.
 _SPARE_DAYS: Final = 1
 
 _HOUR: Final = timedelta(hours=1)
@@ -32,14 +43,120 @@ _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
+def _bounds() -> list[int]:
+    """Return the longest duration of each bucket, in microseconds.
+
+    Each is (1 + e) / (1 - e) times the one below, where e is the error (Masson, Rim and Lee, DDSketch,
+    VLDB 2019).
+    """
+    # In whole numbers: a logarithm may be rounded to either side of a bound on another machine. Then a run
+    # that was added to one bucket would be taken out of its neighbour.
+    percent = round(100 * RELATIVE_ERROR)
+    last = MAX_DURATION // MICROSECOND
+    bounds = [RESOLUTION // MICROSECOND]
+    while bounds[-1] < last:
+        grown = bounds[-1] * (100 + percent) // (100 - percent)
+        bounds.append(min(max(grown, bounds[-1] + 1), last))
+    return bounds
+
+
+_BOUNDS: Final = _bounds()
+
+DURATION_BUCKETS: Final = len(_BOUNDS)
+"""The most buckets that a histogram has."""
+
+
+def duration_bucket(micros: int) -> int:
+    """Return the bucket that counts a duration of so many microseconds. It is the same on every machine."""
+    return min(bisect.bisect_left(_BOUNDS, micros), DURATION_BUCKETS - 1)
+
+
+def duration_micros(run: WorkflowRun) -> int | None:
+    """Return how long *run* took in microseconds, at most `MAX_DURATION`; None if it has no duration.
+
+    Only runs that succeeded or failed have one: a skipped run did nothing. The duration is the run's
+    ``duration_ms``, or, where that is 0, the time between its start and its end.
+    """
+    if run.status not in (RunStatus.SUCCESS, RunStatus.FAILED):
+        return None
+    if run.duration_ms > 0:
+        micros = run.duration_ms * 1_000
+    elif run.completed_at is not None:
+        micros = max((run.completed_at - run.started_at) // MICROSECOND, 0)
+    else:
+        return None
+    return round(min(micros, MAX_DURATION // MICROSECOND))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durations:
+    """How long the runs took that succeeded or failed."""
+
+    count: int = 0
+    """The number of runs whose duration is known."""
+    total: timedelta = timedelta(0)
+    """The sum of their durations, exactly."""
+    buckets: Mapping[int, int] = field(default_factory=dict[int, int])
+    """The number of runs in each bucket of `duration_bucket`; empty buckets are absent."""
+
+    @property
+    def mean(self) -> timedelta | None:
+        """The mean, exactly; None without runs."""
+        return self.total / self.count if self.count else None
+
+    @property
+    def p50(self) -> timedelta | None:
+        """The median; see `quantile`."""
+        return self.quantile(0.5)
+
+    @property
+    def p95(self) -> timedelta | None:
+        """The duration that 95 % of the runs did not exceed; see `quantile`."""
+        return self.quantile(0.95)
+
+    @property
+    def p99(self) -> timedelta | None:
+        """The duration that 99 % of the runs did not exceed; see `quantile`."""
+        return self.quantile(0.99)
+
+    def quantile(self, share: float) -> timedelta | None:
+        """Return the shortest duration that *share* of the runs did not exceed; None without runs.
+
+        The returned value differs from that duration by at most `RELATIVE_ERROR` of it, or by `RESOLUTION`.
+
+        Args:
+            share: From 0 to 1.
+
+        Raises:
+            ValueError: *share* is outside that range.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share}, not within 0 and 1")
+        # Rounded first: 0.56 of 75 is 42, but slightly more in floating point.
+        rank = max(math.ceil(round(share * self.count, 6)), 1)
+        for bucket, count in sorted(self.buckets.items()):
+            rank -= count
+            if rank <= 0:
+                return _middle(bucket)
+        return None
+
+
+def _middle(bucket: int) -> timedelta:
+    """Return the duration whose relative error to the bucket's shortest and longest one is the same."""
+    if bucket == 0:
+        return RESOLUTION / 2
+    shortest, longest = _BOUNDS[bucket - 1] + 1, _BOUNDS[bucket]
+    return 2 * shortest * longest / (shortest + longest) * MICROSECOND
+
+
 class Scope(enum.StrEnum):
-    """Over which runs a counter counts."""
+    """Which runs a counter counts."""
 
     ALL = "all"
     DAY = "day"
-    """Those that started on one day, in UTC."""
+    """The runs that started on one day, in UTC."""
     HOUR = "hour"
-    """Those that started in one hour, in UTC."""
+    """The runs that started in one hour, in UTC."""
 
 
 class SummaryCounter(NamedTuple):
@@ -47,28 +164,28 @@ class SummaryCounter(NamedTuple):
 
     scope: Scope
     slot: int
-    """Which hour or day, counted from the epoch; 0 for all time."""
+    """The hour or day, counted from the epoch; 0 for all time."""
     name: str
-    """A status, `MICROS`, or a bucket's (`bucket_name`)."""
+    """A status, `MICROS`, or the name of a bucket (`bucket_name`)."""
 
     @classmethod
     def stored(cls, scope: str, slot: int, name: str) -> SummaryCounter:
-        """Return the counter that a store names so.
+        """Return the counter that a store has under this name.
 
         Raises:
-            ValueError: There is none: no run has such a status or duration, or started then.
+            ValueError: There is no such counter: no run has this status or duration, or started then.
         """
         counter = cls(Scope(scope), slot, name)
         if counter.name not in _names():
-            raise ValueError(f"{reprlib.repr(name)} is no name of a counter")
+            raise ValueError(f"{reprlib.repr(name)} is not the name of a counter")
         hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope] * slot
         if not hour_of(_FIRST) <= hours <= hour_of(_LAST):
-            raise ValueError(f"{slot} is no hour or day")
+            raise ValueError(f"{slot} is not an hour or day of the years 1 to 9999")
         return counter
 
 
 MICROS: Final = "micros"
-"""Counts how long runs took, in microseconds."""
+"""The name of the counter that sums up how long runs took, in microseconds."""
 
 
 @cache
@@ -78,12 +195,12 @@ def _names() -> frozenset[str]:
 
 @cache
 def bucket_name(bucket: int) -> str:
-    """Return the name of what counts the runs in a bucket of their durations' histogram."""
+    """Return the name of the counter of the runs in a bucket of the histogram."""
     return f"b{bucket}"
 
 
 def hour_of(moment: datetime) -> int:
-    """Return which hour since the epoch *moment*, an aware datetime, is in."""
+    """Return the hour since the epoch that *moment*, an aware datetime, is in."""
     return (moment - EPOCH) // _HOUR
 
 
@@ -94,7 +211,7 @@ def hour_begins(hour: int) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """Which days and hours are counted at a moment: those that are read, and one to spare."""
+    """The days and hours that are counted at a moment: those that a summary reads, and one day more."""
 
     today: int
     """Days since the epoch."""
@@ -115,23 +232,26 @@ class Horizon:
         return self.today - HOURS_KEPT // 24 - _SPARE_DAYS
 
     def counts(self, counter: SummaryCounter) -> bool:
-        """Return whether *counter* is still of use."""
+        """Return whether *counter* is within the horizon."""
         first = {Scope.ALL: 0, Scope.DAY: self.first_day, Scope.HOUR: 24 * self.first_hours}
         return counter.slot >= first[counter.scope]
 
     @property
     def last_day(self) -> int:
-        """The day after which nothing is counted yet: whoever says it is later has a wrong clock."""
+        """The newest day that is counted. A run that starts later comes from a wrong clock."""
         return self.today + _SPARE_DAYS
 
 
 class Counted(NamedTuple):
-    """What was counted of a run beside its status, to take exactly that away once its state is another."""
+    """What was counted of a run besides its status.
+
+    It is stored with the run. When the run's state changes, exactly this is subtracted.
+    """
 
     micros: int | None = None
-    """Its duration in microseconds; None where that is not among the durations."""
+    """The run's duration in microseconds; None if it is not among the durations."""
     hour: int | None = None
-    """Hours since the epoch; None where it is in no hour and no day."""
+    """Hours since the epoch; None if the run is not counted in an hour and a day."""
 
     @classmethod
     def of(cls, run: WorkflowRun, horizon: Horizon | None) -> Counted:
@@ -147,7 +267,7 @@ class Counted(NamedTuple):
 
 
 NOT_COUNTED: Final = Counted()
-"""Nothing was: as of a run that was stored before there were summaries."""
+"""Nothing was counted: the run was stored before there were summaries, for example."""
 
 
 def counters_of(
@@ -156,14 +276,15 @@ def counters_of(
     """Yield what one run adds to each counter.
 
     Args:
-        status: The run's.
-        counted: What of it.
-        horizon: The days whose counters are there; what was counted elsewhere is gone. None for none.
+        status: The run's status.
+        counted: What is counted of the run.
+        horizon: The days whose counters exist; None for none. Counters of other days are deleted, so the run
+            adds nothing to them.
     """
     micros, hour = counted
     bucket = None if micros is None else bucket_name(duration_bucket(micros))
     if micros is not None and bucket is not None:
-        # How many runs are in which status, for all time, the stats say.
+        # No status here: the stats already count them for all time.
         yield SummaryCounter(Scope.ALL, 0, MICROS), micros
         yield SummaryCounter(Scope.ALL, 0, bucket), 1
     if horizon is None or hour is None:
@@ -181,7 +302,7 @@ def counters_of(
 
 
 def add_counters(into: dict[SummaryCounter, int], counts: Mapping[SummaryCounter, int]) -> None:
-    """Add *counts* to *into*, where nothing stays that is 0."""
+    """Add *counts* to *into*. A counter that becomes 0 is removed."""
     for counter, count in counts.items():
         into[counter] = into.get(counter, 0) + count
         if not into[counter]:

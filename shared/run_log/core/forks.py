@@ -1,7 +1,8 @@
-"""What a forked child gets anew: it would wait for ever for a lock of a thread that stayed with the parent.
+"""Locks that survive a fork.
 
-So every lock of run-log is made by `renewed`, and made again in each child. What would be of no use half done
-is held over the fork instead.
+A forked child inherits a lock that another thread of the parent holds, but not that thread. Nobody would
+ever release the lock. So every lock of run-log is made by `renewed`, and made again in each child. A lock
+whose data must be whole in the child is held over the fork instead.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 WAIT_SECONDS: Final = 10.0
-"""How long a fork waits, in all, for locks that are held over it; then the child gets others."""
+"""How long a fork waits for the locks that are held over it, in all. The child gets new ones for the rest."""
 
 _T = TypeVar("_T")
 
 
 class TakesPart(Protocol):
-    """What is asked before a fork, and told in both processes."""
+    """An object that is called before each fork, and after it in both processes."""
 
     def before_fork(self) -> None:
-        """Have nothing under way that the child must not inherit."""
+        """Finish what the child must not inherit half done."""
         ...
 
     def after_fork_in_parent(self) -> None:
@@ -44,14 +45,15 @@ class _Part(NamedTuple):
 
 
 class _Fork(NamedTuple):
-    """A fork under way: nothing else may let go of what takes part meanwhile."""
+    """A fork that is under way."""
 
+    # Strong references: an object that was told of the fork must live until it is told of its end.
     takers: dict[int, TakesPart]
     held: list[tuple[_Part, Any]]
 
 
 class _Forks(threading.local):
-    """Those of this thread: another one may fork at the same time."""
+    """The forks of this thread. Another thread may fork at the same time."""
 
     def __init__(self) -> None:
         self.under_way: list[_Fork] = []
@@ -64,14 +66,14 @@ _forks: Final = _Forks()
 
 
 def renewed(owner: object, name: str, make: Callable[[], _T], *, is_held: bool = False) -> _T:
-    """Return what *make* returns, for an attribute of *owner*: a forked child finds another one there.
+    """Return a new value from *make* for an attribute of *owner*. A forked child gets another one there.
 
     Args:
-        owner: Whose it is; it is held weakly.
-        name: The attribute's.
-        make: Makes a lock, or what threads share by one.
-        is_held: Whether it is a reentrant lock that nobody else has while the process forks, so that what it
-            guards is whole in the child too.
+        owner: The object that has the attribute. It is referenced weakly.
+        name: The attribute's name.
+        make: Makes a lock, or another object that threads share.
+        is_held: Whether the fork holds the value, a reentrant lock, so that the data that it guards is whole
+            in the child too.
     """
     number = next(_numbers)
     _parts[number] = _Part(weakref.ref(owner, lambda _: _parts.pop(number, None)), name, make, is_held)
@@ -79,21 +81,25 @@ def renewed(owner: object, name: str, make: Callable[[], _T], *, is_held: bool =
 
 
 def take_part(taker: TakesPart) -> None:
-    """Have *taker* called around each fork, for as long as somebody holds it."""
+    """Call *taker* around each fork, for as long as somebody else references it."""
     number = next(_numbers)
     _takers[number] = weakref.ref(taker, lambda _: _takers.pop(number, None))
 
 
 def _all(of: dict[int, _T]) -> list[tuple[int, _T]]:
+    # No lock guards these two: a weak reference's callback may run inside any allocation, also of a thread
+    # that has the lock.
     while True:
         try:
             return list(of.items())
-        except RuntimeError:  # another thread, or the garbage collector, changes it meanwhile
+        except RuntimeError:  # another thread, or the garbage collector, changed it meanwhile
             continue
 
 
 def _hold(locks: list[Any], deadline: float) -> list[Any]:
-    """Return those of *locks* that could be had together: in no order, so that nobody waits in a circle."""
+    """Return those of *locks* that could be acquired together before *deadline*."""
+    # Threads acquire these locks in orders of their own, so there is no order that cannot deadlock. We wait
+    # for one lock only while we hold no other: for the one that was taken last time. The rest we only try.
     first: list[Any] = []
     while True:
         is_late = time.monotonic() >= deadline
@@ -115,13 +121,15 @@ def _hold(locks: list[Any], deadline: float) -> list[Any]:
 def _before_fork() -> None:
     fork = _Fork({}, [])
     _forks.under_way.append(fork)
+    # Before the locks: who takes part may need them to finish.
     _ask(fork)
-    # One that another thread is just making may have no attribute yet: nobody has its lock then.
+    # A lock that another thread is just making may not be an attribute yet. Then nobody holds it.
     found = [(part, getattr(part.owner(), part.name, None)) for _, part in _all(_parts) if part.is_held]
     locks = [(part, lock) for part, lock in found if lock is not None]
     had = set(map(id, _hold([lock for _, lock in locks], time.monotonic() + WAIT_SECONDS)))
     fork.held.extend((part, lock) for part, lock in locks if id(lock) in had)
-    _ask(fork)  # those that came meanwhile
+    # Again: some may have come while we waited for the locks.
+    _ask(fork)
 
 
 def _ask(fork: _Fork) -> None:
@@ -142,6 +150,8 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     fork = _forks.under_way.pop()
+    # A lock that we hold belongs to the thread that forked, which is the one that goes on here. It can
+    # release it. Every other lock may belong to a thread that this process does not have.
     whole = {id(part) for part, _ in fork.held}
     for _, part in _all(_parts):
         owner = part.owner()
@@ -153,7 +163,8 @@ def _after_fork_in_child() -> None:
         taker.after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )

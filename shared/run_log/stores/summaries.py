@@ -8,8 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from run_log.core import InvalidArgumentError, RunStatus, StoreError, WorkflowRun
-from run_log.core.counters import DAYS_KEPT, HOURS_KEPT, MICROS, Scope, SummaryCounter, hour_begins, hour_of
-from run_log.core.durations import Durations
+from run_log.core.counters import (
+    DAYS_KEPT,
+    HOURS_KEPT,
+    MICROS,
+    Durations,
+    Scope,
+    SummaryCounter,
+    hour_begins,
+    hour_of,
+)
 
 MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
 """The longest time a summary looks back, other than to the beginning."""

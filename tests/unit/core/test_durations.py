@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from run_log.core import RunStatus
-from run_log.core.durations import (
+from run_log.core.counters import (
     DURATION_BUCKETS,
     MAX_DURATION,
     RELATIVE_ERROR,

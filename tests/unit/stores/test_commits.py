@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 
 from run_log.core import RunStatus
-from run_log.core.counters import MICROS, Horizon, Scope, SummaryCounter, bucket_name, hour_of
-from run_log.core.durations import duration_bucket
+from run_log.core.counters import (
+    MICROS,
+    Horizon,
+    Scope,
+    SummaryCounter,
+    bucket_name,
+    duration_bucket,
+    hour_of,
+)
 from run_log.core.law import StatsDelta, fold
 from run_log.stores.committing.commits import StatsWrite, shard_of, stats_writes
 from run_log.testing import a_run, an_event

@@ -22,8 +22,7 @@ from run_log.core import (
     WorkflowRun,
     WriteRefusedError,
 )
-from run_log.core.counters import Counted, hour_of
-from run_log.core.durations import MAX_DURATION
+from run_log.core.counters import MAX_DURATION, Counted, hour_of
 from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import MAX_ANSWERER_BYTES, RunHead, newest
 from run_log.core.models import STORED, RunKey
