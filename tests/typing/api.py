@@ -31,6 +31,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.clock import HybridLogicalClock
+from run_log.core.events import current_trace
 from run_log.core.ids import document_id, original_id, uuid7
 from run_log.core.law import (
     RunChange,
@@ -48,7 +49,6 @@ from run_log.core.models import RunKey, snapshot
 from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
 from run_log.core.schema import event_schema, event_schema_text
 from run_log.core.settings import variable
-from run_log.core.trace import current_trace
 from run_log.stores.listings.cursors import Position, decode_cursor, encode_cursor
 
 

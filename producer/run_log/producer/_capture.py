@@ -15,11 +15,11 @@ from opentelemetry.trace import SpanContext
 
 from run_log.core import InvalidRunError, Message, PauseRequest, RunEvent, WorkflowRun, encode_event
 from run_log.core.clock import MAX_HLC
+from run_log.core.events import current_span_context, trace_headers
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.models import RunKey, count_cut, fit_run
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, is_foreign
 from run_log.core.payload import detached
-from run_log.core.trace import current_span_context, trace_headers
 
 from ._redaction import Redaction
 from ._transport import message_bytes

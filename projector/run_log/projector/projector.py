@@ -22,8 +22,8 @@ from run_log.core import (
     WriteRefusedError,
     utc_now,
 )
+from run_log.core.events import span_link
 from run_log.core.logs import get_logger
-from run_log.core.trace import span_link
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 

@@ -1,4 +1,4 @@
-"""Events: facts about one run at one moment, each with an identity and a version."""
+"""Events: facts about one run at one moment, each with an identity, a version and the trace it came from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Final, NamedTuple, Self, cast
 
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
@@ -17,7 +26,7 @@ from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
 
 
 class Version(NamedTuple):
-    """What orders the events of one run: totally, and alike for everybody."""
+    """What orders the events of one run. The order is total, and the same for every reader."""
 
     attempt: int
     """The run's attempt, from 1."""
@@ -28,19 +37,17 @@ class Version(NamedTuple):
 
     @property
     def successor(self) -> Version:
-        """The version just after this one: no event of another moment lies between the two.
-
-        Where the id has no room for more, only what was stamped a microsecond later could lie there, and only
-        under an id that no UUID is.
-        """
+        """The version just after this one. No event of another moment comes between the two."""
         longer = f"{self.event_id}{_INFERRED_SUFFIX}"
         if _EVENT_ID.fullmatch(longer):
             return self._replace(event_id=longer)
+        # The id cannot get longer. The next microsecond is left: an event of that one comes before this
+        # version only if its id sorts before every UUID.
         digest = hashlib.sha256(self.event_id.encode(errors="surrogatepass")).hexdigest()
         return self._replace(hlc=self.hlc + 1, event_id=f"{2 * _INFERRED_SUFFIX}{digest}")
 
 
-# The smallest printable character: nothing but this suffix sorts between an id and the id with it.
+# The smallest character of an event id: no id sorts between another id and that id with this suffix.
 _INFERRED_SUFFIX = "!"
 
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -55,16 +62,16 @@ def utc_now() -> datetime:
 
 
 def _copied(run: object) -> object:
-    """Copy an object that somebody else holds; the fields of one, as the wire gives them, are nobody's."""
+    """Copy a run that somebody else may change. The fields of one, in a dict, were made for the event."""
     return cast("object", run) if isinstance(run, dict) else snapshot(run)
 
 
 class RunEvent(BaseModel):
     """The full state of one run at one moment. Immutable: a fact does not change.
 
-    ``RunEvent(run=run)`` states that *run* is so now: it gets a new identity, and a version later than every
-    one this process has made, or observed less than `MAX_AHEAD` ahead of its clock. `from_run` gives one that
-    is later than whatever was observed of the run.
+    ``RunEvent(run=run)`` states that *run* is in this state now. It has a new identity. Its version is later
+    than every version that this process has made, or has observed less than `MAX_AHEAD` ahead of its clock.
+    The version that `from_run` gives is also later than everything that was observed of the run.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
@@ -95,19 +102,20 @@ class RunEvent(BaseModel):
         inferred: bool = False,
         trace: tuple[str | None, str | None] = (None, None),
     ) -> Self:
-        """Return the event that *run* is in this state now. The run is copied, not kept.
+        """Return the event that *run* is in this state now. The event has a copy of the run.
 
         Args:
             run: A `WorkflowRun`, any object with its fields, or a mapping of them.
             clock: Stamps the event.
             new_id: Makes the event's identity.
-            now: The wall clock, for people.
+            now: The wall clock that people see.
             inferred: Whether the state was concluded rather than observed.
             trace: W3C ``traceparent`` and ``tracestate`` of the emitting span.
 
         Raises:
-            InvalidRunError: *run* does not have a run's fields; the message names each at fault.
-            WriteRefusedError: See `HybridLogicalClock.tick`.
+            InvalidRunError: *run* does not have a run's fields; the message names each field at fault.
+            WriteRefusedError: No version comes after what was observed of the run; see
+                `HybridLogicalClock.tick`.
         """
         copy = snapshot(run)
         try:
@@ -116,6 +124,7 @@ class RunEvent(BaseModel):
                 hlc=clock.tick(copy.key),
                 occurred_at=now(),
                 inferred=inferred,
+                # As a dict, which `_copied` does not copy once more: every emit pays for it.
                 run=cast("WorkflowRun", dict(copy)),
                 traceparent=trace[0],
                 tracestate=trace[1],
@@ -124,23 +133,23 @@ class RunEvent(BaseModel):
             raise InvalidRunError(f"run {copy.id!r} cannot become an event: {error}") from error
 
     def infer(self, run: object, *, now: Callable[[], datetime] = utc_now) -> Self:
-        """Return the event that *run* was concluded from this one's silence.
+        """Return the event that *run* is in this state, inferred because nothing followed this event.
 
-        Its version lies just after this event's, so any real event that comes after this one beats it,
-        and two observers who conclude the same make the same event.
+        Its version comes just after this event's. So every real event that follows this one beats it, and
+        two observers who infer the same state make the same event.
 
         Args:
-            run: The state concluded; its attempt stays this event's.
-            now: The wall clock, for people.
+            run: The inferred state, of the same run and attempt as this event.
+            now: The wall clock that people see.
 
         Raises:
-            InvalidRunError: *run* is not a run, or another run than this event's.
+            InvalidRunError: *run* is not a run, or not the run and attempt of this event.
         """
         concluded = snapshot(run)
         if (concluded.key, concluded.attempt) != (self.run.key, self.run.attempt):
             raise InvalidRunError(
                 f"{concluded.key} attempt {concluded.attempt} cannot be inferred from {self.run.key} "
-                f"attempt {self.run.attempt}: it has to be the same run and attempt"
+                f"attempt {self.run.attempt}: it must be the same run and attempt"
             )
         successor = self.version.successor
         try:
@@ -152,28 +161,29 @@ class RunEvent(BaseModel):
                 run=concluded,
             )
         except ValidationError as error:
-            raise InvalidRunError(f"nothing more can be inferred of {concluded.key}: {error}") from error
+            raise InvalidRunError(f"nothing more can be inferred about {concluded.key}: {error}") from error
 
     def later_than(self, version: Version, *, clock: HybridLogicalClock = PROCESS_CLOCK) -> Self:
-        """Return this event, stamped after *version* where it was not already.
+        """Return this event with a version after *version*; the event itself if it has one.
+
+        An event of an earlier attempt than *version* is returned as it is: no stamp makes it later.
 
         Args:
-            version: Of what is stored of its run. Within a later attempt than this event's, nothing can be
-                later.
-            clock: Stamps the event; it follows *version* as it does what is read.
+            version: The stored version of the event's run.
+            clock: Stamps the event. It observes *version* first.
 
         Raises:
-            WriteRefusedError: Nothing lies past *version*.
+            WriteRefusedError: No version comes after *version*.
         """
         if self.version > version or self.run.attempt < version.attempt:
             return self
         clock.observe(version.hlc, self.key)
-        # It may be that the clock has been there, and the event not.
+        # The clock may have been past *version* already, but the event was stamped before that.
         return self.model_copy(update={"hlc": clock.tick(self.key)})
 
     @property
     def key(self) -> RunKey:
-        """The identity of the run this event is about."""
+        """The identity of the run that this event is about."""
         return self.run.key
 
     @property
@@ -183,5 +193,49 @@ class RunEvent(BaseModel):
 
     @property
     def version(self) -> Version:
-        """The event's place in the total order of its run's events."""
+        """The event's position in the total order of its run's events."""
         return Version(self.run.attempt, self.hlc, self.event_id)
+
+
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+def current_span_context() -> SpanContext | None:
+    """Return the context of the current span, which is immutable; None outside of any span."""
+    span = get_current_span()
+    if span is INVALID_SPAN:
+        return None
+    context = span.get_span_context()
+    return context if context.is_valid else None
+
+
+def trace_headers(context: SpanContext | None) -> tuple[str | None, str | None]:
+    """Return the W3C ``traceparent`` and ``tracestate`` of *context*; (None, None) for None.
+
+    Args:
+        context: The context of the span that emitted the event.
+    """
+    if context is None:
+        return None, None
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, set_span_in_context(NonRecordingSpan(context)))
+    return carrier.get("traceparent"), carrier.get("tracestate")
+
+
+def current_trace() -> tuple[str | None, str | None]:
+    """Return ``traceparent`` and ``tracestate`` of the current span; (None, None) outside of any span."""
+    return trace_headers(current_span_context())
+
+
+def span_link(traceparent: str | None, tracestate: str | None) -> Link | None:
+    """Return a link to the span that *traceparent* names; None if it names none.
+
+    Args:
+        traceparent: The W3C trace context of the emitter, as it arrived.
+        tracestate: Its vendor state.
+    """
+    if traceparent is None:
+        return None
+    carrier = {"traceparent": traceparent, **({"tracestate": tracestate} if tracestate else {})}
+    context = get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
+    return Link(context) if context.is_valid else None

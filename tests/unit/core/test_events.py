@@ -91,7 +91,7 @@ def test_nothing_comes_after_the_last_version() -> None:
     """Where no clock reads later and no id is greater, nothing can be inferred, and it is said of what."""
     last = make_event(event_id="~" * 128, hlc=MAX_HLC - 1)
 
-    with pytest.raises(InvalidRunError, match=r"nothing more can be inferred of .*r1"):
+    with pytest.raises(InvalidRunError, match=r"nothing more can be inferred about .*r1"):
         last.infer(make_run(status=RunStatus.FAILED))
 
 
