@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from run_log.core import InvalidArgumentError, RunStatus, TriggerType, utc_now
-from run_log.core.ids import MAX_ID_BYTES, bounded_id
+from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
-from run_log.core.nearest import OUTER_KEY, Contained, id_text, is_foreign
+from run_log.core.nearest import OUTER_KEY, Contained, is_foreign
 
 from ._default import default_emitter
 from ._emitter import RunEventEmitter

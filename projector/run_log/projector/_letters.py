@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 from run_log.core import DeadLetterReason, EventDecodeError, InvalidArgumentError, Message, ReceivedMessage
-from run_log.core.nearest import id_text
+from run_log.core.ids import id_text
 
 REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"

@@ -1,21 +1,26 @@
-"""Identities: time-ordered event ids, and document ids that hold any text."""
+"""Identities: ids of events in the order of time, ids that users give, and document ids for any text."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Final
 
-from .nearest import valid_text
+from pydantic import SecretBytes, SecretStr
+from pydantic_core import to_jsonable_python
+
+from .nearest import CUT_MARKER, as_text, is_foreign, unwrapped, valid_text
 
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
-"""Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
+"""Firestore's limit for a document id (https://firebase.google.com/docs/firestore/quotas)."""
 
 MAX_ID_BYTES: Final = 1_024
-"""Most bytes of UTF-8 of a workflow's id, a run's, and of who is asked or has answered."""
+"""The most bytes of UTF-8 of a workflow's id, a run's id, an assignee, and of who answered."""
 
 _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
 _NEVER_IN_ID: Final = re.compile(r"[/\x00-\x1f\x7f]")
@@ -33,30 +38,62 @@ def uuid7(
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     randbits: Callable[[int], int] = random.getrandbits,
 ) -> str:
-    """Return a new UUIDv7 (RFC 9562) as text: sortable by its millisecond, then random.
+    """Return a new UUIDv7 (RFC 9562) as text. It sorts by its millisecond; the rest is random.
 
     Args:
-        now_ms: Milliseconds since the epoch.
-        randbits: Source of that many random bits. The default is reseeded after a fork, and ids are
-            identities, not secrets.
+        now_ms: Returns milliseconds since the epoch.
+        randbits: Returns so many random bits.
     """
+    # Not `secrets`: an id is no secret, and the default generator is faster. Python reseeds it after a fork.
     bits, ms = randbits(74), now_ms() & 0xFFFF_FFFF_FFFF
     value = ms << 80 | bits >> 62 << 64 | bits & _LOW_BITS | _VERSION_AND_VARIANT
-    # Formatted by hand: uuid.UUID takes three times as long, and every event pays for it.
+    # Not uuid.UUID: it takes three times as long, and every event pays for it.
     digits = value.to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def id_text(value: object) -> str | None:
+    """Return the text that *value* is as an id; None if it has none. It is the same wherever it is made.
+
+    A text is its own id. A number, a UUID, a path, a date, a member of an enum and bytes have the text that
+    they have as a key. Lone surrogates are written with backslashes. None, lists, mappings and other objects
+    have no text.
+
+    Args:
+        value: Anything.
+    """
+    if type(value) is str:
+        return valid_text(value)
+    try:
+        nearest = value if isinstance(value, str) else unwrapped(value)
+        if nearest is None or isinstance(nearest, list | Iterator | SecretStr | SecretBytes):
+            return None
+        if not isinstance(nearest, str | bytes | bytearray | PurePath):
+            # Raises for an object of an unknown type. Its repr may have an address, and be another next time.
+            nearest = to_jsonable_python(nearest)
+        if isinstance(nearest, float) and not math.isfinite(nearest):
+            return None
+        text = as_text(nearest)
+    # The code of a foreign object may raise anything, a BaseException too.
+    except BaseException as error:
+        if not is_foreign(error):
+            raise
+        return None
+    return None if text.startswith(CUT_MARKER) else text
+
+
 def is_long_id(text: str) -> bool:
     """Return whether *text* takes more than `MAX_ID_BYTES`."""
+    # A character takes at most 4 bytes, so most ids need not be encoded.
     return len(text) > MAX_ID_BYTES // 4 and len(text.encode(errors="surrogatepass")) > MAX_ID_BYTES
 
 
 def bounded_id(text: str) -> str:
-    """Return the id that stands for *text*, which somebody else may have made: of at most `MAX_ID_BYTES`.
+    """Return the id of at most `MAX_ID_BYTES` that stands for *text*.
 
-    That is itself; of a longer one it is the beginning and a SHA-256 digest of the whole. So it is the same
-    wherever it is made, is not changed if it is made again, and two longer texts never share one.
+    A short text stands for itself. The id of a longer one is its beginning and a SHA-256 digest of the whole.
+    So the id is the same wherever it is made, an id that is given again stays as it is, and two longer texts
+    never share one.
 
     Args:
         text: Any text.
@@ -69,14 +106,14 @@ def bounded_id(text: str) -> str:
 
 
 def document_id(text: str) -> str:
-    """Return the document id that stands for *text*: one to one, and legal in Firestore.
+    """Return the document id that stands for *text*. It is unique to the text, and legal in Firestore.
 
-    Most ids stay as they are. ``%``, ``/`` and control characters are percent-encoded, as are the
-    whole-id forms Firestore reserves (``.``, ``..``, ``__x__``). What would not fit into
-    `MAX_DOCUMENT_ID_BYTES` keeps a readable prefix and ends in a SHA-256 digest of the whole text.
+    Most ids stay as they are. ``%``, ``/`` and control characters are percent-encoded, and so are the whole
+    ids that Firestore reserves (``.``, ``..``, ``__x__``). An id that would exceed `MAX_DOCUMENT_ID_BYTES`
+    keeps a readable prefix and ends in a SHA-256 digest of the whole text.
 
     Args:
-        text: Any non-empty text; what UTF-8 cannot hold stands for what `id_text` makes of it.
+        text: Any non-empty text. Lone surrogates are written with backslashes, as in `id_text`.
     """
     text = valid_text(text)
     escaped = _NEEDS_ESCAPE.sub(lambda match: f"%{ord(match[0]):02X}", text)
@@ -92,7 +129,7 @@ def document_id(text: str) -> str:
 
 
 def is_document_id(text: str) -> bool:
-    """Return whether *text* has the form of what `document_id` returns."""
+    """Return whether *text* has the form of an id that `document_id` returns."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -102,7 +139,7 @@ def is_document_id(text: str) -> bool:
 
 
 def original_id(document: str) -> str | None:
-    """Return the text that `document_id` was given, or None where only its digest is left.
+    """Return the text that `document_id` was given; None if only its digest is left.
 
     Args:
         document: A document id that `document_id` returned.

@@ -24,20 +24,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import InvalidRunError
-from .ids import MAX_ID_BYTES, bounded_id, is_long_id
+from .ids import MAX_ID_BYTES, bounded_id, id_text, is_long_id
 from .logs import get_logger
 from .nearest import (
     MAX_PAYLOAD_BYTES,
     OUTER_KEY,
     Contained,
-    as_payload,
     as_text,
-    id_text,
     type_name,
     unwrapped,
     valid_text,
 )
-from .payload import detached, fit_payloads, fit_text
+from .payload import as_payload, detached, fit_payloads, fit_text
 
 MAX_ID_LENGTH: Final = 50_000
 """Longest workflow id and run id, in characters, that earlier versions stored; see `MAX_ID_BYTES`."""

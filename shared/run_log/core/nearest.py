@@ -1,4 +1,4 @@
-"""What a value becomes that JSON has no type for: one set of rules for payloads, keys, texts and ids."""
+"""What a value becomes if JSON has no type for it. Payloads, keys, texts and ids follow the same rules."""
 
 from __future__ import annotations
 
@@ -17,62 +17,68 @@ from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
+from pydantic import BaseModel, RootModel
 from pydantic_core import to_jsonable_python
 
 _T = TypeVar("_T")
 
+# CPython's json module recurses once a level, and stops near 1,000 frames in all, those of the workflow
+# included.
 MAX_DEPTH: Final = 500
-"""Deepest nesting kept. CPython's json module recurses per level and stops near 1,000 frames in all."""
+"""The deepest nesting that is kept."""
 
 MAX_PAYLOAD_BYTES: Final = 800_000
-"""Most bytes of JSON text that trigger data and result take together.
+"""The most bytes of JSON text that trigger data and result take together.
 
-A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas); the rest is for ids,
+A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas). The rest is for ids,
 scalar fields and the run's history.
 """
 
 CUT_MARKER: Final = "run-log: cut"
-"""How the text begins that stands where a value was cut."""
+"""The beginning of the text that replaces a value that was cut."""
 
 OUTER_KEY: Final = "value"
 """The key of a payload whose value has no keys of its own: a list, a text, a number."""
 
 MAX_ENCODED_BYTES: Final = 4 * MAX_PAYLOAD_BYTES
-"""Most bytes of JSON text, about, that are made of a value of JSON's own types: the json module is fast."""
+"""The most bytes of JSON text, roughly, that are made of a value of JSON's own types."""
 
+# Less than above: reading objects is slow, and the workflow waits for it in `emit`.
 MAX_READ_BYTES: Final = MAX_PAYLOAD_BYTES
-"""Most bytes of JSON text, about, that are made of objects of other types. Reading those is slow, and done
-where a run is emitted: what could not be kept in any case is not read."""
+"""The most bytes of JSON text, roughly, that are made of objects of other types."""
 
 MAX_REPR: Final = 10_000
-"""Most characters kept of the repr of an object that has no nearer form."""
+"""The most characters that are kept of the repr of an object."""
 
-_MAX_ENTRIES: Final = MAX_PAYLOAD_BYTES // 4
-"""Most outer entries of an object that are looked at: with more, even the shortest would be too much."""
+# With more, even the shortest entries would not fit into a payload.
+MAX_ENTRIES: Final = MAX_PAYLOAD_BYTES // 4
+"""The most outer entries of an object that are read."""
 
 _NODE_BYTES: Final = 16
+# Reading an object takes microseconds, however little text it becomes.
 OBJECT_BYTES: Final = 48
-"""What an object counts besides where it is no text, no number and no container: it takes microseconds."""
+"""The budget that an object costs in addition, if it is not a text, a number or a container."""
 
 _BUILT_IN: Final = (dict, list, tuple, set, frozenset)
-_MAX_WRAPPED: Final = 8
-"""How often something may stand for something else: an enum's member for an array, say."""
 
+# An enum's member may stand for an array, whose scalar stands for a number. A chain without end is a fault.
+_MAX_WRAPPED: Final = 8
+
+# The time to make an integer's digits grows with the square of their number.
 _MAX_INTEGER_BITS: Final = 33_000
-"""Largest integers whose digits are asked for, which takes time that grows with their square."""
 
 _OWN: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 
+# A metaclass may define `__name__` as it likes. This one is type's own.
 _NAME: Final[Callable[[type], str]] = vars(type)["__name__"].__get__
 
 _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class Contained:
-    """Lets nothing out of its block that the code of a foreign object raises there: it may raise anything.
+    """Suppresses whatever the code of a foreign object raises in its block.
 
-    What is the workflow's own goes through: Ctrl-C, an exit, a cancellation.
+    An interrupt, an exit and a cancellation are the workflow's own. They pass through.
     """
 
     def __enter__(self) -> None:
@@ -81,16 +87,15 @@ class Contained:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> bool:
-        """Hold back *error*, unless it is the workflow's own."""
+        """Suppress *error*, unless it is the workflow's own."""
         return error is not None and is_foreign(error)
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Return whether *error* is a fault of the code that raised it, and not the workflow's own.
-
-    Not every such fault is an `Exception`: what vendors' panics raise is none.
-    """
-    return not issubclass(type(error), _OWN)  # an exception may lie about its class, or raise
+    """Return whether *error* is a fault of the code that raised it, and not the workflow's own."""
+    # Not `isinstance(error, Exception)`: a panic of a Rust extension is a BaseException. And isinstance would
+    # ask the error for its class, which may lie, or raise.
+    return not issubclass(type(error), _OWN)
 
 
 def type_name(value: object) -> str:
@@ -98,62 +103,8 @@ def type_name(value: object) -> str:
     return _NAME(type(value))
 
 
-def as_payload(value: object) -> dict[str, Any]:
-    """Return *value* as a payload. What it holds is held, not read.
-
-    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. Anything else stands
-    under `OUTER_KEY`. None is an empty payload.
-
-    Args:
-        value: Anything. A dict whose keys are all texts is returned itself.
-    """
-    if value is None:
-        return {}
-    kind: type[object] = type(value)
-    if kind is dict:
-        payload = cast("dict[str, Any]", value)
-        with Contained():  # a key's own code runs where it is looked up, a class's where it is hashed
-            if {*map(type, payload)} <= {str}:
-                return payload
-    level: object = None
-    with Contained():
-        level = unwrapped(value, _MAX_ENTRIES)
-    if level is None:
-        level = _underneath(value, _MAX_ENTRIES)  # it has raised, and is read later
-    if isinstance(level, _Entries):
-        return dict(Reading(MAX_READ_BYTES).named(level))
-    return {OUTER_KEY: value}
-
-
-def id_text(value: object) -> str | None:
-    """Return the text that *value* is as an id, the same wherever it is given; None where it has none.
-
-    A text is itself. A number, a UUID, a path, a date, an enum's member and bytes are what they are as a key.
-    What UTF-8 cannot hold is written with backslashes. None, lists, mappings and other objects have no text.
-
-    Args:
-        value: Anything.
-    """
-    if type(value) is str:
-        return valid_text(value)
-    try:
-        nearest = value if isinstance(value, str) else unwrapped(value)
-        if nearest is None or isinstance(nearest, list | Iterator | SecretStr | SecretBytes):
-            return None
-        if not isinstance(nearest, str | bytes | bytearray | PurePath):
-            nearest = to_jsonable_python(nearest)  # raises where it has no form of its own
-        if isinstance(nearest, float) and not math.isfinite(nearest):
-            return None
-        text = as_text(nearest)
-    except BaseException as error:  # of no type that has a text, or its own code raised: anything
-        if not is_foreign(error):
-            raise
-        return None
-    return None if text.startswith(CUT_MARKER) else text
-
-
 def as_text(value: object) -> str:
-    """Return *value* as a text that UTF-8 can hold: a text as it is, anything else as it is as a key.
+    """Return *value* as a text that UTF-8 can hold. A text stays; anything else becomes what it is as a key.
 
     Args:
         value: Anything.
@@ -162,17 +113,18 @@ def as_text(value: object) -> str:
 
 
 def valid_text(text: str) -> str:
-    """Return *text* with what UTF-8 cannot hold, lone surrogates, written with backslashes."""
+    """Return *text* with lone surrogates, which UTF-8 cannot hold, written with backslashes."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int, bool]:
     """Return a lower bound of the length of *value*'s JSON text, and whether it is made of JSON's types.
 
-    What is held in several places counts each time, as it does in the text, so that weighing ends once
-    *budget* is exceeded: values that hold themselves over and over are short to hold and endless to write.
-    With *plain_only* it ends at the first thing that JSON has no type for.
+    Weighing ends once *budget* is exceeded. With *plain_only* it also ends at the first value that JSON has
+    no type for.
     """
+    # A value that stands in several places counts each time, as it does in the text. So a value that contains
+    # itself exceeds any budget, and needs no memory of what was seen.
     weight = 0
     plain = True
     ahead: list[Any] = [value]
@@ -186,7 +138,8 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
             try:
                 weight += len("".join(item))
             except TypeError:
-                # Of two keys that are the same text, the json module would lose one; no two integers are.
+                # The json module would lose one of two keys that are the same text, as 1 and "1" are. Keys
+                # that are all integers never are.
                 plain = plain and {*map(type, item)} == {int}
                 ahead += item
             ahead += item.values()
@@ -204,7 +157,7 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
 
 
 def is_plain(value: object, budget: int) -> bool:
-    """Return whether *value* is made of JSON's types, and its JSON text may take at most *budget* bytes."""
+    """Return whether *value* is made of JSON's types and weighs at most *budget* bytes."""
     weight, plain = weigh(value, budget, plain_only=True)
     return plain and weight <= budget
 
@@ -213,25 +166,25 @@ def dumps(value: object) -> str:
     """Return *value*, which is made of JSON's types, as compact ASCII JSON text.
 
     Raises:
-        ValueError: It is not, or contains itself.
-        TypeError: It is not.
+        ValueError: It contains itself, NaN or an infinity.
+        TypeError: It is not made of JSON's types.
         RecursionError: It is nested too deep.
     """
     return _encoder.encode(value)
 
 
-class _Entries(list[tuple[object, object]]):
-    """Keys and values, in order; the same key may come twice."""
+class Entries(list[tuple[object, object]]):
+    """Keys and values in order. The same key may come twice."""
 
 
 class Reading:
-    """Makes JSON types of anything, as much of it as a budget allows.
+    """Turns anything into JSON types, as much of it as a budget allows.
 
     Args:
-        budget: Bytes of JSON text, about.
+        budget: Bytes of JSON text, roughly.
 
     Attributes:
-        raised: Values that could not be read, since their own code raised.
+        raised: How many values could not be read because their own code raised.
     """
 
     def __init__(self, budget: int) -> None:
@@ -241,7 +194,7 @@ class Reading:
         self._in_key = False
 
     def values(self, payload: dict[str, Any]) -> dict[str, object]:
-        """Return *payload* with values that are plain or have been made so."""
+        """Return *payload* with each value in JSON types."""
         copy: dict[str, object] = {}
         for key, value in _first(payload.items, MAX_ENCODED_BYTES):
             if is_plain(value, MAX_ENCODED_BYTES):
@@ -253,10 +206,11 @@ class Reading:
         return copy
 
     def named(self, entries: Sequence[tuple[object, object]]) -> Iterator[tuple[str, object]]:
-        """Yield *entries* under texts of their own.
+        """Yield *entries* with keys that are distinct texts.
 
-        Texts come first to theirs. Where two keys are the same text, a number follows it: ``1``, ``1 (2)``.
+        If two keys become the same text, a number follows it: ``1``, ``1 (2)``.
         """
+        # A key that is a text keeps it, also if another key that becomes this text comes first.
         taken = {key for key, _ in entries if type(key) is str}
         seen: set[str] = set()
         numbers: dict[str, int] = {}
@@ -271,21 +225,22 @@ class Reading:
             yield name, value
 
     def key(self, key: object) -> str:
-        """Return *key* as a text: bytes decoded, what is no text as its JSON text."""
-        # As the json module writes None, True and numbers as keys: the text of the value.
+        """Return *key* as a text: bytes are decoded, any other value becomes its JSON text."""
+        # The json module does the same with None, True and numbers as keys.
         outer, self._in_key = self._in_key, True
         readable = self.readable(key, MAX_DEPTH)
         self._in_key = outer
         return readable if isinstance(readable, str) else dumps(readable)
 
     def readable(self, value: object, depth: int) -> object:
-        """Return *value* in JSON types, at most *depth* levels of it, whatever it is."""
+        """Return *value* in JSON types, at most *depth* levels of it. It never raises for a foreign fault."""
         try:
             if value is None or value is True or value is False:
                 return value
-            kind = type(value)  # isinstance would ask the value for its class
+            # Not isinstance: it would ask the value for its class, which may lie, or raise.
+            kind = type(value)
             if issubclass(kind, str):
-                # Its own type's text, whatever __str__ would say.
+                # An enum's member has another __str__ than the text that it is.
                 return self._text(str.__str__(cast("str", value)))
             if issubclass(kind, int | float):
                 return _readable_number(cast("float", value))
@@ -301,7 +256,8 @@ class Reading:
                 return self._object(value, depth - 1)
             finally:
                 self._open.discard(id(value))
-        except BaseException as error:  # a foreign object's own code may raise anything
+        # A foreign object's code may raise anything, a BaseException too.
+        except BaseException as error:
             if not is_foreign(error):
                 raise
             self.raised += 1
@@ -317,7 +273,7 @@ class Reading:
         if not issubclass(type(value), _BUILT_IN):
             self._left -= OBJECT_BYTES
         level = self._level(value)
-        if isinstance(level, _Entries):
+        if isinstance(level, Entries):
             copy: dict[str, object] = {}
             for name, item in self.named(level):
                 if self._is_over() or len(name) > self._left:
@@ -344,7 +300,7 @@ class Reading:
         try:
             return _level(value, most)
         except BaseException as error:
-            level = _underneath(value, most) if is_foreign(error) else None
+            level = underneath(value, most) if is_foreign(error) else None
             if level is None:
                 raise
             return level
@@ -354,11 +310,14 @@ class Reading:
             if len(value) > self._left:
                 return f"{CUT_MARKER}, {len(value)} bytes"
             if self._in_key:
-                return value.decode(errors="backslashreplace")  # a name, which who redacts it has to see
+                # Not base64 as elsewhere: redaction goes by names, and has to see this one.
+                return value.decode(errors="backslashreplace")
         if isinstance(value, Iterator):
-            return _repr(cast("object", value))  # whose it is wants to read it
+            # Not its items: reading them would take them from the workflow.
+            return _repr(cast("object", value))
         if isinstance(value, PurePath):
-            return str(value)  # which may hold what UTF-8 cannot
+            # Pydantic raises for a path that UTF-8 cannot hold.
+            return str(value)
         return _jsonable(value)
 
     def _is_over(self) -> bool:
@@ -369,25 +328,26 @@ class Reading:
 def _readable_number(value: float) -> object:
     if not isinstance(value, int):
         number = float.__float__(value)
-        return number if math.isfinite(number) else json.dumps(number)  # NaN, Infinity
+        # JSON has no NaN and no Infinity. Their names are what the json module would write.
+        return number if math.isfinite(number) else json.dumps(number)
     integer = int.__int__(value)
     try:
         if integer.bit_length() <= _MAX_INTEGER_BITS:
             str(integer)
             return integer
     except ValueError:
-        # sys.set_int_max_str_digits: neither json nor its reader would take so many digits.
+        # The interpreter has a limit of digits (`sys.set_int_max_str_digits`), and the json module obeys it.
         pass
     return f"{CUT_MARKER}, an integer of {integer.bit_length()} bits"
 
 
 def unwrapped(value: object, most: int = 1) -> object:
-    """Return what *value* stands for: the value of an enum's member, a number of numpy's; or itself.
+    """Return what *value* stands for, or itself: the value of an enum's member, the number of a numpy scalar.
 
-    Of what has entries or items, at most *most* of them, in a list.
+    What has entries or items becomes a list of at most *most* of them.
 
     Raises:
-        Exception: Whatever a foreign object's own code raises.
+        BaseException: The code of a foreign object raised it.
     """
     for _ in range(_MAX_WRAPPED):
         level = _level(value, most)
@@ -398,18 +358,18 @@ def unwrapped(value: object, most: int = 1) -> object:
 
 
 def _level(value: object, most: int) -> object:
-    """Return one level of *value*, at most *most* of it, as entries or a list; itself if it has none."""
+    """Return one level of *value*: at most *most* entries or items of it; *value* itself if it has none."""
     if isinstance(value, Mapping):
-        return _Entries(_items(cast("Mapping[object, object]", value), most))
+        return Entries(_items(cast("Mapping[object, object]", value), most))
     if isinstance(value, tuple) and (names := _field_names(cast("tuple[object, ...]", value))):
-        return _Entries(zip(names, cast("tuple[object, ...]", value), strict=True))
+        return Entries(zip(names, cast("tuple[object, ...]", value), strict=True))
     if isinstance(value, list | tuple | AbstractSet | deque | KeysView | ValuesView | ItemsView):
         return _first(lambda: cast("Iterable[object]", value), most)
     if isinstance(value, BaseModel):
         return _model(value, most)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
-        return _Entries((name, _part(value, partial(getattr, value, name))) for name in fields)
+        return Entries((name, _part(value, partial(getattr, value, name))) for name in fields)
     if isinstance(value, enum.Enum):
         return value.value
     if callable(getattr(type(value), "tolist", None)):
@@ -418,17 +378,18 @@ def _level(value: object, most: int) -> object:
 
 
 def _items(mapping: Mapping[object, object], most: int) -> Iterable[tuple[object, object]]:
-    """Return at most *most* entries of *mapping*; where they cannot be had together, one by one."""
+    """Return at most *most* entries of *mapping*."""
     with Contained():
         return _first(mapping.items, most)
+    # `items` raised. One by one, only the entries at fault are lost.
     if issubclass(type(mapping), dict):
-        return cast("_Entries", _underneath(mapping, most))
+        return cast("Entries", underneath(mapping, most))
     keys = _first(lambda: mapping, most)
     return [(key, _part(mapping, partial(mapping.__getitem__, key))) for key in keys]
 
 
 def _part(owner: object, read: Callable[[], object]) -> object:
-    """Return what *read* does of *owner*, or what stands for it where that raises."""
+    """Return what *read* returns of *owner*, or an `_Unread` if it raises."""
     try:
         return read()
     except BaseException as error:
@@ -438,7 +399,7 @@ def _part(owner: object, read: Callable[[], object]) -> object:
 
 
 class _Unread:
-    """Stands for a part of a value whose own code raised."""
+    """Stands for a part of a value that could not be read because its code raised."""
 
     def __init__(self, told: str) -> None:
         self.told = told
@@ -448,21 +409,21 @@ def _raised(value: object, error: BaseException) -> str:
     return f"{CUT_MARKER}, a {type_name(value)} that raised {type_name(error)}"
 
 
-def _underneath(value: object, most: int) -> list[Any] | None:
-    """Return at most *most* of what *value* holds as the built-in type it derives from; None if from none.
+def underneath(value: object, most: int) -> list[Any] | None:
+    """Return at most *most* items of *value*, read as the built-in type that it derives from, or None.
 
-    For what raises where it is read as it wants to be.
+    For a value whose own methods raise.
     """
     held: Any = value
     if issubclass(type(value), dict):
-        return _Entries(islice(dict[object, object].items(held), most))
+        return Entries(islice(dict[object, object].items(held), most))
     bases: tuple[Any, ...] = (*_BUILT_IN, deque)
     own = next((base for base in bases if issubclass(type(value), base)), None)
     return None if own is None else list(islice(own.__iter__(held), most))
 
 
 def _field_names(value: tuple[object, ...]) -> tuple[str, ...]:
-    """Return the names of a named tuple's fields; none of another tuple's."""
+    """Return the names of the fields of a named tuple; none for any other tuple."""
     names: object = getattr(type(value), "_fields", ())
     if not isinstance(names, tuple) or len(cast("tuple[object, ...]", names)) != len(value):
         return ()
@@ -470,10 +431,11 @@ def _field_names(value: tuple[object, ...]) -> tuple[str, ...]:
 
 
 def _first(entries: Callable[[], Iterable[_T]], most: int) -> list[_T]:
-    """Return at most *most* entries of what another thread may be changing, and what may have no end."""
+    """Return the first entries, at most *most*: a foreign object may have no end."""
     try:
         return list(islice(entries(), most))
-    except RuntimeError:  # changed while it was read
+    except RuntimeError:
+        # Another thread of the workflow changed the object while it was read. Once more usually does.
         return list(islice(entries(), most))
 
 
@@ -482,22 +444,23 @@ def _model(model: BaseModel, most: int) -> object:
         return cast("object", model.root)  # pyright: ignore[reportUnknownMemberType]
     extra = model.__pydantic_extra__ or {}
     if is_plain([vars(model), extra], MAX_REPR):
-        with Contained():  # a serializer of its own may raise anything
+        # A model's own serializer may raise anything. Then its fields are read one by one.
+        with Contained():
             return _jsonable(model)
     fields = type(model).model_fields
     held = islice(chain(vars(model).items(), extra.items()), most)
-    return _Entries((name, item) for name, item in held if name not in fields or not fields[name].exclude)
+    return Entries((name, item) for name, item in held if name not in fields or not fields[name].exclude)
 
 
 def _listed(array: Any) -> object:
-    """Return an array, or a scalar of an array's library, as the list or the value that it holds."""
+    """Return an array as a list, and a scalar of an array library as its value."""
     size = getattr(array, "nbytes", None)
     if size is None:
         size = memoryview(array).nbytes
     if size > MAX_PAYLOAD_BYTES:
         return f"{CUT_MARKER}, a {type_name(array)} of {size} bytes"
     listed = array.tolist()
-    # A long double has no nearer form of its own.
+    # A long double stays what it is in `tolist`.
     return float(listed) if type(listed) is type(array) else listed
 
 
@@ -511,14 +474,17 @@ def _repr(value: object) -> str:
     if isinstance(value, type):
         text = type.__repr__(value)
     elif isinstance(value, Fraction):
-        text = str(value)  # as pydantic 2.14 has it, which older ones do not know
+        # As newer versions of pydantic do: the same text with all of them.
+        text = str(value)
     else:
         text = repr(value) if _is_told_quickly(value) else object.__repr__(value)
     return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]} [{CUT_MARKER}, {len(text)} characters]"
 
 
 def _is_told_quickly(value: object) -> bool:
-    """Return whether the repr of *value* is known to be made of little."""
+    """Return whether the repr of *value* is known to be short to make."""
+    # A repr may read a whole database, or a table of gigabytes, while the workflow waits in `emit`. A repr in
+    # Python of an object with few attributes is taken to be quick.
     kind = type(value)
     if kind in _TOLD_BY_NAME:
         return True

@@ -1,8 +1,9 @@
-"""JSON payloads: any value in, text out, the same value back; and a size that a document can hold."""
+"""JSON payloads: any value becomes text, the text becomes the same value, and both fit into a document."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import accumulate
 from typing import Any, Final, cast
@@ -11,39 +12,84 @@ from .nearest import (
     CUT_MARKER,
     MAX_DEPTH,
     MAX_ENCODED_BYTES,
+    MAX_ENTRIES,
     MAX_PAYLOAD_BYTES,
     MAX_READ_BYTES,
     OBJECT_BYTES,
+    OUTER_KEY,
+    Contained,
+    Entries,
     Reading,
-    as_payload,
     dumps,
     is_plain,
+    underneath,
+    unwrapped,
     weigh,
 )
 
 MAX_TEXT_BYTES: Final = 32_768
-"""Most bytes of UTF-8 that an error, or the reason of a pause, takes."""
+"""The most bytes of UTF-8 that an error, or the reason of a pause, takes."""
 
 MAX_KEYS: Final = 50_000
-"""Most outer keys of a payload that are looked at one by one where it has to be cut."""
+"""The most outer keys of a payload that are read one by one if it has to be cut."""
 
+# `weigh` counts a float as 1, and its text has up to 24 characters. One character of a text takes up to 12.
 _MAX_TEXT_PER_WEIGHT: Final = 24
-"""Most characters of JSON text for each that `weigh` counts: a float takes that many, a character 12."""
 
 _NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
-"""What to leave out of JSON text so that only the brackets of its structure stay."""
+"""Matches everything in JSON text but the brackets of its structure."""
 
+# A quote is left only if a text has no end. That is not JSON, which the parser says.
 _STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1, '"': 0}
-"""How many levels each goes deeper. A quote stays where a text has no end, which is no JSON."""
+"""How many levels deeper each character leads."""
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else json.dumps(number)
+
+
+# Python reads NaN and the infinities, which JSON does not have, and reads 1e999 as one of them. As numbers
+# they could not be written again.
+_foreign_decoder: Final = json.JSONDecoder(parse_constant=str, parse_float=_finite)
+
+
+def as_payload(value: object) -> dict[str, Any]:
+    """Return *value* as a payload. Its values are kept as they are, not read.
+
+    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. Anything else becomes
+    the value of `OUTER_KEY`. None becomes an empty payload.
+
+    Args:
+        value: Anything. A dict whose keys are all texts is returned itself.
+    """
+    if value is None:
+        return {}
+    kind: type[object] = type(value)
+    if kind is dict:
+        payload = cast("dict[str, Any]", value)
+        # The set asks each key's type for its hash, which is the code of a foreign metaclass.
+        with Contained():
+            if {*map(type, payload)} <= {str}:
+                return payload
+    level: object = None
+    with Contained():
+        level = unwrapped(value, MAX_ENTRIES)
+    if level is None:
+        # Its own code has raised. `Reading` says so later, where its values are read.
+        level = underneath(value, MAX_ENTRIES)
+    if isinstance(level, Entries):
+        return dict(Reading(MAX_READ_BYTES).named(level))
+    return {OUTER_KEY: value}
 
 
 def encode_json(value: object) -> str:
     """Return *value* as compact ASCII JSON text.
 
-    JSON values come back equal from `decode_json`: nested lists, empty keys, integers of any size, lone
-    surrogates. What JSON cannot hold becomes its nearest readable form: a set a list, a datetime its ISO
-    text, NaN and infinities their names, an unknown object its repr; nesting beyond `MAX_DEPTH`, circular
-    references and what exceeds `MAX_READ_BYTES` become a marker. Iterators are not consumed.
+    `decode_json` returns an equal value for every JSON value: nested lists, empty keys, large integers, lone
+    surrogates. Any other value takes its nearest readable form: a set becomes a list, a datetime its ISO
+    text, NaN and the infinities their names, an unknown object its repr. A marker replaces nesting beyond
+    `MAX_DEPTH`, circular references, and whatever exceeds `MAX_READ_BYTES`. Iterators are not consumed.
 
     Args:
         value: Anything.
@@ -57,7 +103,7 @@ def decode_json(text: str) -> Any:
     """Return the value that `encode_json` was given.
 
     Args:
-        text: JSON text.
+        text: What `encode_json` returned.
 
     Raises:
         ValueError: *text* is not JSON.
@@ -65,15 +111,29 @@ def decode_json(text: str) -> Any:
     return json.loads(text)
 
 
+def decode_foreign_json(text: str) -> Any:
+    """Return the value of JSON *text* that another program wrote.
+
+    NaN, the infinities, and numbers that are too large for a float become texts, their names, as in
+    `encode_json`.
+
+    Raises:
+        ValueError: *text* is not JSON.
+        RecursionError: It is nested too deep.
+    """
+    return _foreign_decoder.decode(text)
+
+
 def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[dict[str, Any], ...], int]:
     """Return copies of *payloads* in JSON types that share nothing with them, and how many values were cut.
 
-    A value whose own code raised counts as one.
+    A value whose own code raised counts as cut.
 
     Args:
-        payloads: Payloads, or what `as_payload` makes such, whose owner may go on changing them.
-        limit: Bytes of JSON text they may take together; see `fit_payloads`.
+        payloads: Payloads, or anything that `as_payload` accepts. Their owner may go on changing them.
+        limit: Bytes of JSON text that they may take together; see `fit_payloads`.
     """
+    # Through text and back: `copy.deepcopy` is slower, and runs the code of foreign objects.
     trimmed, cut = _trimmed(tuple(map(as_payload, payloads)), limit)
     reading = Reading(MAX_READ_BYTES)
     texts = [_encode_payload(payload, reading) for payload in trimmed]
@@ -90,12 +150,12 @@ def fit_payloads(
 ) -> tuple[tuple[dict[str, Any], ...], int]:
     """Return *payloads* cut to *limit* bytes of JSON in all, and how many values were cut.
 
-    The largest values under the outer keys go first, each replaced by a marker that tells its size, so
-    that every outer key stays to be seen.
+    The largest values under the outer keys are cut first. A marker that states its size replaces each, so
+    every outer key can still be seen.
 
     Args:
-        payloads: Payloads in JSON types, none of which is changed.
-        limit: Bytes of JSON text all payloads may take together.
+        payloads: Payloads in JSON types. They are not changed.
+        limit: Bytes of JSON text that all payloads may take together.
     """
     if all(is_plain(payload, limit // _MAX_TEXT_PER_WEIGHT // len(payloads)) for payload in payloads):
         return payloads, 0
@@ -126,10 +186,10 @@ def fit_payloads(
 
 
 def fit_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Return *text*, or its beginning with a marker where it takes more than *limit* bytes of UTF-8.
+    """Return *text*, or its beginning with a marker if it takes more than *limit* bytes of UTF-8.
 
     Args:
-        text: Any text; what UTF-8 cannot hold is written with backslashes.
+        text: Any text. Lone surrogates are written with backslashes.
         limit: Bytes of UTF-8.
     """
     encoded = text.encode(errors="backslashreplace")
@@ -140,10 +200,9 @@ def fit_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
 
 
 def _trimmed(payloads: tuple[dict[str, Any], ...], limit: int) -> tuple[tuple[dict[str, Any], ...], int]:
-    """Return *payloads* without the outer values that alone exceed *limit*, and how many those were.
-
-    What it costs is bounded whatever they hold: weighing ends at the limit, and so does reading what is left.
-    """
+    """Return *payloads* with markers for the outer values that alone exceed *limit*, and their number."""
+    # This bounds the cost of a payload whatever it holds: weighing ends at the limit, and so does reading the
+    # values that are left.
     if all(weigh(payload, limit)[0] <= limit for payload in payloads):
         return payloads, 0
     if sum(map(len, payloads)) > MAX_KEYS:
@@ -153,7 +212,7 @@ def _trimmed(payloads: tuple[dict[str, Any], ...], limit: int) -> tuple[tuple[di
     cut = 0
     for copy in copies:
         for key, value in copy.items():
-            # Small values stay, whatever stands before them.
+            # A small value stays, however much the values before it weigh.
             weight, _ = weigh(value, max(OBJECT_BYTES, min(left, limit)))
             if weight > limit or (weight > left and weight > OBJECT_BYTES):
                 copy[key] = f"{CUT_MARKER}, {_size(value, weight)}"
@@ -164,20 +223,20 @@ def _trimmed(payloads: tuple[dict[str, Any], ...], limit: int) -> tuple[tuple[di
 
 
 def _counted(payloads: tuple[dict[str, Any], ...]) -> tuple[tuple[dict[str, Any], ...], int]:
-    """Return what is left of payloads whose keys alone are too much, and how many values that cuts."""
+    """Return a marker for each of *payloads*, which have too many keys, and the number of values cut."""
     markers = tuple({CUT_MARKER: f"{len(payload)} keys"} if payload else {} for payload in payloads)
     return markers, sum(map(len, payloads))
 
 
 def _size(value: object, weight: int) -> str:
-    # Only a text can be measured in time that its length bounds.
+    # Only a text has a known length. Anything else would have to be written to be measured.
     if type(value) is not str:
         return f"more than {weight} bytes"
     return f"{len(dumps(value))} bytes" if len(value) <= MAX_ENCODED_BYTES else f"{len(value)} characters"
 
 
 def _encode_payload(payload: dict[str, Any], reading: Reading) -> str:
-    """Return *payload* as JSON text that has every outer key, whatever *reading* has left for the values."""
+    """Return *payload* as JSON text with every outer key, also when the budget of *reading* is used up."""
     text = _plain_text(payload) if is_plain(payload, MAX_ENCODED_BYTES) else None
     if text is not None:
         return text
@@ -185,6 +244,7 @@ def _encode_payload(payload: dict[str, Any], reading: Reading) -> str:
     text = _plain_text(values)
     if text is not None:
         return text
+    # One value at fault, too deep for example, must not cost the others.
     return dumps({key: decode_json(_encode_plain(value)) for key, value in values.items()})
 
 
@@ -195,23 +255,25 @@ def _encode_plain(value: object) -> str:
 
 def is_deeper(text: str, most: int) -> bool:
     """Return whether the JSON *text* nests more than *most* levels of lists and objects."""
-    # Every level opens a bracket, so few brackets prove that nothing is too deep.
+    # Not a try of the parser: how deep it goes depends on the version of Python and on the caller's stack.
+    # Every level opens a bracket, so a text with few brackets needs no closer look.
     return text.count("[") + text.count("{") > most and _depth(text) > most
 
 
 def _plain_text(value: object) -> str | None:
-    """Return what the json module makes of *value*; None where that would be no JSON, or too deep."""
+    """Return *value* as the json module writes it; None if that is not JSON, or too deep."""
     try:
         try:
             text = dumps(value)
-        except ValueError:  # NaN perhaps: as its name
+        except ValueError:
+            # It may contain NaN, which becomes its name.
             text = dumps(json.loads(json.dumps(value), parse_constant=str))
     except (ValueError, TypeError, RecursionError):
-        # Too many digits, keys that are none, itself within itself, too deep.
+        # It has an integer of too many digits or a key of another type, contains itself, or is too deep.
         return None
     return None if is_deeper(text, MAX_DEPTH) else text
 
 
 def _depth(text: str) -> int:
-    """Return how many levels of lists and objects the JSON *text* nests."""
+    """Return how deep the JSON *text* nests lists and objects."""
     return max(accumulate(map(_STEPS.__getitem__, _NOT_BRACKETS.sub("", text))), default=0)

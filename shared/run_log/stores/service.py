@@ -25,10 +25,9 @@ from run_log.core import (
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.counters import SummaryCounter
 from run_log.core.events import current_trace
-from run_log.core.ids import bounded_id, document_id
+from run_log.core.ids import bounded_id, document_id, id_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
-from run_log.core.nearest import id_text
 from run_log.core.payload import encode_json
 from run_log.stores.listings.cursors import Position, decode_cursor, decode_place, encode_cursor, encode_place
 from run_log.stores.listings.places import Place, check_moves_on, check_names
