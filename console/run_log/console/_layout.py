@@ -251,7 +251,7 @@ def literal(text: str, encoding: str = "utf-8") -> str:
     if text.isascii() and text.isprintable():
         return text
     # Late, for what is said before there is anything of anybody's.
-    from run_log.core.literal import literal as escaped
+    from run_log.core.logs import literal as escaped
 
     return escaped(text, encoding)
 

@@ -1,7 +1,7 @@
 """Structured logs that stay silent until the host application configures logging.
 
-A handler may be any code: it may record a run, which may log in its turn. So what is logged while we log is
-left out, of one event only so many lines are logged, and no handler is called while one of our locks is held.
+A handler is foreign code. It may record a run, and recording may log. So a line that a thread logs while it
+is logging is left out, each event has a limit of lines, and no handler runs while one of our locks is held.
 """
 
 from __future__ import annotations
@@ -20,27 +20,40 @@ from typing import Any, Final, cast
 import structlog
 from opentelemetry import metrics
 
-from .literal import literal
 from .nearest import Contained, is_foreign, type_name
 
 MAX_SHOWN: Final = 1_000
-"""Characters of a value that a log line shows."""
+"""The most characters of a value that a log line shows."""
 
+# A handler behind a queue runs in a thread of its own, where its lines are not seen to be made while we log.
+# If each line makes it log another, this limit ends the loop, however slow the handler is.
 LINES_AT_ONCE: Final = 50
-"""Lines of one event that may follow each other at once; then there is one each `SECONDS_A_LINE`.
-
-A handler behind a queue that makes a line of each line comes to its end so, however long it takes for one."""
+"""How many lines of one event may be logged at once. Then there is one each `SECONDS_A_LINE`."""
 
 SECONDS_A_LINE: Final = 60.0
 
 _TEXT: Final = "_run_log_text"
 _FOR_LOGGING: Final = frozenset({"exc_info", "stack_info", "stacklevel"})
 
+_UNSEEN: Final = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0),
+            *range(0xFE00, 0xFE0E),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+"""The printable characters that show nothing: Unicode's Default_Ignorable_Code_Point, without the two that
+choose between a character's text and its picture
+(https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point)."""
+
 _left_out: Final = metrics.get_meter("run_log.core").create_counter(
     "run_log.logs.left_out", unit="{line}", description="Log lines left out, by why"
 )
 
-# Without it the standard library would print a library's warnings to stderr by itself.
+# Without a handler, the standard library prints warnings to stderr.
 logging.getLogger("run_log").addHandler(logging.NullHandler())
 
 
@@ -48,13 +61,13 @@ class LeftOut(enum.StrEnum):
     """Why a line is not logged."""
 
     REENTRANT = "reentrant"
-    """It came up while this thread was logging: a handler's doing."""
+    """This thread was logging already: a handler logged it."""
     RATE = "rate"
-    """There were too many of its event; the next line of it says how many."""
+    """There were too many lines of its event. The next one says how many were left out."""
 
 
 class _Thread(threading.local):
-    """What this thread is doing, besides what it logs."""
+    """What this thread is doing now, and the lines that it will log later."""
 
     is_logging = False
     is_counting = False
@@ -63,8 +76,9 @@ class _Thread(threading.local):
 
 @dataclass(slots=True)
 class _Allowance:
-    """How many lines of an event may be logged now. No lock: a race costs or spares a line."""
+    """How many lines of an event may be logged now."""
 
+    # No lock: every line would pay for it, and threads that race only let through a line too many or too few.
     lines: float = LINES_AT_ONCE
     at: float = 0.0
     left_out: int = 0
@@ -84,22 +98,25 @@ _allowances: Final[dict[str, _Allowance]] = {}
 
 
 class _HarmlessLogger(structlog.stdlib.BoundLogger):
-    """Raises nothing into the code that logs: a handler's fault is its owner's, not the workflow's."""
+    """A logger that raises nothing into the code that logs. A faulty handler does not fail the workflow."""
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, *args: Any, **fields: Any) -> Any:
         try:
-            level = logging.getLevelNamesMapping().get(method_name.upper(), logging.ERROR)  # `exception`
+            # `exception` is a method, and not a level. It logs errors.
+            level = logging.getLevelNamesMapping().get(method_name.upper(), logging.ERROR)
             if not self.isEnabledFor(level):
                 return
             if _thread.is_logging:
                 _count(LeftOut.REENTRANT)
             elif _thread.waiting is not None:
+                # By the time the line is logged, the exception is no longer the current one.
                 if fields.get("exc_info") is True:
                     fields["exc_info"] = sys.exc_info()
                 _thread.waiting.append(partial(self._proxy_to_logger, method_name, event, *args, **fields))
             else:
                 self._log(method_name, event, *args, **fields)
-        except BaseException as error:  # there is nowhere left to tell it
+        except BaseException as error:
+            # Logging is what failed, so there is no way left to report it.
             if not is_foreign(error):
                 raise
 
@@ -112,26 +129,45 @@ class _HarmlessLogger(structlog.stdlib.BoundLogger):
 
 
 _RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - _FOR_LOGGING
-"""Names that a log record keeps for itself: as extras they raise `KeyError`."""
+"""Attributes of a log record. As extras they would raise `KeyError`."""
 
 
 def one_line(text: str, limit: int = MAX_SHOWN) -> str:
-    """Return *text* as part of a line: what breaks lines or commands a terminal is escaped, a long one cut.
+    """Return *text* as part of a line: escaped as by `literal`, and cut if it is long.
 
     Args:
-        text: What may be anybody's.
-        limit: Characters to return at most, about.
+        text: A text of any origin.
+        limit: The most characters of *text* to return.
     """
-    cut = text if len(text) <= limit else f"{text[:limit]}..."
-    return literal(cut)
+    return literal(text if len(text) <= limit else f"{text[:limit]}...")
+
+
+def literal(text: str, encoding: str = "utf-8") -> str:
+    r"""Return *text* on one line, with escapes for all characters that are invisible or command a terminal.
+
+    These are control characters, line and paragraph separators, characters that change the direction or have
+    no width, tags, and lone surrogates. Joiners are no exception: an emoji of several parts is shown as its
+    parts with ``\u200d`` between.
+
+    Args:
+        text: A text of any origin.
+        encoding: Characters that this encoding lacks are escaped too.
+    """
+    if not text.isprintable() or not (text.isascii() or _UNSEEN.isdisjoint(text)):
+        text = "".join(
+            letter if letter.isprintable() and letter not in _UNSEEN else ascii(letter)[1:-1]
+            for letter in text
+        )
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager
 def logging_later() -> Generator[None]:
-    """Have what this thread logs in the block be logged after it: no handler runs while a lock is held.
+    """Log what this thread logs in the block after the block, so that no handler runs while a lock is held.
 
-    Put it around the lock.
+    Put it around the block that holds the lock.
     """
+    # A handler may record a run, which needs our locks, or wait for a thread that needs them.
     if _thread.waiting is not None:
         yield
         return
@@ -146,13 +182,13 @@ def logging_later() -> Generator[None]:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the structured logger *name*; never raises.
+    """Return the structured logger *name*. It never raises.
 
-    Its lines are the standard library's: the message is the event's name and its fields, the extras are
+    It logs through the standard library. The message is the event's name and its fields; the extras are
     ``event`` and each field.
 
     Args:
-        name: Dotted, under ``run_log``.
+        name: A dotted name under ``run_log``.
     """
     processors: list[Any] = [
         _limit,
@@ -168,7 +204,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def _count(reason: LeftOut) -> None:
-    # A metric may be any code, too.
+    # The exporter of a metric is foreign code too, and may log.
     if not _thread.is_counting:
         _thread.is_counting = True
         try:
@@ -190,7 +226,7 @@ def _limit(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) 
 def _add_text(
     _logger: object, _method: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    # Before the host's context variables come in: those are its own to show.
+    # Before the host's context variables are merged in: the host decides whether to show those.
     event_dict[_TEXT] = " ".join(
         f"{key}={_shown(value)}"
         for key, value in event_dict.items()
@@ -200,15 +236,17 @@ def _add_text(
 
 
 def _shown(value: object) -> str:
-    with Contained():  # an object's own code may raise anything, and a deep one has no repr
+    # The repr of a foreign object may raise anything, and that of a deep value raises RecursionError.
+    with Contained():
         return one_line(str.__str__(repr(value)))
-    return one_line(f"<{type_name(value)}>")  # object's repr would ask its class for names
+    # Not object.__repr__: it asks the class for its name and module, which may raise again.
+    return one_line(f"<{type_name(value)}>")
 
 
 def _rename_reserved(
     _logger: object, _method: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    # The host's context variables come in too, and it may have bound "name" or "module".
+    # The host's context variables are among the fields, and one may be called "name" or "module".
     return {f"{key}_" if key in _RESERVED else key: value for key, value in event_dict.items()}
 
 
@@ -218,5 +256,5 @@ def _as_record(
     text = event_dict.pop(_TEXT)
     event = event_dict["event"]
     stacks = {name: event_dict.pop(name) for name in _FOR_LOGGING if name in event_dict}
-    # The event's name alone is the format: what groups log lines does so by that.
+    # The format is the event's name alone, because error trackers group lines by their format.
     return (f"{event} %s", text) if text else (event,), {"extra": dict(event_dict), **stacks}
