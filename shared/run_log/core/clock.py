@@ -6,11 +6,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from .errors import WriteRefusedError
 from .forks import renewed
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 MAX_HLC: Final = 2**62
 """Readings stay below this, so that one more always fits a 64-bit integer."""
@@ -25,6 +28,20 @@ MAX_RUNS_AHEAD: Final = 1_000
 def epoch_micros() -> int:
     """Return the machine's time in microseconds since the epoch."""
     return time.time_ns() // 1_000
+
+
+def micros_of(moment: datetime) -> int:
+    """Return *moment*, which is aware, as whole microseconds since the epoch. Nothing of it is lost."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def moment_of(micros: int) -> datetime:
+    """Return the moment, in UTC, that `micros_of` was given.
+
+    Raises:
+        OverflowError: There is none in years 1 to 9999.
+    """
+    return EPOCH + micros * MICROSECOND
 
 
 def hlc_after(hlc: int, run: tuple[str, str]) -> int:

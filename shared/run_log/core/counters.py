@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final, NamedTuple
 
+from .clock import EPOCH
 from .durations import DURATION_BUCKETS, duration_bucket, duration_micros
 from .models import RunStatus, WorkflowRun
 
@@ -26,7 +27,6 @@ HOURS_KEPT: Final = 48
 # Clocks differ: what one machine still reads, another may not take away yet.
 _SPARE_DAYS: Final = 1
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -84,12 +84,12 @@ def bucket_name(bucket: int) -> str:
 
 def hour_of(moment: datetime) -> int:
     """Return which hour since the epoch *moment*, an aware datetime, is in."""
-    return (moment - _EPOCH) // _HOUR
+    return (moment - EPOCH) // _HOUR
 
 
 def hour_begins(hour: int) -> datetime:
     """Return when an hour since the epoch begins."""
-    return _EPOCH + hour * _HOUR
+    return EPOCH + hour * _HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

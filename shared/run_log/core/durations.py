@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from .clock import MICROSECOND
 from .models import RunStatus, WorkflowRun
 
 RELATIVE_ERROR: Final = 0.05
@@ -20,8 +21,6 @@ RESOLUTION: Final = timedelta(microseconds=10)
 MAX_DURATION: Final = timedelta(days=3_653)
 """A longer run counts as one of ten years."""
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-
 
 def _bounds() -> list[int]:
     """Return the longest duration of each bucket, in microseconds.
@@ -31,8 +30,8 @@ def _bounds() -> list[int]:
     in one bucket would be taken out of its neighbour.
     """
     percent = round(100 * RELATIVE_ERROR)
-    last = MAX_DURATION // _MICROSECOND
-    bounds = [RESOLUTION // _MICROSECOND]
+    last = MAX_DURATION // MICROSECOND
+    bounds = [RESOLUTION // MICROSECOND]
     while bounds[-1] < last:
         grown = bounds[-1] * (100 + percent) // (100 - percent)
         bounds.append(min(max(grown, bounds[-1] + 1), last))
@@ -61,10 +60,10 @@ def duration_micros(run: WorkflowRun) -> int | None:
     if run.duration_ms > 0:
         micros = run.duration_ms * 1_000
     elif run.completed_at is not None:
-        micros = max((run.completed_at - run.started_at) // _MICROSECOND, 0)
+        micros = max((run.completed_at - run.started_at) // MICROSECOND, 0)
     else:
         return None
-    return round(min(micros, MAX_DURATION // _MICROSECOND))
+    return round(min(micros, MAX_DURATION // MICROSECOND))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,4 +124,4 @@ def _middle(bucket: int) -> timedelta:
     if bucket == 0:
         return RESOLUTION / 2
     shortest, longest = _BOUNDS[bucket - 1] + 1, _BOUNDS[bucket]
-    return 2 * shortest * longest / (shortest + longest) * _MICROSECOND
+    return 2 * shortest * longest / (shortest + longest) * MICROSECOND

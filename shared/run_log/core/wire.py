@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from .clock import EPOCH
 from .errors import EventDecodeError
 from .events import RunEvent
 from .ids import bounded_id
@@ -50,7 +51,6 @@ _MAX_WHAT: Final = 2_000
 MAX_STAMPED_AHEAD: Final = timedelta(days=1)
 """How far an event may be stamped ahead of the time: further, its machine's clock is wrong."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_IDS: Final = ("id", "workflow_id")
 _PERSONS: Final = ("assignee", "answered_by")
 
@@ -163,7 +163,7 @@ def check_stamp(event: RunEvent, now: datetime, published_at: datetime | None = 
     """
     moment = now if published_at is None else max(now, published_at)
     # Readings go beyond the calendar, and differences do not.
-    ahead = timedelta(microseconds=event.hlc) - (moment - _EPOCH)
+    ahead = timedelta(microseconds=event.hlc) - (moment - EPOCH)
     if ahead > MAX_STAMPED_AHEAD:
         raise _refused(
             DeadLetterReason.CLOCK_AHEAD,

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from run_log.core import ConfigurationError, RunEvent, RunExpiredError, RunStatus
+from run_log.core import ConfigurationError, RunEvent, RunExpiredError
 from run_log.core.law import RunChange, RunHead
 from run_log.core.models import RunKey
 
 MAX_RETENTION_DAYS: Final = 36_500
 
-_ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -42,7 +41,7 @@ class Retention:
 
     def expires_at(self, head: RunHead) -> datetime | None:
         """Return when a run expires that stands so; None where it never does."""
-        if head.status not in _ENDED:
+        if not head.status.is_terminal:
             return None
         return self._end(max(transition.occurred_at for transition in head.history))
 

@@ -22,7 +22,7 @@ from run_log.core import (
     WaitTimeoutError,
     WorkflowRun,
 )
-from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
+from run_log.core.clock import EPOCH, PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import annotated
@@ -44,7 +44,6 @@ from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from .telemetry import operation
 from .watch import RunUpdate, RunWatch, UpdateSource, Watches
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WORKFLOWS: Final = "workflows"
 
 
@@ -95,7 +94,7 @@ class StoredRun:
         """When the newest event happened, on its emitter's clock; its start, where nobody says."""
         moment = self.projection.get("occurred_at")
         # A store may return a subclass of its own.
-        return _EPOCH + (moment - _EPOCH) if isinstance(moment, datetime) else self.run.started_at
+        return EPOCH + (moment - EPOCH) if isinstance(moment, datetime) else self.run.started_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

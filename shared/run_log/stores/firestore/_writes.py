@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_log.core import WriteRefusedError
+from run_log.core.clock import micros_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
@@ -20,7 +21,6 @@ from run_log.stores.stored.fields import (
     PROJECTION,
     changed_shard,
     head_to_merge,
-    micros_of,
 )
 
 from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path

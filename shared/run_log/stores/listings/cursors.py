@@ -8,15 +8,14 @@ import json
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
+from run_log.core.clock import micros_of, moment_of
 from run_log.core.errors import InvalidCursorError
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CHECK_BYTES: Final = 6
 _FORMAT: Final = 1
-_MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NUMBER: Final = 2**63
 _MAX_SHOWN: Final = 300
 
@@ -39,7 +38,7 @@ def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str
         scope: The workflow whose runs are listed.
         selection: What tells this listing of its runs from others; empty for all of them, the newest first.
     """
-    micros = (position.started_at - _EPOCH) // _MICROSECOND
+    micros = micros_of(position.started_at)
     return encode_place((micros, position.document_id), scope=scope, selection=selection)
 
 
@@ -56,7 +55,7 @@ def decode_cursor(cursor: object, *, scope: str, selection: str = "") -> Positio
     """
     micros, document_id = decode_place(cursor, (int, str), scope=scope, selection=selection)
     try:
-        return Position(_EPOCH + micros * _MICROSECOND, document_id)
+        return Position(moment_of(micros), document_id)
     except OverflowError as error:
         raise InvalidCursorError(_malformed(cursor)) from error
 

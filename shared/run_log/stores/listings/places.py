@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Self
+from datetime import datetime
+from typing import Any, NamedTuple, Self
 
 from run_log.core import InvalidCursorError, StoreError
+from run_log.core.clock import micros_of, moment_of
 from run_log.core.ids import document_id, is_document_id
 from run_log.core.models import RunKey
 
 from .cursors import decode_place, encode_place
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Place(NamedTuple):
@@ -33,7 +31,7 @@ class Place(NamedTuple):
 
     def cursor(self, *, scope: str, selection: str) -> str:
         """Return the cursor for the page that begins after this place; see `encode_place`."""
-        micros = (self.moment - _EPOCH) // _MICROSECOND
+        micros = micros_of(self.moment)
         return encode_place((micros, self.workflow, self.run), scope=scope, selection=selection)
 
     @classmethod
@@ -46,7 +44,7 @@ class Place(NamedTuple):
         micros, workflow, run = decode_place(cursor, (int, str, str), scope=scope, selection=selection)
         check_names(cursor, workflow, run)
         try:
-            return cls(_EPOCH + micros * _MICROSECOND, workflow, run)
+            return cls(moment_of(micros), workflow, run)
         except OverflowError as error:
             raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
 

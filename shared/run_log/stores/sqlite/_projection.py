@@ -12,14 +12,14 @@ from itertools import islice
 from typing import Any, Final
 
 from run_log.core import ConfigurationError, Outcome, RunEvent
-from run_log.core.clock import HybridLogicalClock
+from run_log.core.clock import HybridLogicalClock, micros_of
 from run_log.core.counters import Horizon, Scope
 from run_log.core.ids import document_id
 from run_log.core.law import RunChange, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import StatsWrite, stats_writes
 from run_log.stores.retention import Retention, check_not_expired, expiry_after
-from run_log.stores.stored.fields import StoredHead, head_to_merge, micros_of
+from run_log.stores.stored.fields import StoredHead, head_to_merge
 from run_log.stores.telemetry import CommitOutcome, count_anomalies, count_commit
 
 from ._queries import HEAD, NEVER_EXPIRING

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from run_log.core.clock import micros_of
 from run_log.core.ids import document_id
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings.cursors import Position
 from run_log.stores.listings.places import Place
 from run_log.stores.listings.selection import Order, Selection
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.fields import PAUSED_ASSIGNEE, micros_of
+from run_log.stores.stored.fields import PAUSED_ASSIGNEE
 
 from ._rows import BARE_COLUMNS, DOCUMENT_COLUMNS, HEAD_COLUMNS, RUN_COLUMNS, WORKFLOW_COLUMNS
 from ._updates import ChangedPlace

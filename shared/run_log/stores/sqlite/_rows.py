@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from run_log.core import RunEvent, RunStatus, StoreError, UnreadableRunError
+from run_log.core.clock import micros_of, moment_of
 from run_log.core.counters import NOT_COUNTED, SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import RunHead
@@ -30,8 +31,6 @@ from run_log.stores.stored.fields import (
     PROJECTION,
     head_from_fields,
     history_texts,
-    micros_of,
-    moment_of,
     number_of,
     projection_fields,
     run_fields,

@@ -22,6 +22,7 @@ from run_log.core import (
     WorkflowRun,
     WriteRefusedError,
 )
+from run_log.core.clock import micros_of, moment_of
 from run_log.core.counters import Counted, hour_of
 from run_log.core.durations import MAX_DURATION
 from run_log.core.ids import bounded_id, document_id
@@ -99,12 +100,10 @@ HISTORY: Final = "history"
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Firestore's limit for a document (https://firebase.google.com/docs/firestore/quotas)."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NUMBER: Final = 2**63
 _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
 _LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
-_MICROSECOND: Final = timedelta(microseconds=1)
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
 _TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
 """Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
@@ -124,20 +123,6 @@ class StoredHead:
     def is_expired(self, now: datetime) -> bool:
         """Return whether the run is to be deleted, and not to be seen any more."""
         return is_expired(self.expires_at, now)
-
-
-def micros_of(moment: datetime) -> int:
-    """Return *moment*, which is aware, as whole microseconds since the epoch; nothing of it is lost."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def moment_of(micros: int) -> datetime:
-    """Return the moment, in UTC, that `micros_of` was given.
-
-    Raises:
-        OverflowError: There is none in years 1 to 9999.
-    """
-    return _EPOCH + micros * _MICROSECOND
 
 
 def run_fields(run: WorkflowRun) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from run_log.core import InvalidCursorError
+from run_log.core.clock import moment_of
 from run_log.core.ids import document_id
 from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from run_log.stores.firestore.codec import batch_get_request, queried_document, read_nanos, run_query_request
 from run_log.stores.firestore.queries import changed_query
 from run_log.stores.listings.cursors import decode_place, encode_place
 from run_log.stores.listings.places import check_names
-from run_log.stores.stored.fields import CHANGED_AT, PROJECTION, moment_of
+from run_log.stores.stored.fields import CHANGED_AT, PROJECTION
 
 from .changes import Change, ChangePlace, requests_around, stored_micros
 
