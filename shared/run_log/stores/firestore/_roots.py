@@ -35,8 +35,8 @@ from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.changes import RUN_PATH
 from run_log.stores.firestore.watch.walks import ChangedDocuments
 from run_log.stores.retention import Retention
-from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION, head_from_fields, run_from_fields
-from run_log.stores.stored.reading import at_its_place
+from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION
+from run_log.stores.stored.reading import at_its_place, head_from_fields, run_from_fields
 
 from ._audit import FirestoreAudit
 from ._foreign import document_text, foreign_run

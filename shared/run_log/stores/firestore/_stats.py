@@ -22,7 +22,7 @@ from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters
 from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores.stored.fields import number_of
+from run_log.stores.stored.reading import number_of
 from run_log.stores.summaries import WorkflowStats
 
 STATS_SHARDS: Final = "stats"

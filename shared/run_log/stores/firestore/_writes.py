@@ -20,8 +20,8 @@ from run_log.stores.stored.fields import (
     OPTIONAL,
     PROJECTION,
     changed_shard,
-    head_to_merge,
 )
+from run_log.stores.stored.reading import head_to_merge
 
 from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path
 from .client import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection

@@ -8,9 +8,7 @@ from typing import Any, Final
 from run_log.core.clock import micros_of
 from run_log.core.ids import document_id
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.cursors import Position
-from run_log.stores.listings.places import Place
-from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.listings import Order, OverallPosition, Position, Selection
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import PAUSED_ASSIGNEE
 
@@ -168,7 +166,7 @@ def documents_query(workflow: str, *, whole: bool) -> Query:
     return Query(sql=sql, values=(workflow,))
 
 
-def placed_query(selection: InboxSelection | StaleSelection, after: Place | None) -> Query:
+def placed_query(selection: InboxSelection | StaleSelection, after: OverallPosition | None) -> Query:
     """Return the query for runs of any workflow.
 
     Args:

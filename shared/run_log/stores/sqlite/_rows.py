@@ -15,9 +15,7 @@ from run_log.core.ids import document_id, original_id
 from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import decode_json, encode_json
-from run_log.stores.audit.port import PAYLOADS
 from run_log.stores.committing.commits import StatsWrite
-from run_log.stores.service import StoredRun
 from run_log.stores.stored.fields import (
     ACTIVE_SHARD,
     ACTIVE_SINCE,
@@ -28,14 +26,11 @@ from run_log.stores.stored.fields import (
     OPTIONAL,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
+    PAYLOADS,
     PROJECTION,
-    head_from_fields,
-    history_texts,
-    number_of,
-    projection_fields,
-    run_fields,
 )
-from run_log.stores.stored.reading import stored_run
+from run_log.stores.stored.reading import StoredRun, head_from_fields, number_of, stored_run
+from run_log.stores.stored.writing import history_texts, projection_fields, run_fields
 from run_log.stores.summaries import WorkflowStats
 
 Row = Sequence[Any]
