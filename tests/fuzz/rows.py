@@ -30,7 +30,7 @@ from run_log.stores.audit._figures import Recount, checked_horizon
 from run_log.stores.audit.port import run_record
 from run_log.stores.listings import encode_parts
 from run_log.stores.sqlite._connection import Connection
-from run_log.stores.sqlite._rows import (
+from run_log.stores.sqlite._queries import (
     DOCUMENT_COLUMNS,
     HEAD_COLUMNS,
     RUN_COLUMNS,

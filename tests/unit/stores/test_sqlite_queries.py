@@ -17,6 +17,7 @@ from run_log.core import RunStatus, TriggerType
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, OverallPosition, Position, Selection
+from run_log.stores.sqlite._projection import DELETE_EXPIRED, FORGET_COUNTERS
 from run_log.stores.sqlite._queries import (
     COUNTERS,
     HEAD,
@@ -31,7 +32,6 @@ from run_log.stores.sqlite._queries import (
     placed_query,
     runs_query,
 )
-from run_log.stores.sqlite._rows import DELETE_EXPIRED, FORGET_COUNTERS
 from run_log.stores.sqlite._schema import migrate
 from run_log.stores.sqlite._updates import ChangedPlace
 from run_log.stores.stale import StaleSelection

@@ -31,6 +31,7 @@ from run_log.stores.listings import OverallPosition, Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
+from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
 from run_log.stores.summaries import WorkflowStats
@@ -51,7 +52,6 @@ from ._queries import (
     placed_query,
     runs_query,
 )
-from ._rows import Row, counter_from_row, head_fields, run_from_row, stats_from_row
 from ._schema import transaction
 from ._updates import PAGE, ChangedPlace, SQLiteUpdates
 
