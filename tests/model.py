@@ -12,7 +12,7 @@ from run_log.core import RunStatus, WorkflowRun
 from run_log.core.counters import RELATIVE_ERROR, RESOLUTION, Durations
 from run_log.core.ids import document_id
 from run_log.stores import RunLogReader, TimeBucket, WorkflowSummary
-from run_log.stores.listings.cursors import Position
+from run_log.stores.listings import Position
 
 Item = TypeVar("Item")
 

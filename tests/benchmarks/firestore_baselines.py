@@ -16,14 +16,9 @@ from run_log.core import RunEvent
 from run_log.core.ids import document_id
 from run_log.core.law import fold
 from run_log.stores.firestore.client import run_reference
-from run_log.stores.stored.fields import (
-    HISTORY,
-    PROJECTION,
-    head_from_fields,
-    projection_fields,
-    run_fields,
-    transition_text,
-)
+from run_log.stores.stored.fields import HISTORY, PROJECTION
+from run_log.stores.stored.reading import head_from_fields
+from run_log.stores.stored.writing import projection_fields, run_fields, transition_text
 
 ROOT = "baseline"
 WAYS = 16

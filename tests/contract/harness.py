@@ -8,7 +8,7 @@ from typing import Any, Protocol, Unpack
 
 from run_log.core import RunStatus, WorkflowRun, utc_now
 from run_log.stores import ProjectionStore, RunLog
-from run_log.stores.listings.selection import RunFilters
+from run_log.stores.listings import RunFilters
 
 
 class Clock:

@@ -11,7 +11,7 @@ from google.api_core.datetime_helpers import DatetimeWithNanoseconds
 
 from run_log.core import InvalidArgumentError, PauseRequest, RunStatus, WorkflowRun
 from run_log.stores import RunLog
-from run_log.stores.listings.selection import Order
+from run_log.stores.listings import Order
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, ids, save, walk

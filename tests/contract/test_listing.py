@@ -9,7 +9,7 @@ import pytest
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, WorkflowRun
 from run_log.stores import RunLog
-from run_log.stores.listings.selection import Order
+from run_log.stores.listings import Order
 from run_log.testing import a_run, an_event
 
 from .harness import Harness, ids, save, walk

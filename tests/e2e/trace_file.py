@@ -13,7 +13,7 @@ from typing import Final
 
 from run_log.core import RunStatus, WorkflowRun
 from run_log.core.ids import document_id
-from run_log.stores.listings.cursors import Position
+from run_log.stores.listings import Position
 from run_log.testing import a_run
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]

@@ -17,10 +17,10 @@ from run_log.core.counters import Scope, SummaryCounter, hour_of
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import Verification, compare, verify
-from run_log.stores.audit.port import PAYLOADS
 from run_log.stores.committing.commits import MAX_STATS_CHANGES
 from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore._stats import counter_path
+from run_log.stores.stored.fields import PAYLOADS
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService, Watch, WatchedService, vendor_error

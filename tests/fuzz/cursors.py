@@ -12,8 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from run_log.core import InvalidCursorError, PauseRequest, RunStatus
 from run_log.stores import ProjectionStore, RunLog
-from run_log.stores.listings.cursors import encode_place
-from run_log.stores.listings.selection import Selection
+from run_log.stores.listings import Selection, encode_parts
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError
@@ -187,7 +186,7 @@ def _forged(chance: random.Random, listing: Listing) -> object:
             place.pop()
         elif place:
             place[chance.randrange(len(place))] = chance.choice(_PARTS)
-    return encode_place(place, scope=listing.scope, selection=listing.selection)
+    return encode_parts(place, scope=listing.scope, selection=listing.selection)
 
 
 def _altered(chance: random.Random, listing: Listing) -> object:

@@ -28,9 +28,9 @@ from run_log.stores import SQLiteRunLogService
 from run_log.stores.audit import CountName, RunDocument, compare, verify
 from run_log.stores.audit._figures import Recount, checked_horizon
 from run_log.stores.audit.port import run_record
-from run_log.stores.listings.cursors import encode_place
+from run_log.stores.listings import encode_parts
 from run_log.stores.sqlite._connection import Connection
-from run_log.stores.sqlite._rows import (
+from run_log.stores.sqlite._queries import (
     DOCUMENT_COLUMNS,
     HEAD_COLUMNS,
     RUN_COLUMNS,
@@ -41,7 +41,7 @@ from run_log.stores.sqlite._rows import (
     run_from_row,
     stats_from_row,
 )
-from run_log.stores.stored.fields import head_to_merge
+from run_log.stores.stored.reading import head_to_merge
 from run_log.testing import a_run, an_event
 
 from .pipes import FuzzFailedError
@@ -329,7 +329,7 @@ async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> Non
     """Take all changes there were since the beginning."""
     selection = f'["{workflow}"]' if workflow else "[null]"
     state, _ = await log._state()  # pyright: ignore[reportPrivateUsage]
-    cursor = encode_place((state, 0, "", ""), scope="watch", selection=selection)
+    cursor = encode_parts((state, 0, "", ""), scope="watch", selection=selection)
     source: Any = log._updates(workflow, cursor, selection)  # pyright: ignore[reportPrivateUsage]
 
     class _Seen(Exception):  # noqa: N818

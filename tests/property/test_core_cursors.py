@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from run_log.core import InvalidCursorError
-from run_log.stores.listings.cursors import Position, decode_cursor, encode_cursor
+from run_log.stores.listings import Position, decode_cursor, encode_cursor
 
 from .core_strategies import anything, examples, moments
 

@@ -25,7 +25,7 @@ from run_log.stores import (
     RunLogService,
     SQLiteRunLogService,
 )
-from run_log.stores.listings.selection import Order
+from run_log.stores.listings import Order
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from run_log.core.errors import GuessRefusedError
 from run_log.core.law import count_statuses
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import Commit, KnownRun, RunWrite
-from run_log.stores.retention import is_expired
-from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, PROJECTION, head_from_fields
+from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, PROJECTION
+from run_log.stores.stored.reading import head_from_fields, is_expired
 from run_log.testing import a_run
 
 from .process import Process

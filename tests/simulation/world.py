@@ -15,7 +15,7 @@ from run_log.stores.committing.commits import ProjectionDocuments
 from run_log.stores.committing.committer import Committer
 from run_log.stores.committing.patience import Patience
 from run_log.stores.retention import Retention
-from run_log.stores.stored.fields import run_fields
+from run_log.stores.stored.writing import run_fields
 
 from .broker import Broker, SimulatedLetters, SimulatedSource
 from .documents import KEPT_DAYS, TODAY, DocumentStore, SimulatedDocuments

@@ -49,7 +49,7 @@ from run_log.core.models import RunKey, snapshot
 from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
 from run_log.core.schema import event_schema, event_schema_text
 from run_log.core.settings import variable
-from run_log.stores.listings.cursors import Position, decode_cursor, encode_cursor
+from run_log.stores.listings import Position, decode_cursor, encode_cursor
 
 
 def runs(moment: datetime) -> None:

@@ -22,7 +22,7 @@ from run_log.core import (
 from run_log.core.install import how_to_install
 from run_log.stores import RunLog
 from run_log.stores.factory import backend_entry
-from run_log.stores.listings.selection import Order, RunFilters
+from run_log.stores.listings import Order, RunFilters
 
 from ._checks import Check, Verdict
 from ._emit import emit_state

@@ -86,7 +86,7 @@ def missing_module(extra: str) -> str | None:
 
     needed = {
         "producer": ["google.pubsub_v1"],
-        "stores": ["google.cloud.firestore", "tenacity"],
+        "stores": ["google.cloud.firestore"],
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
     }
     for module in needed[extra]:

@@ -30,7 +30,7 @@ from run_log.stores import (
     WorkflowSummary,
 )
 from run_log.stores.inbox import Answer
-from run_log.stores.listings.selection import RunFilters
+from run_log.stores.listings import RunFilters
 
 from ._emitter import RunEventEmitter
 

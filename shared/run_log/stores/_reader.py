@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Unpack
 
 from run_log.core import RunEvent, Transition, Version, WorkflowRun
-from run_log.stores.listings.selection import RunFilters
+from run_log.stores.listings import RunFilters
 
 from .inbox import PendingRun
 from .stale import StaleRun

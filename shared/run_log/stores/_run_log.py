@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Unpack
 
 from run_log.core import InvalidArgumentError, RunLogProtocol, WorkflowRun, utc_now
 from run_log.core.protocol import MAX_LIMIT
-from run_log.stores.listings.selection import RunFilters
+from run_log.stores.listings import RunFilters, aware
 
 from ._reader import RunLogReader
 from .inbox import Answer
@@ -155,14 +155,7 @@ def moment_or_now(value: object) -> datetime:
     Raises:
         InvalidArgumentError: It is neither.
     """
-    if value is None:
-        return utc_now()
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidArgumentError(f"now is {value!r}; pass an aware datetime")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise InvalidArgumentError(f"now is {value!r}, which lies outside years 1 to 9999 in UTC") from error
+    return utc_now() if value is None else aware("now", value)
 
 
 def whole(name: str, value: object) -> int:

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from run_log.core import InvalidArgumentError, RunEvent, Version
+from run_log.core.backoff import Backoff
 from run_log.core.models import RunKey
 
-_FIRST_WAIT_SECONDS: Final = 0.02
-_LONGEST_WAIT_SECONDS: Final = 1.0
+_BACKOFF: Final = Backoff(0.02, 1.0)
 
 _T = TypeVar("_T")
 
@@ -58,8 +58,8 @@ async def look_until(
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
         raise InvalidArgumentError(f"timeout is {timeout!r}; pass seconds, 0 or more")
     end = now() + timeout
-    longest = _FIRST_WAIT_SECONDS
+    looks = 1
     while (found := await look()) is None and (left := end - now()) > 0:
-        await sleep(min(uniform(0, longest), left))
-        longest = min(2 * longest, _LONGEST_WAIT_SECONDS)
+        await sleep(min(_BACKOFF.seconds(looks, uniform), left))
+        looks += 1
     return found

@@ -10,13 +10,8 @@ from typing import Any, ClassVar
 from run_log.core import InvalidArgumentError, InvalidRunError, PauseRequest, RunStatus, WorkflowRun
 from run_log.core.models import validated
 from run_log.core.payload import encode_json
-from run_log.stores.stored.fields import (
-    PAUSED_ASSIGNEE,
-    PAUSED_DEADLINE,
-    PAUSED_STARTED_AT,
-    indexed_assignee,
-    names_of,
-)
+from run_log.stores.stored.fields import PAUSED_ASSIGNEE, PAUSED_DEADLINE, PAUSED_STARTED_AT, indexed_assignee
+from run_log.stores.stored.reading import names_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

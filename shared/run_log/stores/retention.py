@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from run_log.core import ConfigurationError, RunEvent, RunExpiredError, RunStatus
+from run_log.core import ConfigurationError, RunEvent, RunExpiredError
 from run_log.core.law import RunChange, RunHead
 from run_log.core.models import RunKey
 
 MAX_RETENTION_DAYS: Final = 36_500
 
-_ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -42,7 +41,7 @@ class Retention:
 
     def expires_at(self, head: RunHead) -> datetime | None:
         """Return when a run expires that stands so; None where it never does."""
-        if head.status not in _ENDED:
+        if not head.status.is_terminal:
             return None
         return self._end(max(transition.occurred_at for transition in head.history))
 
@@ -84,31 +83,13 @@ class Retention:
             return _NEVER
 
 
-def is_expired(expires_at: datetime | None, now: datetime) -> bool:
-    """Return whether a run that expires then is to be deleted, and not to be seen any more."""
-    return expires_at is not None and expires_at <= now
-
-
-def expiry_after(change: RunChange, stored: datetime | None, retention: Retention | None) -> datetime | None:
-    """Return when a run expires once it has changed; None where it never does.
-
-    Args:
-        change: What is done to it.
-        stored: When it was to expire before.
-        retention: How long ended runs are kept; None keeps those that get a new state for good.
-    """
-    if retention is not None:
-        return retention.expires_at(change.after)
-    return None if change.winner else stored
-
-
 def check_not_expired(key: RunKey, expires_at: datetime | None, now: datetime) -> None:
     """Check that a run which is there can still change.
 
     Raises:
         RunExpiredError: It has expired, and is about to be deleted.
     """
-    if expires_at is not None and is_expired(expires_at, now):
+    if expires_at is not None and expires_at <= now:
         raise RunExpiredError(
             f"run {key[1]!r} of workflow {key[0]!r} expired at {expires_at.isoformat()} and takes no event "
             "any more; give what runs now another id"

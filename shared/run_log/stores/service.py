@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, Final, Protocol, Unpack
@@ -29,21 +28,29 @@ from run_log.core.ids import bounded_id, document_id, id_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
-from run_log.stores.listings.cursors import Position, decode_cursor, decode_place, encode_cursor, encode_place
-from run_log.stores.listings.places import Place, check_moves_on, check_names
-from run_log.stores.listings.selection import Order, RunFilters, Selection
-from run_log.stores.stored.fields import names_of, position_of
+from run_log.stores.listings import (
+    Order,
+    OverallPosition,
+    Position,
+    RunFilters,
+    Selection,
+    check_moves_on,
+    check_names,
+    decode_cursor,
+    decode_parts,
+    encode_cursor,
+    encode_parts,
+)
+from run_log.stores.stored.reading import Page, StoredRun, names_of, position_of
 
 from ._run_log import RunLog, moment_or_now, whole
 from ._waiting import awaited_version, look_until
 from .inbox import Answer, InboxSelection, PendingRun, pending
-from .retention import is_expired
 from .stale import ACTIVE, StaleRun, StaleSelection, lost
 from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from .telemetry import operation
 from .watch import RunUpdate, RunWatch, UpdateSource, Watches
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WORKFLOWS: Final = "workflows"
 
 
@@ -71,38 +78,6 @@ class ProjectionStore(Protocol):
             ConfigurationError: The store is not there, or does not let us in.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRun:
-    """A run as read, with what is known of its newest event."""
-
-    run: WorkflowRun
-    version: Version
-    """Of the newest event."""
-    projection: Mapping[str, Any]
-    """Its projection map; empty where something else than run-log wrote it."""
-    expires_at: datetime | None = None
-    """When it may be deleted; None where it never may."""
-
-    def is_expired(self, now: datetime) -> bool:
-        """Return whether it is to be deleted, and not to be seen any more."""
-        return is_expired(self.expires_at, now)
-
-    @property
-    def occurred_at(self) -> datetime:
-        """When the newest event happened, on its emitter's clock; its start, where nobody says."""
-        moment = self.projection.get("occurred_at")
-        # A store may return a subclass of its own.
-        return _EPOCH + (moment - _EPOCH) if isinstance(moment, datetime) else self.run.started_at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """One page of a listing, and whether another follows."""
-
-    runs: Sequence[StoredRun]
-    more: bool
 
 
 class RunLogService(RunLog, abc.ABC):
@@ -162,7 +137,7 @@ class RunLogService(RunLog, abc.ABC):
         limit = whole("limit", limit)
         after = None
         if start_after is not None:
-            (after,) = decode_place(start_after, [str], scope=_WORKFLOWS)
+            (after,) = decode_parts(start_after, [str], scope=_WORKFLOWS)
             check_names(start_after, after)
         with operation("run_log.list_workflows", limit=limit):
             found = await self._workflows_page(after, limit + 1)
@@ -171,7 +146,7 @@ class RunLogService(RunLog, abc.ABC):
                 return page, None
             last = document_id(page[-1].workflow_id)
             check_moves_on(after, last)
-            return page, encode_place([last], scope=_WORKFLOWS)
+            return page, encode_parts([last], scope=_WORKFLOWS)
 
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
         """See `RunLogProtocol.get_run`. Reads one document."""
@@ -404,7 +379,7 @@ class RunLogService(RunLog, abc.ABC):
 
     @abc.abstractmethod
     async def _placed_page(
-        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         """Read the readable runs of a selection over workflows after a place, in its order."""
 
@@ -457,16 +432,18 @@ def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
     return product(names_of(workflow_id), names_of(run_id))
 
 
-def _place(selection: InboxSelection | StaleSelection, cursor: object) -> Place:
-    return Place.after(cursor, scope=selection.scope, selection=selection.text)
+def _place(selection: InboxSelection | StaleSelection, cursor: object) -> OverallPosition:
+    return OverallPosition.after(cursor, scope=selection.scope, selection=selection.text)
 
 
-def _cursor(selection: InboxSelection | StaleSelection, after: Place | None, page: Page) -> str | None:
+def _cursor(
+    selection: InboxSelection | StaleSelection, after: OverallPosition | None, page: Page
+) -> str | None:
     if not page.more:
         return None
     last = page.runs[-1]
     # By what the store sorts by, whatever the run itself says: a place made of that might lead back.
-    place = Place.of(last.projection[selection.sorted_by], last.run.key)
+    place = OverallPosition.of(last.projection[selection.sorted_by], last.run.key)
     check_moves_on(after, place, newest_first=selection.newest_first)
     return place.cursor(scope=selection.scope, selection=selection.text)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from run_log.core import InvalidArgumentError, RunStatus, StoreError, WorkflowRun
+from run_log.core.clock import MICROSECOND
 from run_log.core.counters import (
     DAYS_KEPT,
     HOURS_KEPT,
@@ -24,7 +25,6 @@ MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
 """No datetime is earlier, so no window begins before."""
 
@@ -192,7 +192,7 @@ def durations_of(counters: Mapping[SummaryCounter, int]) -> Durations:
             bucket = int(counter.name[1:])
             buckets[bucket] = buckets.get(bucket, 0) + count
     try:
-        total = micros * _MICROSECOND
+        total = micros * MICROSECOND
     except OverflowError as error:
         raise StoreError(f"a summary is damaged: runs took {micros} microseconds together") from error
     return Durations(

@@ -10,12 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from run_log.core import InvalidArgumentError
+from run_log.core.clock import micros_of
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When a `ManualClock` starts unless it is told otherwise."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ManualClock:
@@ -44,7 +42,7 @@ class ManualClock:
 
     def micros(self) -> int:
         """Return the clock's time in microseconds since the epoch."""
-        return (self.now() - _EPOCH) // _MICROSECOND
+        return micros_of(self.now())
 
     def monotonic(self) -> float:
         """Return the seconds that have passed since the start."""

@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from run_log.core import InvalidCursorError
-from run_log.stores.listings.cursors import Position, decode_cursor, encode_cursor
+from run_log.stores.listings import Position, decode_cursor, encode_cursor
 
 PLACE = Position(datetime(2026, 3, 4, 12, 0, 0, 123456, tzinfo=UTC), "run/1")
 

@@ -14,7 +14,7 @@ from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores.committing.patience import PATIENCE_SECONDS
 from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS
 from run_log.stores.firestore.watch.changes import MARGIN, Bounds
-from run_log.stores.listings.selection import RunFilters
+from run_log.stores.listings import RunFilters
 from run_log.stores.sqlite._service import BUSY_TIMEOUT
 from run_log.stores.stored.fields import ACTIVE_SHARDS, CHANGED_SHARDS
 from run_log.testing import a_run

@@ -15,7 +15,7 @@ from run_log.stores.firestore._stats import STATS_SHARDS
 from run_log.stores.firestore.client import RUNS
 from run_log.stores.firestore.queries import changed_query, placed_query, runs_query
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.listings import Order, Selection
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import EXPIRE_AT
 

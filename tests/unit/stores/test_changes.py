@@ -12,7 +12,7 @@ from run_log.core import InvalidCursorError
 from run_log.stores.firestore.codec import TargetChange
 from run_log.stores.firestore.watch.changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot
 from run_log.stores.firestore.watch.walks import WatchPlace
-from run_log.stores.listings.cursors import encode_place
+from run_log.stores.listings import encode_parts
 
 ROOT = "projects/p/databases/d/documents/root"
 START = ChangePlace(0, "")
@@ -224,7 +224,7 @@ def test_a_cursor_holds_its_place(place: WatchPlace) -> None:
 )
 def test_a_place_that_cannot_be_is_refused(place: tuple[int | str, ...]) -> None:
     """A cursor that names no moment or no run is refused, whoever made it."""
-    cursor = encode_place(place, scope="watch", selection="[null]")
+    cursor = encode_parts(place, scope="watch", selection="[null]")
 
     with pytest.raises(InvalidCursorError, match="is not a cursor"):
         WatchPlace.of(cursor, "root", "[null]")

@@ -12,16 +12,14 @@ from run_log.core.counters import Counted
 from run_log.core.ids import document_id
 from run_log.core.law import fold, newest_event, run_digest
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
-from run_log.stores.stored.fields import (
-    HISTORY,
-    PROJECTION,
+from run_log.stores.stored.fields import HISTORY, PROJECTION
+from run_log.stores.stored.reading import head_from_fields, run_from_fields
+from run_log.stores.stored.writing import (
     document_bytes,
-    head_from_fields,
     history_bytes,
     history_texts,
     projection_fields,
     run_fields,
-    run_from_fields,
     transition_text,
 )
 from run_log.testing import a_run, an_event

@@ -32,7 +32,7 @@ from run_log.core import (
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
-from run_log.stores.listings.cursors import encode_place
+from run_log.stores.listings import encode_parts
 from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._schema import MIGRATIONS, migrate
 from run_log.testing import a_run, an_event
@@ -631,7 +631,7 @@ async def test_a_watch_passes_what_has_no_number(file: Path, value: object) -> N
         connection.execute("UPDATE runs SET changed = ? WHERE run = 'r1'", (value,))
         (log,) = connection.execute("SELECT log FROM sequence").fetchone()
     service = SQLiteRunLogService(path=file)
-    since = encode_place((log, 0, "", ""), scope="watch", selection="[null]")
+    since = encode_parts((log, 0, "", ""), scope="watch", selection="[null]")
 
     async with service.watch(since_cursor=since) as changes:
         seen = [(await anext(changes)).run.id for _ in range(2)]

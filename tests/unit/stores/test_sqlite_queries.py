@@ -16,9 +16,8 @@ import pytest
 from run_log.core import RunStatus, TriggerType
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.cursors import Position
-from run_log.stores.listings.places import Place
-from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.listings import Order, OverallPosition, Position, Selection
+from run_log.stores.sqlite._projection import DELETE_EXPIRED, FORGET_COUNTERS
 from run_log.stores.sqlite._queries import (
     COUNTERS,
     HEAD,
@@ -33,7 +32,6 @@ from run_log.stores.sqlite._queries import (
     placed_query,
     runs_query,
 )
-from run_log.stores.sqlite._rows import DELETE_EXPIRED, FORGET_COUNTERS
 from run_log.stores.sqlite._schema import migrate
 from run_log.stores.sqlite._updates import ChangedPlace
 from run_log.stores.stale import StaleSelection
@@ -41,7 +39,7 @@ from run_log.testing import an_event
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ENDED: Final = (RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.SKIPPED)
-PLACE: Final = Place(NOON, "w", "r")
+PLACE: Final = OverallPosition(NOON, "w", "r")
 POSITION: Final = Position(NOON, "r")
 
 
@@ -76,7 +74,7 @@ def listings() -> Iterator[tuple[Selection, Position | None]]:
         )
 
 
-def places() -> Iterator[tuple[InboxSelection | StaleSelection, Place | None]]:
+def places() -> Iterator[tuple[InboxSelection | StaleSelection, OverallPosition | None]]:
     """Yield every shape of the inbox, and of what is stale."""
     for workflow_id, after in itertools.product((None, "w"), (None, PLACE)):
         yield StaleSelection(before=NOON, workflow_id=workflow_id), after

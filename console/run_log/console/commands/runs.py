@@ -25,7 +25,7 @@ from run_log.console._options import (
 from run_log.console._output import Listing, OutputFormat, note, show
 
 if TYPE_CHECKING:
-    from run_log.stores.listings.selection import RunFilters
+    from run_log.stores.listings import RunFilters
 
 app: Final = group("What happened to the runs of a workflow.")
 

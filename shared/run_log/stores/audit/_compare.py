@@ -12,7 +12,8 @@ from run_log.core import StoreError, StoreUnavailableError
 from run_log.core.counters import Horizon
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import newest
-from run_log.stores.stored.fields import CHANGED_AT, COUNTED_HOUR, HISTORY, PROJECTION, transition_from_text
+from run_log.stores.stored.fields import CHANGED_AT, COUNTED_HOUR, HISTORY, PROJECTION
+from run_log.stores.stored.reading import transition_from_text
 
 from ._figures import CountName, checked_horizon, differing, stored_figures
 from .port import Audit, RunDocument, StoredCounts, WorkflowSnapshot

@@ -13,16 +13,14 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import RunHead, StatsDelta
 from run_log.core.models import RunKey
-from run_log.stores.stored.fields import HISTORY, PROJECTION, StoredHead, head_from_fields, run_from_fields
+from run_log.stores.stored.fields import HISTORY, PROJECTION
+from run_log.stores.stored.reading import StoredHead, head_from_fields, run_from_fields
 
 AUDIT_PAGE: Final = 300
 """Documents read at a time, without payloads: some kilobytes each."""
 
 WHOLE_PAGE: Final = 50
 """Whole documents read at a time, at most: each may have a megabyte."""
-
-PAYLOADS: Final = ("trigger_data", "result", "error")
-"""Fields of a run that a recount does not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,12 @@ from run_log.core.clock import HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
 from run_log.core.law import MAX_HISTORY, RunChange, StatsDelta, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
-from run_log.stores.retention import Retention, expiry_after
-from run_log.stores.stored.fields import (
-    MAX_DOCUMENT_BYTES,
-    StoredHead,
+from run_log.stores.retention import Retention
+from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
+from run_log.stores.stored.reading import StoredHead
+from run_log.stores.stored.writing import (
     document_bytes,
+    expiry_after,
     history_bytes,
     history_texts,
     projection_fields,

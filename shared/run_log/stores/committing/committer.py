@@ -18,7 +18,7 @@ from run_log.core.models import RunKey
 from run_log.stores.recent import Recent, head_bytes, names_bytes
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.saves import SavesUnderWay
-from run_log.stores.stored.fields import StoredHead
+from run_log.stores.stored.reading import StoredHead
 from run_log.stores.telemetry import CommitOutcome, count_anomalies, count_commit
 
 from .commits import (

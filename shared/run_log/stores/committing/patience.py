@@ -8,19 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-
 from run_log.core import StoreUnavailableError
+from run_log.core.backoff import Backoff
 from run_log.core.errors import GuessRefusedError
 from run_log.stores.telemetry import count_retry
 
 PATIENCE_SECONDS: Final = 15.0
 """How long an operation is tried before it is given up, retries included."""
 
-_FIRST_WAIT_SECONDS: Final = 0.05
-_LONGEST_WAIT_SECONDS: Final = 2.0
-_MOST_DOUBLINGS: Final = 16
-"""After a thousand, an hour without an answer, the wait would be no number any more."""
+_BACKOFF: Final = Backoff(0.1, 2.0)
 
 _T = TypeVar("_T")
 
@@ -55,26 +51,16 @@ class Patience:
             StoreUnavailableError: It was unavailable to the end.
         """
         end = self._now() + self._seconds
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailableError),
-            stop=lambda _state: self._now() >= end,
-            wait=self._wait,
-            sleep=self._sleep,
-            before_sleep=_count,
-            reraise=True,
-        )
-        return await retrying(operation)
-
-    def _wait(self, state: RetryCallState) -> float:
-        if isinstance(_error(state), GuessRefusedError) and state.attempt_number == 1:
-            return 0.0
-        doubled = min(state.attempt_number, _MOST_DOUBLINGS)
-        return self._uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**doubled))
-
-
-def _count(state: RetryCallState) -> None:
-    count_retry("guess_refused" if isinstance(_error(state), GuessRefusedError) else "unavailable")
-
-
-def _error(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
+        failures = 0
+        while True:
+            try:
+                return await operation()
+            except StoreUnavailableError as error:
+                if self._now() >= end:
+                    raise
+                failures += 1
+                is_guess = isinstance(error, GuessRefusedError)
+            count_retry("guess_refused" if is_guess else "unavailable")
+            # A refused guess says that the store is well: what it holds is known by now.
+            wait = 0.0 if is_guess and failures == 1 else _BACKOFF.seconds(failures, self._uniform)
+            await self._sleep(wait)

@@ -15,15 +15,16 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 
 from run_log.core import RunLogError, StoreError, WorkflowRun
+from run_log.core.clock import moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import StatsDelta
-from run_log.stores.audit.port import PAYLOADS, WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
 from run_log.stores.committing.commits import MAX_STATS_CHANGES, StatsWrite
 from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.walks import ChangedDocuments
 from run_log.stores.retention import Retention
-from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION, moment_of
+from run_log.stores.stored.fields import EXPIRE_AT, PAYLOADS, PROJECTION
 
 from ._stats import further_stats_paths, summed_counters, summed_stats
 from ._writes import FirestoreDocuments

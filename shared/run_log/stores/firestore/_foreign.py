@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from run_log.core import TriggerType, UnreadableRunError, WorkflowRun
 from run_log.core.ids import document_id, original_id
-from run_log.stores.stored.fields import run_from_fields
+from run_log.stores.stored.reading import run_from_fields
 
 NAIVE_TIME: Final = "runs with times without an offset, taken as UTC"
 OTHER_TRIGGER: Final = "runs with a trigger type that is unknown here, stored as 'manual'"

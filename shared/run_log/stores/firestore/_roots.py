@@ -23,6 +23,7 @@ from run_log.core import (
     decode_event,
     utc_now,
 )
+from run_log.core.clock import micros_of, moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun
@@ -34,15 +35,8 @@ from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.changes import RUN_PATH
 from run_log.stores.firestore.watch.walks import ChangedDocuments
 from run_log.stores.retention import Retention
-from run_log.stores.stored.fields import (
-    EXPIRE_AT,
-    PROJECTION,
-    head_from_fields,
-    micros_of,
-    moment_of,
-    run_from_fields,
-)
-from run_log.stores.stored.reading import at_its_place
+from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION
+from run_log.stores.stored.reading import at_its_place, head_from_fields, run_from_fields
 
 from ._audit import FirestoreAudit
 from ._foreign import document_text, foreign_run

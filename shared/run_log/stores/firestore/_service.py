@@ -34,20 +34,19 @@ from run_log.stores.firestore.watch.feed import Feed
 from run_log.stores.firestore.watch.updates import FirestoreUpdates
 from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPlace
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.cursors import Position
-from run_log.stores.listings.places import Place
-from run_log.stores.listings.selection import Selection
+from run_log.stores.listings import OverallPosition, Position, Selection
 from run_log.stores.retention import Retention
-from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.fields import (
-    ACTIVE_SINCE,
-    PAUSED_DEADLINE,
-    PAUSED_STARTED_AT,
-    PROJECTION,
+from run_log.stores.stored.fields import ACTIVE_SINCE, PAUSED_DEADLINE, PAUSED_STARTED_AT, PROJECTION
+from run_log.stores.stored.reading import (
+    Page,
+    StoredRun,
+    at_its_place,
     head_from_fields,
+    readable,
+    stored_run,
 )
-from run_log.stores.stored.reading import at_its_place, readable, stored_run
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 from run_log.stores.watch import RunUpdate
@@ -296,7 +295,7 @@ class FirestoreRunLogService(RunLogService):
         return self._readable(await self._fetch(placed_query(self._all_runs(), everything)))
 
     async def _placed_page(
-        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
         query = placed_query(runs, selection)

@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from run_log.core import RunStatus, StoreError
+from run_log.core.clock import moment_of
 from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters
 from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores.stored.fields import moment_of, number_of
+from run_log.stores.stored.reading import number_of
 from run_log.stores.summaries import WorkflowStats
 
 STATS_SHARDS: Final = "stats"

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_log.core import WriteRefusedError
+from run_log.core.clock import micros_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
@@ -19,9 +20,8 @@ from run_log.stores.stored.fields import (
     OPTIONAL,
     PROJECTION,
     changed_shard,
-    head_to_merge,
-    micros_of,
 )
+from run_log.stores.stored.reading import head_to_merge
 
 from ._stats import AS_OF, SHARDS, counter_path, past_paths, stats_path
 from .client import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection

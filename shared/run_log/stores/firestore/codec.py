@@ -7,15 +7,15 @@ cost (docs/performance.md).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.cloud.firestore_v1.types import firestore as firestore_types
 from google.cloud.firestore_v1.types import write as write_types
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from run_log.core.clock import EPOCH, MICROSECOND
+
 _SECOND: Final = timedelta(seconds=1)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _types: Any = firestore_types
 _write_types: Any = write_types
@@ -184,9 +184,9 @@ def _set_value(target: Any, value: object) -> None:
 
 
 def _set_moment(target: Any, moment: datetime) -> None:
-    since = moment - _EPOCH
+    since = moment - EPOCH
     target.seconds = since // _SECOND
-    target.nanos = since % _SECOND // _MICROSECOND * 1_000
+    target.nanos = since % _SECOND // MICROSECOND * 1_000
 
 
 def _value_of(value: Any) -> Any:
@@ -200,6 +200,6 @@ def _value_of(value: Any) -> Any:
             return [_value_of(item) for item in value.array_value.values]
         case "timestamp_value":
             moment = value.timestamp_value
-            return _EPOCH + moment.seconds * _SECOND + moment.nanos // 1_000 * _MICROSECOND
+            return EPOCH + moment.seconds * _SECOND + moment.nanos // 1_000 * MICROSECOND
         case _:
             return getattr(value, kind) if kind else None

@@ -9,7 +9,7 @@ from typing import Any
 from google.cloud.firestore_v1.base_query import FieldFilter
 
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.listings import Order, Selection
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import (
     ACTIVE_SHARD,

@@ -14,7 +14,7 @@ from typing import Final
 from run_log.core import InvalidCursorError
 from run_log.core.forks import renewed
 from run_log.core.models import RunKey
-from run_log.stores.listings.cursors import decode_place, encode_place
+from run_log.stores.listings import decode_parts, encode_parts
 from run_log.stores.watch import RunUpdate, call_soon
 
 _SLACK: Final = 1_000
@@ -151,7 +151,7 @@ class JournalCursors:
 
     def encode(self, number: int, selection: str) -> str:
         """Return the cursor that goes on after the change with this number."""
-        return encode_place((self._store, number), scope="watch", selection=selection)
+        return encode_parts((self._store, number), scope="watch", selection=selection)
 
     def decode(self, cursor: object, selection: str) -> int:
         """Return the number that *cursor* goes on after.
@@ -159,7 +159,7 @@ class JournalCursors:
         Raises:
             InvalidCursorError: It is malformed, of other runs, or of a store in memory that is gone.
         """
-        store, number = decode_place(cursor, (str, int), scope="watch", selection=selection)
+        store, number = decode_parts(cursor, (str, int), scope="watch", selection=selection)
         if store != self._store:
             raise InvalidCursorError(
                 f"{reprlib.repr(cursor)} is a cursor of a run log in memory that is gone, or of another one; "

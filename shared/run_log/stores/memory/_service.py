@@ -18,15 +18,14 @@ from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.cursors import Position
-from run_log.stores.listings.places import Place
-from run_log.stores.listings.selection import Order, Selection
+from run_log.stores.listings import Order, OverallPosition, Position, Selection
 from run_log.stores.recent import Recent, head_bytes, names_bytes
-from run_log.stores.retention import Retention, check_not_expired, expiry_after, is_expired
-from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.retention import Retention, check_not_expired
+from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.fields import EXPIRE_AT, expires_at, projection_fields, run_fields, run_from_fields
-from run_log.stores.stored.reading import readable
+from run_log.stores.stored.fields import EXPIRE_AT
+from run_log.stores.stored.reading import Page, StoredRun, expires_at, is_expired, readable, run_from_fields
+from run_log.stores.stored.writing import expiry_after, projection_fields, run_fields
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import count_anomalies
 from run_log.stores.watch import RunUpdate
@@ -263,7 +262,7 @@ class InMemoryRunLogService(RunLogService):
         return self._readable([item[3] for item in paused], len(paused))
 
     async def _placed_page(
-        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         with self._lock:
             workflows = [
@@ -274,7 +273,7 @@ class InMemoryRunLogService(RunLogService):
             entries = [entry for workflow in workflows for entry in workflow.runs.values()]
         is_reverse = selection.newest_first
         places = {
-            Place.of(
+            OverallPosition.of(
                 entry.projection[selection.sorted_by], (entry.fields["workflow_id"], entry.fields["id"])
             ): entry
             for entry in entries

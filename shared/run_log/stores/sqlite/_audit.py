@@ -15,6 +15,14 @@ from run_log.core.ids import original_id
 from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
 from run_log.stores.committing.commits import StatsWrite
 from run_log.stores.retention import Retention
+from run_log.stores.sqlite._projection import (
+    ADD_TO_COUNTER,
+    ADD_TO_WORKFLOW,
+    COUNT_REPAIR,
+    counter_rows,
+    workflow_row,
+)
+from run_log.stores.sqlite._queries import counter_from_row, document_from_row, stats_from_row
 
 from ._connection import Connection
 from ._queries import (
@@ -26,16 +34,6 @@ from ._queries import (
     WORKFLOW,
     documents_query,
     next_workflow_query,
-)
-from ._rows import (
-    ADD_TO_COUNTER,
-    ADD_TO_WORKFLOW,
-    COUNT_REPAIR,
-    counter_from_row,
-    counter_rows,
-    document_from_row,
-    stats_from_row,
-    workflow_row,
 )
 from ._schema import transaction
 

@@ -11,34 +11,83 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from run_log.core import ConfigurationError, Outcome, RunEvent
-from run_log.core.clock import HybridLogicalClock
-from run_log.core.counters import Horizon, Scope
+from run_log.core import ConfigurationError, Outcome, RunEvent, RunStatus
+from run_log.core.clock import HybridLogicalClock, micros_of
+from run_log.core.counters import NOT_COUNTED, Horizon, Scope
 from run_log.core.ids import document_id
-from run_log.core.law import RunChange, by_run, fold, newest_event, run_digest
+from run_log.core.law import RunChange, RunHead, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
+from run_log.core.payload import encode_json
 from run_log.stores.committing.commits import StatsWrite, stats_writes
-from run_log.stores.retention import Retention, check_not_expired, expiry_after
-from run_log.stores.stored.fields import StoredHead, head_to_merge, micros_of
+from run_log.stores.retention import Retention, check_not_expired
+from run_log.stores.stored.fields import (
+    COUNTED_HOUR,
+    COUNTED_MICROS,
+    EXPIRE_AT,
+    HISTORY,
+)
+from run_log.stores.stored.reading import StoredHead, head_to_merge
+from run_log.stores.stored.writing import expiry_after, history_texts, projection_fields, run_fields
 from run_log.stores.telemetry import CommitOutcome, count_anomalies, count_commit
 
-from ._queries import HEAD, NEVER_EXPIRING
-from ._rows import (
-    ADD_TO_COUNTER,
-    ADD_TO_WORKFLOW,
-    DELETE_EXPIRED,
-    EXPIRE_RUN,
-    FORGET_COUNTERS,
-    WRITE_HISTORY,
-    WRITE_RUN,
-    change_columns,
-    counter_rows,
+from ._queries import (
+    HEAD,
+    MOMENTS,
+    NEVER_EXPIRING,
+    OPTIONAL_COLUMNS,
+    RUN_COLUMNS,
+    STATUSES,
+    WORKFLOW_COLUMNS,
     head_fields,
     head_from_row,
-    run_row,
-    workflow_row,
 )
 from ._schema import transaction
+
+WRITE_RUN: Final = (
+    f"INSERT INTO runs ({', '.join((*RUN_COLUMNS, HISTORY, 'changed'))}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(f':{name}' for name in (*RUN_COLUMNS, HISTORY, 'changed'))}) "
+    "ON CONFLICT (workflow, run) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*RUN_COLUMNS[2:], HISTORY, "changed"))
+)
+"""Puts a run's newest state in the place of what was there."""
+
+WRITE_HISTORY: Final = (
+    f"UPDATE runs SET {HISTORY} = :{HISTORY}, {EXPIRE_AT} = :{EXPIRE_AT}, changed = :changed "  # noqa: S608
+    "WHERE workflow = :workflow AND run = :run"
+)
+"""Adds to a run's history what is not its newest state."""
+
+ADD_TO_WORKFLOW: Final = (
+    f"INSERT INTO workflows ({', '.join(WORKFLOW_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join(f':{name}' for name in WORKFLOW_COLUMNS)}) "
+    "ON CONFLICT (workflow) DO UPDATE SET as_of = max(as_of, excluded.as_of), "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in STATUSES)
+)
+"""Adds to a workflow's counts."""
+
+ADD_TO_COUNTER: Final = (
+    "INSERT INTO counters (workflow, scope, slot, name, count) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + excluded.count"
+)
+"""Adds to a counter of a workflow's summary."""
+
+COUNT_REPAIR: Final = (
+    "INSERT INTO repairs (workflow, count) VALUES (?, 1) "
+    "ON CONFLICT (workflow) DO UPDATE SET count = count + 1"
+)
+"""Counts that a workflow's counts were repaired."""
+
+FORGET_COUNTERS: Final = "DELETE FROM counters WHERE workflow = ? AND scope = ? AND slot < ?"
+"""Takes away the days or hours of a workflow that are over."""
+
+DELETE_EXPIRED: Final = (
+    "DELETE FROM runs WHERE rowid IN "
+    "(SELECT rowid FROM runs INDEXED BY expired WHERE expire_at IS NOT NULL AND expire_at <= ? LIMIT ?)"
+)
+"""Deletes some of the runs that expired before a moment."""
+
+EXPIRE_RUN: Final = f"UPDATE runs SET {EXPIRE_AT} = ? WHERE rowid = ?"  # noqa: S608 - our own names
+"""Says when a run expires."""
 
 MAX_TRANSACTION_RUNS: Final = 500
 """Most runs in one transaction: other processes wait for its end."""
@@ -238,3 +287,53 @@ def _next_change(connection: sqlite3.Connection) -> int:
         )
     connection.execute("UPDATE sequence SET last = ?", (row[0] + 1,))
     return row[0] + 1
+
+
+def run_row(event: RunEvent) -> dict[str, Any]:
+    """Return the columns of *event*'s run, as far as they follow from that alone: see `change_columns`."""
+    workflow_id, run_id = event.key
+    projection = projection_fields(event, NOT_COUNTED)
+    fields: dict[str, Any] = {**dict.fromkeys(OPTIONAL_COLUMNS), **projection, **run_fields(event.run)}
+    pause = fields["pause"]
+    if pause is not None:
+        deadline = pause["deadline"]
+        fields["pause"] = encode_json({**pause, "deadline": deadline and deadline.isoformat()})
+    for name in MOMENTS:
+        moment = fields[name]
+        fields[name] = None if moment is None else micros_of(moment)
+    return {**fields, "workflow": document_id(workflow_id), "run": document_id(run_id)}
+
+
+def change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]:
+    """Return the columns that follow from all that is known of a run.
+
+    Args:
+        head: How it stands.
+        expires_at: When it may be deleted; None where it never may.
+    """
+    return {
+        HISTORY: "\n".join(history_texts(head, head.history)),
+        COUNTED_MICROS: head.counted.micros,
+        COUNTED_HOUR: head.counted.hour,
+        EXPIRE_AT: None if expires_at is None else micros_of(expires_at),
+    }
+
+
+def workflow_row(write: StatsWrite) -> dict[str, Any]:
+    """Return the columns that add *write* to a workflow's counts."""
+    counts = {status.value: write.delta.by_status.get(status, 0) for status in RunStatus}
+    return {
+        "workflow": document_id(write.workflow_id),
+        "workflow_id": write.workflow_id,
+        "as_of": 0 if write.as_of is None else micros_of(write.as_of),
+        **counts,
+    }
+
+
+def counter_rows(write: StatsWrite) -> list[tuple[str, str, int, str, int]]:
+    """Return what `ADD_TO_COUNTER` takes for each counter that *write* changes."""
+    workflow = document_id(write.workflow_id)
+    return [
+        (workflow, counter.scope.value, counter.slot, counter.name, count)
+        for counter, count in write.counters.items()
+    ]

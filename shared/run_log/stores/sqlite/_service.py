@@ -27,15 +27,13 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings.cursors import Position
-from run_log.stores.listings.places import Place
-from run_log.stores.listings.selection import Selection
+from run_log.stores.listings import OverallPosition, Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
-from run_log.stores.service import Page, RunLogService, StoredRun
+from run_log.stores.service import RunLogService
+from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.fields import head_from_fields
-from run_log.stores.stored.reading import readable
+from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
@@ -54,7 +52,6 @@ from ._queries import (
     placed_query,
     runs_query,
 )
-from ._rows import Row, counter_from_row, head_fields, run_from_row, stats_from_row
 from ._schema import transaction
 from ._updates import PAGE, ChangedPlace, SQLiteUpdates
 
@@ -195,7 +192,7 @@ class SQLiteRunLogService(RunLogService):
         return await self._page_of(runs_query(workflow_id, selection, after), limit)
 
     async def _placed_page(
-        self, selection: InboxSelection | StaleSelection, after: Place | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
 

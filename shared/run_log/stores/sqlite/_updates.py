@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from run_log.core import InvalidCursorError
-from run_log.stores.listings.cursors import decode_place, encode_place
-from run_log.stores.listings.places import check_names
-from run_log.stores.service import StoredRun
+from run_log.stores.listings import check_names, decode_parts, encode_parts
+from run_log.stores.stored.reading import StoredRun
 from run_log.stores.watch import RunUpdate
 
 PAGE: Final = 200
@@ -40,7 +39,7 @@ class ChangedPlace:
             log: What tells the file from others.
             selection: What tells a watch of some runs from those of others.
         """
-        return encode_place((log, self.number, self.workflow, self.run), scope=_SCOPE, selection=selection)
+        return encode_parts((log, self.number, self.workflow, self.run), scope=_SCOPE, selection=selection)
 
     @classmethod
     def of(cls, cursor: object, selection: str) -> tuple[Self, str]:
@@ -49,7 +48,7 @@ class ChangedPlace:
         Raises:
             InvalidCursorError: It is malformed, or was given out for a watch of other runs.
         """
-        log, number, workflow, run = decode_place(
+        log, number, workflow, run = decode_parts(
             cursor, (str, int, str, str), scope=_SCOPE, selection=selection
         )
         if workflow or run:

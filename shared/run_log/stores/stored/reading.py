@@ -1,20 +1,102 @@
-"""Stored runs as they are read back; what cannot be read ends no listing."""
+"""Stored runs as they are read back. What cannot be read ends no listing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, cast
 
-from run_log.core import UnreadableRunError, WorkflowRun
-from run_log.core.ids import document_id, original_id
-from run_log.core.models import RunKey
-from run_log.stores.service import StoredRun
+from run_log.core import RunStatus, Transition, UnreadableRunError, Version, WorkflowRun, WriteRefusedError
+from run_log.core.clock import EPOCH, moment_of
+from run_log.core.counters import MAX_DURATION, Counted, hour_of
+from run_log.core.ids import bounded_id, document_id, original_id
+from run_log.core.law import RunHead, newest
+from run_log.core.models import STORED, RunKey
+from run_log.core.payload import decode_json
+from run_log.stores.listings import Position
 from run_log.stores.telemetry import skipped_unreadable
 
-from .fields import PROJECTION, expires_at, head_from_fields, run_from_fields
+from .fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, PROJECTION
+
+_MAX_NUMBER: Final = 2**63
+_MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
+_FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
+_LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHead:
+    """A run's head as a store holds it."""
+
+    head: RunHead
+    history_length: int
+    """Transitions stored; more than the head's history until they are trimmed."""
+    expires_at: datetime | None = None
+    """When the run may be deleted; None where it never may."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether the run is to be deleted, and not to be seen any more."""
+        return is_expired(self.expires_at, now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A run as read, with what is known of its newest event."""
+
+    run: WorkflowRun
+    version: Version
+    """Of the newest event."""
+    projection: Mapping[str, Any]
+    """Its projection map; empty where something else than run-log wrote it."""
+    expires_at: datetime | None = None
+    """When it may be deleted; None where it never may."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether it is to be deleted, and not to be seen any more."""
+        return is_expired(self.expires_at, now)
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When the newest event happened, on its emitter's clock; its start, where nobody says."""
+        moment = self.projection.get("occurred_at")
+        # A store may return a subclass of its own.
+        return EPOCH + (moment - EPOCH) if isinstance(moment, datetime) else self.run.started_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a listing, and whether another follows."""
+
+    runs: Sequence[StoredRun]
+    more: bool
+
+    @classmethod
+    def of(cls, found: Sequence[StoredRun], limit: int) -> Page:
+        """Return the page of the first *limit* of those *found*, which are one more where there are more."""
+        return cls(runs=found[:limit], more=len(found) > limit)
+
+
+def is_expired(expires_at: datetime | None, now: datetime) -> bool:
+    """Return whether a run that expires then is to be deleted, and not to be seen any more."""
+    return expires_at is not None and expires_at <= now
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the ids that *text*, which a caller asks for, may be stored as; itself comes first.
+
+    It is several only where it is longer than `MAX_ID_BYTES`: what is published under such an id is stored as
+    `bounded_id` has it, and was stored as it is by earlier versions.
+    """
+    return tuple(dict.fromkeys((text, bounded_id(text))))
+
+
+def position_of(run: WorkflowRun) -> Position:
+    """Return where *run* stands in its workflow's listing."""
+    return Position(run.started_at, document_id(run.id))
 
 
 def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]) -> StoredRun:
@@ -32,10 +114,13 @@ def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]
     if (document_id(run.workflow_id), document_id(run.id)) != place:
         # A copied document: a cursor made from its fields would lead elsewhere, even back.
         raise UnreadableRunError(*key, f"it says that it is run {run.id!r} of workflow {run.workflow_id!r}")
-    version = head_from_fields(fields, key).head.version
-    return StoredRun(
-        run=run, version=version, projection=fields.get(PROJECTION) or {}, expires_at=expires_at(fields)
-    )
+    try:
+        # Not through the head: parsing a history takes ten times as long as the rest of a listed run.
+        projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
+        version = _version(projection)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UnreadableRunError(*key, repr(error)) from error
+    return StoredRun(run=run, version=version, projection=projection, expires_at=expires_at(fields))
 
 
 def at_its_place(workflow: str, run: str) -> Callable[[Mapping[str, Any]], StoredRun]:
@@ -73,3 +158,157 @@ def readable(
         if len(runs) == most:
             break
     return runs
+
+
+def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
+    """Return the run that *fields* hold.
+
+    Args:
+        fields: A document's fields.
+        key: The run that is looked for, to name it.
+
+    Raises:
+        UnreadableRunError: They do not hold a run.
+    """
+    started_at = fields.get("started_at")
+    if not isinstance(started_at, datetime):
+        # The model would read a text or a number too, but a store sorts those apart from timestamps: the
+        # cursor made from one would skip every run between.
+        raise UnreadableRunError(*key, f"started_at is {reprlib.repr(started_at)}, not a timestamp")
+    try:
+        payloads = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
+        return WorkflowRun.model_validate({**fields, **payloads}, context=STORED)
+    except Exception as error:  # whatever stands in it: one document ends no listing
+        raise UnreadableRunError(*key, str(error)) from error
+
+
+def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
+    """Return the head that *fields* hold.
+
+    A document without a projection map was written by something that knew no versions: every event is
+    newer than it.
+
+    Args:
+        fields: A document's fields, of which ``status``, `EXPIRE_AT` and the projection map are read.
+        key: The run that is looked for, to name it.
+
+    Raises:
+        UnreadableRunError: They do not hold a head.
+    """
+    try:
+        projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
+        stored = [_transition(text) for text in cast("list[str]", projection.get(HISTORY) or [])]
+        version = _version(projection)
+        history = newest(transition for transition, _ in stored)
+        # Of two states in one version that only their digests tell apart, a union has kept both texts.
+        digests = [
+            digest
+            for transition, digest in stored
+            if transition == history[-1] and version == transition.version
+        ]
+        head = RunHead(
+            version=version,
+            status=RunStatus(fields["status"]),
+            history=history,
+            digest=max(digests, default="") or None,
+            counted=Counted(
+                micros=_whole_or_none(projection.get(COUNTED_MICROS)),
+                hour=_whole_or_none(projection.get(COUNTED_HOUR)),
+            ),
+        )
+        _check_counted(head)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UnreadableRunError(*key, repr(error)) from error
+    return StoredHead(head=head, history_length=len(stored), expires_at=expires_at(fields))
+
+
+def expires_at(fields: Mapping[str, Any]) -> datetime | None:
+    """Return when the run expires that *fields* hold; None where it never does."""
+    moment = fields.get(EXPIRE_AT)
+    return moment if isinstance(moment, datetime) else None
+
+
+def head_to_merge(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
+    """Return the head that *fields* hold, to merge events into it; see `head_from_fields`.
+
+    Raises:
+        WriteRefusedError: They do not hold one, so nobody knows what the stats count the run as.
+    """
+    try:
+        return head_from_fields(fields, key)
+    except UnreadableRunError as error:
+        raise WriteRefusedError(f"no event can be merged into it: {error}") from error
+
+
+def transition_from_text(text: str) -> Transition:
+    """Return the transition that `transition_text` was given.
+
+    Raises:
+        ValueError: *text* is not of its making.
+        TypeError: *text* is not of its making.
+    """
+    return _transition(text)[0]
+
+
+def number_of(stored: Any) -> int:
+    """Return a stored number as a store counts: whole, and of 64 bits.
+
+    Raises:
+        ValueError: It is none.
+        TypeError: It is none.
+        OverflowError: It is none.
+    """
+    number = int(stored)
+    if not -_MAX_NUMBER <= number < _MAX_NUMBER:
+        raise OverflowError(f"{reprlib.repr(stored)} is no number of 64 bits")
+    return number
+
+
+def _version(projection: Mapping[str, Any]) -> Version:
+    """Return the version of a run's newest event; 0 where something without versions wrote it.
+
+    Raises:
+        ValueError: The projection map holds none.
+        TypeError: Likewise.
+        AttributeError: Likewise.
+        OverflowError: Likewise.
+    """
+    return Version(
+        number_of(projection.get("attempt", 1)),
+        number_of(projection.get("hlc", 0)),
+        str(projection.get("event_id", "")),
+    )
+
+
+def _transition(text: str) -> tuple[Transition, str]:
+    """Return the transition of a text, and the digest beside it; an empty one where there is none."""
+    attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
+    transition = Transition(
+        version=Version(int(attempt), int(hlc), str(event_id)),
+        status=RunStatus(status),
+        occurred_at=moment_of(moment),
+        inferred=bool(inferred),
+        answered_by=(str(more[0]) or None) if more else None,
+    )
+    return transition, str(more[1]) if len(more) > 1 else ""
+
+
+def _check_counted(head: RunHead) -> None:
+    """Check that a store can hold what becomes of *head*: counts, too, that its run is taken out of.
+
+    Raises:
+        ValueError: It cannot.
+        OverflowError: It cannot.
+    """
+    micros, hour = head.counted
+    if not 0 <= (micros or 0) <= _MOST_MICROS or not _FIRST_HOUR <= (hour or 0) <= _LAST_HOUR:
+        raise ValueError(f"{head.counted} cannot have been counted")
+
+
+def _whole_or_none(stored: Any) -> int | None:
+    return None if stored is None else int(stored)
+
+
+def _payload(stored: object) -> object:
+    """Return a payload as it was given; a map stands where something else than run-log wrote it."""
+    return decode_json(stored) if isinstance(stored, str) else stored

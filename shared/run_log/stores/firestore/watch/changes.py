@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, Self
 
 from google.api_core import exceptions as google_errors
 
+from run_log.core.clock import moment_of
 from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS
 from run_log.stores.firestore.codec import TargetChange, nanos
-from run_log.stores.stored.fields import moment_of
 
 MARGIN: Final = timedelta(seconds=2 * RPC_TIMEOUT_SECONDS)
 """How much earlier than its commit a document's `CHANGED_AT` may be. The server stamps it when it begins with

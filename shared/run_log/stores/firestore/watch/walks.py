@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from run_log.core import InvalidCursorError
+from run_log.core.clock import moment_of
 from run_log.core.ids import document_id
 from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
 from run_log.stores.firestore.codec import batch_get_request, queried_document, read_nanos, run_query_request
 from run_log.stores.firestore.queries import changed_query
-from run_log.stores.listings.cursors import decode_place, encode_place
-from run_log.stores.listings.places import check_names
-from run_log.stores.stored.fields import CHANGED_AT, PROJECTION, moment_of
+from run_log.stores.listings import check_names, decode_parts, encode_parts
+from run_log.stores.stored.fields import CHANGED_AT, PROJECTION
 
 from .changes import Change, ChangePlace, requests_around, stored_micros
 
@@ -54,7 +54,7 @@ class WatchPlace:
         """Return the cursor that goes on from here."""
         path = self.path.removeprefix(f"{root}/")
         place = (self.seen.nanos, self.seen.path, self.until, self.changed_at, path)
-        return encode_place(place, scope="watch", selection=selection)
+        return encode_parts(place, scope="watch", selection=selection)
 
     @classmethod
     def of(cls, cursor: object, root: str, selection: str) -> Self:
@@ -63,7 +63,7 @@ class WatchPlace:
         Raises:
             InvalidCursorError: It is malformed, or of a watch of other runs.
         """
-        nanos, seen, until, micros, path = decode_place(cursor, _KINDS, scope="watch", selection=selection)
+        nanos, seen, until, micros, path = decode_parts(cursor, _KINDS, scope="watch", selection=selection)
         try:
             for moment in (nanos, until, micros * 1_000):
                 requests_around(moment)

@@ -1,0 +1,320 @@
+"""Listings: which runs a page has, where a run stands in it, and the cursor that goes on from there."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+import json
+import reprlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Self, TypedDict, TypeVar, cast
+
+from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, StoreError, TriggerType
+from run_log.core.clock import micros_of, moment_of
+from run_log.core.ids import document_id, is_document_id
+from run_log.core.models import RunKey
+
+_E = TypeVar("_E", bound=enum.StrEnum)
+
+_CHECK_BYTES: Final = 6
+_FORMAT: Final = 1
+_MAX_NUMBER: Final = 2**63
+_MAX_SHOWN: Final = 300
+
+
+class Order(enum.StrEnum):
+    """From which end a listing begins."""
+
+    NEWEST = "newest"
+    """The run that started last comes first."""
+    OLDEST = "oldest"
+    """The run that started first comes first."""
+
+
+class RunFilters(TypedDict, total=False):
+    """What narrows a listing of runs; all given have to hold. Values may be given as text."""
+
+    status: RunStatus | str | Collection[RunStatus | str] | None
+    """The run's status, or one of several; None is any."""
+    since: datetime | None
+    """The earliest `started_at`, included; aware."""
+    until: datetime | None
+    """The `started_at` from which on runs are left out; aware."""
+    trigger_type: TriggerType | str | None
+    """What started the run; None is anything."""
+    order: Order | str
+    """From which end; the newest first unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Runs of one workflow by what is stored of them, in an order."""
+
+    statuses: tuple[RunStatus, ...] | None = None
+    """Those of which the status is one, in the order of their declaration; None is any."""
+    since: datetime | None = None
+    """Included; in UTC."""
+    until: datetime | None = None
+    """Left out; in UTC."""
+    trigger_type: TriggerType | None = None
+    order: Order = Order.NEWEST
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        status: object = None,
+        since: object = None,
+        until: object = None,
+        trigger_type: object = None,
+        order: object = Order.NEWEST,
+    ) -> Self:
+        """Return what `RunFilters` select.
+
+        Raises:
+            InvalidArgumentError: A value cannot be used; the message says which can.
+        """
+        return cls(
+            statuses=_statuses(status),
+            since=_moment("since", since),
+            until=_moment("until", until),
+            trigger_type=None if trigger_type is None else _member(TriggerType, "trigger_type", trigger_type),
+            order=_member(Order, "order", order),
+        )
+
+    @property
+    def text(self) -> str:
+        """What tells this selection from every other; empty for all runs, the newest first."""
+        if self == Selection():
+            return ""
+        parts = [
+            self.statuses,
+            self.since and self.since.isoformat(),
+            self.until and self.until.isoformat(),
+            self.trigger_type,
+            self.order,
+        ]
+        return json.dumps(parts, separators=(",", ":"))
+
+    def includes(self, *, status: object, started_at: datetime, trigger_type: object) -> bool:
+        """Return whether a run with these fields is selected."""
+        return (
+            (self.statuses is None or status in self.statuses)
+            and (self.since is None or started_at >= self.since)
+            and (self.until is None or started_at < self.until)
+            and (self.trigger_type is None or trigger_type == self.trigger_type)
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a run stands in its workflow's listing: a total order, so ties are neither lost nor repeated."""
+
+    started_at: datetime
+    """When the run started, in UTC."""
+    document_id: str
+    """The run's document id; compared by code point, as Firestore compares it."""
+
+
+class OverallPosition(NamedTuple):
+    """Where a run stands among runs of several workflows: a total order."""
+
+    moment: datetime
+    """What the listing is sorted by, in UTC."""
+    workflow: str
+    """The workflow's document id."""
+    run: str
+    """The run's document id."""
+
+    @classmethod
+    def of(cls, moment: datetime, key: RunKey) -> Self:
+        """Return the position of the run with this key in a listing sorted by *moment*."""
+        return cls(moment, document_id(key[0]), document_id(key[1]))
+
+    def cursor(self, *, scope: str, selection: str) -> str:
+        """Return the cursor for the page that begins after this position; see `encode_parts`."""
+        micros = micros_of(self.moment)
+        return encode_parts((micros, self.workflow, self.run), scope=scope, selection=selection)
+
+    @classmethod
+    def after(cls, cursor: object, *, scope: str, selection: str) -> Self:
+        """Return the position that *cursor* was made of.
+
+        Raises:
+            InvalidCursorError: It is malformed, or was given out for another listing.
+        """
+        micros, workflow, run = decode_parts(cursor, (int, str, str), scope=scope, selection=selection)
+        check_names(cursor, workflow, run)
+        try:
+            return cls(moment_of(micros), workflow, run)
+        except OverflowError as error:
+            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
+
+
+def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:
+    """Return the cursor for the page that begins after *position*.
+
+    Args:
+        position: The last one of the page before.
+        scope: The workflow whose runs are listed.
+        selection: What tells this listing of its runs from others; empty for all of them, the newest first.
+    """
+    micros = micros_of(position.started_at)
+    return encode_parts((micros, position.document_id), scope=scope, selection=selection)
+
+
+def decode_cursor(cursor: object, *, scope: str, selection: str = "") -> Position:
+    """Return the position that `encode_cursor` put into *cursor*.
+
+    Args:
+        cursor: What a caller passes as the cursor.
+        scope: The workflow it is used for.
+        selection: See `encode_cursor`.
+
+    Raises:
+        InvalidCursorError: It is malformed, or was given out for another listing.
+    """
+    micros, run = decode_parts(cursor, (int, str), scope=scope, selection=selection)
+    try:
+        return Position(moment_of(micros), run)
+    except OverflowError as error:
+        raise InvalidCursorError(_malformed(cursor)) from error
+
+
+def encode_parts(parts: Sequence[int | str], *, scope: str, selection: str = "") -> str:
+    """Return the cursor for the page that begins after a position.
+
+    Args:
+        parts: What the listing is sorted by, of the last item of the page before.
+        scope: What is listed.
+        selection: What tells this listing from others of the same scope.
+    """
+    content = json.dumps([_FORMAT, *parts], separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_check(content, scope, selection) + content).rstrip(b"=").decode()
+
+
+def decode_parts(
+    cursor: object, kinds: Sequence[type[int | str]], *, scope: str, selection: str = ""
+) -> list[Any]:
+    """Return the parts that `encode_parts` put into *cursor*.
+
+    Args:
+        cursor: What a caller passes as the cursor.
+        kinds: The type of each part.
+        scope: See `encode_parts`.
+        selection: See `encode_parts`.
+
+    Raises:
+        InvalidCursorError: It is malformed, or was given out for another listing.
+    """
+    if not isinstance(cursor, str):
+        raise InvalidCursorError(_malformed(cursor))
+    text = cursor
+    try:
+        # Decoding ignores what it does not know, so equality with its own encoding is the check.
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        check, content = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
+        found: list[Any] = json.loads(content)
+        version, *parts = found
+        intact = (
+            version == _FORMAT
+            and [type(part) for part in parts] == list(kinds)
+            and all(-_MAX_NUMBER <= part < _MAX_NUMBER for part in parts if type(part) is int)
+            and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidCursorError(_malformed(cursor)) from error
+    if not intact:
+        raise InvalidCursorError(_malformed(cursor))
+    if check != _check(content, scope, selection):
+        raise InvalidCursorError(
+            f"the cursor {reprlib.repr(text)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
+            f"{f' with {selection[:_MAX_SHOWN]}' if selection else ''}, or was altered; "
+            "pass a cursor only to the listing that returned it, with the same filters and order"
+        )
+    return parts
+
+
+def check_moves_on(after: Any | None, last: Any, *, newest_first: bool = False) -> None:
+    """Check that a page ends beyond the position after which it began: else a walk would never end.
+
+    Raises:
+        StoreError: It does not.
+    """
+    if after is not None and not (last < after if newest_first else last > after):
+        raise StoreError(
+            f"a page after {after} ends at {last}: what the store sorts by is not what it returns; its index "
+            "is damaged, so restore it from a copy, or rebuild the projection"
+        )
+
+
+def check_names(cursor: object, *documents: str) -> None:
+    """Check what a cursor names: who forges one can have it name anything, and a store would stumble.
+
+    Raises:
+        InvalidCursorError: One of *documents* is no document id.
+    """
+    if not all(map(is_document_id, documents)):
+        raise InvalidCursorError(
+            f"{reprlib.repr(cursor)} is not a cursor: it names what has no such name; pass what the page "
+            "before returned, or None for the first page"
+        )
+
+
+def aware(name: str, value: object) -> datetime:
+    """Return *value* in UTC if it is an aware datetime.
+
+    Args:
+        name: What it is called in an error.
+        value: What a caller passes.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidArgumentError(f"{name} is {value!r}; pass an aware datetime")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidArgumentError(
+            f"{name} is {value!r}, which lies outside years 1 to 9999 in UTC"
+        ) from error
+
+
+def _statuses(value: object) -> tuple[RunStatus, ...] | None:
+    if value is None:
+        return None
+    several: Collection[object] = [value]
+    if isinstance(value, Collection) and not isinstance(value, str):
+        several = cast("Collection[object]", value)
+    chosen = {_member(RunStatus, "status", one) for one in several}
+    if not chosen:
+        raise InvalidArgumentError("status is empty; pass one status, several, or None for any")
+    return None if len(chosen) == len(RunStatus) else tuple(one for one in RunStatus if one in chosen)
+
+
+def _member(kind: type[_E], name: str, value: Any) -> _E:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{name} is {value!r}; pass one of {', '.join(kind)}") from error
+
+
+def _moment(name: str, value: object) -> datetime | None:
+    return None if value is None else aware(name, value)
+
+
+def _malformed(cursor: object) -> str:
+    # reprlib bounds the text, and bears an object whose own repr raises.
+    return (
+        f"{reprlib.repr(cursor)} is not a cursor; "
+        "pass what the page before returned, or None for the first page"
+    )
+
+
+def _check(content: bytes, scope: str, selection: str) -> bytes:
+    listing = f"{scope}\x00{selection}" if selection else scope
+    return hashlib.sha256(listing.encode(errors="surrogatepass") + b"\x00" + content).digest()[:_CHECK_BYTES]

@@ -1,1 +1,0 @@
-"""Listings: which runs a page has, where it ends, and the cursor that goes on from there."""

@@ -1,0 +1,146 @@
+"""A run as it is put into a store: its fields, its history, its size, and when it expires."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, cast
+
+from run_log.core import PauseRequest, RunEvent, RunStatus, Transition, WorkflowRun
+from run_log.core.clock import micros_of
+from run_log.core.counters import Counted
+from run_log.core.ids import document_id
+from run_log.core.law import MAX_ANSWERER_BYTES, RunChange, RunHead
+from run_log.core.payload import encode_json
+from run_log.stores.retention import Retention
+
+from .fields import (
+    ACTIVE_SHARD,
+    ACTIVE_SHARDS,
+    ACTIVE_SINCE,
+    COUNTED_HOUR,
+    COUNTED_MICROS,
+    MAX_ASSIGNEE_BYTES,
+    NO_DEADLINE,
+    PAUSED_ASSIGNEE,
+    PAUSED_DEADLINE,
+    PAUSED_STARTED_AT,
+    indexed_assignee,
+)
+
+_OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
+_TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
+"""Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
+newest has a digest too."""
+
+
+def run_fields(run: WorkflowRun) -> dict[str, Any]:
+    """Return *run* as stored: payloads as JSON text, times as aware datetimes."""
+    pause = run.pause
+    return {
+        "id": run.id,
+        "workflow_id": run.workflow_id,
+        "status": run.status.value,
+        "trigger_type": run.trigger_type.value,
+        "trigger_data": encode_json(run.trigger_data),
+        "result": encode_json(run.result),
+        "error": run.error,
+        "started_at": run.started_at,
+        "completed_at": run.completed_at,
+        "duration_ms": float(run.duration_ms),
+        "attempt": run.attempt,
+        "pause": pause.model_dump() if pause else None,
+    }
+
+
+def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
+    """Return what the projection keeps about the run's newest event, the history aside.
+
+    Args:
+        event: The event.
+        counted: What the summary counts of it.
+    """
+    fields: dict[str, Any] = {
+        "attempt": event.version.attempt,
+        "hlc": event.version.hlc,
+        "event_id": event.version.event_id,
+        "occurred_at": event.occurred_at,
+        "inferred": event.inferred,
+    }
+    if event.status is RunStatus.PAUSED:
+        pause = event.run.pause or PauseRequest()
+        fields[PAUSED_STARTED_AT] = event.run.started_at
+        fields[PAUSED_DEADLINE] = pause.deadline or NO_DEADLINE
+        if pause.assignee:
+            fields[PAUSED_ASSIGNEE] = indexed_assignee(pause.assignee)
+    elif event.status in (RunStatus.PENDING, RunStatus.RUNNING):
+        fields[ACTIVE_SINCE] = event.occurred_at
+        fields[ACTIVE_SHARD] = zlib.crc32(event.run.id.encode()) % ACTIVE_SHARDS
+    if counted.micros is not None:
+        fields[COUNTED_MICROS] = counted.micros
+    if counted.hour is not None:
+        fields[COUNTED_HOUR] = counted.hour
+    return fields
+
+
+def transition_text(transition: Transition, digest: str | None = None) -> str:
+    """Return *transition* as stored: equal transitions give equal texts, so a union keeps one.
+
+    A text rather than a map: a map of six fields is seven messages for the vendor's client to build.
+
+    Args:
+        transition: What is stored.
+        digest: Of the state that it led to, where that is the run's newest. What comes after it leaves it.
+    """
+    version = transition.version
+    moment = micros_of(transition.occurred_at)
+    # By hand, for every event pays for it; a status is a plain word.
+    text = (
+        f"[{version.attempt},{version.hlc},{encode_json(version.event_id)},"
+        f'"{transition.status.value}",{moment},{int(transition.inferred)}'
+    )
+    if transition.answered_by is not None or digest is not None:
+        text = f"{text},{encode_json(transition.answered_by or '')}"
+    return f"{text}]" if digest is None else f'{text},"{digest}"]'
+
+
+def history_texts(head: RunHead, transitions: Iterable[Transition]) -> list[str]:
+    """Return those *transitions*, of the history of *head*, as stored."""
+    newest_of_all = head.history[-1]
+    return [
+        transition_text(transition, head.digest if transition is newest_of_all else None)
+        for transition in transitions
+    ]
+
+
+def expiry_after(change: RunChange, stored: datetime | None, retention: Retention | None) -> datetime | None:
+    """Return when a run expires once it has changed; None where it never does.
+
+    Args:
+        change: What is done to it.
+        stored: When it was to expire before.
+        retention: How long ended runs are kept; None keeps those that get a new state for good.
+    """
+    if retention is not None:
+        return retention.expires_at(change.after)
+    return None if change.winner else stored
+
+
+def document_bytes(fields: Mapping[str, Any]) -> int:
+    """Return about how many bytes a run's document takes without a history, never less than it does.
+
+    Args:
+        fields: What `run_fields` returned.
+    """
+    pause = cast("Mapping[str, Any]", fields["pause"] or {})
+    texts = (*fields.values(), *pause.values())
+    size = sum(len(text.encode()) for text in texts if isinstance(text, str))
+    # Ids stand in the document's name as well.
+    names = len(document_id(fields["id"]).encode()) + len(document_id(fields["workflow_id"]).encode())
+    return size + names + _OVERHEAD_BYTES
+
+
+def history_bytes(transitions: int) -> int:
+    """Return how many bytes so many transitions take in a document at most."""
+    return transitions * _TRANSITION_BYTES
