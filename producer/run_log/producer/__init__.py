@@ -1,9 +1,9 @@
 """What workflow authors use: record a run, or emit its state, and never notice it."""
 
-from ._accounts import DropReason, EmitterStats, FlushReport
 from ._buffer import BufferLimits
 from ._default import default_emitter, reset_default_emitter
 from ._emitter import RunEventEmitter
+from ._metrics import DropReason, EmitterStats, FlushReport
 from ._policy import DeliveryPolicy
 from ._recorder import RunHandle, RunRecorder, current_run, record_run
 from ._redaction import Redaction

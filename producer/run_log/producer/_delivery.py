@@ -19,13 +19,13 @@ from run_log.core import Message, MessageRefusedError, RunLogError, TransportUna
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, logging_later
 
-from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk, keep_alone
 from ._failure import text_of
 from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
 from ._lifecycle import OWN_FAULT, deliver_late, is_over, warn_of_sigterm, watch_the_end
+from ._metrics import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
 from ._notice import say_loss
 from ._policy import DeliveryPolicy
 from ._spool import Spool

@@ -10,10 +10,10 @@ from run_log.core import Message, SpoolError, Version
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, logging_later
 
-from ._accounts import DropReason
 from ._capture import Content, Entry
 from ._failure import text_of
 from ._held import Held
+from ._metrics import DropReason
 from ._notice import say_loss
 from ._segment import SpooledEvent
 from ._spool import Spool

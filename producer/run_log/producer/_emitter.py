@@ -15,13 +15,13 @@ from run_log.core.ids import uuid7
 from run_log.core.models import RunKey
 from run_log.core.nearest import Contained, is_foreign
 
-from ._accounts import EmitterStats, FlushReport
 from ._buffer import BufferLimits
 from ._capture import Capture, Entry, encode
 from ._delivery import Delivery
 from ._environment import pubsub_transport
 from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Rejection
 from ._lifecycle import handle_sigterm, leave_sigterm, stand_down, track
+from ._metrics import EmitterStats, FlushReport
 from ._policy import DeliveryPolicy
 from ._redaction import Redaction
 from ._spool import Spool

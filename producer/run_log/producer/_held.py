@@ -17,10 +17,10 @@ from run_log.core.forks import renewed
 from run_log.core.models import RunKey
 from run_log.core.nearest import type_name
 
-from ._accounts import DropReason, EmitterStats
 from ._buffer import BufferLimits, EventBuffer
 from ._capture import Entry
 from ._failure import text_of
+from ._metrics import DropReason, EmitterStats
 
 MAX_INTAKE: Final = 500
 """Events that wait to be put into the buffer, before whoever emits has to help."""

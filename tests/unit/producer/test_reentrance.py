@@ -258,7 +258,7 @@ def recording_metric(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], objec
             for call in calls:
                 call()
 
-    monkeypatch.setattr("run_log.producer._accounts._dropped", Counter())
+    monkeypatch.setattr("run_log.producer._metrics._dropped", Counter())
     return calls
 
 
