@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import marshal
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
@@ -13,17 +16,24 @@ from typing import Any, Final, NamedTuple, cast
 
 from opentelemetry.trace import SpanContext
 
-from run_log.core import InvalidRunError, Message, PauseRequest, RunEvent, WorkflowRun, encode_event
+from run_log.core import (
+    InvalidRunError,
+    Message,
+    PauseRequest,
+    RunEvent,
+    TriggerType,
+    WorkflowRun,
+    encode_event,
+)
 from run_log.core.clock import MAX_HLC
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.core.models import RunKey, count_cut, fit_run
-from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, is_foreign
+from run_log.core.logs import get_logger
+from run_log.core.models import RunKey, count_cut, fit_run, validated
+from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign
 from run_log.core.payload import detached
 from run_log.core.trace import current_span_context, trace_headers
 
 from ._redaction import Redaction
-from ._transport import message_bytes
-from ._triggers import recordable
 
 MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
 """Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
@@ -34,6 +44,17 @@ MAX_CUT_KEYS: Final = 10_000
 
 MAX_CONTAINERS: Final = 50_000
 """Most lists and objects of payloads that are looked at before they are copied exactly."""
+
+MAX_WORDS: Final = 100
+"""Different words that a process tells of: whoever puts ids into them is told often enough."""
+
+MAX_WORD_LENGTH: Final = 200
+"""Characters of such a word that are told."""
+
+_logger: Final = get_logger("run_log.producer")
+_KNOWN: Final = frozenset(map(str, TriggerType))
+_words: Final[set[str]] = set()
+_untold: Final[deque[str]] = deque()
 
 _PAUSE_BYTES: Final = 600
 _TEXT_BYTES: Final = getsizeof("")
@@ -320,3 +341,71 @@ def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[st
     # The keys alone are too much.
     markers = tuple({CUT_MARKER: f"{len(copy)} keys"} if copy else {} for copy in copies)
     return markers, sum(map(len, copies))
+
+
+def message_bytes(message: Message) -> int:
+    """Return about how many bytes *message* takes in a publish call: body, attributes and their frames."""
+    return (
+        len(message.data) + sum(len(name) + len(value) + 8 for name, value in message.attributes.items()) + 8
+    )
+
+
+class _Known:
+    """Stands for *run*, whatever it is made of, with a trigger type that is known."""
+
+    def __init__(self, run: object, trigger_type: object) -> None:
+        self._run = run
+        self.trigger_type = trigger_type
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+
+def known_trigger(trigger: object) -> object:
+    """Return *trigger*; where it is a word that is none there is, ``manual``: see `tell_unknown`."""
+    word: object = trigger
+    with Contained():
+        word = trigger.value if isinstance(trigger, enum.Enum) else trigger
+    if not issubclass(type(word), str):
+        return trigger
+    # A class of the workflow's own may compare and hash as it likes.
+    word = str.__str__(cast("str", word))
+    if word in _KNOWN:
+        return trigger if type(trigger) is str else TriggerType(word)
+    told = word[:MAX_WORD_LENGTH]
+    if told not in _words and len(_words) < MAX_WORDS:
+        _words.add(told)
+        _untold.append(told)
+    return TriggerType.MANUAL
+
+
+def recordable(run: object) -> WorkflowRun:
+    """Return *run* as `validated` does; where its trigger type is a word that nobody knows, as ``manual``.
+
+    Raises:
+        InvalidRunError: A field is missing or wrong; the message names each.
+    """
+    try:
+        return validated(run)
+    except InvalidRunError:
+        is_mapping = isinstance(run, Mapping)
+        source: Any = dict(cast("Mapping[str, object]", run)) if is_mapping else run
+        trigger = source.get("trigger_type") if is_mapping else getattr(source, "trigger_type", None)
+        known = known_trigger(trigger)
+        if known is not trigger:
+            # Where that does not help, what is told is the run's own fault, not that of what stands for it.
+            with contextlib.suppress(InvalidRunError):
+                return validated({**source, "trigger_type": known} if is_mapping else _Known(source, known))
+        raise
+
+
+def tell_unknown() -> None:
+    """Log the words that came up since the last time; not in `emit`, which no log handler is to hold up."""
+    while _untold:
+        word = _untold.popleft()
+        _logger.warning(
+            "run_log_unknown_trigger_type",
+            trigger_type=word,
+            recorded_as=TriggerType.MANUAL.value,
+            known=", ".join(TriggerType),
+        )

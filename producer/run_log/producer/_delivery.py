@@ -19,17 +19,21 @@ from run_log.core import Message, MessageRefusedError, RunLogError, TransportUna
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, logging_later
 
-from ._buffer import BufferLimits
 from ._capture import Content, Entry
 from ._disk import Disk, keep_alone
 from ._failure import text_of
-from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits, Held, Rejection
 from ._lifecycle import OWN_FAULT, deliver_late, is_over, warn_of_sigterm, watch_the_end
-from ._metrics import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
-from ._notice import say_loss
-from ._policy import DeliveryPolicy
+from ._metrics import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish, say_loss
 from ._spool import Spool
-from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_REFUSALS, MIN_BATCH_BYTES, Transport
+from ._transport import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    MAX_REFUSALS,
+    MIN_BATCH_BYTES,
+    DeliveryPolicy,
+    Transport,
+)
 
 RETIRE_SECONDS: Final = 5.0
 """How long an emitter that nobody holds any more goes on delivering."""

@@ -19,11 +19,10 @@ from run_log.core.logs import get_logger
 from run_log.core.models import validated
 from run_log.core.nearest import OUTER_KEY, Contained, id_text, is_foreign
 
-from ._default import default_emitter
-from ._emitter import RunEventEmitter
+from ._capture import known_trigger, tell_unknown
+from ._emitter import RunEventEmitter, default_emitter
 from ._failure import describe, is_good_exit, told
-from ._notice import say_loss
-from ._triggers import known_trigger, tell_unknown
+from ._metrics import say_loss
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})

@@ -332,7 +332,7 @@ def test_emitters_that_were_never_used_leave_nothing() -> None:
         """
         import gc, os, threading
         from run_log.producer import RunEventEmitter, _lifecycle
-        from run_log.producer._default import LazyTransport
+        from run_log.producer._emitter import LazyTransport
         before = len(os.listdir("/proc/self/fd"))
         emitters = [RunEventEmitter(LazyTransport(lambda: 1 / 0)) for _ in range(100)]
         print(threading.active_count(), len(os.listdir("/proc/self/fd")) - before, len(_lifecycle._live))
