@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings
 from run_log.core.ids import document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
-from run_log.producer._pubsub import create_transport
+from run_log.producer._emitter import pubsub_transport
 from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection, provision
@@ -264,7 +264,7 @@ async def open_pubsub() -> Harness:
     return _OnPubSub(
         store,
         store,
-        create_transport(settings),
+        pubsub_transport(settings),
         PubSubSource(connection, settings.subscription),
         PubSubDeadLetters(connection, settings.dead_letter_topic),
     )

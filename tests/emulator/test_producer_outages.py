@@ -24,7 +24,8 @@ from run_log.producer import (
     Spool,
     Transport,
 )
-from run_log.producer._pubsub import PUBLISH_TIMEOUT_SECONDS, create_transport
+from run_log.producer._emitter import pubsub_transport
+from run_log.producer._pubsub import PUBLISH_TIMEOUT_SECONDS
 from run_log.pubsub import provision
 from run_log.testing import PubSubEmulator, an_event
 from run_log.testing.pytest_plugin import skipping_without_emulators
@@ -82,7 +83,7 @@ def new_emitter() -> Iterator[EmitterMaker]:
     others = _delivering()
 
     def make(transport: Transport | None = None, **options: Any) -> RunEventEmitter:
-        emitter = RunEventEmitter(transport or create_transport(Settings.from_env()), **options)
+        emitter = RunEventEmitter(transport or pubsub_transport(Settings.from_env()), **options)
         made.append(emitter)
         return emitter
 
@@ -379,7 +380,7 @@ def test_a_missing_topic_is_asked_for_seldom(
     """Without a topic publishing is tried seldom, however much is emitted and flushed, and told once."""
     caplog.set_level(logging.INFO)
     later = RawPubSub(raw.settings.model_copy(update={"topic": "later", "subscription": "later-projector"}))
-    retries, transport = Retries(seconds=0.5), Counting(create_transport(later.settings))
+    retries, transport = Retries(seconds=0.5), Counting(pubsub_transport(later.settings))
     emitter = new_emitter(transport, policy=DeliveryPolicy(uniform=retries), limits=_ROOMY)
 
     with Load(emitter) as load:

@@ -18,7 +18,7 @@ from run_log.producer import (
     record_run,
     reset_default_emitter,
 )
-from run_log.producer._pubsub import create_transport
+from run_log.producer._emitter import pubsub_transport
 from run_log.projector.google_cloud import pull
 from run_log.pubsub import provision
 from run_log.stores import FirestoreRunLogService
@@ -78,7 +78,7 @@ def test_a_topic_that_is_missing_for_a_while(caplog: pytest.LogCaptureFixture) -
         ready.wait(_PATIENCE)
         return 0
 
-    emitter = RunEventEmitter(create_transport(missing), policy=DeliveryPolicy(uniform=once_ready))
+    emitter = RunEventEmitter(pubsub_transport(missing), policy=DeliveryPolicy(uniform=once_ready))
     with record_run("w", run_id="r", emitter=emitter):
         assert refused.wait(_PATIENCE)
     late = asyncio.run(emitter.flush(0.01))

@@ -1,52 +1,78 @@
-"""What is kept of a run when it is emitted: little, at once, and nothing its owner can still change."""
+"""What is kept of a run when it is emitted: a copy that its owner can no longer change."""
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import marshal
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
 from sys import getsizeof
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, ClassVar, Final, NamedTuple, Self, cast
 
 from opentelemetry.trace import SpanContext
 
-from run_log.core import InvalidRunError, Message, PauseRequest, RunEvent, WorkflowRun, encode_event
+from run_log.core import (
+    InvalidRunError,
+    Message,
+    PauseRequest,
+    RunEvent,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+    encode_event,
+)
 from run_log.core.clock import MAX_HLC
 from run_log.core.events import current_span_context, trace_headers
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.core.models import RunKey, count_cut, fit_run
-from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, is_foreign
+from run_log.core.logs import get_logger
+from run_log.core.models import RunKey, count_cut, fit_run, validated
+from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
 from run_log.core.payload import detached
 
+from ._failure import text_of
 from ._redaction import Redaction
-from ._transport import message_bytes
-from ._triggers import recordable
 
 MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
 """Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
-five at most, so what is larger would be cut in any case."""
+at most five, so anything larger would be cut in any case."""
 
 MAX_CUT_KEYS: Final = 10_000
-"""Most outer keys of payloads too large whose values are measured one by one."""
+"""Most outer keys of an oversized payload whose values are measured one by one."""
 
 MAX_CONTAINERS: Final = 50_000
-"""Most lists and objects of payloads that are looked at before they are copied exactly."""
+"""Most lists and objects of a run's payloads that are looked at before they are copied exactly."""
+
+MAX_CAUSE: Final = 2_000
+"""Most characters that are kept of why something is no run."""
+
+MAX_WORDS: Final = 100
+"""Unknown trigger types that a process logs. Somebody who puts ids into them has been told often enough."""
+
+MAX_WORD_LENGTH: Final = 200
+"""Characters of an unknown trigger type that are logged."""
+
+ENTRY_BYTES: Final = 700
+"""What an event takes in the buffer besides its payloads and texts, in bytes, as measured in CPython 3.11."""
 
 _PAUSE_BYTES: Final = 600
 _TEXT_BYTES: Final = getsizeof("")
 
-ENTRY_BYTES: Final = 700
-"""What an event in the buffer takes besides its payloads and texts, in bytes: measured, CPython 3.11."""
-
+_logger: Final = get_logger("run_log.producer")
+_known: Final = frozenset(map(str, TriggerType))
+_words: Final[set[str]] = set()
+_untold: Final[deque[str]] = deque()
 
 TraceContext = SpanContext | tuple[str | None, str | None] | None
 
 
 class Captured(NamedTuple):
-    """A run as it stood at one moment, and the event's own data."""
+    """A run as it stood at one moment, and the data of the event."""
 
     id: str
     workflow_id: str
@@ -65,8 +91,10 @@ class Captured(NamedTuple):
     payloads: bytes
     """Trigger data and result, as `marshal` has them."""
     cut: int
-    """Values that were cut before they were copied."""
+    """How many values were cut before they were copied."""
     trace: TraceContext
+    is_valid: bool
+    """Whether the run was validated before it was captured, and so need not be again."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -86,9 +114,9 @@ class Entry:
 
     Attributes:
         key: Its run.
-        version: Its place among the run's events: a `Version`, as a plain tuple.
-        size: Bytes it takes, about.
-        number: Counts the emitter's events from 1; 0 until the buffer has it.
+        version: Its order among the run's events: a `Version`, as a plain tuple.
+        size: About how many bytes it takes.
+        number: Its number among the emitter's events, from 1; 0 until the buffer has it.
         content: What was captured, until it is encoded: a `Captured`, as a plain tuple.
         message: What is published, once it is encoded.
     """
@@ -106,21 +134,56 @@ class Entry:
         self.message: Message | None = None
 
     def encode(self, encoder: Callable[[Content], Message]) -> Message:
-        """Return the message that states the event, made by *encoder* the first time.
+        """Return the event's message. The first call has *encoder* make it.
 
         Raises:
             Exception: Whatever *encoder* raises.
         """
-        # Two threads may come here at once, when the emitter is closed: both make the same message.
+        # Two threads may come here at once when the emitter is closed. Both make the same message.
         content = self.content
         if content is not None:
             self.set_message(encoder(content))
         return cast("Message", self.message)
 
     def set_message(self, message: Message) -> None:
-        """Have *message* state the event."""
+        """Replace what was captured by *message*."""
         self.message, self.size = message, message_bytes(message)
         self.content = None
+
+
+def message_bytes(message: Message) -> int:
+    """Return about how many bytes *message* takes in a publish call: body, attributes and their frames."""
+    return (
+        len(message.data) + sum(len(name) + len(value) + 8 for name, value in message.attributes.items()) + 8
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Takes the place of something that was emitted and is no run."""
+
+    type_name: str
+    error: str
+    size: ClassVar[int] = 0
+
+    @classmethod
+    def of(cls, run: object, error: BaseException) -> Self:
+        """Return the rejection of *run*, whose capture raised *error*.
+
+        Args:
+            run: Anything. Its own code may raise.
+            error: Likewise.
+        """
+        return cls(type_name(run), text_of(error)[:MAX_CAUSE] or type_name(error))
+
+
+class Checked:
+    """A run that was validated just now and that nobody else holds. It is not validated again."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: WorkflowRun) -> None:
+        self.run = run
 
 
 _fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
@@ -135,13 +198,13 @@ _EMPTY: Final = marshal.dumps(({}, {}))
 class Capture:
     """Makes the entry of whatever is emitted.
 
-    The caller pays for reading the fields and for one `marshal` copy of the payloads, which is exact,
-    runs no foreign code and costs less than any other. Validation, redaction and encoding wait for the
+    The caller pays for reading the fields and for one `marshal` copy of the payloads. That copy is exact,
+    runs no foreign code and is the cheapest there is. Validation, redaction and encoding are left to the
     delivery thread.
 
     Args:
-        tick: The next reading of a hybrid logical clock for a run, in microseconds since the epoch.
-        new_id: Makes events' identities.
+        tick: Returns the next reading of a hybrid logical clock for a run, in microseconds since the epoch.
+        new_id: Makes the ids of events.
     """
 
     def __init__(self, *, tick: Callable[[RunKey], int], new_id: Callable[[], str]) -> None:
@@ -149,7 +212,7 @@ class Capture:
         self._new_id = new_id
 
     def __call__(self, run: object) -> Entry:
-        """Return the entry for *run*, which shares nothing with it that can change.
+        """Return the entry for *run*. It shares nothing with *run* that can change.
 
         Args:
             run: A `WorkflowRun`, any object with its fields, a mapping of them, or a `RunEvent`.
@@ -158,26 +221,26 @@ class Capture:
             InvalidRunError: It is none of these.
             WriteRefusedError: Nothing can be later than what was read of the run.
         """
+        is_valid = False
         if type(run) is not WorkflowRun:
             if isinstance(run, RunEvent):
                 _check(run)
-                return _entry(
-                    run.run,
-                    (run.event_id, run.hlc, run.occurred_at, run.inferred),
-                    (run.traceparent, run.tracestate),
-                )
-            run = recordable(run)
+                identity = (run.event_id, run.hlc, run.occurred_at, run.inferred)
+                return _entry(run.run, identity, (run.traceparent, run.tracestate), is_valid=False)
+            run = run.run if type(run) is Checked else recordable(run)
+            is_valid = True
         try:
             key = (run.workflow_id, run.id)
         except AttributeError:  # made without validation
-            run = recordable(run)
+            run, is_valid = recordable(run), True
             key = run.key
         hlc = self._tick(key)
-        return _entry(run, (self._new_id(), hlc, datetime.now(UTC), False), current_span_context())
+        identity = (self._new_id(), hlc, datetime.now(UTC), False)
+        return _entry(run, identity, current_span_context(), is_valid=is_valid)
 
 
 def _check(event: RunEvent) -> None:
-    """Refuse an event made without validation that could not be ordered, or that no reader would take."""
+    """Refuse an event that was made without validation and has no order, or that no reader would take."""
     hlc, event_id = event.hlc, event.event_id
     if type(hlc) is not int or not 0 <= hlc < MAX_HLC:
         raise InvalidRunError(f"an event's hlc is an integer from 0 to 2**62, not {hlc!r:.100}")
@@ -187,17 +250,19 @@ def _check(event: RunEvent) -> None:
         )
 
 
-def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: TraceContext) -> Entry:
+def _entry(
+    run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: TraceContext, *, is_valid: bool
+) -> Entry:
     try:
         fields = _fields(run)
     except AttributeError:  # made without validation, with a text where a status belongs
-        return _entry(recordable(run), identity, trace)
+        return _entry(recordable(run), identity, trace, is_valid=True)
     run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
     is_plain = type(run_id) is str and type(workflow_id) is str and type(attempt) is int
     is_plain = is_plain and (error is None or type(error) is str)
     if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
-        # The buffer needs these to place it; the rest is checked when it is encoded.
-        return _entry(recordable(run), identity, trace)
+        # The buffer needs these fields. The others are checked when the entry is encoded.
+        return _entry(recordable(run), identity, trace, is_valid=True)
     payloads, cut = _payloads(run)
     size = ENTRY_BYTES + len(payloads) + _bytes(workflow_id, run_id, error)
     if pause is not None:
@@ -208,25 +273,24 @@ def _entry(run: WorkflowRun, identity: tuple[str, int, datetime, bool], trace: T
     event_id, hlc, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
-    content = fields + identity + (payloads, cut, trace)
+    content = fields + identity + (payloads, cut, trace, is_valid)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
 def _bytes(*texts: str | None) -> int:
-    """Return how many bytes *texts* take in memory, which for any but ASCII is more than their length."""
+    """Return how many bytes *texts* take in memory, which is more than their length unless they are ASCII."""
     return sum([getsizeof(text) - _TEXT_BYTES for text in texts if text is not None])
 
 
 def encode(content: Content, redaction: Redaction) -> Message:
-    """Return the message that states *content*: validated, redacted, and cut to what a document holds.
+    """Return the message of *content*: validated, redacted, and cut to what a document holds.
 
     Raises:
-        InvalidRunError: It was made without validation, and a field is wrong.
+        InvalidRunError: The run was made without validation, and a field is wrong.
     """
     captured = Captured._make(content)
     count_cut(captured.workflow_id, captured.id, captured.cut)
-    trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
-    run = recordable({**captured.fields, "trigger_data": trigger_data, "result": result})
+    run = _run_of(captured)
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
     _redact_texts(run, redaction)
@@ -244,6 +308,15 @@ def encode(content: Content, redaction: Redaction) -> Message:
             tracestate=headers[1],
         )
     )
+
+
+def _run_of(captured: Captured) -> WorkflowRun:
+    trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
+    fields = {**captured.fields, "trigger_data": trigger_data, "result": result}
+    if not captured.is_valid:
+        return recordable(fields)
+    fields |= {"status": RunStatus(captured.status), "trigger_type": TriggerType(captured.trigger_type)}
+    return WorkflowRun.model_construct(**fields)
 
 
 def _redact_texts(run: WorkflowRun, redaction: Redaction) -> None:
@@ -269,7 +342,7 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
     except BaseException as error:
         if not is_foreign(error):
             raise
-        # Nested too deep; changed by another thread meanwhile; made without validation, of a number, say.
+        # Nested too deep, changed by another thread meanwhile, or no dict in a run made without validation.
         captured = b""
     if not captured:
         payloads, cut = detached(*payloads)
@@ -281,9 +354,9 @@ def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
 
 
 def _is_exact(payloads: tuple[object, ...]) -> bool:
-    """Return whether *payloads* hold nothing but what marshal copies as what it is, under texts for keys."""
+    """Return whether *payloads* hold nothing but what marshal copies as what it is, with texts for keys."""
     ahead: list[Any] = [*payloads]
-    # One that holds itself, or another over and over, has no end.
+    # Bounded, because a container that holds itself has no end.
     for container in islice(ahead, MAX_CONTAINERS):
         values = container
         own: type[object] = type(container)  # pyright: ignore[reportUnknownVariableType]
@@ -301,7 +374,7 @@ def _is_exact(payloads: tuple[object, ...]) -> bool:
 
 
 def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[str, Any], ...], int]:
-    """Return copies whose largest values are markers, so that what cannot be kept is not held either."""
+    """Return copies whose largest values are replaced by markers, so that what is cut takes no memory."""
     copies = tuple(dict(payload) for payload in payloads)
     if sum(map(len, copies)) <= MAX_CUT_KEYS:
         sizes = sorted(
@@ -320,3 +393,67 @@ def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[st
     # The keys alone are too much.
     markers = tuple({CUT_MARKER: f"{len(copy)} keys"} if copy else {} for copy in copies)
     return markers, sum(map(len, copies))
+
+
+def recordable(run: object) -> WorkflowRun:
+    """Return *run* validated, with ``manual`` in place of a trigger type that nobody knows.
+
+    Raises:
+        InvalidRunError: A field is missing or wrong; the message names each.
+    """
+    try:
+        return validated(run)
+    except InvalidRunError:
+        is_mapping = isinstance(run, Mapping)
+        source: Any = dict(cast("Mapping[str, object]", run)) if is_mapping else run
+        trigger = source.get("trigger_type") if is_mapping else getattr(source, "trigger_type", None)
+        known = known_trigger(trigger)
+        if known is not trigger:
+            # If that does not help, the error is to name the run's own faults, not those of its stand-in.
+            with contextlib.suppress(InvalidRunError):
+                return validated({**source, "trigger_type": known} if is_mapping else _Known(source, known))
+        raise
+
+
+def known_trigger(trigger: object) -> object:
+    """Return *trigger*, or ``manual`` for a word that is no trigger type, which `tell_unknown` logs."""
+    word: object = trigger
+    with Contained():
+        word = trigger.value if isinstance(trigger, enum.Enum) else trigger
+    if not issubclass(type(word), str):
+        return trigger
+    # A class of the workflow's own may compare and hash as it likes.
+    word = str.__str__(cast("str", word))
+    if word in _known:
+        return trigger if type(trigger) is str else TriggerType(word)
+    shown = word[:MAX_WORD_LENGTH]
+    if shown not in _words and len(_words) < MAX_WORDS:
+        _words.add(shown)
+        _untold.append(shown)
+    return TriggerType.MANUAL
+
+
+def tell_unknown() -> None:
+    """Log the unknown trigger types that came up since the last call.
+
+    `emit` does not log them itself, because a log handler would hold it up.
+    """
+    with contextlib.suppress(IndexError):  # another thread may take the last one
+        while _untold:
+            _logger.warning(
+                "run_log_unknown_trigger_type",
+                trigger_type=_untold.popleft(),
+                recorded_as=TriggerType.MANUAL.value,
+                known=", ".join(TriggerType),
+            )
+
+
+class _Known:
+    """Stands for a run of any class, with a trigger type that is known."""
+
+    def __init__(self, run: object, trigger_type: object) -> None:
+        self._run = run
+        self.trigger_type = trigger_type
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)

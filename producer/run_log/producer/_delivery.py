@@ -1,4 +1,4 @@
-"""Delivery: one thread an emitter, which takes what is held to the broker, or to disk."""
+"""The thread of an emitter that takes what is held to the broker, or to disk."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from run_log.core import Message, MessageRefusedError, RunLogError, TransportUna
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, logging_later
 
-from ._accounts import TELL_AGAIN_SECONDS, DropReason, EmitterStats, Reporter, measure_publish
-from ._buffer import BufferLimits
-from ._capture import Content, Entry
+from ._capture import Content, Entry, Rejection
 from ._disk import Disk, keep_alone
 from ._failure import text_of
-from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Held, Rejection
-from ._lifecycle import OWN_FAULT, deliver_late, is_over, warn_of_sigterm, watch_the_end
-from ._notice import say_loss
-from ._policy import DeliveryPolicy
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits, Held
+from ._lifecycle import OWN_FAULT, deliver_late, warn_of_sigterm, watch_the_end
+from ._metrics import DropReason, EmitterStats, Reporter, measure_publish, say_loss
 from ._spool import Spool
-from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_REFUSALS, MIN_BATCH_BYTES, Transport
+from ._transport import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    MAX_REFUSALS,
+    MIN_BATCH_BYTES,
+    DeliveryPolicy,
+    Transport,
+)
 
 RETIRE_SECONDS: Final = 5.0
-"""How long an emitter that nobody holds any more goes on delivering."""
+"""How long an emitter that was garbage collected goes on delivering."""
 
 _CLOSING_RETRY_SECONDS: Final = 0.1
 _AWAITED_RETRY_SECONDS: Final = 0.5
@@ -41,14 +45,23 @@ _logger: Final = get_logger("run_log.producer")
 
 
 class Delivery:
-    """The thread that delivers, and what its emitter asks of it.
+    """Delivers what an emitter holds, in a thread of its own.
+
+    Three kinds of threads come here: those of the workflow, the delivery thread, and one that ends the
+    process. Locks are taken in this order: `_ending`, `_starting`, the disk's, `Held`'s. No log handler runs
+    while one of them but `_ending` is held, because it may record a run.
 
     Args:
         transport: Where messages go.
         encode: Makes the message of what was captured.
-        limits: How much is held for a broker that is slow or away.
-        policy: When to publish and when to try again.
-        spool: Where events go that memory cannot keep; None drops them.
+        limits: How much is held while the broker is slow or away.
+        policy: When to publish, and when to try again.
+        spool: Keeps what memory cannot hold; None drops it.
+
+    Attributes:
+        policy: When to publish, and when to try again.
+        held: What is not delivered yet. A forked child has another one.
+        idle: Whether the next `emit` has to call `attend`.
     """
 
     def __init__(
@@ -69,7 +82,6 @@ class Delivery:
 
     def _start_empty(self, *, closed: bool) -> None:
         self.held = Held(self._limits, keeps_shed=self._spool is not None, closed=closed)
-        self.intake = self.held.intake
         self.idle = True
         self._bell = renewed(self, "_bell", queue.SimpleQueue[None])
         self._starting = renewed(self, "_starting", threading.RLock)
@@ -80,9 +92,6 @@ class Delivery:
         self._failures = 0
         self._failing_since = 0.0
         self._batch_bytes = MAX_BATCH_BYTES
-        self._told_at: dict[bool, float] = {}
-        self._has_told_failure = False
-        self._told_lost = False
         self._trouble = ""
         self._is_trusted = False
         self._refusals = 0
@@ -94,31 +103,32 @@ class Delivery:
     # What the workflow's threads call
 
     def attend(self, item: Entry | Rejection) -> None:
-        """Do what an emit has to do now and then: help with the intake, wake or start the thread."""
+        """Do what an emit has to do now and then: empty a full intake, wake or start the thread."""
         closed = self.held.closed
-        if closed or len(self.intake) >= MAX_INTAKE or item.size > SMALL_ENTRY_BYTES:
+        if closed or len(self.held.intake) >= MAX_INTAKE or item.size > SMALL_ENTRY_BYTES:
             self.held.absorb()
             if self.held.has_shed:
                 self._bell.put(None)
         if closed:
             self.report(is_noticed=False)
-        elif is_over():
-            if self._thread is not threading.current_thread():  # that one delivers as it is
+        elif self._is_final:
+            # The process is ending. The delivery thread, if it is still there, delivers this as well.
+            if self._thread is not threading.current_thread():
                 deliver_late(self)
         elif self.idle:
             self.idle = False
             try:
                 self.start()
-            except BaseException:  # cut short by a signal's handler: the next event tries again
+            except BaseException:  # a signal's handler raised: the next event tries again
                 self.idle = True
                 raise
 
     def start(self) -> bool:
-        """Start the thread if it does not run, and wake it; return whether there is one."""
+        """Start the thread unless it runs, and wake it. Return whether there is one."""
         with logging_later(), self._starting:
             if self._thread is None or not self._thread.is_alive():
-                # Known before it starts: a signal's handler may raise while this waits for its start.
-                # One that starts late all the same is woken, and leaves.
+                # Stored before it starts: a signal's handler may raise while `start` waits. A thread that
+                # this replaces may start late; it is woken, and ends.
                 if self._thread is not None:
                     self._bell.put(None)
                 self._thread = threading.Thread(target=self._run, name="run-log-emitter", daemon=True)
@@ -126,7 +136,7 @@ class Delivery:
                     self._thread.start()
                 except RuntimeError as error:
                     self._thread, self.idle = None, True
-                    # Where the interpreter is ending, its exit delivers. Else the next event tries again.
+                    # If the interpreter is ending, its exit delivers.
                     if "shutdown" not in str(error):
                         self._trouble = str(error)
                         hint = "the next event tries again"
@@ -137,21 +147,18 @@ class Delivery:
         return True
 
     def wait(self, notify: Callable[[], None]) -> object:
-        """See `Held.wait`; the thread does not linger meanwhile.
-
-        A log handler that waits within that very thread is not kept: nothing is delivered meanwhile.
-        """
+        """Do what `Held.wait` does. The thread does not linger meanwhile."""
         waiter = self.held.wait(notify)
         if self._stopping:
             self.held.give_up()
         elif threading.current_thread() is self._thread:
-            notify()
+            notify()  # a log handler in the delivery thread, which delivers nothing while it waits
         elif self.held.stats.pending:
             self.start()
         return waiter
 
     def settled(self, timeout: float) -> bool:
-        """Wait, *timeout* seconds at most, until what is held is delivered or dropped; return if it is."""
+        """Wait *timeout* seconds at most for delivery, and return whether nothing is left."""
         event = threading.Event()
         waiter = self.wait(event.set)
         try:
@@ -177,19 +184,19 @@ class Delivery:
         self.end(timeout)
 
     def begin_end(self) -> None:
-        """Deliver what is held, and gather no more: the process ends."""
+        """Deliver what is held at once, because the process ends. From now on each emit calls `attend`."""
         self._is_final = self.idle = True
         self._bell.put(None)
 
     def end(self, timeout: float) -> None:
-        """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
+        """Deliver for *timeout* seconds at most, then let go of everything. It can be used again."""
         if sys.is_finalizing():
             ends_with_process = getattr(self._transport, "ends_with_process", False)
             keep_alone(self.held, self._spool, self._encode, is_lasting=not ends_with_process)
             return
         deadline = time.monotonic() + timeout
         if not self._ending.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX)):
-            return  # another thread ends it, and may wait for this one: in a log handler, say
+            return  # another thread ends it, and may wait for this one in a log handler
         try:
             self.begin_end()
             while True:
@@ -200,7 +207,7 @@ class Delivery:
                     self._stop()
                 if self._thread is not None and self._thread is not threading.current_thread():
                     self._thread.join(max(0.0, deadline - time.monotonic()))
-                # Others may go on emitting.
+                # Other threads may have emitted meanwhile.
                 if self.held.closed or not self.holds() or time.monotonic() >= deadline:
                     break
             self._let_go()
@@ -208,7 +215,7 @@ class Delivery:
             self._ending.release()
 
     def deliver_or_keep(self, timeout: float) -> None:
-        """Deliver what is held, *timeout* seconds at most; what is left goes to disk, if there is a spool."""
+        """Deliver for *timeout* seconds at most, then write what is left to the spool, if there is one."""
         is_done = False
         self._is_urgent = True
         self._bell.put(None)
@@ -225,11 +232,11 @@ class Delivery:
         self.report(final=True)
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only. Waits for nothing: a signal's handler asks."""
+        """Return whether anything is in memory only. Takes no lock: a signal's handler asks."""
         return self.held.holds()
 
     def _deliver_here(self, deadline: float) -> bool:
-        """Deliver in this thread, since no other starts any more; return whether all is delivered."""
+        """Deliver in this thread, because no other one starts any more. Return whether nothing is left."""
         self._is_alone, self._thread = True, threading.current_thread()
         try:
             while time.monotonic() < deadline and self._turn():
@@ -239,21 +246,21 @@ class Delivery:
         return not self.stats.buffered
 
     def retire(self) -> None:
-        """Have the thread end by itself once all is delivered, or some seconds have passed.
+        """Have the thread end by itself once all is delivered, or after `RETIRE_SECONDS`.
 
-        Takes no lock and does not wait: the garbage collector calls it, in the middle of anything.
+        Takes no lock and does not wait: the garbage collector calls it in the middle of anything.
         """
         self._retire_at = time.monotonic() + RETIRE_SECONDS
         self._bell.put(None)
 
     def after_fork(self) -> None:
-        """Start empty in a forked child: what is held is the parent's, and the thread stayed there."""
+        """Start empty in a forked child: the parent delivers what it holds, and has the thread."""
         if self._spool is not None:
-            self._spool.close()  # the child's copies of the files; the locks stay the parent's
+            self._spool.close()  # only the child's copies of the files: the parent keeps the locks
         self._start_empty(closed=self.held.closed)
 
     def report(self, *, final: bool = False, is_noticed: bool = True) -> None:
-        """Tell metrics and logs what has changed; see `Reporter.report`."""
+        """Update metrics and logs."""
         self._reporter.report(
             self.held.stats,
             written=self.held.written_so_far,
@@ -284,19 +291,16 @@ class Delivery:
 
     def _tell_undelivered(self) -> None:
         lost = self.held.stats.buffered
-        if not lost or self._told_lost:
-            return
-        self._told_lost = True
-        keep = "" if self._spool else "set RUN_LOG_SPOOL_DIR to keep them for the next start"
-        why = "; ".join(filter(None, (self._trouble or _NO_ANSWER, self._disk.trouble, keep)))
-        _logger.error("run_log_events_undelivered", count=lost, error=why)
-        say_loss(f"{lost} of their states were not delivered in time: {why}")
+        if lost:
+            keep = "" if self._spool else "set RUN_LOG_SPOOL_DIR to keep them for the next start"
+            why = "; ".join(filter(None, (self._trouble or _NO_ANSWER, self._disk.trouble, keep)))
+            self._reporter.tell_undelivered(lost, why)
 
     # The thread
 
     def _run(self) -> None:
         warn_of_sigterm()
-        # What instruments gRPC must not trace the emitter's calls: the run log is no part of what it logs.
+        # Instrumentation of gRPC must not trace these calls: the run log is no part of the workflow.
         token = context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
             self._gather()
@@ -305,59 +309,60 @@ class Delivery:
         finally:
             context.detach(token)
             self.idle = True
-            self._bell.put(None)  # what woke this thread may have been meant for the one that follows it
+            self._bell.put(None)  # this thread may have taken what was to wake its successor
             if self._retire_at is not None:
                 self._let_go()
             self.report(final=self.held.closed)
 
     def _turn(self) -> bool:
-        """Deliver a batch; return False when there is nothing left to do."""
+        """Deliver a batch. Return False if there is nothing left to do."""
         try:
             if not self._take():
                 return False
             self._publish()
         except Exception as error:
-            # The thread outlives every fault, also one of its own.
+            # The thread outlives every fault, even one of ours.
             self._trouble = repr(error)
             _logger.exception("run_log_emitter_failed", error=self._trouble, hint=OWN_FAULT)
             self._pause(self.policy.longest_retry)
         return True
 
     def _take(self) -> bool:
-        """Wait until something is in flight; return False when there is nothing left to do."""
+        """Wait until something is in flight. Return False if there is nothing left to do."""
         while True:
             self.report()
             self.held.absorb()
-            self._disk.write_shed()
+            self._write_shed()
             if self._is_done:
                 return False
             if self.held.in_flight(1) or self._fill():
                 return True
             if self.held.closed or self._is_alone or self._retire_at is not None:
                 return False
+            # Idle first, then the look: an emit in between finds the thread idle, and wakes it.
             self.idle = True
-            if self.intake:
+            if self.held.intake:
                 self.idle = self._is_final
             else:
                 self._gather()
 
     @property
     def _is_done(self) -> bool:
-        # A start that a signal's handler cut short may have been followed by another one.
+        # A signal's handler may have cut a start short, and another thread may have been started since.
         if self._stopping or self._thread is not threading.current_thread():
             return True
         return self._retire_at is not None and time.monotonic() >= self._retire_at
 
     def _gather(self) -> None:
-        """Wait for an event, and a moment for others, unless somebody waits for delivery."""
+        """Wait for an event, and then a moment for others, unless somebody waits for delivery."""
         self._bell.get()
-        self.idle = self._is_final  # then each emit attends, for there may be no time for this thread
+        self.idle = self._is_final
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=self.policy.linger)
 
     def _fill(self) -> bool:
-        """Take events in flight, from memory and from disk in turns, and return whether there were any."""
+        """Take events in flight, in turns from memory and from disk. Return whether there were any."""
         self._disk_is_next = not self._disk_is_next
         return (
             (self._disk_is_next and self._fill_from_disk())
@@ -366,7 +371,9 @@ class Delivery:
         )
 
     def _fill_from_disk(self) -> bool:
-        # Half of a call's bytes: all of it has to fit into one call, attributes too.
+        if self._spool is None:
+            return False
+        # Half of a call's bytes, so that one call takes all, attributes too.
         return self._disk.fill(events=MAX_BATCH_EVENTS, data_bytes=MAX_BATCH_BYTES // 2)
 
     def _fill_from_memory(self) -> bool:
@@ -384,7 +391,7 @@ class Delivery:
     def _publish(self) -> None:
         entries = self._batch()
         if not entries:
-            return  # who closes the emitter has taken them
+            return  # a thread that closes the emitter has taken them
         is_last_try = self._is_ending
         was_trusted, self._is_trusted, self._refusals = self._is_trusted, False, 0
         refused: list[Entry] = []
@@ -396,18 +403,19 @@ class Delivery:
             return
         if why is None:
             return
-        # Where others were taken, with these or just before, these are at fault; else it may be the topic.
+        # If the topic has taken others, now or just before, these events are at fault. If not, it may be
+        # the topic, and dropping them would lose what a deployment can still mend.
         is_sure = self._is_trusted or (
             was_trusted and self._refusals < MAX_REFUSALS and isinstance(why, MessageRefusedError)
         )
-        # What is on disk stays there: it holds up nothing else, whoever is at fault.
+        # What is on disk can stay there: put aside, it holds up nothing else.
         is_on_disk = not entries[0].number
         if is_sure or is_on_disk:
             self._disk.put_aside(refused, error=_text(why))
         if is_on_disk or not (is_sure or self._refusals >= MAX_REFUSALS):
             self.held.give_back()
         if not is_on_disk and not is_sure:
-            # Others may show whether it is these or the topic.
+            # Only the last ones are given up: any others may show that the topic is fine.
             is_last_try = is_last_try and len(entries) == self.held.stats.buffered
             self._failed(why, is_last_try=is_last_try)
 
@@ -422,7 +430,12 @@ class Delivery:
         return batch
 
     def _hand_over(self, entries: Sequence[Entry], refused: list[Entry]) -> Exception | None:
-        """Publish *entries*, add to *refused* what alone is not taken, and return why."""
+        """Publish *entries*, by halves where they are refused, and return why any are.
+
+        Args:
+            entries: At least one.
+            refused: Takes each entry that is refused on its own.
+        """
         if self._refusals >= MAX_REFUSALS or self._stopping:
             return MessageRefusedError("too much is refused; what is left of the call is tried again")
         begun = self.policy.monotonic()
@@ -430,7 +443,7 @@ class Delivery:
             self._transport.publish([entry.encode(self._encode) for entry in entries])
         except Exception as error:
             measure_publish(self.policy.monotonic() - begun, "failed")
-            # What is no error of a transport's came of what is in a message, or of a fault: that shows.
+            # Any other error may come of one message, like a refusal: the halves show it.
             if isinstance(error, RunLogError | OSError) and not isinstance(error, MessageRefusedError):
                 raise
             self._refusals += 1
@@ -442,7 +455,7 @@ class Delivery:
             self._delivered(entries)
             return None
         half = len(entries) // 2
-        # Where only those in front are at fault, the next try comes to the others first.
+        # Alternating, so that a few at the front cannot use up the refusals of every try.
         halves = (
             (entries[:half], entries[half:]) if self._failures % 2 == 0 else (entries[half:], entries[:half])
         )
@@ -450,14 +463,14 @@ class Delivery:
         return errors[0] or errors[1]
 
     def _delivered(self, entries: Sequence[Entry]) -> None:
-        self._disk.settle(self.held.settle(entries))
+        gone = self.held.settle(entries)
+        if self._spool is not None:
+            self._disk.settle(gone)
         self._is_trusted = True
         self._refusals = 0
         self._batch_bytes = min(MAX_BATCH_BYTES, 2 * self._batch_bytes)
-        if self._failures and self._has_told_failure:
-            seconds = self.policy.monotonic() - self._failing_since
-            _logger.info("run_log_publish_recovered", failures=self._failures, after_s=round(seconds, 3))
-            self._has_told_failure = False
+        if self._failures:
+            self._reporter.tell_recovered(self._failures, self.policy.monotonic() - self._failing_since)
         self._failures, self._trouble = 0, ""
 
     def _failed(self, error: BaseException, *, is_last_try: bool = False) -> None:
@@ -470,7 +483,7 @@ class Delivery:
         refused = not isinstance(error, TransportUnavailableError)
         self._trouble = _text(error)
         if not refused:
-            # What a slow line did not carry in time is tried in smaller pieces.
+            # A slow line carries a smaller call in time.
             self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)
         now = self.policy.monotonic()
         if not self._failures:
@@ -478,17 +491,12 @@ class Delivery:
         self._failures += 1
         self.held.count_retry()
         wait = self.policy.wait(self._failures, refused=refused)
-        told_at = self._told_at.get(refused)
-        if told_at is None or now - told_at >= TELL_AGAIN_SECONDS:
-            self._told_at[refused] = now
-            self._has_told_failure = True
-            log = _logger.error if refused else _logger.warning
-            log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
+        self._reporter.tell_failure(error, refused=refused, wait=wait, now=now)
         if refused:
             say_loss(self._trouble)
         overdue = now - self._failing_since >= self.policy.deadline
         if overdue or self.held.is_half_full:
-            self._disk.write_what_fits()  # so that it outlives the process, should that be killed
+            self._disk.write_what_fits()  # in case the process is killed
         if overdue:
             self.held.give_back()
         if refused and is_last_try:
@@ -500,11 +508,11 @@ class Delivery:
         return sum(entry.size for entry in self.held.in_flight(MAX_BATCH_EVENTS))
 
     def _pause(self, seconds: float, *, is_patient: bool = False) -> None:
-        """Wait that long; less where there is no later, or somebody waits for delivery.
+        """Wait *seconds*, or less if the process ends or somebody waits for delivery.
 
         Args:
-            seconds: To wait.
-            is_patient: Whether it takes more than somebody who waits to wait less.
+            seconds: To wait at most.
+            is_patient: Whether to wait even if somebody waits: a refusal does not pass by itself.
         """
         begun = time.monotonic()
         while not self._stopping:
@@ -518,6 +526,10 @@ class Delivery:
                 return
             with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=left)
+            self._write_shed()
+
+    def _write_shed(self) -> None:
+        if self.held.has_shed:
             self._disk.write_shed()
 
 

@@ -10,11 +10,10 @@ from run_log.core import Message, SpoolError, Version
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, logging_later
 
-from ._accounts import DropReason
 from ._capture import Content, Entry
 from ._failure import text_of
 from ._held import Held
-from ._notice import say_loss
+from ._metrics import DropReason, say_loss
 from ._segment import SpooledEvent
 from ._spool import Spool
 from ._transport import MAX_BATCH_BYTES, MAX_BATCH_EVENTS

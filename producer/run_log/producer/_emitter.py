@@ -1,52 +1,57 @@
-"""The emitter: takes a run's state in passing. What happens then is `_delivery`'s."""
+"""The emitter, and the one that a process has when it asks for none."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Final, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NoReturn, Self, cast
 
-from run_log.core import Settings
+from run_log.core import ConfigurationError, Message, Settings, TransportRefusedError
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.forks import renewed
 from run_log.core.ids import uuid7
+from run_log.core.install import how_to_install
+from run_log.core.logs import logging_later
 from run_log.core.models import RunKey
 from run_log.core.nearest import Contained, is_foreign
+from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
-from ._accounts import EmitterStats, FlushReport
-from ._buffer import BufferLimits
-from ._capture import Capture, Entry, encode
+from ._capture import Capture, Entry, Rejection, encode
 from ._delivery import Delivery
-from ._environment import pubsub_transport
-from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, Rejection
+from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits
 from ._lifecycle import handle_sigterm, leave_sigterm, stand_down, track
-from ._policy import DeliveryPolicy
+from ._metrics import EmitterStats, FlushReport
 from ._redaction import Redaction
 from ._spool import Spool
-from ._transport import Transport
+from ._store_transport import StoreTransport
+from ._transport import DeliveryPolicy, Transport
 
 _DEFAULT_LIMITS: Final = BufferLimits()
 _DEFAULT_POLICY: Final = DeliveryPolicy()
 
 
 class RunEventEmitter:
-    """Publishes run states, fire-and-forget. One a process is enough.
+    """Publishes run states in the background. One emitter a process is enough.
 
-    Nothing starts before the first `emit`; then one daemon thread delivers in batches. A broker that is
-    slow or away costs bounded memory: see `BufferLimits`. Thread-safe, and usable from async code and from
-    signal handlers. Normal interpreter exit closes it, and so does the garbage collector; a forked child
-    starts empty.
+    The first `emit` starts one daemon thread, which delivers in batches. A slow or missing broker costs
+    bounded memory: see `BufferLimits`. The emitter is thread-safe, and may be used from async code and from
+    signal handlers. It is closed when the interpreter exits, and when it is garbage collected. A forked
+    child starts with an empty one.
 
     Args:
         transport: Where messages go.
-        limits: How much is held for a broker that is slow or away.
-        policy: When events are published, and when a call that failed is repeated.
-        spool: Keeps on disk what memory cannot, and what is left when the process ends; None drops it.
+        limits: How much is held while the broker is slow or away.
+        policy: When events are published, and when a failed call is repeated.
+        spool: Keeps on disk what memory cannot hold, and what is left when the process ends. Without it,
+            both are dropped.
         redaction: Which values are replaced before they leave the process.
         clock: Stamps events.
-        new_id: Makes events' identities.
+        new_id: Makes the ids of events.
     """
 
     def __init__(
@@ -65,27 +70,28 @@ class RunEventEmitter:
         self._capture = Capture(tick=clock.tick, new_id=new_id)
         self._delivery = Delivery(
             transport,
-            encode=lambda captured: encode(captured, secrets),
+            encode=lambda content: encode(content, secrets),
             limits=limits,
             policy=policy,
             spool=spool,
         )
         track(self._delivery)
-        # At interpreter exit there is time to wait for delivery, which a finalizer must not.
+        # Not at interpreter exit: `close_all` waits for delivery then, and a finalizer must not.
         weakref.finalize(self, _retire, weakref.ref(self._delivery)).atexit = False
 
     @classmethod
     def from_env(cls) -> Self:
-        """Return an emitter to the Pub/Sub topic that the environment describes.
+        """Return an emitter to the Pub/Sub topic that the environment names.
 
-        Connecting, and looking for the project and the credentials, is left to the first delivery: what is
-        wrong with them is logged, and tried again.
+        The first delivery connects and looks for the project and the credentials. If that fails, the log
+        says why, and it is tried again.
 
         Raises:
-            ConfigurationError: A setting is misspelt or cannot be used, or the extra ``producer`` is not
+            ConfigurationError: A setting is misspelt or unusable, or the extra ``producer`` is not
                 installed.
         """
         settings = Settings.from_env()
+        _pubsub_connector()
         return cls.from_settings(settings, pubsub_transport(settings))
 
     @classmethod
@@ -93,7 +99,7 @@ class RunEventEmitter:
         """Return an emitter to *transport* that holds, keeps and redacts as *settings* say.
 
         Raises:
-            ConfigurationError: ``RUN_LOG_REDACT_KEYS`` cannot be used.
+            ConfigurationError: ``RUN_LOG_REDACT_KEYS`` is unusable.
         """
         (handle_sigterm if settings.handle_sigterm else leave_sigterm)()
         directory = settings.spool_dir
@@ -106,34 +112,35 @@ class RunEventEmitter:
         )
 
     def emit(self, run: object) -> None:
-        """State that *run* is so now. Copies it and returns; never raises, never waits.
+        """State that *run* is so now. Copies the run and returns. Never raises, never waits.
 
         Args:
-            run: A `WorkflowRun`, any object with its fields, a mapping of them, or a `RunEvent` to
-                publish as it is. What is none of these is counted as dropped and logged.
+            run: A `WorkflowRun`, any object with its fields, a mapping of them, or a `RunEvent`, which is
+                published as it is. Anything else is counted as dropped and logged.
         """
         delivery = self._delivery
         item: Entry | Rejection
         try:
             item = self._capture(run)
-        except BaseException as error:  # a workflow never notices
+        except BaseException as error:  # a run log must not break the workflow
             if not is_foreign(error):
                 raise
             item = Rejection.of(run, error)
-        delivery.intake.append(item)
-        if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(delivery.intake) >= MAX_INTAKE:
-            # Too deep a stack, say. The event is in the intake: the next one brings it on its way.
+        delivery.held.intake.append(item)
+        if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(delivery.held.intake) >= MAX_INTAKE:
+            # This may fail, with too deep a stack for example. The intake has the event by now, and the next
+            # one takes both on.
             with Contained():
                 delivery.attend(item)
 
     def observe(self, hlc: int, run: RunKey | None = None) -> None:
-        """Have everything emitted from now on be later than *hlc*, by version.
+        """Stamp everything that is emitted from now on later than *hlc*.
 
-        Where that is a minute or more ahead of this machine's clock, only states of *run* are; see
+        If *hlc* is a minute or more ahead of this machine's clock, only states of *run* are stamped so; see
         `HybridLogicalClock.observe`.
 
         Args:
-            hlc: A reading of a hybrid logical clock, of an event that somebody else made.
+            hlc: A reading of a hybrid logical clock, from an event that somebody else made.
             run: The key of the run that the event is of.
         """
         self._clock.observe(hlc, run)
@@ -141,13 +148,13 @@ class RunEventEmitter:
     async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ASYNC109 - part of the contract
         """Wait until everything emitted so far is delivered, or *timeout* seconds have passed.
 
-        On a closed emitter it does not wait.
+        A closed emitter does not wait.
 
         Args:
             timeout: Seconds to wait at most.
 
         Returns:
-            The emitter's counters then: whatever `pending` counts goes on being delivered.
+            The counters at that moment. What is pending is still being delivered.
         """
         await self._settled(timeout)
         return self._report()
@@ -157,7 +164,7 @@ class RunEventEmitter:
         settled = asyncio.Event()
 
         def notify() -> None:
-            # The loop may have been closed meanwhile: then nobody waits any more.
+            # The loop may be closed by now; then nobody waits any more.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settled.set)
 
@@ -171,7 +178,7 @@ class RunEventEmitter:
             self._delivery.held.forget(waiter)
 
     def flush_sync(self, timeout: float = 2.0) -> FlushReport:
-        """Do what `flush` does, for code without an event loop: it blocks the calling thread.
+        """Do what `flush` does, in code without an event loop. Blocks the calling thread.
 
         Args:
             timeout: Seconds to wait at most.
@@ -188,8 +195,8 @@ class RunEventEmitter:
             timeout: Seconds to wait at most.
 
         Returns:
-            The emitter's counters. What was not delivered in time is counted as pending: it is in the spool
-            directory, or lost when the process ends.
+            The counters. Events that were not delivered in time count as pending: they are in the spool
+            directory, or are lost when the process ends.
         """
         self._delivery.close(timeout)
         return self._report()
@@ -201,7 +208,7 @@ class RunEventEmitter:
 
     @property
     def end_flush_seconds(self) -> float:
-        """How long the end of a recorded run waits for delivery: not at all where that would be in vain."""
+        """How long the end of a recorded run waits for delivery; 0 while publishing fails."""
         return 0.0 if self.is_failing else self._delivery.policy.end_flush_seconds
 
     async def await_end(self) -> None:
@@ -212,7 +219,7 @@ class RunEventEmitter:
         stand_down()
 
     def await_end_sync(self) -> None:
-        """Do what `await_end` does, for code without an event loop."""
+        """Do what `await_end` does, in code without an event loop."""
         for seconds in self._end_waits():
             if self._delivery.settled(seconds):
                 break
@@ -226,7 +233,7 @@ class RunEventEmitter:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last publish call failed: waiting for delivery may be in vain."""
+        """Whether the last publish call failed. Waiting for delivery may then be in vain."""
         return self._delivery.is_failing
 
     def _report(self) -> FlushReport:
@@ -235,7 +242,154 @@ class RunEventEmitter:
 
 
 def _retire(reference: weakref.ref[Delivery]) -> None:
-    # Weakly: a transport of the program's own would keep the program's objects until the interpreter is gone.
+    # Weakly: the finalizer lives until the interpreter ends, and so would a program's own transport.
     delivery = reference()
     if delivery is not None:
         delivery.retire()
+
+
+class LazyTransport:
+    """Makes a transport when it is first used, and again in each forked child.
+
+    The delivery thread makes it, because vendors' libraries load slowly. A child needs its own, because gRPC
+    channels, event loops and database connections do not survive a fork.
+
+    Args:
+        make: Makes the transport.
+        ends_with_process: Whether what it delivers is gone when the process ends.
+        is_loaded: Whether everything that it needs is imported already, so that a fork need not wait.
+    """
+
+    def __init__(
+        self, make: Callable[[], Transport], *, ends_with_process: bool = False, is_loaded: bool = False
+    ) -> None:
+        self.ends_with_process = ends_with_process
+        self._is_loaded = is_loaded
+        self._make = make
+        self._made: list[Transport] = []
+        self._owner = 0
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish by the transport of this process, which the first call makes."""
+        if self._owner == os.getpid():
+            self._made[-1].publish(messages)
+            return
+        # The first call imports more: grpc loads what makes a channel, and Google's credentials what they
+        # need. A child that was forked meanwhile would wait for the import for ever.
+        with contextlib.nullcontext() if self._is_loaded else _own.loading:
+            try:
+                made = self._make()
+            except ConfigurationError as error:
+                raise TransportRefusedError(str(error)) from error
+            # The parent's transport is kept, unused. If the garbage collector closed its event loop here,
+            # the parent would no longer be woken: both processes share the loop's epoll instance.
+            self._made.append(made)
+            self._owner = os.getpid()
+            made.publish(messages)
+
+    def close(self) -> None:
+        """Close the transport of this process, if there is one."""
+        if self._owner == os.getpid():
+            self._made[-1].close()
+
+
+class _OwnEmitter:
+    """This process's emitter.
+
+    Attributes:
+        is_misconfigured: Whether it refuses everything, because the environment is wrong.
+        loading: Held while a transport is made. A fork waits for it.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may record a run in the middle of `default_emitter`.
+        self.lock = renewed(self, "lock", threading.RLock)
+        self.loading = renewed(self, "loading", threading.RLock, is_held=True)
+        self.emitter: RunEventEmitter | None = None
+        self.is_misconfigured = False
+
+
+_own: Final = _OwnEmitter()
+
+
+def default_emitter() -> RunEventEmitter:
+    """Return this process's emitter. The first call makes it, for the back end in ``RUN_LOG_BACKEND``.
+
+    With ``pubsub`` the emitter publishes events. With ``memory`` it applies them to the service that
+    `get_run_log_service` returns, and with any other back end to a service of its own. If the environment
+    is wrong, the first event that is emitted logs why, and the next call of this function tries again.
+    """
+    emitter = _own.emitter
+    if emitter is not None and not _own.is_misconfigured:
+        return emitter
+    with logging_later(), _own.lock:
+        if _own.emitter is None or _own.is_misconfigured:
+            try:
+                settings = Settings.from_env()
+                made = RunEventEmitter.from_settings(settings, _transport(settings))
+                # A signal's handler may have made one meanwhile.
+                if _own.emitter is None or _own.is_misconfigured:
+                    _own.emitter, _own.is_misconfigured = made, False
+            except Exception as error:  # noqa: BLE001 - at the interpreter's end even an import fails
+                if _own.emitter is None:
+                    _own.emitter = RunEventEmitter(LazyTransport(_refusal(error)))
+                _own.is_misconfigured = True
+        return _own.emitter
+
+
+def reset_default_emitter() -> None:
+    """Close and forget this process's emitter, so that the next run makes a new one. For tests."""
+    with _own.lock:
+        emitter, _own.emitter, _own.is_misconfigured = _own.emitter, None, False
+    if emitter is not None:
+        emitter.close()
+
+
+def pubsub_transport(settings: Settings) -> LazyTransport:
+    """Return the transport to the Pub/Sub topic in *settings*. Nothing is imported before its use."""
+    return LazyTransport(lambda: _pubsub_connector()(settings))
+
+
+def _pubsub_connector() -> Callable[[Settings], Transport]:
+    """Return what connects to Pub/Sub.
+
+    Raises:
+        ConfigurationError: The extra ``producer`` is not installed.
+    """
+    try:
+        from ._pubsub import PubSubTransport  # noqa: PLC0415 - the vendor's library is an extra
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"publishing needs {error.name}; {how_to_install('producer')}") from error
+    return PubSubTransport.from_settings
+
+
+def _transport(settings: Settings) -> Transport:
+    if settings.backend == "pubsub":
+        return pubsub_transport(settings)
+    if settings.backend == "memory":
+        return LazyTransport(_to_memory, ends_with_process=True)
+    if settings.backend == "sqlite":
+        # Imported here and not in the delivery thread: these modules have fork hooks of their own, and a
+        # fork in the middle of the import would run half of them.
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending, and starts no thread anyway
+            importlib.import_module("concurrent.futures.thread")
+        importlib.import_module("run_log.stores.sqlite")
+    return LazyTransport(lambda: _to_store(settings.backend), is_loaded=settings.backend == "sqlite")
+
+
+def _to_memory() -> Transport:
+    get_run_log_service()  # imports it
+    return StoreTransport(lambda: cast("ProjectionStore", get_run_log_service()))
+
+
+def _to_store(backend: str) -> Transport:
+    # Not the process's service: that one may be bound to another event loop.
+    service = create_run_log_service(backend)
+    return StoreTransport(lambda: cast("ProjectionStore", service), close_store=service.close)
+
+
+def _refusal(error: Exception) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise ConfigurationError(str(error))
+
+    return refuse

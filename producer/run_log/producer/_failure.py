@@ -1,4 +1,4 @@
-"""How an exception that ended a run is put into words: what, then where, and never too much of it."""
+"""Exceptions as texts: what happened, then where, and never too much of it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_FRAMES: Final = 30
 """Most frames of a traceback: the innermost ones."""
 
 MAX_TRACEBACK: Final = 16_000
-"""Most characters of a traceback. With the summary it stays well below what a run's error may take."""
+"""Most characters of a traceback. With the summary it stays well below the limit of a run's error."""
 
 MAX_RELATED: Final = 20
-"""Most exceptions (causes, contexts, members of groups), and most notes of one, that a traceback tells of."""
+"""Most exceptions in a traceback (causes, contexts, members of groups), and most notes of one of them."""
 
 MAX_MESSAGE: Final = 100_000
-"""Most characters of one message that a traceback is made of, before it is cut."""
+"""Most characters of a message before it is cut."""
 
 _CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (asyncio.CancelledError, "cancelled"),
@@ -32,21 +32,25 @@ _CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (SystemExit, "exited"),
     (GeneratorExit, "closed"),
 )
-"""What ends a run from outside, and how it is called."""
+"""What ends a run from outside, and the word for it."""
 
 _ARGS: Final[Any] = vars(BaseException)["args"].__get__
 _OWN_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
-"""These read what an exception has, whatever its class makes of the names."""
+_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
+_CONTEXT: Final[Any] = vars(BaseException)["__context__"]
+_CAUSE: Final[Any] = vars(BaseException)["__cause__"]
+"""These read an exception's attributes without running its class's code."""
 
+_MAX_CONTEXTS: Final = 100
 _MRO: Final[Any] = vars(type)["__mro__"].__get__
 
 
 _EXITS: Final = frozenset({"click", "typer", "asyncclick"})
-"""Packages whose ``Exit`` ends a command; looked at by name, so that none is imported."""
+"""Packages whose ``Exit`` ends a command. They are known by name, so that none is imported."""
 
 
 def is_good_exit(error: BaseException) -> bool:
-    """Return whether *error* ends the program as one that succeeded: with None or 0 as its exit code.
+    """Return whether *error* ends the program with None or 0 as its exit code, as success.
 
     Args:
         error: What leaves a run's block.
@@ -54,9 +58,9 @@ def is_good_exit(error: BaseException) -> bool:
     attribute = _exit_attribute(type(error))
     if attribute is None:
         return False
-    with Contained():  # foreign code; the interpreter would make an error of what it raises, too
+    with Contained():  # foreign code: the interpreter too would make an error of what it raises
         code: object = getattr(error, attribute)
-        # As the interpreter sees it: False and other integers that are 0, but no 0.0.
+        # As the interpreter sees it: False and other integers equal to 0, but not 0.0.
         return code is None or (isinstance(code, int) and code == 0)
     return False
 
@@ -78,9 +82,9 @@ def describe(error: BaseException) -> str:
     Never raises, and takes milliseconds, whatever the exception holds.
 
     Args:
-        error: Any exception; one whose own text cannot be had is described by its type.
+        error: Any exception. If its text raises, its type describes it.
     """
-    # Not isinstance: an exception may lie about its class, or raise where it is asked for it.
+    # Not isinstance: an exception may lie about its class, or raise when it is asked for it.
     cause = next((name for kind, name in _CAUSES if issubclass(type(error), kind)), None)
     summary = _summary(error)
     summary = _cut(summary if cause is None else f"{cause}: {summary}", MAX_SUMMARY)
@@ -89,7 +93,7 @@ def describe(error: BaseException) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    # What type itself says runs no code of a metaclass: "<class 'module.Name'>", without "builtins".
+    # The repr of `type` itself runs no code of a metaclass: "<class 'module.Name'>", without "builtins".
     name = type.__repr__(type(error))[len("<class '") : -len("'>")].removeprefix("__main__.")
     text = text_of(error)
     return f"{name}: {text}" if text else name
@@ -108,9 +112,9 @@ def text_of(error: BaseException) -> str:
 
 
 class _Muted:
-    """Lets nothing of its block out but Ctrl-C: as in the traceback module, a text may raise anything.
+    """Suppresses all but Ctrl-C, because an exception's text may raise anything.
 
-    An exit is held back, too: it would take the place of the exception that is told of.
+    It suppresses an exit as well, which would take the place of the exception that is described.
     """
 
     def __enter__(self) -> None:
@@ -124,7 +128,7 @@ def _message(error: BaseException) -> str:
     args = _ARGS(error)
     is_text = len(args) == 1 and type(args[0]) is str
     if not is_text and not issubclass(type(error), BaseExceptionGroup):
-        # A text is made of all that they hold, however often they hold it.
+        # `str` would write all that the arguments hold, as often as they hold it, which may be gigabytes.
         readable = encode_json(args)
         if len(readable) > MAX_MESSAGE:
             return readable
@@ -132,7 +136,7 @@ def _message(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException, summary: str) -> str:
-    """Return the end of the traceback of *error*, with those it tells of where they are few and short."""
+    """Return the end of the traceback of *error*, with its causes if they are few and short."""
     own: TracebackType | None = _OWN_TRACEBACK(error)
     if own is None:
         return ""
@@ -143,14 +147,14 @@ def _traceback(error: BaseException, summary: str) -> str:
         if len(summary) < MAX_SUMMARY and _is_simple(error):
             whole = traceback.TracebackException(type(error), error, own, limit=-MAX_FRAMES, compact=True)
             text = "".join(whole.format()).strip()
-    # Its end tells most: the innermost frames, of the exception that went on.
+    # The end says most: the innermost frames, of the exception that went on.
     return text if len(text) <= MAX_TRACEBACK else f"[...]\n{text[-MAX_TRACEBACK:]}"
 
 
 def _is_simple(error: BaseException) -> bool:
     """Return whether the traceback module would write little about *error*.
 
-    What a group holds twice counts twice, as it is written twice.
+    A member that a group holds twice counts twice, because it is written twice.
     """
     seen: set[int] = set()
     ahead = [error]
@@ -178,3 +182,32 @@ def _related(error: BaseException, seen: set[int]) -> list[BaseException]:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} [...]"
+
+
+class Untouched:
+    """Restores the traceback and the context of an exception that the block describes.
+
+    A value's own code may raise the exception anew, which would change both.
+
+    Args:
+        error: The exception, whose causes and contexts are restored, too; None for none.
+    """
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._before: list[tuple[BaseException, TracebackType | None, BaseException | None]] = []
+        ahead, seen = [error], set[int]()
+        while ahead and len(seen) < _MAX_CONTEXTS:
+            visited = ahead.pop()
+            if visited is not None and id(visited) not in seen:
+                seen.add(id(visited))
+                context: BaseException | None = _CONTEXT.__get__(visited)
+                self._before.append((visited, _OWN_TRACEBACK(visited), context))
+                ahead += (context, _CAUSE.__get__(visited))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for error, trace, context in self._before:
+            _TRACEBACK.__set__(error, trace)
+            _CONTEXT.__set__(error, context)

@@ -1,75 +1,230 @@
-"""What an emitter holds: from the moment an event is emitted until it is delivered, dropped or on disk."""
+"""What an emitter holds, from `emit` until it is delivered, dropped or on disk, and the counters."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType
-from typing import ClassVar, Final, Self
+from typing import Final
 
 from run_log.core import Version
 from run_log.core.forks import renewed
 from run_log.core.models import RunKey
-from run_log.core.nearest import type_name
 
-from ._accounts import DropReason, EmitterStats
-from ._buffer import BufferLimits, EventBuffer
-from ._capture import Entry
-from ._failure import text_of
+from ._capture import Entry, Rejection
+from ._metrics import DropReason, EmitterStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferLimits:
+    """How much an emitter holds while the broker is slow or away."""
+
+    events: int = 10_000
+    """Most events."""
+    data_bytes: int = 32 * 2**20
+    """About how many bytes: payloads and what an event takes besides."""
+
 
 MAX_INTAKE: Final = 500
-"""Events that wait to be put into the buffer, before whoever emits has to help."""
+"""Events that may wait for the buffer. Beyond that, `emit` moves them there itself."""
 
 SMALL_ENTRY_BYTES: Final = 8_192
-"""Larger ones go into the buffer at once, so that what waits outside of it stays small."""
+"""Larger events go into the buffer at once, so that those outside of its limits stay small."""
 
 MAX_SHED: Final = BufferLimits()
-"""How much of what a full buffer sheds waits to be written to the spool directory."""
-
-MAX_CAUSE: Final = 2_000
-"""Most characters that are kept of why something is no run."""
+"""How much of what a full buffer sheds may wait for the spool directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Takes the place of what was emitted and is no run."""
+class EventBuffer:
+    """A bounded queue that drops first what matters least. Not thread-safe.
 
-    type_name: str
-    error: str
-    size: ClassVar[int] = 0
+    A full buffer first drops events that a newer event of the same run supersedes, oldest first, and then
+    the oldest events. So the newest state of a run is lost last. The newer event may have been taken
+    meanwhile, as long as others of its run wait.
 
-    @classmethod
-    def of(cls, run: object, error: BaseException) -> Self:
-        """Return what *run* is replaced by, given the *error* that its capture raised.
+    Args:
+        limits: When it is full.
+    """
+
+    def __init__(self, limits: BufferLimits) -> None:
+        self._limits = limits
+        # By number. A deque that only marks what has left would grow through an outage.
+        self._waiting: OrderedDict[int, Entry] = OrderedDict()
+        self._superseded: OrderedDict[int, Entry] = OrderedDict()
+        # Of each run with an event here. It has no content if it was taken before the others.
+        self._newest: dict[RunKey, Entry] = {}
+        self._twins: dict[RunKey, dict[int, Entry]] = {}  # others in the newest's version
+        self._behind: Counter[RunKey] = Counter()  # how many besides the newest, if any
+        self._bytes = 0
+        self._is_sound = True
+
+    def __len__(self) -> int:
+        """Return how many events wait."""
+        return len(self._waiting)
+
+    def __contains__(self, number: int) -> bool:
+        """Return whether the event of that number waits."""
+        return number in self._waiting
+
+    def add(self, entry: Entry) -> list[Entry]:
+        """Append *entry* and return what was dropped to make room."""
+        self._begin()
+        self._waiting[entry.number] = entry
+        self._bytes += entry.size
+        self._rank(entry)
+        dropped = self._make_room()
+        self._is_sound = True
+        return dropped
+
+    def give_back(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Put *entries* that were taken in front again, and return what was dropped to make room."""
+        self._begin()
+        for entry in reversed(entries):
+            self._waiting[entry.number] = entry
+            self._waiting.move_to_end(entry.number, last=False)
+            self._bytes += entry.size
+            self._rank(entry)
+        dropped = self._make_room()
+        self._is_sound = True
+        return dropped
+
+    def take(self, *, events: int, data_bytes: int) -> list[Entry]:
+        """Remove and return the oldest entries: at least one if any wait, and no more than fit.
 
         Args:
-            run: Anything, with code of its own that may raise.
-            error: Likewise.
+            events: Most entries.
+            data_bytes: Most bytes, unless the first alone is larger.
         """
-        return cls(type_name(run), text_of(error)[:MAX_CAUSE] or type_name(error))
+        self._begin()
+        taken: list[Entry] = []
+        left = data_bytes
+        while self._waiting and len(taken) < events:
+            entry = _first(self._waiting)
+            left -= entry.size
+            if taken and left < 0:
+                break
+            taken.append(self._remove(entry))
+        self._is_sound = True
+        return taken
+
+    def take_all(self) -> list[Entry]:
+        """Remove and return all entries."""
+        return self.take(events=len(self), data_bytes=self._bytes)
+
+    def newest(self) -> dict[RunKey, Version]:
+        """Return the newest version of each run of which any event waits."""
+        return {key: Version(*entry.version) for key, entry in self._newest.items()}
+
+    def oldest(self) -> int | None:
+        """Return the number of the oldest event that waits; None if none does."""
+        return next(iter(self._waiting), None)
+
+    @property
+    def oldest_bytes(self) -> int:
+        """Bytes of the oldest event that waits; there has to be one."""
+        return _first(self._waiting).size
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes waiting."""
+        return self._bytes
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of the room is taken."""
+        limits = self._limits
+        return 2 * len(self._waiting) >= limits.events or 2 * self._bytes >= limits.data_bytes
+
+    def _begin(self) -> None:
+        """Note that a change begins, and repair the last one if a signal's handler cut it short."""
+        if not self._is_sound:
+            self._bytes = 0
+            self._newest.clear()
+            self._superseded.clear()
+            self._twins.clear()
+            self._behind.clear()
+            for number, entry in self._waiting.items():
+                entry.number = number
+                self._bytes += entry.size
+                self._rank(entry)
+        self._is_sound = False
+
+    def _rank(self, entry: Entry) -> None:
+        newest = self._newest.get(entry.key)
+        if newest is not None and newest.version == entry.version and newest.number != entry.number:
+            # Which of two in one version comes first depends on their contents, which nobody reads here.
+            self._twins.setdefault(entry.key, {})[entry.number] = entry
+            self._behind[entry.key] += 1
+            return
+        older = entry
+        # The same number: the newest itself is given back.
+        if newest is None or newest.version < entry.version or newest.number == entry.number:
+            if newest is not None and newest.version < entry.version:
+                self._superseded.update(self._twins.pop(entry.key, {}))
+            self._newest[entry.key] = entry
+            older = newest or entry
+        if older.number != self._newest[entry.key].number and older.number in self._waiting:
+            self._superseded[older.number] = older
+            self._behind[entry.key] += 1
+
+    def _make_room(self) -> list[Entry]:
+        dropped: list[Entry] = []
+        while self._waiting and self._is_over():
+            dropped.append(self._remove(_first(self._superseded or self._waiting)))
+        return dropped
+
+    def _is_over(self) -> bool:
+        return len(self._waiting) > self._limits.events or self._bytes > self._limits.data_bytes
+
+    def _remove(self, entry: Entry) -> Entry:
+        del self._waiting[entry.number]
+        self._bytes -= entry.size
+        if self._superseded.pop(entry.number, None):
+            self._behind[entry.key] -= 1
+        elif entry.number != self._newest[entry.key].number:
+            twins = self._twins[entry.key]
+            del twins[entry.number]
+            if not twins:
+                del self._twins[entry.key]
+            self._behind[entry.key] -= 1
+        elif entry.key in self._behind:
+            taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)
+            taken.number = entry.number
+        if not self._behind.get(entry.key):
+            self._behind.pop(entry.key, None)
+            if self._newest[entry.key].number not in self._waiting:
+                del self._newest[entry.key]
+        return entry
+
+
+def _first(entries: OrderedDict[int, Entry]) -> Entry:
+    return next(iter(entries.values()))
 
 
 class Held:
-    """The events of one emitter, each in one place, and the counters. Thread-safe; no method does any I/O.
+    """The events of one emitter, each in one place, and the counters. Thread-safe. No method does any I/O.
 
-    What is emitted goes to `intake`: appending to it is atomic, so that `emit` needs no lock. From there it
-    is absorbed into the buffer, taken in flight, and settled.
+    `emit` appends to `intake`. That is atomic, so `emit` needs no lock. From there an event is absorbed into
+    the buffer, taken in flight, and settled.
+
+    Its lock is the innermost: whoever holds it calls nothing that takes another lock of ours. `Disk` takes
+    its own lock first, then this one.
 
     Args:
         limits: How much the buffer holds.
-        keeps_shed: Whether what a full buffer sheds is kept, for a spool, rather than dropped.
+        keeps_shed: Whether what a full buffer sheds is kept for a spool, rather than dropped.
         closed: Whether what is absorbed is dropped.
     """
 
     def __init__(self, limits: BufferLimits, *, keeps_shed: bool, closed: bool = False) -> None:
         self.intake: deque[Entry | Rejection] = deque()
         self.closed = closed
-        # Reentrant, since a signal handler or a finalizer may emit in the middle of anything.
+        # Reentrant: a signal's handler or a finalizer may emit in the middle of anything.
         self._lock = renewed(self, "_lock", threading.RLock)
         self._is_absorbing = False
         self._numbers = itertools.count(1)
@@ -85,14 +240,14 @@ class Held:
         self._details: dict[DropReason, Mapping[str, str]] = {}
 
     def renew_lock(self) -> None:
-        """Forget who has the lock: a thread that the end of the interpreter took with it, perhaps."""
+        """Make a new lock. The end of the interpreter may have taken the thread that holds the old one."""
         self._lock = renewed(self, "_lock", threading.RLock)
         self._is_absorbing = False
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only; True, too, where another thread is changing that now.
+        """Return whether anything is in memory only, or may be because another thread holds the lock.
 
-        It waits for nobody, since a signal's handler asks.
+        It does not wait for the lock: a signal's handler asks, and may have interrupted its holder.
         """
         if not self._lock.acquire(blocking=False):
             return True
@@ -102,21 +257,19 @@ class Held:
             self._lock.release()
 
     def absorb(self) -> None:
-        """Move what is in the intake now into the buffer.
-
-        A signal's handler may raise in the middle of it: each item leaves the intake once it has its place.
-        """
+        """Move what is in the intake now into the buffer."""
         with self._lock:
             if self._is_absorbing and _is_running(Held.absorb.__code__):
-                return  # a handler came here in the middle: whoever it interrupted goes on
+                return  # this is a signal's handler, and the call that it interrupted goes on
             self._is_absorbing = True
             for _ in range(len(self.intake)):
-                self._place(self.intake[0])
+                # In this order: a signal's handler may raise in between, and then the item comes again.
+                self._take_in(self.intake[0])
                 self.intake.popleft()
             self._is_absorbing = False
             self._notify()
 
-    def _place(self, item: Entry | Rejection) -> None:
+    def _take_in(self, item: Entry | Rejection) -> None:
         if isinstance(item, Rejection):
             self._drop(DropReason.INVALID, 1, type=item.type_name, error=item.error)
         elif self.closed:
@@ -152,12 +305,12 @@ class Held:
     def settle(
         self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str
     ) -> list[Entry]:
-        """Let go of those of *entries* that are in flight, delivered or dropped for a reason; return them.
+        """Let go of those of *entries* that are still in flight, and return them.
 
         Args:
-            entries: Some of those that were in flight; who closes the emitter may have taken them meanwhile.
+            entries: Some that were in flight. A thread that closes the emitter may have taken them.
             reason: Why they were dropped; None if they were delivered.
-            details: What to tell besides.
+            details: What else to log.
         """
         with self._lock:
             gone = self._leave(entries)
@@ -176,13 +329,13 @@ class Held:
         return gone
 
     def put_aside(self, entries: Sequence[Entry], **details: str) -> list[Entry]:
-        """Let go of those of *entries* that are in flight, for they are refused, and return them.
+        """Let go of those of *entries* that are still in flight, because they are refused, and return them.
 
-        Those that are not on disk yet are on their way there now.
+        Those that are not on disk yet count as on their way there.
 
         Args:
-            entries: See `settle`.
-            details: What to tell besides.
+            entries: Some that were in flight.
+            details: What else to log.
         """
         with self._lock:
             gone = self._leave(entries)
@@ -191,13 +344,13 @@ class Held:
             return gone
 
     def stand_aside(self, events: int) -> None:
-        """Note how many of the events on disk stand aside: nobody who waits for delivery waits for them."""
+        """Note how many events on disk stand aside. `wait` does not wait for them."""
         with self._lock:
             self._aside = events
             self._notify()
 
     def give_back(self) -> None:
-        """Put what is in flight back to where it came from: its room is needed."""
+        """Put what is in flight back to where it came from."""
         with self._lock:
             entries = [entry for entry in self._in_flight if entry.number]
             self._in_flight.clear()
@@ -205,7 +358,7 @@ class Held:
             self._notify()
 
     def take_for_disk(self, data_bytes: int) -> list[Entry]:
-        """Return what a full buffer shed, and the oldest of the rest, which are on their way to disk now.
+        """Take what the full buffer shed, and the oldest of the rest, to be written to disk.
 
         Args:
             data_bytes: Most bytes of the rest.
@@ -223,7 +376,7 @@ class Held:
             return entries
 
     def take_all_for_disk(self) -> list[Entry]:
-        """Return all that is held and not on disk already, which is on its way there now."""
+        """Take all that is not on disk already, to be written there."""
         with self._lock:
             entries = self._shed.take_all() + [entry for entry in self._in_flight if entry.number]
             self._in_flight.clear()
@@ -232,14 +385,14 @@ class Held:
             return entries
 
     def written(self, events: int) -> None:
-        """Count *events*, taken for the disk, as written there."""
+        """Count *events* that were taken for the disk as written."""
         with self._lock:
             self._moving -= events
             self._on_disk += events
             self._written += events
 
     def not_written(self, entries: Sequence[Entry]) -> None:
-        """Take *entries*, taken for the disk, back into memory: they could not be written."""
+        """Take *entries* back into memory, because they could not be written."""
         with self._lock:
             self._moving -= len(entries)
             self._shed_from_buffer(self._buffer.give_back(entries))
@@ -262,14 +415,14 @@ class Held:
             return versions
 
     def found_on_disk(self, waiting: int, *, aside: int, corrupt: int, lost: int) -> None:
-        """Settle the books with what the spool directory really holds, while nothing is in flight from it.
+        """Correct the counters by what the spool directory really holds, while nothing is in flight from it.
 
         Args:
-            waiting: Events there that are not delivered. More than was known were left by an earlier
-                process; fewer, and somebody has deleted them.
-            aside: Events there besides that were refused and stand aside.
-            corrupt: Records found there since the last time that cannot be read.
-            lost: Events there that had to make room since the last time.
+            waiting: Events there that are not delivered. An earlier process left those that were unknown;
+                if some are missing, somebody has deleted them.
+            aside: Further events there, which were refused and stand aside.
+            corrupt: Unreadable records found there since the last call.
+            lost: Events there that had to make room since the last call.
         """
         with self._lock:
             found = waiting + aside + corrupt + lost - self._on_disk
@@ -279,7 +432,7 @@ class Held:
             self._notify()
 
     def lost_on_disk(self, events: int) -> None:
-        """Count *events* on disk as dropped, since there is no room for them."""
+        """Count *events* on disk as dropped for want of room."""
         with self._lock:
             self._on_disk -= events
             self._drop(DropReason.SPOOL_FULL, events)
@@ -291,16 +444,16 @@ class Held:
             self._retries += 1
 
     def close(self) -> None:
-        """Absorb what was emitted so far; what comes from now on is dropped."""
+        """Absorb what was emitted so far, and drop what comes later."""
         with self._lock:
             self.absorb()
             self.closed = True
 
     def wait(self, notify: Callable[[], None]) -> object:
-        """Have *notify* called once everything emitted so far is delivered or dropped, or `give_up` is.
+        """Have *notify* called once everything emitted so far is delivered or dropped, or by `give_up`.
 
         Returns:
-            What to hand to `forget` when nobody waits any more.
+            What `forget` takes when nobody waits any more.
         """
         waiter = object()
         with self._lock:
@@ -310,7 +463,7 @@ class Held:
         return waiter
 
     def forget(self, waiter: object) -> None:
-        """Call what `wait` was given no more."""
+        """Undo `wait`."""
         with self._lock:
             self._waiters.pop(waiter, None)
 
@@ -320,7 +473,7 @@ class Held:
         return bool(self._waiters)
 
     def give_up(self) -> None:
-        """Nothing more will be delivered: whoever waits, waits in vain."""
+        """Notify all who wait, because nothing more will be delivered."""
         with self._lock:
             for _, notify in list(self._waiters.values()):
                 notify()
@@ -338,7 +491,7 @@ class Held:
 
     @property
     def has_shed(self) -> bool:
-        """Whether something waits to be written to the spool directory."""
+        """Whether anything waits for the spool directory."""
         return len(self._shed) > 0
 
     @property
@@ -369,7 +522,7 @@ class Held:
 
     @property
     def drop_details(self) -> Mapping[DropReason, Mapping[str, str]]:
-        """What to tell about the last drop of each reason."""
+        """What else to log about the last drop of each reason."""
         return self._details
 
     def _drop(self, reason: DropReason, events: int, **details: str) -> None:

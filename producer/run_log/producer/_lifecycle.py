@@ -93,6 +93,8 @@ _process = _Process(_was_forked())
 def track(delivery: Delivers) -> None:
     """Have *delivery* take part in the process's life, for as long as somebody holds it."""
     _live.add(delivery)
+    if _process.is_over:
+        delivery.begin_end()
 
 
 def _all_live() -> list[Delivers]:
@@ -140,11 +142,6 @@ def close_all() -> None:
     for delivery in _all_live():
         delivery.begin_end()
     _each(lambda delivery, seconds: delivery.end(seconds), EXIT_SECONDS)
-
-
-def is_over() -> bool:
-    """Return whether the process has ended, as far as its emitters can tell."""
-    return _process.is_over
 
 
 def deliver_late(delivery: Delivers) -> None:

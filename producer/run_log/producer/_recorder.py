@@ -13,24 +13,19 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from run_log.core import InvalidArgumentError, RunStatus, TriggerType, utc_now
+from run_log.core import InvalidArgumentError, RunStatus, TriggerType, WorkflowRun, utc_now
 from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
 from run_log.core.nearest import OUTER_KEY, Contained, is_foreign
 
-from ._default import default_emitter
-from ._emitter import RunEventEmitter
-from ._failure import describe, is_good_exit, told
-from ._notice import say_loss
-from ._triggers import known_trigger, tell_unknown
+from ._capture import Checked, known_trigger, tell_unknown
+from ._emitter import RunEventEmitter, default_emitter
+from ._failure import Untouched, describe, is_good_exit, told
+from ._metrics import say_loss
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
-_MAX_CONTEXTS: Final = 100
-_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
-_CONTEXT: Final[Any] = vars(BaseException)["__context__"]
-_CAUSE: Final[Any] = vars(BaseException)["__cause__"]
 _logger: Final = get_logger("run_log.producer")
 
 _P = ParamSpec("_P")
@@ -38,10 +33,10 @@ _T = TypeVar("_T")
 
 
 class Emits(Protocol):
-    """What a recorder needs of an emitter. One of the library's own is also waited for, where that is due."""
+    """What a recorder needs of an emitter. A `RunEventEmitter` is also waited for at the end of a run."""
 
     def emit(self, run: object) -> None:
-        """Take the run's state now; never raise, never wait."""
+        """Take the run's state as it is now. Never raise, never wait."""
         ...
 
 
@@ -75,7 +70,7 @@ class RunHandle:
         self._state = {**state, **own}
         self._emitter = emitter
         self._elapsed = elapsed
-        # A clock that is behind, or was set back, ends no run before its start.
+        # The clock may be behind the one that the run started by, and no run ends before its start.
         started_at: datetime = state["started_at"]
         self._now: Callable[[], datetime] = lambda: max(now(), started_at)
         self._end = RunStatus.SUCCESS
@@ -83,22 +78,22 @@ class RunHandle:
 
     @property
     def status(self) -> RunStatus:
-        """The status last stated."""
+        """The status that was stated last."""
         return RunStatus(self._state["status"])
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Set what the run produced; stated with its next state.
+        """Set what the run produced. The next state of the run states it.
 
         Args:
-            result: Any JSON value under each key; or a model, a dataclass or a named tuple, whose fields are
-                the keys. What has no keys is kept under ``value``, and logged.
+            result: Any JSON value under each key, or a model, a dataclass or a named tuple, whose fields are
+                the keys. Anything without keys is kept under ``value``, and logged.
         """
         self._state["result"] = result
 
     def pause(
         self, reason: str = "", *, assignee: str | None = None, deadline: datetime | None = None
     ) -> None:
-        """State that the run waits for a human. Left this way, it stays paused: see `resume_run`.
+        """State that the run waits for a human. A block that ends now leaves it paused: see `resume_run`.
 
         Args:
             reason: What is to be decided.
@@ -109,7 +104,7 @@ class RunHandle:
         self._emit(RunStatus.PAUSED)
 
     def resume(self, *, answered_by: str | None = None, comment: str | None = None) -> None:
-        """State that the run goes on after a pause, in the block that paused it.
+        """State that the run goes on, in the block that paused it.
 
         Args:
             answered_by: Who answered.
@@ -119,7 +114,7 @@ class RunHandle:
         self._emit(RunStatus.RUNNING)
 
     def skip(self, reason: str = "") -> None:
-        """End the run as skipped when the block is left.
+        """Have the run end as skipped when the block ends.
 
         Args:
             reason: Why there was nothing to do.
@@ -127,12 +122,12 @@ class RunHandle:
         self._state["error"], self._end = reason, RunStatus.SKIPPED
 
     def fail(self, error: str | BaseException = "") -> None:
-        """End the run as failed when the block is left, without an exception.
+        """Have the run end as failed when the block ends, without an exception.
 
         Args:
             error: What went wrong: a text, or an exception that the workflow has handled.
         """
-        is_exception = issubclass(type(error), BaseException)  # isinstance would ask it for its class
+        is_exception = issubclass(type(error), BaseException)  # isinstance would run its code
         text = describe(cast("BaseException", error)) if is_exception else error
         self._state["error"], self._end = text, RunStatus.FAILED
 
@@ -166,20 +161,23 @@ class RunHandle:
             return
         self._state["status"] = status
         with Guard(self):
-            self._emitter.emit(self._usable())
+            run = self._usable()
+            if isinstance(run, WorkflowRun) and isinstance(self._emitter, RunEventEmitter):
+                run = Checked(run)
+            self._emitter.emit(run)
 
     def _usable(self) -> object:
-        """Return the run as it stands, without what a workflow set wrongly: the rest is told all the same."""
+        """Return the run as it stands, without the values that cannot be recorded, which are logged."""
         with Contained():
             run = validated(self._state)
             for name in ("trigger_data", "result"):
                 held = getattr(run, name)
                 if held.get(OUTER_KEY) is self._state.get(name, held):
-                    self._state[name] = held  # told once
+                    self._state[name] = held  # so that the missing keys are logged once
             return run
         required = {name: self._state[name] for name in _REQUIRED}
         if _fault(required) is not None:
-            return self._state  # no run: the emitter counts it, and says why
+            return self._state  # no run: the emitter counts it and logs why
         for name in _OPTIONAL & self._state.keys():
             fault = _fault({**required, name: self._state[name]})
             if fault is not None:
@@ -194,7 +192,7 @@ class RunHandle:
         return self._state
 
     def _leave_out(self, name: str, required: Mapping[str, object]) -> None:
-        """Drop the field *name*, of a pause only its deadline where that is what is wrong."""
+        """Drop the field *name*; of a pause only the deadline, if that is what is wrong."""
         value: Any = self._state.pop(name)
         if name == "pause":
             undated: dict[str, Any] = {**value, "deadline": None}
@@ -203,20 +201,20 @@ class RunHandle:
 
 
 class Guard(Contained):
-    """Where recording ends and the workflow begins: what is raised in the block is told, and goes no further.
+    """Keeps errors of recording away from the workflow, and logs them.
 
     Args:
-        handle: Of the run whose state is stated in the block.
+        handle: The handle of the run whose state is stated in the block.
     """
 
     def __init__(self, handle: RunHandle) -> None:
         self._handle = handle
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        """Hold back *error*, unless it is the workflow's own, and say that the state may be lost."""
+        """Hold *error* back, unless it is the workflow's own, and log that the state may be lost."""
         if error is None or not super().__exit__(kind, error, trace):
             return False
-        with Contained():  # too deep a stack, say, or no memory even for that
+        with Contained():  # there may be no stack or memory left for logging
             handle, text = self._handle, told(error)
             _logger.error(
                 "run_log_state_not_recorded",
@@ -233,22 +231,21 @@ _current: Final[ContextVar[RunHandle | None]] = ContextVar("run_log_current_run"
 
 
 def current_run() -> RunHandle | None:
-    """Return the innermost run that this code runs in: what a decorated function sets its result on.
+    """Return the handle of the innermost run around this code, or None.
 
-    Returns:
-        The run's handle; None outside of any.
+    A decorated function sets its result on it.
     """
     return _current.get()
 
 
 class RunRecorder:
-    """The context manager, sync and async, and the decorator, that `record_run` returns.
+    """What `record_run` returns: a context manager, sync and async, and a decorator.
 
-    As a context manager it is for one block at a time. As a decorator it records every call of the function,
-    plain or async, as a run of its own, and `current_run` has the handle.
+    As a context manager it records one block at a time. As a decorator it records each call of the function,
+    sync or async, as a run, whose handle `current_run` returns.
 
     Args:
-        handle: Returns the run's handle; called on entry, so that the run starts then.
+        handle: Returns the run's handle. It is called on entry, so that the run starts then.
         handle_async: The same for async code; None calls *handle*.
     """
 
@@ -268,13 +265,13 @@ class RunRecorder:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """State how the run ended; an exception goes on.
+        """State how the run ended. An exception goes on.
 
-        Where the process may end without a word, or the CPU be stopped, this waits for delivery, briefly.
+        This waits briefly for delivery where the CPU may stop, or the process may end without warning.
         """
         handle = self._leave(error)
         if handle is not None:
-            with _Untouched(error), Guard(handle):
+            with Untouched(error), Guard(handle):
                 emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
                 if isinstance(emitter, RunEventEmitter):
                     emitter.await_end_sync()
@@ -286,24 +283,24 @@ class RunRecorder:
     async def __aexit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """State how the run ended; an exception goes on. See `__exit__`."""
+        """Do what `__exit__` does, without blocking the event loop."""
         handle = self._leave(error)
         if handle is not None:
-            with _Untouched(error), Guard(handle):
+            with Untouched(error), Guard(handle):
                 emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
                 if isinstance(emitter, RunEventEmitter):
                     await emitter.await_end()
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """Return *function* so that each of its calls is a run.
+        """Return *function*, with each of its calls recorded as a run.
 
         Args:
-            function: Plain or async. What it returns is not recorded: see `RunHandle.set_result`. A plain
+            function: Sync or async. What it returns is not recorded: see `RunHandle.set_result`. A sync
                 function that returns a coroutine is recorded until it returns.
 
         Raises:
-            InvalidArgumentError: It is a generator function, whose calls end before its work begins, or a
-                class or static method, which are to be made of the recorded function.
+            InvalidArgumentError: It is a generator function, whose calls return before its work begins, or
+                a ``classmethod`` or ``staticmethod`` object: decorate the function below them.
         """
         _check_function(function)
         handle, handle_async = self._handle, self._handle_async
@@ -333,17 +330,17 @@ class RunRecorder:
         """State the end of the block's run, and return it."""
         entered = self._entry()
         if entered is None:
-            return None  # left twice, or never entered: an exception is not to be hidden by one of ours
+            return None  # left twice, or never entered: raising would hide the exception of the block
         handle, token = entered
-        with _Untouched(error):
+        with Untouched(error):
             handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-        # A fixture or a generator may leave in another context than it entered: that one's runs are its own.
+        # A fixture or a generator may leave in another context than it entered, with runs of its own.
         with contextlib.suppress(ValueError):
             _current.reset(token)
         return handle
 
     def _entry(self) -> tuple[RunHandle, Token[RunHandle | None]] | None:
-        """Take the run that is left: this context's, where several blocks share the recorder."""
+        """Remove and return the run that is left: this context's, if several blocks share the recorder."""
         current = _current.get()
         for index, (handle, _) in enumerate(self._entered):
             if handle is current:
@@ -373,24 +370,26 @@ def record_run(
     run_id: str | None = None,
     emitter: Emits | None = None,
 ) -> RunRecorder:
-    """Record the block as one run of *workflow_id*: ``with`` and ``async with`` both work, and ``@`` does.
+    """Record a block as one run of *workflow_id*, by ``with`` or ``async with``; or a function, by ``@``.
 
-    The run is running when the block is entered and ends when it is left: as success, or as failed where
-    an exception leaves it, which goes on; ``sys.exit`` without an error code is success. The handle can set
-    a result, pause, resume, skip or fail. Recording never raises, whatever happens to the network. It waits
-    only where the platform may stop the CPU once the response is sent, or the process was forked and may end
-    by ``os._exit`` (see ``RUN_LOG_END_FLUSH_SECONDS``): then leaving the block waits for delivery, briefly.
-    In async code use ``async with``, so that only this task waits.
+    The run is running when the block is entered, and ends when it is left: as success, or as failed if an
+    exception leaves the block. The exception goes on. ``sys.exit`` without an error code is success. The
+    handle can set a result, pause, resume, skip or fail.
+
+    Recording never raises, whatever happens to the network. It waits in two places only, at the end of the
+    block and briefly (see ``RUN_LOG_END_FLUSH_SECONDS``): where the platform may stop the CPU once the
+    response is sent, and in a forked process, which may end by ``os._exit``. In async code use
+    ``async with``, so that only this task waits.
 
     Args:
         workflow_id: The workflow's name.
-        trigger_type: What started the run: a `TriggerType` or its text. Another word is recorded as
-            ``manual``, and a warning in the log says so once.
-        trigger_data: What it was started with: as `RunHandle.set_result` takes it.
-        run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes are their text, and
-            of what is longer than `MAX_ID_BYTES` a digest is told: see `RunHandle.run_id`. To go on with a
-            run that is there, see `resume_run`.
-        emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
+        trigger_type: What started the run: a `TriggerType` or its text. Any other word is recorded as
+            ``manual`` and logged once.
+        trigger_data: What the run was started with, in any form that `RunHandle.set_result` takes.
+        run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes become their text.
+            An id longer than `MAX_ID_BYTES` is recorded with a digest: see `RunHandle.run_id`. To continue
+            a run, use `resume_run`.
+        emitter: Where states go; None takes `default_emitter`.
     """
 
     def open_handle() -> RunHandle:
@@ -414,7 +413,7 @@ def record_run(
 
 
 def _own_id(name: str, value: object) -> Any:
-    """Return the id that *value* is told as, whatever its length; itself where it is none."""
+    """Return the id that *value* is recorded as, or *value* if it is no id."""
     text = id_text(value)
     if not text:
         return value
@@ -426,38 +425,11 @@ def _own_id(name: str, value: object) -> Any:
 
 
 def _fault(state: Mapping[str, object]) -> str | None:
-    """Return why *state* is no run; None where it is one."""
+    """Return why *state* is no run, or None if it is one."""
     try:
         validated(state)
-    except BaseException as error:  # a workflow never notices, whatever its values' own code does
+    except BaseException as error:  # the values' own code may raise anything
         if not is_foreign(error):
             raise
         return told(error)
     return None
-
-
-class _Untouched:
-    """Keeps an exception as it is while it is told of: the code of a value may raise it anew.
-
-    Args:
-        error: It, with those that it came from; None for none.
-    """
-
-    def __init__(self, error: BaseException | None) -> None:
-        self._before: list[tuple[BaseException, TracebackType | None, BaseException | None]] = []
-        ahead, seen = [error], set[int]()
-        while ahead and len(seen) < _MAX_CONTEXTS:
-            told_of = ahead.pop()
-            if told_of is not None and id(told_of) not in seen:
-                seen.add(id(told_of))
-                context: BaseException | None = _CONTEXT.__get__(told_of)
-                self._before.append((told_of, _TRACEBACK.__get__(told_of), context))
-                ahead += (context, _CAUSE.__get__(told_of))
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        for error, trace, context in self._before:
-            _TRACEBACK.__set__(error, trace)
-            _CONTEXT.__set__(error, context)

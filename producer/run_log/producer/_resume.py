@@ -19,8 +19,7 @@ from run_log.core.nearest import is_foreign
 from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import create_run_log_service, get_run_log_service
 
-from ._default import default_emitter
-from ._emitter import RunEventEmitter
+from ._emitter import RunEventEmitter, default_emitter
 from ._failure import told
 from ._recorder import Emits, RunHandle, RunRecorder
 

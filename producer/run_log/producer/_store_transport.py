@@ -1,9 +1,8 @@
-"""A transport that needs no broker: events go straight into a store of this process's choice."""
+"""A transport without a broker: events go straight into a store."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -25,11 +24,11 @@ from run_log.stores import ProjectionStore
 class StoreTransport:
     """Applies events to a store, in the emitter's background thread and an event loop of its own.
 
-    What is published after `close`, at the end of the process, has a loop for itself.
+    A `publish` after `close`, at the end of the process, has another loop.
 
     Args:
-        current_store: Returns the store; called in that thread, for each batch.
-        close_store: Lets go of the store, in the same event loop; None where it belongs to somebody else.
+        current_store: Returns the store. It is called in that thread, for each batch.
+        close_store: Closes the store, in the same event loop; None if it belongs to somebody else.
     """
 
     def __init__(
@@ -40,18 +39,14 @@ class StoreTransport:
     ) -> None:
         self._current_store = current_store
         self._close_store = close_store
-        self._loops: list[asyncio.AbstractEventLoop] = []
-        self._owner = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """See `Transport.publish`."""
-        if self._owner != os.getpid() or self._loops[-1].is_closed():
-            # After a fork the parent's loop is kept, unused: it shares its selector with the parent, and
-            # closing it here would deafen the parent's.
-            self._loops.append(asyncio.new_event_loop())
-            self._owner = os.getpid()
-        loop = self._loops[-1]
+        """Apply *messages* to the store, all together."""
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        loop = self._loop
         try:
             events = [decode_event(message) for message in messages]
             loop.run_until_complete(self._current_store().apply(events))
@@ -59,23 +54,24 @@ class StoreTransport:
             raise TransportRefusedError(str(error)) from error
         except RunLogError as error:
             if isinstance(error, StoreError) and not isinstance(error, WriteRefusedError):
-                raise TransportUnavailableError(f"the store does not take events now: {error}") from error
-            # Among them one of a newer schema, and one of a run whose stored form cannot be read.
-            raise MessageRefusedError(f"the store does not take one of these events: {error}") from error
+                raise TransportUnavailableError(f"the store takes no events now: {error}") from error
+            # An event of a newer schema, for example, or one of a run whose stored form cannot be read.
+            raise MessageRefusedError(f"the store refuses one of these events: {error}") from error
         finally:
             if self._closed:
                 self._let_go(loop)
 
     def close(self) -> None:
-        """See `Transport.close`."""
+        """Close the store and the loop, unless a batch is under way: then `publish` closes them."""
         self._closed = True
-        # A batch that outlives the emitter's patience keeps its loop, and closes it.
-        if self._owner != os.getpid() or self._loops[-1].is_running() or self._loops[-1].is_closed():
+        loop = self._loop
+        if loop is None or loop.is_running() or loop.is_closed():
             return
         if self._close_store is None or not _is_loop_running():
-            self._let_go(self._loops[-1])
+            self._let_go(loop)
             return
-        aside = threading.Thread(target=self._let_go, args=(self._loops[-1],), name="run-log-close")
+        # A thread that runs an event loop cannot run another one.
+        aside = threading.Thread(target=self._let_go, args=(loop,), name="run-log-close")
         aside.start()
         aside.join()
 
@@ -88,7 +84,7 @@ class StoreTransport:
 
 
 def _is_loop_running() -> bool:
-    """Return whether this thread is within an event loop: it could not run another one."""
+    """Return whether this thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -6,8 +6,8 @@ import pytest
 
 from run_log.core import Version
 from run_log.producer import BufferLimits
-from run_log.producer._buffer import EventBuffer
 from run_log.producer._capture import Entry
+from run_log.producer._held import EventBuffer
 
 
 class _Entry(Entry):

@@ -406,7 +406,7 @@ def test_a_fork_while_the_delivery_thread_imports(tmp_path: Path) -> None:
         """
         import builtins, importlib, os, sys, threading
         from run_log.producer import RunEventEmitter
-        from run_log.producer._default import LazyTransport
+        from run_log.producer._emitter import LazyTransport
         from run_log.testing import InMemoryTopic, a_run
 
         sys.path.insert(0, sys.argv[1])

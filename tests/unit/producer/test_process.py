@@ -134,6 +134,7 @@ def test_a_forked_child_applies_to_its_own_memory() -> None:
         """
         import asyncio, os, threading
         from run_log.producer import RunEventEmitter
+        from run_log.producer._emitter import LazyTransport
         from run_log.producer._store_transport import StoreTransport
         from run_log.stores import InMemoryRunLogService
         from run_log.testing import a_run
@@ -152,7 +153,7 @@ def test_a_forked_child_applies_to_its_own_memory() -> None:
                 return await super().apply(events)
 
         store = Held()
-        emitter = RunEventEmitter(StoreTransport(lambda: store))
+        emitter = RunEventEmitter(LazyTransport(lambda: StoreTransport(lambda: store)))
         emitter.emit(a_run(id="parent"))
         inside.wait()
         child = os.fork()
@@ -332,7 +333,7 @@ def test_emitters_that_were_never_used_leave_nothing() -> None:
         """
         import gc, os, threading
         from run_log.producer import RunEventEmitter, _lifecycle
-        from run_log.producer._default import LazyTransport
+        from run_log.producer._emitter import LazyTransport
         before = len(os.listdir("/proc/self/fd"))
         emitters = [RunEventEmitter(LazyTransport(lambda: 1 / 0)) for _ in range(100)]
         print(threading.active_count(), len(os.listdir("/proc/self/fd")) - before, len(_lifecycle._live))

@@ -18,7 +18,7 @@ from run_log.core import (
     encode_event,
 )
 from run_log.producer import FlushReport, RunEventEmitter
-from run_log.producer._pubsub import create_transport
+from run_log.producer._emitter import pubsub_transport
 from run_log.pubsub import VENDOR_ERRORS, PubSubConnection, provision
 from run_log.testing import a_run, an_event
 
@@ -129,7 +129,7 @@ def test_publishing_at_a_dead_port(emulator: str, caplog: pytest.LogCaptureFixtu
 @pytest.mark.usefixtures("emulator")
 def test_a_transport_that_never_published_closes() -> None:
     """Closing an unused transport is fine, and makes no connection."""
-    transport = create_transport(Settings(project="p"))
+    transport = pubsub_transport(Settings(project="p"))
 
     transport.close()
 

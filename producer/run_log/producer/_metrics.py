@@ -1,25 +1,27 @@
-"""What has become of the events: the counters, and which of them an operator has to be told."""
+"""What an operator is told of the events: counters, metrics, log lines, and one line on stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import metrics
 
 from run_log.core.forks import renewed
-from run_log.core.logs import get_logger
+from run_log.core.logs import get_logger, one_line
 
-from ._notice import say_loss
-from ._triggers import tell_unknown
+from ._capture import tell_unknown
 
 TELL_AGAIN_SECONDS: Final = 60.0
-"""Drops of one reason are logged at most this often, with their number since the last line."""
+"""Drops of one reason are logged at most this often, with their number since the last line; failures, too."""
 
 _logger: Final = get_logger("run_log.producer")
 _meter: Final = metrics.get_meter("run_log.producer")
@@ -55,7 +57,7 @@ class DropReason(enum.StrEnum):
     """Why an event was lost."""
 
     INVALID = "invalid"
-    """What was emitted is no run."""
+    """It was no run."""
     CLOSED = "closed"
     """It was emitted after `close`."""
     BUFFER_FULL = "buffer_full"
@@ -65,7 +67,7 @@ class DropReason(enum.StrEnum):
     SPOOL_FULL = "spool_full"
     """There was no room for it in the spool directory."""
     SPOOL_CORRUPT = "spool_corrupt"
-    """Its record in the spool directory cannot be read; one that is there stays, for a version that can."""
+    """Its record in the spool directory cannot be read. The record stays, for a version that can read it."""
 
 
 _TO_DO: Final[Mapping[DropReason, str]] = {
@@ -88,14 +90,14 @@ _ASIDE_HINT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushReport:
-    """What has become of the events emitted so far."""
+    """What has become of the events that were emitted so far."""
 
     delivered: int
     """Durable at the broker."""
     pending: int
-    """Still held, in memory or in the spool directory; they go on being delivered."""
+    """Still held, in memory or in the spool directory, and still being delivered."""
     dropped: int
-    """Lost: no room, not a run, or emitted after `close`."""
+    """Lost: for want of room, because they were no run, or because they came after `close`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,22 +107,21 @@ class EmitterStats(FlushReport):
     emitted: int
     """Calls of `emit`, and events that an earlier process left in the spool directory."""
     buffered: int = field(default=0, compare=False)
-    """Of the pending ones, those in memory."""
+    """Pending events in memory."""
     spooled: int = field(default=0, compare=False)
-    """Of the pending ones, those in the spool directory."""
+    """Pending events in the spool directory."""
     aside: int = field(default=0, compare=False)
-    """Of the spooled ones, those that were refused: they are tried again once nothing else waits."""
+    """Spooled events that were refused. They are tried again once nothing else waits."""
     retries: int = field(default=0, compare=False)
     """Publish calls that failed."""
     dropped_by_reason: Mapping[DropReason, int] = field(default_factory=dict[DropReason, int], compare=False)
-    """The dropped ones by why."""
+    """Dropped events by reason."""
 
 
 class Reporter:
-    """Tells metrics and logs what has changed in an emitter's counters since it was last asked to.
+    """Updates metrics and writes log lines when an emitter's counters have changed.
 
-    It is called from the delivery thread and not from `emit`: neither a metric nor a log line, whose handler
-    may write to a terminal that hangs, is to cost the workflow anything.
+    The delivery thread calls it, and `emit` does not: a log handler may write to a terminal that hangs.
     """
 
     def __init__(self) -> None:
@@ -130,6 +131,8 @@ class Reporter:
         self._told: Counter[DropReason] = Counter()
         self._told_at: dict[DropReason, float] = {}
         self._told_aside, self._told_aside_at = 0, -math.inf
+        self._told_failure_at: dict[bool, float] = {}
+        self._has_told_failure = self._has_told_undelivered = False
         self._loss: str | None = None
 
     def report(
@@ -147,12 +150,12 @@ class Reporter:
         Args:
             stats: The counters now.
             written: Events written to the spool directory so far.
-            details: What to say besides about the last drop of a reason.
+            details: What else to log about the last drop of each reason.
             now: Seconds on a monotonic clock.
-            final: Whether drops are logged that were to wait for the next line.
-            is_noticed: Whether losses may be said on stderr now; else that waits for the next time.
+            final: Whether to log at once the drops that would wait for the next line.
+            is_noticed: Whether a loss may be written to stderr now. If not, the next report does.
         """
-        # Whoever comes while another reports leaves it to the next time: nobody waits for a log handler.
+        # Never wait here: the thread that reports may be inside a log handler that hangs.
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -163,15 +166,44 @@ class Reporter:
                 told_at = self._told_at.get(reason)
                 if news and (final or told_at is None or now - told_at >= TELL_AGAIN_SECONDS):
                     self._told[reason], self._told_at[reason] = total, now
-                    told = {**details.get(reason, {}), "hint": _TO_DO[reason]}
-                    _logger.error("run_log_events_dropped", reason=reason.value, count=news, **told)
-                    self._loss = self._loss or "; ".join(filter(None, (told.get("error"), told["hint"])))
+                    why = {**details.get(reason, {}), "hint": _TO_DO[reason]}
+                    _logger.error("run_log_events_dropped", reason=reason.value, count=news, **why)
+                    self._loss = self._loss or "; ".join(filter(None, (why.get("error"), why["hint"])))
             self._report_aside(stats.aside, details.get(DropReason.REFUSED, {}), now)
         finally:
             self._lock.release()
         if is_noticed and self._loss is not None:
             loss, self._loss = self._loss, None
             say_loss(loss)
+
+    def tell_failure(self, error: BaseException, *, refused: bool, wait: float, now: float) -> None:
+        """Log that a publish call failed.
+
+        Args:
+            error: Why.
+            refused: Whether only somebody's action can help.
+            wait: Seconds until the next call.
+            now: Seconds on a monotonic clock.
+        """
+        told_at = self._told_failure_at.get(refused)
+        if told_at is None or now - told_at >= TELL_AGAIN_SECONDS:
+            self._told_failure_at[refused] = now
+            self._has_told_failure = True
+            log = _logger.error if refused else _logger.warning
+            log("run_log_publish_failed", error=str(error), retry_in_s=round(wait, 3), refused=refused)
+
+    def tell_recovered(self, failures: int, seconds: float) -> None:
+        """Log that publishing works again after *failures* in *seconds*, if a failure was logged."""
+        if self._has_told_failure:
+            _logger.info("run_log_publish_recovered", failures=failures, after_s=round(seconds, 3))
+            self._has_told_failure = False
+
+    def tell_undelivered(self, events: int, why: str) -> None:
+        """Say once that *events* are given up at the end of the process."""
+        if not self._has_told_undelivered:
+            self._has_told_undelivered = True
+            _logger.error("run_log_events_undelivered", count=events, error=why)
+            say_loss(f"{events} of their states were not delivered in time: {why}")
 
     def _report_aside(self, aside: int, details: Mapping[str, str], now: float) -> None:
         if aside > self._told_aside and now - self._told_aside_at >= TELL_AGAIN_SECONDS:
@@ -202,7 +234,52 @@ def measure_publish(seconds: float, outcome: str) -> None:
     """Record how long a publish call took.
 
     Args:
-        seconds: From its begin to its end.
+        seconds: From its start to its end.
         outcome: ``delivered`` or ``failed``.
     """
     _duration.record(seconds, {"outcome": outcome})
+
+
+MAX_REASON: Final = 700
+"""Most characters of a reason."""
+
+SWITCH: Final = "RUN_LOG_STDERR_NOTICE"
+"""The variable of `Settings.stderr_notice`."""
+
+_OFF: Final = frozenset({"0", "false", "off", "no", "f", "n"})
+
+# Whoever says it first takes the only item. A lock could be left held by a fork, or waited for by a signal's
+# handler that interrupted its holder.
+_unsaid: Final = [True]
+
+
+def say_loss(reason: str) -> None:
+    """Say on stderr, once a process, that this process loses run states. Never raises.
+
+    A forked child stays silent if its parent has said it. ``RUN_LOG_STDERR_NOTICE=false`` turns this off. It
+    is read from the environment rather than from `Settings`, because unreadable settings are one of the
+    reasons.
+
+    Args:
+        reason: What is wrong and what to do, without a full stop. Line breaks and control characters are
+            escaped.
+    """
+    # Anything may stand for stderr and raise anything, and at the interpreter's end much is gone.
+    with contextlib.suppress(Exception):
+        stream = sys.stderr
+        is_off = os.environ.get(SWITCH, "").strip().lower() in _OFF
+        if is_off or not _unsaid or stream is None or getattr(stream, "closed", False):
+            return
+        line = f"run-log: runs of this process are not recorded: {one_line(reason, MAX_REASON)}"
+        line += f" (said once; {SWITCH}=false turns this off)\n"
+        shown = _encodable(line, getattr(stream, "encoding", None))
+        _unsaid.pop()  # raises where another thread was first
+        stream.write(shown)
+        stream.flush()
+
+
+def _encodable(line: str, encoding: Any) -> str:
+    try:
+        return line.encode(encoding, "backslashreplace").decode(encoding)
+    except (LookupError, TypeError):  # a stream that is not the interpreter's own
+        return line.encode("ascii", "backslashreplace").decode()
