@@ -2,15 +2,15 @@
 
 from run_log.core import Outcome
 
-from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit
-from ._leased import LeasedLetters
-from ._letters import DeadLetter, LetterChoice
-from ._redrive import HandledLetter, LetterOutcome, discard, redrive
-from ._room import GroupLimits
+from .dead_letters._redrive import HandledLetter, LetterOutcome, discard, redrive
+from .dead_letters.leased import LeasedLetters
+from .dead_letters.letters import DeadLetter, LetterChoice
+from .group_commit import Fate, GroupCommit
+from .in_hand import Progress
 from .ports import DeadLetters, EventTopic, MessageSource
 from .projector import Projected, Projector
 from .pull import PullLimits, PullReport, PullWorker
+from .room import GroupLimits
 
 __all__ = [
     "DeadLetter",

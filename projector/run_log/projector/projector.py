@@ -27,7 +27,7 @@ from run_log.core.trace import span_link
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
-from ._accounts import count_events
+from .in_hand import count_events
 
 MAX_LINKS: Final = 128
 """OpenTelemetry's default limit for a span's links."""

@@ -26,8 +26,7 @@ from run_log.pubsub import (
     message_fault,
 )
 
-from ._accounts import count_cut_letter
-from ._letters import (
+from .dead_letters.letters import (
     COMPRESSED,
     CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
@@ -39,6 +38,7 @@ from ._letters import (
     is_ours,
     packed,
 )
+from .in_hand import count_cut_letter
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0

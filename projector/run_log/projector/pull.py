@@ -21,12 +21,12 @@ from run_log.core import (
 )
 from run_log.core.logs import get_logger
 
-from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit
-from ._room import GroupLimits
-from .leases import LEASE_SECONDS, Leases
+from .ack_deadlines import LEASE_SECONDS, Leases
+from .group_commit import Fate, GroupCommit
+from .in_hand import Progress
 from .ports import DeadLetters, MessageSource
 from .projector import Projector, told
+from .room import GroupLimits
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0

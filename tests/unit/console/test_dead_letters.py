@@ -33,8 +33,8 @@ from run_log.console._render import handled_table, letter_sheet, letters_table
 from run_log.console.commands import dead_letters
 from run_log.core import ConfigurationError, InvalidArgumentError, Message, ReceivedMessage
 from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
-from run_log.projector._leased import QUIET_SECONDS
-from run_log.projector._letters import COMPRESSED, packed
+from run_log.projector.dead_letters.leased import QUIET_SECONDS
+from run_log.projector.dead_letters.letters import COMPRESSED, packed
 from run_log.testing import ManualClock
 
 from .processes import run_log

@@ -13,7 +13,7 @@ from run_log.core.logs import LeftOut
 from run_log.core.settings import TEST_VARIABLES, variable
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
-from run_log.projector._letters import (
+from run_log.projector.dead_letters.letters import (
     CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
     LEFT_OUT_ATTRIBUTE,

@@ -40,8 +40,8 @@ from run_log.projector.rebuild import (
     rebuild_from_root,
     rebuild_from_subscription,
 )
-from run_log.projector.rebuild._wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.projector.rebuild.sources import check, replay_name
+from run_log.projector.rebuild.wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import InMemoryTopic, an_event
 

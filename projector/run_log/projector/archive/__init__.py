@@ -4,11 +4,11 @@ A line of JSON, or the data of an Avro record, is one message's body, exactly as
 all that is needed to read the event back.
 """
 
-from ._files import ArchiveFile, find_files
-from ._reader import ArchivePlace
-from ._records import ArchiveRecord, read_records
-from ._source import ArchiveSource
-from ._writer import ArchiveLimits, ArchiveReport, ArchiveWorker, ArchiveWriter
+from .reader import ArchivePlace
+from .reading import ArchiveFile, find_files
+from .records import ArchiveRecord, read_records
+from .source import ArchiveSource
+from .writer import ArchiveLimits, ArchiveReport, ArchiveWorker, ArchiveWriter
 
 __all__ = [
     "ArchiveFile",

@@ -10,7 +10,7 @@ from typing import Final
 from run_log.core import ConfigurationError
 from run_log.core.install import how_to_install
 
-from ._options import parse
+from .options import parse
 
 DONE: Final = 0
 FAILED: Final = 1

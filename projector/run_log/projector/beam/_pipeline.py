@@ -13,10 +13,10 @@ from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
 from run_log.stores.firestore import FirestoreRoot, shard_of
 
-from ._folding import decode_folded, encode_folded, folded, joined
-from ._options import BeamRebuild
-from ._reading import read_events
-from ._writing import OpenStore, RunWriter, Written
+from .options import BeamRebuild
+from .reading import read_events
+from .steps import decode_folded, encode_folded, folded, joined
+from .writing import OpenStore, RunWriter, Written
 
 # Beam's annotations leave open what most of it returns, so that it is untyped here. Nothing else imports it.
 beam: Any = import_module("apache_beam")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from ._options import BeamRebuild
 from ._pipeline import COUNTERS, NAMESPACE, build
+from .options import BeamRebuild
 
 beam: Any = import_module("apache_beam")
 pipeline_options: Any = import_module("apache_beam.options.pipeline_options")

@@ -2,15 +2,15 @@
 
 from run_log.projector.merging import MergingStore
 
-from ._archive import rebuild_from_archive
-from ._progress import RebuildProgress
-from ._rejects import RejectsFile, reject_line
-from ._root import RunPage, RunPages, UnreadableDocument, rebuild_from_root
-from ._state import RebuildState
-from ._subscription import rebuild_from_subscription
-from ._wiring import Rebuilt, rebuild
-from ._work import RebuildWork
+from .folding import RunPage, RunPages, UnreadableDocument, rebuild_from_root
+from .from_archive import rebuild_from_archive
+from .from_subscription import rebuild_from_subscription
+from .progress import RebuildProgress
+from .rejects import RejectsFile, reject_line
 from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, destination
+from .state import RebuildState
+from .wiring import Rebuilt, rebuild
+from .work import RebuildWork
 
 __all__ = [
     "FromArchive",

@@ -8,8 +8,8 @@ from typing import BinaryIO, Final
 
 from run_log.core import ConfigurationError, TransportError, TransportRefusedError
 
-from ._files import ArchiveFile, storage_error
-from ._records import ArchiveRecord, read_records
+from .reading import ArchiveFile, storage_error
+from .records import ArchiveRecord, read_records
 
 MAX_FAILURES: Final = 8
 """Tries to read at one place of a file after which somebody has to act."""

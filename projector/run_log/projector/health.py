@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from ._accounts import Progress
+from .in_hand import Progress
 
 STUCK_SECONDS: Final = 120.0
 """With something in hand and nothing settled for so long, a projector is stuck. An outage of the store is

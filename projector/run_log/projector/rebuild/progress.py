@@ -9,7 +9,7 @@ from typing import Any
 from run_log.core import Outcome
 from run_log.projector.pull import PullWorker
 
-from ._state import RebuildState
+from .state import RebuildState
 
 _TOTAL = "total"
 

@@ -15,11 +15,11 @@ from run_log.projector.archive import ArchiveFile, find_files
 from run_log.projector.pull import PullLimits
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
 
-from ._archive import rebuild_from_archive
-from ._root import rebuild_from_root
-from ._subscription import rebuild_from_subscription
-from ._work import RebuildWork
+from .folding import rebuild_from_root
+from .from_archive import rebuild_from_archive
+from .from_subscription import rebuild_from_subscription
 from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, replay_name
+from .work import RebuildWork
 
 if TYPE_CHECKING:
     from run_log.pubsub import PubSubConnection

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ._accounts import Progress
+from .in_hand import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

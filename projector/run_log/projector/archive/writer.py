@@ -29,7 +29,7 @@ from run_log.projector.ports import MessageSource
 from run_log.projector.pull import cancel, let_end, wait_unless
 from run_log.stores.files import make_private_directory, open_private, sync_directory
 
-from ._records import WRAPPED, wrapped
+from .records import WRAPPED, wrapped
 
 SUFFIX: Final = ".jsonl"
 

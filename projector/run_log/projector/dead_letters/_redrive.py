@@ -19,10 +19,10 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.wire import MAX_ATTRIBUTES, check_stamp
+from run_log.projector.ports import EventTopic
 
-from ._leased import LeasedLetters
-from ._letters import DeadLetter, LetterChoice
-from .ports import EventTopic
+from .leased import LeasedLetters
+from .letters import DeadLetter, LetterChoice
 
 ON_REQUEST: Final = frozenset({DeadLetterReason.WRITE_REFUSED.value, DeadLetterReason.EXPIRED.value})
 """Reasons that do not pass by themselves: such letters are only re-driven where they are asked for."""

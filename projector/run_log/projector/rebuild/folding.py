@@ -11,7 +11,7 @@ from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
 from run_log.core.law import FoldedRun
 from run_log.projector.merging import MergingProjector, MergingStore
 
-from ._work import RebuildWork
+from .work import RebuildWork
 
 IN_FLIGHT: Final = 3
 """Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""

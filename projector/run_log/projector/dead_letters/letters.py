@@ -132,6 +132,7 @@ class LetterChoice:
     """Of runs of this workflow."""
 
     def __post_init__(self) -> None:
+        """Refuse a choice that contradicts itself."""
         known = [*(reason.value for reason in DeadLetterReason), UNKNOWN_REASON]
         if unknown := self.reasons.difference(known):
             raise InvalidArgumentError(

@@ -12,7 +12,7 @@ from run_log.core.law import FoldedRun
 from run_log.projector.merging import MergingProjector, MergingStore
 from run_log.projector.rebuild import reject_line
 
-from ._folding import encode_folded
+from .steps import encode_folded
 
 MAX_RUNS: Final = 500
 """Most runs written together: as many as a commit holds."""

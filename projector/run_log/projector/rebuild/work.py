@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from ._progress import RebuildProgress
-from ._rejects import RejectsFile
-from ._state import RebuildState
+from .progress import RebuildProgress
+from .rejects import RejectsFile
+from .state import RebuildState
 
 _END: Final = "end"
 

@@ -11,7 +11,7 @@ from run_log.core import ConfigurationError, Settings
 from run_log.projector.rebuild import FromArchive
 from run_log.projector.rebuild.sources import check
 
-from ._writing import OpenStore
+from .writing import OpenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from run_log.core import DeadLetterReason, ReceivedMessage
 from run_log.projector.ports import DeadLetters
 
-from ._files import ArchiveFile
-from ._reader import ArchivePlace, ArchiveReader, Chunk
+from .reader import ArchivePlace, ArchiveReader, Chunk
+from .reading import ArchiveFile
 
 TOLD_EVERY: Final = 1.0
 """Seconds between two places that are told: each is written to a disk."""

@@ -31,11 +31,11 @@ from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 
-from ._accounts import Progress, count_dead_letter
-from ._lanes import Lanes
-from ._room import GroupLimits, Room
+from .in_hand import Progress, count_dead_letter
+from .lanes import Lanes
 from .ports import DeadLetters
 from .projector import Projector, where_from
+from .room import GroupLimits, Room
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0

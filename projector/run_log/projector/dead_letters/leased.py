@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 
 from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError
 from run_log.core.logs import get_logger
+from run_log.projector.ack_deadlines import Leases
+from run_log.projector.ports import MessageSource
 
-from ._letters import DeadLetter, LetterChoice
-from .leases import Leases
-from .ports import MessageSource
+from .letters import DeadLetter, LetterChoice
 
 QUIET_SECONDS: Final = 5.0
 """Seconds without a new letter after which all are taken to be seen. An empty answer alone says nothing

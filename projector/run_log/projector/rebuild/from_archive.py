@@ -12,9 +12,9 @@ from run_log.projector.projector import Projector
 from run_log.projector.pull import PullLimits, PullWorker
 from run_log.stores import ProjectionStore
 
-from ._progress import folded_by
-from ._state import RebuildState
-from ._work import RebuildWork
+from .progress import folded_by
+from .state import RebuildState
+from .work import RebuildWork
 
 _FILE: Final = "file:"
 _LIMITS: Final = PullLimits()

@@ -10,8 +10,8 @@ from run_log.projector.projector import Projector
 from run_log.projector.pull import PullLimits, PullWorker
 from run_log.stores import ProjectionStore
 
-from ._progress import folded_by
-from ._work import RebuildWork
+from .progress import folded_by
+from .work import RebuildWork
 
 NOTED_EVERY: Final = 1.0
 """Seconds between two notes of how many events there were."""
