@@ -13,10 +13,10 @@ from typing import Any, Final
 import pytest
 
 from run_log.console import main
-from run_log.console._checks import Verdict
-from run_log.console._doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
-from run_log.console._output import OutputFormat
-from run_log.console._verify import compare_roots
+from run_log.console.checks import Verdict
+from run_log.console.views.output import OutputFormat
+from run_log.console.work.doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
+from run_log.console.work.verify import compare_roots
 from run_log.core import (
     ConfigurationError,
     NotFoundError,

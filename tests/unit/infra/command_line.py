@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from run_log.console._app import app
+from run_log.console.app import app
 from run_log.core import Settings
 from run_log.core.settings import variable
 from run_log.projector import Progress

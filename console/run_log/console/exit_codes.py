@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ._layout import literal
-from ._output import note, write
+from .views.layout import literal
+from .views.output import note, write
 
 
 class ExitCode(enum.IntEnum):

@@ -18,17 +18,17 @@ from typing import Any, Final, TypeVar
 
 import typer
 
+from run_log.console.exit_codes import ExitCode
+from run_log.console.signals import call_on
+from run_log.console.views.output import Listing, OutputFormat, ask, json_text, note
+from run_log.console.views.records import handled_record, letter_line, letter_record
+from run_log.console.views.tables import handled_table, letters_table
 from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.google_cloud import event_topic, leased_letters
 from run_log.stores.files import open_private, sync_directory
 
-from ._exit import ExitCode
-from ._open import reached_broker
-from ._output import Listing, OutputFormat, ask, json_text, note
-from ._records import handled_record, letter_line, letter_record
-from ._render import handled_table, letters_table
-from ._signals import call_on
+from .opening import reached_broker
 
 PROGRESS_SECONDS: Final = 5.0
 """How often a command that takes long says how far it has come."""

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Generic, TextIO, TypeVar, cast
 
-from ._layout import Screen, Sheet, Styled, Table, cut, literal, painted
+from .layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
 _T = TypeVar("_T")
 

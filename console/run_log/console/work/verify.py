@@ -7,12 +7,12 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from run_log.console.views.output import Listing, OutputFormat, StatusLine, note
+from run_log.console.views.tables import findings_table
 from run_log.core import NotFoundError
 from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
 
-from ._open import opened_audit
-from ._output import Listing, OutputFormat, StatusLine, note
-from ._render import findings_table
+from .opening import opened_audit
 
 FIRST: Final = "here"
 SECOND: Final = "there"

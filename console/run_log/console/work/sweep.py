@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from run_log.console.views.output import Listing, note
 from run_log.core import RunNotFoundError, TransportUnavailableError, UnreadableRunError, WriteRefusedError
 from run_log.stores import RunLog, StaleRun
 
-from ._open import FLUSH_SECONDS
-from ._output import Listing, note
+from .opening import FLUSH_SECONDS
 
 PAGE: Final = 200
 

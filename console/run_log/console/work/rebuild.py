@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from run_log.console._layout import Sheet
-from run_log.console._output import StatusLine
-from run_log.console._render import elapsed
-from run_log.console._signals import stopped_by_signal
+from run_log.console.signals import stopped_by_signal
+from run_log.console.views.layout import Sheet
+from run_log.console.views.output import StatusLine
+from run_log.console.views.tables import elapsed
 from run_log.core import InvalidArgumentError, Settings
 from run_log.core.logs import get_logger
 from run_log.projector.rebuild import (

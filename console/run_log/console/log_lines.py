@@ -10,8 +10,8 @@ import structlog
 
 from run_log.core.payload import decode_json, encode_json
 
-from ._layout import literal
-from ._output import json_text, screen, write
+from .views.layout import literal
+from .views.output import json_text, screen, write
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from run_log.console._open import reached_broker, shortest_silence
-from run_log.console._signals import stopped_by_signal
+from run_log.console.signals import stopped_by_signal
+from run_log.console.work.opening import reached_broker, shortest_silence
 from run_log.core import Settings
 from run_log.projector.archive import ArchiveReport, ArchiveWorker, ArchiveWriter
 from run_log.projector.pubsub import PubSubSource

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from ._output import OutputFormat
+from .views.output import OutputFormat
 
 Output = Annotated[
     OutputFormat,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, Final
 
-from run_log.console._open import shortest_silence
-from run_log.console._output import note
-from run_log.console._signals import stopped_by_signal
+from run_log.console.signals import stopped_by_signal
+from run_log.console.views.output import note
+from run_log.console.work.opening import shortest_silence
 from run_log.core import Outcome, Settings
 from run_log.core.logs import get_logger
 from run_log.projector import PullReport, PullWorker

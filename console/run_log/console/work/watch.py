@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from run_log.console.views.output import OutputFormat, print_line, print_lines, screen
+from run_log.console.views.records import run_record, update_record
+from run_log.console.views.tables import run_line
 from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
 
-from ._open import opened_run_log
-from ._output import OutputFormat, print_line, print_lines, screen
-from ._records import run_record, update_record
-from ._render import run_line
+from .opening import opened_run_log
 
 
 async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: OutputFormat) -> None:

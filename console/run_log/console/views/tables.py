@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from run_log.console.checks import Check, Verdict
 from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
-from ._checks import Check, Verdict
-from ._layout import Cell, Column, Sheet, Styled, Table
-from ._output import json_text
+from .layout import Cell, Column, Sheet, Styled, Table
+from .output import json_text
 
 if TYPE_CHECKING:
     from run_log.projector import DeadLetter, HandledLetter

@@ -12,7 +12,7 @@ from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
 from run_log.stores import RunLog
 
-from ._open import delivered, opened_run_log
+from .opening import delivered, opened_run_log
 
 _LOOK_SECONDS: Final = 0.05
 

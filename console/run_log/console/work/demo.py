@@ -12,16 +12,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, TextIO
 
+from run_log.console.views.layout import Table, literal, painted
+from run_log.console.views.output import screen, write
+from run_log.console.views.tables import history_table, pending_table, runs_table, workflows_table
 from run_log.core import DeadLetterReason, ReceivedMessage, RunEvent, TriggerType, WorkflowRun, utc_now
 from run_log.core.law import count_statuses
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic
-
-from ._layout import Table, literal, painted
-from ._output import screen, write
-from ._render import history_table, pending_table, runs_table, workflows_table
 
 FAULTS: Final = Faults(duplicate=0.4, reorder=1.0, delay=0.3)
 SEED: Final = 7
@@ -231,4 +230,5 @@ class PrintedDeadLetters:
         self._stage = stage
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
+        """Show *message*, which nothing keeps."""
         self._stage.say(f"dead letter {message.message_id}: {reason.value}: {error}")

@@ -9,15 +9,15 @@ from typing import Annotated, Final
 
 import typer
 
-from ._exit import run
-from ._options import examples
-from ._output import prepare_streams, say
 from .commands import dead_letters, events, pipeline, runs
 from .commands.doctor import doctor
 from .commands.rebuild import archive, rebuild
 from .commands.sweep import sweep
 from .commands.verify import verify
 from .commands.workflows import workflows
+from .exit_codes import run
+from .options import examples
+from .views.output import prepare_streams, say
 
 app: Final = typer.Typer(
     name="run-log",

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
+from run_log.console.exit_codes import require
+from run_log.console.views.output import note
 from run_log.core import (
     ConfigurationError,
     InvalidArgumentError,
@@ -20,9 +22,6 @@ from run_log.core.ids import document_id
 from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.audit import Audit
 from run_log.stores.telemetry import skipped_runs
-
-from ._exit import require
-from ._output import note
 
 FLUSH_SECONDS: Final = 30.0
 """How long a command waits until what it saved is published."""

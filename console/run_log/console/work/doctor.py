@@ -10,6 +10,9 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
+from run_log.console.checks import Check, Verdict
+from run_log.console.exit_codes import missing_module
+from run_log.console.views.tables import elapsed
 from run_log.core import (
     RunLogError,
     RunStatus,
@@ -24,11 +27,8 @@ from run_log.stores import RunLog
 from run_log.stores.factory import backend_entry
 from run_log.stores.listings.selection import Order, RunFilters
 
-from ._checks import Check, Verdict
-from ._emit import emit_state
-from ._exit import missing_module
-from ._open import opened_run_log, reached
-from ._render import elapsed
+from .emit import emit_state
+from .opening import opened_run_log, reached
 
 # Where an extra is not installed, that is what the doctor finds: what needs it is imported late.
 if TYPE_CHECKING:
