@@ -15,7 +15,7 @@ from google.pubsub_v1 import PubsubMessage
 from run_log.core import DeadLetterReason, EventDecodeError, Message, ReceivedMessage, decode_event
 from run_log.projector import GroupCommit, Projector, PullLimits, PullWorker
 from run_log.projector.archive.writer import _line  # pyright: ignore[reportPrivateUsage] - one of the readers
-from run_log.projector.beam.reading import read_events
+from run_log.projector.beam.steps import read_events
 from run_log.projector.dead_letters.letters import DeadLetter
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.projector.push.app import create_push_app

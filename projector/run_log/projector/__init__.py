@@ -2,15 +2,14 @@
 
 from run_log.core import Outcome
 
-from .dead_letters._redrive import HandledLetter, LetterOutcome, discard, redrive
 from .dead_letters.leased import LeasedLetters
 from .dead_letters.letters import DeadLetter, LetterChoice
+from .dead_letters.redrive import HandledLetter, LetterOutcome, discard, redrive
 from .group_commit import Fate, GroupCommit
-from .in_hand import Progress
+from .in_hand import GroupLimits, Progress
 from .ports import DeadLetters, EventTopic, MessageSource
 from .projector import Projected, Projector
 from .pull import PullLimits, PullReport, PullWorker
-from .room import GroupLimits
 
 __all__ = [
     "DeadLetter",

@@ -20,14 +20,13 @@ from run_log.stores import FirestoreRunLogService
 
 from .dead_letters.leased import QUIET_SECONDS, LeasedLetters
 from .group_commit import GroupCommit
-from .health import health_routes
 from .ports import EventTopic
 from .projector import Projector
 from .pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from .pull import PullReport, PullWorker, cancel
 from .push.app import Authenticate, create_push_app
 from .push.oidc import Certificates, TokenVerifier
-from .serving import serving
+from .serving import health_routes, serving
 
 DRAIN_SECONDS: Final = 2.0
 """How long what is in hand may take once the last request is answered: nothing should be left by then."""

@@ -31,11 +31,9 @@ from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 
-from .in_hand import Progress, count_dead_letter
-from .lanes import Lanes
+from .in_hand import GroupLimits, Lanes, Progress, Room, count_dead_letter
 from .ports import DeadLetters
 from .projector import Projector, where_from
-from .room import GroupLimits, Room
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0

@@ -1,4 +1,4 @@
-"""The projector: events in, one outcome for each out, whatever is wrong with its neighbours."""
+"""Events and folded runs, merged into a store; each gets an outcome, whatever is wrong with the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry import trace
 
@@ -22,7 +22,9 @@ from run_log.core import (
     WriteRefusedError,
     utc_now,
 )
+from run_log.core.law import FoldedRun
 from run_log.core.logs import get_logger
+from run_log.core.models import RunKey
 from run_log.core.trace import span_link
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
@@ -226,3 +228,52 @@ def _tell_rejected(event: RunEvent, error: Exception) -> None:
         event_id=event.event_id,
         error=str(error),
     )
+
+
+class MergingStore(Protocol):
+    """A projection into which another one's runs can be merged."""
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge *runs*, each once, as if their events were applied; see `ProjectionStore.apply`.
+
+        Raises:
+            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
+            WriteRefusedError: See `ProjectionStore.apply`.
+            ConfigurationError: See `ProjectionStore.apply`.
+        """
+        ...
+
+
+class MergingProjector:
+    """Merges runs into a store, isolating those it refuses, as `Projector` does with events.
+
+    Args:
+        store: Where the projection is.
+    """
+
+    def __init__(self, store: MergingStore) -> None:
+        self._store = store
+        self._projector = Projector(self)
+        self._runs: dict[RunKey, FoldedRun] = {}
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Projected]:
+        """Merge *runs*, each once, and return what became of each one's newest event, in order.
+
+        Args:
+            runs: None of them under way in another call.
+
+        Raises:
+            StoreUnavailableError: See `Projector.project`.
+            ConfigurationError: See `Projector.project`.
+        """
+        by_key = {run.event.key: run for run in runs}
+        self._runs |= by_key
+        try:
+            return await self._projector.project([run.event for run in runs])
+        finally:
+            for key in by_key:
+                del self._runs[key]
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        return await self._store.merge([self._runs[event.key] for event in events])

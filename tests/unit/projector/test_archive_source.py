@@ -15,7 +15,7 @@ from run_log.core import (
     encode_event,
 )
 from run_log.projector.archive import ArchiveFile, ArchivePlace, find_files
-from run_log.projector.archive.reader import MAX_FAILURES
+from run_log.projector.archive.reading import MAX_FAILURES
 from run_log.testing import an_event
 
 from .archives import Opened, Rejects, lines, write_avro

@@ -136,8 +136,8 @@ async def shortest_silence(settings: Settings, subscription: str, *, extends: bo
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
     """
-    from run_log.projector.ack_deadlines import LEASE_SECONDS
     from run_log.projector.pubsub import silence_after_kill
+    from run_log.projector.pull import LEASE_SECONDS
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub.inspection import inspect_subscription
 

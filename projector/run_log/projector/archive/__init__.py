@@ -4,8 +4,7 @@ A line of JSON, or the data of an Avro record, is one message's body, exactly as
 all that is needed to read the event back.
 """
 
-from .reader import ArchivePlace
-from .reading import ArchiveFile, find_files
+from .reading import ArchiveFile, ArchivePlace, find_files
 from .records import ArchiveRecord, read_records
 from .source import ArchiveSource
 from .writer import ArchiveLimits, ArchiveReport, ArchiveWorker, ArchiveWriter

@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 from run_log.core import DeadLetterReason, ReceivedMessage
 from run_log.projector.ports import DeadLetters
 
-from .reader import ArchivePlace, ArchiveReader, Chunk
-from .reading import ArchiveFile
+from .reading import ArchiveFile, ArchivePlace, ArchiveReader, Chunk
 
 TOLD_EVERY: Final = 1.0
 """Seconds between two places that are told: each is written to a disk."""

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """
     try:
         rebuild, others = parse(arguments, environ)
-        from ._program import run  # noqa: PLC0415 - where Beam is not installed, it says which extra has it
+        from ._pipeline import run  # noqa: PLC0415 - where Beam is not installed, it says which extra has it
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return USAGE

@@ -11,7 +11,7 @@ from run_log.core import ConfigurationError, Settings
 from run_log.projector.rebuild import FromArchive
 from run_log.projector.rebuild.sources import check
 
-from .writing import OpenStore
+from .steps import OpenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

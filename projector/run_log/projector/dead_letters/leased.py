@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 
 from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError
 from run_log.core.logs import get_logger
-from run_log.projector.ack_deadlines import Leases
 from run_log.projector.ports import MessageSource
+from run_log.projector.pull import Leases
 
 from .letters import DeadLetter, LetterChoice
 

@@ -1,4 +1,4 @@
-"""A rebuild from another projection: its runs, counted anew."""
+"""A rebuild from each kind of source: an archive, a subscription, or another projection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,126 @@ from typing import Final, Protocol
 
 from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
 from run_log.core.law import FoldedRun
-from run_log.projector.merging import MergingProjector, MergingStore
+from run_log.projector.archive import ArchiveFile, ArchivePlace, ArchiveSource
+from run_log.projector.ports import MessageSource
+from run_log.projector.projector import MergingProjector, MergingStore, Projector
+from run_log.projector.pull import PullLimits, PullWorker
+from run_log.stores import ProjectionStore
 
-from .work import RebuildWork
+from .work import RebuildState, RebuildWork, folded_by
+
+_FILE: Final = "file:"
+_LIMITS: Final = PullLimits()
+
+
+async def rebuild_from_archive(
+    files: Sequence[ArchiveFile],
+    store: ProjectionStore,
+    work: RebuildWork,
+    *,
+    limits: PullLimits = _LIMITS,
+) -> bool:
+    """Fold what *files* hold into *store*, and return whether that is done, and was not stopped.
+
+    What is no event is kept among the rejects and holds nothing up. While the store does not answer it waits.
+
+    Args:
+        files: The archive.
+        store: Where to.
+        work: The rebuild.
+        limits: How much is in hand.
+
+    Raises:
+        TransportRefusedError: A file cannot be read until somebody acts.
+        ConfigurationError: The store is not there, or does not let us in; or Avro cannot be read.
+        StoreUnavailableError: The state cannot be written.
+    """
+    ended = asyncio.Event()
+    failures: list[RunLogError] = []
+
+    def told(places: Sequence[ArchivePlace]) -> None:
+        notes = {f"{_FILE}{place.file}": {"after": place.after, "size": place.size} for place in places}
+        try:
+            work.state.note({**notes, **work.progress.notes()})
+        except RunLogError as error:
+            # Raised here it would be lost: nobody waits for an acknowledgement.
+            failures.append(error)
+            ended.set()
+
+    source = ArchiveSource(files, done=_done(work.state), rejects=work.rejects, told=told, finished=ended.set)
+    worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
+    work.progress.follow(folded_by(worker), lambda: (source.done_files, source.total_files))
+    stopping = asyncio.create_task(_set_after(work.stop, ended))
+    try:
+        if not source.is_finished:
+            work.unsettle()
+            await worker.run(stop=ended)
+    finally:
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        await source.close()
+    if failures:
+        raise failures[0]
+    return source.is_finished
+
+
+def _done(state: RebuildState) -> dict[str, ArchivePlace]:
+    return {
+        name: ArchivePlace(file=name, after=fields["after"], size=fields["size"])
+        for about, fields in state.places.items()
+        if (name := about.removeprefix(_FILE)) != about
+    }
+
+
+async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
+    await first.wait()
+    then.set()
+
+
+NOTED_EVERY: Final = 1.0
+"""Seconds between two notes of how many events there were."""
+
+
+async def rebuild_from_subscription(
+    source: MessageSource,
+    store: ProjectionStore,
+    work: RebuildWork,
+    *,
+    until_idle: float,
+    limits: PullLimits = _LIMITS,
+) -> bool:
+    """Fold what *source* delivers into *store*, and return whether it was idle in the end, not stopped.
+
+    The subscription itself knows how far it is: what is folded is acknowledged.
+
+    Args:
+        source: A subscription of the rebuild's own.
+        store: Where to.
+        work: The rebuild.
+        until_idle: After how many seconds without a message all is folded.
+        limits: How much is in hand.
+
+    Raises:
+        TransportRefusedError: See `PullWorker.run`, as the other errors.
+        TransportUnavailableError: See `PullWorker.run`.
+        StoreUnavailableError: See `PullWorker.run`; or the state cannot be written.
+        ConfigurationError: See `PullWorker.run`.
+    """
+    worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
+    # Whoever goes on hears some again that it has heard.
+    work.progress.follow(folded_by(worker, repeats=not work.goes_on))
+    work.unsettle()
+    working = asyncio.create_task(worker.run(stop=work.stop, until_idle=until_idle))
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=NOTED_EVERY)
+            work.state.note(work.progress.notes())
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    return not work.stop.is_set()
+
 
 IN_FLIGHT: Final = 3
 """Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""

@@ -15,9 +15,7 @@ from run_log.projector.archive import ArchiveFile, find_files
 from run_log.projector.pull import PullLimits
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
 
-from .folding import rebuild_from_root
-from .from_archive import rebuild_from_archive
-from .from_subscription import rebuild_from_subscription
+from .folding import rebuild_from_archive, rebuild_from_root, rebuild_from_subscription
 from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, replay_name
 from .work import RebuildWork
 
