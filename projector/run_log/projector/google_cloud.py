@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from run_log.core import ConfigurationError, Settings, StoreUnavailableError
+from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.settings import is_cloud_run_service
 from run_log.pubsub import PubSubConnection
@@ -33,7 +34,7 @@ DRAIN_SECONDS: Final = 2.0
 
 _PROBED_WORKFLOW: Final = "run-log-probe"
 _REACH_SECONDS: Final = 3.0
-_LONGEST_WAIT_SECONDS: Final = 30.0
+_BACKOFF: Final = Backoff(2.0, 30.0)
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -289,6 +290,6 @@ async def _until_it_answers(
         except StoreUnavailableError as error:
             failures += 1
             _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
-            await sleep(uniform(0, min(_LONGEST_WAIT_SECONDS, 2.0**failures)))
+            await sleep(_BACKOFF.seconds(failures, uniform))
         else:
             return

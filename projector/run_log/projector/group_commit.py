@@ -1,4 +1,4 @@
-"""Group commit: messages that arrive one by one are decoded, and projected many to a commit."""
+"""Group commit: messages that arrive one by one are decoded, and projected together."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from run_log.core import (
     TransportUnavailableError,
     decode_event,
 )
+from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
@@ -35,9 +36,11 @@ from .in_hand import GroupLimits, Lanes, Progress, Room, count_dead_letter
 from .ports import DeadLetters
 from .projector import Projector, where_from
 
-_FIRST_BACKOFF_SECONDS: Final = 0.5
-_LONGEST_BACKOFF_SECONDS: Final = 30.0
-_LONGEST_LETTER_BACKOFF_SECONDS: Final = 5.0
+_STORE_BACKOFF: Final = Backoff(1.0, 30.0)
+_LETTER_BACKOFF: Final = Backoff(1.0, 5.0)
+_SHORTEST_FAILED_SECONDS: Final = 0.5
+"""Least pause after a failure that nobody foresaw: health checks report it for as long as the pause lasts."""
+
 _LETTERS_AT_A_TIME: Final = 32
 _LIMITS: Final = GroupLimits()
 
@@ -48,9 +51,9 @@ class Fate(enum.StrEnum):
     """What became of a message."""
 
     DONE = "done"
-    """It is durable in the projection, or kept among the dead letters: acknowledge it."""
+    """It is durable, in the projection or among the dead letters: acknowledge it."""
     RETURNED = "returned"
-    """A passing fault: it has to be delivered again."""
+    """A fault that will pass: it has to be delivered again."""
 
 
 class _Taken(NamedTuple):
@@ -77,20 +80,23 @@ class _Item(NamedTuple):
 
 
 class GroupCommit:
-    """Projects messages that arrive one by one, many to a commit; batches under way share no run.
+    """Projects messages that arrive one by one, many in one commit. No two batches under way share a run.
 
-    Nothing waits for a timer when nothing is under way, so that a message alone is projected at once.
-    While a batch is under way others gather: for a full batch, or for `GroupLimits.gather_seconds`.
+    A message that arrives alone is projected at once. While a batch is under way, the next one waits until
+    it is full, or for `GroupLimits.gather_seconds`.
 
     Args:
-        projector: Where events go.
-        dead_letters: Where messages go that are no events, or that the store refuses.
+        projector: Projects the events.
+        dead_letters: Keeps messages that are not events, or that the store refuses.
         limits: How much is projected together, and how much is in hand.
         now: Monotonic seconds.
-        utc_now: The wall clock, to tell the lag.
-        sleep: Waits that many seconds.
+        utc_now: The wall clock, for the lag.
+        sleep: Waits so many seconds.
         uniform: Returns a random number between two, to spread retries.
     """
+
+    # All state belongs to one event loop, and no method awaits between looking at it and changing it. So
+    # there are no locks; what could race are the callbacks of tasks, and each says below how it is safe.
 
     def __init__(
         self,
@@ -129,15 +135,15 @@ class GroupCommit:
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.dead_lettered = 0
         self.store_trouble: RunLogError | None = None
-        """What the last batch failed with; None once one has succeeded."""
+        """Why the last batch failed; None once a batch has succeeded."""
         self.dead_letter_trouble: TransportError | None = None
-        """What the dead letters failed with last; None once they have taken one."""
+        """Why the last dead letter could not be kept; None once one has been."""
 
     def settle(self, message: ReceivedMessage) -> Coroutine[Any, Any, Fate]:
-        """Take *message* in hand, to be projected together with whatever else is; return what tells its fate.
+        """Take *message* in hand at once; return an awaitable of its fate.
 
         Raises:
-            ConfigurationError: The store is not there, or does not let us in.
+            ConfigurationError: The store does not exist, or denies access.
         """
         future: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
 
@@ -157,11 +163,11 @@ class GroupCommit:
     def submit(
         self, messages: Iterable[ReceivedMessage], settled: Callable[[ReceivedMessage, Fate], None]
     ) -> None:
-        """Take *messages* in hand; *settled* is called with each and what became of it.
+        """Take *messages* in hand, and call *settled* with each message and its fate.
 
         Args:
             messages: As they were delivered.
-            settled: Called in the event loop, once for each message; what it raises is logged.
+            settled: Called in the event loop, once for each message. An exception from it is logged.
         """
         for message in messages:
             taken = _Taken(next(self._tokens), message, settled)
@@ -170,7 +176,7 @@ class GroupCommit:
             if self._is_closed or self._failure is not None:
                 self._settle(taken, Fate.RETURNED)
             elif message.delivery_attempt >= self._limits.deliveries:
-                error = f"delivered {message.delivery_attempt} times and never settled"
+                error = f"delivered {message.delivery_attempt} times, and never acknowledged"
                 self._keep(taken, DeadLetterReason.TOO_MANY_DELIVERIES, error)
             else:
                 self._undecoded.append(taken)
@@ -181,8 +187,9 @@ class GroupCommit:
         """Reserve room for the body of one message that is about to come, until the block is left.
 
         Yields:
-            Takes how large the body is, or is at least, and returns whether there is room for it: always
-            where nothing else is in hand or has room reserved. Call it again as the body turns out larger.
+            A function that takes the size of the body, as far as it is known, and returns whether there is
+            room. Call it again when the body turns out to be larger. With nothing else in hand or reserved,
+            there is always room.
         """
         try:
             with self._memory.reserving() as has_room:
@@ -192,23 +199,23 @@ class GroupCommit:
 
     @property
     def is_full(self) -> bool:
-        """Whether as much is in hand as is allowed, or the store is away: more should come later."""
+        """Whether no more messages should come now: the limits are reached, or the store does not answer."""
         return self._backing_off is not None or self._memory.is_full
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether the store has failed, and what is in hand waits for the next try."""
+        """Whether the store has failed, and the next try is waited for."""
         return self._backing_off is not None
 
     @property
     def is_failed(self) -> bool:
-        """Whether projecting has failed as nobody foresaw, and has not been taken up again yet."""
+        """Whether projecting has failed with an unexpected error, and has not begun again yet."""
         return (self._backing_off is not None and self._is_unforeseen) or (
             self._failure is not None and not isinstance(self._failure, ConfigurationError)
         )
 
     async def room(self) -> None:
-        """Wait until it is not full."""
+        """Wait while it is full."""
         await self._room.wait()
 
     @property
@@ -217,12 +224,12 @@ class GroupCommit:
         return self._memory.left
 
     def raise_failure(self) -> None:
-        """Raise what ended all work, if anything did."""
+        """Raise the error that ended all work, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     async def failed(self) -> None:
-        """Wait until something has ended all work, and raise it."""
+        """Wait until an error ends all work, and raise it."""
         await self._failed.wait()
         self.raise_failure()
 
@@ -231,14 +238,15 @@ class GroupCommit:
         await self._quiet.wait()
 
     def open(self) -> None:
-        """Take messages again, after `close` or a failure."""
+        """Accept messages again after `close` or a failure."""
         self._is_closed = False
         self._failure = None
         self._failed.clear()
         self._update_room()
 
-    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left by then is given back
-        """Finish what is in hand, *timeout* seconds at most; the rest, and what comes now, is returned."""
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left by then is returned
+        """Finish what is in hand within *timeout* seconds; return the rest, and what comes later."""
+        # While the store does not answer, the timeout would pass for nothing.
         is_waiting_for_store = self._backing_off is not None and not self._batches
         if self._failure is None and not is_waiting_for_store:
             quiet = asyncio.ensure_future(self.wait_quiet())
@@ -248,7 +256,7 @@ class GroupCommit:
         await self._abandon()
 
     def _go_on(self) -> None:
-        """Decode what there is memory for, and project what there is to project."""
+        """Decode as much as there is memory for, and start the batches that may start."""
         while self._undecoded and not self._is_closed:
             taken = self._undecoded[0]
             if not self._memory.decode(taken.token, taken.message.data):
@@ -268,7 +276,7 @@ class GroupCommit:
             told = str(error)
             with suppress(ValueError):
                 reason = DeadLetterReason(error.reason)
-        except Exception as error:  # noqa: BLE001 - whatever a body provokes, it is no reason to stop
+        except Exception as error:  # noqa: BLE001 - one body must not end the projector, whatever it raises
             told = f"not an event: {type(error).__name__}"
         else:
             return
@@ -293,7 +301,7 @@ class GroupCommit:
 
     @property
     def _under_way(self) -> int:
-        # One that has just ended is still there until the loop comes to its callback.
+        # A task that has just ended stays in the dictionary until the loop calls its callback.
         return sum(not task.done() for task in self._batches)
 
     def _start_batch(self) -> None:
@@ -312,10 +320,10 @@ class GroupCommit:
             projected = await self._projector.project([item.event for item in items])
         except ConfigurationError:
             raise
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw ends this try, not the projector
+        except Exception as error:  # noqa: BLE001 - an unexpected error ends this try, not the projector
             self._failures += 1
             is_away = isinstance(error, StoreUnavailableError)
-            # One that was not foreseen may quote anything, and holds on to what it came from.
+            # The text of an unexpected error may quote a payload, and its traceback keeps the batch alive.
             unforeseen = f"projecting failed with {type(error).__name__}; see the log"
             why = error if isinstance(error, StoreUnavailableError) else StoreError(unforeseen)
             self.store_trouble, self._is_unforeseen = why, not is_away
@@ -342,9 +350,11 @@ class GroupCommit:
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         items = self._batches.pop(task)
+        # The commit has ended, whatever came of it: a next batch may hold the same runs.
         self._lanes.unbar({item.key: None for item in items})
         batch = [item.taken for item in items]
-        # What is decoded next must not meet these in memory, whoever still holds the batch.
+        # The ended task still refers to this list: without its items the decoded events are freed now, before
+        # others are decoded in their place.
         items.clear()
         for taken in batch:
             self._memory.forget(taken.token)
@@ -356,7 +366,7 @@ class GroupCommit:
         self._go_on()
 
     def _fail(self, failure: BaseException, batch: Sequence[_Taken]) -> None:
-        """End all work: the store is not there, or something is wrong with us."""
+        """End all work: the store does not exist or denies access, or there is a bug here."""
         self._failure = self._failure or failure
         if isinstance(failure, RunLogError):
             self.store_trouble = failure
@@ -368,34 +378,30 @@ class GroupCommit:
 
     async def _back_off(self) -> None:
         self._update_room()
-        # What nobody foresaw is told to health checks for as long as this takes.
-        shortest = _FIRST_BACKOFF_SECONDS if self.is_failed else 0
-        await self._sleep(self._backoff(self._failures, _LONGEST_BACKOFF_SECONDS, shortest))
+        shortest = _SHORTEST_FAILED_SECONDS if self.is_failed else 0.0
+        await self._sleep(_STORE_BACKOFF.seconds(self._failures, self._uniform, shortest=shortest))
         self._backing_off = None
         self._go_on()
 
-    def _backoff(self, failures: int, longest: float, shortest: float = 0) -> float:
-        return self._uniform(shortest, min(longest, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16)))
-
     def _settle(self, taken: _Taken, fate: Fate) -> None:
         if not self.progress.has(taken.token):
-            return  # what failed after it had its fate changes that no more
+            return  # it is settled already, and a later failure does not change that
         self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
         if not self.progress.in_hand:
             self._quiet.set()
         try:
             taken.settled(taken.message, fate)
-        except Exception as error:  # noqa: BLE001 - it is out of hand, and others are too
-            # It comes again when its lease ends.
-            _logger.error(  # noqa: TRY400 - what it says may be anything
+        except Exception as error:  # noqa: BLE001 - the caller's error must not end the other messages
+            # The message is not acknowledged, so it comes again when its lease ends.
+            _logger.error(  # noqa: TRY400 - the error's text may quote a payload
                 "run_log_projector_failed",
-                error=f"telling what became of a message failed with {type(error).__name__}",
+                error=f"reporting the fate of a message failed with {type(error).__name__}",
                 message_id=taken.message.message_id,
                 where=where_from(error),
             )
 
     def _keep(self, taken: _Taken, reason: DeadLetterReason, error: str, key: RunKey | None = None) -> None:
-        """Put a message to the dead letters, beside everything else that is going on."""
+        """Make a dead letter of a message, while batches go on."""
         task = asyncio.create_task(self._put(taken, reason, error, key))
         self._keeping[task] = taken
         task.add_done_callback(self._kept)
@@ -407,7 +413,7 @@ class GroupCommit:
         try:
             async with self._letters:
                 await self._dead_letters.put(taken.message, reason=reason, error=error)
-        except Exception as failure:  # noqa: BLE001 - a letter that cannot be written stops nobody else
+        except Exception as failure:  # noqa: BLE001 - one dead letter must not stop the others
             self.dead_letter_trouble = (
                 failure
                 if isinstance(failure, TransportError)
@@ -415,8 +421,8 @@ class GroupCommit:
             )
             self._letter_failures += 1
             _logger.warning("run_log_dead_letter_failed", error=str(self.dead_letter_trouble), **details)
-            # Given back at once, it might come back at once, for ever.
-            await self._sleep(self._backoff(self._letter_failures, _LONGEST_LETTER_BACKOFF_SECONDS))
+            # Returned without a pause, the message would come again at once, and loop.
+            await self._sleep(_LETTER_BACKOFF.seconds(self._letter_failures, self._uniform))
             self._settle(taken, Fate.RETURNED)
             return
         self.dead_letter_trouble = None
@@ -442,7 +448,7 @@ class GroupCommit:
         self._gathering = self._backing_off = None
         for task in tasks:
             task.cancel()
-        # Each returns what it has as it ends, even where this wait is interrupted.
+        # Each task returns its messages from its callback, even if this wait is cancelled.
         await asyncio.gather(*tasks, return_exceptions=True)
         for taken in self._take_waiting():
             self._settle(taken, Fate.RETURNED)

@@ -24,6 +24,7 @@ from run_log.core import (
     TransportUnavailableError,
     utc_now,
 )
+from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.projector.ports import MessageSource
 from run_log.projector.pull import cancel, let_end, wait_unless
@@ -35,8 +36,7 @@ SUFFIX: Final = ".jsonl"
 
 _OWN_BEGINNING: Final = b'{"type":'
 _LINE_ENDS: Final = re.compile(rb"[\r\n]")
-_FIRST_BACKOFF_SECONDS: Final = 0.5
-_LONGEST_BACKOFF_SECONDS: Final = 30.0
+_BACKOFF: Final = Backoff(1.0, 30.0)
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -229,8 +229,7 @@ class ArchiveWorker:
             except TransportUnavailableError as error:
                 failures += 1
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
-                longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16))
-                pause = self._sleep(self._uniform(0, longest))
+                pause = self._sleep(_BACKOFF.seconds(failures, self._uniform))
                 await wait_unless(stopping, asyncio.ensure_future(pause))
 
     async def _keep(self, messages: Sequence[ReceivedMessage]) -> None:
