@@ -455,7 +455,7 @@ def absence(deliveries: int) -> float:
     Args:
         deliveries: How often it was delivered; 0 if that is not counted.
     """
-    # A retry policy of the subscription was rejected: it also delays what a killed process had in hand (ADR 25).
+    # A retry policy was rejected: it also delays what a killed process had in hand (ADR 25).
     if deliveries <= _PROMPT_RETURNS:
         return 0.0
     return _ABSENCE.limit(deliveries - _PROMPT_RETURNS)
