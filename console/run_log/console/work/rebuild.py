@@ -70,7 +70,7 @@ def named_source(text: str, *, since: datetime | None, until_idle: float, keeps:
     if since is not None or keeps:
         raise InvalidArgumentError("--since and --keep are about --from subscription")
     if kind == "archive" and name:
-        return FromArchive(place=name)
+        return FromArchive(path=name)
     if kind == "root" and name:
         return FromRoot(name=name)
     raise InvalidArgumentError(f"--from is {text!r}; pass archive:PATH, subscription, or root:NAME")
@@ -103,7 +103,7 @@ async def rebuild_until_signal(
             async with _shown(progress):
                 rebuilt = await rebuild(settings, source, into=into, work=work)
         finally:
-            if noted.is_new and not noted.places:
+            if noted.is_new and not noted.notes:
                 state.unlink(missing_ok=True)  # it never began
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
     return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)

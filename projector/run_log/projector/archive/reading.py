@@ -25,18 +25,18 @@ class ArchiveFile:
     """One file of an archive."""
 
     name: str
-    """Its path or address: tells it from all others."""
+    """Its path or address, which identifies it."""
     size: int
-    """Bytes, when it was found."""
+    """Its bytes when it was found."""
     opened: Callable[[], BinaryIO]
-    """Opens it."""
+    """Opens it; may raise whatever the storage raises."""
 
     def open(self) -> BinaryIO:
         """Open it for reading.
 
         Raises:
             TransportUnavailableError: It cannot be read now.
-            TransportRefusedError: It is not there any more, or may not be read.
+            TransportRefusedError: It does not exist any more, or may not be read.
         """
         try:
             return self.opened()
@@ -44,51 +44,51 @@ class ArchiveFile:
             raise storage_error(error, self.name) from error
 
 
-def find_files(place: str, *, without: Collection[Path] = ()) -> list[ArchiveFile]:
-    """Return the files of an archive by name: those of its own writer then come in the order of writing.
+def find_files(where: str, *, without: Collection[Path] = ()) -> list[ArchiveFile]:
+    """Return the files of an archive, sorted by name: files of `ArchiveWriter` are then in order of time.
 
-    Hidden files, and those of hidden folders, are none.
+    Hidden files and hidden folders are left out.
 
     Args:
-        place: A file, a folder, or a pattern with ``*``; one with ``://`` is read through fsspec.
-        without: Files of this machine that are none.
+        where: A file, a folder, or a pattern with ``*``. An address with ``://`` is read through fsspec.
+        without: Files of this machine to leave out.
 
     Raises:
-        ConfigurationError: There are none, or what reads them is not installed.
+        ConfigurationError: There are no files, or the library to read them is not installed.
         TransportUnavailableError: They cannot be listed now.
         TransportRefusedError: They may not be listed.
     """
-    files = _remote_files(place) if "://" in place else _local_files(place, without)
+    files = _remote_files(where) if "://" in where else _local_files(where, without)
     if not files:
-        raise ConfigurationError(f"there is no file at {place}: pass a file, a folder, or a pattern with '*'")
+        raise ConfigurationError(f"there is no file at {where}: pass a file, a folder, or a pattern with '*'")
     return sorted(files, key=lambda file: file.name)
 
 
 def storage_error(error: Exception, name: str) -> TransportError:
-    """Return *error*, raised by whatever holds the file *name*, as one of ours.
+    """Return *error*, raised by a storage library, as an error of run-log.
 
     Args:
-        error: What a call raised; which kinds there are depends on the kind of storage.
-        name: The file's, or the place's.
+        error: What a call raised. Each kind of storage has its own errors.
+        name: The name of the file or folder.
     """
     if isinstance(error, TransportError):
         return error
     code = getattr(error, "code", None)
     if isinstance(error, FileNotFoundError | PermissionError) or code in _REFUSALS:
-        return TransportRefusedError(f"{name} is not there, or may not be read ({error})")
+        return TransportRefusedError(f"{name} does not exist, or may not be read ({error})")
     return TransportUnavailableError(f"{name} cannot be read now ({error!r})")
 
 
-def _local_files(place: str, without: Collection[Path]) -> list[ArchiveFile]:
-    path = Path(place)
+def _local_files(where: str, without: Collection[Path]) -> list[ArchiveFile]:
+    path = Path(where)
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
         hidden = [each for each in found if any(part[0] == "." for part in each.relative_to(path).parts)]
         found = {*path.rglob("*")} - {*hidden}
-    elif path.exists() or not _MAGIC & set(place):
+    elif path.exists() or not _MAGIC & set(where):
         found = [path]
     else:
-        found = map(Path, glob.glob(place, recursive=True))  # noqa: PTH207 - from any folder
+        found = map(Path, glob.glob(where, recursive=True))  # noqa: PTH207 - from any folder
     not_ours = {each.resolve() for each in without}
     return [_local_file(each) for each in found if each.is_file() and each.resolve() not in not_ours]
 
@@ -97,20 +97,20 @@ def _local_file(path: Path) -> ArchiveFile:
     return ArchiveFile(name=str(path), size=path.stat().st_size, opened=lambda: path.open("rb"))
 
 
-def _remote_files(place: str) -> list[ArchiveFile]:
+def _remote_files(where: str) -> list[ArchiveFile]:
     try:
         fsspec: Any = import_module("fsspec")
     except ImportError as error:
-        raise _not_installed(place, error) from error
+        raise _not_installed(where, error) from error
     try:
-        files, path = fsspec.core.url_to_fs(place)
+        files, path = fsspec.core.url_to_fs(where)
         found = files.glob(path, detail=True) if _MAGIC & set(path) else files.find(path, detail=True)
     except ImportError as error:
-        raise _not_installed(place, error) from error
+        raise _not_installed(where, error) from error
     except ValueError as error:
-        raise ConfigurationError(f"{place} names no place of files ({error})") from error
+        raise ConfigurationError(f"{where} is not an address of files ({error})") from error
     except Exception as error:
-        raise storage_error(error, place) from error
+        raise storage_error(error, where) from error
     return [
         ArchiveFile(
             name=files.unstrip_protocol(name), size=int(entry["size"] or 0), opened=_opener(files, name)
@@ -124,26 +124,26 @@ def _opener(files: Any, name: str) -> Callable[[], BinaryIO]:
     return lambda: cast("BinaryIO", files.open(name, "rb"))
 
 
-def _not_installed(place: str, error: ImportError) -> ConfigurationError:
-    return ConfigurationError(f"{place} cannot be read: {error}; {how_to_install('archive')}")
+def _not_installed(where: str, error: ImportError) -> ConfigurationError:
+    return ConfigurationError(f"{where} cannot be read: {error}; {how_to_install('archive')}")
 
 
 MAX_FAILURES: Final = 8
-"""Tries to read at one place of a file after which somebody has to act."""
+"""Failures in a row at one position of a file after which somebody has to act."""
 
 _CHUNK_BYTES: Final = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArchivePlace:
+class ArchivePosition:
     """How far one file has been read."""
 
     file: str
     """Its name."""
     after: int
-    """Lines or records that are done with."""
+    """Number of lines or records that are done."""
     size: int | None
-    """Its size where all of it is done with; None while there is more."""
+    """Its size if all of it is done; None while there is more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,22 +151,22 @@ class Chunk:
     """What was read next."""
 
     records: list[tuple[int, ArchiveRecord]] = field(default_factory=list[tuple[int, ArchiveRecord]])
-    """With the number of their file."""
+    """Records, each with the number of its file."""
     ends: dict[int, int] = field(default_factory=dict[int, int])
-    """Files that were read to their end, by number, and how many lines or records they have."""
+    """Lines or records of each file that was read to its end, by the number of the file."""
     is_last: bool = False
     """Whether nothing is left."""
 
 
 class ArchiveReader:
-    """Reads *files* in their order, without those that are done.
+    """Reads *files* in order, and leaves out those that are done.
 
     Args:
         files: The archive.
-        done: By name, how far files have been read before.
+        done: How far each file has been read before, by name.
     """
 
-    def __init__(self, files: Sequence[ArchiveFile], done: Mapping[str, ArchivePlace]) -> None:
+    def __init__(self, files: Sequence[ArchiveFile], done: Mapping[str, ArchivePosition]) -> None:
         self.files: Final = [file for file in files if not _is_done(file, done)]
         self._after = [done[file.name].after if file.name in done else 0 for file in self.files]
         self._number = 0
@@ -178,7 +178,7 @@ class ArchiveReader:
         """Read at most so many records.
 
         Raises:
-            TransportUnavailableError: They cannot be read now; the next call goes on where this one began.
+            TransportUnavailableError: They cannot be read now. The next call goes on where this one began.
             TransportRefusedError: They cannot be read until somebody acts.
         """
         chunk = Chunk()
@@ -231,5 +231,5 @@ class ArchiveReader:
         return record
 
 
-def _is_done(file: ArchiveFile, done: Mapping[str, ArchivePlace]) -> bool:
+def _is_done(file: ArchiveFile, done: Mapping[str, ArchivePosition]) -> bool:
     return file.name in done and done[file.name].size == file.size

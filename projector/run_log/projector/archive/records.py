@@ -1,6 +1,6 @@
 """What an archive's files hold: lines of JSON, compressed or not, or Avro of a Cloud Storage subscription.
 
-Which of them a file is, its first bytes tell, whatever its name. For any reader: a rebuild, or a pipeline.
+The first bytes of a file tell its format, whatever its name is. Rebuilds and pipelines both read with this.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from run_log.core import ConfigurationError
 from run_log.core.install import how_to_install
 
 MAX_LINE_BYTES: Final = 10_000_000
-"""What Pub/Sub takes of one message (https://cloud.google.com/pubsub/quotas#resource_limits)."""
+"""Largest message that Pub/Sub takes (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
 WRAPPED: Final = b'{"run-log-message":'
-"""How a line begins that is all of a message: its attributes, and its body in base64."""
+"""Beginning of a line that holds a whole message: its attributes, and its body in base64."""
 
 _MAX_WRAPPED_BYTES: Final = 2 * MAX_LINE_BYTES
-"""More than base64 makes of the largest message, and JSON of its attributes."""
+"""More than the largest message takes, in base64 and with its attributes as JSON."""
 
 _GZIP: Final = b"\x1f\x8b"
 _AVRO: Final = b"Obj\x01"
@@ -34,32 +34,34 @@ _KEPT_OF_OVERLONG: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveRecord:
-    """One message of an archive, or why there is none."""
+    """One message of an archive, or a fault in its place."""
 
     number: int
-    """Which line of its file, or which Avro record, from 1."""
+    """Number of the line or Avro record in its file, from 1."""
     data: bytes
     """The message's body."""
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The message's, where the archive keeps them."""
+    """The message's attributes, if the archive keeps them."""
     fault: str | None = None
-    """Why it is no message; None where it is one."""
+    """Why it is not a message; None if it is one."""
     is_end: bool = False
-    """Whether nothing of its file can be read after it, though there may have been more."""
+    """Whether the rest of the file cannot be read."""
 
 
 def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
-    """Yield what *file* holds, in order. Damage ends it with a record that says so; empty lines are none.
+    """Yield the records of *file* in order. Damage ends them with a record that has a fault.
+
+    Empty lines are skipped.
 
     Args:
         file: At its beginning.
-        after: How many lines or records to leave out.
+        after: How many lines or records to skip.
 
     Raises:
         OSError: It cannot be read.
-        ConfigurationError: It is Avro, and what reads that is not installed.
+        ConfigurationError: It is Avro, and fastavro is not installed.
     """
-    # A file of this machine is one already.
+    # A file of this machine raises OSError already. Not isinstance: subclasses of remote storage may not.
     steady: Any = file if type(file) is io.BufferedReader else io.BufferedReader(cast("Any", _Steady(file)))
     begins = steady.peek(len(_AVRO))
     if begins.startswith(_AVRO):
@@ -71,7 +73,7 @@ def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
 
 
 def wrapped(data: bytes, attributes: Mapping[str, str]) -> bytes:
-    """Return a message as a line that keeps each byte of it, without the line's end.
+    """Return a message as a line, without its end, that keeps every byte of the message.
 
     Args:
         data: The message's body.
@@ -90,12 +92,12 @@ def _unwrapped(number: int, line: bytes) -> ArchiveRecord:
             attributes={str(name): str(value) for name, value in message["attributes"].items()},
         )
     except Exception as error:  # noqa: BLE001 - somebody else's line may have anything there
-        fault = f"the line begins as a whole message does, and holds none ({error!r})"
+        fault = f"the line begins like a whole message, but does not hold one ({error!r})"
         return ArchiveRecord(number=number, data=line, fault=fault)
 
 
 class _Steady(io.RawIOBase):
-    """A file whose every failure is an `OSError`: any other would pass for damage of what it holds."""
+    """A file that raises only `OSError`: any other error would be taken for damage in its content."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -128,7 +130,7 @@ def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
         number += 1
         data = line.strip(b"\r\n")
         if is_overlong:
-            fault = f"the line has more than {MAX_LINE_BYTES} bytes, which no message has"
+            fault = f"the line has more than {MAX_LINE_BYTES} bytes, the most that a message may have"
             record = ArchiveRecord(number=number, data=data, fault=fault)
         elif not line.endswith(b"\n") and not _is_json(data):
             fault = "the file ends in the middle of a line"
@@ -142,7 +144,7 @@ def _lines(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
 
 
 def _line(file: BinaryIO) -> tuple[bytes, bool]:
-    """Return the next line, and whether it is too long: then its beginning."""
+    """Return the next line, and whether it is too long; of a line that is, only the beginning."""
     line = file.readline(_MAX_WRAPPED_BYTES)
     is_overlong = len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES and not line.startswith(WRAPPED)
     more = line
@@ -172,7 +174,7 @@ def _avro(file: BinaryIO, after: int) -> Iterator[ArchiveRecord]:
                 yield _avro_record(number, record)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - of a damaged file the vendor raises whatever it stumbles over
+    except Exception as error:  # noqa: BLE001 - fastavro raises errors of any type for a damaged file
         fault = f"the Avro file is damaged after record {number} ({error!r})"
         yield ArchiveRecord(number=number + 1, data=b"", fault=fault, is_end=True)
 
@@ -181,7 +183,7 @@ def _avro_record(number: int, record: Any) -> ArchiveRecord:
     fields = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
     data = fields.get("data")
     if not isinstance(data, bytes):
-        fault = "the Avro record has no 'data' of bytes: it is of another schema than Pub/Sub's own"
+        fault = "the Avro record has no 'data' of type bytes: it was not written by Pub/Sub"
         return ArchiveRecord(number=number, data=b"", fault=fault)
     attributes: dict[str, Any] = fields.get("attributes") or {}
     return ArchiveRecord(number=number, data=data, attributes={str(k): str(v) for k, v in attributes.items()})

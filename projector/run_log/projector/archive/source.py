@@ -1,4 +1,4 @@
-"""An archive as a broker: its records are leased, acknowledged, and given back like messages."""
+"""An archive as a message source: its records are leased, acknowledged and given back like messages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from run_log.core import DeadLetterReason, ReceivedMessage
 from run_log.projector.ports import DeadLetters
 
-from .reading import ArchiveFile, ArchivePlace, ArchiveReader, Chunk
+from .reading import ArchiveFile, ArchivePosition, ArchiveReader, Chunk
 
 TOLD_EVERY: Final = 1.0
-"""Seconds between two places that are told: each is written to a disk."""
+"""Least seconds between two reports of positions. Each report is written to a disk."""
 
 
 class _Record(NamedTuple):
@@ -25,17 +25,17 @@ class _Record(NamedTuple):
 
 
 class ArchiveSource:
-    """The messages of an archive, in its order. See `MessageSource`.
+    """The messages of an archive, in order. See `MessageSource`.
 
-    What is acknowledged is told as places: everything up to there is done with, so that another source can go
-    on from them. Acknowledgements come in any order, so it may have to repeat some, and never leaves one out.
+    Positions report what is acknowledged: everything up to a position is done, and another source can go on
+    from there. Acknowledgements come in any order, so that source may repeat some messages; it misses none.
 
     Args:
         files: The archive.
-        done: By name, how far files were done with before.
-        rejects: Where what is no message goes.
-        told: Called with the places that are new, in order.
-        finished: Called when all is done with; at once where it is already.
+        done: How far each file was done before, by name.
+        rejects: Keeps records that are not messages.
+        told: Called with the new positions, in order.
+        finished: Called when all is done; at once if it is already.
         now: Monotonic seconds.
     """
 
@@ -43,9 +43,9 @@ class ArchiveSource:
         self,
         files: Sequence[ArchiveFile],
         *,
-        done: Mapping[str, ArchivePlace],
+        done: Mapping[str, ArchivePosition],
         rejects: DeadLetters,
-        told: Callable[[Sequence[ArchivePlace]], None],
+        told: Callable[[Sequence[ArchivePosition]], None],
         finished: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,24 +61,24 @@ class ArchiveSource:
         self._returned = asyncio.Event()
         self._outstanding: OrderedDict[str, _Record] = OrderedDict()
         self._ends: dict[int, int] = {}
-        self._place = (0, 0)
+        self._position = (0, 0)
         self._is_exhausted = not self._reader.files
         self._first_open = 0
         self.total_files = len(files)
-        """Files of the archive."""
+        """Number of files of the archive."""
         self.acknowledged = 0
-        """Messages done with by this source."""
+        """Messages that were acknowledged here."""
         if self._is_exhausted:
             finished()
 
     @property
     def done_files(self) -> int:
-        """Files that are done with, those of before too."""
+        """Number of files that are done, also those that were done before."""
         return self.total_files - len(self._reader.files) + self._first_open
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is done with."""
+        """Whether all messages are acknowledged."""
         return self._is_exhausted and not self._outstanding
 
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage]:
@@ -86,7 +86,7 @@ class ArchiveSource:
         async with self._reading:
             messages = await self._handed_out(max_messages)
             while not messages and not self._is_exhausted:
-                # What a cancelled call has read is read again by whoever goes on from the places told.
+                # If this call is cancelled, what it has read is read again from the last positions.
                 self._take(await asyncio.to_thread(self._reader.read, max_messages))
                 messages = await self._handed_out(max_messages)
         if messages or self.is_finished:
@@ -113,10 +113,10 @@ class ArchiveSource:
         self._returned.set()
 
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """See `MessageSource.extend`: a lease never ends here."""
+        """See `MessageSource.extend`. Leases never end here, so this does nothing."""
 
     async def close(self) -> None:
-        """Tell how far it came, and close the file under way."""
+        """Report the last positions, and close the file that is open."""
         self._tell(at_once=True)
         if self._telling is not None:
             self._telling.cancel()
@@ -133,7 +133,7 @@ class ArchiveSource:
             taken = _Record(file, record.number, message, record.fault)
             self._waiting.append(taken)
             self._outstanding[message.ack_id] = taken
-            self._place = (file, record.number)
+            self._position = (file, record.number)
         self._ends.update(chunk.ends)
         self._is_exhausted = chunk.is_last
         self._tell()
@@ -145,7 +145,7 @@ class ArchiveSource:
             if record.fault is None:
                 messages.append(record.message)
             elif messages:
-                # Keeping it may fail, and these would be lost.
+                # The put below may raise, and these messages would be lost with it.
                 break
             else:
                 reason = DeadLetterReason.UNDECODABLE
@@ -160,35 +160,35 @@ class ArchiveSource:
         left = self._told_at + TOLD_EVERY - self._now()
         if at_once or is_finished or left <= 0:
             self._told_at = self._now()
-            places = self._new_places()
-            if places:
-                self._told(places)
+            positions = self._new_positions()
+            if positions:
+                self._told(positions)
         elif self._telling is None:
-            # Nothing else may happen for long.
+            # Without a timer the report would wait for the next acknowledgement, which may take long.
             self._telling = asyncio.get_running_loop().call_later(left, self._tell_now)
         if is_finished:
             self._finished()
-            # Nobody need wait for more.
+            # A pull that waits need not wait any longer.
             self._returned.set()
 
     def _tell_now(self) -> None:
         self._telling = None
         self._tell(at_once=True)
 
-    def _new_places(self) -> list[ArchivePlace]:
-        """Return the places up to which all is done with, as far as they were not told before."""
+    def _new_positions(self) -> list[ArchivePosition]:
+        """Return the positions up to which all is done, without those reported before."""
         files = self._reader.files
         first = next(iter(self._outstanding.values()), None)
         ended = len(self._ends) + self._first_open if first is None else first.file
-        places: list[ArchivePlace] = []
+        positions: list[ArchivePosition] = []
         while self._first_open < ended:
             file = files[self._first_open]
             after = self._ends.pop(self._first_open)
-            places.append(ArchivePlace(file=file.name, after=after, size=file.size))
+            positions.append(ArchivePosition(file=file.name, after=after, size=file.size))
             self._first_open += 1
         if first is not None and first.number > 1:
-            places.append(ArchivePlace(file=files[first.file].name, after=first.number - 1, size=None))
-        elif first is None and self._place[0] >= ended and self._place[1]:
-            file_number, after = self._place
-            places.append(ArchivePlace(file=files[file_number].name, after=after, size=None))
-        return places
+            positions.append(ArchivePosition(file=files[first.file].name, after=first.number - 1, size=None))
+        elif first is None and self._position[0] >= ended and self._position[1]:
+            file_number, after = self._position
+            positions.append(ArchivePosition(file=files[file_number].name, after=after, size=None))
+        return positions

@@ -1,4 +1,4 @@
-"""The archive of one machine: what is published, appended to files before it is acknowledged."""
+"""Writes an archive on one machine: messages are appended to files before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ _logger: Final = get_logger("run_log.projector")
 
 
 class ArchiveWriter:
-    """Appends messages to files of a folder, one a line.
+    """Appends messages to files of a folder, one on each line. Not thread-safe.
 
-    Each writer begins a file of its own: after a line that was cut off by a crash nothing is ever written.
-    Several may write into one folder. Not for several threads.
+    Each writer begins a file of its own, so that nothing is written after a line that a crash cut off.
+    Several writers may share a folder.
 
     Args:
-        folder: Where to; made where it is not there. Files and folders that are made are their owner's only.
-        segment_bytes: Bytes after which the next file begins.
-        now: The time, for the names: by name, files are in the order in which they were begun.
+        folder: Where the files go. It is created if it does not exist. Only the owner can read what is
+            created.
+        segment_bytes: A next file begins after so many bytes.
+        now: The time, for the names of files. Sorted by name, files are in the order in which they began.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class ArchiveWriter:
         self._file: BinaryIO | None = None
 
     def append(self, messages: Iterable[ReceivedMessage]) -> int:
-        """Append *messages* and return how many lines that were: they are on the disk when it returns.
+        """Append *messages*, and return the number of lines. They are on the disk when this returns.
 
-        A message without a body states nothing, and is left out.
+        A message without a body is left out.
 
         Raises:
-            StoreUnavailableError: The disk is full, or fails; what is written of them counts for nothing.
+            StoreUnavailableError: The disk is full, or fails. The messages have to be appended again.
             ConfigurationError: The folder cannot be written.
         """
         lines = [line for message in messages if (line := _line(message))]
@@ -81,7 +82,7 @@ class ArchiveWriter:
             os.fsync(file.fileno())
             is_full = file.tell() >= self._segment_bytes
         except OSError as error:
-            # The next try writes to another file: this one may end in the middle of a line.
+            # This file may now end in the middle of a line, so the next try begins another one.
             self.close()
             if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | FileExistsError):
                 raise ConfigurationError(f"{self._folder} cannot be written ({error})") from error
@@ -91,7 +92,7 @@ class ArchiveWriter:
         return len(lines)
 
     def close(self) -> None:
-        """Close the file under way. Closing twice is fine."""
+        """Close the file that is open. Closing twice is fine."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -99,7 +100,7 @@ class ArchiveWriter:
     def _begun(self) -> BinaryIO:
         make_private_directory(self._folder)
         name = f"events-{self._now():%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}{SUFFIX}"
-        # Without a buffer, closing after a failed write would try again, and write half a line twice.
+        # Unbuffered: after a failed write, closing a buffer would write again, and could repeat half a line.
         opened = open(self._folder / name, "xb", buffering=0, opener=open_private)  # noqa: SIM115 - as long as it is under way
         self._file = cast("BinaryIO", opened)
         sync_directory(self._folder)
@@ -107,11 +108,11 @@ class ArchiveWriter:
 
 
 def _line(message: ReceivedMessage) -> bytes:
-    """Return *message* as a line: its body, where that is one line and says all; else all of it, wrapped."""
+    """Return *message* as a line: its body if that is one line and enough to read it back, else wrapped."""
     data = message.data
     if not data.strip():
         return b""
-    # Every other beginning might be that of another kind of file.
+    # A first line with any other beginning could make the file look like another format.
     says_all = data.startswith(_OWN_BEGINNING) or (data[:1] == b"{" and "ce-type" not in message.attributes)
     if says_all and not data.startswith(WRAPPED) and _LINE_ENDS.search(data) is None:
         return data + b"\n"
@@ -120,16 +121,16 @@ def _line(message: ReceivedMessage) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveLimits:
-    """How much an archive worker has in hand."""
+    """How an archive worker pulls. `PullLimits` has the reasons."""
 
     pulls: int = 4
-    """Pulls under way at once."""
+    """Pulls that wait at once."""
     messages: int = 1_000
-    """Most messages a pull asks for."""
+    """Most messages that a pull asks for."""
     pull_seconds: float = 2.5
-    """How long a pull waits for a first message; see `PullLimits`."""
+    """How long a pull waits for a first message."""
     stop_seconds: float = 4.0
-    """How long pulls under way may take once the worker stops; see `PullLimits`."""
+    """How long pulls under way may take once the worker stops."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,15 +144,16 @@ class ArchiveReport:
 
 
 class ArchiveWorker:
-    """Moves messages from a source into an archive: each is on the disk before it is acknowledged.
+    """Moves messages from a source into an archive. Each is on the disk before it is acknowledged.
 
-    Crash at any point: what was not acknowledged is delivered again, so it may be there twice, and is there.
+    After a crash at any point, what was not acknowledged is delivered again. So the archive may hold a
+    message twice, and misses none.
 
     Args:
         source: Where messages come from.
         writer: Where they go.
-        limits: How much is in hand.
-        sleep: Waits that many seconds.
+        limits: How it pulls.
+        sleep: Waits so many seconds.
         uniform: Returns a random number between two, to spread retries.
     """
 
@@ -181,7 +183,7 @@ class ArchiveWorker:
             until_idle: Seconds without a message; None works until stopped.
 
         Raises:
-            TransportRefusedError: The subscription is not there, or denied.
+            TransportRefusedError: The subscription does not exist, or access is denied.
             ConfigurationError: The folder cannot be written.
             StoreUnavailableError: The disk is full, or fails.
         """
@@ -206,7 +208,7 @@ class ArchiveWorker:
         return self.report
 
     async def _idle(self, seconds: float | None) -> None:
-        """Return once nothing has arrived for so long, and all that did is kept."""
+        """Return once nothing has arrived for so many seconds, and all that did is on the disk."""
         while True:
             self._arrived.clear()
             try:
@@ -223,7 +225,7 @@ class ArchiveWorker:
                 messages = await self._source.pull(self._limits.messages, wait=wait)
                 if messages:
                     self._arrived.set()
-                    # Once leased they are finished, also where the worker is stopped meanwhile.
+                    # Leased messages are finished even if the worker is stopped meanwhile.
                     await _finished(asyncio.create_task(self._keep(messages)))
                 failures = 0
             except TransportUnavailableError as error:
@@ -238,7 +240,7 @@ class ArchiveWorker:
             async with self._writing:
                 written = await asyncio.to_thread(self._writer.append, messages)
         except RunLogError:
-            # Where that fails too, they come again when their leases end.
+            # If this fails too, they come again when their leases end.
             with contextlib.suppress(TransportError):
                 await self._source.release(ack_ids)
             raise
@@ -248,7 +250,7 @@ class ArchiveWorker:
 
 
 async def _finished(task: asyncio.Task[None]) -> None:
-    """Wait for *task*, also where the waiting is cancelled meanwhile."""
+    """Wait for *task* to end, even if this wait is cancelled."""
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamReb
         into=options.into,
         rejects=options.rejects,
     )
-    check(settings, FromArchive(place=""), rebuild.into)
+    check(settings, FromArchive(path=""), rebuild.into)
     project = rebuild.settings.project
     return rebuild, [*others, f"--project={project}"] if project else others
 

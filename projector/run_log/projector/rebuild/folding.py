@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
 from run_log.core.law import FoldedRun
-from run_log.projector.archive import ArchiveFile, ArchivePlace, ArchiveSource
+from run_log.projector.archive import ArchiveFile, ArchivePosition, ArchiveSource
 from run_log.projector.ports import MessageSource
 from run_log.projector.projector import MergingProjector, MergingStore, Projector
 from run_log.projector.pull import PullLimits, PullWorker
@@ -46,8 +46,11 @@ async def rebuild_from_archive(
     ended = asyncio.Event()
     failures: list[RunLogError] = []
 
-    def told(places: Sequence[ArchivePlace]) -> None:
-        notes = {f"{_FILE}{place.file}": {"after": place.after, "size": place.size} for place in places}
+    def told(positions: Sequence[ArchivePosition]) -> None:
+        notes = {
+            f"{_FILE}{position.file}": {"after": position.after, "size": position.size}
+            for position in positions
+        }
         try:
             work.state.note({**notes, **work.progress.notes()})
         except RunLogError as error:
@@ -72,10 +75,10 @@ async def rebuild_from_archive(
     return source.is_finished
 
 
-def _done(state: RebuildState) -> dict[str, ArchivePlace]:
+def _done(state: RebuildState) -> dict[str, ArchivePosition]:
     return {
-        name: ArchivePlace(file=name, after=fields["after"], size=fields["size"])
-        for about, fields in state.places.items()
+        name: ArchivePosition(file=name, after=fields["after"], size=fields["size"])
+        for about, fields in state.notes.items()
         if (name := about.removeprefix(_FILE)) != about
     }
 

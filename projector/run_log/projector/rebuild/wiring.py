@@ -297,7 +297,7 @@ async def _fold_archive(source: FromArchive, store: ProjectionStore, work: Rebui
 
 async def _files(source: FromArchive, work: RebuildWork) -> list[ArchiveFile]:
     without = [work.state.path, work.rejects.path]
-    return await asyncio.to_thread(find_files, source.place, without=without)
+    return await asyncio.to_thread(find_files, source.path, without=without)
 
 
 async def _count(log: RunLog) -> int:

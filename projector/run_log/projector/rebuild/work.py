@@ -42,7 +42,7 @@ class RebuildState:
 
     path: Path
     file: BinaryIO
-    places: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """What was noted, by what it is about."""
     is_new: bool = True
     """Whether the rebuild has only just begun."""
@@ -73,7 +73,7 @@ class RebuildState:
 
     def get(self, about: str) -> Mapping[str, Any]:
         """Return what was noted last about something; nothing where nothing was."""
-        return self.places.get(about, {})
+        return self.notes.get(about, {})
 
     def note(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """Note something about each of some things.
@@ -82,7 +82,7 @@ class RebuildState:
             StoreUnavailableError: It cannot be written.
         """
         for about, fields in notes.items():
-            self.places.setdefault(about, {}).update(fields)
+            self.notes.setdefault(about, {}).update(fields)
         self._append([{"about": about, **fields} for about, fields in notes.items()])
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class RebuildState:
                 f"from {header['from']} into {header['into']}; pass another --state, or delete it"
             )
         for line in lines[1:]:
-            self.places.setdefault(line.pop("about"), {}).update(line)
+            self.notes.setdefault(line.pop("about"), {}).update(line)
 
     def _append(self, lines: list[Mapping[str, Any]]) -> None:
         try:
