@@ -184,7 +184,7 @@ async def test_a_subscription_that_is_not_there(tmp_path: Path) -> None:
             state.note({"replay": replay})
 
     noted(subscription=replay_name(ANEW), since=now.isoformat(), heard=None)
-    with pytest.raises(TransportRefusedError, match=r"delete .*\.state to begin anew"):
+    with pytest.raises(TransportRefusedError, match=r"delete .*\.state to begin again"):
         await run_rebuild(FromSubscription(until_idle=3), tmp_path)
     noted(subscription=None, heard=(now - timedelta(days=8)).isoformat())
     with pytest.raises(ConfigurationError, match="does not retain all any more"):

@@ -9,7 +9,7 @@ from functools import partial
 
 from run_log.core import ConfigurationError, Settings
 from run_log.projector.rebuild import FromArchive
-from run_log.projector.rebuild.sources import check
+from run_log.projector.rebuild.sources import check, rebuilding
 
 from .steps import OpenStore
 
@@ -33,9 +33,9 @@ class BeamRebuild:
         """Return what opens the store, on any worker."""
         from run_log.stores import FirestoreRunLogService  # noqa: PLC0415 - options are read without
 
-        # Without a retention: nothing is refused for its age, and nothing expires yet.
-        anew = self.settings.model_copy(update={"root_collection": self.into, "retention_days": None})
-        return self.open_store or partial(FirestoreRunLogService.from_settings, anew)
+        return self.open_store or partial(
+            FirestoreRunLogService.from_settings, rebuilding(self.settings, self.into)
+        )
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamRebuild, list[str]]:

@@ -16,7 +16,7 @@ from run_log.projector.pull import PullLimits
 from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
 
 from .folding import rebuild_from_archive, rebuild_from_root, rebuild_from_subscription
-from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, replay_name
+from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, rebuilding, replay_name
 from .work import RebuildWork
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ class _IntoRoot:
         self._settings = settings
         self._into = into
         self._wall_now = wall_now
-        # Without a retention: nothing is refused for its age, and nothing expires yet.
-        anew = settings.model_copy(update={"root_collection": into, "retention_days": None})
-        self._store = FirestoreRunLogService.from_settings(anew)
+        self._store = FirestoreRunLogService.from_settings(rebuilding(settings, into))
         self._root = FirestoreRoot.from_settings(settings, into)
 
     async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
@@ -206,7 +204,7 @@ class _IntoRoot:
             await root.close()
 
     async def _fold_subscription(self, source: FromSubscription, work: RebuildWork) -> bool:
-        from run_log.projector.pubsub import PubSubSource  # noqa: PLC0415 - see above
+        from run_log.projector.pubsub import opened_source  # noqa: PLC0415 - see above
         from run_log.pubsub import REPLAY_LEASE, PubSubConnection, end_replay  # noqa: PLC0415
 
         connection = PubSubConnection.from_settings(self._settings)
@@ -220,18 +218,16 @@ class _IntoRoot:
             )
             noted = {"subscription": name, "since": since.isoformat(), "heard": heard}
             work.state.note({_REPLAY: noted})
-        messages = PubSubSource(connection, name)
         limits = PullLimits(lease_seconds=REPLAY_LEASE.total_seconds())
         try:
-            complete = await rebuild_from_subscription(
-                messages, self._store, work, until_idle=source.until_idle, limits=limits
-            )
+            async with opened_source(connection, name) as messages:
+                complete = await rebuild_from_subscription(
+                    messages, self._store, work, until_idle=source.until_idle, limits=limits
+                )
         except TransportRefusedError as error:
             raise TransportRefusedError(
-                f"{error}; if the rebuild's own subscription is gone, delete {work.state.path} to begin anew"
+                f"{error}; if the rebuild's own subscription is gone, delete {work.state.path} to begin again"
             ) from error
-        finally:
-            await messages.close()
         if complete and not source.keeps:
             until = self._wall_now() - timedelta(seconds=source.until_idle) - _SKEW
             work.state.note({_REPLAY: {"subscription": None, "heard": until.isoformat()}})
