@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from run_log.console import main
-from run_log.console._app import app
+from run_log.console.app import app
 from run_log.core import DeadLetterReason, PauseRequest, RunStatus, Settings
 from run_log.pubsub import PubSubConnection
 from run_log.stores import SQLiteRunLogService

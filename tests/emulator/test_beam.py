@@ -82,7 +82,7 @@ def archive(tmp_path: Path) -> Path:
 async def _rebuilt(archive: Path, tmp_path: Path, environ: Mapping[str, str]) -> None:
     """Fold the archive into the root collection ``one``, in this process."""
     settings = Settings.from_env({**environ, "RUN_LOG_BACKEND": "firestore"})
-    source = FromArchive(place=str(archive))
+    source = FromArchive(path=str(archive))
     state = RebuildState.open(tmp_path / "state", source=str(source), into="one")
     rejects = RejectsFile(tmp_path / "one.rejects", goes_on=False)
     work = RebuildWork(state=state, rejects=rejects, progress=RebuildProgress(state, rejects))

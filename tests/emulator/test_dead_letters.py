@@ -31,7 +31,7 @@ from run_log.projector import (
     discard,
     redrive,
 )
-from run_log.projector._leased import PAGE
+from run_log.projector.dead_letters.leased import PAGE
 from run_log.projector.google_cloud import event_topic, leased_letters, pull
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
 from run_log.pubsub import MAX_MESSAGE_BYTES

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from run_log.console._checks import Check, Verdict
-from run_log.console._doctor import examine
-from run_log.console._layout import Screen
-from run_log.console._render import checks_table
+from run_log.console.checks import Check, Verdict
+from run_log.console.views.layout import Screen
+from run_log.console.views.tables import checks_table
+from run_log.console.work.doctor import examine
 from run_log.core import Settings, utc_now
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService

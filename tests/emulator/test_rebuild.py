@@ -65,7 +65,7 @@ async def test_an_archive_equals_the_live_projection(live: FirestoreRunLogServic
     shuffled = random.Random(2).sample([*events, *events[::5]], len(events) * 6 // 5)
     folder = archived(tmp_path / "archive", shuffled)
 
-    done = await run_rebuild(FromArchive(place=str(folder)), tmp_path)
+    done = await run_rebuild(FromArchive(path=str(folder)), tmp_path)
 
     assert (True, 540, 150, 0) == (done.complete, done.events, done.runs, done.rejects)
     assert [] == await differences(LIVE, ANEW)
@@ -279,7 +279,7 @@ async def test_expired_runs_are_counted_and_not_seen(tmp_path: Path) -> None:
     await today.apply([new])
     folder = archived(tmp_path / "archive", [new, waiting, *reversed(old)])
 
-    for source, root in ((FromArchive(place=str(folder)), ANEW), (FromRoot(name=LIVE), "runs_3")):
+    for source, root in ((FromArchive(path=str(folder)), ANEW), (FromRoot(name=LIVE), "runs_3")):
         done = await run_rebuild(source, tmp_path, into=root, settings=settings)
 
         anew = service(root)

@@ -13,10 +13,10 @@ from typing import Any, Final
 import pytest
 
 from run_log.console import main
-from run_log.console._checks import Verdict
-from run_log.console._doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
-from run_log.console._output import OutputFormat
-from run_log.console._verify import compare_roots
+from run_log.console.checks import Verdict
+from run_log.console.views.output import OutputFormat
+from run_log.console.work.doctor import _documents, _indexes  # pyright: ignore[reportPrivateUsage]
+from run_log.console.work.verify import compare_roots
 from run_log.core import (
     ConfigurationError,
     NotFoundError,
@@ -184,7 +184,7 @@ async def test_a_subscription_that_is_not_there(tmp_path: Path) -> None:
             state.note({"replay": replay})
 
     noted(subscription=replay_name(ANEW), since=now.isoformat(), heard=None)
-    with pytest.raises(TransportRefusedError, match=r"delete .*\.state to begin anew"):
+    with pytest.raises(TransportRefusedError, match=r"delete .*\.state to begin again"):
         await run_rebuild(FromSubscription(until_idle=3), tmp_path)
     noted(subscription=None, heard=(now - timedelta(days=8)).isoformat())
     with pytest.raises(ConfigurationError, match="does not retain all any more"):

@@ -14,8 +14,8 @@ from run_log.core import RunStatus, Settings, encode_event
 from run_log.projector import LetterChoice, discard
 from run_log.projector.archive import ArchiveWorker, ArchiveWriter
 from run_log.projector.google_cloud import leased_letters, pull
-from run_log.projector.leases import LEASE_SECONDS
 from run_log.projector.pubsub import PubSubSource
+from run_log.projector.pull import LEASE_SECONDS
 from run_log.pubsub import add_subscription
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event

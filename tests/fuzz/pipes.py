@@ -14,11 +14,11 @@ from google.pubsub_v1 import PubsubMessage
 
 from run_log.core import DeadLetterReason, EventDecodeError, Message, ReceivedMessage, decode_event
 from run_log.projector import GroupCommit, Projector, PullLimits, PullWorker
-from run_log.projector._letters import DeadLetter
-from run_log.projector._push import create_push_app
-from run_log.projector.archive._writer import _line  # pyright: ignore[reportPrivateUsage] - one of the readers
-from run_log.projector.beam._reading import read_events
+from run_log.projector.archive.writer import _line  # pyright: ignore[reportPrivateUsage] - one of the readers
+from run_log.projector.beam.steps import read_events
+from run_log.projector.dead_letters.letters import DeadLetter
 from run_log.projector.pubsub import PubSubDeadLetters
+from run_log.projector.push.app import create_push_app
 from run_log.pubsub import PubSubConnection, message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemoryTopic

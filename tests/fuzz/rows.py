@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest import mock
 
-from run_log.console._output import Listing, OutputFormat
-from run_log.console._records import stale_record
-from run_log.console._render import stale_table
-from run_log.console._sweep import sweep
+from run_log.console.views.output import Listing, OutputFormat
+from run_log.console.views.records import stale_record
+from run_log.console.views.tables import stale_table
+from run_log.console.work.sweep import sweep
 from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService

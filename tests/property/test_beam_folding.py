@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from run_log.core import RunEvent
 from run_log.core.law import FoldedRun, fold
-from run_log.projector.beam._folding import decode_folded, encode_folded, folded, joined
+from run_log.projector.beam.steps import decode_folded, encode_folded, folded, joined
 
 from .core_strategies import clashing_events, deliveries, events, examples, small_events
 

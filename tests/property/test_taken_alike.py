@@ -30,7 +30,7 @@ from run_log.core.wire import EVENT_TYPE
 from run_log.producer._segment import Segment, encode_record
 from run_log.projector import DeadLetter
 from run_log.projector.archive import ArchiveWriter, read_records
-from run_log.projector.beam._reading import read_events
+from run_log.projector.beam.steps import read_events
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.testing import an_event
 

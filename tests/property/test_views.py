@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from run_log.console._checks import Check, Verdict
-from run_log.console._layout import Screen, Sheet, Table, literal
-from run_log.console._output import json_text
-from run_log.console._records import (
+from run_log.console.checks import Check, Verdict
+from run_log.console.views.layout import Screen, Sheet, Table, literal
+from run_log.console.views.output import json_text
+from run_log.console.views.records import (
     handled_record,
     letter_record,
     pending_record,
@@ -24,7 +24,7 @@ from run_log.console._records import (
     transition_record,
     workflow_record,
 )
-from run_log.console._render import (
+from run_log.console.views.tables import (
     checks_table,
     findings_table,
     handled_table,

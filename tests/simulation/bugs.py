@@ -120,4 +120,4 @@ def plant_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def take(_event: RunEvent, _moment: datetime) -> None:
         """See `check_stamp`."""
 
-    monkeypatch.setattr("run_log.projector._group_commit.check_stamp", take)
+    monkeypatch.setattr("run_log.projector.group_commit.check_stamp", take)

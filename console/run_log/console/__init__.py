@@ -1,5 +1,5 @@
 """The command line: ``run-log``. Commands import what they need when they run, so ``--help`` is quick."""
 
-from ._app import main
+from .app import main
 
 __all__ = ["main"]

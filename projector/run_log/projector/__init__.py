@@ -2,12 +2,11 @@
 
 from run_log.core import Outcome
 
-from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit
-from ._leased import LeasedLetters
-from ._letters import DeadLetter, LetterChoice
-from ._redrive import HandledLetter, LetterOutcome, discard, redrive
-from ._room import GroupLimits
+from .dead_letters.leased import LeasedLetters
+from .dead_letters.letters import DeadLetter, LetterChoice
+from .dead_letters.redrive import HandledLetter, LetterOutcome, discard, redrive
+from .group_commit import Fate, GroupCommit
+from .in_hand import GroupLimits, Progress
 from .ports import DeadLetters, EventTopic, MessageSource
 from .projector import Projected, Projector
 from .pull import PullLimits, PullReport, PullWorker

@@ -13,46 +13,46 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from run_log.core import ConfigurationError, Settings, StoreUnavailableError
+from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.settings import is_cloud_run_service
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
-from ._group_commit import GroupCommit
-from ._health import health_routes
-from ._leased import QUIET_SECONDS, LeasedLetters
-from ._oidc import Certificates, TokenVerifier
-from ._push import Authenticate, create_push_app
-from ._server import serving
+from .dead_letters.leased import QUIET_SECONDS, LeasedLetters
+from .group_commit import GroupCommit
 from .ports import EventTopic
 from .projector import Projector
-from .pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
+from .pubsub import PubSubDeadLetters, PubSubEvents, opened_source
 from .pull import PullReport, PullWorker, cancel
+from .push.app import Authenticate, create_push_app
+from .push.oidc import Certificates, TokenVerifier
+from .serving import health_routes, serving
 
 DRAIN_SECONDS: Final = 2.0
-"""How long what is in hand may take once the last request is answered: nothing should be left by then."""
+"""How long projecting may take once the last request is answered. Nothing should be in hand by then."""
 
 _PROBED_WORKFLOW: Final = "run-log-probe"
 _REACH_SECONDS: Final = 3.0
-_LONGEST_WAIT_SECONDS: Final = 30.0
+_BACKOFF: Final = Backoff(2.0, 30.0)
 
 _logger: Final = get_logger("run_log.projector")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a projector's events come from and go to, by full names."""
+    """Where the events of a projector come from and go to, by full names."""
 
     source: str
-    """The subscription, or the address that is listened at."""
+    """The subscription, or the address that the server listens at."""
     into: str
     """The collection that holds the projection."""
     dead_letters: str
-    """The topic that keeps what cannot be projected."""
+    """The topic of the dead letters."""
     pubsub: str
     """Where Pub/Sub is: ``emulator at HOST:PORT``, or ``Google Cloud``."""
     firestore: str
-    """Where Firestore is, likewise."""
+    """Where Firestore is, in the same form."""
 
 
 async def pull(
@@ -66,33 +66,30 @@ async def pull(
     """Project what arrives at the settings' subscription into the settings' Firestore.
 
     Args:
-        settings: Where to pull, and where to project.
-        stop: Ends the work; see `PullWorker.run`.
-        until_idle: Seconds without a message that end it too; None for never. What is leased to a process
-            that was killed comes later, unless that is as long as `silence_after_kill`.
+        settings: Where to pull from, and where to project to.
+        stop: Ends the work, as in `PullWorker.run`.
+        until_idle: Seconds without a message that end the work too; None for never. If it is shorter than
+            `silence_after_kill`, messages leased to a process that was killed may be left.
         health: The address and port of the health endpoints; None for none.
-        watch: Runs beside the work, to tell how it goes; None for nothing.
+        watch: Runs beside the work, for example to log its progress; None for nothing.
 
     Raises:
-        ConfigurationError: The project or credentials are missing, Firestore does not let us in, or the
-            port cannot be had.
-        TransportRefusedError: The subscription is not there, or denied.
+        ConfigurationError: The project or credentials are missing, Firestore denies access, or the port is
+            taken.
+        TransportRefusedError: The subscription does not exist, or access is denied.
     """
-    connection = PubSubConnection.from_settings(settings)
-    store = FirestoreRunLogService.from_settings(settings)
-    source = PubSubSource(connection, settings.subscription)
-    dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
-    try:
+    async with (
+        _opened(settings) as (connection, store, dead_letters),
+        opened_source(connection, settings.subscription) as source,
+    ):
         worker = PullWorker(source, Projector(store), dead_letters)
         route = _route(connection.subscription_path(settings.subscription), connection, settings, store)
         async with _healthy(worker, health), _beside(watch and watch(route, worker)):
-            # What only somebody's action mends ends this before anything is leased: each start of a process
-            # that cannot write would count as a delivery of all it takes.
+            # Before anything is leased: a process that cannot write, and is started again and again, would
+            # count as one more delivery of each message it takes.
             with contextlib.suppress(StoreUnavailableError):
                 await store.reach(_REACH_SECONDS)
             return await worker.run(stop=stop, until_idle=until_idle)
-    finally:
-        await asyncio.gather(source.close(), dead_letters.close(), store.close())
 
 
 async def push(
@@ -108,66 +105,61 @@ async def push(
     Requests under way by then are finished.
 
     Args:
-        settings: Who may push, and where to project.
+        settings: Who may push, and where to project to.
         host: The address to listen at.
         port: The port.
         stop: Ends the work.
-        started: Called once the port is listened at; None for nothing.
+        started: Called once the server listens; None for nothing.
 
     Raises:
-        ConfigurationError: It is not said who may push, the project or credentials are missing, Firestore
-            is not there or does not let us in, or the port cannot be had.
+        ConfigurationError: RUN_LOG_PUSH_AUTH is not set or does not fit, the project or credentials are
+            missing, Firestore does not exist or denies access, or the port is taken.
     """
     authenticate = authentication(settings, host=host)
-    connection = PubSubConnection.from_settings(settings)
-    store = FirestoreRunLogService.from_settings(settings)
-    dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
-    group = GroupCommit(Projector(store), dead_letters)
-    probe = asyncio.create_task(_until_it_answers(store))
-    stopping = asyncio.create_task(stop.wait())
+    async with _opened(settings) as (connection, store, dead_letters):
+        group = GroupCommit(Projector(store), dead_letters)
+        probe = asyncio.create_task(_until_it_answers(store))
+        stopping = asyncio.create_task(stop.wait())
 
-    def trouble() -> str | None:
-        if not probe.done():
-            return "the store has not answered yet"
-        why = group.store_trouble or group.dead_letter_trouble
-        return "stopping" if stop.is_set() else type(why).__name__ if why else None
+        def trouble() -> str | None:
+            if not probe.done():
+                return "the store has not answered yet"
+            why = group.store_trouble or group.dead_letter_trouble
+            return "stopping" if stop.is_set() else type(why).__name__ if why else None
 
-    try:
-        async with serving(create_push_app(group, authenticate, trouble=trouble), host=host, port=port):
-            if started is not None:
-                started(_route(f"pushes to {host}:{port}", connection, settings, store))
-            await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if probe.done():
-                probe.result()
-                await stopping
-        await group.close(DRAIN_SECONDS)
-    finally:
-        for task in (probe, stopping):
-            task.cancel()
-        await asyncio.gather(probe, stopping, return_exceptions=True)
-        await group.close(0)
-        await asyncio.gather(dead_letters.close(), store.close())
+        try:
+            async with serving(create_push_app(group, authenticate, trouble=trouble), host=host, port=port):
+                if started is not None:
+                    started(_route(f"pushes to {host}:{port}", connection, settings, store))
+                await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if probe.done():
+                    probe.result()
+                    await stopping
+            await group.close(DRAIN_SECONDS)
+        finally:
+            await cancel([probe, stopping])
+            await group.close(0)
 
 
 @contextlib.asynccontextmanager
 async def leased_letters(
     settings: Settings, *, quiet_seconds: float = QUIET_SECONDS
 ) -> AsyncGenerator[LeasedLetters]:
-    """Yield the settings' dead letters, leased while the block lasts; see `LeasedLetters`.
+    """Yield the settings' dead letters, leased while the block lasts. See `LeasedLetters`.
 
     Args:
-        settings: Where they are: at the subscription that has the dead-letter topic's name.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
+        settings: Where they are: the subscription with the name of the dead-letter topic.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
 
     Raises:
         ConfigurationError: The project or credentials are missing.
     """
-    source = PubSubSource(PubSubConnection.from_settings(settings), settings.dead_letter_topic)
-    try:
-        async with LeasedLetters(source, quiet_seconds=quiet_seconds) as letters:
-            yield letters
-    finally:
-        await source.close()
+    connection = PubSubConnection.from_settings(settings)
+    async with (
+        opened_source(connection, settings.dead_letter_topic) as source,
+        LeasedLetters(source, quiet_seconds=quiet_seconds) as letters,
+    ):
+        yield letters
 
 
 @contextlib.asynccontextmanager
@@ -188,21 +180,21 @@ async def event_topic(settings: Settings) -> AsyncGenerator[EventTopic]:
 
 
 def authentication(settings: Settings, *, host: str) -> Authenticate:
-    """Return what lets a push in, as *settings* say.
+    """Return the check of each push that RUN_LOG_PUSH_AUTH asks for.
 
     Args:
-        settings: Who verifies, and what.
-        host: The address that is listened at.
+        settings: Who may push, and who verifies that.
+        host: The address to listen at.
 
     Raises:
-        ConfigurationError: They do not say, or what they say would leave the endpoint open.
+        ConfigurationError: RUN_LOG_PUSH_AUTH is not set, needs more settings, or would let anybody push.
     """
     match settings.push_auth:
         case "oidc":
             if not settings.push_audience or not settings.push_service_account:
                 raise ConfigurationError(
-                    "RUN_LOG_PUSH_AUTH=oidc needs RUN_LOG_PUSH_AUDIENCE and RUN_LOG_PUSH_SERVICE_ACCOUNT: "
-                    "what the subscription's push configuration names"
+                    "RUN_LOG_PUSH_AUTH=oidc needs RUN_LOG_PUSH_AUDIENCE and RUN_LOG_PUSH_SERVICE_ACCOUNT; "
+                    "set both to the values in the subscription's push configuration"
                 )
             return TokenVerifier(
                 audience=settings.push_audience,
@@ -212,15 +204,30 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
         case "iam":
             if not (is_cloud_run_service() or _is_loopback(host)):
                 raise ConfigurationError(
-                    f"RUN_LOG_PUSH_AUTH=iam leaves it to Cloud Run who may push, and this is none (K_SERVICE "
-                    f"is not set): anybody could reach {host}; set it to oidc, or listen at --host 127.0.0.1"
+                    "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process does not run "
+                    f"there (K_SERVICE is not set), so anybody could push to {host}; set "
+                    "RUN_LOG_PUSH_AUTH=oidc, or pass --host 127.0.0.1"
                 )
             return _let_in
         case None:
             raise ConfigurationError(
-                "set RUN_LOG_PUSH_AUTH: oidc verifies each push's token here; iam leaves that to Cloud Run, "
-                "which must then require authentication"
+                "set RUN_LOG_PUSH_AUTH to oidc or iam: with oidc the token of each push is verified here; "
+                "with iam Cloud Run does that, and must require authentication"
             )
+
+
+@contextlib.asynccontextmanager
+async def _opened(
+    settings: Settings,
+) -> AsyncGenerator[tuple[PubSubConnection, FirestoreRunLogService, PubSubDeadLetters]]:
+    """Yield Pub/Sub, Firestore and the dead-letter topic; close them at the end of the block."""
+    connection = PubSubConnection.from_settings(settings)
+    store = FirestoreRunLogService.from_settings(settings)
+    dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
+    try:
+        yield connection, store, dead_letters
+    finally:
+        await asyncio.gather(dead_letters.close(), store.close())
 
 
 def _route(
@@ -237,7 +244,7 @@ def _route(
 
 @contextlib.asynccontextmanager
 async def _beside(work: Coroutine[Any, Any, None] | None) -> AsyncGenerator[None]:
-    """Have *work* go on while the block lasts."""
+    """Run *work* while the block lasts."""
     tasks = [asyncio.create_task(work)] if work is not None else []
     try:
         yield
@@ -246,7 +253,7 @@ async def _beside(work: Coroutine[Any, Any, None] | None) -> AsyncGenerator[None
 
 
 async def _let_in(_authorization: str | None) -> None:
-    """Let in whom the platform has let in."""
+    """Accept every push: the platform has checked it."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -278,10 +285,10 @@ async def _until_it_answers(
     uniform: Callable[[float, float], float] = random.uniform,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Wait until *store* answers, and say so while it does not.
+    """Wait until *store* answers, and log each failure.
 
     Raises:
-        ConfigurationError: It is not there, or does not let us in.
+        ConfigurationError: It does not exist, or denies access.
     """
     failures = 0
     while True:
@@ -290,6 +297,6 @@ async def _until_it_answers(
         except StoreUnavailableError as error:
             failures += 1
             _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
-            await sleep(uniform(0, min(_LONGEST_WAIT_SECONDS, 2.0**failures)))
+            await sleep(_BACKOFF.seconds(failures, uniform))
         else:
             return

@@ -1,4 +1,4 @@
-"""The projector: events in, one outcome for each out, whatever is wrong with its neighbours."""
+"""Events and folded runs, merged into a store; each gets an outcome, whatever is wrong with the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry import trace
 
@@ -23,11 +23,13 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.events import span_link
+from run_log.core.law import FoldedRun
 from run_log.core.logs import get_logger
+from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
-from ._accounts import count_events
+from .in_hand import count_events
 
 MAX_LINKS: Final = 128
 """OpenTelemetry's default limit for a span's links."""
@@ -35,7 +37,7 @@ MAX_LINKS: Final = 128
 _SHOWN_FRAMES: Final = 8
 
 _MOST_SUSPECTS: Final = 1_000
-"""Events at which the store failed, and of which it is not known yet whether it takes others."""
+"""Most events at which the store failed, and of which it is not known yet whether it takes others."""
 
 _logger: Final = get_logger("run_log.projector")
 _tracer: Final = trace.get_tracer("run_log.projector")
@@ -47,11 +49,11 @@ class Projected:
 
     outcome: Outcome
     error: WriteRefusedError | None = None
-    """Why the store refuses it; None unless the outcome is rejected."""
+    """Why the store refuses the event; None unless the outcome is rejected."""
 
     @property
     def reason(self) -> DeadLetterReason | None:
-        """What a program is told about that."""
+        """The reason of its dead letter; None unless the outcome is rejected."""
         if self.error is None:
             return None
         is_expired = isinstance(self.error, RunExpiredError)
@@ -59,11 +61,11 @@ class Projected:
 
 
 class Projector:
-    """Merges events into a store, isolating those it refuses.
+    """Merges events into a store, and isolates those that the store refuses.
 
     Args:
-        store: Where the projection is.
-        now: The time, to tell which events are stamped too far ahead.
+        store: Holds the projection.
+        now: The time, to find events that are stamped too far ahead.
     """
 
     def __init__(self, store: ProjectionStore, *, now: Callable[[], datetime] = utc_now) -> None:
@@ -75,16 +77,16 @@ class Projector:
     async def apply(self, events: Iterable[RunEvent]) -> list[Outcome]:
         """Merge *events* and return what became of each, in order.
 
-        Repeats change nothing, order changes nothing. Rejected alone is an event that the store refuses for
-        good, one that is stamped more than a day ahead, and one at which the store fails in a way that nobody
-        foresaw while it takes others. Durable when it returns.
+        Repeats change nothing, and the order changes nothing. The events are durable when this returns. An
+        event is rejected if the store refuses it for good, if it is stamped more than a day ahead, or if the
+        store fails at it with an unexpected error and takes others.
 
         Args:
             events: Events of any runs, in any order, with repeats.
 
         Raises:
-            StoreUnavailableError: The store does not answer; applying all of them again is safe.
-            ConfigurationError: The store is not there, or does not let us in.
+            StoreUnavailableError: The store does not answer. It is safe to apply all events again.
+            ConfigurationError: The store does not exist, or denies access.
         """
         moment = self.now()
         given = list(events)
@@ -94,10 +96,10 @@ class Projector:
         return [next(outcomes) if id(event) in ids else Outcome.REJECTED for event in given]
 
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
-        """Merge *events* as `apply` does, whatever their stamps, and return with each rejection its reason.
+        """Merge *events* as `apply` does, without a look at their stamps; return the reason of each rejection.
 
         Args:
-            events: See `apply`; who knows when they were published has checked their stamps.
+            events: As for `apply`. The caller has checked their stamps against the time of publishing.
 
         Raises:
             StoreUnavailableError: See `apply`.
@@ -108,7 +110,7 @@ class Projector:
         links = [
             link for event in events[:MAX_LINKS] if (link := span_link(event.traceparent, event.tracestate))
         ]
-        # What an error says that nobody foresaw may be anything: of those a span has the name alone.
+        # The text of an unexpected error may quote a payload, so the span gets only the error's name.
         with _tracer.start_as_current_span(
             "run_log.project",
             links=links,
@@ -127,10 +129,10 @@ class Projector:
     async def _isolate(
         self, events: Sequence[RunEvent], *, is_told: bool = False
     ) -> list[Projected | Exception]:
-        """Apply *events*; where the store refuses the batch, halve it until the culprit stands alone.
+        """Apply *events*. If the store refuses the batch, halve it until the culprit is alone.
 
         Returns:
-            What became of each; the error of those at which the store failed as nobody foresaw.
+            What became of each event, or the unexpected error with which the store failed at it.
         """
         try:
             outcomes = await self._store.apply(events)
@@ -140,9 +142,9 @@ class Projector:
         except WriteRefusedError as error:
             if len(events) == 1:
                 return [_rejected(events[0], error)]
-        except Exception as error:  # noqa: BLE001 - one event that does this must not end the others
+        except Exception as error:  # noqa: BLE001 - one event must not end the others, whatever it raises
             if not is_told:
-                # A traceback would end in the error's text, which may be anything.
+                # Not the whole traceback: it ends with the error's text, which may quote a payload.
                 name = type(error).__name__
                 _logger.error("run_log_store_failed", events=len(events), error=name, where=where_from(error))  # noqa: TRY400
                 is_told = True
@@ -159,11 +161,11 @@ class Projector:
     def _judged(
         self, events: Sequence[RunEvent], results: Sequence[Projected | Exception]
     ) -> list[Projected]:
-        """Return *results*, with an event rejected at which the store fails while it takes others.
+        """Return *results*, and reject each event at which the store fails while it takes others.
 
         Raises:
-            Exception: It failed at all of them, and at one of them for the first time since it took any: that
-                may be the store's fault, or ours.
+            Exception: The store failed at all of them, and has taken no other event since it first failed at
+                one of them. So the fault may be the store's, or a bug here, and not the event's.
         """
         failed = {
             event.event_id: result
@@ -186,19 +188,19 @@ class Projector:
                 continue
             self._suspects.pop(event.event_id, None)
             refused = WriteRefusedError(
-                f"the store fails at it with {type(result).__name__}, and takes others"
+                f"the store fails at this event with {type(result).__name__}, and takes others"
             )
             judged.append(_rejected(event, refused))
         return judged
 
 
 def told(error: BaseException) -> str:
-    """Return what may be said of *error*: of one that is not ours, its name alone."""
+    """Return the text of *error*, or only its name: a foreign error may quote a payload or a password."""
     return str(error) if isinstance(error, RunLogError) else type(error).__name__
 
 
 def where_from(error: BaseException) -> str:
-    """Return where *error* comes from, without what it says."""
+    """Return the innermost frames of *error*, without its text."""
     return "".join(traceback.format_tb(error.__traceback__)[-_SHOWN_FRAMES:])
 
 
@@ -213,7 +215,7 @@ def _is_stamped_well(event: RunEvent, moment: datetime) -> bool:
 
 def _rejected(event: RunEvent, error: WriteRefusedError) -> Projected:
     _tell_rejected(event, error)
-    # What it came from holds the events of a whole batch.
+    # Its cause and traceback would keep the events of a whole batch in memory.
     error.__cause__ = error.__context__ = None
     return Projected(outcome=Outcome.REJECTED, error=error.with_traceback(None))
 
@@ -226,3 +228,52 @@ def _tell_rejected(event: RunEvent, error: Exception) -> None:
         event_id=event.event_id,
         error=str(error),
     )
+
+
+class MergingStore(Protocol):
+    """A projection that runs of another one can be merged into."""
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge *runs*, each given once, as if their events were applied. See `ProjectionStore.apply`.
+
+        Raises:
+            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
+            WriteRefusedError: See `ProjectionStore.apply`.
+            ConfigurationError: See `ProjectionStore.apply`.
+        """
+        ...
+
+
+class MergingProjector:
+    """Merges folded runs into a store, and isolates those that the store refuses.
+
+    Args:
+        store: Holds the projection.
+    """
+
+    def __init__(self, store: MergingStore) -> None:
+        self._store = store
+        self._projector = Projector(self)
+        self._runs: dict[RunKey, FoldedRun] = {}
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Projected]:
+        """Merge *runs*, each given once, and return what became of each, in order.
+
+        Args:
+            runs: None of them may be in another call that is under way.
+
+        Raises:
+            StoreUnavailableError: See `Projector.project`.
+            ConfigurationError: See `Projector.project`.
+        """
+        by_key = {run.event.key: run for run in runs}
+        self._runs |= by_key
+        try:
+            return await self._projector.project([run.event for run in runs])
+        finally:
+            for key in by_key:
+                del self._runs[key]
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """See `ProjectionStore.apply`."""
+        return await self._store.merge([self._runs[event.key] for event in events])

@@ -1,9 +1,10 @@
-"""Pub/Sub as the pull worker's broker, by unary calls: every lease, answer and error is visible."""
+"""Pub/Sub as a message source, as an event topic and as the place of dead letters, by unary calls."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import Any, Final
 
@@ -26,8 +27,7 @@ from run_log.pubsub import (
     message_fault,
 )
 
-from ._accounts import count_cut_letter
-from ._letters import (
+from .dead_letters.letters import (
     COMPRESSED,
     CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
@@ -39,31 +39,34 @@ from ._letters import (
     is_ours,
     packed,
 )
+from .in_hand import count_cut_letter
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0
-"""How much longer than it waits a pull may take. A call's deadline is sent along, and ends the pull at the
-broker also where this process was killed; the emulator answers a second before it that it has nothing."""
+"""How much longer than its wait a pull may take. The deadline of a call is sent to the broker, and ends the
+pull there even if this process is killed. The emulator answers one second before it that it has nothing."""
 
-_UNTOLD_LEASE: Final = timedelta(seconds=60)
-"""As long as any version has made a subscription lease."""
+_UNKNOWN_LEASE: Final = timedelta(seconds=60)
+"""The longest lease that any version has given to a subscription."""
 
-_TARDY_SECONDS: Final = 1.5
-"""How long after a lease's end the broker may take to deliver again; the emulator took half a second."""
+_REDELIVERY_SECONDS: Final = 1.5
+"""How long after the end of a lease the broker may take to deliver again. The emulator took half a second."""
+
 FIRST_MESSAGES: Final = 1
-"""Messages in the first pull, and in one after a silence. Pub/Sub bounds a pull by their number alone: more
-are asked for only once those before were small."""
+"""Messages in the first pull, and in the first after a silence. Pub/Sub bounds a pull by their number alone,
+so more are asked for only while messages are small."""
 
 MAX_ACK_IDS: Final = 1_000
-"""Ack ids in one call: Pub/Sub takes 512 KiB a request, an ack id up to about 200 bytes
+"""Ack ids in one call. Pub/Sub takes 512 KiB in a request, and an ack id has up to about 200 bytes
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
 _REQUEST_FRAME_BYTES: Final = 24 + MAX_ATTRIBUTES
-"""Of a request with one message, beside the topic's name: a request may have as much as a message."""
+"""Bytes of a request with one message, beside the message and the topic's name. Pub/Sub's limit for a message
+is its limit for the whole request."""
 
 _LEAST_ERROR_BYTES: Final = 64
-"""Of what went wrong, before the message makes room for it."""
+"""Bytes of the error that a dead letter keeps, even if its message has to be cut for them."""
 
 _LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
 
@@ -73,24 +76,24 @@ _PullResponse: Final[Any] = PullResponse
 
 
 def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
-    """Return the seconds without a message after which nothing is leased to a process that was killed.
+    """Return the seconds of silence after which no message is leased to a process that was killed.
 
-    Pub/Sub tells nobody what others have leased. So that is how long such a lease may last, a pull of the
-    dead go on, and the broker take to deliver again.
+    Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
+    long a pull of the killed process may go on, and how long the broker may take to deliver again.
 
     Args:
-        lease: For how long the subscription leases; None where it cannot be asked.
-        extended: For how many seconds who pulls extends what is in hand for long; 0 for not.
+        lease: The ack deadline of the subscription; None if it is not known.
+        extended: How long an extended lease lasts, in seconds; 0 if leases are not extended.
     """
-    seconds = max((lease or _UNTOLD_LEASE).total_seconds(), extended)
-    return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _TARDY_SECONDS
+    seconds = max((lease or _UNKNOWN_LEASE).total_seconds(), extended)
+    return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _REDELIVERY_SECONDS
 
 
 class PubSubSource:
-    """One subscription, pulled. See `MessageSource`.
+    """A subscription as a `MessageSource`.
 
     Args:
-        connection: Where it is.
+        connection: Where Pub/Sub is.
         subscription: The subscription's id.
     """
 
@@ -112,13 +115,13 @@ class PubSubSource:
         except google_errors.ResourceExhausted as error:
             if TOO_LARGE not in str(error):
                 raise self._connection.error(error, self._subscription) from error
-            # They come again when their leases end.
+            # The client refuses the answer, but Pub/Sub has leased its messages: they come again after that.
             _logger.warning("run_log_pull_too_large", messages=asked, bytes=MAX_ANSWER_BYTES)
             self._most = 1
             return None
         except VENDOR_ERRORS as error:
             raise self._connection.error(error, self._subscription) from error
-        # The message beneath the vendor's: reading it field by field through that costs ten times as much.
+        # The protocol buffer itself: reading it through the vendor's wrapper takes ten times as long.
         received = _PullResponse.pb(answer)
         is_small = received.ByteSize() <= MAX_ANSWER_BYTES // 4
         self._most = max(1, asked // 2, min(2 * asked, MAX_ACK_IDS) if is_small else 0)
@@ -140,7 +143,7 @@ class PubSubSource:
         await self.extend(ack_ids, 0)
 
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """See `MessageSource.extend`. Pub/Sub takes whole seconds, 600 at most; 0 gives back."""
+        """See `MessageSource.extend`. Pub/Sub takes whole seconds, at most 600; 0 gives a message back."""
         await self._each(
             self._client.modify_ack_deadline(
                 subscription=self._subscription,
@@ -163,18 +166,31 @@ class PubSubSource:
             raise self._connection.error(error, self._subscription) from error
 
 
-class PubSubDeadLetters:
-    """The dead-letter topic: the message as it came, with why it is there. See `DeadLetters`.
+@contextlib.asynccontextmanager
+async def opened_source(connection: PubSubConnection, subscription: str) -> AsyncGenerator[PubSubSource]:
+    """Yield a subscription as a source, and close it at the end of the block.
 
     Args:
-        connection: Where it is.
+        connection: Where Pub/Sub is.
+        subscription: The subscription's id.
+    """
+    source = PubSubSource(connection, subscription)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+class PubSubDeadLetters:
+    """A topic that keeps each message as it came, with the reason. See `DeadLetters`.
+
+    Args:
+        connection: Where Pub/Sub is.
         topic: The topic's id.
     """
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._connection = connection
-        self._topic = connection.topic_path(topic)
-        self._client: Any = connection.async_publisher()
+        self._topic = _Topic(connection, topic)
 
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
         """See `DeadLetters.put`."""
@@ -183,67 +199,74 @@ class PubSubDeadLetters:
             MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
         }
         error = fit_text(error, MAX_ATTRIBUTE_VALUE_BYTES) or reason.value
-        room = MAX_MESSAGE_BYTES - len(self._topic.encode()) - _REQUEST_FRAME_BYTES
+        room = MAX_MESSAGE_BYTES - len(self._topic.path.encode()) - _REQUEST_FRAME_BYTES
         letter = _as_it_is(message, why, error, room)
         if letter is None:
-            # Compressing ten megabytes takes a moment.
+            # In a thread: compressing ten megabytes would hold up the event loop.
             letter = await asyncio.to_thread(_packed, message, why, error, room)
         try:
-            await self._client.publish(
-                topic=self._topic,
-                messages=[{"data": letter.data, "attributes": dict(letter.attributes)}],
-                retry=None,
-                timeout=CALL_TIMEOUT_SECONDS,
-            )
+            await self._topic.publish(letter)
         except VENDOR_ERRORS as vendor:
-            raise self._connection.error(vendor, self._topic) from vendor
+            raise self._topic.connection.error(vendor, self._topic.path) from vendor
         if left_out := {name: letter.attributes[name] for name in _LOST if name in letter.attributes}:
             count_cut_letter()
             _logger.warning("run_log_dead_letter_cut", message_id=message.message_id, **left_out)
 
     async def close(self) -> None:
-        """Let go of the connection."""
-        await self._client.transport.close()
+        """Close the connection."""
+        await self._topic.close()
 
 
 class PubSubEvents:
-    """The event topic. See `EventTopic`.
+    """A topic as an `EventTopic`.
 
     Args:
-        connection: Where it is.
+        connection: Where Pub/Sub is.
         topic: The topic's id.
     """
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._connection = connection
-        self._topic = connection.topic_path(topic)
-        self._client: Any = connection.async_publisher()
+        self._topic = _Topic(connection, topic)
 
     async def publish(self, message: Message) -> str:
         """See `EventTopic.publish`."""
         try:
-            answer = await self._client.publish(
-                topic=self._topic,
-                messages=[{"data": message.data, "attributes": dict(message.attributes)}],
-                retry=None,
-                timeout=CALL_TIMEOUT_SECONDS,
-            )
+            return await self._topic.publish(message)
         except UnicodeEncodeError as error:
-            # Whoever pushes messages is not held to Pub/Sub's rules.
+            # A message that was pushed here may break Pub/Sub's rules.
             raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
-            raise self._connection.publish_error(error, self._topic) from error
+            raise self._topic.connection.publish_error(error, self._topic.path) from error
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._topic.close()
+
+
+class _Topic:
+    def __init__(self, connection: PubSubConnection, topic: str) -> None:
+        self.connection = connection
+        self.path = connection.topic_path(topic)
+        self._client: Any = connection.async_publisher()
+
+    async def publish(self, message: Message) -> str:
+        """Publish *message*, and return its id; raises the vendor's errors."""
+        answer = await self._client.publish(
+            topic=self.path,
+            messages=[{"data": message.data, "attributes": dict(message.attributes)}],
+            retry=None,
+            timeout=CALL_TIMEOUT_SECONDS,
+        )
         return str(answer.message_ids[0])
 
     async def close(self) -> None:
-        """Let go of the connection."""
         await self._client.transport.close()
 
 
 def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message | None:
-    """Return *message* with *why* it is a letter; None where that is no message that Pub/Sub takes.
+    """Return *message* with the attributes *why*; None if Pub/Sub would not take it so.
 
-    So it is where an attribute might be taken for one of ours, or where ours leave no room.
+    That is also the case if one of its own attributes could be taken for one of ours.
     """
     if any(map(is_ours, message.attributes)):
         return None
@@ -254,9 +277,9 @@ def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room
 
 
 def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message:
-    """Return a letter that holds *message* in its body, all of it wherever that can be.
+    """Return a letter that holds *message*, attributes included, in its body.
 
-    Only what does not compress can be too large for that, which no event's text is: then its end is left out.
+    Text compresses, so the whole of any event fits. If a message does not fit, its end is left out.
     """
     for how in (PLAIN, COMPRESSED):
         attributes = {**why, PACKED_ATTRIBUTE: how, ERROR_ATTRIBUTE: ""}
@@ -277,7 +300,7 @@ def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: 
 
 
 def _with_error(letter: Message, error: str, room: int) -> Message | None:
-    """Return *letter* with *error*, or as much of it as there is room for; None where that is too little."""
+    """Return *letter* with as much of *error* as there is room for; None if that is too little."""
     left = room - message_bytes(letter)
     if left < min(len(error.encode()), _LEAST_ERROR_BYTES):
         return None

@@ -7,9 +7,9 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from run_log.core import (
     ConfigurationError,
@@ -19,27 +19,107 @@ from run_log.core import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 
-from ._accounts import Progress
-from ._group_commit import Fate, GroupCommit
-from ._room import GroupLimits
-from .leases import LEASE_SECONDS, Leases
+from .group_commit import Fate, GroupCommit
+from .in_hand import GroupLimits, Progress
 from .ports import DeadLetters, MessageSource
 from .projector import Projector, told
 
-_FIRST_BACKOFF_SECONDS: Final = 0.5
-_LONGEST_BACKOFF_SECONDS: Final = 30.0
+LEASE_SECONDS: Final = 20.0
+"""How long an extended lease lasts. After a process is killed, nobody gets its messages for as long."""
+
+FIRST_EXTENSION_SECONDS: Final = 5.0
+"""A lease is first extended once its message has been in hand for so long. Nearly all messages are settled
+by then. A subscription may lease for as little as 10 s
+(https://cloud.google.com/pubsub/docs/lease-management)."""
+
+LONGEST_SECONDS: Final = 3_600.0
+"""A lease is no longer extended once its message has been in hand for so long: another process may succeed
+with it. Google's client has the same limit."""
+
+_LOOK_SECONDS: Final = 2.0
+_BACKOFF: Final = Backoff(1.0, 30.0)
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
 _SHORTEST_PULL_SECONDS: Final = 0.5
 _PROMPT_RETURNS: Final = 10
-_FIRST_ABSENCE_SECONDS: Final = 10.0
-_LONGEST_ABSENCE_SECONDS: Final = 600.0
+_ABSENCE: Final = Backoff(10.0, 600.0)
 _FIRST_SIZE: Final = 2**20
-"""Bytes a message is taken to have before any has come, and by and by in a silence. A pull is bounded by the
-number of messages alone, so it asks for few until they are known to be small."""
+"""Bytes that a message is assumed to have before any has come, and again after a silence. Pub/Sub bounds a
+pull by the number of messages alone, so a pull asks for few until messages are known to be small."""
 
 _logger: Final = get_logger("run_log.projector")
+
+
+class _Lease(NamedTuple):
+    taken_at: float
+    due_at: float
+    """When it is to be extended."""
+
+
+class Leases:
+    """Extends the ack deadlines of what is in hand, so that it is not delivered again while it waits.
+
+    Args:
+        extend: Leases deliveries for so many seconds from now on, as `MessageSource.extend` does.
+        seconds: How long an extended lease lasts.
+        now: Monotonic seconds.
+        sleep: Waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        extend: Callable[[Sequence[str], float], Awaitable[None]],
+        *,
+        seconds: float = LEASE_SECONDS,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._extend = extend
+        self._seconds = seconds
+        self._now = now
+        self._sleep = sleep
+        self._held: dict[str, _Lease] = {}
+        self._holding = asyncio.Event()
+
+    def hold(self, ack_ids: Iterable[str]) -> None:
+        """Extend the leases of these deliveries from now on."""
+        now = self._now()
+        lease = _Lease(now, now + FIRST_EXTENSION_SECONDS)
+        self._held.update(dict.fromkeys(ack_ids, lease))
+        self._holding.set()
+
+    def drop(self, ack_id: str) -> None:
+        """Stop extending the lease of a delivery."""
+        self._held.pop(ack_id, None)
+
+    async def keep(self) -> None:
+        """Extend the leases that are held, until cancelled."""
+        while True:
+            await self._holding.wait()
+            await self._sleep(_LOOK_SECONDS)
+            await self._extend_due()
+            if not self._held:
+                self._holding.clear()
+
+    async def _extend_due(self) -> None:
+        now = self._now()
+        due = {ack_id: lease for ack_id, lease in self._held.items() if lease.due_at <= now}
+        for ack_id, lease in list(due.items()):
+            if now >= lease.taken_at + LONGEST_SECONDS:
+                del due[ack_id], self._held[ack_id]
+        if not due:
+            return
+        try:
+            await self._extend([*due], self._seconds)
+        except Exception as error:  # noqa: BLE001 - the next look tries again, whatever the error was
+            _logger.warning("run_log_extend_failed", messages=len(due), error=told(error))
+            return
+        for ack_id, lease in due.items():
+            # It may have been settled during the call.
+            if ack_id in self._held:
+                self._held[ack_id] = lease._replace(due_at=now + self._seconds / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,26 +127,26 @@ class PullLimits:
     """How much a pull worker has in hand."""
 
     pulls: int = 4
-    """Pulls waiting at once: one alone leaves the worker idle for a round trip after each."""
+    """Pulls that wait at once. With one alone, the worker would be idle for a round trip after each."""
     messages: int = 1_000
-    """Most messages a pull asks for: the most Pub/Sub returns."""
+    """Most messages that a pull asks for. Pub/Sub returns no more."""
     group: GroupLimits = field(default_factory=GroupLimits)
-    """How much is in hand, and projected together."""
+    """How much is in hand, and how much is projected together."""
     pull_seconds: float = 2.5
-    """How long a pull waits for a first message. What ends the worker waits for it, and the pulls of one that
-    is killed take messages for as long."""
+    """How long a pull waits for a first message. A worker that stops waits for it. The pulls of a worker that
+    was killed go on taking messages for as long."""
     stop_seconds: float = 4.0
-    """How long pulls under way may take once the worker stops: longer than a pull, answer included. One that
-    is cut off goes on at the broker, and what it takes is leased to nobody."""
+    """How long pulls under way may take once the worker stops. It has to be longer than a pull with its
+    answer: a pull that is cut off goes on at the broker, which leases its messages to nobody."""
     drain_seconds: float = 3.5
-    """How long what is in hand may take to be projected after that."""
+    """How long projecting what is in hand may take after that."""
     settle_seconds: float = 1.5
     """How long the last acknowledgements may take after that."""
     answer_seconds: float = 5.0
-    """How long a silent broker may still be on its way to an answer: a shorter silence means that nothing is
-    there only once a pull came back with nothing."""
+    """How long the broker may take to answer. A silence that is shorter means that there are no messages only
+    once a pull came back empty."""
     lease_seconds: float = LEASE_SECONDS
-    """For how long the leases of what is in hand are extended: as long as others wait where this one dies."""
+    """How long an extended lease lasts. If this process dies, nobody gets its messages for as long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,26 +158,26 @@ class PullReport:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     """Decoded messages by what became of them."""
     dead_lettered: int = 0
-    """Messages put to the dead letters."""
+    """Messages that became dead letters."""
     released: int = 0
     """Messages given back, to be delivered again."""
 
 
 class PullWorker:
-    """Moves messages from a source into a projection, losing none.
+    """Moves messages from a source into a projection, and loses none.
 
-    Pulling, decoding, projecting and acknowledging go on beside each other, each bounded by what is in
-    hand, and what is in hand for long stays leased. A message is acknowledged after its event is durable,
-    or after it is kept among the dead letters. On a passing fault it is given back. Crash at any point: it
-    is delivered again, and changes nothing twice.
+    Pulling, decoding, projecting and acknowledging go on at the same time. `PullLimits` bounds what is in
+    hand, and its leases are extended. A message is acknowledged once its event is durable, or once it is a
+    dead letter. On a fault that will pass it is given back. After a crash at any point it is delivered
+    again, and changes nothing twice.
 
     Args:
         source: Where messages come from.
-        projector: Where events go.
-        dead_letters: Where messages go that are no events, or that the store refuses.
+        projector: Projects the events.
+        dead_letters: Keeps messages that are not events, or that the store refuses.
         limits: How much is in hand.
         now: Monotonic seconds.
-        sleep: Waits that many seconds.
+        sleep: Waits so many seconds.
         uniform: Returns a random number between two, to spread retries.
     """
 
@@ -146,36 +226,36 @@ class PullWorker:
 
     @property
     def progress(self) -> Progress:
-        """What is in hand, for how long, and whether anything moves: what health checks look at."""
+        """What is in hand, for how long, and whether anything gets settled; for health checks."""
         return self._group.progress
 
     @property
     def trouble(self) -> RunLogError | None:
-        """What keeps it from working now; None where nothing does, as far as it knows."""
+        """The error that keeps it from working now; None if there is none."""
         group = self._group
         return self._pull_trouble or group.store_trouble or group.dead_letter_trouble
 
     @property
     def has_failed(self) -> bool:
-        """Whether projecting has failed as nobody foresaw. It begins again by itself, after a while."""
+        """Whether projecting has failed with an unexpected error. It begins again by itself after a pause."""
         return self._group.is_failed
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
 
-        What is in hand by then is finished, or given back. Seconds in which the broker has not answered, or
-        in which there was something in hand, are none without a message; see `PullLimits.answer_seconds`.
+        What is in hand by then is finished, or given back. Seconds in which the broker did not answer, or in
+        which something was in hand, do not count as idle; see `PullLimits.answer_seconds`.
 
         Args:
             stop: Ends the work.
             until_idle: Seconds without a message; None works until stopped.
 
         Raises:
-            TransportRefusedError: The subscription is not there, or denied; or it was idle only because
-                the dead-letter topic is.
-            ConfigurationError: The store is not there, or does not let us in.
-            TransportUnavailableError: It was idle only because the broker did not answer.
-            StoreUnavailableError: It was idle only because the store did not take what came.
+            TransportRefusedError: The subscription or the dead-letter topic does not exist, or access to it
+                is denied.
+            ConfigurationError: The store does not exist, or denies access.
+            TransportUnavailableError: It became idle because the broker did not answer.
+            StoreUnavailableError: It became idle because the store did not answer.
         """
         self._silent_since = self._now()
         self._may_have_more = True
@@ -201,12 +281,12 @@ class PullWorker:
             await self._finish_settling()
         self._group.raise_failure()
         if not stop.is_set() and self.trouble is not None:
-            # Silence then does not mean that all is done.
+            # Nothing arrived because something is broken, not because all is done.
             raise self.trouble
         return self.report
 
     async def _watch(self, stop: asyncio.Event, stopping: asyncio.Event) -> None:
-        """Set *stopping* when it is time to stop."""
+        """Set *stopping* once *stop* is set, or once the worker is idle."""
         if self._until_idle is None:
             await stop.wait()
         while not stop.is_set() and not self._is_idle():
@@ -222,22 +302,23 @@ class PullWorker:
     def _is_idle(self) -> bool:
         if self._until_due() > 0 or self._settling:
             return False
-        # What waits for another try of the store is no news: it has come in trouble, or before the silence.
+        # What waits for the store to answer is no arrival: it came before the silence.
         if self._group.progress.in_hand and not self._group.is_backing_off:
             return False
         if self._still_absent():
-            # While nothing can be projected, what comes again is not waited for longer than a silence.
+            # While nothing can be projected, returned messages are waited for no longer than a silence.
             longest = math.inf if self.trouble is None else self._until_idle or 0.0
             if min(self._absent.values()) - self._now() <= longest:
                 return False
-        # One that was only just connected to, or is busy, may take longer to answer than we may be idle.
+        # A broker that is busy, or was only just connected to, may take longer to answer than until_idle.
         is_silent = self._may_have_more and self._pull_trouble is None
         return not is_silent or self._now() - self._silent_since >= self._limits.answer_seconds
 
     async def _pull_until(self, stopping: asyncio.Event) -> None:
         failures = 0
         while True:
-            # Nothing is leased while there is no room, so this may be left at once.
+            # Nothing is leased here, so this wait may be cut off at any time; a pull may not, as it would go
+            # on at the broker and take messages that nobody gets until their leases end (ADR 20).
             await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
             if self._is_asking_enough() and not stopping.is_set():
                 self._came_back.clear()
@@ -253,15 +334,15 @@ class PullWorker:
                 failures = 0
             except (TransportRefusedError, ConfigurationError):
                 raise
-            except Exception as error:  # noqa: BLE001 - what nobody foresaw is tried again as well
+            except Exception as error:  # noqa: BLE001 - an unexpected error is tried again as well
                 failures += 1
                 unforeseen = TransportUnavailableError(f"pulling failed with {told(error)}")
                 self._pull_trouble = error if isinstance(error, TransportUnavailableError) else unforeseen
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(self._pull_trouble))
-                await self._pause(self._backoff(failures), unless=stopping)
+                await self._pause(_BACKOFF.seconds(failures, self._uniform), unless=stopping)
 
     async def _pull(self) -> None:
-        # No longer than until it may be idle, or an idle worker would have to wait for it.
+        # A pull must not outlast the silence that ends the worker, which waits for its pulls.
         wait = min(self._limits.pull_seconds, max(self._until_due(), _SHORTEST_PULL_SECONDS))
         wanted = self._wanted()
         asked_bytes = wanted * math.ceil(self._size)
@@ -274,30 +355,30 @@ class PullWorker:
         if messages:
             self._arrived(messages)
             return
-        # What comes next may be of any size.
+        # After a silence the next messages may have any size.
         self._size = min(2 * self._size, _FIRST_SIZE)
         if messages is not None:
             self._may_have_more = False
 
     def _is_asking_enough(self) -> bool:
-        """Return whether the pulls under way may bring all that there is room for."""
+        """Return whether the pulls under way may fill all the room that is left."""
         _, data_bytes = self._group.room_left
         return self._asked_bytes > 0 and self._asked_bytes + self._size > data_bytes
 
     def _wanted(self) -> int:
-        """Return how many messages a pull may ask for, so that all pulls together fit in what is left."""
+        """Return how many messages a pull may ask for, so that all pulls together fit into the room left."""
         messages, data_bytes = self._group.room_left
         fitting = min(messages, int(data_bytes / self._size)) // self._limits.pulls
         return max(1, min(self._limits.messages, fitting))
 
     def _arrived(self, messages: Sequence[ReceivedMessage]) -> None:
         if self._group.store_trouble is None and self._group.dead_letter_trouble is None:
-            # What comes back only because it was given back is no arrival.
+            # While something is broken, what comes has been given back before: it is no arrival.
             self._silent_since = self._now()
             self._may_have_more = True
         self._pulled += len(messages)
         size = sum(len(message.data) for message in messages) / len(messages)
-        # Larger ones count at once, smaller ones by and by.
+        # A larger size counts at once, a smaller one gradually: guessing too low could exceed the memory.
         self._size = max(size, (self._size + size) / 2, 1.0)
         self._leases.hold(message.ack_id for message in messages)
         self._group.submit(messages, self._on_settled)
@@ -305,10 +386,10 @@ class PullWorker:
     def _on_settled(self, message: ReceivedMessage, fate: Fate) -> None:
         self._leases.drop(message.ack_id)
         if fate is Fate.DONE:
-            # With no room for more nothing could arrive, which is no silence.
+            # While there was no room nothing could arrive, so that time was no silence.
             self._silent_since = self._now()
         if not any(self._settled.values()):
-            # Once for all that are settled in this turn of the loop.
+            # One call acknowledges all that is settled in this turn of the loop.
             asyncio.get_running_loop().call_soon(self._settle)
         self._settled[fate].append(message)
 
@@ -327,7 +408,7 @@ class PullWorker:
             self._settle_beside(self._release(ack_ids, seconds))
 
     def _still_absent(self) -> list[str]:
-        """Return the deliveries that were given back to come again later than now."""
+        """Return the deliveries that were given back, and are to come again later than now."""
         now = self._now()
         self._absent = {ack_id: until for ack_id, until in self._absent.items() if until > now}
         return [*self._absent]
@@ -340,7 +421,7 @@ class PullWorker:
     async def _acknowledge(self, ack_ids: Sequence[str]) -> None:
         try:
             await self._source.acknowledge(ack_ids)
-        except Exception as error:  # noqa: BLE001 - they come again, and change nothing
+        except Exception as error:  # noqa: BLE001 - the messages come again, and change nothing
             _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=told(error))
 
     async def _release(self, ack_ids: Sequence[str], seconds: float = 0.0) -> None:
@@ -349,7 +430,7 @@ class PullWorker:
                 await self._source.extend(ack_ids, seconds)
             else:
                 await self._source.release(ack_ids)
-        except Exception as error:  # noqa: BLE001 - they come again all the same, when their lease ends
+        except Exception as error:  # noqa: BLE001 - the messages come again when their leases end
             _logger.warning("run_log_release_failed", messages=len(ack_ids), error=told(error))
 
     async def _finish_settling(self) -> None:
@@ -362,28 +443,22 @@ class PullWorker:
             await asyncio.wait([*self._settling], timeout=self._limits.settle_seconds)
             await cancel([*self._settling])
 
-    def _backoff(self, failures: int) -> float:
-        return self._uniform(
-            0, min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failures, 16))
-        )
-
     async def _pause(self, seconds: float, *, unless: asyncio.Event) -> None:
         await wait_unless(unless, asyncio.ensure_future(self._sleep(seconds)))
 
 
 def absence(deliveries: int) -> float:
-    """Return the seconds until a message that was given back comes again; 0 is at once.
+    """Return the seconds after which a message that is given back should come again; 0 is at once.
 
-    Pub/Sub counts deliveries, and gives up what was delivered too often: an outage of hours must not come to
-    that. A retry policy would do the same, and hold back what a killed process had in hand too.
+    Pub/Sub counts deliveries and gives a message up after too many, which an outage of hours must not cause.
 
     Args:
-        deliveries: How often it was delivered; 0 where that is not counted.
+        deliveries: How often it was delivered; 0 if that is not counted.
     """
+    # A retry policy was rejected: it also delays what a killed process had in hand (ADR 25).
     if deliveries <= _PROMPT_RETURNS:
         return 0.0
-    doublings = min(deliveries - _PROMPT_RETURNS - 1, 16)
-    return min(_LONGEST_ABSENCE_SECONDS, _FIRST_ABSENCE_SECONDS * 2.0**doublings)
+    return _ABSENCE.limit(deliveries - _PROMPT_RETURNS)
 
 
 async def wait_unless(event: asyncio.Event, future: asyncio.Future[Any]) -> None:
@@ -396,7 +471,7 @@ async def wait_unless(event: asyncio.Event, future: asyncio.Future[Any]) -> None
 
 
 async def let_end(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
-    """Wait *seconds* at most until *tasks* have ended, and cancel those that have not."""
+    """Wait until *tasks* have ended, and cancel those that have not after *seconds*."""
     try:
         await asyncio.wait(tasks, timeout=seconds)
     finally:

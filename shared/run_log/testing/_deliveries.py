@@ -71,6 +71,11 @@ class DeliveryQueue:
         return len(self._waiting) + len(self._out)
 
     @property
+    def is_available(self) -> bool:
+        """Whether a message waits to be delivered."""
+        return bool(self._waiting)
+
+    @property
     def outstanding(self) -> int:
         """Messages delivered and neither acknowledged nor released nor expired."""
         self.expire()

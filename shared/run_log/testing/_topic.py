@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,8 +11,8 @@ from datetime import timedelta
 from typing import Final
 
 from run_log.core import InvalidArgumentError, Message, ReceivedMessage, TransportUnavailableError
+from run_log.core.bell import Bell
 
-from ._bell import Bell
 from ._deliveries import DeliveryQueue
 from ._faults import NO_FAULTS, Chance, Faults
 
@@ -112,6 +113,7 @@ class InMemorySubscription:
         self._lock = lock
         self._queue = queue
         self._bell = bell
+        self._closings = 0
 
     @property
     def backlog(self) -> int:
@@ -147,16 +149,17 @@ class InMemorySubscription:
         await asyncio.sleep(0)  # as with a real source, other coroutines get their turn
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
-        with self._bell.listening() as listener:
-            while True:
-                listener.forget()
-                with self._lock:
-                    messages = self._queue.take(max_messages)
-                    expires_in = self._queue.expires_in
-                left = end - loop.time()
-                if messages is not None or left <= 0 or listener.dismissed:
-                    return messages or []
-                await listener.wait(min(left, max(expires_in, _SHORTEST_WAIT)))
+        closings = self._closings
+        while True:
+            with self._lock:
+                messages = self._queue.take(max_messages)
+                expires_in = self._queue.expires_in
+            left = end - loop.time()
+            if messages is not None or left <= 0 or self._closings != closings:
+                return messages or []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, max(expires_in, _SHORTEST_WAIT))):
+                    await self._bell.wait(unless=lambda: self._is_available() or self._closings != closings)
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """Take the messages delivered with *ack_ids* out of the subscription for good.
@@ -196,4 +199,10 @@ class InMemorySubscription:
         reader may go on pulling.
         """
         await asyncio.sleep(0)
-        self._bell.dismiss()
+        with self._lock:
+            self._closings += 1
+        self._bell.ring()
+
+    def _is_available(self) -> bool:
+        with self._lock:
+            return self._queue.is_available

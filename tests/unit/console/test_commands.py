@@ -11,9 +11,9 @@ import typer
 
 from run_log import core
 from run_log.console import main
-from run_log.console._app import app, installed_version
-from run_log.console._exit import ExitCode, run
-from run_log.console._signals import INTERRUPTED
+from run_log.console.app import app, installed_version
+from run_log.console.exit_codes import ExitCode, run
+from run_log.console.signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
     EventDecodeError,
@@ -265,7 +265,7 @@ def test_the_version_of_an_installation(
     """Beside no project's description, or another one's, the version is what was installed."""
     for name in beside:
         (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "7"\n')
-    monkeypatch.setattr("run_log.console._app.__file__", str(tmp_path / "a" / "b" / "c" / "_app.py"))
+    monkeypatch.setattr("run_log.console.app.__file__", str(tmp_path / "a" / "b" / "c" / "app.py"))
 
     assert importlib.metadata.version("run-log") == installed_version()
 

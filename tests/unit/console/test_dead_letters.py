@@ -17,7 +17,13 @@ import typer
 from syrupy.assertion import SnapshotAssertion
 
 from run_log.console import main
-from run_log.console._dead_letters import (
+from run_log.console.commands import dead_letters
+from run_log.console.exit_codes import ExitCode
+from run_log.console.views.layout import Screen, Sheet, Table
+from run_log.console.views.output import OutputFormat
+from run_log.console.views.records import letter_line, letter_record
+from run_log.console.views.tables import handled_table, letter_sheet, letters_table
+from run_log.console.work.dead_letters import (
     PROGRESS_SECONDS,
     Progress,
     Report,
@@ -25,16 +31,10 @@ from run_log.console._dead_letters import (
     saving,
     stoppable,
 )
-from run_log.console._exit import ExitCode
-from run_log.console._layout import Screen, Sheet, Table
-from run_log.console._output import OutputFormat
-from run_log.console._records import letter_line, letter_record
-from run_log.console._render import handled_table, letter_sheet, letters_table
-from run_log.console.commands import dead_letters
 from run_log.core import ConfigurationError, InvalidArgumentError, Message, ReceivedMessage
 from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
-from run_log.projector._leased import QUIET_SECONDS
-from run_log.projector._letters import COMPRESSED, packed
+from run_log.projector.dead_letters.leased import QUIET_SECONDS
+from run_log.projector.dead_letters.letters import COMPRESSED, packed
 from run_log.testing import ManualClock
 
 from .processes import run_log

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from run_log.console import _demo
-from run_log.console._demo import PrintedDeadLetters, Stage, run_demo
+from run_log.console.work import demo
+from run_log.console.work.demo import PrintedDeadLetters, Stage, run_demo
 from run_log.core import DeadLetterReason, ReceivedMessage
 from run_log.stores import InMemoryRunLogService
 
@@ -73,7 +73,7 @@ async def test_the_runs_outlive_the_demo() -> None:
 
 async def test_a_file_that_forgets_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another process does not find the runs, the demo says so and is not exact."""
-    monkeypatch.setattr(_demo, "READ_AGAIN", "print('0 runs')")
+    monkeypatch.setattr(demo, "READ_AGAIN", "print('0 runs')")
     printed = io.StringIO()
 
     exact = await run_demo(printed)
@@ -84,7 +84,7 @@ async def test_a_file_that_forgets_fails(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_the_demo_does_not_believe_the_stats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stats differ from a recount, the demo says so and is not exact."""
-    monkeypatch.setattr(_demo, "InMemoryRunLogService", _Miscounting)
+    monkeypatch.setattr(demo, "InMemoryRunLogService", _Miscounting)
     printed = io.StringIO()
 
     exact = await run_demo(printed)
@@ -119,11 +119,11 @@ def test_the_demo_as_a_command(tmp_path: Path) -> None:
 def test_a_demo_that_miscounts_fails(tmp_path: Path) -> None:
     """Where stats differ from a recount, the command exits 1."""
     ended = run_python(
-        "from run_log.console import _demo, main\n"
-        "class Miscounting(_demo.InMemoryRunLogService):\n"
+        "from run_log.console import main\nfrom run_log.console.work import demo\n"
+        "class Miscounting(demo.InMemoryRunLogService):\n"
         "    async def get_stats(self, workflow_id):\n"
         "        return {'total': 0, 'successful': 0}\n"
-        "_demo.InMemoryRunLogService = Miscounting\n"
+        "demo.InMemoryRunLogService = Miscounting\n"
         "main()\n",
         "demo",
         folder=tmp_path,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from run_log.console._checks import Verdict
-from run_log.console._doctor import examine, failed
+from run_log.console.checks import Verdict
+from run_log.console.work.doctor import examine, failed
 from run_log.core import RunLogError, Settings
 
 

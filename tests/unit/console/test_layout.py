@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.console._layout import Cell, Column, Screen, Sheet, Styled, Table, cut, wrapped
+from run_log.console.views.layout import Cell, Column, Screen, Sheet, Styled, Table, cut, wrapped
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-5B57}"
 

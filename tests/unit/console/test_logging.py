@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from run_log.console._logging import log_to_stderr
+from run_log.console.log_lines import log_to_stderr
 from run_log.core.logs import get_logger
 
 

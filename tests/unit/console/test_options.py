@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from run_log.console._options import duration, json_object, moment
+from run_log.console.options import duration, json_object, moment
 from run_log.core import InvalidArgumentError
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from run_log.console._layout import Column, Screen, Sheet, Styled, Table
-from run_log.console._output import (
+from run_log.console.views.layout import Column, Screen, Sheet, Styled, Table
+from run_log.console.views.output import (
     Listing,
     OutputFormat,
     StatusLine,

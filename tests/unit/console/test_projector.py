@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from tests.unit.projector.doubles import JUNK, Letters
 
-from run_log.console._projector import show_progress, tell_progress, tell_route
+from run_log.console.work.projector import show_progress, tell_progress, tell_route
 from run_log.core import Message, encode_event
 from run_log.projector import Projector, PullLimits, PullWorker
 from run_log.projector.google_cloud import Route

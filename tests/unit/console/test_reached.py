@@ -12,8 +12,8 @@ import grpc.aio
 import pytest
 from tests.processes import started
 
-from run_log.console._doctor import examine
-from run_log.console._open import REACH_SECONDS, opened_audit, opened_run_log, reached
+from run_log.console.work.doctor import examine
+from run_log.console.work.opening import REACH_SECONDS, opened_audit, opened_run_log, reached
 from run_log.core import ConfigurationError, Settings, StoreUnavailableError, TransportUnavailableError
 from run_log.pubsub import PubSubConnection
 from run_log.stores.firestore import Connection

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from run_log.console._checks import Check, Verdict
-from run_log.console._layout import Screen, Sheet, Table
-from run_log.console._render import (
+from run_log.console.checks import Check, Verdict
+from run_log.console.views.layout import Screen, Sheet, Table
+from run_log.console.views.tables import (
     STYLES,
     VERDICT_STYLES,
     checks_table,

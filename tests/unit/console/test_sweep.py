@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from run_log.console._output import Listing, OutputFormat
-from run_log.console._records import stale_record
-from run_log.console._render import stale_table
-from run_log.console._sweep import PAGE, Swept, sweep
+from run_log.console.views.output import Listing, OutputFormat
+from run_log.console.views.records import stale_record
+from run_log.console.views.tables import stale_table
+from run_log.console.work.sweep import PAGE, Swept, sweep
 from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
 from run_log.core.clock import MAX_HLC
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService

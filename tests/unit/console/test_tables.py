@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from run_log.console._checks import Check, Verdict
-from run_log.console._layout import Screen, Sheet, Table
-from run_log.console._render import (
+from run_log.console.checks import Check, Verdict
+from run_log.console.views.layout import Screen, Sheet, Table
+from run_log.console.views.tables import (
     checks_table,
     history_table,
     pending_table,

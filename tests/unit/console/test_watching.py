@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from run_log.console._output import OutputFormat
-from run_log.console._watching import watch_runs
+from run_log.console.views.output import OutputFormat
+from run_log.console.work.watch import watch_runs
 from run_log.stores import SQLiteRunLogService
 from run_log.testing import an_event
 

@@ -5,15 +5,15 @@ from importlib.metadata import entry_points
 
 import typer
 
-from run_log.console._app import app
-from run_log.console._exit import ExitCode
-from run_log.console._open import REACH_SECONDS, TOLD_AFTER_SECONDS
+from run_log.console.app import app
+from run_log.console.exit_codes import ExitCode
+from run_log.console.work.opening import REACH_SECONDS, TOLD_AFTER_SECONDS
 from run_log.core import DeadLetterReason, Outcome, Settings
 from run_log.core.logs import LeftOut
 from run_log.core.settings import TEST_VARIABLES, variable
 from run_log.producer import DropReason
 from run_log.projector import PullLimits
-from run_log.projector._letters import (
+from run_log.projector.dead_letters.letters import (
     CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
     LEFT_OUT_ATTRIBUTE,

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from run_log.console._dead_letters import saving
+from run_log.console.work.dead_letters import saving
 from run_log.core import DeadLetterReason, ReceivedMessage, encode_event
 from run_log.producer import Spool
 from run_log.producer._segment import SpooledEvent
@@ -108,7 +108,7 @@ def test_what_is_to_be_new_is_new(tmp_path: Path) -> None:
 
 _ROOT: Final = Path(__file__).parents[3]
 _OTHERS: Final = {
-    "console/run_log/console/_output.py": 2,  # the null device
+    "console/run_log/console/views/output.py": 2,  # the null device
     "console/run_log/console/commands/events.py": 1,  # the schema
     "shared/run_log/stores/files.py": 1,
     "shared/run_log/testing/_server.py": 1,  # what an emulator prints, in a folder of its own

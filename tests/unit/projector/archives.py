@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, RunEvent, encode_event
-from run_log.projector.archive import ArchiveFile, ArchivePlace, ArchiveSource, find_files
+from run_log.projector.archive import ArchiveFile, ArchivePosition, ArchiveSource, find_files
 
 SCHEMA: Final = {
     "type": "record",
@@ -78,10 +78,10 @@ class Opened:
         self,
         files: Sequence[ArchiveFile],
         *,
-        done: Iterable[ArchivePlace] = (),
+        done: Iterable[ArchivePosition] = (),
         rejects: Rejects | None = None,
     ) -> None:
-        self.places: dict[str, ArchivePlace] = {}
+        self.places: dict[str, ArchivePosition] = {}
         self.is_finished = False
         self.rejects = rejects or Rejects()
         self.source = ArchiveSource(
@@ -93,7 +93,7 @@ class Opened:
         )
 
     @classmethod
-    def at(cls, folder: Path, *, done: Iterable[ArchivePlace] = ()) -> Opened:
+    def at(cls, folder: Path, *, done: Iterable[ArchivePosition] = ()) -> Opened:
         """Return the source of all files of a folder."""
         return cls(find_files(str(folder)), done=done)
 

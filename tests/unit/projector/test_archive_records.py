@@ -10,7 +10,7 @@ import pytest
 
 from run_log.core import ConfigurationError, Message, RunStatus, decode_event, encode_event
 from run_log.projector.archive import ArchiveRecord, find_files, read_records
-from run_log.projector.archive._records import MAX_LINE_BYTES
+from run_log.projector.archive.records import MAX_LINE_BYTES
 from run_log.testing import an_event
 
 from .archives import lines, write_avro, write_gzip

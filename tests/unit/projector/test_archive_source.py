@@ -14,8 +14,8 @@ from run_log.core import (
     TransportUnavailableError,
     encode_event,
 )
-from run_log.projector.archive import ArchiveFile, ArchivePlace, find_files
-from run_log.projector.archive._reader import MAX_FAILURES
+from run_log.projector.archive import ArchiveFile, ArchivePosition, find_files
+from run_log.projector.archive.reading import MAX_FAILURES
 from run_log.testing import an_event
 
 from .archives import Opened, Rejects, lines, write_avro
@@ -77,7 +77,7 @@ async def test_a_finished_archive(tmp_path: Path) -> None:
 
     counts = dict(zip(names, (10, 0, 10, 10), strict=True))
     expected = [
-        ArchivePlace(file=file.name, after=counts[file.name], size=file.size)
+        ArchivePosition(file=file.name, after=counts[file.name], size=file.size)
         for file in find_files(str(tmp_path))
     ]
     assert expected == list(first.places.values())
@@ -199,7 +199,7 @@ async def test_a_file_that_may_not_be_read(tmp_path: Path, make: Callable[[], Ex
     """A file that is gone, or may not be read, is refused at once: trying again would not help."""
     (tmp_path / "a").write_bytes(b"")
 
-    with pytest.raises(TransportRefusedError, match="is not there, or may not be read"):
+    with pytest.raises(TransportRefusedError, match="does not exist, or may not be read"):
         await Opened([failing(tmp_path / "a", [make()])]).source.pull(9, wait=0)
 
 

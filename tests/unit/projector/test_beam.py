@@ -26,10 +26,8 @@ from run_log.core.install import how_to_install
 from run_log.core.law import FoldedRun
 from run_log.core.nearest import CUT_MARKER
 from run_log.projector.beam import __main__ as program
-from run_log.projector.beam._folding import folded
-from run_log.projector.beam._options import parse
-from run_log.projector.beam._reading import read_events
-from run_log.projector.beam._writing import MAX_BYTES, MAX_RUNS, RunWriter, Written
+from run_log.projector.beam.options import parse
+from run_log.projector.beam.steps import MAX_BYTES, MAX_RUNS, RunWriter, Written, folded, read_events
 from run_log.testing import an_event
 
 from .archives import lines

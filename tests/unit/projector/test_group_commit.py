@@ -22,7 +22,7 @@ from run_log.core import (
     encode_event,
 )
 from run_log.projector import Fate, GroupCommit, GroupLimits, Projector
-from run_log.projector._room import decoded_size
+from run_log.projector.in_hand import decoded_size
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import ManualClock, a_life, an_event
 

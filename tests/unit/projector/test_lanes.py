@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from run_log.core.models import RunKey
-from run_log.projector._lanes import Lanes
+from run_log.projector.in_hand import Lanes
 
 
 class Item(NamedTuple):

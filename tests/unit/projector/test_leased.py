@@ -9,8 +9,8 @@ import pytest
 
 from run_log.core import InvalidArgumentError, Message, ReceivedMessage, TransportUnavailableError
 from run_log.projector import DeadLetter, LeasedLetters, LetterChoice
-from run_log.projector._leased import PAGE, PULL_SECONDS
-from run_log.projector._letters import MESSAGE_ID_ATTRIBUTE
+from run_log.projector.dead_letters.leased import PAGE, PULL_SECONDS
+from run_log.projector.dead_letters.letters import MESSAGE_ID_ATTRIBUTE
 from run_log.testing import InMemorySubscription, InMemoryTopic, ManualClock
 
 from .doubles import CountedSource, WatchedSource, down, eventually, logged

@@ -10,7 +10,7 @@ import pytest
 
 from run_log.core import TransportUnavailableError, encode_event
 from run_log.projector import PullLimits
-from run_log.projector.leases import FIRST_EXTENSION_SECONDS, LEASE_SECONDS, LONGEST_SECONDS, Leases
+from run_log.projector.pull import FIRST_EXTENSION_SECONDS, LEASE_SECONDS, LONGEST_SECONDS, Leases
 from run_log.testing import InMemoryTopic, ManualClock, an_event
 
 from .doubles import ScriptedStore, WatchedSource, eventually, logged, make_worker

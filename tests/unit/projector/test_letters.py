@@ -22,7 +22,7 @@ from run_log.core import (
     encode_event,
 )
 from run_log.projector import DeadLetter, LetterChoice
-from run_log.projector._letters import COMPRESSED, PLAIN, UNKNOWN_REASON, packed, unpacked
+from run_log.projector.dead_letters.letters import COMPRESSED, PLAIN, UNKNOWN_REASON, packed, unpacked
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.pubsub import MAX_MESSAGE_BYTES, message_fault
 from run_log.testing import an_event
@@ -261,7 +261,7 @@ async def test_a_metric_that_raises_costs_no_letter(monkeypatch: pytest.MonkeyPa
         def add(self, *_: object) -> None:
             raise RuntimeError("theirs")
 
-    monkeypatch.setattr("run_log.projector._accounts._cut_letters", Broken())
+    monkeypatch.setattr("run_log.projector.in_hand._cut_letters", Broken())
 
     _, letter = await kept(Message(data=content("bytes", 10_000_000)))
 

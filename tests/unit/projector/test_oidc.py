@@ -14,7 +14,8 @@ from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
 from run_log.core.errors import PushRefusedError
 from run_log.projector import GroupCommit, Projector
-from run_log.projector._oidc import (
+from run_log.projector.push.app import create_push_app
+from run_log.projector.push.oidc import (
     FETCH_EVERY_SECONDS,
     LONGEST_CACHE_SECONDS,
     SHORTEST_CACHE_SECONDS,
@@ -23,7 +24,6 @@ from run_log.projector._oidc import (
     Fetched,
     TokenVerifier,
 )
-from run_log.projector._push import create_push_app
 from run_log.stores import InMemoryRunLogService
 
 from .doubles import Letters, eventually, logged

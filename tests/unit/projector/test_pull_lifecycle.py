@@ -20,8 +20,8 @@ from run_log.core import (
     encode_event,
 )
 from run_log.projector import GroupLimits, PullLimits
-from run_log.projector._leased import PULL_SECONDS, STOP_SECONDS
 from run_log.projector.archive import ArchiveLimits
+from run_log.projector.dead_letters.leased import PULL_SECONDS, STOP_SECONDS
 from run_log.projector.pubsub import ANSWER_SECONDS, PubSubSource
 from run_log.pubsub import PubSubConnection
 from run_log.testing import InMemorySubscription, InMemoryTopic, ManualClock, an_event

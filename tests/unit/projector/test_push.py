@@ -23,9 +23,9 @@ from run_log.core import (
 )
 from run_log.core.errors import PushRefusedError
 from run_log.projector import GroupCommit, GroupLimits, Projector
-from run_log.projector._oidc import TokenVerifier
-from run_log.projector._push import MAX_BODY_BYTES, create_push_app, received_message
 from run_log.projector.google_cloud import authentication
+from run_log.projector.push.app import MAX_BODY_BYTES, create_push_app, received_message
+from run_log.projector.push.oidc import TokenVerifier
 from run_log.testing import a_run, an_event
 
 from .doubles import JUNK, Letters, ScriptedStore, down, eventually

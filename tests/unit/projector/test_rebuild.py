@@ -40,8 +40,8 @@ from run_log.projector.rebuild import (
     rebuild_from_root,
     rebuild_from_subscription,
 )
-from run_log.projector.rebuild._wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.projector.rebuild.sources import check, replay_name
+from run_log.projector.rebuild.wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
 from run_log.testing import InMemoryTopic, an_event
 
@@ -409,7 +409,7 @@ async def test_into_a_file(archive: Path, tmp_path: Path, begin: Callable[[], Re
     settings = Settings(backend="sqlite", sqlite_path=str(tmp_path / "live"), retention_days=1)
     into = str(tmp_path / "anew")
 
-    done = await rebuild(settings, FromArchive(place=str(archive)), into=into, work=begin())
+    done = await rebuild(settings, FromArchive(path=str(archive)), into=into, work=begin())
 
     assert (True, 131, 61, 0) == (done.complete, done.events, done.runs, done.rejects)
     store = SQLiteRunLogService(path=into)
@@ -423,9 +423,9 @@ async def test_into_a_file(archive: Path, tmp_path: Path, begin: Callable[[], Re
     ("source", "into", "told"),
     [
         (FromRoot(name="old"), "live", "is the live root collection"),
-        (FromArchive(place="a"), "live", "is the live root collection"),
+        (FromArchive(path="a"), "live", "is the live root collection"),
         (FromSubscription(), "live", "is the live root collection"),
-        (FromRoot(name="same"), "same", "is what --into names"),
+        (FromRoot(name="same"), "same", "are the same root collection"),
         (FromRoot(name="a/b"), "into", "collection id"),
         (FromRoot(name="a"), "in/to", "collection id"),
     ],
@@ -444,7 +444,7 @@ def test_what_a_file_cannot_be_rebuilt_from(source: RebuildSource) -> None:
     with pytest.raises(ConfigurationError, match="from archive files only"):
         check(settings, source, "x.db")
     with pytest.raises(ConfigurationError, match="is the live file"):
-        check(settings, FromArchive(place="a"), "./live.db")
+        check(settings, FromArchive(path="a"), "./live.db")
 
 
 def test_names_of_subscriptions() -> None:

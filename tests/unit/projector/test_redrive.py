@@ -35,7 +35,7 @@ from run_log.projector import (
     discard,
     redrive,
 )
-from run_log.projector._letters import (
+from run_log.projector.dead_letters.letters import (
     ERROR_ATTRIBUTE,
     LEFT_OUT_ATTRIBUTE,
     MESSAGE_ID_ATTRIBUTE,

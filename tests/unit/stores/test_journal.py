@@ -11,9 +11,10 @@ import threading
 import pytest
 
 from run_log.core import InvalidCursorError, RunStatus
+from run_log.core.bell import Bell
 from run_log.core.models import RunKey
 from run_log.stores import InMemoryRunLogService, RunUpdate
-from run_log.stores.memory._journal import Bell, Journal
+from run_log.stores.memory._journal import Journal
 from run_log.stores.memory._service import MAX_RUNS
 from run_log.testing import a_run, an_event
 

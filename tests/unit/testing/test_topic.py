@@ -7,7 +7,6 @@ import pytest
 
 from run_log.core import InvalidArgumentError, Message, ReceivedMessage, TransportUnavailableError
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic, ManualClock
-from run_log.testing._bell import Bell, Listener
 
 LONG = 60.0
 """Seconds that a pull would wait if nothing woke it."""
@@ -391,21 +390,6 @@ async def test_concurrent_readers_share_the_messages() -> None:
     await asyncio.gather(*(asyncio.to_thread(reader.join) for reader in readers))
 
     assert sorted(str(number) for number in range(50)) == sorted(received)
-
-
-def test_waking_a_listener_whose_loop_is_closed_is_no_error() -> None:
-    """A reader that went away with its event loop does not disturb who publishes."""
-    bell = Bell()
-    gone: list[Listener] = []
-
-    async def listen() -> None:
-        with bell.listening() as listener:
-            gone.append(listener)
-
-    asyncio.run(listen())
-    gone[0].wake()
-
-    assert not gone[0].dismissed
 
 
 @pytest.mark.parametrize("field", ["duplicate", "reorder", "delay", "fail"])

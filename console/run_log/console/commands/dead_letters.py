@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from run_log.console._exit import require
-from run_log.console._options import (
+from run_log.console.exit_codes import require
+from run_log.console.options import (
     Output,
     Wide,
     WorkflowOption,
@@ -19,7 +19,7 @@ from run_log.console._options import (
     moment,
     shape,
 )
-from run_log.console._output import OutputFormat, show
+from run_log.console.views.output import OutputFormat, show
 
 if TYPE_CHECKING:
     from run_log.projector import LetterChoice
@@ -88,8 +88,8 @@ def list_(
 ) -> None:
     """List dead letters: since when, why, of which run. They stay where they are."""
     require("projector")
-    from run_log.console._dead_letters import list_letters, stoppable
-    from run_log.console._open import complete
+    from run_log.console.work.dead_letters import list_letters, stoppable
+    from run_log.console.work.opening import complete
 
     output = shape(output, wide=wide)
     choice = _choice(None, reason, since, until, workflow)
@@ -103,10 +103,10 @@ def show_(
 ) -> None:
     """Show all of a dead letter: why it is one, its attributes, its body."""
     require("projector")
-    from run_log.console._dead_letters import find_letter, stoppable
-    from run_log.console._open import complete
-    from run_log.console._records import letter_record
-    from run_log.console._render import letter_sheet
+    from run_log.console.views.records import letter_record
+    from run_log.console.views.tables import letter_sheet
+    from run_log.console.work.dead_letters import find_letter, stoppable
+    from run_log.console.work.opening import complete
 
     letter = complete(stoppable(find_letter(message_id, quiet_seconds=wait)))
     show(output, letter_record(letter), lambda: [letter_sheet(letter)])
@@ -155,8 +155,8 @@ def redrive(
     Repeats change nothing, nor does a kill between publishing and acknowledging.
     """
     require("projector")
-    from run_log.console._dead_letters import redrive_letters, stoppable
-    from run_log.console._open import complete
+    from run_log.console.work.dead_letters import redrive_letters, stoppable
+    from run_log.console.work.opening import complete
     from run_log.core import InvalidArgumentError
 
     output = shape(output, wide=wide)
@@ -209,13 +209,13 @@ def discard(
 ) -> None:
     """Throw dead letters away. With --all it asks first."""
     require("projector")
-    from run_log.console._dead_letters import (
+    from run_log.console.work.dead_letters import (
         agree_to_discard_all,
         discard_letters,
         reached_letters,
         stoppable,
     )
-    from run_log.console._open import complete
+    from run_log.console.work.opening import complete
     from run_log.core import Settings
 
     output = shape(output, wide=wide)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._exit import ExitCode
-from run_log.console._options import Output, Wide, shape
-from run_log.console._output import OutputFormat
+from run_log.console.exit_codes import ExitCode
+from run_log.console.options import Output, Wide, shape
+from run_log.console.views.output import OutputFormat
 
 
 def doctor(
@@ -30,14 +30,14 @@ def doctor(
     Nothing is changed, but by --probe: the run 'probe' of workflow 'run-log-doctor'. Exits 1 if something is
     wrong.
     """
-    from run_log.console._open import complete
-    from run_log.console._output import Listing
+    from run_log.console.views.output import Listing
+    from run_log.console.work.opening import complete
     from run_log.core import Settings
 
     settings = Settings.from_env()
-    from run_log.console._checks import Check, Verdict
-    from run_log.console._doctor import examine
-    from run_log.console._render import checks_table
+    from run_log.console.checks import Check, Verdict
+    from run_log.console.views.tables import checks_table
+    from run_log.console.work.doctor import examine
 
     listing: Listing[Check] = Listing(
         shape(output, wide=wide), "checks", table=checks_table, record=lambda check: check.record

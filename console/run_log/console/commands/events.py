@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from run_log.console._options import WorkflowId, examples, group, json_object
-from run_log.console._output import note, say, write
+from run_log.console.options import WorkflowId, examples, group, json_object
+from run_log.console.views.output import note, say, write
 
 schema: Final = group("The form that events have.")
 
@@ -40,8 +40,8 @@ def emit(
 
     To try what is deployed: it takes the way that a workflow's own events take with this RUN_LOG_BACKEND.
     """
-    from run_log.console._emit import emit_state
-    from run_log.console._open import complete
+    from run_log.console.work.emit import emit_state
+    from run_log.console.work.opening import complete
 
     fields: dict[str, Any] = {
         "status": status,

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from run_log.console._exit import ExitCode, require
-from run_log.console._options import examples, group
-from run_log.console._output import say
+from run_log.console.exit_codes import ExitCode, require
+from run_log.console.options import examples, group
+from run_log.console.views.output import say
 
 projector: Final = group("Project events into Firestore.")
 
@@ -21,8 +21,8 @@ def demo() -> None:
     that delivers some of them twice and in another order. At last the runs are kept in a temporary file,
     where another process finds them. Exits 1 if it does not, or the stats differ from a recount.
     """
-    from run_log.console._demo import run_demo
-    from run_log.console._open import complete
+    from run_log.console.work.demo import run_demo
+    from run_log.console.work.opening import complete
 
     if not complete(run_demo()):
         raise typer.Exit(ExitCode.FAILED)
@@ -31,7 +31,7 @@ def demo() -> None:
 def provision() -> None:
     """Make the topics and subscriptions that the settings name. Repeats change nothing."""
     require("producer")
-    from run_log.console._open import complete, reached_broker
+    from run_log.console.work.opening import complete, reached_broker
     from run_log.core import Settings, TransportRefusedError
     from run_log.pubsub import PubSubConnection
     from run_log.pubsub import provision as make
@@ -66,9 +66,9 @@ def pull(
 ) -> None:
     """Pull events and project them until SIGTERM. A second signal ends at once."""
     require("projector")
-    from run_log.console._logging import log_to_stderr
-    from run_log.console._open import complete
-    from run_log.console._projector import pull_until_signal
+    from run_log.console.log_lines import log_to_stderr
+    from run_log.console.work.opening import complete
+    from run_log.console.work.projector import pull_until_signal
     from run_log.core import Settings
 
     log_to_stderr()
@@ -93,9 +93,9 @@ def push(
     RUN_LOG_PUSH_AUTH says who verifies that a push is Pub/Sub's. /live, /ready and /lag are served too.
     """
     require("projector")
-    from run_log.console._logging import log_to_stderr
-    from run_log.console._open import complete
-    from run_log.console._projector import push_until_signal
+    from run_log.console.log_lines import log_to_stderr
+    from run_log.console.work.opening import complete
+    from run_log.console.work.projector import push_until_signal
     from run_log.core import Settings
 
     log_to_stderr()

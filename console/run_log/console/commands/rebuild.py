@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from run_log.console._options import Output, moment
-from run_log.console._output import OutputFormat, note, say, show
+from run_log.console.options import Output, moment
+from run_log.console.views.output import OutputFormat, note, say, show
 
 
 def rebuild(
@@ -66,10 +66,10 @@ def rebuild(
     Ended by a signal, or killed, the same command goes on where it was. Exits 1 if anything was rejected, 130
     if it was stopped before the end.
     """
-    from run_log.console._exit import ExitCode, require
-    from run_log.console._logging import log_to_stderr
-    from run_log.console._open import complete
-    from run_log.console._rebuild import named_source, rebuild_until_signal, rebuilt_record, rebuilt_sheet
+    from run_log.console.exit_codes import ExitCode, require
+    from run_log.console.log_lines import log_to_stderr
+    from run_log.console.work.opening import complete
+    from run_log.console.work.rebuild import named_source, rebuild_until_signal, rebuilt_record, rebuilt_sheet
     from run_log.core import Settings, utc_now
 
     settings = Settings.from_env()
@@ -115,12 +115,12 @@ def archive(
     A line is on the disk before its message is acknowledged: a kill repeats some, and loses none. In the
     cloud, a Cloud Storage subscription does the same.
     """
-    from run_log.console._exit import require
+    from run_log.console.exit_codes import require
 
     require("producer")
-    from run_log.console._archive import archive_until_signal
-    from run_log.console._logging import log_to_stderr
-    from run_log.console._open import complete
+    from run_log.console.log_lines import log_to_stderr
+    from run_log.console.work.archive import archive_until_signal
+    from run_log.console.work.opening import complete
     from run_log.core import Settings
 
     log_to_stderr()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from run_log.console._options import (
+from run_log.console.options import (
     After,
     All,
     Limit,
@@ -22,7 +22,7 @@ from run_log.console._options import (
     moment,
     shape,
 )
-from run_log.console._output import Listing, OutputFormat, note, show
+from run_log.console.views.output import Listing, OutputFormat, note, show
 
 if TYPE_CHECKING:
     from run_log.stores.listings import RunFilters
@@ -60,9 +60,9 @@ def list_(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs of a workflow, newest first."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import run_record
-    from run_log.console._render import runs_table
+    from run_log.console.views.records import run_record
+    from run_log.console.views.tables import runs_table
+    from run_log.console.work.opening import complete, opened_run_log
     from run_log.core import utc_now
 
     now = utc_now()
@@ -90,9 +90,9 @@ def list_(
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show a run: its state, its payloads, its error."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import run_record
-    from run_log.console._render import run_sheet
+    from run_log.console.views.records import run_record
+    from run_log.console.views.tables import run_sheet
+    from run_log.console.work.opening import complete, opened_run_log
     from run_log.core import RunNotFoundError
 
     async def found() -> Any:
@@ -110,9 +110,9 @@ def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show what a run went through: when, for how long, which attempt, who answered."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import transition_record
-    from run_log.console._render import history_table
+    from run_log.console.views.records import transition_record
+    from run_log.console.views.tables import history_table
+    from run_log.console.work.opening import complete, opened_run_log
     from run_log.core import RunNotFoundError
 
     async def found() -> Any:
@@ -160,9 +160,9 @@ def watch(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show changes of runs as they come, until Ctrl-C; those of one run until it has ended."""
-    from run_log.console._exit import ExitCode
-    from run_log.console._open import complete
-    from run_log.console._watching import watch_one, watch_runs
+    from run_log.console.exit_codes import ExitCode
+    from run_log.console.work.opening import complete
+    from run_log.console.work.watch import watch_one, watch_runs
     from run_log.core import InvalidArgumentError, RunStatus
 
     if run is None and (timeout is not None or exit_status):
@@ -187,9 +187,9 @@ def stats(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show a workflow at a glance: counts, success rate, durations, its last runs."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import summary_record
-    from run_log.console._render import summary_view
+    from run_log.console.views.records import summary_record
+    from run_log.console.views.tables import summary_view
+    from run_log.console.work.opening import complete, opened_run_log
 
     back = None if window is None else duration(window)
 
@@ -221,9 +221,9 @@ def pending(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs that wait for somebody's answer."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import pending_record
-    from run_log.console._render import pending_table
+    from run_log.console.views.records import pending_record
+    from run_log.console.views.tables import pending_table
+    from run_log.console.work.opening import complete, opened_run_log
 
     listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=pending_record)
 
@@ -257,7 +257,7 @@ def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) 
 
 
 def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | None) -> None:
-    from run_log.console._open import complete, delivered, opened_run_log
+    from run_log.console.work.opening import complete, delivered, opened_run_log
 
     async def answered() -> Any:
         async with opened_run_log(saves=True) as log:

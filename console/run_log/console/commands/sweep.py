@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._options import Output, Wide, WorkflowOption, duration, shape
-from run_log.console._output import OutputFormat
+from run_log.console.options import Output, Wide, WorkflowOption, duration, shape
+from run_log.console.views.output import OutputFormat
 
 
 def sweep(
@@ -26,13 +26,13 @@ def sweep(
     read again before it is marked, and whatever it says afterwards beats the mark. Exits 1 if one cannot be
     marked.
     """
-    from run_log.console._exit import ExitCode
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._output import Listing, note
-    from run_log.console._records import stale_record
-    from run_log.console._render import stale_table
-    from run_log.console._sweep import Swept
-    from run_log.console._sweep import sweep as run_sweep
+    from run_log.console.exit_codes import ExitCode
+    from run_log.console.views.output import Listing, note
+    from run_log.console.views.records import stale_record
+    from run_log.console.views.tables import stale_table
+    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.sweep import Swept
+    from run_log.console.work.sweep import sweep as run_sweep
     from run_log.core import utc_now
 
     silence = duration(older_than)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from run_log.console._options import Output, Wide, shape
-from run_log.console._output import OutputFormat
+from run_log.console.options import Output, Wide, shape
+from run_log.console.views.output import OutputFormat
 
 
 def verify(
@@ -33,9 +33,9 @@ def verify(
     With --repair counts are put right, while others may write. With --against two projections are compared,
     document by document. Exits 1 if something differs and was not repaired.
     """
-    from run_log.console._exit import ExitCode
-    from run_log.console._open import complete
-    from run_log.console._verify import compare_roots, verify_counts
+    from run_log.console.exit_codes import ExitCode
+    from run_log.console.work.opening import complete
+    from run_log.console.work.verify import compare_roots, verify_counts
     from run_log.core import InvalidArgumentError
 
     if against is not None and repair:

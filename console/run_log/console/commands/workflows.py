@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from run_log.console._options import After, All, Limit, Output, Wide, shape
-from run_log.console._output import Listing, OutputFormat
+from run_log.console.options import After, All, Limit, Output, Wide, shape
+from run_log.console.views.output import Listing, OutputFormat
 
 
 def workflows(
@@ -15,9 +15,9 @@ def workflows(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the workflows that have runs, with their counts."""
-    from run_log.console._open import complete, opened_run_log
-    from run_log.console._records import workflow_record
-    from run_log.console._render import workflows_table
+    from run_log.console.views.records import workflow_record
+    from run_log.console.views.tables import workflows_table
+    from run_log.console.work.opening import complete, opened_run_log
 
     listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=workflow_record)
 

@@ -10,7 +10,7 @@ from typing import Final
 from run_log.core import ConfigurationError
 from run_log.core.install import how_to_install
 
-from ._options import parse
+from .options import parse
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """
     try:
         rebuild, others = parse(arguments, environ)
-        from ._program import run  # noqa: PLC0415 - where Beam is not installed, it says which extra has it
+        from ._pipeline import run  # noqa: PLC0415 - where Beam is not installed, it says which extra has it
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return USAGE

@@ -1,9 +1,11 @@
-"""The pipeline: an archive's events, joined run by run, written into a root collection."""
+"""The pipeline: an archive's events, joined run by run, written into a root collection; and its program."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -13,16 +15,15 @@ from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
 from run_log.stores.firestore import FirestoreRoot, shard_of
 
-from ._folding import decode_folded, encode_folded, folded, joined
-from ._options import BeamRebuild
-from ._reading import read_events
-from ._writing import OpenStore, RunWriter, Written
+from .options import BeamRebuild
+from .steps import OpenStore, RunWriter, Written, decode_folded, encode_folded, folded, joined, read_events
 
 # Beam's annotations leave open what most of it returns, so that it is untyped here. Nothing else imports it.
 beam: Any = import_module("apache_beam")
 fileio: Any = import_module("apache_beam.io.fileio")
 filesystem: Any = import_module("apache_beam.io.filesystem")
 filesystems: Any = import_module("apache_beam.io.filesystems")
+pipeline_options: Any = import_module("apache_beam.options.pipeline_options")
 window: Any = import_module("apache_beam.transforms.window")
 windowed_value: Any = import_module("apache_beam.utils.windowed_value")
 Coder: Any = beam.coders.Coder
@@ -226,3 +227,31 @@ def _of_bundle(output: Any) -> Any:
 
 def _count(name: str, by: int = 1) -> None:
     beam.metrics.Metrics.counter(NAMESPACE, name).inc(by)
+
+
+def run(rebuild: BeamRebuild, options: Sequence[str]) -> bool:
+    """Run the pipeline, and return whether all was folded and nothing rejected.
+
+    Args:
+        rebuild: What it does.
+        options: Beam's and its runner's.
+
+    Raises:
+        RuntimeError: The runner gave up; it says why.
+    """
+    os.umask(0o077)  # what is rejected holds payloads: on this machine its files are their owner's only
+    pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions([*options]))
+    build(pipeline, rebuild)
+    result = pipeline.run()
+    state: str = result.wait_until_finish()
+    counts = _counts(result)
+    print(json.dumps({"into": rebuild.into, "state": state, **counts}))  # noqa: T201 - what it came to
+    return state == "DONE" and not counts["rejects"]
+
+
+def _counts(result: Any) -> dict[str, int]:
+    found: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+    of_ours = beam.metrics.MetricsFilter().with_namespace(NAMESPACE)
+    for counter in result.metrics().query(of_ours)["counters"]:
+        found[counter.key.metric.name] += counter.result or 0
+    return found

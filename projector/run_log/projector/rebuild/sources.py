@@ -1,4 +1,4 @@
-"""Where a rebuild's events come from, and where they may go."""
+"""The sources of a rebuild, and the check that a source fits its destination."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ _MAX_RESOURCE_ID: Final = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromArchive:
-    """All that the files of an archive hold."""
+    """All events in the files of an archive."""
 
-    place: str
-    """A file, a folder or a pattern; see `archive.find_files`."""
+    path: str
+    """A file, a folder, a pattern or an address, as `archive.find_files` takes it."""
 
     def __str__(self) -> str:
-        """Return it as a state names it."""
-        return f"archive:{self.place if '://' in self.place else Path(self.place).resolve()}"
+        """Return its name in a state file."""
+        return f"archive:{self.path if '://' in self.path else Path(self.path).resolve()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromSubscription:
-    """All that the event topic retains."""
+    """All events that the topic retains."""
 
     since: datetime | None = None
-    """Since when; None for as long as it does."""
+    """Only events published since then; None for all that the topic retains."""
     until_idle: float = 60.0
-    """After how many seconds without a message all is folded: longer than a message is leased."""
+    """The rebuild is complete after so many seconds without a message: longer than a message is leased."""
     keeps: bool = False
-    """Whether the subscription stays when all is folded, so that the rebuild can go on with what comes."""
+    """Whether to keep the subscription, so that the rebuild can go on with later events."""
 
     def __str__(self) -> str:
-        """Return it as a state names it."""
+        """Return its name in a state file."""
         return "subscription"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromRoot:
-    """All runs that another root collection holds."""
+    """All runs of another root collection."""
 
     name: str
 
     def __str__(self) -> str:
-        """Return it as a state names it."""
+        """Return its name in a state file."""
         return f"root:{self.name}"
 
 
@@ -71,7 +71,7 @@ def check(settings: Settings, source: RebuildSource, into: str) -> None:
             )
         if not isinstance(source, FromArchive):
             raise ConfigurationError(
-                f"with RUN_LOG_BACKEND=sqlite a rebuild is from archive files only, not from {source}; "
+                f"with RUN_LOG_BACKEND=sqlite a rebuild can only read archive files, not {source}; "
                 "pass --from archive:PATH"
             )
         return
@@ -83,11 +83,22 @@ def check(settings: Settings, source: RebuildSource, into: str) -> None:
     if isinstance(source, FromRoot):
         check_collection_id(source.name)
         if source.name == into:
-            raise ConfigurationError(f"--from {source} is what --into names; pass another name")
+            raise ConfigurationError(
+                f"--from {source} and --into are the same root collection; pass another name"
+            )
+
+
+def rebuilding(settings: Settings, into: str) -> Settings:
+    """Return *settings* for writing into the root collection *into*.
+
+    They have no retention: while events are folded, none is refused for its age, and no run expires. A run
+    that was deleted meanwhile would come back with its next event, and be counted twice.
+    """
+    return settings.model_copy(update={"root_collection": into, "retention_days": None})
 
 
 def destination(settings: Settings, source: RebuildSource, into: str) -> str:
-    """Return the full name of what *into* names, as a state has it.
+    """Return the full name of *into*, for a state file.
 
     Raises:
         ConfigurationError: See `check`.
@@ -99,7 +110,7 @@ def destination(settings: Settings, source: RebuildSource, into: str) -> str:
 
 
 def replay_name(into: str) -> str:
-    """Return the id of the subscription of a rebuild into the root collection *into*."""
+    """Return the id of the subscription for a rebuild into the root collection *into*."""
     name = f"run-log-rebuild-{quote(into, safe='')}"
     if len(name) <= _MAX_RESOURCE_ID:
         return name

@@ -1,21 +1,18 @@
-"""The order in which an embedded store's runs changed, and how those who wait for a change are woken."""
+"""The order in which an embedded store's runs changed."""
 
 from __future__ import annotations
 
-import asyncio
 import reprlib
-import threading
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from run_log.core import InvalidCursorError
-from run_log.core.forks import renewed
+from run_log.core.bell import Bell
 from run_log.core.models import RunKey
 from run_log.stores.listings import decode_parts, encode_parts
-from run_log.stores.watch import RunUpdate, call_soon
+from run_log.stores.watch import RunUpdate
 
 _SLACK: Final = 1_000
 """Superseded entries that a journal may always hold, beside as many as there are others."""
@@ -59,37 +56,6 @@ class Journal:
 
     def _is_newest(self, entry: tuple[int, RunKey]) -> bool:
         return self._number_of(entry[1]) == entry[0]
-
-
-class Bell:
-    """Wakes whoever waits, in whatever event loop. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = renewed(self, "_lock", threading.Lock)
-        # A forked child could wake its parent's event loops.
-        self._waiting = renewed(self, "_waiting", set[asyncio.Future[None]])
-
-    def ring(self) -> None:
-        """Wake all who wait now."""
-        if not self._waiting:
-            return
-        with self._lock:
-            waiting = self._waiting.copy()
-            self._waiting.clear()
-        for future in waiting:
-            call_soon(future.get_loop(), partial(_wake, future))
-
-    async def wait(self, unless: Callable[[], bool]) -> None:
-        """Wait until the bell rings, unless something is so already: looked at once a ring would be heard."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with self._lock:
-            self._waiting.add(future)
-        try:
-            if not unless():
-                await future
-        finally:
-            with self._lock:
-                self._waiting.discard(future)
 
 
 class JournalUpdates:
@@ -170,8 +136,3 @@ class JournalCursors:
 
 def _number(entry: tuple[int, RunKey]) -> int:
     return entry[0]
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
+from run_log.core.bell import Bell
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
 from run_log.core.forks import renewed
@@ -30,7 +31,7 @@ from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import count_anomalies
 from run_log.stores.watch import RunUpdate
 
-from ._journal import Bell, Journal, JournalCursors, JournalUpdates
+from ._journal import Journal, JournalCursors, JournalUpdates
 
 MAX_RUNS: Final = 200
 """Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""

@@ -1,0 +1,88 @@
+"""The command line: which commands there are."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from .commands import dead_letters, events, pipeline, runs
+from .commands.doctor import doctor
+from .commands.rebuild import archive, rebuild
+from .commands.sweep import sweep
+from .commands.verify import verify
+from .commands.workflows import workflows
+from .exit_codes import run
+from .options import examples
+from .views.output import prepare_streams, say
+
+app: Final = typer.Typer(
+    name="run-log",
+    epilog="To have what queries read made anew, after an upgrade say: 'rebuild' folds all that is known "
+    "into a fresh root collection beside the live one; then switch to that (docs/operations.md#rebuild). "
+    "Exit codes: 0 done, 1 failed or a check did not hold, 2 used wrongly, 3 not found, 4 refused, "
+    "5 unavailable, 130 interrupted. Every command has --help with examples; docs/operations.md tells more.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(epilog=examples("demo"))(pipeline.demo)
+app.add_typer(runs.app, name="runs")
+app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(workflows)
+app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
+app.add_typer(pipeline.projector, name="projector")
+app.command(epilog=examples("provision"))(pipeline.provision)
+app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(doctor)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
+app.command(
+    epilog=examples("verify", "verify invoices --repair", "verify --against runs_2 -o jsonl"),
+)(verify)
+app.command(
+    epilog=examples(
+        "rebuild --from archive:gs://bucket/run-log --into runs_2",
+        "rebuild --from subscription --into runs_2",
+        "rebuild --from root:runs --into runs_2",
+    )
+)(rebuild)
+app.command(epilog=examples("archive --into /var/lib/run-log/archive"))(archive)
+app.add_typer(events.schema, name="schema")
+
+
+def _say_version(is_asked: bool) -> None:  # noqa: FBT001 - typer passes it so
+    if is_asked:
+        say(f"run-log {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """A durable, queryable history of workflow runs."""
+
+
+def installed_version() -> str:
+    """Return the version of what runs; in a checkout it may be newer than what was installed."""
+    import tomllib
+    from importlib.metadata import version
+
+    pyproject = Path(__file__).parents[3] / "pyproject.toml"
+    if pyproject.is_file():
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == "run-log":
+            return str(project["version"])
+    return version("run-log")
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names, and exit with an `ExitCode`."""
+    prepare_streams()
+    sys.exit(run(partial(app, standalone_mode=False)))

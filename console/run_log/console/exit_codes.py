@@ -1,0 +1,115 @@
+"""What a command's exit code means, and which one an error has."""
+
+from __future__ import annotations
+
+import enum
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .views.layout import literal
+from .views.output import note, write
+
+
+class ExitCode(enum.IntEnum):
+    """What a command's exit code means."""
+
+    OK = 0
+    FAILED = 1
+    """Something else went wrong, or a check did not hold."""
+    USAGE = 2
+    """An option, a setting, the project or credentials are missing or wrong."""
+    NOT_FOUND = 3
+    """What was asked for by its id or path is not there."""
+    REFUSED = 4
+    """A resource is not there, or access is denied: somebody has to act."""
+    UNAVAILABLE = 5
+    """A service does not answer, or not in time; the same command may work later."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
+
+
+def run(command: Callable[[], object]) -> int:
+    """Return the exit code of *command*; an error of ours, or of how it was called, is told on stderr.
+
+    Args:
+        command: Runs, returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
+    """
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            return _tell_usage(error)
+        from run_log import core
+
+        if not isinstance(error, core.RunLogError):
+            raise
+        note(f"run-log: {' '.join(str(error).split())}", style="red")
+        return _exit_code(error)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _tell_usage(error: Any) -> int:
+    """Say what the command line's parser found, whatever was typed, and return its exit code."""
+    told = io.StringIO()
+    error.show(told)
+    before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
+    if not before:
+        # The help itself, for want of a command.
+        write(message.split("\n"), sys.stderr)
+    else:
+        *lines, last = before.split("\n")
+        write([*lines, last + literal(" ".join(message.split()))], sys.stderr)
+    return int(error.exit_code)
+
+
+def require(extra: str) -> None:
+    """Check that what an extra installs is there.
+
+    Raises:
+        ConfigurationError: It is not; the message says what to install.
+    """
+    module = missing_module(extra)
+    if module is not None:
+        from run_log.core import ConfigurationError
+        from run_log.core.install import how_to_install
+
+        raise ConfigurationError(f"this command needs {module}; {how_to_install(extra)}")
+
+
+def missing_module(extra: str) -> str | None:
+    """Return the first module that an extra installs and that is not there; None where all are."""
+    from importlib.util import find_spec
+
+    needed = {
+        "producer": ["google.pubsub_v1"],
+        "stores": ["google.cloud.firestore"],
+        "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
+    }
+    for module in needed[extra]:
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            return module
+    return None
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    from run_log import core
+
+    match error:
+        case core.NotFoundError():
+            return ExitCode.NOT_FOUND
+        case core.ConfigurationError() | core.InvalidArgumentError():
+            return ExitCode.USAGE
+        case core.TransportRefusedError():
+            return ExitCode.REFUSED
+        case core.TransportUnavailableError() | core.StoreUnavailableError() | core.WaitTimeoutError():
+            return ExitCode.UNAVAILABLE
+        case _:
+            return ExitCode.FAILED

@@ -1,0 +1,92 @@
+"""Logs of a process that is ours: one line an event on stderr, JSON where nobody watches."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from run_log.core.payload import decode_json, encode_json
+
+from .views.layout import literal
+from .views.output import json_text, screen, write
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Send the library's logs to stderr: coloured text on a terminal, else one JSON object a line.
+
+    The JSON has the keys that Cloud Logging reads: ``severity``, ``message``, ``time``.
+
+    Args:
+        level: The least level to show.
+    """
+    # An id or an error is any producer's: quoted, or as JSON, nothing in it commands a terminal.
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(
+            colors=screen(stream=sys.stderr).coloured,
+            exception_formatter=structlog.dev.plain_traceback,
+            repr_native_str=True,
+        )
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer(serializer=_serialized)
+    )
+    keys: list[Any] = (
+        [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
+    )
+    handler = logging.StreamHandler(_Lines(sys.stderr))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(),
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+                structlog.processors.format_exc_info,
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *keys, renderer],
+        )
+    )
+    logger = logging.getLogger("run_log")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+class _Lines:
+    """Takes what a handler writes, of one or several lines, past the border, with its colours.
+
+    Args:
+        stream: Where it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write whole lines."""
+        write(text.removesuffix("\n").split("\n"), self._stream)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is there."""
+
+
+def _serialized(event: object, **_: Any) -> str:
+    return json_text(event)
+
+
+def _severity(_logger: Any, _method: str, event: Any) -> Any:
+    event["severity"] = event.pop("level").upper()
+    return event
+
+
+def _literal(_logger: Any, _method: str, event: Any) -> Any:
+    """Have texts command no terminal, and values of any kind and depth be such that they can be shown."""
+    for name, value in event.items():
+        if name == "event":
+            event[name] = literal(str(value))
+        elif name in {"exception", "stack"}:
+            # Set in, so that no line of it can be taken for one of the log.
+            event[name] = "\n".join(f"    {literal(line)}" for line in str(value).split("\n"))
+        elif not isinstance(value, str):
+            event[name] = decode_json(encode_json(value))
+    return event

@@ -1,0 +1,1 @@
+"""What people and programs see: tables and sheets on a terminal, JSON for programs."""

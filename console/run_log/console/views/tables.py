@@ -1,0 +1,345 @@
+"""What people see of each thing: which columns of a table, which lines of a sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from run_log.console.checks import Check, Verdict
+from run_log.core import RunStatus, Transition, WorkflowRun
+from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
+
+from .layout import Cell, Column, Sheet, Styled, Table
+from .output import json_text
+
+if TYPE_CHECKING:
+    from run_log.projector import DeadLetter, HandledLetter
+
+STYLES: Final[Mapping[RunStatus, str]] = {
+    RunStatus.RUNNING: "cyan",
+    RunStatus.SUCCESS: "green",
+    RunStatus.FAILED: "red",
+    RunStatus.PAUSED: "magenta",
+}
+"""Colours of what is under way, and of what has to be looked at; the word says it too."""
+
+VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
+    Verdict.OK: "green",
+    Verdict.WRONG: "red",
+    Verdict.UNKNOWN: "magenta",
+}
+
+_SECOND: Final = 1_000.0
+_MINUTE: Final = 60_000.0
+_DAY: Final = 86_400.0
+_LONGEST_STATUS: Final = max(map(len, RunStatus))
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -> Table:
+    """Return *runs* as a table, in the order given.
+
+    Args:
+        runs: What is shown.
+        workflow_id: The workflow that all are of, which was asked for; None if they are of several.
+    """
+    return Table.of(
+        runs,
+        (Column("run"), lambda run: run.id),
+        (Column("status", stays=True), lambda run: status_text(run.status)),
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("took", right=True), _run_took),
+        (Column("workflow", spare=workflow_id is not None), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
+        title="" if workflow_id is None else f"Runs of {workflow_id}",
+    )
+
+
+def stale_table(runs: Sequence[StaleRun]) -> Table:
+    """Return runs that nothing was heard of for long as a table, in the order given."""
+    return Table.of(
+        runs,
+        (Column("run"), lambda stale: stale.run.id),
+        (Column("status", stays=True), lambda stale: status_text(stale.run.status)),
+        (Column("silent for", right=True), lambda stale: elapsed(stale.silence)),
+        (Column("heard of (UTC)"), lambda stale: moment(stale.heard_at)),
+        (Column("workflow"), lambda stale: stale.run.workflow_id),
+    )
+
+
+def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return what is not as it has to be as a table.
+
+    Args:
+        headings: Of the workflow, of what it is, of two numbers, and of a note.
+        rows: These of each.
+    """
+    workflow, what, first, second, noted = headings
+    numbers = (Column(name, right=True, labelled=True) for name in (first, second))
+    return Table(
+        columns=[Column(workflow), Column(what, stays=True), *numbers, Column(noted, prose=True)], rows=rows
+    )
+
+
+def pending_table(runs: Sequence[PendingRun]) -> Table:
+    """Return runs that wait for an answer as a table, in the order given."""
+    return Table.of(
+        runs,
+        (Column("run"), lambda pending: pending.run.id),
+        (Column("waits for", right=True), lambda pending: elapsed(pending.age)),
+        (Column("deadline (UTC)"), _deadline),
+        (Column("assignee"), lambda pending: pending.assignee or "anybody"),
+        (Column("workflow"), lambda pending: pending.run.workflow_id),
+        (Column("reason", prose=True), lambda pending: pending.reason),
+    )
+
+
+def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
+    """Return the counts of workflows as a table, in the order given."""
+    return Table.of(
+        workflows,
+        (Column("workflow"), lambda stats: stats.workflow_id),
+        (Column("total", right=True, stays=True, labelled=True), lambda stats: str(stats.total)),
+        *map(_count, RunStatus),
+        (Column("as of (UTC)", spare=True), lambda stats: moment(stats.as_of)),
+    )
+
+
+def run_sheet(run: WorkflowRun) -> Sheet:
+    """Return all of a run."""
+    pause = run.pause and run.pause.model_dump(mode="json", exclude_none=True)
+    return Sheet(
+        rows=[
+            ("run", _name(run.id)),
+            ("workflow", _name(run.workflow_id)),
+            ("status", status_text(run.status)),
+            ("started (UTC)", moment(run.started_at)),
+            ("completed (UTC)", moment(run.completed_at)),
+            ("took", _run_took(run)),
+            ("trigger", f"{run.trigger_type}"),
+            ("attempt", str(run.attempt)),
+            ("error", run.error or ""),
+            ("pause", _json(pause) if pause else ""),
+            ("trigger data", _json(run.trigger_data) if run.trigger_data else ""),
+            ("result", _json(run.result) if run.result else ""),
+        ]
+    )
+
+
+def run_line(run: WorkflowRun) -> Table:
+    """Return a run as a row that is shown by itself, without headings."""
+    return Table.of(
+        [run],
+        (Column("started (UTC)"), lambda run: moment(run.started_at)),
+        (Column("status"), lambda run: status_text(run.status, width=_LONGEST_STATUS)),
+        (Column("run"), lambda run: run.id),
+        (Column("workflow"), lambda run: run.workflow_id),
+        (Column("error", prose=True), lambda run: run.error or ""),
+    )
+
+
+def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
+    """Return a workflow at a glance: what there is in all, and by hour or day."""
+    durations, rate = summary.durations, summary.success_rate
+    percentiles = (durations.p50, durations.p95, durations.p99)
+    yield Sheet(
+        rows=[
+            ("workflow", _name(summary.workflow_id)),
+            ("since (UTC)", "the beginning" if summary.since is None else moment(summary.since)),
+            ("runs", str(summary.total)),
+            *((status.value, str(count)) for status, count in summary.by_status.items()),
+            ("success rate", "" if rate is None else f"{rate:.1%}"),
+            ("took on average", _took(durations.mean)),
+            ("p50, p95, p99", ", ".join(_took(value) for value in percentiles if value is not None)),
+            ("last run", _run_at(summary.last_run)),
+            ("last success", _run_at(summary.last_success)),
+            ("last failure", _run_at(summary.last_failure)),
+            ("as of (UTC)", moment(summary.as_of)),
+        ]
+    )
+    if any(bucket.total for bucket in summary.buckets):
+        yield buckets_table(summary.buckets)
+
+
+def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
+    """Return the hours or days in which runs started as a table, the oldest first, without empty ones."""
+    return Table.of(
+        (bucket for bucket in buckets if bucket.total),
+        (Column("began (UTC)"), lambda bucket: moment(bucket.begins)[:-3]),
+        (Column("runs", right=True), lambda bucket: str(bucket.total)),
+        (Column("successful", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.SUCCESS, 0))),
+        (Column("failed", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.FAILED, 0))),
+        (Column("p50", right=True), lambda bucket: _took(bucket.durations.p50)),
+        (Column("p95", right=True), lambda bucket: _took(bucket.durations.p95)),
+    )
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return what was looked at as a table, in the order given; what was found before is not told again."""
+    told: dict[tuple[str, str], str] = {}
+    for check in checks:
+        told.setdefault((check.found, check.remedy), check.name)
+    return Table.of(
+        [(check, told[check.found, check.remedy]) for check in checks],
+        (Column("check"), lambda row: row[0].name),
+        (Column("verdict"), lambda row: Styled(row[0].verdict, VERDICT_STYLES.get(row[0].verdict, ""))),
+        (
+            Column("found", prose=True, wraps=True),
+            lambda row: row[0].found if row[1] == row[0].name else f"as for {row[1]}",
+        ),
+        (
+            Column("what to do", prose=True, wraps=True, labelled=True),
+            lambda row: row[0].remedy if row[1] == row[0].name else "",
+        ),
+    )
+
+
+def history_table(history: Sequence[Transition]) -> Table:
+    """Return a run's history as a table, oldest first."""
+    return Table.of(
+        history,
+        (Column("when (UTC)"), lambda step: moment(step.occurred_at)),
+        (Column("status"), lambda step: status_text(step.status)),
+        (Column("attempt", right=True), lambda step: str(step.version.attempt)),
+        (Column("lasted", right=True), lambda step: _took(step.lasted)),
+        (Column("event", spare=True), lambda step: step.version.event_id[-12:]),
+        (Column("note", prose=True), lambda step: ", ".join(_notes(step))),
+    )
+
+
+def letters_table(letters: Sequence[DeadLetter]) -> Table:
+    """Return dead letters as a table, in the order given."""
+    return Table.of(
+        letters,
+        (Column("message id"), lambda letter: letter.message_id),
+        (Column("reason"), lambda letter: letter.reason),
+        (Column("since (UTC)"), lambda letter: moment(letter.published_at)),
+        (Column("workflow"), lambda letter: letter.workflow_id or ""),
+        (Column("run"), lambda letter: letter.run_id or ""),
+        (Column("error", prose=True), lambda letter: letter.error),
+    )
+
+
+def letter_sheet(letter: DeadLetter) -> Sheet:
+    """Return all of a dead letter: why it is here, its attributes, its body."""
+    attributes = tuple(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
+    return Sheet(
+        rows=[
+            ("dead letter", _name(letter.message_id)),
+            ("since (UTC)", moment(letter.published_at)),
+            ("reason", letter.reason),
+            ("error", letter.error),
+            ("workflow", _name(letter.workflow_id or "")),
+            ("run", _name(letter.run_id or "")),
+            ("original message", letter.original_id or ""),
+            ("deliveries", str(letter.delivery_attempt or "")),
+            ("attributes", attributes),
+            ("left out", _left_out(letter)),
+            ("bytes", f"{len(letter.data):,}"),
+            (
+                "body",
+                (letter.data.decode(errors="backslashreplace"),)
+                if letter.body is None
+                else _json(letter.body),
+            ),
+        ]
+    )
+
+
+def _left_out(letter: DeadLetter) -> str:
+    counts = {"attributes": letter.left_out, "bytes of the body's end": letter.cut}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
+    """Return what became of dead letters as a table, in the order given; or what would in a dry run."""
+    return Table.of(
+        letters,
+        (Column("message id"), lambda handled: handled.letter.message_id),
+        (Column("would be" if dry_run else "outcome", stays=True), lambda handled: handled.outcome.value),
+        (Column("reason"), lambda handled: handled.letter.reason),
+        (Column("workflow"), lambda handled: handled.letter.workflow_id or ""),
+        (Column("run"), lambda handled: handled.letter.run_id or ""),
+        (Column("why", prose=True), lambda handled: handled.why),
+    )
+
+
+def status_text(status: RunStatus, *, width: int = 0) -> Styled:
+    """Return *status* in its colour, at least *width* columns wide; the word says it too."""
+    return Styled(status.value.ljust(width), STYLES.get(status, ""))
+
+
+def moment(value: datetime | None) -> str:
+    """Return *value*, in UTC, to the second, with a year of four digits; nothing for None."""
+    return "" if value is None else value.replace(tzinfo=None).isoformat(" ", "seconds")
+
+
+def took(milliseconds: float) -> str:
+    """Return how long something took in units that people use; any number has some form."""
+    if not math.isfinite(milliseconds):
+        return f"{milliseconds} ms"
+    if milliseconds < 0:
+        return f"-{took(-milliseconds)}"
+    if milliseconds < _SECOND:
+        return f"{milliseconds:.1f} ms"
+    seconds = milliseconds / _SECOND
+    return f"{seconds:.2f} s" if milliseconds < _MINUTE else _clock(seconds)
+
+
+def elapsed(value: timedelta) -> str:
+    """Return *value* in days, hours, minutes and whole seconds."""
+    return _clock(value.total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 0:
+        return f"-{_clock(-seconds)}"
+    days, rest = divmod(seconds, _DAY)
+    if days > timedelta.max.days:
+        return f"{days:.3g} days"
+    clock = str(timedelta(seconds=int(rest)))
+    return f"{days:.0f}d {clock:0>8}" if days else clock
+
+
+def _run_took(run: WorkflowRun) -> str:
+    return took(run.duration_ms) if run.status.is_terminal else ""
+
+
+def _count(status: RunStatus) -> tuple[Column, Callable[[WorkflowStats], Cell]]:
+    column = Column(status.value, right=True, stays=True, labelled=True)
+    return column, lambda stats: str(stats.by_status.get(status, 0) or "")
+
+
+def _took(value: timedelta | None) -> str:
+    return "" if value is None else took(value / _MILLISECOND)
+
+
+def _run_at(run: WorkflowRun | None) -> str:
+    return "none" if run is None else f"{run.id} at {moment(run.started_at)}"
+
+
+def _json(value: object) -> tuple[str, ...]:
+    return tuple(json_text(value, indent=2, ascii_only=False).split("\n"))
+
+
+def _name(text: str) -> tuple[str]:
+    """Return an id as what is never broken, so that it can be copied."""
+    return (text,)
+
+
+def _deadline(pending: PendingRun) -> Cell:
+    if pending.deadline is None:
+        return "none"
+    told = moment(pending.deadline)
+    return Styled(f"{told} overdue", "red") if pending.overdue else told
+
+
+def _notes(transition: Transition) -> Iterator[str]:
+    if transition.anomaly:
+        yield "breaks the state machine"
+    if transition.inferred:
+        yield "inferred"
+    if transition.answered_by:
+        yield f"answered by {transition.answered_by}"

@@ -1,0 +1,362 @@
+"""What a deployment needs, looked at one after the other: each is fine, or what to do is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+from run_log.console.checks import Check, Verdict
+from run_log.console.exit_codes import missing_module
+from run_log.console.views.tables import elapsed
+from run_log.core import (
+    RunLogError,
+    RunStatus,
+    Settings,
+    StoreUnavailableError,
+    TransportUnavailableError,
+    TriggerType,
+    utc_now,
+)
+from run_log.core.install import how_to_install
+from run_log.stores import RunLog
+from run_log.stores.factory import backend_entry
+from run_log.stores.listings import Order, RunFilters
+
+from .emit import emit_state
+from .opening import opened_run_log, reached
+
+# Where an extra is not installed, that is what the doctor finds: what needs it is imported late.
+if TYPE_CHECKING:
+    from run_log.pubsub import PubSubConnection
+    from run_log.stores.firestore import Connection
+
+MAX_SKEW: Final = timedelta(seconds=5)
+"""Between this machine's clock and Firestore's: beyond, states of one run that several machines emit may come
+into a wrong order."""
+
+MAX_LAG: Final = timedelta(minutes=5)
+"""How old the oldest event that is not projected may be: what the alert is set to."""
+
+_NOWHERE: Final = "run-log-doctor"
+"""A workflow without runs but the probe's: what index a query needs does not depend on what there is."""
+
+_PROBE: Final = "probe"
+
+
+_UNSEEN: Final = frozenset({"dead-letter rights", "expiry", "lag"})
+"""Checks that want rights which nothing else does."""
+
+_MAKE_ANEW: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
+_SET_LEASE: Final = (
+    "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform "
+    "again"
+)
+_SET_POLICY: Final = (
+    "gcloud pubsub subscriptions update --dead-letter-topic=... --max-delivery-attempts=50, or deploy "
+    "infra/terraform again"
+)
+
+
+_PUBSUB: Final = "Pub/Sub"
+_FIRESTORE: Final = "Firestore"
+_OF_FIRESTORE: Final = frozenset({"store", "documents", "clock", "indexes", "expiry"})
+_UNREACHABLE: Final = "start it, or look at the network, a proxy, and the emulator hosts that are set"
+
+_Look = Callable[[], Awaitable[Check]]
+
+
+async def examine(
+    settings: Settings, *, probe: float | None = None, now: Callable[[], datetime] = utc_now
+) -> AsyncIterator[Check]:
+    """Yield one check after the other; where one makes the rest pointless, it is the last.
+
+    Args:
+        settings: What is deployed.
+        probe: Seconds in which an event has to come through; None sends none.
+        now: The time, by this machine's clock.
+    """
+    if settings.backend == "memory":
+        yield Check(
+            name="settings",
+            verdict=Verdict.WRONG,
+            found="RUN_LOG_BACKEND is 'memory': runs are gone with the process that has them",
+            remedy="set it to firestore, pubsub or sqlite",
+        )
+        return
+    try:
+        backend_entry(settings.backend)
+    except RunLogError as error:
+        yield Check(name="settings", verdict=Verdict.WRONG, found=str(error))
+        return
+    yield Check(name="settings", verdict=Verdict.OK, found=f"back end {settings.backend}")
+    if settings.backend not in {"firestore", "pubsub"}:
+        yield await _looked("store", partial(_store, settings))
+        return
+    if (module := missing_module("projector")) is not None:
+        found = f"{module} is not installed"
+        yield Check(
+            name="installation", verdict=Verdict.WRONG, found=found, remedy=how_to_install("projector")
+        )
+        return
+    from run_log.pubsub import PubSubConnection
+    from run_log.stores.firestore import Connection
+
+    try:
+        broker = PubSubConnection.from_settings(settings)
+        database = Connection(settings.project, settings.database)
+    except RunLogError as error:
+        yield failed("credentials", error)
+        return
+    yield Check(name="credentials", verdict=Verdict.OK, found=str(broker))
+    try:
+        away = [check async for check in _away(broker, database, settings)]
+        for check in away:
+            yield check
+        names = {check.name for check in away}
+        for name, look in _looks(broker, database, settings, now):
+            if (_FIRESTORE if name in _OF_FIRESTORE else _PUBSUB) in names:
+                continue
+            check = await _looked(name, look)
+            # Names are enough: the credentials say of which project they are.
+            brief = check.found.replace(broker.topic_path(""), "").replace(broker.subscription_path(""), "")
+            yield replace(check, found=brief)
+    finally:
+        await database.close()
+    if probe is not None and not away:
+        yield await _looked("probe", partial(_probe, probe))
+
+
+def _looks(
+    broker: PubSubConnection, database: Connection, settings: Settings, now: Callable[[], datetime]
+) -> Iterator[tuple[str, _Look]]:
+    yield "topic", partial(_topic, broker, settings.topic)
+    yield "subscription", partial(_subscription, broker, settings)
+    yield "dead-letter topic", partial(_topic, broker, settings.dead_letter_topic)
+    yield "dead-letter policy", partial(_dead_letter_policy, broker, settings)
+    yield "dead-letter subscription", partial(_dead_letter_subscription, broker, settings)
+    yield "dead-letter rights", partial(_dead_letter_rights, broker, settings)
+    yield "store", partial(_store, settings)
+    yield "documents", partial(_documents, database, settings)
+    yield "clock", partial(_clock, database, settings, now)
+    yield "indexes", partial(_indexes, settings)
+    yield "expiry", partial(_expiry, database, settings)
+    yield "lag", partial(_lag, broker, settings, now)
+
+
+async def _away(broker: PubSubConnection, database: Connection, settings: Settings) -> AsyncIterator[Check]:
+    """Yield what is wrong with each service that does not answer: nothing else of it can be looked at."""
+
+    async def asked(name: str, reaching: Awaitable[None]) -> Check | None:
+        try:
+            await reaching
+        except (StoreUnavailableError, TransportUnavailableError) as error:
+            return Check(name=name, verdict=Verdict.WRONG, found=str(error), remedy=_UNREACHABLE)
+        except RunLogError:
+            pass  # it answers: what it says is found by the checks
+        return None
+
+    topic, root = broker.topic_path(settings.topic), settings.root_collection
+    answers = await asyncio.gather(
+        asked(_PUBSUB, reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, topic, seconds))),
+        asked(_FIRESTORE, reached(str(database), lambda seconds: database.reach(root, seconds))),
+    )
+    for check in answers:
+        if check is not None:
+            yield check
+
+
+async def _looked(name: str, look: _Look) -> Check:
+    try:
+        check = await look()
+    except RunLogError as error:
+        return failed(name, error)
+    return replace(check, name=name)
+
+
+def failed(name: str, error: RunLogError) -> Check:
+    """Return what an error comes to: each says what is wrong, then what to do, then what a service said."""
+    found, _, rest = str(error).partition("; ")
+    remedy, _, detail = rest.partition(" (")
+    if detail and not found.endswith("is not there"):
+        found += f" ({detail}"
+    verdict = Verdict.UNKNOWN if name in _UNSEEN else Verdict.WRONG
+    return Check(name=name, verdict=verdict, found=found, remedy=remedy)
+
+
+def _ok(found: str) -> Check:
+    return Check(name="", verdict=Verdict.OK, found=found)
+
+
+def _wrong(found: str, remedy: str) -> Check:
+    return Check(name="", verdict=Verdict.WRONG, found=found, remedy=remedy)
+
+
+def _skipped(found: str) -> Check:
+    return Check(name="", verdict=Verdict.SKIPPED, found=found)
+
+
+async def _topic(broker: PubSubConnection, topic: str) -> Check:
+    from run_log.pubsub import topic_retention
+
+    retention = await asyncio.to_thread(topic_retention, broker, topic)
+    kept = f"retains {retention.days} days" if retention else "retains nothing"
+    return _ok(f"{broker.topic_path(topic)}, {kept}")
+
+
+async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
+    name = broker.subscription_path(settings.subscription)
+    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    topic = broker.topic_path(settings.topic)
+    if state.topic != topic:
+        return _wrong(
+            f"{name} is of {state.topic}, not of {topic}",
+            "set RUN_LOG_SUBSCRIPTION to the topic's, or delete it",
+        )
+    if state.filter:
+        return _wrong(f"{name} leaves out what its filter {state.filter!r} does", _MAKE_ANEW)
+    if state.expires_after is not None:
+        return _wrong(
+            f"{name} is deleted after {state.expires_after.days} days without use",
+            "gcloud pubsub subscriptions update --expiration-period=never",
+        )
+    if state.has_retry_policy and not state.push_endpoint:
+        return _wrong(
+            f"{name} is pulled, and its retry policy holds back what a killed projector had in hand",
+            _SET_LEASE,
+        )
+    way = f"pushes to {state.push_endpoint}" if state.push_endpoint else "is pulled"
+    return _ok(f"{name}, {way}, leases for {state.lease.total_seconds():.0f} s")
+
+
+async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
+    name = broker.subscription_path(settings.subscription)
+    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    wanted = broker.topic_path(settings.dead_letter_topic)
+    if state.dead_letter_topic is None:
+        return _wrong("Pub/Sub never gives a message up", _SET_POLICY)
+    if state.dead_letter_topic != wanted:
+        return _wrong(f"Pub/Sub gives messages up to {state.dead_letter_topic}, not to {wanted}", _SET_POLICY)
+    return _ok(f"messages go there after {state.max_delivery_attempts} deliveries")
+
+
+async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import inspect_subscription
+
+    name = broker.subscription_path(settings.dead_letter_topic)
+    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    if state.topic != broker.topic_path(settings.dead_letter_topic):
+        return _wrong(f"{name} is of {state.topic}", _MAKE_ANEW)
+    return _ok(f"{name} keeps dead letters")
+
+
+async def _dead_letter_rights(broker: PubSubConnection, settings: Settings) -> Check:
+    from run_log.pubsub.inspection import service_agent_may_publish
+
+    if broker.is_emulator:
+        return _skipped("the emulator asks for no rights")
+    topic = broker.topic_path(settings.dead_letter_topic)
+    if await asyncio.to_thread(service_agent_may_publish, broker, topic):
+        return _ok("Pub/Sub's service agent may publish to the dead-letter topic")
+    return _wrong(
+        "Pub/Sub's service agent may not publish to the dead-letter topic",
+        "grant it roles/pubsub.publisher there, and roles/pubsub.subscriber on the subscription "
+        "(infra/terraform does)",
+    )
+
+
+async def _store(settings: Settings) -> Check:
+    async with opened_run_log(settings.backend) as log:
+        workflows, _ = await log.list_workflows(limit=1)
+    return _ok("answers" if workflows else "answers, and holds no run yet")
+
+
+async def _documents(database: Connection, settings: Settings) -> Check:
+    from run_log.stores.firestore.inspection import find_unseen
+
+    looked_at, unseen = await find_unseen(database, settings.root_collection)
+    if unseen is None:
+        return _ok(f"queries see the runs of the first {looked_at} workflows")
+    return _wrong(
+        f"of workflow {unseen.workflow_id!r} queries do not see {unseen.count} documents or more, among them "
+        f"{unseen.path}: {unseen.fault}",
+        f"copy all to where they do: run-log rebuild --from root:{settings.root_collection} --into NEW",
+    )
+
+
+async def _clock(database: Connection, settings: Settings, now: Callable[[], datetime]) -> Check:
+    from run_log.stores.firestore.inspection import server_time
+
+    before = now()
+    theirs = await server_time(database, settings.root_collection)
+    ours = before + (now() - before) / 2
+    skew = (ours - theirs).total_seconds()
+    found = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} Firestore's"
+    if abs(skew) > MAX_SKEW.total_seconds():
+        return _wrong(found, "have this machine's clock set by NTP")
+    return _ok(found)
+
+
+async def _indexes(settings: Settings) -> Check:
+    shapes = 0
+    async with opened_run_log(settings.backend) as log:
+        for query in _queries(log):
+            await query
+            shapes += 1
+    return _ok(f"{shapes} shapes of queries are answered")
+
+
+def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
+    """Yield one query of each shape: a missing index is an error of those that need it."""
+    moment = utc_now()
+    statuses = (None, RunStatus.FAILED, (RunStatus.FAILED, RunStatus.SUCCESS))
+    for status, trigger, since, order in product(statuses, (None, TriggerType.MANUAL), (None, moment), Order):
+        filters = RunFilters(status=status, trigger_type=trigger, since=since, order=order)
+        yield log.list_runs(_NOWHERE, limit=1, **filters)
+    for workflow_id in (None, _NOWHERE):
+        yield log.list_stale(timedelta(days=36_500), workflow_id=workflow_id, limit=1)
+        for assignee, overdue in product((None, _NOWHERE), (None, True, False)):
+            yield log.list_pending(assignee=assignee, overdue=overdue, workflow_id=workflow_id, limit=1)
+
+
+async def _expiry(database: Connection, settings: Settings) -> Check:
+    from run_log.stores.firestore.inspection import ttl_is_active
+
+    if settings.retention_days is None:
+        return _skipped("every run is kept (RUN_LOG_RETENTION_DAYS)")
+    if database.is_emulator:
+        return _skipped("the emulator deletes nothing that has expired")
+    if await ttl_is_active(database):
+        return _ok(f"Firestore deletes runs {settings.retention_days} days after they ended")
+    return _wrong(
+        "Firestore does not delete runs that have expired",
+        "gcloud firestore fields ttls update expire_at --collection-group=runs --enable-ttl",
+    )
+
+
+async def _lag(broker: PubSubConnection, settings: Settings, now: Callable[[], datetime]) -> Check:
+    from run_log.pubsub.inspection import oldest_unacknowledged
+
+    if broker.is_emulator:
+        return _skipped("the emulator tells none; try --probe")
+    age = await asyncio.to_thread(oldest_unacknowledged, broker, settings.subscription, now=now())
+    if age is None:
+        return _ok("Cloud Monitoring knows of no message that waits")
+    found = f"the oldest event waits for {elapsed(age)}"
+    if age > MAX_LAG:
+        return _wrong(found, "is a projector running? Look at its logs, and at /lag")
+    return _ok(found)
+
+
+async def _probe(seconds: float) -> Check:
+    state = {"status": RunStatus.SUCCESS}
+    run, took = await emit_state(_NOWHERE, _PROBE, state, wait=seconds, backend="pubsub")
+    return _ok(f"attempt {run.attempt} of run {run.id!r} was seen after {took or 0:.3f} s")

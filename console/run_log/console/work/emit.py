@@ -1,0 +1,84 @@
+"""The state of a run, emitted by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from run_log.core import TriggerType, WaitTimeoutError, WorkflowRun, utc_now
+from run_log.core.ids import uuid7
+from run_log.core.models import snapshot
+from run_log.stores import RunLog
+
+from .opening import delivered, opened_run_log
+
+_LOOK_SECONDS: Final = 0.05
+
+
+async def emit_state(
+    workflow_id: str,
+    run_id: str | None,
+    fields: Mapping[str, Any],
+    *,
+    wait: float | None,
+    backend: str | None = None,
+) -> tuple[WorkflowRun, float | None]:
+    """Save a state of a run, and return the run and how many seconds it took until queries saw it.
+
+    Args:
+        workflow_id: Its workflow.
+        run_id: The run, there or not; None makes a new one.
+        fields: What its state is.
+        wait: Seconds to wait until queries see it; None does not, and returns none.
+        backend: Which way it takes; None is the environment's.
+
+    Raises:
+        InvalidRunError: A field cannot be used.
+        TransportUnavailableError: It was not published in bounded time.
+        WaitTimeoutError: Queries do not see it in time.
+    """
+    asks = run_id is not None or wait is not None
+    async with opened_run_log(backend, queries=asks, saves=True, makes=True) as log:
+        before = None if run_id is None else await log.get_run(workflow_id, run_id)
+        run = _state(workflow_id, run_id or uuid7(), fields, before)
+        begun = time.monotonic()
+        await log.save_run(run)
+        await delivered(log)
+        if wait is None:
+            return run, None
+        try:
+            async with asyncio.timeout(wait):
+                await _seen(log, run)
+        except TimeoutError as error:
+            raise WaitTimeoutError(
+                f"run {run.id!r} of workflow {workflow_id!r} is published, and queries did not see it in "
+                f"{wait:g} s; look at the projector: run-log doctor"
+            ) from error
+        return run, time.monotonic() - begun
+
+
+def _state(
+    workflow_id: str, run_id: str, fields: Mapping[str, Any], before: WorkflowRun | None
+) -> WorkflowRun:
+    now = utc_now()
+    run = snapshot(
+        {
+            "id": run_id,
+            "workflow_id": workflow_id,
+            "trigger_type": TriggerType.MANUAL if before is None else before.trigger_type,
+            "started_at": now if before is None else before.started_at,
+            "attempt": 1 if before is None else before.attempt + before.status.is_terminal,
+            **fields,
+        }
+    )
+    if run.status.is_terminal:
+        run.completed_at = now
+        run.duration_ms = (now - run.started_at).total_seconds() * 1_000
+    return run
+
+
+async def _seen(log: RunLog, run: WorkflowRun) -> None:
+    while await log.get_run(*run.key) != run:  # noqa: ASYNC110 - queries tell nobody of what they see
+        await asyncio.sleep(_LOOK_SECONDS)

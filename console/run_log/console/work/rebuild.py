@@ -1,0 +1,221 @@
+"""A rebuild as a process: how far it is, what it came to, and what to do then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from run_log.console.signals import stopped_by_signal
+from run_log.console.views.layout import Sheet
+from run_log.console.views.output import StatusLine
+from run_log.console.views.tables import elapsed
+from run_log.core import InvalidArgumentError, Settings
+from run_log.core.logs import get_logger
+from run_log.projector.rebuild import (
+    FromArchive,
+    FromRoot,
+    FromSubscription,
+    RebuildProgress,
+    RebuildSource,
+    RebuildState,
+    RebuildWork,
+    Rebuilt,
+    RejectsFile,
+    destination,
+    rebuild,
+)
+
+LOGGED_EVERY: Final = 30.0
+"""Seconds between two lines of how far it is, where nobody watches."""
+
+_SHOWN_EVERY: Final = 0.5
+
+_logger: Final = get_logger("run_log.console")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a rebuild came to, and what to do then."""
+
+    rebuilt: Rebuilt
+    into: str
+    state: Path
+    rejects: Path
+    advice: list[str]
+
+    @property
+    def rate(self) -> int | None:
+        """Events a second of this process; None where it had none to fold."""
+        rebuilt = self.rebuilt
+        return round(rebuilt.folded / rebuilt.seconds) if rebuilt.folded and rebuilt.seconds else None
+
+
+def named_source(text: str, *, since: datetime | None, until_idle: float, keeps: bool) -> RebuildSource:
+    """Return the source that ``--from`` names.
+
+    Raises:
+        InvalidArgumentError: It names none, or an option is given that it has no use for.
+    """
+    kind, _, name = text.partition(":")
+    if text == "subscription":
+        return FromSubscription(since=since, until_idle=until_idle, keeps=keeps)
+    if since is not None or keeps:
+        raise InvalidArgumentError("--since and --keep are about --from subscription")
+    if kind == "archive" and name:
+        return FromArchive(path=name)
+    if kind == "root" and name:
+        return FromRoot(name=name)
+    raise InvalidArgumentError(f"--from is {text!r}; pass archive:PATH, subscription, or root:NAME")
+
+
+async def rebuild_until_signal(
+    settings: Settings, source: RebuildSource, *, into: str, state: Path | None, rejects: Path | None
+) -> Done:
+    """Rebuild until all is folded, or until SIGTERM or SIGINT.
+
+    Args:
+        settings: Where the live projection is.
+        source: What is folded.
+        into: Where to.
+        state: Where it is noted how far it is; None for a name of *into* and *source*.
+        rejects: Where what cannot be folded goes; None for a name of *state*.
+    """
+    stop = stopped_by_signal()
+    if isinstance(source, FromSubscription):
+        source = replace(source, until_idle=max(source.until_idle, _shortest_silence()))
+    state = state or _default_state(source, into)
+    rejects = rejects or state.with_suffix(".rejects")
+    with closing(
+        RebuildState.open(state, source=str(source), into=destination(settings, source, into))
+    ) as noted:
+        kept = RejectsFile(rejects, goes_on=not noted.is_new)
+        progress = RebuildProgress(noted, kept)
+        work = RebuildWork(state=noted, rejects=kept, progress=progress, stop=stop)
+        try:
+            async with _shown(progress):
+                rebuilt = await rebuild(settings, source, into=into, work=work)
+        finally:
+            if noted.is_new and not noted.notes:
+                state.unlink(missing_ok=True)  # it never began
+    advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
+    return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
+
+
+def _shortest_silence() -> float:
+    from run_log.projector.pubsub import silence_after_kill
+    from run_log.pubsub import REPLAY_LEASE
+
+    return silence_after_kill(REPLAY_LEASE, extended=REPLAY_LEASE.total_seconds())
+
+
+def rebuilt_record(done: Done) -> dict[str, Any]:
+    """Return *done* as JSON."""
+    rebuilt = done.rebuilt
+    return {
+        "into": done.into,
+        "complete": rebuilt.complete,
+        "events": rebuilt.events,
+        "folded_now": rebuilt.folded,
+        "runs": rebuilt.runs,
+        "rejects": rebuilt.rejects,
+        "expiring": rebuilt.expired,
+        "seconds": round(rebuilt.seconds, 3),
+        "events_per_second": done.rate,
+        "state": str(done.state),
+        "rejects_file": str(done.rejects) if rebuilt.rejects else None,
+    }
+
+
+def rebuilt_sheet(done: Done) -> Sheet:
+    """Return what people see of *done*."""
+    record = rebuilt_record(done)
+    return Sheet(
+        rows=[(name.replace("_", " "), str(value)) for name, value in record.items() if value is not None]
+    )
+
+
+def _default_state(source: RebuildSource, into: str) -> Path:
+    kind = str(source).partition(":")[0]
+    return Path(f"rebuild-{re.sub(r'[^A-Za-z0-9_-]+', '-', Path(into).name)}-from-{kind}.state")
+
+
+def _advice(
+    settings: Settings, source: RebuildSource, rebuilt: Rebuilt, *, into: str, state: Path, rejects: Path
+) -> list[str]:
+    if not rebuilt.complete:
+        return [f"stopped; the same command goes on where {state} says"]
+    lines = [f"what was rejected, where it was and why: {rejects}"] if rebuilt.rejects else []
+    lines += [f"{what}: {count}" for what, count in rebuilt.assumed.items()]
+    if not rebuilt.events:
+        found = "holds nothing that can be folded" if rebuilt.rejects else "is there, and holds nothing"
+        return [*lines, f"{source} {found}: there is nothing to switch to"]
+    if not rebuilt.folded:
+        lines.append(f"nothing was left to do; delete {state} to fold all of it again")
+    elif rebuilt.went_on:
+        lines.append(f"new or changed since the last time, and brought over: {rebuilt.folded}")
+    if settings.backend == "sqlite":
+        return [
+            *lines,
+            f"to switch: RUN_LOG_SQLITE_PATH={into}; back again: RUN_LOG_SQLITE_PATH={settings.sqlite_path}",
+        ]
+    live = settings.root_collection
+    if isinstance(source, FromSubscription) and source.keeps:
+        lines.append("its subscription is kept: the same command goes on with what has come since")
+    compared = f"run-log verify --against {into}"
+    if isinstance(source, FromRoot) and source.name != live:
+        compared = f"RUN_LOG_ROOT_COLLECTION={source.name} {compared}"
+    return [
+        *lines,
+        f"to compare the two: {compared}",
+        f"to switch: RUN_LOG_ROOT_COLLECTION={into}, for the projector, then for readers",
+        f"back again: RUN_LOG_ROOT_COLLECTION={live}",
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
+    """Show how far it is: on a terminal as it goes, else as a line in the log now and then."""
+    begun = time.monotonic()
+    line = StatusLine()
+    showing = asyncio.create_task(_show(line, progress, begun) if line.is_shown else _log(progress, begun))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        line.clear()
+
+
+async def _show(line: StatusLine, progress: RebuildProgress, begun: float) -> None:
+    while True:
+        done, total = progress.files
+        files = f"{done}/{total} files, " if total else ""
+        took = time.monotonic() - begun
+        rate = progress.folded / max(took, 0.001)
+        line.tell(
+            f"{elapsed(timedelta(seconds=took))}  {files}{progress.events} events, {rate:.0f}/s, "
+            f"{progress.rejects} rejected"
+        )
+        await asyncio.sleep(_SHOWN_EVERY)
+
+
+async def _log(progress: RebuildProgress, begun: float) -> None:
+    while True:
+        await asyncio.sleep(LOGGED_EVERY)
+        done, total = progress.files
+        _logger.info(
+            "run_log_rebuild_progress",
+            events=progress.events,
+            events_per_second=round(progress.folded / (time.monotonic() - begun)),
+            rejects=progress.rejects,
+            files_done=done,
+            files=total,
+        )

@@ -1,0 +1,76 @@
+"""Changes of runs, shown as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from run_log.console.views.output import OutputFormat, print_line, print_lines, screen
+from run_log.console.views.records import run_record, update_record
+from run_log.console.views.tables import run_line
+from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
+
+from .opening import opened_run_log
+
+
+async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: OutputFormat) -> None:
+    """Show the changes of the runs of one workflow, or of all, for ever.
+
+    Args:
+        workflow_id: The workflow; None for all.
+        cursor: Of the update to go on after; None begins now.
+        output: As what.
+    """
+    async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
+        async for update in updates:
+            if not _show(update.run, update_record(update), output):
+                return
+
+
+async def watch_one(
+    workflow_id: str, run_id: str, *, cursor: str | None, within: float | None, output: OutputFormat
+) -> WorkflowRun:
+    """Show the changes of one run until it has ended, and return it as it is then.
+
+    Args:
+        workflow_id: Its workflow.
+        run_id: The run.
+        cursor: Of the update to go on after; None begins with how it is now.
+        within: Seconds to wait for its end; None for ever.
+        output: As what.
+
+    Raises:
+        RunNotFoundError: It is not there.
+        WaitTimeoutError: It has not ended in time.
+    """
+    state = "could not be read"
+    try:
+        async with (
+            asyncio.timeout(within),
+            opened_run_log() as log,
+            log.watch(workflow_id, since_cursor=cursor) as updates,
+        ):
+            run = await log.get_run(workflow_id, run_id)
+            if run is None:
+                raise RunNotFoundError(workflow_id, run_id)
+            _show(run, run_record(run), output)
+            while not run.status.is_terminal:
+                state = f"is still {run.status.value}"
+                update = await anext(updates)
+                if update.run.id == run_id:
+                    run = update.run
+                    _show(run, update_record(update), output)
+    except TimeoutError as error:
+        raise WaitTimeoutError(
+            f"run {run_id!r} of workflow {workflow_id!r} {state} after {within:g} s; it may end later"
+        ) from error
+    return run
+
+
+def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
+    """Show a run as it is now, and return whether anybody reads that."""
+    if output in {OutputFormat.JSON, OutputFormat.JSONL}:
+        return print_line(record)
+    seen = screen(wide=output is OutputFormat.WIDE)
+    return print_lines(run_line(run).lines(seen, headed=False))

@@ -1,0 +1,182 @@
+"""What the workers of a pipeline do, without Beam: read events, join folded runs, write them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Final, Protocol
+
+from pydantic import TypeAdapter
+
+from run_log.core import (
+    DeadLetterReason,
+    EventDecodeError,
+    Message,
+    RunEvent,
+    Transition,
+    decode_event,
+    encode_event,
+    utc_now,
+)
+from run_log.core.law import FoldedRun, fold
+from run_log.core.wire import check_stamp
+from run_log.projector.archive import read_records
+from run_log.projector.projector import MergingProjector, MergingStore
+from run_log.projector.rebuild import reject_line
+
+
+def read_events(
+    name: str, file: BinaryIO, *, now: Callable[[], datetime] = utc_now
+) -> Iterator[RunEvent | str]:
+    """Yield the events of a file in order, and for what is none the line that says so among the rejects.
+
+    Args:
+        name: The file's.
+        file: At its beginning, opened for reading bytes.
+        now: The time, to tell how far ahead events are stamped.
+
+    Raises:
+        OSError: It cannot be read now.
+        ConfigurationError: It is Avro, and what reads that is not installed.
+    """
+    for record in read_records(file):
+        place = f"{name}:{record.number}"
+        if record.fault is not None:
+            yield reject_line(
+                place, reason=DeadLetterReason.UNDECODABLE, error=record.fault, body=record.data
+            )
+            continue
+        try:
+            event = decode_event(Message(data=record.data, attributes=record.attributes))
+            check_stamp(event, now())
+        except EventDecodeError as error:
+            reason = DeadLetterReason(error.reason)
+            yield reject_line(
+                place, reason=reason, error=str(error), body=record.data, attributes=record.attributes
+            )
+        else:
+            yield event
+
+
+_history: Final = TypeAdapter(tuple[Transition, ...])
+
+
+def folded(event: RunEvent) -> FoldedRun:
+    """Return what *event* alone makes of its run."""
+    return FoldedRun(event=event, history=(Transition.of(event),))
+
+
+def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
+    """Return what all of *runs*, at least one, make of the run that they are all about.
+
+    As the law is a join, so is this: commutative, associative, and repeats change nothing. So it does not
+    matter which worker has seen which events, how often, and in which order.
+    """
+    earlier = [transition for run in runs for transition in run.history]
+    change = fold(None, [run.event for run in runs], earlier=earlier)
+    if change.winner is None:
+        raise ValueError("joined() needs at least one run")
+    return FoldedRun(event=change.winner, history=change.after.history)
+
+
+def encode_folded(run: FoldedRun) -> bytes:
+    """Return *run* as it goes from one worker to another: its event's body, then its history."""
+    return encode_event(run.event).data + b"\n" + _history.dump_json(run.history)
+
+
+def decode_folded(data: bytes) -> FoldedRun:
+    """Return what `encode_folded` was given, but for what leads to a trace: no projection keeps that."""
+    body, _, history = data.partition(b"\n")
+    return FoldedRun(event=decode_event(Message(data=body)), history=_history.validate_json(history))
+
+
+MAX_RUNS: Final = 500
+"""Most runs written together: as many as a commit holds."""
+
+MAX_BYTES: Final = 3 * 2**20
+"""Most bytes of them, about, for the same reason."""
+
+
+class ClosableStore(MergingStore, Protocol):
+    """A projection that lets go of its connections."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+OpenStore = Callable[[], ClosableStore]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of runs that were written together."""
+
+    runs: int
+    """Runs that are durable."""
+    rejects: Sequence[str]
+    """A line for each of the others, which the store will never take."""
+
+
+class RunWriter:
+    """Writes runs into a store, as many together as a commit holds. For one thread at a time.
+
+    Writing a run again changes nothing, also while somebody else does.
+
+    Args:
+        open_store: Opens the store.
+    """
+
+    def __init__(self, open_store: OpenStore) -> None:
+        self._store = open_store()
+        self._projector = MergingProjector(self._store)
+        self._loop = asyncio.Runner()
+        self._waiting: list[FoldedRun] = []
+        self._size = 0
+
+    def begin(self) -> None:
+        """Forget what was not written: whoever failed to gives all of it again."""
+        self._waiting, self._size = [], 0
+
+    def add(self, run: FoldedRun) -> Written | None:
+        """Write *run* together with those before it once they are enough; None until then.
+
+        Raises:
+            StoreUnavailableError: See `write`.
+            ConfigurationError: See `write`.
+        """
+        size = len(encode_folded(run))
+        written = self.write() if self._waiting and self._size + size > MAX_BYTES else None
+        self._waiting.append(run)
+        self._size += size
+        return self.write() if len(self._waiting) == MAX_RUNS else written
+
+    def write(self) -> Written:
+        """Write what waits.
+
+        Raises:
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        runs = self._waiting
+        self.begin()
+        results = self._loop.run(self._projector.merge(runs))
+        refused = [(run, result) for run, result in zip(runs, results, strict=True) if result.reason]
+        rejects = [
+            reject_line(
+                "/".join(run.event.key),
+                reason=result.reason,
+                error=str(result.error),
+                body=encode_event(run.event).data,
+            )
+            for run, result in refused
+            if result.reason is not None
+        ]
+        return Written(runs=len(runs) - len(rejects), rejects=rejects)
+
+    def close(self) -> None:
+        """Let go of the store's connections."""
+        self._loop.run(self._store.close())
+        self._loop.close()

@@ -1,0 +1,1 @@
+"""Dead letters: what they say, how they are leased, and how they are published again or thrown away."""

@@ -1,0 +1,1 @@
+"""Pub/Sub's pushes: the endpoint that takes them, and the tokens that say who sent them."""

@@ -1,0 +1,261 @@
+"""A rebuild from each kind of source: an archive, a subscription, or another projection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from run_log.core import DeadLetterReason, Outcome, RunLogError, encode_event
+from run_log.core.law import FoldedRun
+from run_log.projector.archive import ArchiveFile, ArchivePosition, ArchiveSource
+from run_log.projector.ports import MessageSource
+from run_log.projector.projector import MergingProjector, MergingStore, Projector
+from run_log.projector.pull import PullLimits, PullWorker
+from run_log.stores import ProjectionStore
+
+from .work import RebuildState, RebuildWork, folded_by
+
+_FILE: Final = "file:"
+_LIMITS: Final = PullLimits()
+
+
+async def rebuild_from_archive(
+    files: Sequence[ArchiveFile],
+    store: ProjectionStore,
+    work: RebuildWork,
+    *,
+    limits: PullLimits = _LIMITS,
+) -> bool:
+    """Fold what *files* hold into *store*, and return whether that is done, and was not stopped.
+
+    What is no event is kept among the rejects and holds nothing up. While the store does not answer it waits.
+
+    Args:
+        files: The archive.
+        store: Where to.
+        work: The rebuild.
+        limits: How much is in hand.
+
+    Raises:
+        TransportRefusedError: A file cannot be read until somebody acts.
+        ConfigurationError: The store is not there, or does not let us in; or Avro cannot be read.
+        StoreUnavailableError: The state cannot be written.
+    """
+    ended = asyncio.Event()
+    failures: list[RunLogError] = []
+
+    def told(positions: Sequence[ArchivePosition]) -> None:
+        notes = {
+            f"{_FILE}{position.file}": {"after": position.after, "size": position.size}
+            for position in positions
+        }
+        try:
+            work.state.note({**notes, **work.progress.notes()})
+        except RunLogError as error:
+            # Raised here it would be lost: nobody waits for an acknowledgement.
+            failures.append(error)
+            ended.set()
+
+    source = ArchiveSource(files, done=_done(work.state), rejects=work.rejects, told=told, finished=ended.set)
+    worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
+    work.progress.follow(folded_by(worker), lambda: (source.done_files, source.total_files))
+    stopping = asyncio.create_task(_set_after(work.stop, ended))
+    try:
+        if not source.is_finished:
+            work.unsettle()
+            await worker.run(stop=ended)
+    finally:
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        await source.close()
+    if failures:
+        raise failures[0]
+    return source.is_finished
+
+
+def _done(state: RebuildState) -> dict[str, ArchivePosition]:
+    return {
+        name: ArchivePosition(file=name, after=fields["after"], size=fields["size"])
+        for about, fields in state.notes.items()
+        if (name := about.removeprefix(_FILE)) != about
+    }
+
+
+async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
+    await first.wait()
+    then.set()
+
+
+NOTED_EVERY: Final = 1.0
+"""Seconds between two notes of how many events there were."""
+
+
+async def rebuild_from_subscription(
+    source: MessageSource,
+    store: ProjectionStore,
+    work: RebuildWork,
+    *,
+    until_idle: float,
+    limits: PullLimits = _LIMITS,
+) -> bool:
+    """Fold what *source* delivers into *store*, and return whether it was idle in the end, not stopped.
+
+    The subscription itself knows how far it is: what is folded is acknowledged.
+
+    Args:
+        source: A subscription of the rebuild's own.
+        store: Where to.
+        work: The rebuild.
+        until_idle: After how many seconds without a message all is folded.
+        limits: How much is in hand.
+
+    Raises:
+        TransportRefusedError: See `PullWorker.run`, as the other errors.
+        TransportUnavailableError: See `PullWorker.run`.
+        StoreUnavailableError: See `PullWorker.run`; or the state cannot be written.
+        ConfigurationError: See `PullWorker.run`.
+    """
+    worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
+    # Whoever goes on hears some again that it has heard.
+    work.progress.follow(folded_by(worker, repeats=not work.goes_on))
+    work.unsettle()
+    working = asyncio.create_task(worker.run(stop=work.stop, until_idle=until_idle))
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=NOTED_EVERY)
+            work.state.note(work.progress.notes())
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    return not work.stop.is_set()
+
+
+IN_FLIGHT: Final = 3
+"""Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""
+
+_ROOT: Final = "root"
+
+
+class UnreadableDocument(Protocol):
+    """What a projection holds in place of a run."""
+
+    @property
+    def error(self) -> RunLogError:
+        """Why it is none."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """What it holds, for people."""
+        ...
+
+
+class RunPage(Protocol):
+    """Some of the runs that a projection holds."""
+
+    @property
+    def runs(self) -> Sequence[FoldedRun]:
+        """Those that can be read."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[str, UnreadableDocument]:
+        """Those that cannot, by place."""
+        ...
+
+    @property
+    def assumed(self) -> Mapping[str, int]:
+        """What was assumed to read some, and of how many."""
+        ...
+
+    @property
+    def after(self) -> str | None:
+        """Where the next page goes on; None where nothing is left."""
+        ...
+
+
+class RunPages(Protocol):
+    """All runs that a projection holds, page by page: what a rebuild needs of its source."""
+
+    async def page(self, after: str = "") -> RunPage:
+        """Return the runs after a place; empty for the first page.
+
+        Raises:
+            StoreUnavailableError: The store does not answer in bounded time.
+            ConfigurationError: It is not there, or does not let us in.
+        """
+        ...
+
+
+async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWork) -> bool:
+    """Merge the runs of *root* into *store*, and return whether that is done, and was not stopped.
+
+    Args:
+        root: What is read.
+        store: Where to; others may write there meanwhile.
+        work: The rebuild.
+
+    Raises:
+        StoreUnavailableError: A store does not answer in bounded time, or the state cannot be written.
+        ConfigurationError: A store is not there, or does not let us in.
+        TransportUnavailableError: The rejects cannot be written.
+    """
+    merging = _Merging(store, work)
+    work.progress.follow(lambda: merging.merged)
+    after: str | None = work.state.get(_ROOT).get("after", "")
+    under_way: deque[tuple[asyncio.Task[int], str | None]] = deque()
+    try:
+        while after is not None and not work.stop.is_set():
+            page = await root.page(after)
+            under_way.append((asyncio.create_task(merging.merge(page)), page.after))
+            after = page.after
+            while len(under_way) == IN_FLIGHT or (after is None and under_way):
+                await _first_done(under_way, merging, work)
+        while under_way:
+            await _first_done(under_way, merging, work)
+    finally:
+        for task, _ in under_way:
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in under_way), return_exceptions=True)
+    return after is None
+
+
+async def _first_done(
+    under_way: deque[tuple[asyncio.Task[int], str | None]], merging: _Merging, work: RebuildWork
+) -> None:
+    task, reached = under_way[0]
+    # Later pages may be done before: they count once the place is beyond them, or they would count twice.
+    merging.merged += await task
+    under_way.popleft()
+    work.state.note({_ROOT: {"after": reached}, **work.progress.notes()})
+
+
+class _Merging:
+    """Merges pages, and keeps what cannot be read or is refused among the rejects."""
+
+    def __init__(self, store: MergingStore, work: RebuildWork) -> None:
+        self._projector = MergingProjector(store)
+        self._work = work
+        self._rejects = work.rejects
+        self._counts_repeats = not work.goes_on
+        self.merged = 0
+
+    async def merge(self, page: RunPage) -> int:
+        """Merge a page and return of how many runs; where the rebuild goes on, how many of them were news."""
+        merged = 0
+        for place, found in page.unreadable.items():
+            reason, error = DeadLetterReason.INVALID_EVENT, str(found.error)
+            self._rejects.add(place, reason=reason, error=error, body=found.body)
+        self._work.progress.assumed.update(page.assumed)
+        if page.runs:
+            self._work.unsettle()
+        for run, result in zip(page.runs, await self._projector.merge(page.runs), strict=True):
+            if result.reason is None:
+                merged += self._counts_repeats or result.outcome is not Outcome.DUPLICATE
+                continue
+            place, body = "/".join(run.event.key), encode_event(run.event).data
+            self._rejects.add(place, reason=result.reason, error=str(result.error), body=body)
+        return merged

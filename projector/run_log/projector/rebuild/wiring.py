@@ -1,0 +1,305 @@
+"""Rebuilds wired from settings. What needs a Google library imports it when it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from run_log.core import ConfigurationError, Settings, TransportRefusedError, utc_now
+from run_log.projector.archive import ArchiveFile, find_files
+from run_log.projector.pull import PullLimits
+from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
+
+from .folding import rebuild_from_archive, rebuild_from_root, rebuild_from_subscription
+from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, rebuilding, replay_name
+from .work import RebuildWork
+
+if TYPE_CHECKING:
+    from run_log.pubsub import PubSubConnection
+
+_WALK: Final = "walk"
+_REPLAY: Final = "replay"
+_ROOT: Final = "root"
+_SKEW: Final = timedelta(minutes=10)
+"""How far this machine's clock may be ahead of Pub/Sub's, which tells when a message was published."""
+
+_WORKFLOWS_AT_A_TIME: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """What a rebuild has come to."""
+
+    complete: bool
+    """Whether all is folded; else it was stopped, and the same rebuild goes on."""
+    went_on: bool
+    """Whether it was complete before, and has brought over what had come or changed since."""
+    events: int
+    """Events folded in all, or runs merged; of what was heard or read again, only what changed anything."""
+    folded: int
+    """Of these, by this process."""
+    runs: int | None
+    """Runs that the projection counts now; None where it is not complete."""
+    rejects: int
+    """What could not be folded in all."""
+    expired: int
+    """Runs that were given the time at which they expire."""
+    assumed: Mapping[str, int]
+    """What was assumed to read documents that are not run-log's, and of how many."""
+    seconds: float
+    """How long this process folded, without the waiting until nothing more came."""
+
+
+async def rebuild(
+    settings: Settings,
+    source: RebuildSource,
+    *,
+    into: str,
+    work: RebuildWork,
+    now: Callable[[], float] = time.monotonic,
+    wall_now: Callable[[], datetime] = utc_now,
+) -> Rebuilt:
+    """Fold *source* into a projection beside the live one; again, what has come or changed since.
+
+    Runs expire there as the settings say once all is folded, and not before: a run that is deleted meanwhile
+    would come back with its next event, and be counted twice.
+
+    Args:
+        settings: Where the live one is, and all else.
+        source: What is folded.
+        into: A root collection; the path of a file with the back end ``sqlite``.
+        work: The rebuild; it goes on where its state says.
+        now: Monotonic seconds.
+        wall_now: The time, to tell since when the topic retains.
+
+    Raises:
+        ConfigurationError: *source*, *into* and settings do not fit, a setting is wrong, or there is no file.
+        NotFoundError: The root collection to copy is not there.
+        TransportRefusedError: A file or a subscription cannot be had until somebody acts.
+        TransportUnavailableError: Pub/Sub does not answer.
+        StoreUnavailableError: The store does not answer in bounded time, or the state cannot be written.
+    """
+    check(settings, source, into)
+    folding: _Folding
+    went_on = work.goes_on
+    if settings.backend == "sqlite":
+        if isinstance(source, FromArchive):
+            # Where there is none, no file is made.
+            await _files(source, work)
+        folding = _IntoFile(settings, Path(into))
+    else:
+        folding = _IntoRoot(settings, into, wall_now)
+    begun = now()
+    expired = 0
+    try:
+        complete = await folding.fold(source, work)
+        waited = source.until_idle if isinstance(source, FromSubscription) and complete else 0.0
+        seconds = now() - begun - waited
+        if complete and not work.is_settled:
+            expired = await folding.expire()
+            work.settle()
+        runs = await folding.count() if complete else None
+    finally:
+        await folding.close()
+    progress = work.progress
+    return Rebuilt(
+        complete=complete,
+        went_on=went_on,
+        events=progress.events,
+        folded=progress.folded,
+        runs=runs,
+        rejects=progress.rejects,
+        expired=expired,
+        assumed=progress.assumed,
+        seconds=max(seconds, 0.0),
+    )
+
+
+class _Folding(Protocol):
+    """Into where a rebuild goes."""
+
+    async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
+        """Fold *source*, and return whether that is done, and was not stopped."""
+        ...
+
+    async def expire(self) -> int:
+        """Have runs expire as the settings say, and return how many got a time for that."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many runs there are."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class _IntoFile:
+    def __init__(self, settings: Settings, path: Path) -> None:
+        self._store = SQLiteRunLogService(path=path)
+        self._days = settings.retention_days
+
+    async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
+        assert isinstance(source, FromArchive)  # noqa: S101 - checked before
+        return await _fold_archive(source, self._store, work)
+
+    async def expire(self) -> int:
+        return await self._store.expire(self._days) if self._days is not None else 0
+
+    async def count(self) -> int:
+        return await _count(self._store)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+class _IntoRoot:
+    def __init__(self, settings: Settings, into: str, wall_now: Callable[[], datetime]) -> None:
+        from run_log.stores.firestore import FirestoreRoot, FirestoreRunLogService  # noqa: PLC0415 - see above
+
+        self._settings = settings
+        self._into = into
+        self._wall_now = wall_now
+        self._store = FirestoreRunLogService.from_settings(rebuilding(settings, into))
+        self._root = FirestoreRoot.from_settings(settings, into)
+
+    async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
+        match source:
+            case FromArchive():
+                return await _fold_archive(source, self._store, work)
+            case FromSubscription():
+                return await self._fold_subscription(source, work)
+            case FromRoot():
+                return await self._fold_root(source, work)
+
+    async def expire(self) -> int:
+        days = self._settings.retention_days
+        expired = 0
+        after: str | None = "" if days is not None else None
+        while days is not None and after is not None:
+            count, after = await self._root.expire_page(days, after)
+            expired += count
+        return expired
+
+    async def count(self) -> int:
+        return await _count(self._store)
+
+    async def close(self) -> None:
+        await asyncio.gather(self._store.close(), self._root.close())
+
+    async def _fold_root(self, source: FromRoot, work: RebuildWork) -> bool:
+        from run_log.stores.firestore import FirestoreRoot  # noqa: PLC0415 - see above
+
+        root = FirestoreRoot.from_settings(self._settings, source.name)
+        try:
+            since = _walk_since(work, await root.now())
+            return await rebuild_from_root(root.changed_since(since), self._store, work)
+        finally:
+            await root.close()
+
+    async def _fold_subscription(self, source: FromSubscription, work: RebuildWork) -> bool:
+        from run_log.projector.pubsub import opened_source  # noqa: PLC0415 - see above
+        from run_log.pubsub import REPLAY_LEASE, PubSubConnection, end_replay  # noqa: PLC0415
+
+        connection = PubSubConnection.from_settings(self._settings)
+        name = replay_name(self._into)
+        replay = work.state.get(_REPLAY)
+        heard = replay.get("heard")
+        # An earlier version that was done let go of it without a note.
+        if not replay.get("subscription") or ("heard" not in replay and work.goes_on):
+            since = await asyncio.to_thread(
+                self._begin, connection, name, source.since, heard and datetime.fromisoformat(heard)
+            )
+            noted = {"subscription": name, "since": since.isoformat(), "heard": heard}
+            work.state.note({_REPLAY: noted})
+        limits = PullLimits(lease_seconds=REPLAY_LEASE.total_seconds())
+        try:
+            async with opened_source(connection, name) as messages:
+                complete = await rebuild_from_subscription(
+                    messages, self._store, work, until_idle=source.until_idle, limits=limits
+                )
+        except TransportRefusedError as error:
+            raise TransportRefusedError(
+                f"{error}; if the rebuild's own subscription is gone, delete {work.state.path} to begin again"
+            ) from error
+        if complete and not source.keeps:
+            until = self._wall_now() - timedelta(seconds=source.until_idle) - _SKEW
+            work.state.note({_REPLAY: {"subscription": None, "heard": until.isoformat()}})
+            await asyncio.to_thread(end_replay, connection, name)
+        return complete
+
+    def _begin(
+        self, connection: PubSubConnection, name: str, since: datetime | None, heard: datetime | None
+    ) -> datetime:
+        """Have what is retained delivered, and return since when that is.
+
+        Args:
+            connection: To Pub/Sub.
+            name: The subscription's id.
+            since: What was asked for; None for all that the topic retains.
+            heard: What was published before has been folded; None for nothing.
+        """
+        from run_log.pubsub import begin_replay, topic_retention  # noqa: PLC0415 - see above
+
+        topic = self._settings.topic
+        if heard is not None:
+            retention = topic_retention(connection, topic)
+            if retention is None or self._wall_now() - retention > heard:
+                raise ConfigurationError(
+                    f"the topic {topic!r} does not retain all any more that was published since "
+                    f"{heard.isoformat(timespec='seconds')}; pass --from archive:PATH or root:NAME"
+                )
+            since = heard
+        elif since is None:
+            retention = topic_retention(connection, topic)
+            if retention is None:
+                raise ConfigurationError(
+                    f"the topic {topic!r} keeps nothing that was delivered; have it retain (`gcloud pubsub "
+                    f"topics update {topic} --message-retention-duration=31d`), or pass --since, or --from "
+                    "archive:PATH or root:NAME"
+                )
+            since = self._wall_now() - retention
+        begin_replay(connection, topic, name, since)
+        return since
+
+
+def _walk_since(work: RebuildWork, now: datetime) -> datetime | None:
+    """Return since when the runs have changed that are to be copied; None for all of them.
+
+    A walk over the whole root may take several processes. The next one looks for what has changed since it
+    began.
+    """
+    noted, place = work.state.get(_WALK), work.state.get(_ROOT)
+    since = noted.get("since")
+    if place.get("after", "") is None:
+        since = noted.get("begun")
+        # In this order: without the second line the walk before is gone through again.
+        work.state.note({_ROOT: {"after": ""}, _WALK: {"since": since, "begun": now.isoformat()}})
+    elif not noted:
+        # A walk that an earlier version began did so nobody knows when.
+        work.state.note({_WALK: {"since": None, "begun": None if place else now.isoformat()}})
+    return None if since is None else datetime.fromisoformat(since)
+
+
+async def _fold_archive(source: FromArchive, store: ProjectionStore, work: RebuildWork) -> bool:
+    return await rebuild_from_archive(await _files(source, work), store, work)
+
+
+async def _files(source: FromArchive, work: RebuildWork) -> list[ArchiveFile]:
+    without = [work.state.path, work.rejects.path]
+    return await asyncio.to_thread(find_files, source.path, without=without)
+
+
+async def _count(log: RunLog) -> int:
+    count, cursor = 0, None
+    while True:
+        workflows, cursor = await log.list_workflows(limit=_WORKFLOWS_AT_A_TIME, start_after=cursor)
+        count += sum(stats.total for stats in workflows)
+        if cursor is None:
+            return count

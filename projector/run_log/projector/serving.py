@@ -1,0 +1,112 @@
+"""HTTP of a projector: health endpoints, and a server that leaves signals to the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Final
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from run_log.core import ConfigurationError
+
+from .in_hand import Progress
+
+GRACE_SECONDS: Final = 6
+"""How long requests under way may take once the server is told to stop: Cloud Run kills after 10 s."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the process."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
+    """Serve *app* while the block runs; yield the port. Requests under way at its end are finished.
+
+    Args:
+        app: What to serve.
+        host: The address to listen at.
+        port: The port; 0 takes a free one.
+
+    Raises:
+        ConfigurationError: The port cannot be had.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config)
+    try:
+        # Bound here: uvicorn would end the process.
+        listening = _bound(host, port)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen at {host}:{port}; choose another port ({error})") from error
+    with listening:
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            await running
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family=family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+STUCK_SECONDS: Final = 120.0
+"""With something in hand and nothing settled for so long, a projector is stuck. An outage of the store is
+none: what is in hand is given back, batch by batch, at least once a minute."""
+
+
+def health_routes(
+    progress: Progress, trouble: Callable[[], str | None], *, failed: Callable[[], bool] = lambda: False
+) -> APIRouter:
+    """Return ``/live``, ``/ready`` and ``/lag``. They need no token, and tell no secrets.
+
+    Args:
+        progress: What is in hand.
+        trouble: Returns why there is no work to be had now; None where there is.
+        failed: Returns whether projecting has failed as nobody foresaw; a restart may mend it.
+    """
+    router = APIRouter()
+
+    @router.get("/live")
+    async def live() -> Response:  # pyright: ignore[reportUnusedFunction] - the router has it
+        stuck_for = progress.stuck_for()
+        has_failed = failed()
+        is_live = stuck_for < STUCK_SECONDS and not has_failed
+        told = {"stuck_for_seconds": stuck_for, "failed": has_failed}
+        return JSONResponse(told, status_code=200 if is_live else 503)
+
+    @router.get("/ready")
+    async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
+        why = "projecting has failed; see the log" if failed() else trouble()
+        return JSONResponse({"trouble": why}, status_code=200 if why is None else 503)
+
+    @router.get("/lag")
+    async def lag() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return JSONResponse({"lag_seconds": progress.oldest_age(), "in_hand": progress.in_hand})
+
+    return router
