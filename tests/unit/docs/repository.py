@@ -80,16 +80,14 @@ def source_strings(*called: str) -> set[str]:
     }
 
 
-def promises() -> dict[str, str]:
-    """Return the first paragraph of every test's docstring, by ``path::function``."""
-    return {
-        f"{path.relative_to(REPOSITORY).as_posix()}::{node.name}": one_line(
-            (ast.get_docstring(node) or "").split("\n\n")[0]
-        )
-        for path in (REPOSITORY / "tests").rglob("*.py")
+def every_test() -> frozenset[str]:
+    """Return every test of the repository, as ``path::function``."""
+    return frozenset(
+        f"{path.relative_to(REPOSITORY).as_posix()}::{node.name}"
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    )
 
 
 def one_line(text: str) -> str:

@@ -91,8 +91,8 @@ def test_how_long_a_command_waits() -> None:
     said = one_line(section(OPERATIONS, "## Commands"))
 
     assert (3, 1) == (REACH_SECONDS, TOLD_AFTER_SECONDS)
-    assert "where none comes within 3 s it exits 5" in said
-    assert "after 1 s what it waits for" in said
+    assert "Without an answer within 3 s it exits with 5" in said
+    assert "After 1 s it says what it waits for" in said
 
 
 def test_how_long_stopping_takes() -> None:

@@ -89,7 +89,7 @@ def test_times_are_true() -> None:
     text = one_line(PRODUCER)
 
     assert [0.2, 0.4, 10] == [policy.wait(failures, refused=False) for failures in (1, 2, 9)]
-    assert "up to 0.2, 0.4, ... 10 s" in text
+    assert "backoff of up to 0.2, 0.4, ... 10 s" in text
     assert (15, 30) == (shortest.wait(1, refused=True), policy.wait(1, refused=True))
     assert "every 15 to 30 s" in text
     assert policy.deadline == 60

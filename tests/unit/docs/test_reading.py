@@ -78,13 +78,16 @@ def test_numbers_are_true() -> None:
     assert MAX_HISTORY == 50
     assert "the newest 50 states" in one_line(READING)
     assert ACTIVE_SHARDS == CHANGED_SHARDS == 16
-    assert "spread over sixteen places" in one_line(READING)
+    assert "spread over sixteen shards" in one_line(READING)
     assert Bounds() == Bounds(changes=1_000, bytes=16 * 2**20, listen_seconds=1_800, silent_seconds=30)
     assert "the newest 1,000 changes (or 16 MiB)" in one_line(READING)
-    assert "begins anew every 30 minutes, and when it has been silent for 30 seconds" in one_line(READING)
+    assert "restarts every 30 minutes, and after 30 seconds of silence" in one_line(READING)
     assert timedelta(seconds=20) == MARGIN
     assert "in the 20 seconds before" in one_line(READING)
     assert (15, 10, timedelta(seconds=10)) == (PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS, BUSY_TIMEOUT)
-    assert "tried again for 15 s" in one_line(READING)
-    assert "the last call may take 10 s more: after at most 25 s" in one_line(READING)
-    assert "that other processes keep locked is waited for 10 s" in one_line(READING)
+    assert "retried for 15 s" in one_line(READING)
+    assert (
+        "The last call may take 10 s more. So the query raises `StoreUnavailableError` after at most 25 s"
+        in one_line(READING)
+    )
+    assert "A call waits 10 s for a SQLite file that other processes keep locked" in one_line(READING)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from run_log.stores.memory._service import MAX_RUNS
 
-from .repository import REPOSITORY, codes, documents, fenced, one_line, promises, read, section, table
+from .repository import REPOSITORY, codes, documents, every_test, fenced, one_line, read, section, table
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MACHINE = re.compile(r"(?<![\w./~-])/(?:home|root|work|Users)/[\w.]")
@@ -28,6 +29,16 @@ def _guarantees() -> list[str]:
         elif line.startswith("  ") and bullets:
             bullets[-1] += line
     return [one_line(bullet) for bullet in bullets]
+
+
+def _rows() -> list[tuple[str, str]]:
+    """Return each guarantee of the guarantees' document with the code beside it: its test."""
+    document = read("docs/guarantees.md")
+    return [
+        (one_line(sentence), codes(test)[0])
+        for heading in re.findall(r"^## .+$", document, re.MULTILINE)
+        for sentence, test in table(section(document, heading), "guarantee")
+    ]
 
 
 def _anchors(document: Path) -> set[str]:
@@ -56,10 +67,15 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_example_is_as_long_as_it_says() -> None:
-    """The README's twenty lines are twenty, blank ones and imports apart."""
-    lines = [line for line in fenced(read("README.md"), "python").splitlines() if line.strip()]
+    """The README's example has at most twenty lines, imports and blank lines included."""
+    assert section(read("README.md"), "## Twenty lines of code")
 
-    assert 20 >= len(lines)
+    assert 20 >= len(fenced(read("README.md"), "python").splitlines())
+
+
+def test_the_readme_is_short() -> None:
+    """The README has at most 120 lines."""
+    assert 120 >= len(read("README.md").splitlines())
 
 
 def test_the_back_ends_are_those_there_are() -> None:
@@ -85,22 +101,22 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [] == broken
 
 
-def test_guarantees_are_promises_of_tests() -> None:
-    """Each guarantee of the README is the docstring of a test."""
+def test_the_readme_has_the_ten_most_important_guarantees() -> None:
+    """The README lists ten guarantees, each in the words of the guarantees' document."""
     guarantees = _guarantees()
-    promised = set(promises().values())
 
-    assert [] == [guarantee for guarantee in guarantees if guarantee not in promised]
-    assert guarantees, "no guarantee is listed"
+    assert 10 == len(set(guarantees)) == len(guarantees)
+    assert set() == set(guarantees) - {guarantee for guarantee, _ in _rows()}
 
 
-def test_guarantees_say_which_test_holds_them() -> None:
-    """The guarantees' document lists each one of the README with tests that promise exactly that."""
-    rows = [(one_line(row[0]), row[1].strip("`")) for row in table(read("docs/guarantees.md"), "guarantee")]
-    known = promises()
+def test_each_guarantee_names_its_test() -> None:
+    """Each row of the guarantees' document names a test that exists. No test and no sentence comes twice."""
+    rows = _rows()
+    times = Counter(cell for row in rows for cell in row)
 
-    assert set(_guarantees()) == {guarantee for guarantee, _ in rows}
-    assert [] == [(guarantee, test) for guarantee, test in rows if known.get(test) != guarantee]
+    assert rows
+    assert set() == {test for _, test in rows} - every_test()
+    assert [] == [cell for cell, count in times.items() if count > 1]
 
 
 def test_no_path_of_one_machine() -> None:

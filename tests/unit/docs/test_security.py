@@ -9,16 +9,16 @@ from tests.unit.infra.terraform_module import TerraformModule
 from run_log.projector import GroupLimits
 from run_log.pubsub._provision import RETENTION
 
-from .repository import REPOSITORY, codes, promises, read, section, table
+from .repository import REPOSITORY, codes, every_test, read, section, table
 
 SECURITY = read("SECURITY.md")
 THREATS = table(SECURITY, "threat")
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[str, str]:
-    """Return what every test promises: the sources are parsed once."""
-    return promises()
+def known() -> frozenset[str]:
+    """Return every test that there is: the sources are parsed once."""
+    return every_test()
 
 
 def _is_file(name: str) -> bool:
@@ -26,7 +26,7 @@ def _is_file(name: str) -> bool:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda row: row[0])
-def test_what_holds_a_threat_is_there(threat: list[str], known: dict[str, str]) -> None:
+def test_what_holds_a_threat_is_there(threat: list[str], known: frozenset[str]) -> None:
     """Each threat names a test, or a file, that there is; it says what is done, and what is left to do."""
     _, done, held_by, _ = threat
 
