@@ -274,6 +274,7 @@ async def test_a_second_signal(store: FirestoreRunLogService) -> None:
     assert 130 == killed.code
 
 
+# What the killed one had in hand comes again after a lease, which is 10 s at least.
 async def test_a_killed_projector(
     store: FirestoreRunLogService, firestore_emulator: FirestoreEmulator
 ) -> None:
@@ -299,6 +300,7 @@ async def test_a_killed_projector(
     assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
 
 
+# It starts both emulators once more.
 @pytest.mark.usefixtures("firestore_emulator", "pubsub_emulator")  # skipped where they are missing
 async def test_both_emulators_by_hand() -> None:
     """``python -m run_log.testing`` prints how to use both emulators, and a signal ends it and them."""

@@ -60,6 +60,7 @@ def test_the_commands_are_shell() -> None:
     if shell is None:
         pytest.skip("bash is not on PATH")
 
+    assert _BLOCKS
     for block in _BLOCKS:
         read_it = subprocess.run(  # noqa: S603 - reads our own document, and runs nothing
             [shell, "-n", "-c", block], capture_output=True, text=True, check=False, timeout=60
