@@ -14,8 +14,7 @@ from run_log.stores import FirestoreRunLogService
 @pytest.fixture
 def provisioned(emulator_environment: Mapping[str, str]) -> Settings:
     """Return the settings of a project that has its topics and subscriptions."""
-    assert emulator_environment
-    settings = Settings.from_env()
+    settings = Settings.from_env(emulator_environment)
     provision(PubSubConnection.from_settings(settings), settings)
     return settings
 
@@ -23,7 +22,6 @@ def provisioned(emulator_environment: Mapping[str, str]) -> Settings:
 @pytest.fixture
 async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
     """Yield what reads the projection."""
-    assert emulator_environment
-    service = FirestoreRunLogService.from_env()
+    service = FirestoreRunLogService.from_settings(Settings.from_env(emulator_environment))
     yield service
     await service.close()

@@ -1,4 +1,4 @@
-"""The command line as operators run it: processes, signals, exit codes, and the emulators behind them."""
+"""The command line as operators run it: signals, exit codes, and the emulators behind it."""
 
 from __future__ import annotations
 
@@ -7,50 +7,30 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
+from tests.emulator.projector_kit import provisioned_with_short_leases
 from tests.emulator.tcp_proxy import TcpProxy
 from tests.processes import started
 
-from run_log.core import RunStatus, Settings
+from run_log.console.exit_codes import run
+from run_log.core import RunEvent, RunStatus, Settings
 from run_log.producer import RunEventEmitter
 from run_log.projector.google_cloud import pull
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
-from .command_line import PATIENCE, ended, run_log
+from .command_line import PATIENCE, asked, called, ended
 
 pytestmark = pytest.mark.emulator
 
-BACKLOG = 3_000
+BACKLOG = 2_000
 """Runs that keep a projector busy for a while: more than it commits at a time."""
-
 
 DEAD_PORT = "127.0.0.1:1"
 """Nobody listens there."""
-
-
-@pytest.fixture
-def quick_leases(emulator_environment: Mapping[str, str]) -> Settings:
-    """Return the settings of a project whose subscription delivers again soon and without a back-off."""
-    assert emulator_environment
-    settings = Settings.from_env()
-    connection = PubSubConnection.from_settings(settings)
-    with connection.publisher() as publisher:
-        for topic in (settings.topic, settings.dead_letter_topic):
-            publisher.create_topic(name=connection.topic_path(topic))
-    with connection.subscriber() as subscriber:
-        subscriber.create_subscription(
-            request={
-                "name": connection.subscription_path(settings.subscription),
-                "topic": connection.topic_path(settings.topic),
-                "ack_deadline_seconds": 10,
-            }
-        )
-    return settings
 
 
 def publish(settings: Settings, bodies: list[bytes]) -> None:
@@ -83,10 +63,10 @@ async def total_at_least(store: FirestoreRunLogService, total: int) -> dict[str,
 
 
 @pytest.mark.usefixtures("emulator_environment")
-async def test_provisioning_twice(emulator_project: str) -> None:
+def test_provisioning_twice(emulator_project: str) -> None:
     """Provisioning says what it made, and says at the next call that all of it exists."""
-    first = await run_log("provision")
-    second = await run_log("provision")
+    first = called("provision")
+    second = called("provision")
 
     names = [
         f"projects/{emulator_project}/{name}"
@@ -101,12 +81,13 @@ async def test_provisioning_twice(emulator_project: str) -> None:
     assert (0, [f"exists  {name}" for name in names]) == (second.code, second.out.splitlines())
 
 
+# 25 s of silence: as long as a projector that was killed may have something leased.
 @pytest.mark.usefixtures("provisioned")
-async def test_pulling_until_idle(store: FirestoreRunLogService) -> None:
+def test_pulling_until_idle() -> None:
     """The projector says its way and how long it will wait, projects what comes, and sums up on stdout."""
-    await emit(3)
+    asyncio.run(emit(3))
 
-    pulled = await run_log("projector", "pull", "--until-idle", "1")
+    pulled = called("projector", "pull", "--until-idle", "1")
 
     summary = "pulled 3: 3 applied, 0 duplicate, 0 stale, 0 rejected; 0 dead-lettered, 0 given back\n"
     (started,) = [json.loads(line) for line in pulled.err.splitlines()]
@@ -118,31 +99,35 @@ async def test_pulling_until_idle(store: FirestoreRunLogService) -> None:
     assert started["into"].endswith("/databases/(default)/documents/autopilot_runs")
     assert "emulator at" in started["pubsub"]
     assert "emulator at" in started["firestore"]
-    assert {"total": 3, "successful": 3} == await store.get_stats("workflow-1")
+    assert {"total": 3, "successful": 3} == asked(lambda store: store.get_stats("workflow-1"))
 
 
 async def test_logs_are_json(provisioned: Settings, store: FirestoreRunLogService) -> None:
     """Each log line on stderr is a JSON object with severity, message and time; stdout has none of them."""
     publish(provisioned, [b"not JSON", b"[]", b'{"type": "somebody.elses"}'])
-    await emit(1)
+    async with started("projector", "pull") as projector:
+        assert projector.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            logged = [json.loads(await projector.stderr.readline()) for _ in range(4)]
+        await emit(1)
+        await total_at_least(store, 1)
+        projector.send_signal(signal.SIGTERM)
+        stopped = await ended(projector)
 
-    pulled = await run_log("projector", "pull", "--until-idle", "1")
-
-    started, *lines = [json.loads(line) for line in pulled.err.splitlines()]
+    _started, *lines = logged
     assert ["undecodable", "undecodable", "unknown_type"] == sorted(line["reason"] for line in lines)
     assert {("WARNING", "run_log_dead_lettered")} == {(line["severity"], line["message"]) for line in lines}
-    assert all(line["time"].endswith("Z") for line in (started, *lines))
-    assert 0 == pulled.code
-    assert 1 == len(pulled.out.splitlines())
-    assert "3 dead-lettered" in pulled.out
-    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
+    assert all(line["time"].endswith("Z") for line in logged)
+    assert (0, "") == (stopped.code, stopped.err)
+    assert 1 == len(stopped.out.splitlines())
+    assert "3 dead-lettered" in stopped.out
 
 
 @pytest.mark.usefixtures("emulator_environment")
 @pytest.mark.parametrize("options", [(), ("--until-idle", "1")])
-async def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
+def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
     """Without a subscription the projector ends at once with 4, and says how to make one."""
-    pulled = await run_log("projector", "pull", *options)
+    pulled = called("projector", "pull", *options)
 
     assert (4, "") == (pulled.code, pulled.out)
     assert "run `run-log provision`" in pulled.err
@@ -150,25 +135,30 @@ async def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
 
 @pytest.mark.usefixtures("emulator_environment")
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull", "--until-idle", "1")])
-async def test_a_broker_that_does_not_answer(command: tuple[str, ...]) -> None:
+def test_a_broker_that_does_not_answer(command: tuple[str, ...]) -> None:
     """Where nobody listens, a command ends with 5 before long, and says where it looked."""
-    tried = await run_log(*command, PUBSUB_EMULATOR_HOST=DEAD_PORT)
+    tried = called(*command, PUBSUB_EMULATOR_HOST=DEAD_PORT)
 
     assert (5, "") == (tried.code, tried.out)
     assert f"run-log: Pub/Sub (emulator at {DEAD_PORT}" in tried.err.splitlines()[-1]
 
 
-@pytest.mark.usefixtures("provisioned")
-async def test_a_store_that_does_not_answer() -> None:
+def test_a_store_that_does_not_answer(
+    provisioned: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Where Firestore does not answer, the projector logs it, ends with 5 and says where it looked."""
-    await emit(1)
+    asyncio.run(emit(1))
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", DEAD_PORT)
 
-    tried = await run_log("projector", "pull", "--until-idle", "1", FIRESTORE_EMULATOR_HOST=DEAD_PORT)
+    # As the command does it, but for its 25 s of silence.
+    code = run(lambda: asyncio.run(pull(provisioned, stop=asyncio.Event(), until_idle=1)))
 
-    _started, warned, *_, said = tried.err.splitlines()
-    assert (5, "") == (tried.code, tried.out)
-    assert f"run-log: Firestore (emulator at {DEAD_PORT}" in said
-    assert "run_log_store_unavailable" == json.loads(warned)["message"]
+    assert 5 == code
+    assert f"run-log: Firestore (emulator at {DEAD_PORT}" in capsys.readouterr().err
+    assert "run_log_store_unavailable" in {vars(record)["event"] for record in caplog.records}
 
 
 @pytest.mark.usefixtures("provisioned")
@@ -186,9 +176,9 @@ async def test_a_signal_ends_an_idle_projector(store: FirestoreRunLogService, nu
     assert "pulled 1: 1 applied" in stopped.out
 
 
-@pytest.mark.usefixtures("quick_leases")
 async def test_a_signal_in_the_middle_of_a_backlog(store: FirestoreRunLogService) -> None:
     """A projector with work in hand ends when it is told to; the next one goes on, nothing is lost."""
+    provisioned_with_short_leases()
     await emit(BACKLOG)
     async with started("projector", "pull") as first:
         await total_at_least(store, 1)
@@ -204,52 +194,59 @@ async def test_a_signal_in_the_middle_of_a_backlog(store: FirestoreRunLogService
     assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
 
 
-@pytest.mark.usefixtures("provisioned")
 @pytest.mark.parametrize("backend", ["firestore", "pubsub"])
-async def test_a_sweep(store: FirestoreRunLogService, backend: str) -> None:
+def test_a_sweep(provisioned: Settings, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """A sweep shows what fell silent, then marks it: at once where saves are direct, else once projected."""
+    monkeypatch.setenv("RUN_LOG_BACKEND", backend)
     long_ago = datetime(2026, 3, 4, tzinfo=UTC)
-    await store.apply(
-        [
-            an_event(id=status.value, status=status, started_at=long_ago, completed_at=None)
-            for status in (RunStatus.RUNNING, RunStatus.PAUSED)
-        ]
-    )
+    events = [
+        an_event(id=status.value, status=status, started_at=long_ago, completed_at=None)
+        for status in (RunStatus.RUNNING, RunStatus.PAUSED)
+    ]
+    asked(lambda store: store.apply(events))
 
-    shown = await run_log("sweep", "--older-than", "1h", RUN_LOG_BACKEND=backend)
-    before = await store.get_run("workflow-1", "running")
-    marked = await run_log("sweep", "--older-than", "1h", "--mark", RUN_LOG_BACKEND=backend)
-    await pull(Settings.from_env(), stop=asyncio.Event(), until_idle=1)
+    shown = called("sweep", "--older-than", "1h")
+    before = asked(lambda store: store.get_run("workflow-1", "running"))
+    marked = called("sweep", "--older-than", "1h", "--mark")
+    asyncio.run(pull(provisioned, stop=asyncio.Event(), until_idle=1))
 
     assert [0] * 2 == [one.code for one in (shown, marked)]
     assert "1 not heard of for 1h; none marked" in shown.err
     assert "1 not heard of for 1h; 1 marked as lost" in marked.err
     assert before is not None
     assert RunStatus.RUNNING is before.status
-    runs, _ = await store.list_runs("workflow-1", status=RunStatus.FAILED)
+    runs, _ = asked(lambda store: store.list_runs("workflow-1", status=RunStatus.FAILED))
     assert ["running"] == [run.id for run in runs]
     assert str(runs[0].error).startswith("lost: ")
-    assert 1 == len(await store.get_pending_runs())
+    assert 1 == len(asked(lambda store: store.get_pending_runs()))
 
 
-@pytest.mark.usefixtures("provisioned")
-@pytest.mark.parametrize("backend", ["firestore", "pubsub"])
-async def test_verifying(store: FirestoreRunLogService, backend: str) -> None:
-    """What is wrong exits 1 and is shown, what is repaired exits 0; another root is compared alike."""
-    rebuilt = FirestoreRunLogService(root_collection="rebuilt")
-    events = [an_event(id=f"r{number}") for number in range(20)]
+async def _two_roots(events: list[RunEvent]) -> None:
+    """Save *events*, and all but the first of them into another root; have counts of the first be wrong."""
+    store, rebuilt = FirestoreRunLogService.from_env(), FirestoreRunLogService(root_collection="rebuilt")
     await store.apply(events)
     await rebuilt.apply(events[1:])
     document = store._workflow("workflow-1")  # pyright: ignore[reportPrivateUsage]
     await document.update({"total": 23, "by_status.failed": 3})
+    await asyncio.gather(store.close(), rebuilt.close())
 
-    shown = await run_log("verify", "-o", "jsonl", RUN_LOG_BACKEND=backend)
-    repaired = await run_log("verify", "workflow-1", "--repair", RUN_LOG_BACKEND=backend)
-    after = await run_log("verify", "-o", "json", RUN_LOG_BACKEND=backend)
-    differs = await run_log("verify", "--against", "rebuilt", "-o", "jsonl", RUN_LOG_BACKEND=backend)
-    await rebuilt.apply(events[:1])
-    same = await run_log("verify", "--against", "rebuilt", RUN_LOG_BACKEND=backend)
-    await rebuilt.close()
+
+@pytest.mark.usefixtures("provisioned")
+@pytest.mark.parametrize("backend", ["firestore", "pubsub"])
+def test_verifying(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """What is wrong exits 1 and is shown, what is repaired exits 0; another root is compared alike."""
+    monkeypatch.setenv("RUN_LOG_BACKEND", backend)
+    events = [an_event(id=f"r{number}") for number in range(20)]
+    asyncio.run(_two_roots(events))
+
+    shown = called("verify", "-o", "jsonl")
+    repaired = called("verify", "workflow-1", "--repair")
+    after = called("verify", "-o", "json")
+    differs = called("verify", "--against", "rebuilt", "-o", "jsonl")
+    with monkeypatch.context() as patched:
+        patched.setenv("RUN_LOG_ROOT_COLLECTION", "rebuilt")
+        asked(lambda store: store.apply(events[:1]))
+    same = called("verify", "--against", "rebuilt")
 
     wrong = [json.loads(line) for line in shown.out.splitlines()]
     assert [("failed", 3, 0), ("total", 23, 20)] == [
@@ -257,7 +254,7 @@ async def test_verifying(store: FirestoreRunLogService, backend: str) -> None:
     ]
     assert [1, 0, 0, 1, 0] == [one.code for one in (shown, repaired, after, differs, same)]
     assert [] == json.loads(after.out)["findings"]
-    assert {"total": 20, "successful": 20} == await store.get_stats("workflow-1")
+    assert {"total": 20, "successful": 20} == asked(lambda store: store.get_stats("workflow-1"))
     found = [json.loads(line) for line in differs.out.splitlines()]
     assert [("r0", "here")] == [(one["run_id"], one["only_in"]) for one in found if one["kind"] == "run"]
 
@@ -277,11 +274,12 @@ async def test_a_second_signal(store: FirestoreRunLogService) -> None:
     assert 130 == killed.code
 
 
-@pytest.mark.usefixtures("quick_leases")
+# What the killed one had in hand comes again after a lease, which is 10 s at least.
 async def test_a_killed_projector(
     store: FirestoreRunLogService, firestore_emulator: FirestoreEmulator
 ) -> None:
     """A projector killed in the middle of a backlog loses nothing, and its successor counts nothing twice."""
+    provisioned_with_short_leases()
     with TcpProxy(firestore_emulator.host) as line:
         async with started("projector", "pull", environment={"FIRESTORE_EMULATOR_HOST": line.host}) as first:
             await emit(1)
@@ -302,6 +300,7 @@ async def test_a_killed_projector(
     assert {"total": BACKLOG, "successful": BACKLOG} == await store.get_stats("workflow-1")
 
 
+# It starts both emulators once more.
 @pytest.mark.usefixtures("firestore_emulator", "pubsub_emulator")  # skipped where they are missing
 async def test_both_emulators_by_hand() -> None:
     """``python -m run_log.testing`` prints how to use both emulators, and a signal ends it and them."""

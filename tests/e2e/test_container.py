@@ -109,6 +109,7 @@ def _run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, 
     assert done.returncode == 0, said
 
 
+# It installs what the lock names, twice, as the Dockerfile does.
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """Return the image, built once."""

@@ -91,6 +91,7 @@ class Installations:
         return result.stdout
 
 
+# Four environments are made and installed, each when it is first asked for.
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installations:
     """Return the wheel, built once, and what installs it."""

@@ -1,53 +1,43 @@
-"""The commands that read, emit and answer, as processes, on the emulators."""
+"""The commands that read, emit and answer, on the emulators."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.processes import started
 
 from run_log.core import PauseRequest, RunStatus, Settings
-from run_log.core.schema import event_schema_text
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
 
-from .command_line import Ended, run_log
+from .command_line import PATIENCE, Ended, asked, called, projecting
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment", "saved")]
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-async def store(
-    emulator_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[FirestoreRunLogService]:
-    """Yield the store that every command asks; it has runs of two workflows, one of them paused."""
-    assert emulator_environment
+def saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every command ask a store with runs of two workflows, one of them paused."""
     monkeypatch.setenv("RUN_LOG_BACKEND", "firestore")
-    service = FirestoreRunLogService.from_env()
     pause = PauseRequest(reason="pay?", assignee="ann", deadline=NOON)
     statuses = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.RUNNING]
-    await service.apply(
-        [
-            *(
-                an_event(workflow_id="w/1", id=f"r{number}", status=status, started_at=NOON + number * HOUR)
-                for number, status in enumerate(statuses)
-            ),
-            an_event(workflow_id="w2", id="p", status=RunStatus.PAUSED, started_at=NOON, pause=pause),
-        ]
-    )
-    yield service
-    await service.close()
+    events = [
+        *(
+            an_event(workflow_id="w/1", id=f"r{number}", status=status, started_at=NOON + number * HOUR)
+            for number, status in enumerate(statuses)
+        ),
+        an_event(workflow_id="w2", id="p", status=RunStatus.PAUSED, started_at=NOON, pause=pause),
+    ]
+    asked(lambda store: store.apply(events))
 
 
 def document(ended: Ended) -> Any:
@@ -62,21 +52,19 @@ def ids(ended: Ended) -> list[str]:
     return [json.loads(line)["id"] for line in ended.out.splitlines()]
 
 
-async def test_listing_runs(store: FirestoreRunLogService) -> None:
+def test_listing_runs() -> None:
     """``runs list`` lists a workflow's runs, filtered, from either end, page by page or all."""
-    everything, failed, since, oldest, page, pages, table = await asyncio.gather(
-        run_log("runs", "list", "w/1", "-o", "json"),
-        run_log("runs", "list", "w/1", "--status", "failed", "--status", "running", "-o", "jsonl"),
-        run_log("runs", "list", "w/1", "--since", "2026-03-04T14:00:00Z", "-o", "jsonl"),
-        run_log("runs", "list", "w/1", "--order", "oldest", "--until", "2026-03-04T14:00", "-o", "jsonl"),
-        run_log("runs", "list", "w/1", "--limit", "3", "-o", "jsonl"),
-        run_log("runs", "list", "w/1", "--limit", "3", "--all", "-o", "jsonl"),
-        run_log("runs", "list", "w/1"),
-    )
+    everything = called("runs", "list", "w/1", "-o", "json")
+    failed = called("runs", "list", "w/1", "--status", "failed", "--status", "running", "-o", "jsonl")
+    since = called("runs", "list", "w/1", "--since", "2026-03-04T14:00:00Z", "-o", "jsonl")
+    oldest = called("runs", "list", "w/1", "--order", "oldest", "--until", "2026-03-04T14:00", "-o", "jsonl")
+    page = called("runs", "list", "w/1", "--limit", "3", "-o", "jsonl")
     cursor = page.err.removeprefix("more: --after ").strip()
-    after = await run_log("runs", "list", "w/1", "--limit", "3", "--after", cursor, "-o", "jsonl")
+    after = called("runs", "list", "w/1", "--limit", "3", "--after", cursor, "-o", "jsonl")
+    pages = called("runs", "list", "w/1", "--limit", "3", "--all", "-o", "jsonl")
+    table = called("runs", "list", "w/1")
 
-    stored, _ = await store.list_runs("w/1")
+    stored, _ = asked(lambda store: store.list_runs("w/1"))
     assert {"runs": [run.model_dump(mode="json") for run in stored], "next_cursor": None} == document(
         everything
     )
@@ -89,16 +77,13 @@ async def test_listing_runs(store: FirestoreRunLogService) -> None:
     assert all(run.id in table.out for run in stored)
 
 
-@pytest.mark.usefixtures("store")
-async def test_one_run() -> None:
+def test_one_run() -> None:
     """``runs show`` and ``runs history`` tell all of one run, ``runs stats`` of one workflow."""
-    shown, sheet, history, stats, window = await asyncio.gather(
-        run_log("runs", "show", "w/1", "r1", "-o", "json"),
-        run_log("runs", "show", "w/1", "r1"),
-        run_log("runs", "history", "w/1", "r1", "-o", "json"),
-        run_log("runs", "stats", "w/1", "-o", "json"),
-        run_log("runs", "stats", "w/1", "--window", "2h", "-o", "jsonl"),
-    )
+    shown = called("runs", "show", "w/1", "r1", "-o", "json")
+    sheet = called("runs", "show", "w/1", "r1")
+    history = called("runs", "history", "w/1", "r1", "-o", "json")
+    stats = called("runs", "stats", "w/1", "-o", "json")
+    window = called("runs", "stats", "w/1", "--window", "2h", "-o", "jsonl")
 
     assert ("r1", "failed") == (document(shown)["id"], document(shown)["status"])
     assert "failed" in sheet.out
@@ -107,18 +92,15 @@ async def test_one_run() -> None:
     assert 0 == document(window)["total"]
 
 
-@pytest.mark.usefixtures("store")
-async def test_the_inbox() -> None:
+def test_the_inbox() -> None:
     """``runs pending`` lists who waits, and ``runs resume`` and ``runs reject`` answer, once."""
-    for_ann, for_bob, in_time, workflows = await asyncio.gather(
-        run_log("runs", "pending", "--assignee", "ann", "--overdue", "-o", "json"),
-        run_log("runs", "pending", "--assignee", "bob", "-o", "json"),
-        run_log("runs", "pending", "--in-time", "--workflow", "w2"),
-        run_log("workflows", "-o", "json"),
-    )
-    resumed = await run_log("runs", "resume", "w2", "p", "--by", "ann", "--comment", "fine")
-    again = await run_log("runs", "reject", "w2", "p", "--by", "ann")
-    history = await run_log("runs", "history", "w2", "p", "-o", "jsonl")
+    for_ann = called("runs", "pending", "--assignee", "ann", "--overdue", "-o", "json")
+    for_bob = called("runs", "pending", "--assignee", "bob", "-o", "json")
+    in_time = called("runs", "pending", "--in-time", "--workflow", "w2")
+    workflows = called("workflows", "-o", "json")
+    resumed = called("runs", "resume", "w2", "p", "--by", "ann", "--comment", "fine")
+    again = called("runs", "reject", "w2", "p", "--by", "ann")
+    history = called("runs", "history", "w2", "p", "-o", "jsonl")
 
     (pending,) = document(for_ann)["pending_runs"]
     assert ("p", True) == (pending["id"], pending["overdue"])
@@ -132,7 +114,6 @@ async def test_the_inbox() -> None:
     assert "ann" == json.loads(history.out.splitlines()[-1])["answered_by"]
 
 
-@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -149,22 +130,22 @@ async def test_the_inbox() -> None:
         (("emit", "w/1", "--status", "done"), 2, "status"),
     ],
 )
-async def test_what_cannot_be_done(arguments: tuple[str, ...], code: int, told: str) -> None:
+def test_what_cannot_be_done(arguments: tuple[str, ...], code: int, told: str) -> None:
     """What is not there exits 3, what cannot be used 2, and stderr says what to do."""
-    ended = await run_log(*arguments)
+    ended = called(*arguments)
 
     assert (code, "") == (ended.code, ended.out)
     assert told in ended.err
     assert ended.err.startswith("run-log: ")
 
 
-async def test_emitting(store: FirestoreRunLogService) -> None:
+def test_emitting() -> None:
     """``emit`` saves a state by hand, keeps what the run began with, and can wait until queries see it."""
-    first = await run_log("emit", "w3", "--status", "running", "--data", '{"n": 1}', "--wait", "20")
+    first = called("emit", "w3", "--status", "running", "--data", '{"n": 1}', "--wait", "20")
     run_id = first.out.strip()
-    begun = await store.get_run("w3", run_id)
-    second = await run_log("emit", "w3", "--run", run_id, "--status", "failed", "--error", "why")
-    ended = await store.get_run("w3", run_id)
+    begun = asked(lambda store: store.get_run("w3", run_id))
+    second = called("emit", "w3", "--run", run_id, "--status", "failed", "--error", "why")
+    ended = asked(lambda store: store.get_run("w3", run_id))
 
     assert (0, 0) == (first.code, second.code)
     assert first.err.startswith("queries saw it after ")
@@ -174,28 +155,28 @@ async def test_emitting(store: FirestoreRunLogService) -> None:
     assert (RunStatus.FAILED, "why", begun.started_at) == (ended.status, ended.error, ended.started_at)
 
 
-async def test_emitting_through_the_topic(store: FirestoreRunLogService) -> None:
+def test_emitting_through_the_topic() -> None:
     """With the topic as its way, ``emit`` waits for the projector; without one it exits 5 in time."""
     settings = Settings.from_env()
     provision(PubSubConnection.from_settings(settings), settings)
-    late = await run_log("emit", "w3", "--wait", "0.2", RUN_LOG_BACKEND="pubsub")
-    async with started("projector", "pull") as projector:
-        seen = await run_log("emit", "w3", "--run", "r", "--wait", "25", RUN_LOG_BACKEND="pubsub")
-        projector.send_signal(signal.SIGTERM)
-        await projector.communicate()
+    late = called("emit", "w3", "--wait", "0.2", RUN_LOG_BACKEND="pubsub")
+    with projecting():
+        seen = called("emit", "w3", "--run", "r", "--wait", "25", RUN_LOG_BACKEND="pubsub")
 
     assert 5 == late.code
     assert "queries did not see it in 0.2 s" in late.err
     assert (0, "r\n") == (seen.code, seen.out)
-    assert 0 == projector.returncode
-    assert await store.get_run("w3", "r") is not None
+    assert asked(lambda store: store.get_run("w3", "r")) is not None
 
 
 async def test_watching_one_run(store: FirestoreRunLogService) -> None:
     """``runs watch`` shows one run until it has ended; its end is the exit code where that is asked for."""
     event = an_event(workflow_id="w3", id="r", status=RunStatus.RUNNING)
     await store.apply([event])
-    async with started("runs", "watch", "w3", "r", "--exit-status", "-o", "jsonl") as process:
+    async with (
+        started("runs", "watch", "w3", "r", "--exit-status", "-o", "jsonl") as process,
+        asyncio.timeout(PATIENCE),
+    ):
         assert process.stdout is not None
         first = json.loads(await process.stdout.readline())
         await store.apply([an_event(workflow_id="w3", id="r", status=RunStatus.FAILED, hlc=event.hlc + 1)])
@@ -206,11 +187,9 @@ async def test_watching_one_run(store: FirestoreRunLogService) -> None:
     assert 1 == code
 
 
-async def test_watching_in_vain(store: FirestoreRunLogService) -> None:
+def test_watching_in_vain() -> None:
     """A run that does not end in time exits 5."""
-    await store.apply([an_event(workflow_id="w3", id="r", status=RunStatus.RUNNING)])
-
-    ended = await run_log("runs", "watch", "w3", "r", "--timeout", "3")
+    ended = called("runs", "watch", "w/1", "r3", "--timeout", "1")
 
     assert 5 == ended.code
     assert "it may end later" in ended.err
@@ -222,7 +201,10 @@ async def test_watching_all(store: FirestoreRunLogService) -> None:
         await store.apply([an_event(workflow_id="w3", id="r0")])
         first = await anext(aiter(watch))
     await store.apply([an_event(workflow_id="w3", id="r1")])
-    async with started("runs", "watch", "--cursor", first.cursor, "-o", "jsonl") as process:
+    async with (
+        started("runs", "watch", "--cursor", first.cursor, "-o", "jsonl") as process,
+        asyncio.timeout(PATIENCE),
+    ):
         assert process.stdout is not None
         shown = json.loads(await process.stdout.readline())
         process.send_signal(signal.SIGINT)
@@ -232,12 +214,12 @@ async def test_watching_all(store: FirestoreRunLogService) -> None:
     assert (130, b"", b"") == (process.returncode, out, err)
 
 
-@pytest.mark.usefixtures("store")
-async def test_a_doctors_visit() -> None:
+def test_a_doctors_visit() -> None:
     """``doctor`` exits 1 where something is missing and says what to do, and 0 once it is there."""
-    before = await run_log("doctor", "-o", "json")
-    provisioned = await run_log("provision")
-    after, table = await asyncio.gather(run_log("doctor", "-o", "jsonl"), run_log("doctor"))
+    before = called("doctor", "-o", "json")
+    provisioned = called("provision")
+    after = called("doctor", "-o", "jsonl")
+    table = called("doctor")
 
     missing = {check["check"]: check for check in json.loads(before.out)["checks"]}
     assert (1, "wrong") == (before.code, missing["topic"]["verdict"])
@@ -246,16 +228,3 @@ async def test_a_doctors_visit() -> None:
     assert 0 == after.code, after.out
     assert {"ok", "skipped"} == {json.loads(line)["verdict"] for line in after.out.splitlines()}
     assert (0, True) == (table.code, "dead-letter policy" in table.out)
-
-
-async def test_the_schema(tmp_path: Path) -> None:
-    """``schema export`` prints the schema of an event, or writes it to a file."""
-    shown = await run_log("schema", "export")
-    written = await run_log("schema", "export", "--into", str(tmp_path / "schema.json"))
-    refused = await run_log("schema", "export", "--into", str(tmp_path / "no" / "schema.json"))
-
-    assert event_schema_text() == shown.out
-    assert (0, "") == (written.code, written.out)
-    assert event_schema_text() == (tmp_path / "schema.json").read_text()
-    assert 2 == refused.code
-    assert "name another file" in refused.err

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 import typer
 
-from run_log.console import main
 from run_log.console.app import app
 from run_log.core import DeadLetterReason, PauseRequest, RunStatus, Settings
 from run_log.pubsub import PubSubConnection
 from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run, an_event
+
+from .command_line import Ended, called
 
 FORGED: Final = "FORGED all is well"
 SHOWN: Final = "é字😀"
@@ -89,60 +88,21 @@ def commands(group: Any, path: Arguments = ()) -> Iterator[tuple[str, Any]]:
 COMMANDS: Final = dict(commands(typer.main.get_command(app)))
 
 
-class Stream(io.TextIOWrapper):
-    """Stdout or stderr, which may be a terminal."""
-
-    def __init__(self, *, is_terminal: bool) -> None:
-        super().__init__(io.BytesIO(), encoding="utf-8")
-        self._is_terminal = is_terminal
-
-    def isatty(self) -> bool:
-        """Return whether it is one."""
-        return self._is_terminal
-
-    def text(self) -> str:
-        """Return what was written."""
-        self.flush()
-        written: Any = self.buffer
-        return str(written.getvalue().decode())
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: object
-    out: str
-    err: str
-
-
 Call = Callable[..., Ended]
 
 
 @pytest.fixture(params=[False, True], ids=["piped", "terminal"])
-def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call]:
-    """Yield what runs a command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
+def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Return what runs a command in a folder of its own."""
     for name, value in {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80" if request.param else ""}.items():
         monkeypatch.setenv(name, value)
-    logger = logging.getLogger("run_log")
-    handlers, level = list(logger.handlers), logger.level
 
-    def called(*arguments: str) -> Ended:
-        out, err = (Stream(is_terminal=request.param) for _ in range(2))
-        with monkeypatch.context() as patched:
-            patched.setattr(sys, "argv", ["run-log", *arguments])
-            patched.setattr(sys, "stdout", out)
-            patched.setattr(sys, "stderr", err)
-            patched.setattr(sys, "stdin", io.StringIO())
-            with pytest.raises(SystemExit) as ended:
-                main()
+    def call(*arguments: str) -> Ended:
+        ended = called(*arguments, folder=tmp_path, is_terminal=request.param)
         # Progress goes back to the beginning of its own line.
-        told = err.text().replace("\r", "\n") if request.param else err.text()
-        logger.handlers[:] = handlers
-        return Ended(ended.value.code, out.text(), told)
+        return replace(ended, err=ended.err.replace("\r", "\n")) if request.param else ended
 
-    yield called
-    logger.setLevel(level)
+    return call
 
 
 def prepare(folder: Path) -> None:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+import signal
 
 import pytest
+from tests.emulator.projector_kit import ended, projecting, until
 
-from run_log.core import Settings
 from run_log.producer import RunEventEmitter
-from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 
 from .trace_file import read_trace
-from .trace_replay import publish, start_projector, verify
+from .trace_replay import publish, verify
 
 pytestmark = pytest.mark.emulator
 
 
-async def test_the_trace_comes_out_as_it_went_in(
-    emulator_environment: Mapping[str, str],
-) -> None:
+async def _are_successful(service: FirestoreRunLogService, count: int) -> bool:
+    workflows, _ = await service.list_workflows(limit=1_000)
+    return count == sum(stats.successful for stats in workflows)
+
+
+# All events of the trace, each through both emulators.
+@pytest.mark.usefixtures("provisioned")
+async def test_the_trace_comes_out_as_it_went_in(store: FirestoreRunLogService) -> None:
     """Every run of a trace, every workflow's stats and every page equal an independent fold."""
-    assert emulator_environment
     runs = read_trace()
-    settings = Settings.from_env()
-    provision(PubSubConnection.from_settings(settings), settings)
-    emitter, service = RunEventEmitter.from_env(), FirestoreRunLogService.from_env()
+    emitter = RunEventEmitter.from_env()
 
-    # Before the projectors start: they would take a publisher that is held up for one that has nothing more.
-    await publish(emitter, runs, int)
-    projectors = [await start_projector("--until-idle", "5") for _ in range(2)]
-    codes = await asyncio.gather(*(projector.wait() for projector in projectors))
-    faults = await verify(service, runs, int)
+    async with projecting() as first, projecting() as second:
+        await publish(emitter, runs, int)
+        await until(lambda: _are_successful(store, len(runs)))
+        for projector in (first, second):
+            projector.send_signal(signal.SIGTERM)
+        stopped = [await ended(projector) for projector in (first, second)]
+    faults = await verify(store, runs, int)
     report = emitter.close()
-    await service.close()
 
-    assert codes == [0, 0]
+    assert [0, 0] == [one.code for one in stopped]
     assert faults == []
     assert 2 * len(runs) == report.delivered

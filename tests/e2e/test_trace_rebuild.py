@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,11 @@ from run_log.testing import FirestoreEmulator, an_event
 
 from .trace_file import read_trace, states
 
-pytestmark = [pytest.mark.emulator, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.emulator,
+    pytest.mark.usefixtures("emulator_environment"),
+    pytest.mark.timeout(600),
+]
 
 FILES = 8
 PER_APPLY = 1_000
@@ -50,11 +54,9 @@ async def project(events: Sequence[RunEvent]) -> None:
     await live.close()
 
 
-async def test_the_trace_is_rebuilt(
-    emulator_environment: Mapping[str, str], firestore_emulator: FirestoreEmulator, tmp_path: Path
-) -> None:
+# All documents of the trace, written twice and compared one by one.
+async def test_the_trace_is_rebuilt(firestore_emulator: FirestoreEmulator, tmp_path: Path) -> None:
     """A trace, rebuilt from an archive and killed halfway, equals the live one in all documents."""
-    assert emulator_environment
     runs = read_trace()
     events = [
         an_event(run, occurred_at=run.started_at if run.status is RunStatus.RUNNING else run.completed_at)

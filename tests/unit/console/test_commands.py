@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ import pytest
 import typer
 
 from run_log import core
-from run_log.console import main
 from run_log.console.app import app, installed_version
 from run_log.console.exit_codes import ExitCode, run
 from run_log.console.signals import INTERRUPTED
@@ -43,6 +41,7 @@ from run_log.core.errors import (
     PortTakenError,
     PushRefusedError,
 )
+from run_log.core.schema import event_schema_text
 
 from .processes import run_log, run_python
 
@@ -134,20 +133,12 @@ def test_the_second_signals_exit_code() -> None:
         (["projector", "pull", "--no-such-option"], "No such option"),
     ],
 )
-def test_what_is_mistyped_exits_2(
-    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_mistyped_exits_2(arguments: list[str], told: str, tmp_path: Path) -> None:
     """A mistyped command or option exits 2 and is told on stderr."""
-    monkeypatch.setattr(sys, "argv", ["run-log", *arguments])
-    monkeypatch.setenv("TERM", "dumb")
+    ended = run_log(*arguments, folder=tmp_path)
 
-    with pytest.raises(SystemExit) as ended:
-        main()
-
-    printed = capsys.readouterr()
-    assert 2 == ended.value.code
-    assert "" == printed.out
-    assert told in printed.err
+    assert (2, "") == (ended.code, ended.out)
+    assert told in ended.err
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
@@ -156,7 +147,7 @@ def test_a_misspelt_variable(command: tuple[str, ...], tmp_path: Path) -> None:
     ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPC="t")
 
     told = "run-log: RUN_LOG_TOPC is no setting of run-log: did you mean RUN_LOG_TOPIC?\n"
-    assert (2, "", told) == (ended.returncode, ended.stdout, ended.stderr)
+    assert (2, "", told) == (ended.code, ended.out, ended.err)
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
@@ -164,8 +155,8 @@ def test_a_setting_that_cannot_be_used(command: tuple[str, ...], tmp_path: Path)
     """A setting with an impossible value exits 2, and the message names its variable."""
     ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPIC="no/topic")
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "RUN_LOG_TOPIC='no/topic'" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "RUN_LOG_TOPIC='no/topic'" in ended.err
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
@@ -173,9 +164,9 @@ def test_missing_credentials(command: tuple[str, ...], tmp_path: Path) -> None:
     """Without credentials and without an emulator a command exits 2 and says what to do."""
     ended = run_log(*command, folder=tmp_path)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "run-log: no Google Cloud credentials" in ended.stderr
-    assert "PUBSUB_EMULATOR_HOST" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "run-log: no Google Cloud credentials" in ended.err
+    assert "PUBSUB_EMULATOR_HOST" in ended.err
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
@@ -183,8 +174,8 @@ def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
     """On the emulators, a missing project exits 2 and the message names its variable."""
     ended = run_log(*command, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "set GOOGLE_CLOUD_PROJECT" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "set GOOGLE_CLOUD_PROJECT" in ended.err
 
 
 def _calls(path: tuple[str, ...], group: typer.Typer) -> Iterator[tuple[str, ...]]:
@@ -222,40 +213,31 @@ def test_help_is_quick(tmp_path: Path) -> None:
 
     ended = run_python(ALL_HELP, folder=tmp_path, told="\n".join(calls) + "\n")
 
-    assert [f"{call} 0 []".strip() for call in calls] == [line.strip() for line in ended.stderr.splitlines()]
-    assert all(f"Usage: run-log {call}".strip() in ended.stdout for call in calls)
+    assert [f"{call} 0 []".strip() for call in calls] == [line.strip() for line in ended.err.splitlines()]
+    assert all(f"Usage: run-log {call}".strip() in ended.out for call in calls)
 
 
 @pytest.mark.parametrize("command", [call for call in _calls((), app) if call], ids=" ".join)
-def test_help_has_examples(
-    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_has_examples(command: tuple[str, ...], tmp_path: Path) -> None:
     """The help of every command fits 80 columns, and ends with examples that call it or with its commands."""
-    monkeypatch.setattr(sys, "argv", ["run-log", *command, "--help"])
-    monkeypatch.setenv("COLUMNS", "80")
+    ended = run_log(*command, "--help", folder=tmp_path, COLUMNS="80")
 
-    with pytest.raises(SystemExit) as ended:
-        main()
-
-    lines = capsys.readouterr().out.splitlines()
+    lines = ended.out.splitlines()
     examples = [line.strip() for line in lines if line.startswith("    run-log ")]
     called = " ".join(["run-log", *command])
-    assert 0 == ended.value.code
+    assert 0 == ended.code
     assert max(map(len, lines)) < 80
     assert "Commands:" in lines or examples
     assert all(line == called or line.startswith(f"{called} ") for line in examples)
 
 
-def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version(tmp_path: Path) -> None:
     """``--version`` names the version that runs, which in a checkout is the checkout's."""
-    monkeypatch.setattr(sys, "argv", ["run-log", "--version"])
-
-    with pytest.raises(SystemExit) as ended:
-        main()
-
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert 0 == ended.value.code
-    assert (f"run-log {project['version']}\n", "") == capsys.readouterr()
+
+    ended = run_log("--version", folder=tmp_path)
+
+    assert (0, f"run-log {project['version']}\n", "") == (ended.code, ended.out, ended.err)
 
 
 @pytest.mark.parametrize("beside", [(), ("other",)])
@@ -295,20 +277,19 @@ def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: Path) -> None:
     """The shell is told which commands begin with what was typed."""
-    ended = run_python(
-        "import sys; sys.argv[0] = 'run-log'; from run_log.console import main; main()",
+    ended = run_log(
         folder=tmp_path,
         _RUN_LOG_COMPLETE="complete_bash",
         COMP_WORDS=words,
         COMP_CWORD=str(len(words.split()) - 1),
     )
 
-    assert expected == set(ended.stdout.split())
+    assert expected == set(ended.out.split())
 
 
 def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
-    outer = " ".join(run_log("--help", folder=tmp_path).stdout.split())
+    outer = " ".join(run_log("--help", folder=tmp_path).out.split())
 
     assert "a fresh root collection beside the live one; then switch to that" in outer
     assert "(docs/operations.md#rebuild)" in outer
@@ -317,9 +298,22 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
 
 def test_what_the_help_lists(tmp_path: Path) -> None:
     """The help lists every command, and the projector's says what its option does."""
-    outer = run_log("--help", folder=tmp_path).stdout
-    inner = run_log("projector", "pull", "--help", folder=tmp_path).stdout
+    outer = run_log("--help", folder=tmp_path).out
+    inner = run_log("projector", "pull", "--help", folder=tmp_path).out
 
     assert [True] * 3 == [command in outer for command in ("demo", "provision", "projector")]
     assert "--until-idle" in inner
     assert "Exit 0 once nothing has arrived for that long" in " ".join(inner.split())
+
+
+def test_the_schema(tmp_path: Path) -> None:
+    """``schema export`` prints the schema of an event, or writes it to a file."""
+    shown = run_log("schema", "export", folder=tmp_path)
+    written = run_log("schema", "export", "--into", "schema.json", folder=tmp_path)
+    refused = run_log("schema", "export", "--into", "no/schema.json", folder=tmp_path)
+
+    assert event_schema_text() == shown.out
+    assert (0, "") == (written.code, written.out)
+    assert event_schema_text() == (tmp_path / "schema.json").read_text()
+    assert 2 == refused.code
+    assert "name another file" in refused.err

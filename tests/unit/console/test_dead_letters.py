@@ -6,7 +6,6 @@ import io
 import json
 import signal
 import stat
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import typer
 from syrupy.assertion import SnapshotAssertion
 
-from run_log.console import main
 from run_log.console.commands import dead_letters
 from run_log.console.exit_codes import ExitCode
 from run_log.console.views.layout import Screen, Sheet, Table
@@ -381,20 +379,12 @@ def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatc
     ],
     ids=str,
 )
-def test_what_is_used_wrongly(
-    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_used_wrongly(arguments: list[str], told: str, tmp_path: Path) -> None:
     """What cannot be meant exits 2 before anything is looked at, and says what can."""
-    monkeypatch.setattr(sys, "argv", ["run-log", "dead-letters", *arguments])
-    for name, value in {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1", "TERM": "dumb", "COLUMNS": "110"}.items():
-        monkeypatch.setenv(name, value)
+    ended = run_log("dead-letters", *arguments, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
 
-    with pytest.raises(SystemExit) as ended:
-        main()
-
-    printed = capsys.readouterr()
-    assert (2, "") == (ended.value.code, printed.out)
-    assert told in " ".join(printed.err.replace("│", "").split())
+    assert (2, "") == (ended.code, ended.out)
+    assert told in " ".join(ended.err.split())
 
 
 @pytest.mark.parametrize(
@@ -410,5 +400,5 @@ def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
         GOOGLE_CLOUD_PROJECT="p",
     )
 
-    assert (5, "") == (ended.returncode, ended.stdout)
-    assert "run-log: Pub/Sub (emulator at 127.0.0.1:1" in ended.stderr.splitlines()[-1]
+    assert (5, "") == (ended.code, ended.out)
+    assert "run-log: Pub/Sub (emulator at 127.0.0.1:1" in ended.err.splitlines()[-1]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from tests.e2e.command_line import Ended, called
 
-from run_log.console import main
 from run_log.core import RunStatus
-from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run
+
+from .files import in_file
 
 READING = [
     ("runs", "list", "w"),
@@ -37,42 +36,19 @@ READING = [
 """What cannot do anything where no run was recorded, and is made by none of it."""
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: object
-    out: str
-    err: str
-
-
 Call = Callable[..., Ended]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return what runs a command in this process, in a folder of its own, with the back end sqlite."""
-    monkeypatch.chdir(tmp_path)
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Return what runs a command in a folder of its own, with the back end sqlite."""
     monkeypatch.setenv("RUN_LOG_BACKEND", "sqlite")
-
-    def called(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["run-log", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Ended(ended.value.code, printed.out, printed.err)
-
-    return called
+    return partial(called, folder=tmp_path)
 
 
 def save(file: Path) -> None:
     """Save a paused run into *file*."""
-
-    async def saved() -> None:
-        service = SQLiteRunLogService(path=file)
-        await service.save_run(a_run(workflow_id="w", id="r", status=RunStatus.PAUSED))
-        await service.close()
-
-    asyncio.run(saved())
+    in_file(file, lambda log: log.save_run(a_run(workflow_id="w", id="r", status=RunStatus.PAUSED)))
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
@@ -139,8 +115,8 @@ def test_a_command_that_saves_makes_it(call: Call, tmp_path: Path) -> None:
     first, second = call("emit", "w", "--run", "r"), call("emit", "w", "--run", "r2")
     listed = call("runs", "list", "w", "-o", "json")
 
-    assert (0, "r\n", f"made {tmp_path}/run-log.sqlite3\n") == first
-    assert (0, "r2\n", "") == second
+    assert Ended(code=0, out="r\n", err=f"made {tmp_path}/run-log.sqlite3\n") == first
+    assert Ended(code=0, out="r2\n", err="") == second
     assert {"r", "r2"} == {run["id"] for run in json.loads(listed.out)["runs"]}
 
 

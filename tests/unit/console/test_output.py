@@ -204,11 +204,12 @@ def test_notes_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("", "one \\x1b[2J\\ntwo\\r\n") == capsys.readouterr()
 
 
-async def test_a_reader_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.JSONL])
+async def test_a_reader_that_leaves(monkeypatch: pytest.MonkeyPatch, output: OutputFormat) -> None:
     """Once nobody reads, a listing fetches no more pages, and what is written is dropped in silence."""
     reading, writing = os.pipe()
     os.close(reading)
-    listing = _listing(OutputFormat.TABLE)
+    listing = _listing(output)
 
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)

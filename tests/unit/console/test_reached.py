@@ -6,17 +6,19 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
-from tests.processes import started
 
 from run_log.console.work.doctor import examine
 from run_log.console.work.opening import REACH_SECONDS, opened_audit, opened_run_log, reached
 from run_log.core import ConfigurationError, Settings, StoreUnavailableError, TransportUnavailableError
 from run_log.pubsub import PubSubConnection
 from run_log.stores.firestore import Connection
+
+from .processes import run_log
 
 TOLD_SECONDS = 5
 """After which a user has to know: what starts the process comes on top of what is waited for."""
@@ -213,33 +215,32 @@ async def test_what_answers_at_once_is_not_told(capsys: pytest.CaptureFixture[st
     assert ("", "") == capsys.readouterr()
 
 
-async def test_commands_say_so_in_time() -> None:
+@pytest.mark.parametrize(
+    ("backend", "command"),
+    [
+        ("firestore", ("runs", "list", "w")),
+        ("sqlite", ("dead-letters", "list")),
+        ("pubsub", ("emit", "w")),
+    ],
+)
+def test_commands_say_so_in_time(backend: str, command: tuple[str, ...], tmp_path: Path) -> None:
     """Against a server that takes connections and says nothing, commands exit 5 in time, having said why."""
-    commands = {
-        "firestore": ("runs", "list", "w"),
-        "sqlite": ("dead-letters", "list"),
-        "pubsub": ("emit", "w"),
-    }
-
-    async def ended(backend: str, away: str) -> tuple[int | None, bytes, list[str]]:
-        environment = {
-            "RUN_LOG_BACKEND": backend,
-            "FIRESTORE_EMULATOR_HOST": away,
-            "PUBSUB_EMULATOR_HOST": away,
-            "GOOGLE_CLOUD_PROJECT": "p",
-        }
-        async with started(*commands[backend], environment=environment) as process, asyncio.timeout(60):
-            out, err = await process.communicate()
-        return process.returncode, out, err.decode().splitlines()
-
-    async with _silent() as away:
-        found = await asyncio.gather(*(ended(backend, away) for backend in commands))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        away = f"127.0.0.1:{listening.getsockname()[1]}"
+        ended = run_log(
+            *command,
+            folder=tmp_path,
+            RUN_LOG_BACKEND=backend,
+            FIRESTORE_EMULATOR_HOST=away,
+            PUBSUB_EMULATOR_HOST=away,
+            GOOGLE_CLOUD_PROJECT="p",
+        )
 
     assert TOLD_SECONDS > REACH_SECONDS + 1
-    assert [(5, b"", 2)] * 3 == [(code, out, len(lines)) for code, out, lines in found]
-    for _, _, (waiting, why) in found:
-        assert waiting.startswith("waiting for ")
-        assert why.startswith("run-log: ")
-        assert waiting.endswith(f", {REACH_SECONDS:g} s at most")
-        assert f"emulator at {away}, project 'p'" in waiting
-        assert f"emulator at {away}, project 'p'" in why
+    assert (5, "") == (ended.code, ended.out)
+    waiting, why = ended.err.splitlines()
+    assert waiting.startswith("waiting for ")
+    assert why.startswith("run-log: ")
+    assert waiting.endswith(f", {REACH_SECONDS:g} s at most")
+    assert f"emulator at {away}, project 'p'" in waiting
+    assert f"emulator at {away}, project 'p'" in why

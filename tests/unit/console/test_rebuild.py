@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.e2e.command_line import Ended
 
-from run_log.console import main
 from run_log.core import RunStatus, encode_event
 from run_log.testing import an_event
 
@@ -28,7 +26,7 @@ def archive(folder: Path, *more: bytes) -> None:
     (folder / "archive" / "events.jsonl").write_bytes(b"".join(body + b"\n" for body in bodies))
 
 
-def rebuild(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def rebuild(folder: Path, *options: str, **environment: str) -> Ended:
     """Run ``run-log rebuild`` from that archive into a file of SQLite."""
     arguments = ("rebuild", "--from", "archive:archive", "--into", "anew.db", *options)
     return run_log(*arguments, folder=folder, **{**ENVIRONMENT, **environment})
@@ -40,15 +38,15 @@ def test_what_a_rebuild_says(tmp_path: Path) -> None:
 
     ended = rebuild(tmp_path, "-o", "json")
 
-    record = json.loads(ended.stdout)
-    assert 0 == ended.returncode
+    record = json.loads(ended.out)
+    assert 0 == ended.code
     assert (True, 6, 6, 3, 0) == tuple(
         record[name] for name in ("complete", "events", "folded_now", "runs", "rejects")
     )
     assert record["events_per_second"] > 0
     assert (
         "to switch: RUN_LOG_SQLITE_PATH=anew.db; back again: RUN_LOG_SQLITE_PATH=run-log.sqlite3\n"
-        == ended.stderr
+        == ended.err
     )
     stats = run_log(
         "runs",
@@ -60,7 +58,7 @@ def test_what_a_rebuild_says(tmp_path: Path) -> None:
         **ENVIRONMENT,
         RUN_LOG_SQLITE_PATH="anew.db",
     )
-    assert 3 == json.loads(stats.stdout)["total"]
+    assert 3 == json.loads(stats.out)["total"]
 
 
 def test_a_rebuild_that_is_complete(tmp_path: Path) -> None:
@@ -70,9 +68,9 @@ def test_a_rebuild_that_is_complete(tmp_path: Path) -> None:
 
     again = rebuild(tmp_path)
 
-    assert 0 == again.returncode
-    assert "nothing was left to do; delete rebuild-anew-db-from-archive.state" in again.stderr
-    assert ["events", "6"] in [line.split() for line in again.stdout.splitlines()]
+    assert 0 == again.code
+    assert "nothing was left to do; delete rebuild-anew-db-from-archive.state" in again.err
+    assert ["events", "6"] in [line.split() for line in again.out.splitlines()]
 
 
 def test_a_rebuild_of_an_archive_that_has_grown(tmp_path: Path) -> None:
@@ -86,9 +84,9 @@ def test_a_rebuild_of_an_archive_that_has_grown(tmp_path: Path) -> None:
 
     again = rebuild(tmp_path, "-o", "json")
 
-    record = json.loads(again.stdout)
-    assert (0, 3, 5) == (again.returncode, record["folded_now"], record["runs"])
-    assert "new or changed since the last time, and brought over: 3\n" in again.stderr
+    record = json.loads(again.out)
+    assert (0, 3, 5) == (again.code, record["folded_now"], record["runs"])
+    assert "new or changed since the last time, and brought over: 3\n" in again.err
 
 
 @pytest.mark.parametrize("place", ["nothing", "nothing/*.jsonl", "folder"])
@@ -100,8 +98,8 @@ def test_an_archive_that_is_not_there(tmp_path: Path, place: str) -> None:
         "rebuild", "--from", f"archive:{place}", "--into", "anew.db", folder=tmp_path, **ENVIRONMENT
     )
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert f"there is no file at {place}" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert f"there is no file at {place}" in ended.err
     assert ["folder"] == [path.name for path in tmp_path.iterdir()]
 
 
@@ -112,20 +110,20 @@ def test_an_archive_that_is_empty(tmp_path: Path) -> None:
 
     ended = rebuild(tmp_path)
 
-    assert 0 == ended.returncode
-    assert "is there, and holds nothing: there is nothing to switch to" in ended.stderr
-    assert "to switch:" not in ended.stderr
+    assert 0 == ended.code
+    assert "is there, and holds nothing: there is nothing to switch to" in ended.err
+    assert "to switch:" not in ended.err
 
 
 def test_a_rebuild_that_rejects(tmp_path: Path) -> None:
     """Where something was rejected a rebuild folds the rest, exits 1, and says where to look; also again."""
     archive(tmp_path, b"junk")
 
-    codes: list[int] = []
+    codes: list[int | None] = []
     for _ in range(2):
         ended = rebuild(tmp_path)
-        codes.append(ended.returncode)
-        assert "what was rejected, where it was and why: rebuild-anew-db-from-archive.rejects" in ended.stderr
+        codes.append(ended.code)
+        assert "what was rejected, where it was and why: rebuild-anew-db-from-archive.rejects" in ended.err
 
     (kept,) = (tmp_path / "rebuild-anew-db-from-archive.rejects").read_text().splitlines()
     assert [1, 1] == codes
@@ -137,7 +135,7 @@ def test_files_that_are_named(tmp_path: Path) -> None:
     archive(tmp_path, b"junk")
     options = ("--state", "archive/far", "--rejects", "archive/wrong")
 
-    codes = [rebuild(tmp_path, *options).returncode for _ in range(2)]
+    codes = [rebuild(tmp_path, *options).code for _ in range(2)]
 
     assert [1, 1] == codes
     assert {"events.jsonl", "far", "wrong"} == {path.name for path in (tmp_path / "archive").iterdir()}
@@ -155,21 +153,12 @@ def test_files_that_are_named(tmp_path: Path) -> None:
         (("--from", "subscription", "--since", "soon"), "'soon' is no moment"),
     ],
 )
-def test_a_source_that_is_none(
-    arguments: tuple[str, ...],
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_source_that_is_none(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
     """A source that is none, or an option that it has no use for, exits 2, and is told what to pass."""
-    monkeypatch.setattr(sys, "argv", ["run-log", "rebuild", "--into", "x", *arguments])
+    ended = run_log("rebuild", "--into", "x", *arguments, folder=tmp_path)
 
-    with pytest.raises(SystemExit) as ended:
-        main()
-
-    printed = capsys.readouterr()
-    assert (2, "") == (ended.value.code, printed.out)
-    assert told in printed.err
+    assert (2, "") == (ended.code, ended.out)
+    assert told in ended.err
 
 
 @pytest.mark.parametrize(
@@ -184,8 +173,8 @@ def test_what_cannot_be_rebuilt(arguments: tuple[str, ...], told: str, tmp_path:
     """What a rebuild cannot be made of exits 2, says what to pass, and leaves no new projection."""
     ended = run_log("rebuild", *arguments, folder=tmp_path, **ENVIRONMENT)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert told in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert told in ended.err
     assert not (tmp_path / "x").exists()
 
 
@@ -197,13 +186,13 @@ def test_the_live_root_is_no_destination(tmp_path: Path) -> None:
         "rebuild", "--from", "root:old", "--into", "autopilot_runs", folder=tmp_path, **environment
     )
 
-    assert 2 == ended.returncode
-    assert "is the live root collection (RUN_LOG_ROOT_COLLECTION)" in ended.stderr
+    assert 2 == ended.code
+    assert "is the live root collection (RUN_LOG_ROOT_COLLECTION)" in ended.err
 
 
 def test_archiving_without_credentials(tmp_path: Path) -> None:
     """An archive without credentials and without an emulator exits 2 and says what to do."""
     ended = run_log("archive", "--into", "files", folder=tmp_path)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "no Google Cloud credentials" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "no Google Cloud credentials" in ended.err

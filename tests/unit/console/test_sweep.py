@@ -12,9 +12,10 @@ from run_log.console.views.tables import stale_table
 from run_log.console.work.sweep import PAGE, Swept, sweep
 from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
 from run_log.core.clock import MAX_HLC
-from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
+from run_log.stores import InMemoryRunLogService
 from run_log.testing import an_event
 
+from .files import in_file
 from .processes import run_log
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -131,31 +132,30 @@ def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
     """A time that is none ends the command with 2 and says what is one."""
     ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "'soon' is no time" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "'soon' is no time" in ended.err
 
 
 def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
     """The embedded back end ends the command with 2: what another process held is gone."""
     ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "holds no run of another process" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "holds no run of another process" in ended.err
 
 
-async def test_a_file_is_swept(tmp_path: Path) -> None:
+def test_a_file_is_swept(tmp_path: Path) -> None:
     """Runs that another process left in a file are shown, marked as lost, and then none are left."""
-    log = SQLiteRunLogService(path=tmp_path / "runs")
-    await log.apply([an_event(id="r1", status=RunStatus.RUNNING, started_at=NOON)])
+    left = an_event(id="r1", status=RunStatus.RUNNING, started_at=NOON)
+    in_file(tmp_path / "runs", lambda log: log.apply([left]))
     settings = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": str(tmp_path / "runs")}
 
     swept = [run_log("sweep", "--older-than", "0s", "--mark", folder=tmp_path, **settings) for _ in range(2)]
 
-    assert [0, 0] == [one.returncode for one in swept]
+    assert [0, 0] == [one.code for one in swept]
     assert ["1 not heard of for 0s; 1 marked as lost", "0 not heard of for 0s; 0 marked as lost"] == [
-        one.stderr.splitlines()[-1] for one in swept
+        one.err.splitlines()[-1] for one in swept
     ]
-    run = await log.get_run("workflow-1", "r1")
+    run = in_file(tmp_path / "runs", lambda log: log.get_run(*left.key))
     assert run is not None
     assert RunStatus.FAILED is run.status
-    await log.close()

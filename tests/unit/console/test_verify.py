@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -18,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from run_log.core import RunStatus
-from run_log.stores import SQLiteRunLogService
 from run_log.testing import an_event
 
+from .files import in_file
 from .processes import run_log
 
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3"}
@@ -29,15 +28,8 @@ SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a file of five runs of two workflows."""
-
-    async def store() -> None:
-        service = SQLiteRunLogService(path=tmp_path / "runs.sqlite3")
-        await service.apply(
-            [an_event(workflow_id=f"w{number % 2}", id=f"r{number}", result={}) for number in range(5)]
-        )
-        await service.close()
-
-    asyncio.run(store())
+    events = [an_event(workflow_id=f"w{number % 2}", id=f"r{number}", result={}) for number in range(5)]
+    in_file(tmp_path / "runs.sqlite3", lambda log: log.apply(events))
     return tmp_path
 
 
@@ -52,7 +44,7 @@ def test_what_is_right(folder: Path) -> None:
     ended = run_log("verify", folder=folder, **SQLITE)
 
     told = "no findings\nruns recounted: 5, of workflows: 2; nothing differs\n"
-    assert (0, "", told) == (ended.returncode, ended.stdout, ended.stderr)
+    assert (0, "", told) == (ended.code, ended.out, ended.err)
 
 
 def test_what_is_wrong(folder: Path) -> None:
@@ -61,9 +53,9 @@ def test_what_is_wrong(folder: Path) -> None:
 
     ended = run_log("verify", folder=folder, **SQLITE)
 
-    rows = [line.split() for line in ended.stdout.splitlines() if line.strip().startswith("w1")]
-    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (ended.returncode, rows)
-    assert ended.stderr.endswith("workflows that differ: 1\n")
+    rows = [line.split() for line in ended.out.splitlines() if line.strip().startswith("w1")]
+    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (ended.code, rows)
+    assert ended.err.endswith("workflows that differ: 1\n")
 
 
 def test_what_is_repaired(folder: Path) -> None:
@@ -77,9 +69,9 @@ def test_what_is_repaired(folder: Path) -> None:
     assert [
         {**count, "name": "failed", "stored": 7, "recounted": 0},
         {**count, "name": "total", "stored": 9, "recounted": 2},
-    ] == [json.loads(line) for line in repaired.stdout.splitlines()]
-    assert (0, 0) == (repaired.returncode, after.returncode)
-    assert {"findings": [], "next_cursor": None} == json.loads(after.stdout)
+    ] == [json.loads(line) for line in repaired.out.splitlines()]
+    assert (0, 0) == (repaired.code, after.code)
+    assert {"findings": [], "next_cursor": None} == json.loads(after.out)
 
 
 def test_what_cannot_be_read(folder: Path) -> None:
@@ -88,8 +80,8 @@ def test_what_cannot_be_read(folder: Path) -> None:
 
     ended = run_log("verify", "w0", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
 
-    finding = json.loads(ended.stdout)
-    assert (1, "w0", "run", "r2") == (ended.returncode, *list(finding.values())[:3])
+    finding = json.loads(ended.out)
+    assert (1, "w0", "run", "r2") == (ended.code, *list(finding.values())[:3])
     assert "trigger_type" in finding["problem"]
 
 
@@ -134,10 +126,10 @@ def test_two_files(folder: Path) -> None:
         *({**of_w1, "name": name} for name in (RunStatus.SUCCESS.value, "successful", "total")),
         {"workflow_id": "w1", "kind": "run", "run_id": "r1", "only_in": "here", "fields": []},
         {"workflow_id": "w1", "kind": "run", "run_id": "r3", "only_in": None, "fields": ["result"]},
-    ] == [json.loads(line) for line in ended.stdout.splitlines()]
-    assert (0, 1, 1) == (same.returncode, ended.returncode, shown.returncode)
-    assert "runs compared: 5, of workflows: 2; nothing differs" in same.stderr
-    assert "only here" in shown.stdout
+    ] == [json.loads(line) for line in ended.out.splitlines()]
+    assert (0, 1, 1) == (same.code, ended.code, shown.code)
+    assert "runs compared: 5, of workflows: 2; nothing differs" in same.err
+    assert "only here" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -153,8 +145,8 @@ def test_what_is_asked_wrongly(folder: Path, arguments: tuple[str, ...], code: i
     """What is not there exits 3, what makes no sense 2, and nothing is made or changed."""
     ended = run_log("verify", *arguments, folder=folder, **SQLITE)
 
-    assert (code, "") == (ended.returncode, ended.stdout)
-    assert told in ended.stderr
+    assert (code, "") == (ended.code, ended.out)
+    assert told in ended.err
     assert ["runs.sqlite3"] == [path.name for path in folder.glob("*.sqlite3")]
 
 
@@ -162,6 +154,6 @@ def test_a_back_end_of_its_own_process(folder: Path) -> None:
     """The embedded back end cannot be looked into: it exits 2 and says which can."""
     ended = run_log("verify", folder=folder)
 
-    assert (2, "") == (ended.returncode, ended.stdout)
-    assert "RUN_LOG_BACKEND is 'memory'" in ended.stderr
-    assert "'sqlite'" in ended.stderr
+    assert (2, "") == (ended.code, ended.out)
+    assert "RUN_LOG_BACKEND is 'memory'" in ended.err
+    assert "'sqlite'" in ended.err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,12 +67,37 @@ OF_PUBSUB = {
 DOCTOR = "doctor -o json"
 
 
-def ended(folder: Path, backend: str, *commands: str) -> dict[str, tuple[object, str, str]]:
+BACKENDS = {"firestore": "stores", "pubsub": "producer"}
+"""The extra that a back end needs to save."""
+
+Found = dict[str, tuple[object, str, str]]
+
+
+def ended(folder: Path, backend: str, *commands: str) -> Found:
     """Return exit code, stdout and stderr of each command; a traceback in the code's place is a fault."""
     child = run_python(WITHOUT_EXTRAS, json.dumps(commands), folder=folder, RUN_LOG_BACKEND=backend)
-    assert "" == child.stderr
-    found: dict[str, tuple[object, str, str]] = json.loads(child.stdout)
+    assert "" == child.err
+    found: Found = json.loads(child.out)
     return found
+
+
+def extras(backend: str) -> dict[str, str]:
+    """Return which extra each command needs; with an unknown back end none gets so far."""
+    if backend not in BACKENDS:
+        return {}
+    return {**dict.fromkeys(QUERIES, "stores"), **dict.fromkeys(SAVES, BACKENDS[backend]), **OF_PUBSUB}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where commands ran that cannot work."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def without(home: Path) -> Callable[[str], Found]:
+    """Return what returns how each command ends with a back end; its process runs once."""
+    return cache(lambda backend: ended(home, backend, *extras(backend), DOCTOR))
 
 
 def test_sqlite_needs_none(tmp_path: Path) -> None:
@@ -87,27 +114,27 @@ def test_sqlite_needs_none(tmp_path: Path) -> None:
     } == codes
 
 
-@pytest.mark.parametrize(("backend", "saving"), [("firestore", "stores"), ("pubsub", "producer")])
-def test_what_needs_one_says_which(tmp_path: Path, backend: str, saving: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_needs_one_says_which(home: Path, without: Callable[[str], Found], backend: str) -> None:
     """What cannot work with no extra installed exits 2, with one line that ends with what to do."""
-    extras = {**dict.fromkeys(QUERIES, "stores"), **dict.fromkeys(SAVES, saving), **OF_PUBSUB}
+    needed = extras(backend)
 
-    found = ended(tmp_path, backend, *extras)
+    found = {command: how for command, how in without(backend).items() if command != DOCTOR}
 
-    expected = {command: (2, "", how_to_install(extra)) for command, extra in extras.items()}
+    expected = {command: (2, "", how_to_install(extra)) for command, extra in needed.items()}
     told = {
-        command: (code, out, err.removesuffix("\n")[-len(how_to_install(extras[command])) :])
+        command: (code, out, err.removesuffix("\n")[-len(how_to_install(needed[command])) :])
         for command, (code, out, err) in found.items()
     }
     assert expected == told
     assert {1} == {len(err.splitlines()) for _, _, err in found.values()}
-    assert [] == list(tmp_path.iterdir())
+    assert [] == list(home.iterdir())
 
 
-@pytest.mark.parametrize("backend", ["firestore", "pubsub", "redis"])
-def test_the_doctor_finds_it(tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize("backend", [*BACKENDS, "redis"])
+def test_the_doctor_finds_it(without: Callable[[str], Found], backend: str) -> None:
     """The doctor finds what is not installed, or no back end at all, and says what to do."""
-    code, out, err = ended(tmp_path, backend, DOCTOR)[DOCTOR]
+    code, out, err = without(backend)[DOCTOR]
 
     last = json.loads(out)["checks"][-1]
     assert (1, "", "wrong") == (code, err, last["verdict"])
