@@ -344,8 +344,7 @@ class RunChange:
     @property
     def anomalies(self) -> int:
         """How many of the added transitions break the state machine, in the history as it is now."""
-        # Most runs have one transition when they are new. Marking a history takes longer than all the rest of
-        # a change.
+        # A run's first transition is never an anomaly, and most changes bring only that one.
         if len(self.after.history) == 1 or not self.added:
             return 0
         added = {transition.version for transition in self.added}
