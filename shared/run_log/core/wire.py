@@ -141,8 +141,7 @@ def decode_event(message: Message) -> RunEvent:
 
     Raises:
         EventDecodeError: The message states no event that this version understands. `reason` says why. No
-            other
-            error is raised.
+            other error is raised.
     """
     try:
         return _decoded(message)
@@ -330,7 +329,7 @@ UPCASTERS: Final[Mapping[int, Upcaster]] = {0: run_dump_to_event}
 
 
 def _body(event: RunEvent) -> str:
-    # Not pydantic's dump: it takes longer, and raises for a lone surrogate.
+    # Not pydantic's JSON: it raises for a lone surrogate in a payload.
     run = event.run
     return encode_json(
         {
