@@ -106,6 +106,7 @@ class Transition:
 
 
 def _short(text: str | None) -> str | None:
+    # Measured as JSON, in which a character takes up to 12 bytes.
     while text and len(encode_json(text)) > MAX_ANSWERER_BYTES:
         text = f"{text[: len(text) * 3 // 4 - 1]}…"
     return text or None
@@ -137,11 +138,13 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         "error": run.error,
         "started_at": run.started_at.isoformat(),
         "completed_at": run.completed_at and run.completed_at.isoformat(),
+        # As a float: 1 and 1.0 are the same duration, but not the same text.
         "duration_ms": float(run.duration_ms),
         "pause": run.pause and {name: value for name, value in run.pause if value is not None},
     }
     # Absent fields leave no trace. So a field that a later version adds changes no digest that is stored.
     scalars = encode_json({name: value for name, value in told.items() if value is not None})
+    # Every run stores one. 15 bytes are 20 characters of base64, without padding.
     digest = hashlib.blake2b(scalars.encode(), digest_size=15)
     for payload in payloads or (encode_json(run.trigger_data), encode_json(run.result)):
         digest.update(b"\n")

@@ -46,6 +46,7 @@ _IDS_AND_PAYLOAD_BYTES: Final = 830_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
 
+# A wrong type there is a fault of the writer, which must be seen, and not a value to interpret.
 STORED: Final = object()
 """The context for the fields of a message or a document: they must have their types already."""
 
@@ -244,6 +245,7 @@ class WorkflowRun(BaseModel):
         from_attributes=True,
         validate_assignment=True,
         allow_inf_nan=False,
+        # An instance proves nothing: `model_construct` and `model_copy` validate nothing.
         revalidate_instances="always",
         use_attribute_docstrings=True,
     )

@@ -134,6 +134,7 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
         if kind is str:
             weight += len(item) + 2
         elif kind is dict:
+            # An entry has two quotes and a colon at least.
             weight += 2 + 3 * len(item)
             try:
                 weight += len("".join(item))
@@ -148,6 +149,7 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
             ahead += item
         elif kind is int:
             bits = item.bit_length()
+            # A quarter: each bit is 0.3 of a digit, and this is a lower bound.
             weight += bits >> 2 or 1
             plain = plain and bits <= _MAX_INTEGER_BITS
         else:
@@ -249,6 +251,7 @@ class Reading:
                 return cast("_Unread", value).told
             if depth == 0:
                 return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
+            # By identity: a foreign object may have no hash, or an __eq__ that raises.
             if id(value) in self._open:
                 return f"{CUT_MARKER}, contains itself"
             self._open.add(id(value))

@@ -83,6 +83,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
+        # Compose files and templates often leave a variable empty that is not set.
         env_ignore_empty=True,
         validate_by_name=True,
         validate_by_alias=True,
@@ -246,6 +247,7 @@ def _meant(letters: str, known: Mapping[str, str]) -> str | None:
     given = letters[prefix:]
     for other, name in known.items():
         wanted = other[prefix:]
+        # One letter in five, so that short names do not match any other.
         slips = max(1, len(wanted) // 5)
         if abs(len(given) - len(wanted)) <= slips and _slips(given, wanted) <= slips:
             return name

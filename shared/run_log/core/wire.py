@@ -57,6 +57,7 @@ MAX_STAMPED_AHEAD: Final = timedelta(days=1)
 _RUN_IDS: Final = ("id", "workflow_id")
 _PERSONS: Final = ("assignee", "answered_by")
 
+# Nine digits are plenty for a version. `int` would raise for thousands of them.
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
 # A byte of the body becomes at most six bytes in a document, an escape such as \u001f.
@@ -192,6 +193,7 @@ def _decoded(message: Message) -> RunEvent:
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
     attributes = message.attributes
+    # Google's Pub/Sub client propagates the publisher's span under a prefix of its own.
     parent = attributes.get("traceparent") or attributes.get("googclient_traceparent")
     event = RunEvent.model_validate(
         {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
@@ -362,6 +364,7 @@ def _pause(pause: PauseRequest) -> dict[str, str | None]:
         "assignee": pause.assignee,
         "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
         "answered_by": pause.answered_by,
+        # Schema 1-0-0 has no comment. Without one, the body is the same in both.
         **({} if pause.comment is None else {"comment": pause.comment}),
     }
 
