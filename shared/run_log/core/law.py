@@ -29,16 +29,6 @@ MAX_HISTORY: Final = 50
 MAX_ANSWERER_BYTES: Final = 128
 """The most bytes of JSON text that a history keeps of who answered a pause."""
 
-_NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
-    RunStatus.PENDING: frozenset(RunStatus),
-    RunStatus.RUNNING: frozenset(RunStatus) - {RunStatus.PENDING},
-    RunStatus.PAUSED: frozenset(RunStatus) - {RunStatus.PENDING},
-    RunStatus.SUCCESS: frozenset({RunStatus.SUCCESS}),
-    RunStatus.FAILED: frozenset({RunStatus.FAILED}),
-    RunStatus.SKIPPED: frozenset({RunStatus.SKIPPED}),
-}
-"""The state machine within one attempt: an ended run keeps its status, and a started run is not pending."""
-
 
 class Outcome(enum.StrEnum):
     """What became of one event."""
@@ -171,8 +161,13 @@ def newest_event(events: Iterable[RunEvent]) -> RunEvent:
 
 
 def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
-    """Return whether the step from *before* to *after*, within one attempt, breaks the state machine."""
-    return after not in _NEXT[before]
+    """Return whether the step from *before* to *after*, within one attempt, breaks the state machine.
+
+    An ended run keeps its status, and a run that has started is not pending again.
+    """
+    if before.is_terminal:
+        return after is not before
+    return after is RunStatus.PENDING and before is not RunStatus.PENDING
 
 
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
