@@ -123,7 +123,7 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         run: The run.
         payloads: The run's trigger data and result, encoded by `encode_json`; None encodes them here.
     """
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "trigger_type": run.trigger_type.value,
         "error": run.error,
         "started_at": run.started_at.isoformat(),
@@ -133,7 +133,7 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         "pause": run.pause and {name: value for name, value in run.pause if value is not None},
     }
     # Absent fields leave no trace. So a field that a later version adds changes no digest that is stored.
-    scalars = encode_json({name: value for name, value in told.items() if value is not None})
+    scalars = encode_json({name: value for name, value in fields.items() if value is not None})
     # Every run stores one. 15 bytes are 20 characters of base64, without padding.
     digest = hashlib.blake2b(scalars.encode(), digest_size=15)
     for payload in payloads or (encode_json(run.trigger_data), encode_json(run.result)):

@@ -162,13 +162,13 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
         return value
     # If the code of a foreign object raises, the value is not a number, and pydantic refuses it.
     with Contained():
-        told = value if type(value) is float or type(value) is int else unwrapped(value)
-        if isinstance(told, timedelta):
-            told = told / _MILLISECOND
-        if not isinstance(told, Real | Decimal):
+        number = value if type(value) is float or type(value) is int else unwrapped(value)
+        if isinstance(number, timedelta):
+            number = number / _MILLISECOND
+        if not isinstance(number, Real | Decimal):
             return value
         try:
-            number = float(told)
+            number = float(number)
         except OverflowError:
             return 0
         return number if 0 <= number < math.inf else 0

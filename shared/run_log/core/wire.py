@@ -206,11 +206,11 @@ def _decoded(message: Message) -> RunEvent:
     return event
 
 
-def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
+def _count_cut_texts(run: WorkflowRun, stated: Mapping[str, Any]) -> None:
     """Count the texts that the model has cut."""
-    pause: Mapping[str, Any] = told.get("pause") or {}
+    pause: Mapping[str, Any] = stated.get("pause") or {}
     texts: list[str] = [
-        told.get("error") or "",
+        stated.get("error") or "",
         *(pause.get(name) or "" for name in PauseRequest.model_fields),
     ]
     cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
