@@ -87,7 +87,7 @@ class RetriesBlindly(_Documents):
 def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an event win over one of the same attempt and clock reading, by coming later."""
 
-    def place(
+    def outcome(
         newest: Version | None, history: Sequence[Transition], transition: Transition
     ) -> Outcome | None:
         version = transition.version
@@ -97,21 +97,21 @@ def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
             return Outcome.DUPLICATE
         return Outcome.APPLIED if newest[:2] <= version[:2] else Outcome.STALE
 
-    monkeypatch.setattr("run_log.core.law._place", place)
+    monkeypatch.setattr("run_log.core.law._outcome", outcome)
 
 
 def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take two events for one where their ids are the same, whatever their versions and what they say."""
-    place = law._place  # pyright: ignore[reportPrivateUsage]
+    outcome = law._outcome  # pyright: ignore[reportPrivateUsage]
 
     def by_id(
         newest: Version | None, history: Sequence[Transition], transition: Transition
     ) -> Outcome | None:
         if any(line.version.event_id == transition.version.event_id for line in history):
             return Outcome.DUPLICATE
-        return place(newest, history, transition)
+        return outcome(newest, history, transition)
 
-    monkeypatch.setattr(law, "_place", by_id)
+    monkeypatch.setattr(law, "_outcome", by_id)
 
 
 def plant_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:

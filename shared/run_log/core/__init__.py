@@ -1,6 +1,6 @@
-"""The pure core: what a run and an event are, how they merge, and what a run log promises.
+"""The core: what a run and an event are, how events merge, and what a run log promises.
 
-No I/O and no vendor library: values in, values out.
+It does no I/O and uses no vendor's library.
 """
 
 from .errors import (

@@ -201,6 +201,7 @@ def bucket_name(bucket: int) -> str:
 
 def hour_of(moment: datetime) -> int:
     """Return the hour since the epoch that *moment*, an aware datetime, is in."""
+    # Rounded down, also before the epoch: an hour belongs to one day.
     return (moment - EPOCH) // _HOUR
 
 

@@ -1,4 +1,4 @@
-"""Every error this library raises, so that a caller can catch exactly as much as it handles.
+"""Every error that run-log raises. A caller can catch exactly what it handles.
 
 The tree::
 
@@ -7,26 +7,26 @@ The tree::
     ├── InvalidArgumentError          a caller's argument (also a ValueError)
     │   ├── InvalidCursorError        a cursor that is malformed or belongs to another listing
     │   ├── InvalidRunError           an object that is not a run
-    │   ├── NotFoundError             what was asked for by its name is not there
+    │   ├── NotFoundError             nothing has the given name or id
     │   │   └── RunNotFoundError      a run
-    │   └── NotPausedError            a run that is to be answered waits for no answer
-    ├── EventDecodeError              a message that is no event of ours (also a ValueError)
+    │   └── NotPausedError            a run that was to be answered is not paused
+    ├── EventDecodeError              a message that is not an event of run-log (also a ValueError)
     ├── UnreadableRunError            a stored run that cannot be read back
-    ├── StoreError                    the store's side of a read or write
-    │   ├── StoreUnavailableError     passing: the same call may succeed later
+    ├── StoreError                    the store failed a read or a write
+    │   ├── StoreUnavailableError     transient: the same call may succeed later
     │   │   └── GuessRefusedError     others wrote the same documents, again and again
-    │   ├── WaitTimeoutError          what was waited for was not seen in time (also a TimeoutError)
-    │   └── WriteRefusedError         final: the store will never take this write
-    │       └── RunExpiredError       the event of a run that has outlived its retention
+    │   ├── WaitTimeoutError          the awaited change was not seen in time (also a TimeoutError)
+    │   └── WriteRefusedError         final: the store will never accept this write
+    │       └── RunExpiredError       an event of a run that has outlived its retention
     ├── SpoolError                    the spool directory cannot be read or written
-    ├── TransportError                the message transport's side of a publish or pull
-    │   ├── TransportUnavailableError passing: the same call may succeed later
+    ├── TransportError                the message transport failed a publish or a pull
+    │   ├── TransportUnavailableError transient: the same call may succeed later
     │   ├── TransportRefusedError     final: nothing will change until somebody acts
-    │   └── MessageRefusedError       final: one of these messages will never be taken
-    ├── PushRefusedError              a push request that is not let in
+    │   └── MessageRefusedError       final: one of these messages will never be accepted
+    ├── PushRefusedError              a push request that is not authorized
     └── EmulatorError                 an emulator of the testing kit does not start or obey
-        ├── EmulatorNotFoundError     there is none on this machine, or no Java
-        └── PortTakenError            somebody else has its port
+        ├── EmulatorNotFoundError     this machine has no emulator, or no Java
+        └── PortTakenError            another process has the port
 """
 
 from __future__ import annotations
@@ -60,36 +60,36 @@ __all__ = [
 ]
 
 
+# The cause may quote the document, which may be of any length.
 _MAX_CAUSE = 1_000
-"""Characters: what stands in a document may be of any length."""
 
 
 class RunLogError(Exception):
-    """Root of every error that run-log raises."""
+    """The root of every error that run-log raises."""
 
 
 class ConfigurationError(RunLogError):
-    """A setting, a project, credentials or a back end is missing or wrong; the message says what to set."""
+    """A setting, a project, credentials or a back end is missing or wrong. The message says what to set."""
 
 
 class InvalidArgumentError(RunLogError, ValueError):
-    """A caller's argument cannot be used; the message says what is expected."""
+    """An argument cannot be used. The message says what is expected."""
 
 
 class InvalidCursorError(InvalidArgumentError):
-    """A cursor is malformed or was given out for another listing; start again without one."""
+    """A cursor is malformed or belongs to another listing. Start again without one."""
 
 
 class InvalidRunError(InvalidArgumentError):
-    """An object given as a run does not have a run's fields; the message lists each field at fault."""
+    """An object that was given as a run does not have a run's fields. The message names each one at fault."""
 
 
 class NotFoundError(InvalidArgumentError):
-    """What was asked for by its name is not there: a run, a workflow, a dead letter, a file."""
+    """A run, a workflow, a dead letter or a file is not there."""
 
 
 class RunNotFoundError(NotFoundError):
-    """A run is not there: it was never recorded here, it is not projected yet, or it has expired.
+    """A run is not there. It was never recorded here, is not projected yet, or has expired.
 
     Attributes:
         workflow_id: The run's workflow.
@@ -105,14 +105,14 @@ class RunNotFoundError(NotFoundError):
 
 
 class NotPausedError(InvalidArgumentError):
-    """A run to be answered waits for no answer (any more); the message tells its status."""
+    """A run that was to be answered is not paused, or no longer. The message states its status."""
 
 
 class EventDecodeError(RunLogError, ValueError):
-    """A message is no event this version understands.
+    """A message is not an event that this version understands.
 
     Attributes:
-        reason: Machine-readable cause, one of `core.DeadLetterReason`'s values.
+        reason: The machine-readable cause, a value of `core.DeadLetterReason`.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
@@ -121,7 +121,7 @@ class EventDecodeError(RunLogError, ValueError):
 
 
 class UnreadableRunError(RunLogError):
-    """A stored run cannot be read back as a run.
+    """A stored run cannot be read back.
 
     Attributes:
         workflow_id: The run's workflow.
@@ -132,7 +132,7 @@ class UnreadableRunError(RunLogError):
         super().__init__(
             f"run {run_id!r} of workflow {workflow_id!r} is stored in a form that cannot be read "
             f"({cause[:_MAX_CAUSE]}); "
-            "save it again or publish its newest event; where that is refused, repair or delete the document"
+            "save it again or publish its newest event; if that is refused, repair or delete the document"
         )
         self.workflow_id = workflow_id
         self.run_id = run_id
@@ -143,27 +143,27 @@ class StoreError(RunLogError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer, or asked to be left alone for now; nothing is known to be written."""
+    """The store did not answer, or refused the call for now. Whether anything was written is unknown."""
 
 
 class GuessRefusedError(StoreUnavailableError):
-    """The store holds another state than was assumed; retried, and raised where that goes on too long."""
+    """The store holds another state than was assumed. Raised only if retries do not help in time."""
 
 
 class WaitTimeoutError(StoreError, TimeoutError):
-    """What was waited for was not seen in time; it may come later."""
+    """The awaited change was not seen in time. It may still come."""
 
 
 class WriteRefusedError(StoreError):
-    """The store refuses this write for good, whatever the number of tries."""
+    """The store refuses this write for good. Retries do not help."""
 
 
 class RunExpiredError(WriteRefusedError):
-    """An event comes too late: its run has outlived its retention, and does not come back."""
+    """An event comes too late. Its run has outlived its retention and is not revived."""
 
 
 class SpoolError(RunLogError):
-    """The spool directory cannot be read or written; what was to go there stays in memory."""
+    """The spool directory cannot be read or written. Its events stay in memory."""
 
 
 class TransportError(RunLogError):
@@ -171,22 +171,22 @@ class TransportError(RunLogError):
 
 
 class TransportUnavailableError(TransportError):
-    """The transport did not answer; the same call may succeed later."""
+    """The transport did not answer. The same call may succeed later."""
 
 
 class TransportRefusedError(TransportError):
-    """The transport refuses the call until somebody acts (no such topic, permission denied)."""
+    """The transport refuses the call until somebody acts: the topic is missing, or permission is denied."""
 
 
 class MessageRefusedError(TransportError):
-    """The transport refuses a message as it is; the others of its call may be taken without it."""
+    """The transport refuses one message. Without it, the others of the call may be accepted."""
 
 
 class PushRefusedError(RunLogError):
-    """A push request is not let in; the message says why, and what to do.
+    """A push request is not authorized. The message says why, and what to do.
 
     Attributes:
-        status: The HTTP status to answer with.
+        status: The HTTP status of the answer.
     """
 
     def __init__(self, message: str, *, status: int) -> None:
@@ -195,12 +195,12 @@ class PushRefusedError(RunLogError):
 
 
 class EmulatorError(RunLogError):
-    """An emulator did not start, or does not do what it was asked; the message quotes its last output."""
+    """An emulator did not start, or does not do what it should. The message quotes its last output."""
 
 
 class EmulatorNotFoundError(EmulatorError):
-    """There is no emulator, or no Java to run it; the message says what was looked at and what to do."""
+    """There is no emulator, or no Java to run it. The message says where it was looked for and what to do."""
 
 
 class PortTakenError(EmulatorError):
-    """Somebody else has the port; another one may be free."""
+    """Another process has the port. Another port may be free."""

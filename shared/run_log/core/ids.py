@@ -24,6 +24,7 @@ MAX_ID_BYTES: Final = 1_024
 
 _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
 _NEVER_IN_ID: Final = re.compile(r"[/\x00-\x1f\x7f]")
+# No other document id has this: a % of the text itself is escaped.
 _LONG_ID_MARK: Final = "%~"
 _LONG_ID_PREFIX_BYTES: Final = 1_000
 _ESCAPED_ID_MARK: Final = "~sha256-"

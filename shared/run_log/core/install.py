@@ -1,4 +1,4 @@
-"""How what is missing is installed: from where run-log itself came, since no index has it."""
+"""The command that installs a missing extra. No index has run-log, so it names where run-log came from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DISTRIBUTION: Final = "run-log"
 
 
 def how_to_install(extras: str, origin: Mapping[str, Any] | None = None) -> str:
-    """Return the command that adds *extras* to this installation, as an error message ends with it.
+    """Return the command that adds *extras* to this installation, for the end of an error message.
 
     Args:
         extras: Names of extras, separated by commas.
-        origin: Where run-log was installed from, as the installer noted it; None looks that up
+        origin: Where run-log was installed from, as the installer recorded it; None looks it up
             (https://packaging.python.org/en/latest/specifications/direct-url/).
     """
     origin = noted_origin(DISTRIBUTION) if origin is None else origin
@@ -28,15 +28,15 @@ def how_to_install(extras: str, origin: Mapping[str, Any] | None = None) -> str:
         return f"pip install {shlex.quote(f'{DISTRIBUTION}[{extras}] @ {_requirement_url(origin, url)}')}"
     if local is not None and local.is_file():
         return f"pip install {shlex.quote(f'{local}[{extras}]')}"
-    in_place = "-e " if origin.get("dir_info", {}).get("editable") else ""
-    command = f"pip install {in_place}'.[{extras}]'"
+    editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    command = f"pip install {editable}'.[{extras}]'"
     if local is not None and local.is_dir():
         return f"cd {shlex.quote(str(local))} && {command}"
     return f"in a checkout of {DISTRIBUTION}: {command}"
 
 
 def noted_origin(name: str) -> Mapping[str, Any]:
-    """Return where the distribution *name* was installed from; nothing where nobody noted it."""
+    """Return where the distribution *name* was installed from; an empty mapping if nothing recorded it."""
     try:
         noted = distribution(name).read_text("direct_url.json")
     except PackageNotFoundError:

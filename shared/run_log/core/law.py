@@ -1,9 +1,10 @@
 """The merge law: how events become a run's state, its history and its workflow's stats.
 
-A run's state is its event of greatest version; its history is the set of its transitions, one a version,
-newest first kept. Of two different events in one version, which only a faulty publisher makes, the content
-decides. Both are joins of a semilattice, so merging is commutative, associative and idempotent: duplicates,
-any order and any grouping of the events end in the same state.
+A run's state is its event of the greatest version. Its history is the set of its transitions, one for each
+version, of which the newest are kept. Only a faulty publisher makes two different events of one version;
+their content decides between them. State and history are CRDT joins (of a semilattice), so merging is
+commutative, associative and idempotent. Duplicates, any order and any grouping of the events end in the same
+state.
 """
 
 from __future__ import annotations
@@ -23,64 +24,55 @@ from .models import RunKey, RunStatus, WorkflowRun
 from .payload import encode_json
 
 MAX_HISTORY: Final = 50
-"""Transitions kept for a run: the newest by version."""
+"""How many transitions of a run are kept: the newest by version."""
 
 MAX_ANSWERER_BYTES: Final = 128
-"""Most bytes, as JSON text, of who answered a pause, in a history."""
-
-_NEXT: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
-    RunStatus.PENDING: frozenset(RunStatus),
-    RunStatus.RUNNING: frozenset(RunStatus) - {RunStatus.PENDING},
-    RunStatus.PAUSED: frozenset(RunStatus) - {RunStatus.PENDING},
-    RunStatus.SUCCESS: frozenset({RunStatus.SUCCESS}),
-    RunStatus.FAILED: frozenset({RunStatus.FAILED}),
-    RunStatus.SKIPPED: frozenset({RunStatus.SKIPPED}),
-}
-"""The state machine within one attempt: an ended run stays as it ended, a started one is not pending."""
+"""The most bytes of JSON text that a history keeps of who answered a pause."""
 
 
 class Outcome(enum.StrEnum):
     """What became of one event."""
 
     APPLIED = "applied"
-    """It is (or was, within its batch) the run's newest state."""
+    """It is the run's newest state, or was so within its batch."""
     DUPLICATE = "duplicate"
-    """The store had it already, or another of its version that goes before it; nothing changed."""
+    """The store had it already, or another event of its version that ranks higher. Nothing changed."""
     STALE = "stale"
-    """A newer state was there first; the history has it, the state and the stats are as they were."""
+    """The store had a newer state. The event is in the history; state and stats did not change."""
     REJECTED = "rejected"
-    """The store will never take it; it belongs to the dead letters."""
+    """The store will never accept it. It belongs to the dead letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One line of a run's history: that an event put the run into a status."""
+    """One entry of a run's history: an event put the run into a status."""
 
     version: Version
-    """Which event."""
+    """The version of the event."""
     status: RunStatus
-    """The status it stated."""
+    """The status that the event stated."""
     occurred_at: datetime
-    """When, on the emitter's wall clock, in UTC."""
+    """When the event occurred, on the emitter's wall clock, in UTC."""
     inferred: bool = False
-    """Whether the event was concluded rather than observed."""
+    """Whether the event was inferred rather than observed."""
     anomaly: bool = False
-    """Whether the step into this status breaks the state machine (running after success, say)."""
+    """Whether the step into this status breaks the state machine: running after success, for example."""
     answered_by: str | None = None
-    """Who answered the pause that the run left by this, its beginning where that is long; None where nobody
-    did, or said so."""
+    """Who answered the pause that ended with this transition, cut if it is long; None if nobody is known."""
     lasted: timedelta | None = None
-    """How long the run was in this status, on the emitters' wall clocks; None while it is. Zero where clocks
-    differ so much that the next status came before."""
+    """How long the run was in this status, on the emitters' wall clocks; None while it still is. Zero if the
+    clocks differ so much that the next status seems to come earlier."""
 
     @property
     def attempt(self) -> int:
-        """Which attempt at the run this was of, from 1."""
+        """The run's attempt, from 1."""
         return self.version.attempt
 
     @property
     def rank(self) -> tuple[bool, datetime, bool, str, str]:
-        """What decides between two of one version: what was observed, then the later, then the ended one."""
+        """What decides between two transitions of one version: the observed, later, ended one wins."""
+        # Statuses, names and texts only make the order total. Without that, the order of arrival would
+        # decide.
         status = self.status
         return (
             not self.inferred,
@@ -92,7 +84,7 @@ class Transition:
 
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
-        """Return the transition that *event* states, as it is stored: without what its neighbours tell."""
+        """Return the transition that *event* states, as it is stored: without what `annotated` adds."""
         pause = event.run.pause
         return cls(
             version=event.version,
@@ -104,16 +96,17 @@ class Transition:
 
 
 def _short(text: str | None) -> str | None:
+    # Measured as JSON, in which a character takes up to 12 bytes.
     while text and len(encode_json(text)) > MAX_ANSWERER_BYTES:
         text = f"{text[: len(text) * 3 // 4 - 1]}…"
     return text or None
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return the newest `MAX_HISTORY` of *transitions*, one a version, in version order.
+    """Return the newest `MAX_HISTORY` of *transitions*, one for each version, in version order.
 
     Args:
-        transitions: Transitions of one run, in any order, with repeats.
+        transitions: Transitions of one run, in any order and with repeats.
     """
     unique: dict[Version, Transition] = {}
     for transition in transitions:
@@ -124,22 +117,24 @@ def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
 
 
 def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
-    """Return a digest of what an event says of a run that its transition does not: equal for equal states.
+    """Return a digest of those fields of a run that a transition does not have. Equal states have equal ones.
 
     Args:
         run: The run.
-        payloads: Its trigger data and its result as `encode_json` makes them; None makes them.
+        payloads: The run's trigger data and result, encoded by `encode_json`; None encodes them here.
     """
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "trigger_type": run.trigger_type.value,
         "error": run.error,
         "started_at": run.started_at.isoformat(),
         "completed_at": run.completed_at and run.completed_at.isoformat(),
+        # As a float: 1 and 1.0 are the same duration, but not the same text.
         "duration_ms": float(run.duration_ms),
         "pause": run.pause and {name: value for name, value in run.pause if value is not None},
     }
-    # What is absent leaves no trace, so that a field that comes later changes no digest that is stored.
-    scalars = encode_json({name: value for name, value in told.items() if value is not None})
+    # Absent fields leave no trace. So a field that a later version adds changes no digest that is stored.
+    scalars = encode_json({name: value for name, value in fields.items() if value is not None})
+    # Every run stores one. 15 bytes are 20 characters of base64, without padding.
     digest = hashlib.blake2b(scalars.encode(), digest_size=15)
     for payload in payloads or (encode_json(run.trigger_data), encode_json(run.result)):
         digest.update(b"\n")
@@ -152,7 +147,7 @@ def _digest(event: RunEvent) -> str:
 
 
 def newest_event(events: Iterable[RunEvent]) -> RunEvent:
-    """Return that of *events*, at least one and all of one run, whose state the run has after them."""
+    """Return the event whose state a run has after all *events*, at least one, all of this run."""
     newest: RunEvent | None = None
     for event in events:
         if newest is None or event.version > newest.version:
@@ -166,19 +161,24 @@ def newest_event(events: Iterable[RunEvent]) -> RunEvent:
 
 
 def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
-    """Return whether a run in one attempt cannot go from *before* to *after*."""
-    return after not in _NEXT[before]
+    """Return whether the step from *before* to *after*, within one attempt, breaks the state machine.
+
+    An ended run keeps its status, and a run that has started is not pending again.
+    """
+    if before.is_terminal:
+        return after is not before
+    return after is RunStatus.PENDING and before is not RunStatus.PENDING
 
 
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with every transition marked that breaks the state machine.
-
-    Derived from the whole ordered history, so the marks do not depend on the order of arrival. What
-    comes after an inferred transition is none: the inference was wrong, not the run.
+    """Return *history* with each transition marked that breaks the state machine.
 
     Args:
         history: Transitions of one run in version order.
     """
+    # Computed from the whole history, and not stored when an event arrives: the marks must not depend on the
+    # order of arrival. A step after an inferred transition is no anomaly, because the inference was wrong,
+    # not the run.
     marked: list[Transition] = []
     for transition in history:
         before = marked[-1] if marked else None
@@ -193,7 +193,7 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
 
 
 def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with all that follows from its order: anomalies, durations, and who answered a pause.
+    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause.
 
     Args:
         history: Transitions of one run in version order, as stored.
@@ -203,7 +203,8 @@ def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
         replace(
             transition,
             lasted=max(after.occurred_at - transition.occurred_at, timedelta(0)) if after else None,
-            # Every later state of the run repeats the answer.
+            # Every later state of the run repeats the answer. Only the first one after the pause is shown
+            # with it.
             answered_by=transition.answered_by if before and before.status is RunStatus.PAUSED else None,
         )
         for before, transition, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
@@ -212,32 +213,35 @@ def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHead:
-    """What is needed to place another event of a run: everything but its payload."""
+    """All that is known of a run but its payload. It is enough to decide what becomes of another event."""
 
     version: Version
-    """Of the newest event."""
+    """The version of the newest event."""
     status: RunStatus
-    """The newest event's."""
+    """The status of the newest event."""
     history: tuple[Transition, ...]
     """The newest `MAX_HISTORY` transitions in version order."""
     counted: Counted = NOT_COUNTED
-    """What of its newest state is counted in the workflow's summary."""
+    """What the workflow's summary counts of the newest state."""
     digest: str | None = None
-    """Of the newest event's state, by `run_digest`; None where what stored it did not know of digests."""
+    """The `run_digest` of the newest state; None if a version without digests stored it."""
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
-        """Return *event*, a save's, stamped after all there is; as it is stored where it is there already.
+        """Return *event*, which a save made, with a version after the stored one.
+
+        If the event is stored already, it is returned with its stored version.
 
         Args:
-            event: One whose id is its own: this process made it.
-            clock: Stamps it.
+            event: An event that this process made, so its id is unique.
+            clock: Stamps the event.
 
         Raises:
-            WriteRefusedError: See `RunEvent.later_than`.
+            WriteRefusedError: No version comes after the stored one; see `RunEvent.later_than`.
         """
         for transition in self.history:
             version = transition.version
-            # The answer to its commit was lost, and it was stamped anew for that.
+            # The answer to its commit was lost, and the retry stamped it once more. A second stamp would make
+            # it another transition.
             if (version.attempt, version.event_id) == (event.run.attempt, event.event_id):
                 return event.model_copy(update={"hlc": version.hlc})
         return event.later_than(self.version, clock=clock)
@@ -245,28 +249,28 @@ class RunHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedRun:
-    """All that a projection holds of a run: enough to merge it into another projection."""
+    """All that a projection has of a run. It is enough to merge the run into another projection."""
 
     event: RunEvent
-    """Its newest event."""
+    """The newest event."""
     history: tuple[Transition, ...]
-    """Its transitions, as stored; none is later than the event."""
+    """The transitions as stored. None is later than the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsDelta:
-    """How a workflow's stats change. Adds up, so a batch is one change."""
+    """How a workflow's stats change. Changes add up, so a batch is one change."""
 
     total: int = 0
-    """Distinct runs more."""
+    """The change of the number of distinct runs."""
     successful: int = 0
-    """Runs more whose newest state is success; may be negative."""
+    """The change of the number of runs whose newest state is success. It may be negative."""
     by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
-    """Runs more in each status; statuses that do not change are absent."""
+    """The change of the number of runs in each status. Statuses that do not change are absent."""
 
     @classmethod
     def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
-        """Return the change when a run goes from *before* (None: not there yet) to *after*."""
+        """Return the change when a run goes from *before* (None for a new run) to *after*."""
         if before is after:
             return cls()
         by_status = {after: 1} if before is None else {after: 1, before: -1}
@@ -278,7 +282,7 @@ class StatsDelta:
 
     @classmethod
     def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
-        """Return all the changes as one."""
+        """Return the sum of *deltas*."""
         total = successful = 0
         by_status: dict[RunStatus, int] = {}
         for delta in deltas:
@@ -293,7 +297,7 @@ class StatsDelta:
         )
 
     def __add__(self, other: StatsDelta) -> StatsDelta:
-        """Return both changes as one."""
+        """Return the sum of both changes."""
         return StatsDelta.sum((self, other))
 
     def __bool__(self) -> bool:
@@ -306,17 +310,17 @@ class RunChange:
     """What one batch of events does to one run."""
 
     before: RunHead | None
-    """The head the events were folded onto; None for a run not seen before."""
+    """The head that the events were folded onto; None for a new run."""
     after: RunHead
     """The head afterwards."""
     winner: RunEvent | None
-    """The event whose state is to be stored; None where the stored state stays."""
+    """The event whose state is to be stored; None if the stored state stays."""
     added: tuple[Transition, ...]
-    """History to add, in version order, the winner's always; empty where nothing changes."""
+    """Transitions to store, in version order, always the winner's too; empty if nothing changes."""
     outcomes: tuple[Outcome, ...]
-    """One for each event, in the order given."""
+    """One outcome for each event, in the given order."""
     horizon: Horizon | None = None
-    """The days that were counted when it was made; None for none."""
+    """The days that were counted when the change was made; None for none."""
 
     @property
     def delta(self) -> StatsDelta:
@@ -325,7 +329,7 @@ class RunChange:
 
     @property
     def counters(self) -> dict[SummaryCounter, int]:
-        """How the workflow's summary changes; counters that stay are absent."""
+        """How the workflow's summary changes. Counters that do not change are absent."""
         before, after = self.before, self.after
         if before is not None and (before.status, before.counted) == (after.status, after.counted):
             return {}
@@ -337,7 +341,8 @@ class RunChange:
 
     @property
     def anomalies(self) -> int:
-        """How many of the added transitions break the state machine, as the history stands now."""
+        """How many of the added transitions break the state machine, in the history as it is now."""
+        # A run's first transition is never an anomaly, and most changes bring only that one.
         if len(self.after.history) == 1 or not self.added:
             return 0
         added = {transition.version for transition in self.added}
@@ -355,17 +360,17 @@ def fold(
     horizon: Horizon | None = None,
     digest: Callable[[RunEvent], str] = _digest,
 ) -> RunChange:
-    """Merge *events* of one run, in any order and with repeats, onto what is known of it.
+    """Merge *events* of one run, in any order and with repeats, into what is known of the run.
 
-    Folding the `FoldedRun` of some events, its history as *earlier*, does to the head what folding those
-    events does: what is dropped of a run that has many is not among the newest of all either.
+    Folding the `FoldedRun` of some events, with its history as *earlier*, changes the head as folding those
+    events does.
 
     Args:
-        before: The run's head as stored; None for a run not seen before.
+        before: The run's stored head; None for a new run.
         events: At least one event, all of the same run.
-        earlier: Transitions by events that one of *events* has superseded, of which no more is known.
+        earlier: Transitions of events that one of *events* has superseded and that are no longer known.
         horizon: The days and hours whose runs are counted; None for none.
-        digest: The `run_digest` of an event's run, for who has it at hand.
+        digest: Returns the `run_digest` of an event's run. A caller that has computed it passes its own.
     """
     newest_version = before.version if before else None
     newest_digest = before.digest if before else None
@@ -374,9 +379,10 @@ def fold(
     outcomes: list[Outcome] = []
     for event in events:
         transition = Transition.of(event)
-        outcome = _place(newest_version, history, transition)
+        outcome = _outcome(newest_version, history, transition)
         if outcome is None:
-            # All that the history tells is the same. Where nobody knows what was stored, it was this.
+            # The two differ at most in what a transition does not tell. If no digest was stored, the stored
+            # event is taken to be this one: a repeat is likely, and a faulty publisher is not.
             newest_digest = digest(winner) if winner is not None else newest_digest
             is_news = newest_digest is not None and digest(event) > newest_digest
             outcome = Outcome.APPLIED if is_news else Outcome.DUPLICATE
@@ -387,6 +393,8 @@ def fold(
         if outcome is Outcome.APPLIED:
             winner, newest_version = event, transition.version
     if earlier:
+        # The earlier history has only its newest transitions. The dropped ones are older than `MAX_HISTORY`
+        # others, so they are not among the newest of both either.
         history = newest((*history, *earlier))
     if winner is not None:
         after = RunHead(
@@ -400,26 +408,20 @@ def fold(
         after = replace(before, history=history)
     else:
         raise ValueError("fold() needs at least one event")
-    known = {transition.version: transition for transition in before.history} if before else {}
-    stated = winner.version if winner is not None else None
     return RunChange(
         before=before,
         after=after,
         winner=winner,
-        added=tuple(
-            transition
-            for transition in history
-            if transition.version == stated or known.get(transition.version) != transition
-        ),
+        added=_added(before, after, winner),
         outcomes=tuple(outcomes),
         horizon=horizon,
     )
 
 
-def _place(
+def _outcome(
     newest_version: Version | None, history: Sequence[Transition], transition: Transition
 ) -> Outcome | None:
-    """Return what becomes of an event; None where it is like the newest in all that its transition tells."""
+    """Return what becomes of an event; None if its transition equals that of the newest event."""
     version = transition.version
     if newest_version is None or version > newest_version:
         return Outcome.APPLIED
@@ -433,8 +435,19 @@ def _place(
     return Outcome.APPLIED if version == newest_version else Outcome.STALE
 
 
+def _added(before: RunHead | None, after: RunHead, winner: RunEvent | None) -> tuple[Transition, ...]:
+    """Return the transitions of *after* that *before* does not have, and always the winner's."""
+    known = {transition.version: transition for transition in before.history} if before else {}
+    stated = winner.version if winner is not None else None
+    return tuple(
+        transition
+        for transition in after.history
+        if transition.version == stated or known.get(transition.version) != transition
+    )
+
+
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
-    """Return, for each run that *events* are about, the positions of its events in order.
+    """Return the positions of each run's events among *events*, in order.
 
     Args:
         events: Events of any runs.
@@ -446,7 +459,7 @@ def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
 
 
 def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
-    """Return the stats of runs with these statuses: the recount that stored stats have to equal.
+    """Return the stats of runs with these statuses: the recount that stored stats must equal.
 
     Args:
         statuses: The status of each distinct run.

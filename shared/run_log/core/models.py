@@ -1,4 +1,4 @@
-"""What a run is: the model that platforms fill in, stores keep and queries return."""
+"""The model of a run: platforms fill it in, stores keep it, queries return it."""
 
 from __future__ import annotations
 
@@ -37,21 +37,23 @@ from .nearest import (
 )
 from .payload import as_payload, detached, fit_payloads, fit_text
 
+# Earlier versions stored such long ids. A new one has at most `MAX_ID_BYTES`.
 MAX_ID_LENGTH: Final = 50_000
-"""Longest workflow id and run id, in characters, that earlier versions stored; see `MAX_ID_BYTES`."""
+"""The most characters of a workflow id and of a run id that are read back."""
 
-# What a document has for both: 1 MiB less five texts, a history, names and scalar fields.
+# A document holds 1 MiB. The rest of it is for five texts, a history, names and scalar fields.
 _IDS_AND_PAYLOAD_BYTES: Final = 830_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
 
+# A wrong type there is a fault of the writer, which must be seen, and not a value to interpret.
 STORED: Final = object()
-"""The context in which fields are validated that a message or a document states: they have their types."""
+"""The context for the fields of a message or a document: they must have their types already."""
 
 _STORED_PAYLOADS: Final = frozenset({dict, type(None)})
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
-# What a foreign object's own errors say may be of any length.
+# The message of a foreign object's error may be of any length.
 _MAX_FAULT: Final = 500
 _MAX_EXPLANATION: Final = 2_000
 
@@ -109,24 +111,25 @@ def _to_utc(value: datetime) -> datetime:
         raise PydanticCustomError(
             "datetime_range", "the datetime lies outside years 1 to 9999 in UTC"
         ) from None
-    # A vendor's datetime subclass (Firestore's has nanoseconds) survives astimezone(); ours are plain.
+    # A vendor's subclass of datetime survives astimezone(). Firestore's has nanoseconds, which JSON would
+    # lose.
     return datetime.combine(moved.date(), moved.timetz())
 
 
 def _as_text(value: object, info: ValidationInfo) -> object:
-    """Bound a text; outside of documents, accept anything in its nearest form."""
+    """Cut a text that is too long. Outside of documents, accept anything in its nearest form."""
     if value is None or (info.context is STORED and not isinstance(value, str)):
         return value
     return fit_text(value if type(value) is str else as_text(value))
 
 
 def _as_id(value: object, info: ValidationInfo) -> object:
-    """Outside of documents, accept what has one text: a number, a UUID, a path, a member of an enum."""
+    """Outside of documents, accept whatever has a text: a number, a UUID, a path, a member of an enum."""
     if info.context is STORED:
         return value
     text = id_text(value)
     if text is None:
-        what = f"an id is a text, or what has one, a number or a UUID say; not a {type_name(value)}"
+        what = f"an id is a text, or has one, as a number or a UUID does; a {type_name(value)} has none"
         raise PydanticCustomError("id_type", "{what}", {"what": what})
     if is_long_id(text):
         what = f"it has {len(text.encode()):,} bytes, an id at most {MAX_ID_BYTES:,}; pass a shorter one"
@@ -135,36 +138,37 @@ def _as_id(value: object, info: ValidationInfo) -> object:
 
 
 def _as_person(value: object, info: ValidationInfo) -> object:
-    """Accept anything that has a text; outside of documents, as `bounded_id` has it."""
+    """Accept anything in its nearest form. Outside of documents, shorten it as `bounded_id` does."""
     if value is None or info.context is STORED:
         return _as_text(value, info)
     return bounded_id(valid_text(value) if type(value) is str else as_text(value))
 
 
 def _enum_value(value: object) -> object:
-    """Accept a platform's own enum class by its members' values."""
+    """Accept a member of a platform's own enum by its value."""
     return value.value if isinstance(value, enum.Enum) else value
 
 
 def _none_is(default: object) -> Callable[[object], object]:
-    """Accept None, as platforms write it, for what is not known."""
+    """Accept None, which platforms write for an unknown value."""
     return lambda value: default if value is None else value
 
 
 def _as_milliseconds(value: object, info: ValidationInfo) -> object:
-    """Accept a timedelta; outside of documents, take what is no length of time for 0: not known."""
+    """Accept a timedelta. Outside of documents, read a number that is no length of time as 0, for unknown."""
     if value is None:
         return 0
     if info.context is STORED or isinstance(value, str):
         return value
-    with Contained():  # a foreign object's own code: it is no number
-        told = value if type(value) is float or type(value) is int else unwrapped(value)
-        if isinstance(told, timedelta):
-            told = told / _MILLISECOND
-        if not isinstance(told, Real | Decimal):
+    # If the code of a foreign object raises, the value is not a number, and pydantic refuses it.
+    with Contained():
+        number = value if type(value) is float or type(value) is int else unwrapped(value)
+        if isinstance(number, timedelta):
+            number = number / _MILLISECOND
+        if not isinstance(number, Real | Decimal):
             return value
         try:
-            number = float(told)
+            number = float(number)
         except OverflowError:
             return 0
         return number if 0 <= number < math.inf else 0
@@ -172,17 +176,19 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
 
 
 def _not_negative(duration_ms: float) -> float:
-    """Read what was written where clocks differ: a run that ended before it started took no time."""
+    """Read a negative duration as 0."""
+    # Earlier versions stored one if clocks differed, and a run seemed to end before it started.
     return max(0.0, duration_ms)
 
 
 def _method_is_none(value: object) -> object:
-    """Accept an object of a platform's own that can be paused: its method is no pause request."""
+    """Read a method as None."""
+    # A platform's own model may have a method `pause`.
     return None if callable(value) else value
 
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
-    """Copy a payload; outside of documents, accept anything in its nearest form."""
+    """Copy a payload. Outside of documents, accept anything in its nearest form."""
     if info.context is STORED and type(value) not in _STORED_PAYLOADS:
         raise PydanticCustomError("payload_type", "a payload is an object")
     payload = as_payload(value)
@@ -193,14 +199,14 @@ def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
-"""An aware datetime, turned into UTC; a naive one is refused."""
+"""An aware datetime, converted to UTC. A naive one is refused."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(_as_id)]
-"""Any non-empty text that UTF-8 can hold, of at most `MAX_ID_BYTES`; see `id_text`."""
+"""Any non-empty text of at most `MAX_ID_BYTES`; see `id_text` for what other values become."""
 
 Text = Annotated[str, BeforeValidator(_as_text)]
 Person = Annotated[str, BeforeValidator(_as_person)]
-"""Who is asked, or has answered: any text, as `bounded_id` has it where it is long."""
+"""Who is asked, or who answered: any text. `bounded_id` shortens a long one."""
 
 Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
 Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
@@ -231,14 +237,15 @@ class PauseRequest(BaseModel):
 class WorkflowRun(BaseModel):
     """One execution of a workflow, as it stands at one moment.
 
-    Fields stay assignable, and each assignment is validated: naive datetimes are refused, aware ones
-    are turned into UTC. Stores and the emitter take copies.
+    Fields can be assigned, and each assignment is validated: naive datetimes are refused, aware ones are
+    converted to UTC. Stores and the emitter take copies.
     """
 
     model_config = ConfigDict(
         from_attributes=True,
         validate_assignment=True,
         allow_inf_nan=False,
+        # An instance proves nothing: `model_construct` and `model_copy` validate nothing.
         revalidate_instances="always",
         use_attribute_docstrings=True,
     )
@@ -275,21 +282,20 @@ class WorkflowRun(BaseModel):
 
 
 RunKey = tuple[str, str]
-"""A run's identity: workflow id and run id."""
+"""The identity of a run: workflow id and run id."""
 
 
 def validated(run: object) -> WorkflowRun:
-    """Return *run* as a validated `WorkflowRun`, whose payloads still hold the given values.
+    """Return *run* as a validated `WorkflowRun`. Its payloads still hold the given values.
 
-    Ids, texts and payloads may be anything that has a nearest form; one log line tells of a payload without
-    keys, which stands under `OUTER_KEY`.
+    Ids, texts and payloads may be anything that has a nearest form. A payload without keys becomes the value
+    of `OUTER_KEY`, which is logged.
 
     Args:
-        run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
-            mapping of them.
+        run: A `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
 
     Raises:
-        InvalidRunError: A field is missing or wrong; the message names each.
+        InvalidRunError: A field is missing or wrong. The message names each.
     """
     source = run
     if isinstance(source, Mapping):
@@ -311,17 +317,16 @@ def validated(run: object) -> WorkflowRun:
 
 
 def snapshot(run: object) -> WorkflowRun:
-    """Return a validated copy of *run* that shares nothing with it, and that a document can hold.
+    """Return a validated copy of *run* that shares nothing with it and fits into a document.
 
-    Payloads beyond `MAX_PAYLOAD_BYTES` are cut: markers stand for the largest values, every outer key
-    stays, and the counter ``run_log.payload.cut_values`` tells how many.
+    Payloads beyond `MAX_PAYLOAD_BYTES` are cut: markers replace the largest values, and every outer key
+    stays. The metric ``run_log.payload.cut_values`` counts the values that were cut.
 
     Args:
-        run: A `WorkflowRun`, any object with its fields as attributes (a platform's own model), or a
-            mapping of them.
+        run: A `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
 
     Raises:
-        InvalidRunError: A field is missing or wrong; the message names each.
+        InvalidRunError: A field is missing or wrong. The message names each.
     """
     copy = validated(run)
     (trigger_data, result), cut = detached(copy.trigger_data, copy.result, limit=_payload_room(copy))
@@ -330,24 +335,24 @@ def snapshot(run: object) -> WorkflowRun:
 
 
 def fit_run(run: WorkflowRun) -> WorkflowRun:
-    """Return *run*, with its payloads cut as `snapshot` does where they are too large.
+    """Return *run* with its payloads cut, as `snapshot` does, if they are too large.
 
     Args:
-        run: Ours: it may be changed.
+        run: A run that nobody else holds. It may be changed.
     """
     payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run))
     if cut:
-        # Each assignment validates the whole run.
+        # Only if something was cut: each assignment validates the whole run.
         run.trigger_data, run.result = payloads
         count_cut(run.workflow_id, run.id, cut)
     return run
 
 
 def count_cut(workflow_id: str, run_id: str, values: int) -> None:
-    """Count and log that *values* of a run's payloads and texts were cut, if any were."""
+    """Count and log how many *values* of a run's payloads and texts were cut, if any."""
     if values:
         _cut_values.add(values)
-        hint = f"more than {MAX_PAYLOAD_BYTES} bytes, or their own code raised: the markers say"
+        hint = f"they exceed {MAX_PAYLOAD_BYTES} bytes, or their own code raised; the markers say which"
         _logger.warning(
             "run_log_payload_cut", workflow_id=workflow_id, run_id=run_id, values=values, hint=hint
         )

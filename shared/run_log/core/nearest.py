@@ -134,6 +134,7 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
         if kind is str:
             weight += len(item) + 2
         elif kind is dict:
+            # An entry has two quotes and a colon at least.
             weight += 2 + 3 * len(item)
             try:
                 weight += len("".join(item))
@@ -148,6 +149,7 @@ def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int,
             ahead += item
         elif kind is int:
             bits = item.bit_length()
+            # A quarter: each bit is 0.3 of a digit, and this is a lower bound.
             weight += bits >> 2 or 1
             plain = plain and bits <= _MAX_INTEGER_BITS
         else:
@@ -246,9 +248,10 @@ class Reading:
                 return _readable_number(cast("float", value))
             if kind is _Unread:
                 self.raised += 1
-                return cast("_Unread", value).told
+                return cast("_Unread", value).text
             if depth == 0:
                 return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
+            # By identity: a foreign object may have no hash, or an __eq__ that raises.
             if id(value) in self._open:
                 return f"{CUT_MARKER}, contains itself"
             self._open.add(id(value))
@@ -401,8 +404,8 @@ def _part(owner: object, read: Callable[[], object]) -> object:
 class _Unread:
     """Stands for a part of a value that could not be read because its code raised."""
 
-    def __init__(self, told: str) -> None:
-        self.told = told
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def _raised(value: object, error: BaseException) -> str:
@@ -477,19 +480,19 @@ def _repr(value: object) -> str:
         # As newer versions of pydantic do: the same text with all of them.
         text = str(value)
     else:
-        text = repr(value) if _is_told_quickly(value) else object.__repr__(value)
+        text = repr(value) if _has_quick_repr(value) else object.__repr__(value)
     return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]} [{CUT_MARKER}, {len(text)} characters]"
 
 
-def _is_told_quickly(value: object) -> bool:
+def _has_quick_repr(value: object) -> bool:
     """Return whether the repr of *value* is known to be short to make."""
     # A repr may read a whole database, or a table of gigabytes, while the workflow waits in `emit`. A repr in
     # Python of an object with few attributes is taken to be quick.
     kind = type(value)
-    if kind in _TOLD_BY_NAME:
+    if kind in _QUICK_TYPES:
         return True
-    told_by = kind.__repr__
-    if not (isinstance(told_by, types.FunctionType) or told_by in _TOLD_BY_ATTRIBUTES):
+    own_repr = kind.__repr__
+    if not (isinstance(own_repr, types.FunctionType) or own_repr in _QUICK_REPRS):
         return False
     slots = (
         name
@@ -503,10 +506,10 @@ def _is_told_quickly(value: object) -> bool:
     return is_plain(held, MAX_REPR)
 
 
-_TOLD_BY_NAME: Final[frozenset[type]] = frozenset(
+_QUICK_TYPES: Final[frozenset[type]] = frozenset(
     {types.FunctionType, types.BuiltinFunctionType, types.ModuleType, complex, range}
 )
-_TOLD_BY_ATTRIBUTES: Final[tuple[object, ...]] = (
+_QUICK_REPRS: Final[tuple[object, ...]] = (
     object.__repr__,
     types.SimpleNamespace.__repr__,
     BaseException.__repr__,

@@ -157,6 +157,7 @@ def fit_payloads(
         payloads: Payloads in JSON types. They are not changed.
         limit: Bytes of JSON text that all payloads may take together.
     """
+    # Most payloads are small, and need not be encoded to see that they fit.
     if all(is_plain(payload, limit // _MAX_TEXT_PER_WEIGHT // len(payloads)) for payload in payloads):
         return payloads, 0
     payloads, trimmed = _trimmed(payloads, limit)

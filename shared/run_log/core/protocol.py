@@ -1,4 +1,4 @@
-"""The contract of every run log: what can be asked, and what is promised."""
+"""The contract of every run log: its methods and what they promise."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any, Final
 from .models import WorkflowRun
 
 MAX_LIMIT: Final = 1_000
-"""Most runs one page returns."""
+"""The most runs that one page returns."""
 
 
 class RunLogProtocol(abc.ABC):
     """A history of workflow runs.
 
-    What is returned are copies: changing one changes nothing that is stored. Every method raises
-    `StoreUnavailableError` where the store does not answer in bounded time.
+    Every method returns copies: changing one changes nothing that is stored. Every method raises
+    `StoreUnavailableError` if the store does not answer in bounded time.
     """
 
     @abc.abstractmethod
     async def save_run(self, run: Any) -> None:
-        """Store *run* as its state is now. Saving the same run again updates it, and counts it once.
+        """Store the state that *run* has now. Saving a run again updates it; it is counted once.
 
-        A later attempt's state stays: a save with a lower `attempt` than the stored one changes nothing
-        but the history.
+        The state of a later attempt stays. A save with a lower `attempt` than the stored one only adds to the
+        history.
 
         Args:
             run: A `WorkflowRun`, or any object with its fields.
 
         Raises:
-            InvalidRunError: A field is missing or wrong (a naive datetime, say); nothing is stored.
+            InvalidRunError: A field is missing or wrong: a naive datetime, for example. Nothing is stored.
         """
 
     @abc.abstractmethod
@@ -38,30 +38,30 @@ class RunLogProtocol(abc.ABC):
     ) -> tuple[list[WorkflowRun], str | None]:
         """Return one page of a workflow's runs, newest first, and the cursor of the next page.
 
-        Runs come by `started_at`, then by id. Walking the pages returns every run that was there when
-        the walk began exactly once, whatever is stored meanwhile, unless its own `started_at` changes: then
-        it comes where it stands by then, and may be missed or come twice.
+        Runs are sorted by `started_at`, then by id. A walk through the pages returns each run that was there
+        when the walk began exactly once, whatever is stored meanwhile. A run whose `started_at` changes
+        during the walk moves: it may be missed or come twice.
 
         Args:
-            workflow_id: The workflow; an unknown one has no runs.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
-            start_after: The cursor that the page before returned; None for the first page.
+            workflow_id: The workflow. An unknown one has no runs.
+            limit: The most runs to return, 1 to `MAX_LIMIT`.
+            start_after: The cursor that the previous page returned; None for the first page.
 
         Returns:
-            The runs, and the next page's cursor: None exactly when nothing is left.
+            The runs, and the cursor of the next page: None exactly when no runs are left.
 
         Raises:
             InvalidArgumentError: *limit* or *workflow_id* cannot be used.
-            InvalidCursorError: *start_after* is malformed or of another workflow.
+            InvalidCursorError: *start_after* is malformed or belongs to another workflow.
         """
 
     @abc.abstractmethod
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
-        """Return the run, or None where there is none.
+        """Return the run, or None if there is none.
 
         Raises:
             InvalidArgumentError: An id is empty.
-            UnreadableRunError: It is stored in a form that cannot be read.
+            UnreadableRunError: The run is stored in a form that cannot be read.
         """
 
     @abc.abstractmethod
@@ -78,7 +78,7 @@ class RunLogProtocol(abc.ABC):
 
     @abc.abstractmethod
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
-        """Return the workflow's newest run by `started_at`, or None where it has none.
+        """Return the workflow's newest run by `started_at`, or None if it has none.
 
         Raises:
             InvalidArgumentError: *workflow_id* is empty.

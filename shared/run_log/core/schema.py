@@ -1,4 +1,4 @@
-"""The event's JSON Schema: the one that is shipped, and how it is made from the model."""
+"""The JSON Schema of an event: the file that is shipped, and how it is made from the model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _BESIDE_THE_BODY: Final = frozenset({"traceparent", "tracestate"})
 def event_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of an event's body in this version.
 
-    What a reader needs is required; what a newer writer adds is allowed.
+    It requires the fields that a reader needs, and allows the fields that a newer writer adds.
     """
     return cast("dict[str, Any]", json.loads(event_schema_text()))
 
 
 def event_schema_text() -> str:
-    """Return `event_schema` as the text that is shipped."""
-    # Not made here: its descriptions are docstrings, which `python -OO` has not.
+    """Return the text of `event_schema` that is shipped."""
+    # Not made here: its descriptions are docstrings, which `python -OO` removes.
     name = f"run-state-{SCHEMA_VERSION}.json"
     return (files("run_log.core") / "schemas" / name).read_text(encoding="utf-8")
 
 
 def make_event_schema_text() -> str:
-    """Return the schema's text as the model has it now."""
+    """Return the text of the schema that the model has now."""
     return json.dumps(_made(), indent=2) + "\n"
 
 
@@ -53,7 +53,7 @@ def _made() -> dict[str, Any]:
 
 
 def _plain(definition: dict[str, Any]) -> dict[str, Any]:
-    """Return a model's schema without what only Python readers need."""
+    """Return a model's schema without the details that only matter in Python."""
     plain = dict(definition)
     plain["description"] = _first_paragraph(definition["description"])
     if "properties" in definition:
@@ -63,7 +63,7 @@ def _plain(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field(field: dict[str, Any]) -> dict[str, Any]:
-    # The generated title only repeats the name.
+    # The title that pydantic makes only repeats the name.
     return {
         name: _first_paragraph(value) if name == "description" else value
         for name, value in field.items()
@@ -72,6 +72,6 @@ def _field(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_paragraph(docstring: str) -> str:
-    """Return a docstring's first paragraph as running text, in JSON's words."""
+    """Return the first paragraph of a docstring as one line, with JSON's name for None."""
     paragraph = docstring.partition("\n\n")[0]
     return " ".join(paragraph.split()).replace("`", "").replace("None", "null")

@@ -1,4 +1,4 @@
-"""Settings from the environment: the only place that reads it."""
+"""The settings of a deployment. No other module reads the environment for one."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ _SERVICE_LINK: Final = re.compile(
     r"|RUN_LOG_(?:\w+_)?NAME=/.*",
     re.DOTALL,
 )
-"""What Kubernetes puts into every pod for a Service named ``run-log`` or ``run-log-...``
+"""The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``
 (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), and Docker for a
 linked container."""
 
+# Every reader adds up all of them, so each one costs a read.
 MAX_STATS_SHARDS: Final = 500
-"""As many run documents as one commit holds: a reader adds all of them up."""
+"""The most documents over which a workflow's stats are spread: as many as one commit has runs."""
 
 ResourceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$")]
 """A Pub/Sub resource id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""
@@ -61,35 +62,39 @@ CollectionId = Annotated[str, StringConstraints(min_length=1, max_length=375), A
 """A Firestore collection id (https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
 
 
+# Pydantic calls `settings_customise_sources`, and takes no argument for it. This variable passes the mapping
+# that `from_env` was given.
 _environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=os.environ)
 _logger: Final = get_logger("run_log.core")
 _told: Final[set[str]] = set()
-"""Names that are nobody's, as far as this process has said so."""
+"""Unknown variables that this process has already warned of."""
 
 
 class Settings(BaseSettings):
     """What a deployment sets, each as an environment variable.
 
-    The constructor reads the environment for what it is not given. It refuses a ``RUN_LOG_*`` variable that
-    is nearly one of these, and warns in the log, once a process, of any other: that is somebody else's.
-    `from_env` also turns a bad value into a `ConfigurationError` that names its variable.
+    The constructor reads the environment for each setting that it is not given. It refuses a ``RUN_LOG_*``
+    variable that is nearly one of these. It ignores any other, which may belong to another program, and logs
+    a warning once a process. `from_env` also turns a bad value into a `ConfigurationError` that names the
+    variable.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
+        # Compose files and templates often leave a variable empty that is not set.
         env_ignore_empty=True,
         validate_by_name=True,
         validate_by_alias=True,
     )
 
     backend: str = "memory"
-    """``RUN_LOG_BACKEND``: which run log `create_run_log_service` makes."""
+    """``RUN_LOG_BACKEND``: the back end of the run log that `create_run_log_service` makes."""
     project: str | None = Field(
         default=None, validation_alias=AliasChoices("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
     )
-    """``GOOGLE_CLOUD_PROJECT``: None leaves it to the credentials."""
+    """``GOOGLE_CLOUD_PROJECT``: None takes the project of the credentials."""
     topic: ResourceId = "run-log-events"
     """``RUN_LOG_TOPIC``: where events are published."""
     subscription: ResourceId = "run-log-projector"
@@ -101,35 +106,35 @@ class Settings(BaseSettings):
     database: str = "(default)"
     """``RUN_LOG_DATABASE``: the Firestore database."""
     stats_shards: int = Field(default=1, ge=1, le=MAX_STATS_SHARDS)
-    """``RUN_LOG_STATS_SHARDS``: over how many documents a workflow's stats are spread when written."""
+    """``RUN_LOG_STATS_SHARDS``: the number of documents over which writes spread a workflow's stats."""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
-    """``RUN_LOG_RETENTION_DAYS``: how long after its latest event an ended run expires; None keeps all."""
+    """``RUN_LOG_RETENTION_DAYS``: how long after its latest event an ended run expires; None for never."""
     sqlite_path: str = "run-log.sqlite3"
-    """``RUN_LOG_SQLITE_PATH``: the file that holds the runs, where they are kept in SQLite."""
+    """``RUN_LOG_SQLITE_PATH``: the file that holds the runs of the SQLite back end."""
     push_auth: Literal["oidc", "iam"] | None = None
-    """``RUN_LOG_PUSH_AUTH``: who verifies that a push is Pub/Sub's: the projector itself, or the platform."""
+    """``RUN_LOG_PUSH_AUTH``: who verifies a push: the projector itself (oidc), or the platform (iam)."""
     push_audience: str | None = None
     """``RUN_LOG_PUSH_AUDIENCE``: the audience in the subscription's push configuration."""
     push_service_account: str | None = None
-    """``RUN_LOG_PUSH_SERVICE_ACCOUNT``: the e-mail address of the service account in it."""
+    """``RUN_LOG_PUSH_SERVICE_ACCOUNT``: the e-mail address of the service account in that configuration."""
     buffer_events: int = Field(default=10_000, ge=0)
-    """``RUN_LOG_BUFFER_EVENTS``: most events an emitter holds for a broker that is slow or away."""
+    """``RUN_LOG_BUFFER_EVENTS``: the most events that an emitter holds while the broker is slow or away."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=0)
-    """``RUN_LOG_BUFFER_BYTES``: most bytes of them."""
+    """``RUN_LOG_BUFFER_BYTES``: the most bytes of these events."""
     spool_dir: str | None = None
     """``RUN_LOG_SPOOL_DIR``: where undelivered events are kept for the next start; None keeps none."""
     spool_max_bytes: int = Field(default=64 * 2**20, ge=0)
-    """``RUN_LOG_SPOOL_MAX_BYTES``: most bytes that directory takes."""
+    """``RUN_LOG_SPOOL_MAX_BYTES``: the most bytes that this directory takes."""
     redact_keys: str | None = None
-    """``RUN_LOG_REDACT_KEYS``: names of secrets besides the built-in ones, separated by commas; ``-name``
-    takes one away, ``-*`` all."""
+    """``RUN_LOG_REDACT_KEYS``: names of secrets, separated by commas, besides the built-in ones; ``-name``
+    removes one, ``-*`` all."""
     redact_text: bool = True
-    """``RUN_LOG_REDACT_TEXT``: whether secrets within texts are replaced, too: in values, errors, reasons."""
+    """``RUN_LOG_REDACT_TEXT``: whether redaction also replaces secrets in texts: values, errors, reasons."""
     end_flush_seconds: float | None = Field(default=None, ge=0, le=3_600, allow_inf_nan=False)
-    """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery; None waits where
-    the platform may stop the CPU after a response, and in a process that was forked."""
+    """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery. With None it
+    waits in a forked process, and where the platform may stop the CPU after a response."""
     handle_sigterm: bool = True
-    """``RUN_LOG_HANDLE_SIGTERM``: whether a SIGTERM that nobody else handles delivers first."""
+    """``RUN_LOG_HANDLE_SIGTERM``: whether the emitter delivers on a SIGTERM that nobody else handles."""
     stderr_notice: bool = True
     """``RUN_LOG_STDERR_NOTICE``: whether a process that loses run states says so once on stderr."""
 
@@ -142,7 +147,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what the constructor is given, then the environment, and refuse misspelt variables."""
+        """Read the constructor's arguments, then the environment; refuse misspelt variables."""
+        # Pydantic's own source would read `os.environ`, whatever mapping was given.
         environ = _environ.get()
         _check_names(environ)
         environment = EnvSettingsSource(settings_cls)
@@ -154,7 +160,7 @@ class Settings(BaseSettings):
         """Read the environment.
 
         Args:
-            environ: The variables; those of the process unless others are given.
+            environ: The variables; those of the process by default.
 
         Raises:
             ConfigurationError: A variable is misspelt or has a value that cannot be used.
@@ -173,20 +179,20 @@ class Settings(BaseSettings):
 
 
 def is_cloud_run_service(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this is a Cloud Run service or function; its jobs and worker pools are none.
+    """Return whether this is a Cloud Run service or function, and not a job or a worker pool.
 
     Args:
-        environ: The variables; those of the process unless others are given
+        environ: The variables; those of the process by default
             (https://cloud.google.com/run/docs/container-contract#env-vars).
     """
     return bool(environ.get("K_SERVICE"))
 
 
 def check_collection_id(value: str) -> str:
-    """Return *value* if Firestore takes it as a collection's id.
+    """Return *value* if Firestore accepts it as the id of a collection.
 
     Raises:
-        ConfigurationError: It does not.
+        ConfigurationError: Firestore does not accept it.
     """
     try:
         return TypeAdapter[str](CollectionId).validate_python(value)
@@ -200,15 +206,15 @@ def variable(field: str) -> str:
 
 
 def known_variables() -> frozenset[str]:
-    """Return every variable with the prefix that means something."""
+    """Return every variable with the prefix that run-log reads."""
     return TEST_VARIABLES | {variable(name) for name in Settings.model_fields if name != "project"}
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
-    """Refuse names that are nearly ours, and tell of those that nobody knows.
+    """Refuse variables that are nearly ours, and warn of those that are unknown.
 
     Raises:
-        ConfigurationError: A variable is misspelt; the message says what was meant.
+        ConfigurationError: A variable is misspelt. The message says which one was meant.
     """
     known = {_letters(name): name for name in sorted(known_variables())}
     misspelt: list[str] = []
@@ -236,11 +242,12 @@ def _letters(name: str) -> str:
 
 
 def _meant(letters: str, known: Mapping[str, str]) -> str | None:
-    """Return which of the *known* variables was meant: few slips of the hand away, or the end left out."""
+    """Return the *known* variable that was meant: one with few letters changed, or with its end left out."""
     prefix = len(_letters(PREFIX))
     given = letters[prefix:]
     for other, name in known.items():
         wanted = other[prefix:]
+        # One letter in five, so that short names do not match any other.
         slips = max(1, len(wanted) // 5)
         if abs(len(given) - len(wanted)) <= slips and _slips(given, wanted) <= slips:
             return name
@@ -251,7 +258,7 @@ def _meant(letters: str, known: Mapping[str, str]) -> str | None:
 
 def _slips(one: str, other: str) -> int:
     """Return how many letters are missing, added, changed or swapped with their neighbour."""
-    # A ratio of equal letters, as difflib has it, is as high for TOPIC and PORT as for TOPIC and TPOIC.
+    # Not difflib's ratio of equal letters: it is as high for TOPIC and PORT as for TOPIC and TPOIC.
     before: list[int] = []
     last = list(range(len(other) + 1))
     for row, letter in enumerate(one, start=1):
@@ -266,8 +273,8 @@ def _slips(one: str, other: str) -> int:
 
 
 def _hint(name: str) -> str:
-    # Without the prefix: it alone makes any two of them alike.
+    # Compared without the prefix, which alone would make any two variables similar.
     known = [variable.removeprefix(PREFIX) for variable in known_variables()]
     close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
     meant = f"did you mean {PREFIX}{close[0]}?" if close else "it may belong to another program"
-    return f"no setting of run-log, passed over; {meant}"
+    return f"not a setting of run-log, ignored; {meant}"

@@ -1,7 +1,8 @@
-"""The wire form: CloudEvents 1.0 in binary mode over Pub/Sub attributes, around a self-sufficient body.
+"""The wire form of an event: CloudEvents 1.0 in binary mode, as Pub/Sub attributes and a JSON body.
 
-The body alone is enough to read an event back (from an archive, a dead letter, a BigQuery export); the
-attributes repeat what a router or a trace needs.
+The body alone is enough to read an event back, from an archive, a dead letter or a BigQuery export. The
+attributes repeat what a router or a trace needs. A body of an older major version is upcast, one version at a
+time, by pure functions.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -26,11 +27,13 @@ from .events import RunEvent
 from .ids import bounded_id
 from .models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
-from .payload import MAX_TEXT_BYTES, encode_json, fit_text, is_deeper
-from .upcast import SCHEMA_MAJOR, UPCASTERS
+from .payload import MAX_TEXT_BYTES, decode_foreign_json, encode_json, fit_text, is_deeper
+
+SCHEMA_MAJOR: Final = 1
+"""The major schema version that this version writes."""
 
 SCHEMA_VERSION: Final = "1-0-1"
-"""SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
+"""The SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
 
 EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
 EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
@@ -42,35 +45,37 @@ MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
 MAX_ATTRIBUTES: Final = 100
 """Pub/Sub's limit for the attributes of one message."""
 
+# Quoting an id takes microseconds, and the same id comes with every state of its run.
 _REMEMBERED_REFERENCES: Final = 1_024
-"""Quoting an id takes microseconds, and each comes again: every run's with every state."""
 
 _MAX_WHAT: Final = 2_000
-"""Bytes of what is said about a message that is no event."""
+"""The most bytes of the message that says why a message is not an event."""
 
 MAX_STAMPED_AHEAD: Final = timedelta(days=1)
-"""How far an event may be stamped ahead of the time: further, its machine's clock is wrong."""
+"""How far ahead of the time an event may be stamped. Beyond that, the clock of its machine is wrong."""
 
 _RUN_IDS: Final = ("id", "workflow_id")
 _PERSONS: Final = ("assignee", "answered_by")
 
+# Nine digits are plenty for a version. `int` would raise for thousands of them.
 _TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
+# A byte of the body becomes at most six bytes in a document, an escape such as \u001f.
 _SURELY_FITS: Final = MAX_PAYLOAD_BYTES // 6
-"""Bytes of a body whose payloads a document holds: there, none takes more than six."""
+"""A document holds the payloads of any body of so many bytes."""
 
-
-def _finite(text: str) -> float | str:
-    number = float(text)
-    return number if math.isfinite(number) else json.dumps(number)
-
-
-_decoder: Final = json.JSONDecoder(parse_constant=str, parse_float=_finite)
-"""NaN and the infinities, which are no JSON, come as their names: what `encode_json` makes of them. So does
-what Python reads as one of them, 1e999 say."""
-
+# The model has defaults for new events. With them, each delivery of a message would be another event.
 NO_DEFAULT_ON_THE_WIRE: Final = ("event_id", "hlc", "occurred_at")
-"""What the model makes for a new event; a received one made anew would differ with every delivery."""
+"""The fields that a message must have, although the model makes them for a new event."""
+
+_V0_NAMESPACE: Final = uuid.UUID("5f2c1c7e-2a43-5d0b-9d51-3f0d6f7f9a10")
+
+# A v0 body says when a run started and ended, and not when it was pending or paused. Of one moment, the later
+# stage of a run's life is the later version.
+_V0_STAGE: Final[Mapping[str, int]] = {"pending": 0, "running": 1, "paused": 2}
+_V0_ENDED: Final = 3
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class DeadLetterReason(enum.StrEnum):
@@ -79,7 +84,7 @@ class DeadLetterReason(enum.StrEnum):
     UNDECODABLE = "undecodable"
     """The body is not a JSON object."""
     UNKNOWN_TYPE = "unknown_type"
-    """The body is JSON, but of another event type than ours."""
+    """The body is JSON, but of another event type."""
     UNSUPPORTED_VERSION = "unsupported_version"
     """The event's major version is newer than this reader."""
     INVALID_EVENT = "invalid_event"
@@ -87,16 +92,16 @@ class DeadLetterReason(enum.StrEnum):
     WRITE_REFUSED = "write_refused"
     """The store refuses the document for good."""
     CLOCK_AHEAD = "clock_ahead"
-    """It is stamped more than a day ahead of the time."""
+    """The event is stamped more than a day ahead of the time."""
     EXPIRED = "expired"
-    """Its run has outlived its retention."""
+    """The run has outlived its retention."""
     TOO_MANY_DELIVERIES = "too_many_deliveries"
-    """It was delivered again and again without a cause of its own."""
+    """The message was delivered again and again, without a cause of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What is published: bytes and short text attributes."""
+    """A message to publish: bytes and short text attributes."""
 
     data: bytes
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -104,23 +109,23 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedMessage(Message):
-    """What is pulled: a message with its delivery."""
+    """A message that was pulled, with its delivery."""
 
     message_id: str
-    """The transport's id; a publisher's retry gives the same event another one."""
+    """The transport's id. A publisher's retry gives the same event another one."""
     ack_id: str
-    """What to acknowledge or release it with; every delivery has its own."""
+    """The id to acknowledge or release the message with. Every delivery has its own."""
     delivery_attempt: int = 0
-    """Deliveries so far, where the transport counts them; else 0."""
+    """The number of deliveries so far; 0 if the transport does not count them."""
     published_at: datetime | None = None
-    """When the transport took it, by the transport's clock; None where it does not say."""
+    """When the transport accepted the message, by its own clock; None if it does not say."""
 
 
 def encode_event(event: RunEvent) -> Message:
-    """Return *event* as the message that states it.
+    """Return the message that states *event*.
 
     Args:
-        event: Any event; its payloads are read now, so later changes to them do not matter.
+        event: Any event. Its payloads are read now, so later changes to them have no effect.
     """
     return Message(data=_body(event).encode("ascii"), attributes=_attributes(event))
 
@@ -128,38 +133,40 @@ def encode_event(event: RunEvent) -> Message:
 def decode_event(message: Message) -> RunEvent:
     """Return the event that *message* states, upcast to this version's schema.
 
-    Unknown fields are ignored, and ids beyond `MAX_ID_BYTES` are as `bounded_id` has them; attributes other
-    than the trace context are not needed. What is larger than a document holds is cut and counted, as
-    `snapshot` does it. Whatever happens while a message is read is an `EventDecodeError`: no caller has to
-    expect anything else.
+    Unknown fields are ignored. `bounded_id` shortens ids beyond `MAX_ID_BYTES`. Payloads that are too large
+    for a document are cut and counted, as `snapshot` does. Of the attributes only the trace context is read,
+    and it may be absent.
 
     Args:
-        message: A message from the event topic, or one rebuilt from an archived body.
+        message: A message from the event topic, or one that was rebuilt from an archived body.
 
     Raises:
-        EventDecodeError: It states no event that this version understands; `reason` says in which way.
+        EventDecodeError: The message states no event that this version understands. `reason` says why. No
+            other error is raised.
     """
     try:
         return _decoded(message)
     except EventDecodeError:
         raise
     except Exception as error:
-        # A reader that dies of a message is given it again, for ever. How deep a body may be nested, say, the
-        # JSON parser and the upcasters do not agree on, and each version of Python limits them differently.
-        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_told(error)}") from error
+        # A reader that dies of a message gets it again, for ever. There is no list of what a message may
+        # raise: the depth that the parser and the upcasters can take, for example, depends on the version of
+        # Python.
+        raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {_explanation(error)}") from error
 
 
 def check_stamp(event: RunEvent, now: datetime, published_at: datetime | None = None) -> None:
-    """Check that *event* is not stamped so far ahead that nothing honest comes after it.
+    """Check that *event* is not stamped so far ahead that no later event of its run could beat it.
 
     Args:
-        event: What was published.
-        now: The reader's time. By that a rebuild, from whatever archive, takes what a re-drive would: what
-            has its time behind it.
-        published_at: When it was, by the transport's clock: a reader whose own is behind goes by that.
+        event: The event that was published.
+        now: The reader's time. An old event passes, so a rebuild from an archive accepts what a re-drive
+            would.
+        published_at: When the event was published, by the transport's clock. It counts if the reader's clock
+            is behind it.
 
     Raises:
-        EventDecodeError: It is, by more than `MAX_STAMPED_AHEAD`.
+        EventDecodeError: The event is stamped more than `MAX_STAMPED_AHEAD` ahead.
     """
     moment = now if published_at is None else max(now, published_at)
     # A reading may be beyond the calendar. A timedelta can still hold it.
@@ -167,8 +174,8 @@ def check_stamp(event: RunEvent, now: datetime, published_at: datetime | None = 
     if ahead > MAX_STAMPED_AHEAD:
         raise _refused(
             DeadLetterReason.CLOCK_AHEAD,
-            f"the event is stamped {ahead} ahead of the time; set the clock right of the machine that did, "
-            "then re-drive it stamped so much earlier (--earlier), or once its time has come",
+            f"the event is stamped {ahead} ahead of the time; correct the clock of the machine that stamped "
+            "it, then re-drive it stamped that much earlier (--earlier), or once its time has come",
         )
 
 
@@ -176,7 +183,7 @@ def _decoded(message: Message) -> RunEvent:
     text, body = _json_object(message.data)
     major = _major_version(body, message.attributes)
     if major == 0:
-        # A level comes around it.
+        # The upcaster wraps the body, which adds a level.
         _check_depth(text, MAX_DEPTH - 1)
     for version in range(major, SCHEMA_MAJOR):
         body = UPCASTERS[version](body)
@@ -186,6 +193,7 @@ def _decoded(message: Message) -> RunEvent:
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
     attributes = message.attributes
+    # Google's Pub/Sub client propagates the publisher's span under a prefix of its own.
     parent = attributes.get("traceparent") or attributes.get("googclient_traceparent")
     event = RunEvent.model_validate(
         {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
@@ -198,11 +206,11 @@ def _decoded(message: Message) -> RunEvent:
     return event
 
 
-def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
-    """Count the texts of which the model has cut the end."""
-    pause: Mapping[str, Any] = told.get("pause") or {}
+def _count_cut_texts(run: WorkflowRun, stated: Mapping[str, Any]) -> None:
+    """Count the texts that the model has cut."""
+    pause: Mapping[str, Any] = stated.get("pause") or {}
     texts: list[str] = [
-        told.get("error") or "",
+        stated.get("error") or "",
         *(pause.get(name) or "" for name in PauseRequest.model_fields),
     ]
     cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
@@ -210,7 +218,7 @@ def _count_cut_texts(run: WorkflowRun, told: Mapping[str, Any]) -> None:
 
 
 def _with_bounded_ids(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's fields, whose ids somebody else has made, with ids that are within our bound."""
+    """Return a run's fields with ids of at most `MAX_ID_BYTES`: another program may have made them."""
     fields = {**run, **_bounded(run, _RUN_IDS)}
     pause = fields.get("pause")
     if isinstance(pause, dict):
@@ -225,14 +233,15 @@ def _bounded(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
 
 def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        # RFC 8259 asks for UTF-8, and lets a reader pass over a mark.
+        # RFC 8259 requires UTF-8, and lets a reader ignore a byte order mark.
         text = data.decode().removeprefix("\ufeff")
         _check_depth(text, MAX_DEPTH)
-        body = _decoder.decode(text)
+        body = decode_foreign_json(text)
     except EventDecodeError:
         raise
     except Exception as error:
-        raise _refused(DeadLetterReason.UNDECODABLE, f"the body is not JSON: {_told(error)}") from error
+        what = f"the body is not JSON: {_explanation(error)}"
+        raise _refused(DeadLetterReason.UNDECODABLE, what) from error
     if not isinstance(body, dict):
         what = f"the body is a JSON {type(body).__name__}, not an object"
         raise _refused(DeadLetterReason.UNDECODABLE, what)
@@ -240,7 +249,8 @@ def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _check_depth(text: str, most: int) -> None:
-    """Refuse what the parser reads or not by how deep its stack is, and what `encode_event` would cut."""
+    """Refuse a body that nests more than *most* levels."""
+    # The parser reads it or not depending on the depth of its stack, and `encode_event` would cut it.
     if is_deeper(text, most):
         what = f"the body nests more than {most} levels"
         raise _refused(DeadLetterReason.UNDECODABLE, what)
@@ -250,14 +260,14 @@ def _refused(reason: DeadLetterReason, what: str) -> EventDecodeError:
     return EventDecodeError(fit_text(what, _MAX_WHAT), reason=reason.value)
 
 
-def _told(error: Exception) -> str:
-    # Telling what is wrong may go wrong likewise: of memory, of depth, or of what an error was given.
+def _explanation(error: Exception) -> str:
+    # Explaining an error may fail as well: no memory, no stack, or a message that cannot be made.
     try:
         if isinstance(error, ValidationError):
             faults = error.errors(include_url=False, include_context=False, include_input=False)
             return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
         return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its name is told at least
+    except Exception:  # noqa: BLE001 - the error's name is better than none
         return type(error).__name__
 
 
@@ -279,7 +289,49 @@ def _major_version(body: Mapping[str, Any], attributes: Mapping[str, str]) -> in
     return major
 
 
+def run_dump_to_event(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a v0 body, a bare run as its platform dumped it, as a v1 body, an event around it.
+
+    A bare run has no identity and no version. Both are derived from its content. So the same dump, delivered
+    twice, is the same event, and an ended run is later than the same run when it started.
+
+    Args:
+        body: ``{"type": "run-log.run-state.v0", "id": ..., "workflow_id": ..., "status": ..., ...}``.
+
+    Raises:
+        EventDecodeError: The body has no moment to derive the version from.
+    """
+    run = {key: value for key, value in body.items() if key != "type"}
+    moments = [_v0_micros(run[name]) for name in ("started_at", "completed_at") if run.get(name)]
+    if not moments:
+        raise _refused(DeadLetterReason.INVALID_EVENT, "a v0 body needs started_at")
+    # The id of each v0 event that is stored was made from exactly this text, so it must never change.
+    content = json.dumps(run, sort_keys=True, separators=(",", ":"))
+    return {
+        "type": f"{EVENT_TYPE_PREFIX}1",
+        "event_id": str(uuid.uuid5(_V0_NAMESPACE, content)),
+        "hlc": max(moments) + _V0_STAGE.get(str(run.get("status")), _V0_ENDED),
+        "occurred_at": run.get("completed_at") or run["started_at"],
+        "inferred": False,
+        "run": run,
+    }
+
+
+def _v0_micros(moment: object) -> int:
+    try:
+        # Not `micros_of`, which is exact: versions that are stored were rounded like this.
+        return int(datetime.fromisoformat(cast("str", moment)).timestamp() * 1_000_000)
+    except (TypeError, ValueError, OverflowError) as error:
+        what = f"{moment!r:.200} is not an ISO 8601 datetime"
+        raise _refused(DeadLetterReason.INVALID_EVENT, what) from error
+
+
+UPCASTERS: Final[Mapping[int, Upcaster]] = {0: run_dump_to_event}
+"""The upcaster from each older major version to the next one."""
+
+
 def _body(event: RunEvent) -> str:
+    # Not pydantic's JSON: it raises for a lone surrogate in a payload.
     run = event.run
     return encode_json(
         {
@@ -312,6 +364,7 @@ def _pause(pause: PauseRequest) -> dict[str, str | None]:
         "assignee": pause.assignee,
         "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
         "answered_by": pause.answered_by,
+        # Schema 1-0-0 has no comment. Without one, the body is the same in both.
         **({} if pause.comment is None else {"comment": pause.comment}),
     }
 
@@ -327,7 +380,7 @@ def _attributes(event: RunEvent) -> dict[str, str]:
         "ce-dataschema": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
         "content-type": "application/json",
     }
-    # What Pub/Sub would refuse is left out: a trace is worth less than the event.
+    # Pub/Sub refuses a message with a value that is too long. The event is worth more than its trace.
     if parent := _fitting(event.traceparent):
         attributes["traceparent"] = parent
         if state := _fitting(event.tracestate):

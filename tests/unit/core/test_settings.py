@@ -176,7 +176,9 @@ def test_a_variable_of_others_is_told_once(
 
     assert [Settings.from_env({})] * 2 == read
     (text,) = [record.getMessage() for record in caplog.records]
-    assert text.startswith(f"run_log_unknown_variable variable='RUN_LOG_{name}' hint='no setting of run-log")
+    assert text.startswith(
+        f"run_log_unknown_variable variable='RUN_LOG_{name}' hint='not a setting of run-log"
+    )
     assert "s3cret" not in text
 
 

@@ -30,7 +30,7 @@ from run_log.core.law import FoldedRun
 from run_log.core.models import STORED, RunKey
 from run_log.core.payload import encode_json
 from run_log.core.settings import check_collection_id
-from run_log.core.upcast import run_dump_to_event
+from run_log.core.wire import run_dump_to_event
 from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.changes import RUN_PATH
 from run_log.stores.firestore.watch.walks import ChangedDocuments
