@@ -126,8 +126,9 @@ class RunEventEmitter:
             if not is_foreign(error):
                 raise
             item = Rejection.of(run, error)
-        delivery.held.intake.append(item)
-        if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(delivery.held.intake) >= MAX_INTAKE:
+        intake = delivery.held.intake
+        intake.append(item)
+        if delivery.idle or item.size > SMALL_ENTRY_BYTES or len(intake) >= MAX_INTAKE:
             # This may fail, with too deep a stack for example. The intake has the event by now, and the next
             # one takes both on.
             with Contained():

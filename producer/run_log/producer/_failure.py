@@ -99,13 +99,13 @@ def _summary(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def told(error: BaseException) -> str:
-    """Return the name of the type of *error* and its text, for a log line; never raises."""
+def name_and_text(error: BaseException) -> str:
+    """Return the type and the text of *error* for a log line. Never raises."""
     return f"{type_name(error)}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """Return what *error* says, cut; never raises."""
+    """Return the text of *error*, cut. Never raises."""
     with _Muted():
         return _cut(_message(error), MAX_SUMMARY)
     return "<exception str() failed>"

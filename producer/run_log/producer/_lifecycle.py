@@ -1,4 +1,4 @@
-"""What the process's life means for emitters: exit, SIGTERM, fork and exec."""
+"""What emitters do when the process exits, forks, execs or gets a SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from run_log.core.logs import get_logger
 from run_log.core.settings import variable
 
 EXIT_SECONDS: Final = 2.0
-"""How long interpreter exit waits for delivery, in all; once more what is emitted after that."""
+"""How long interpreter exit waits for delivery, in all. Events that are emitted later get as long again."""
 
 SIGTERM_SECONDS: Final = 5.0
 """How long a SIGTERM waits for delivery. Cloud Run kills ten seconds after it
@@ -37,22 +37,22 @@ OWN_FAULT: Final = "a fault of run-log's own: please report it, with its traceba
 
 
 class Delivers(Protocol):
-    """What holds events that the process must not forget."""
+    """What holds events that the process must not lose: a `Delivery`."""
 
     def begin_end(self) -> None:
-        """Deliver what is held, and gather no more: the process ends."""
+        """Deliver what is held at once, because the process ends."""
         ...
 
     def end(self, timeout: float) -> None:
-        """Deliver what is held, *timeout* seconds at most, and let go of everything; it can be used again."""
+        """Deliver for *timeout* seconds at most, then let go of everything. It can be used again."""
         ...
 
     def deliver_or_keep(self, timeout: float) -> None:
-        """Deliver what is held, *timeout* seconds at most; what is left goes to disk, where there is one."""
+        """Deliver for *timeout* seconds at most, then write what is left to the spool, if there is one."""
         ...
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only. Waits for nothing: a signal's handler asks."""
+        """Return whether anything is in memory only. Takes no lock: a signal's handler asks."""
         ...
 
     def after_fork(self) -> None:
@@ -61,7 +61,8 @@ class Delivers(Protocol):
 
 
 def _was_forked() -> bool:
-    # Who forks for each job may import the job's code, and us with it, in the child: too late for a hook.
+    # A program that forks for each job may import the job's code, and us with it, in the child only. Then the
+    # hook below came too late to see the fork.
     try:
         with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - a path object costs more than the read
             flags = stat.read().rpartition(b")")[2].split()[6]
@@ -72,7 +73,7 @@ def _was_forked() -> bool:
 
 @dataclass(slots=True)
 class _Process:
-    """What is known of this process; a forked child begins anew."""
+    """What is known of this process. A forked child has another one."""
 
     is_forked: bool
     pid: int = field(default_factory=os.getpid)
@@ -83,7 +84,7 @@ class _Process:
     has_sigterm: bool = False
     has_warned: bool = False
     may_be_pooled: bool = False
-    """Whether a pool of multiprocessing may have forked it, which terminates its workers at any moment."""
+    """Whether a pool of multiprocessing may have forked it. Pools terminate their workers at any moment."""
 
 
 _live: weakref.WeakSet[Delivers] = weakref.WeakSet()
@@ -91,7 +92,7 @@ _process = _Process(_was_forked())
 
 
 def track(delivery: Delivers) -> None:
-    """Have *delivery* take part in the process's life, for as long as somebody holds it."""
+    """Have *delivery* deliver when the process ends, for as long as somebody holds it."""
     _live.add(delivery)
     if _process.is_over:
         delivery.begin_end()
@@ -99,18 +100,18 @@ def track(delivery: Delivers) -> None:
 
 def _all_live() -> list[Delivers]:
     while True:
-        # Other threads may make emitters meanwhile.
+        # Another thread may make an emitter meanwhile, and a set that changes cannot be iterated over.
         with contextlib.suppress(RuntimeError):
             return list(_live)
 
 
 def _each(work: Callable[[Delivers, float], None], seconds: float) -> None:
-    """Do *work* with all emitters, which share the time."""
+    """Do *work* with each emitter. They share the time."""
     deadline = time.monotonic() + seconds
     for delivery in _all_live():
         try:
             work(delivery, max(0.0, deadline - time.monotonic()))
-        except Exception as error:  # the others are to deliver all the same
+        except Exception as error:  # the others have to deliver all the same
             _logger.exception("run_log_emitter_failed", error=repr(error), hint=OWN_FAULT)
 
 
@@ -118,23 +119,24 @@ def _each(work: Callable[[Delivers, float], None], seconds: float) -> None:
 
 
 def watch_the_end() -> None:
-    """Make sure that this process's end delivers; called where a delivery thread starts."""
+    """Make sure that the end of this process delivers. Called when a delivery thread starts."""
     _watch_exec()
     _take_sigterm()
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is None or multiprocessing.parent_process() is None or _process.is_child_hooked:
         return
-    from multiprocessing import util  # noqa: PLC0415 - not loaded where nobody uses it
+    from multiprocessing import util  # noqa: PLC0415 - only a child of multiprocessing needs it
 
-    # A child that multiprocessing forked ends by os._exit, which runs no atexit hook; only its own.
+    # Such a child ends by os._exit, which runs no atexit hook. It runs these finalizers first.
     util.Finalize(None, close_all, exitpriority=0)
     _process.is_child_hooked = True
 
 
 def close_all() -> None:
-    """Deliver what all emitters hold, within `EXIT_SECONDS`, and let go of it. Twice is fine.
+    """Deliver what all emitters hold, within `EXIT_SECONDS`. Calling it twice is fine.
 
-    What is emitted afterwards, in an exit hook that was registered before this one, is delivered at once.
+    Exit hooks run in reverse order, so those registered before this one may emit later. That is delivered at
+    once.
     """
     if _process.is_over:
         return
@@ -145,22 +147,22 @@ def close_all() -> None:
 
 
 def deliver_late(delivery: Delivers) -> None:
-    """Deliver what was emitted after the end: nobody else comes to it any more."""
+    """Deliver what was emitted after `close_all`, in the thread that emitted it."""
     begun, left = time.monotonic(), _process.late_seconds
     delivery.end(left)
     _process.late_seconds = max(0.0, left - (time.monotonic() - begun))
 
 
 def is_forked() -> bool:
-    """Return whether this process was forked: it may end without a word to us, by ``os._exit``."""
+    """Return whether this process was forked. It may then end by ``os._exit``, which runs no hook of ours."""
     return _process.is_forked
 
 
 @functools.cache
 def _watch_exec() -> None:
-    """Have ``os.exec*`` deliver first: they all come to these two.
+    """Have ``os.exec*`` deliver first. All of them call one of these two functions.
 
-    An audit hook would see each of them, but slows all other code: `copy.deepcopy` takes twice as long.
+    An audit hook would see them too, but it slows all other code: `copy.deepcopy` takes twice as long.
     """
     for name in ("execv", "execve"):
         function = getattr(os, name)
@@ -173,7 +175,7 @@ def _watch_exec() -> None:
 def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def delivering(path: Any, *args: Any, **kwargs: Any) -> Any:
-        # execvp tries a folder after the other: it is to wait for the one that has the program.
+        # execvp tries one folder after the other. Only the one that has the program is worth waiting for.
         if _process.pid == os.getpid() and (isinstance(path, int) or os.access(path, os.X_OK)):
             _each(lambda delivery, seconds: delivery.deliver_or_keep(seconds), EXIT_SECONDS)
         return function(path, *args, **kwargs)
@@ -185,10 +187,10 @@ def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def handle_sigterm() -> None:
-    """Have a SIGTERM deliver what is held before it ends the process, if nobody else handles it.
+    """Have a SIGTERM deliver what is held before it ends the process, unless somebody else handles it.
 
-    Only the main thread can; elsewhere it is left until that one emits. Whoever sets a handler of their own
-    afterwards replaces this one.
+    Only the main thread can set a handler. In another thread this waits until the main thread emits. A
+    handler that the program sets later replaces this one.
     """
     _process.wants_sigterm, _process.has_sigterm = True, False
     if not _process.may_be_pooled:
@@ -196,23 +198,23 @@ def handle_sigterm() -> None:
 
 
 def leave_sigterm() -> None:
-    """Have a SIGTERM end the process at once, as it would without us."""
+    """Have a SIGTERM end the process at once, as it does without run-log."""
     _process.wants_sigterm = False
-    _give_sigterm_back()  # elsewhere than in the main thread the handler itself ends the process at once
+    _give_sigterm_back()  # it fails outside of the main thread; then the handler sees that it is not wanted
 
 
 def stand_down() -> None:
-    """Have a SIGTERM end a pool's worker at once while it holds nothing; called where a run has ended.
+    """Have a SIGTERM end a pool's worker at once while it holds nothing. Called when a run has ended.
 
-    A handler runs between two instructions of Python: a worker that is just about to wait for work would not
-    hear of the signal, and its pool would wait for the worker for ever.
+    Python runs handlers between two of its instructions only. A worker that was about to block in a read
+    would never run the handler, and its pool would wait for the worker for ever.
     """
     if _process.may_be_pooled and _process.has_sigterm and not any(one.holds() for one in _all_live()):
         _give_sigterm_back()
 
 
 def warn_of_sigterm() -> None:
-    """Say once that a SIGTERM would lose what is held, where nobody could set the handler."""
+    """Log once that a SIGTERM would lose what is held, if nobody could set the handler."""
     process = _process
     if not process.wants_sigterm or process.has_sigterm or process.has_warned:
         return
@@ -249,12 +251,13 @@ def _set_sigterm(handler: Any) -> bool:
 
 
 def _on_sigterm(_number: int, _frame: object) -> None:
-    # A second one ends the process at once.
+    # A second SIGTERM ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # What is held in a child that nobody told us of, forked by a foreign library, is its parent's.
+    # A child that C code forked, without Python's hooks, still has its parent's events and must not deliver
+    # them: the pid shows it.
     if _process.wants_sigterm and _process.pid == os.getpid() and any(one.holds() for one in _all_live()):
-        # In a thread of its own: what this one was doing, in the middle of an emit perhaps, goes on. It may
-        # have one of the locks of `threading`.
+        # In another thread, because this one may be in the middle of an emit and hold a lock. Started by
+        # `_thread`: the locks of `threading` may be held as well.
         with contextlib.suppress(RuntimeError):  # the machine is out of threads
             _thread.start_new_thread(_deliver_then_end, ())
             return
@@ -269,7 +272,7 @@ def _deliver_then_end() -> None:
 
 
 def _is_turned_off(environ: Mapping[str, str] = os.environ) -> bool:
-    # Leniently: what else is wrong with the environment is said by whoever makes an emitter of it.
+    # Not by `Settings`: an environment with faults must not make the import fail. The emitter reports them.
     return environ.get(variable("handle_sigterm"), "").strip().lower() in _FALSE
 
 
@@ -277,7 +280,8 @@ def _is_turned_off(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def _before_fork() -> None:
-    # CPython forgets what signals came to a child before its hooks run: SIGTERM is to wait until they have.
+    # CPython clears the signals that came to a child before its hooks run, and a SIGTERM would be lost. So it
+    # stays blocked until the hooks have run.
     is_ours = signal.getsignal(signal.SIGTERM) is _on_sigterm
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if is_ours else None
 
@@ -290,7 +294,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _live, _process  # noqa: PLW0603 - there is one process
-    # Another thread may have been in the middle of the old set.
+    # A new set: another thread of the parent may have been changing the old one.
     _live = weakref.WeakSet(_live)
     _process = _Process(
         is_forked=True,

@@ -21,7 +21,7 @@ from run_log.core.nearest import OUTER_KEY, Contained, is_foreign
 
 from ._capture import Checked, known_trigger, tell_unknown
 from ._emitter import RunEventEmitter, default_emitter
-from ._failure import Untouched, describe, is_good_exit, told
+from ._failure import Untouched, describe, is_good_exit, name_and_text
 from ._metrics import say_loss
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
@@ -215,7 +215,7 @@ class Guard(Contained):
         if error is None or not super().__exit__(kind, error, trace):
             return False
         with Contained():  # there may be no stack or memory left for logging
-            handle, text = self._handle, told(error)
+            handle, text = self._handle, name_and_text(error)
             _logger.error(
                 "run_log_state_not_recorded",
                 workflow_id=handle.workflow_id,
@@ -431,5 +431,5 @@ def _fault(state: Mapping[str, object]) -> str | None:
     except BaseException as error:  # the values' own code may raise anything
         if not is_foreign(error):
             raise
-        return told(error)
+        return name_and_text(error)
     return None

@@ -1,4 +1,4 @@
-"""Redaction: what looks like a secret does not leave the process."""
+"""Redaction: secrets are replaced before they leave the process."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _BESIDE_NAMES: Final = frozenset(
     for key in _VALUE_KEYS | _ROWS_KEYS
     for spelt in (key, key.upper(), key.capitalize(), key.removesuffix("value") + "Value")
 )
-"""One of these is a key of every object that is a pair, or a table."""
+"""Every object that is a pair, or a table, has one of these keys."""
 
 _MAX_ROLE_KEYS: Final = 64
-"""Entries of an object that is looked at as a pair, or as a table."""
+"""Most entries of an object that are looked at as a pair, or as a table."""
 
 _MAX_KEY_PARTS: Final = 100
 
@@ -54,24 +54,24 @@ _MAX_KEY_PARTS: Final = 100
 class Redaction:
     """Replaces secrets in trigger data and results, at any depth, and in texts.
 
-    A key looks like a secret if it contains one of the names, whatever its case, its separators and the
-    alphabet that its letters are taken from: ``password``, ``db_password``, ``API-Key``, ``apiKey`` and
-    ``clientsecret`` do; ``author``, ``secretary`` and ``tokenizer`` do not, nor does what only tells of one:
-    ``password_policy``, ``token_url``. What stands under it is replaced whole. Under a key that looks like
-    a secret by ``token`` alone, numbers stay unless they are long, since ``max_tokens: 1024`` is none: only
-    texts are replaced, in lists and objects below it too.
+    A key looks like a secret if it contains one of the names, in any case, with any separators, and with
+    letters of any alphabet that look alike. So ``password``, ``db_password``, ``API-Key``, ``apiKey`` and
+    ``clientsecret`` do. ``author``, ``secretary`` and ``tokenizer`` do not. Neither do keys that only say
+    something about a secret: ``password_policy``, ``token_url``. The value under such a key is replaced
+    whole. If only ``token`` makes the key a secret, texts are replaced, in lists and objects below it too,
+    and numbers stay unless they are long: ``max_tokens: 1024`` is no secret.
 
-    Pairs are seen as well, as headers often are given: a list of two texts whose first looks like a secret,
-    an object that has one for ``name``, ``key``, ``field``, ``id``, ``label`` or ``header`` beside a value,
-    lists of names beside lists of values, and the option of a command line before its argument.
+    Pairs are found as well, since headers often come so: a list of two texts whose first looks like a secret;
+    an object that has one under ``name``, ``key``, ``field``, ``id``, ``label`` or ``header`` beside a value;
+    lists of names beside lists of values; and the option of a command line before its argument.
 
-    Within texts, what says that it is a secret is replaced, and the rest stays: ``Bearer ...``,
-    ``password=...``, the password in a URL, a private key, a token with a prefix that is known.
+    In texts, only the secret is replaced: ``Bearer ...``, ``password=...``, the password in a URL, a private
+    key, a token with a known prefix.
 
     Args:
         names: Names of secrets.
-        texts: Whether secrets within texts are looked for.
-        formed: Names of `FORMED_NAMES` that count.
+        texts: Whether to look for secrets in texts.
+        formed: The names of `FORMED_NAMES` that count.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Redaction:
         """Return the redaction that ``RUN_LOG_REDACT_KEYS`` and ``RUN_LOG_REDACT_TEXT`` describe.
 
         Args:
-            text: Names separated by commas, which are added to `SECRET_NAMES`; ``-name`` takes one away,
-                ``-*`` all that were there before it. None changes nothing.
-            texts: Whether secrets within texts are looked for.
+            text: Names separated by commas, which are added to `SECRET_NAMES`. ``-name`` takes one away, and
+                ``-*`` all that stand before it. None changes nothing.
+            texts: Whether to look for secrets in texts.
 
         Raises:
-            ConfigurationError: An entry has no letter and no digit, or takes away what is not there.
+            ConfigurationError: An entry has no letter and no digit, or takes away a name that is not there.
         """
         names, formed = set(SECRET_NAMES), set(FORMED_NAMES)
         for entry in (text or "").split(",") if text else ():
@@ -120,20 +120,20 @@ class Redaction:
         return cls(names, texts=texts, formed=formed)
 
     def text(self, text: str) -> str:
-        """Return *text* with each secret in it replaced, and all else as it was."""
+        """Return *text* with each secret in it replaced."""
         return redacted_text(text, self._names.look) if self._in_texts else text
 
     def apply(self, payload: dict[str, Any]) -> int:
         """Replace every secret in *payload*, and return how many values were replaced.
 
-        Never recurses; what is held in several places is looked at once. Tuples and sets become lists, as
-        they do in JSON, and named tuples objects.
+        Tuples and sets become lists, as they do in JSON, and named tuples become objects. It does not
+        recurse, so that depth is no limit, and looks once at what is held in several places.
 
         Args:
-            payload: Ours, of built-in types; changed in place.
+            payload: Changed in place. It holds built-in types only.
         """
         replaced = 0
-        # What is held under a key that names counts may be held elsewhere too, and is looked at again.
+        # With whether all texts in it are secrets: what is held under two keys may be looked at twice.
         seen: set[tuple[int, bool]] = set()
         changeable: _Changeable = {}
         ahead: list[tuple[_Container, bool]] = [(payload, False)]
@@ -157,13 +157,13 @@ class Redaction:
         *,
         texts: bool,
     ) -> int:
-        """Replace what *container* itself holds, and put the containers in it *ahead*; return how many.
+        """Replace the secrets that *container* itself holds, and return how many.
 
         Args:
-            container: To be looked at.
-            ahead: Takes what is to be looked at next.
-            changeable: Takes what stands for the tuples and sets.
-            texts: Whether every text in it is a secret.
+            container: What to look at.
+            ahead: Takes what to look at next.
+            changeable: Takes the lists and objects that replace tuples and sets.
+            texts: Whether every text in *container* is a secret.
         """
         replaced = 0
         keyed = isinstance(container, dict)
@@ -182,7 +182,7 @@ class Redaction:
                     inner = target[key] = _as_changeable(inner, changeable)
                 ahead.append((inner, look is Look.COUNTS))
             elif self._in_texts and isinstance(value, str | bytes):
-                # One character a byte, so that what is no text stays what it is.
+                # One character a byte, so that bytes that are no text come back unchanged.
                 text = value if isinstance(value, str) else value.decode("latin-1")
                 new = redacted_text(text, self._names.look)
                 if new is not text and new != text:
@@ -191,7 +191,7 @@ class Redaction:
         return replaced
 
     def _redact_object(self, container: dict[Any, Any]) -> int:
-        """Replace the values that *container* holds beside the name of a secret; return how many."""
+        """Replace the values that *container* holds beside the name of a secret. Return how many."""
         keys = [(key, key.casefold()) for key in islice(container, _MAX_ROLE_KEYS) if isinstance(key, str)]
         named = [container[key] for key, role in keys if role in _NAME_KEYS]
         names = [name for name in named if isinstance(name, str | bytes) and len(name) <= MAX_NAME]
@@ -208,7 +208,7 @@ class Redaction:
         return replaced
 
     def _redact_table(self, container: dict[Any, Any], changeable: _Changeable) -> int:
-        """Replace what stands in lists of values where the name of a secret stands in one of names."""
+        """Replace the values that stand in rows under the name of a secret. Return how many."""
         keys = [(key, key.casefold()) for key in islice(container, _MAX_ROLE_KEYS) if isinstance(key, str)]
         columns = [container[key] for key, role in keys if role in _NAMES_KEYS and _is_list(container[key])]
         if not columns:
@@ -240,7 +240,7 @@ class Redaction:
         return replaced
 
     def _redact_list(self, container: list[Any]) -> int:
-        """Replace the text that follows the name of a secret in a pair, or its option in a command line."""
+        """Replace the text after the name of a secret in a pair, or after its option. Return how many."""
         replaced = 0
         is_pair = len(container) == 2  # noqa: PLR2004
         for index, (name, value) in enumerate(pairwise(container)):
@@ -259,7 +259,7 @@ class Redaction:
         return self._names.look(_key_text(key))
 
     def _look_of_name(self, name: str | bytes) -> Look:
-        """Return how *name* looks, or what it is in base64: servers give headers as bytes."""
+        """Return how *name* looks, plain or in base64: servers give headers as bytes."""
         look = self._look_of(name)
         if look is Look.HARMLESS and type(name) is str and len(name) % 4 == 0 and _BASE64.fullmatch(name):
             return self._look_of(base64.urlsafe_b64decode(name))
@@ -279,7 +279,7 @@ _CONTAINERS: Final = (dict, list, *_FIXED)
 
 
 def _hides(look: Look, name: str, value: object) -> bool:
-    """Return whether *value*, under a name that looks so, is a secret, whole."""
+    """Return whether *value* is a secret as a whole, under a name that looks so."""
     if value is None:
         return False
     if look is Look.SECRET:
@@ -296,14 +296,14 @@ def _hides(look: Look, name: str, value: object) -> bool:
 
 
 def _as_changeable(fixed: Any, changeable: _Changeable) -> Any:
-    """Return what stands for *fixed*, which cannot be changed in place: one wherever it is held."""
+    """Return the list or object that replaces *fixed*, the same one wherever *fixed* is held."""
     if not issubclass(type(fixed), _FIXED):
         return fixed
     if id(fixed) not in changeable:
         names: Any = getattr(cast("object", type(fixed)), "_fields", None)
         is_named = isinstance(names, tuple) and len(cast("tuple[object, ...]", names)) == len(fixed) > 0
         own: Any = dict(zip(cast("tuple[str, ...]", names), fixed, strict=True)) if is_named else list(fixed)
-        changeable[id(fixed)] = fixed, own  # with the original, so that its id stays its own
+        changeable[id(fixed)] = fixed, own  # with the original: as long as it lives, its id is not reused
     return changeable[id(fixed)][1]
 
 
@@ -316,7 +316,7 @@ def _is_text(value: object) -> bool:
 
 
 def _key_text(key: object) -> str:
-    """Return the texts that *key* is made of, also those of tuples and sets within it."""
+    """Return the texts in *key* as one, also those in tuples and sets."""
     if type(key) is str:
         return key
     ahead, parts = [key], list[str]()

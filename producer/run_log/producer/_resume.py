@@ -1,4 +1,4 @@
-"""Going on with a run that another block, in another process perhaps, has left."""
+"""Continuing a run that another block, or another process, has left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter, default_emitter
-from ._failure import told
+from ._failure import name_and_text
 from ._recorder import Emits, RunHandle, RunRecorder
 
 _ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
@@ -39,22 +39,22 @@ def resume_run(
     run_log: RunLogProtocol | None = None,
     emitter: Emits | None = None,
 ) -> RunRecorder:
-    """Record the block as the continuation of a run that is there: paused, interrupted, or to be tried again.
+    """Record a block as the continuation of a run: paused, interrupted, or to be tried again.
 
-    Entering reads the run, so that its trigger, its result and when it started stay, and so that what this
-    process says comes after what was said before, whatever its clock shows. A run that had ended goes on as
-    its next attempt. Then everything is as with `record_run`. A run that cannot be read, or is not there, is
-    logged; the block runs all the same, and its states are told with what is known of it.
+    Entering the block reads the run. So its trigger, its result and its start stay, and what this process
+    states comes after what was stated before, whatever its clock shows. A run that had ended continues as
+    its next attempt. All else is as with `record_run`. If the run cannot be read, or does not exist, that is
+    logged. The block runs all the same, and its states are recorded with what is known of the run.
 
     Args:
         workflow_id: The run's workflow.
         run_id: The run's id.
         answered_by: Who answered the pause.
-        retry: Whether this is the next attempt, also where the run had not ended: its process was killed.
+        retry: Whether this is the next attempt even if the run had not ended, because its process was killed.
         timeout: Seconds that reading the run may take.
         run_log: Where the run is read; None takes what ``RUN_LOG_BACKEND`` names. With plain ``with`` it must
             not be bound to an event loop.
-        emitter: Where to; None takes this process's own, by ``RUN_LOG_BACKEND``.
+        emitter: Where states go; None takes `default_emitter`.
     """
     continuation = _Continuation(workflow_id, run_id, answered_by, retry, timeout, run_log, emitter)
     return RunRecorder(continuation.open, continuation.open_async)
@@ -62,7 +62,7 @@ def resume_run(
 
 @dataclass(frozen=True, slots=True)
 class _Continuation:
-    """What `resume_run` was given, and how its block is opened with it."""
+    """The arguments of `resume_run`, and what entering its block does with them."""
 
     workflow_id: str
     run_id: str
@@ -76,7 +76,7 @@ class _Continuation:
         try:
             run = _aside(self._read_in_time).result(self.timeout)
             return self._with(run) if run else self._without(None)
-        except BaseException as error:  # a workflow never notices
+        except BaseException as error:  # a run log must not break the workflow
             if not is_foreign(error):
                 raise
             return self._without(error)
@@ -86,7 +86,7 @@ class _Continuation:
             if self.run_log is not None:
                 run = await self._read_in_time()
             else:
-                # Connecting blocks, and for longer than anybody would wait.
+                # In a thread: connecting would block this loop, and longer than *timeout*.
                 async with asyncio.timeout(self.timeout):
                     run = await asyncio.wrap_future(_aside(self._read_in_time))
             return self._with(run) if run else self._without(None)
@@ -94,8 +94,8 @@ class _Continuation:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self._without(error)  # something below was cancelled, not this task
-        except BaseException as error:  # a workflow never notices
+            return self._without(error)  # the reading was cancelled, and not this task
+        except BaseException as error:  # a run log must not break the workflow
             if not is_foreign(error):
                 raise
             return self._without(error)
@@ -110,8 +110,8 @@ class _Continuation:
         settings = Settings.from_env()
         if settings.backend == "memory":
             return await get_run_log_service().get_run(self.workflow_id, self.run_id)
-        # A service of its own, since the process's may be bound to an event loop. Where saves are published,
-        # what they become is read, and no second emitter is needed for that.
+        # Not the process's service, which may be bound to another event loop. With pubsub the projection in
+        # Firestore is read; a pubsub service would make a second emitter.
         own: Any = create_run_log_service("firestore" if settings.backend == "pubsub" else settings.backend)
         try:
             return cast("WorkflowRun | None", await own.get_run(self.workflow_id, self.run_id))
@@ -138,7 +138,7 @@ class _Continuation:
         )
 
     def _without(self, error: BaseException | None) -> RunHandle:
-        cause = told(error) if error is not None else "no such run; is its projection behind?"
+        cause = name_and_text(error) if error is not None else "no such run; is its projection behind?"
         _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
         state = {
             "id": self.run_id,
@@ -150,7 +150,7 @@ class _Continuation:
 
     def _handle(self, state: dict[str, Any], *, is_answer: bool, read: RunKey | None = None) -> RunHandle:
         emitter = default_emitter() if self.emitter is None else self.emitter
-        # Reading a run moves the process's clock past it; the emitter may have been given another one.
+        # Reading a run moves the clock of the process past it. The emitter may have another clock.
         if isinstance(emitter, RunEventEmitter):
             clock: HybridLogicalClock = getattr(self.run_log, "version_clock", PROCESS_CLOCK)
             emitter.observe(clock.last)
@@ -158,7 +158,7 @@ class _Continuation:
                 _tell_if_ahead(read, clock.ahead_by(clock.seen(read)))
                 emitter.observe(clock.seen(read), read)
         begun = time.perf_counter()
-        # This machine's clock may be behind the one that the run started by.
+        # Never negative: this machine's clock may be behind the one that the run started by.
         before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)
         handle = RunHandle(state, emitter=emitter, elapsed=lambda: before + time.perf_counter() - begun)
         if is_answer:
@@ -178,7 +178,7 @@ def _tell_if_ahead(run: RunKey, ahead: timedelta) -> None:
 
 
 def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
-    """Run *read* in a thread and a loop of its own: connecting blocks, and this thread may run a loop."""
+    """Run *read* in another thread with its own loop: connecting blocks, and this thread may run a loop."""
     future: Future[_T] = Future()
 
     def run() -> None:
@@ -186,10 +186,10 @@ def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
             return
         try:
             future.set_result(asyncio.run(read()))
-        except Exception as error:  # noqa: BLE001 - it is for whoever waits
+        except Exception as error:  # noqa: BLE001 - the caller handles it
             future.set_exception(error)
-        except BaseException as error:  # noqa: BLE001 - SystemExit, say: of the reading, not of the workflow
-            future.set_exception(RuntimeError(f"reading ended by {told(error)}"))
+        except BaseException as error:  # noqa: BLE001 - a SystemExit of the reading must not end the workflow
+            future.set_exception(RuntimeError(f"reading ended by {name_and_text(error)}"))
 
     threading.Thread(target=run, name="run-log-resume", daemon=True).start()
     return future

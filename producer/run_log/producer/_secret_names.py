@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - letters that look alike are what this is about
-"""Names of secrets: which keys, fields, headers and variables hold one, however they are spelt."""
+"""Names of secrets: which keys, fields, headers and variables hold one, in any spelling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def word_set(text: str) -> frozenset[str]:
 _WHOLE_WORDS: Final = frozenset(
     {"auth", "cvc", "cvv", "dsn", "otp", "pem", "psk", "pw", "sas", "sid", "totp"}
 )
-"""Names that are parts of harmless words: they count as words of their own."""
+"""Names that also occur in harmless words. They count only as whole words."""
 
 SECRET_NAMES: Final = _WHOLE_WORDS | frozenset(
     {
@@ -67,22 +67,22 @@ SECRET_NAMES: Final = _WHOLE_WORDS | frozenset(
 """Names of secrets: lower-case letters and digits, without separators."""
 
 FORMED_NAMES: Final = {"pin": re.compile(r"\d{4,12}")}
-"""Names that count as words of their own, and only for values of that form."""
+"""Names that count only as whole words, and only for values of this form."""
 
 MAX_REMEMBERED_NAMES: Final = 4_096
-"""Names whose look is remembered: payloads repeat few keys, but their keys may be data."""
+"""Names whose look is remembered. Payloads repeat a few keys, but some use data as keys."""
 
 MAX_REMEMBERED_LENGTH: Final = 200
 """Most characters of a name whose look is remembered."""
 
 LONG_NUMBER: Final = 10**7
-"""From here on a number under a name that ends in "token" is one, and no count."""
+"""A number from here on is a token, and no count, under a name that ends in "token"."""
 
 LONGER_NUMBER: Final = 10**15
-"""From here on a number under any name of tokens is one."""
+"""A number from here on is a token under any name of tokens."""
 
 _COUNTS: Final = "token"
-"""What names counts as often as secrets: `max_tokens`, `token_usage`."""
+"""The name that stands for counts as often as for secrets: `max_tokens`, `token_usage`."""
 
 _COUNT_WORDS: Final = word_set(
     "max min total num number count limit prompt completion input output cached reasoning used "
@@ -98,7 +98,7 @@ _ABOUT: Final = word_set(
     "strategy strength time timeout timestamp ttl type types updated uri url urls used validity vault "
     "version versions"
 )
-"""Last words of names that tell something about a secret, and do not hold it."""
+"""Last words of names that say something about a secret but do not hold it."""
 
 _AFTER_AUTH: Final = word_set(
     "code config cookie creds data hash header headers info password pass params pwd string user value"
@@ -147,9 +147,9 @@ class Look(enum.Enum):
 
     HARMLESS = enum.auto()
     COUNTS = enum.auto()
-    """Texts under it are secrets; numbers are counts, unless they are long."""
+    """Texts under it are secrets. Numbers are counts, unless they are long."""
     DIGITS = enum.auto()
-    """Under it a few digits are a secret, and nothing else."""
+    """Only a few digits under it are a secret."""
     SECRET = enum.auto()
 
 
@@ -228,20 +228,20 @@ def is_question(name: str) -> bool:
 
 
 def is_count(name: str, value: str) -> bool:
-    """Return whether *value*, under *name*, tells how many tokens there are: `max_tokens: "1024"`."""
+    """Return whether *value* under *name* is a number of tokens: `max_tokens: "1024"`."""
     parts = split(name)
     is_short = value.isdigit() or (parts[-1:] == ["tokens"] and len(value) < _MAX_COUNT_TEXT)
     return is_short and not _COUNT_WORDS.isdisjoint(parts)
 
 
 def names_one_token(name: str) -> bool:
-    """Return whether *name* is that of one token: `token`, `access_token`, and not `max_token`."""
+    """Return whether *name* means one token: `token` and `access_token`, but not `max_token`."""
     words = split(name)
     return bool(words) and words[-1] == _COUNTS and _COUNT_WORDS.isdisjoint(words)
 
 
 def split(name: str) -> list[str]:
-    """Return the words of *name* in lower-case letters, look-alikes as what they look like."""
+    """Return the words of *name* in lower case, with each look-alike letter as what it looks like."""
     if not name.isascii():
         name = unicodedata.normalize("NFKD", name)
         name = "".join(

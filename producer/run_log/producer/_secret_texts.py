@@ -1,4 +1,4 @@
-"""Secrets within texts: an error message, a URL, a raw body, a command line."""
+"""Secrets in texts: an error message, a URL, a raw body, a command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final
 from ._secret_names import FORMED_NAMES, MAX_REMEMBERED_LENGTH, REDACTED, Look, word_set
 
 MIN_LENGTH: Final = 6
-"""Fewest characters of a text that holds a secret and says so: `pw=abc`."""
+"""Fewest characters of a text that names a secret and holds it: `pw=abc`."""
 
-# Every run ends for good where it ends, and begins where no other could have: what is searched is searched
-# once, whatever it is.
+# Long repetitions are possessive, and matches begin where no other could have begun. No pattern backtracks,
+# and each character is searched a bounded number of times. The text may be an attacker's.
 _PEM: Final = re.compile(
     r"""
     -----BEGIN[ ](?P<pem>[A-Z0-9 ]{1,40})-----
@@ -67,7 +67,7 @@ _PUBLIC_PEM: Final = re.compile(
 )
 
 MIN_TOKEN: Final = 12
-"""Fewest characters of a token that is known by its prefix."""
+"""Fewest characters of a token with a known prefix."""
 
 _INVISIBLE: Final = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 _ASSIGNED: Final = re.compile(
@@ -78,10 +78,10 @@ _ASSIGNED: Final = re.compile(
     """,
     re.VERBOSE,
 )
-"""A name and what sets it, as in programs, JSON, YAML, URLs, headers and prose."""
+"""A name and the sign that sets it, as in programs, JSON, YAML, URLs, headers and prose."""
 
 _SETS: Final = re.compile(r"[=:]|%3|[ \t](?:['\"]|is[ \t:]|was[ \t:])")
-"""One of these is in every text in which something is set."""
+"""One of these is in every text that sets something. It is a quick test before the slow pattern."""
 
 _FLAG: Final = re.compile(r"(?<![\w-])-{1,2}(?P<name>[A-Za-z][\w-]{2,60}+)[ \t]{1,3}(?=[^\s-])")
 _LOGIN: Final = re.compile(
@@ -97,7 +97,7 @@ _FIELDS: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Names that are values themselves: ``('X-Api-Key', '...')``, ``{"name": "Cookie", "value": "..."}``."""
+"""Names that are themselves values: ``('X-Api-Key', '...')``, ``{"name": "Cookie", "value": "..."}``."""
 
 _URL: Final = re.compile(r"[a-z][a-z+.-]{0,30}://")
 _PAIR_ENDS: Final = re.compile(r"[\"'][)\]]")
@@ -134,11 +134,11 @@ _EMPTY: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What stands where a secret might: nothing, a placeholder, what is said of it, a call that makes it."""
+"""What may stand in the place of a secret: nothing, a placeholder, a word about it, a call that makes it."""
 
 _TYPED: Final = re.compile(r"(?:str|bytes|SecretStr|string)(?:[ \t]*+\|[ \t]*+None)?[ \t]*+=[ \t]*+")
 MIN_LONG: Final = 16
-"""Fewest characters of what is no word for its length alone."""
+"""Texts of this length are no words."""
 
 _FEW_DIGITS: Final = re.compile(r"\\{0,4}[\"']?\d{4,12}(?![\w=:])")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]++(?:\.[A-Za-z_]++)*+")
@@ -155,13 +155,13 @@ _WORD: Final = re.compile(r"[A-Za-z][a-z]*+|[A-Z]++")
 
 
 def redacted_text(text: str, look_of: Callable[[str], Look]) -> str:
-    """Return *text* with each secret in it replaced by `REDACTED`, and all else as it was.
+    """Return *text* with each secret in it replaced by `REDACTED`.
 
-    It takes time in proportion to the text, whatever that is.
+    The time that it takes is in proportion to the length of *text*, even if an attacker wrote it.
 
     Args:
-        text: Anybody's.
-        look_of: How the name of what is set looks.
+        text: Any text.
+        look_of: Returns how a name looks.
     """
     if len(text) < MIN_LENGTH:
         return text
@@ -181,7 +181,7 @@ def redacted_text(text: str, look_of: Callable[[str], Look]) -> str:
 
 
 def _without_known(text: str) -> str:
-    """Return *text* without what is known to be a secret by its own form."""
+    """Return *text* without the secrets that are known by their own form."""
     if "-----BEGIN " in text:
         text = _PEM.sub(_without_pem, text)
     if "://" in text and "@" in text:
@@ -196,7 +196,7 @@ def _without_known(text: str) -> str:
 def _replaced(
     text: str, pattern: re.Pattern[str], find: Callable[[str, re.Match[str]], tuple[int, int] | None]
 ) -> str:
-    """Return *text* without what *find* says belongs to a match of *pattern*: from where, to where."""
+    """Return *text* with a secret in each span that *find* returns for a match of *pattern*."""
     parts: list[str] = []
     done = at = 0
     while match := pattern.search(text, at):
@@ -226,12 +226,12 @@ def _without_token(match: re.Match[str]) -> str:
 
 
 def _without(match: re.Match[str], group: str) -> str:
-    """Return *match* with a secret for its *group*, which ends it."""
+    """Return *match* with its last part, *group*, redacted."""
     return match[0][: match.start(group) - match.start()] + REDACTED
 
 
 def _is_header(match: re.Match[str], value: str) -> bool:
-    """Return whether a bearer's token, or a basic credential, is one, and no word of a sentence."""
+    """Return whether *value* is a bearer token or a basic credential, and no word of a sentence."""
     if match["scheme"][1] in "aA":
         if value.endswith("=") and len(value) % 4 == 0 and len(value) > MIN_LENGTH:
             return True
@@ -241,7 +241,7 @@ def _is_header(match: re.Match[str], value: str) -> bool:
         except (binascii.Error, ValueError):
             return len(value) >= MIN_LONG and _is_odd(value)
     if match.string[match.end() : match.end() + 1] in {'"', "'"} and value.endswith("="):
-        return False  # what a server says of itself: Bearer realm="..."
+        return False  # a server's challenge: Bearer realm="..."
     is_alone = match.end() == len(match.string) and match.start() == 0
     return (
         _is_odd(value)
@@ -251,7 +251,7 @@ def _is_header(match: re.Match[str], value: str) -> bool:
 
 
 def _is_odd(value: str) -> bool:
-    """Return whether *value* is no word: letters and digits, signs, or capitals in the middle."""
+    """Return whether *value* is no word: it mixes letters and digits, or has signs or inner capitals."""
     if value.isalpha():
         return not _WORD.fullmatch(value)
     letters = value.replace("-", "").replace("_", "").replace(".", "")
@@ -279,21 +279,21 @@ def _assigned(text: str, match: re.Match[str], look_of: Callable[[str], Look]) -
         return span
     is_spaced = sep != sep.strip() and "=" in sep
     if _is_variable(value, look_of) and (text[span[1] : span[1] + 1] in {",", ")"} or is_spaced):
-        return None  # that is handed on, in a line of a traceback
+        return None  # a line of a traceback that passes a variable on
     if (
         "=" in sep
         or "%" in sep
         or (_is_odd(value) and len(value) >= MIN_LENGTH - 1 and not _URL.match(value))
     ):
         return span
-    # What follows a colon may be a sentence about it, or where to get one.
+    # After a colon there may be a sentence about the secret, or the address where to get one.
     is_sentence = look is Look.COUNTS or _word_before(text, match.start()).lower() in _SAID_BEFORE
     is_last = _END.match(text, span[1]) is not None and not sep.strip().isalpha() and not _URL.match(value)
     return span if is_last and not is_sentence else None
 
 
 def _assigned_name(text: str, match: re.Match[str], look_of: Callable[[str], Look]) -> tuple[str, Look]:
-    """Return the name that is set, with the word before it where that makes it one, and how it looks."""
+    """Return the name that is set, with the word before it if that makes it a secret, and how it looks."""
     name = match["name"].strip("-.")
     look = look_of(name)
     if look is not Look.HARMLESS or len(name) > _MAX_END:
@@ -336,7 +336,7 @@ def _named(
 
 
 def _value(text: str, at: int, name: str, look: Look, kind: str = "") -> tuple[tuple[int, int] | None, str]:
-    """Return where the value is that begins at *at*, without what may stay of it, and what quotes it."""
+    """Return the span of the secret in the value that begins at *at*, and what quotes it."""
     if look is Look.DIGITS and not _FEW_DIGITS.match(text, at):
         return None, ""
     if typed := _TYPED.match(text, at):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from run_log.core import Message
+from run_log.core.backoff import Backoff
 from run_log.core.settings import is_cloud_run_service
 
 from ._lifecycle import is_forked
@@ -112,4 +113,4 @@ class DeliveryPolicy:
         """
         if refused:
             return self.uniform(self.refused_retry / 2, self.refused_retry)
-        return self.uniform(0, min(self.longest_retry, self.first_retry * 2 ** min(failures - 1, 16)))
+        return Backoff(self.first_retry, self.longest_retry).seconds(failures, self.uniform)
