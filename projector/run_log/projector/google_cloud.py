@@ -204,7 +204,7 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
         case "iam":
             if not (is_cloud_run_service() or _is_loopback(host)):
                 raise ConfigurationError(
-                    "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process does not run "
+                    "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process is not "
                     f"there (K_SERVICE is not set), so anybody could push to {host}; set "
                     "RUN_LOG_PUSH_AUTH=oidc, or pass --host 127.0.0.1"
                 )

@@ -96,7 +96,7 @@ class Projector:
         return [next(outcomes) if id(event) in ids else Outcome.REJECTED for event in given]
 
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
-        """Merge *events* as `apply` does, without a look at their stamps; return the reason of each rejection.
+        """Merge *events* as `apply` does, whatever their stamps are; return the reason of each rejection.
 
         Args:
             events: As for `apply`. The caller has checked their stamps against the time of publishing.

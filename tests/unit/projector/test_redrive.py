@@ -481,7 +481,7 @@ async def test_what_comes_back_is_not_re_driven_for_ever() -> None:
     await projecting
 
     assert ["kept", "redriven"] == told.outcomes
-    assert ["it came back: too large"] == [one.why for one in told.handled if one.why]
+    assert ["it was re-driven, and came back: too large"] == [one.why for one in told.handled if one.why]
     assert (1, 1) == (len(topic.published), letters.subscription.backlog)
 
 
