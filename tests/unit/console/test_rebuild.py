@@ -152,7 +152,7 @@ def test_files_that_are_named(tmp_path: Path) -> None:
         (("--from", "root:"), "pass archive:PATH, subscription, or root:NAME"),
         (("--from", "root:a", "--since", "2h"), "are about --from subscription"),
         (("--from", "archive:a", "--keep"), "are about --from subscription"),
-        (("--from", "subscription", "--since", "soon"), "'soon' is no moment"),
+        (("--from", "subscription", "--since", "soon"), "'soon' is not a moment"),
     ],
 )
 def test_a_source_that_is_none(

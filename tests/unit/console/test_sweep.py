@@ -132,7 +132,7 @@ def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
     ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
 
     assert (2, "") == (ended.returncode, ended.stdout)
-    assert "'soon' is no time" in ended.stderr
+    assert "'soon' is not a duration" in ended.stderr
 
 
 def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_a_file_is_swept(tmp_path: Path) -> None:
     swept = [run_log("sweep", "--older-than", "0s", "--mark", folder=tmp_path, **settings) for _ in range(2)]
 
     assert [0, 0] == [one.returncode for one in swept]
-    assert ["1 not heard of for 0s; 1 marked as lost", "0 not heard of for 0s; 0 marked as lost"] == [
+    assert ["1 without an event for 0s; 1 marked as lost", "0 without an event for 0s; 0 marked as lost"] == [
         one.stderr.splitlines()[-1] for one in swept
     ]
     run = await log.get_run("workflow-1", "r1")
