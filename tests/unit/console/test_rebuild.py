@@ -71,7 +71,10 @@ def test_a_rebuild_that_is_complete(tmp_path: Path) -> None:
     again = rebuild(tmp_path)
 
     assert 0 == again.returncode
-    assert "nothing was left to do; delete rebuild-anew-db-from-archive.state" in again.stderr
+    assert (
+        "nothing was left to fold; to fold all of it again, delete rebuild-anew-db-from-archive.state"
+        in again.stderr
+    )
     assert ["events", "6"] in [line.split() for line in again.stdout.splitlines()]
 
 
@@ -88,7 +91,7 @@ def test_a_rebuild_of_an_archive_that_has_grown(tmp_path: Path) -> None:
 
     record = json.loads(again.stdout)
     assert (0, 3, 5) == (again.returncode, record["folded_now"], record["runs"])
-    assert "new or changed since the last time, and brought over: 3\n" in again.stderr
+    assert "new or changed since the last time, and folded: 3\n" in again.stderr
 
 
 @pytest.mark.parametrize("place", ["nothing", "nothing/*.jsonl", "folder"])
@@ -113,7 +116,7 @@ def test_an_archive_that_is_empty(tmp_path: Path) -> None:
     ended = rebuild(tmp_path)
 
     assert 0 == ended.returncode
-    assert "is there, and holds nothing: there is nothing to switch to" in ended.stderr
+    assert "is empty: there is nothing to switch to" in ended.stderr
     assert "to switch:" not in ended.stderr
 
 
@@ -125,7 +128,7 @@ def test_a_rebuild_that_rejects(tmp_path: Path) -> None:
     for _ in range(2):
         ended = rebuild(tmp_path)
         codes.append(ended.returncode)
-        assert "what was rejected, where it was and why: rebuild-anew-db-from-archive.rejects" in ended.stderr
+        assert "rejected records, with place and reason: rebuild-anew-db-from-archive.rejects" in ended.stderr
 
     (kept,) = (tmp_path / "rebuild-anew-db-from-archive.rejects").read_text().splitlines()
     assert [1, 1] == codes
@@ -150,8 +153,8 @@ def test_files_that_are_named(tmp_path: Path) -> None:
         (("--from", "nothing"), "pass archive:PATH, subscription, or root:NAME"),
         (("--from", "archive:"), "pass archive:PATH, subscription, or root:NAME"),
         (("--from", "root:"), "pass archive:PATH, subscription, or root:NAME"),
-        (("--from", "root:a", "--since", "2h"), "are about --from subscription"),
-        (("--from", "archive:a", "--keep"), "are about --from subscription"),
+        (("--from", "root:a", "--since", "2h"), "need --from subscription"),
+        (("--from", "archive:a", "--keep"), "need --from subscription"),
         (("--from", "subscription", "--since", "soon"), "'soon' is not a moment"),
     ],
 )

@@ -140,7 +140,7 @@ def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
     ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
 
     assert (2, "") == (ended.returncode, ended.stdout)
-    assert "holds no run of another process" in ended.stderr
+    assert "only its own process can read" in ended.stderr
 
 
 async def test_a_file_is_swept(tmp_path: Path) -> None:
