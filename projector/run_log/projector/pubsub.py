@@ -231,12 +231,13 @@ class PubSubEvents:
     async def publish(self, message: Message) -> str:
         """See `EventTopic.publish`."""
         try:
-            return await self._topic.publish(message)
+            answer = await self._topic.publish(message)
         except UnicodeEncodeError as error:
             # A message that was pushed here may break Pub/Sub's rules.
             raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
             raise self._topic.connection.publish_error(error, self._topic.path) from error
+        return str(answer.message_ids[0])
 
     async def close(self) -> None:
         """Close the connection."""
@@ -249,15 +250,14 @@ class _Topic:
         self.path = connection.topic_path(topic)
         self._client: Any = connection.async_publisher()
 
-    async def publish(self, message: Message) -> str:
-        """Publish *message*, and return its id; raises the vendor's errors."""
-        answer = await self._client.publish(
+    async def publish(self, message: Message) -> Any:
+        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
+        return await self._client.publish(
             topic=self.path,
             messages=[{"data": message.data, "attributes": dict(message.attributes)}],
             retry=None,
             timeout=CALL_TIMEOUT_SECONDS,
         )
-        return str(answer.message_ids[0])
 
     async def close(self) -> None:
         await self._client.transport.close()

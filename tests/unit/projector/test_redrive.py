@@ -279,7 +279,7 @@ async def test_a_letter_that_is_not_whole_is_kept() -> None:
     repaired = await redriven(subscription, topic, LetterChoice(ids=frozenset({"17"})), repaired=event.data)
 
     assert LetterOutcome.KEPT is kept.outcome
-    assert "bytes of its body are left out" in kept.why
+    assert "bytes of its body are lost" in kept.why
     assert ["redriven"] == repaired.outcomes
     assert event.data == topic.published[0].data
 
