@@ -239,7 +239,7 @@ async def test_a_repair_that_is_no_event(settings: Settings, tmp_path: Path) -> 
     shown = await letters("show", junk, "--wait", PATIENCE)
 
     assert (2, "") == (refused.code, refused.out)
-    assert "what --body names is no event: the body is a JSON list" in refused.err
+    assert "the file in --body is not an event: the body is a JSON list" in refused.err
     assert 0 == shown[0]
 
 

@@ -258,4 +258,4 @@ async def test_the_schema(tmp_path: Path) -> None:
     assert (0, "") == (written.code, written.out)
     assert event_schema_text() == (tmp_path / "schema.json").read_text()
     assert 2 == refused.code
-    assert "name another file" in refused.err
+    assert "pass another file" in refused.err

@@ -200,7 +200,7 @@ def test_saved_letters(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     """A file that cannot be made is an error that says to name another one."""
-    with pytest.raises(ConfigurationError, match="name another file"), saving(tmp_path / "not-there" / "f"):
+    with pytest.raises(ConfigurationError, match="pass another file"), saving(tmp_path / "not-there" / "f"):
         raise AssertionError
 
 
@@ -259,7 +259,7 @@ def test_a_report_as_json(output: OutputFormat, capsys: pytest.CaptureFixture[st
         ("4711", "kept", "undecodable: the body is not JSON", True),
     ] == [(record["message_id"], record["outcome"], record["why"], record["dry_run"]) for record in records]
     assert (output is OutputFormat.JSONL) is bool(streamed)
-    assert "1 kept, 1 redriven (a dry run: nothing is changed)\n" == printed.err
+    assert "1 kept, 1 redriven (dry run: nothing is changed)\n" == printed.err
     assert (1, ["4713"]) == (report.kept, report.missing(frozenset({"4711", "4713"})))
 
 
@@ -320,14 +320,14 @@ class Terminal(io.StringIO):
     [
         ("y\n", None, ""),
         ("Yes\n", None, ""),
-        ("n\n", ExitCode.FAILED, "nothing is thrown away\n"),
-        ("\n", ExitCode.FAILED, "nothing is thrown away\n"),
-        ("", ExitCode.FAILED, "nothing is thrown away\n"),
+        ("n\n", ExitCode.FAILED, "nothing was thrown away\n"),
+        ("\n", ExitCode.FAILED, "nothing was thrown away\n"),
+        ("", ExitCode.FAILED, "nothing was thrown away\n"),
     ],
     ids=["y", "yes", "no", "nothing", "the end"],
 )
 @pytest.mark.parametrize(
-    ("into", "left"), [(None, "They are gone then."), (Path("saved"), "Only saved has them then.")]
+    ("into", "left"), [(None, "They cannot be restored."), (Path("saved"), "Only saved will have them.")]
 )
 def test_discarding_all_asks(
     monkeypatch: pytest.MonkeyPatch,

@@ -74,5 +74,5 @@ def export(
     try:
         into.write_text(text, encoding="utf-8")
     except OSError as fault:
-        raise ConfigurationError(f"cannot write {into}: {fault.strerror}; name another file") from fault
+        raise ConfigurationError(f"cannot write {into}: {fault.strerror}; pass another file") from fault
     note(f"wrote {into}")
