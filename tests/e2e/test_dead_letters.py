@@ -214,7 +214,7 @@ async def test_discarding_all(settings: Settings) -> None:
     refused = await run_log("dead-letters", "discard", "--all", "--wait", QUIET)
     done = await letters("discard", "--all", "--yes", "--wait", QUIET)
 
-    assert (2, "", True) == (refused.code, refused.out, "say --yes too" in refused.err)
+    assert (2, "", True) == (refused.code, refused.out, "pass --yes too" in refused.err)
     assert (0, ["discarded"] * 2) == (done[0], [one["outcome"] for one in done[1]["dead_letters"]])
 
 

@@ -359,7 +359,7 @@ def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatc
     for stdin in (io.StringIO("y\n"), None):
         monkeypatch.setattr("sys.stdin", stdin)
 
-        with pytest.raises(InvalidArgumentError, match="say --yes too, or --dry-run"):
+        with pytest.raises(InvalidArgumentError, match="pass --yes too, or --dry-run"):
             agree_to_discard_all(into=None, yes=False)
     agree_to_discard_all(into=None, yes=True)
 
