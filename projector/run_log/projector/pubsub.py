@@ -43,6 +43,9 @@ from .in_hand import count_cut_letter
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
+"""Deadline of each call but a pull. Calls have ``retry=None``: the worker retries, and retries of the client
+below it would multiply with these, and hide the errors."""
+
 ANSWER_SECONDS: Final = 1.0
 """How much longer than its wait a pull may take. The deadline of a call is sent to the broker, and ends the
 pull there even if this process is killed. The emulator answers one second before it that it has nothing."""
@@ -124,6 +127,7 @@ class PubSubSource:
         # The protocol buffer itself: reading it through the vendor's wrapper takes ten times as long.
         received = _PullResponse.pb(answer)
         is_small = received.ByteSize() <= MAX_ANSWER_BYTES // 4
+        # Doubled while answers are small, else halved: one step too far costs a lease of all the messages.
         self._most = max(1, asked // 2, min(2 * asked, MAX_ACK_IDS) if is_small else 0)
         if not received.received_messages:
             self._most = FIRST_MESSAGES

@@ -324,6 +324,7 @@ async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
         is_told = True
         task.cancel()
 
+    # Without a handler SIGTERM would end the process at once, and its letters would stay leased.
     leave = call_on(signal.SIGTERM, on_signal)
     try:
         return await task

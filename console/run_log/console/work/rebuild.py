@@ -104,7 +104,7 @@ async def rebuild_until_signal(
                 rebuilt = await rebuild(settings, source, into=into, work=work)
         finally:
             if noted.is_new and not noted.notes:
-                state.unlink(missing_ok=True)  # it never began
+                state.unlink(missing_ok=True)  # it never began, so there is nothing to continue
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
     return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
 

@@ -202,6 +202,8 @@ async def _publish(
     published: set[str],
     tell: Tell,
 ) -> None:
+    # Published first, acknowledged second: after a kill in between a letter is published twice, and not lost.
+    # All answers are waited for, as those that were published have to be acknowledged even if others failed.
     answers = await asyncio.gather(*(topic.publish(message) for _, message in ready), return_exceptions=True)
     done: list[DeadLetter] = []
     kept: list[HandledLetter] = []

@@ -86,6 +86,7 @@ def create_push_app(
 async def _taken(request: Request, group: GroupCommit, read_seconds: float) -> Response:
     if group.is_full:
         return _full(group)
+    # Reserved before the body is read: bodies that arrive at once could otherwise fill the memory together.
     with group.reserving() as has_room:
         try:
             async with asyncio.timeout(read_seconds):

@@ -112,6 +112,7 @@ class RebuildState:
     def _append(self, lines: list[Mapping[str, Any]]) -> None:
         try:
             left = memoryview("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            # Unbuffered, so that nothing is written after an error; one write may take only a part.
             while left:
                 left = left[self.file.write(left) :]
             os.fsync(self.file.fileno())
@@ -129,6 +130,7 @@ def _opened(path: Path) -> BinaryIO:
         file = cast("BinaryIO", opened)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error}); pass another --state") from error
+    # Two processes with one state would each note what they fold, and skip what only the other has.
     try:
         _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError as error:
@@ -220,6 +222,7 @@ class RejectsFile:
             with open(self.path, "ab", opener=open_private) as file:
                 file.write(line.encode() + b"\n")
                 file.flush()
+                # On the disk before the record counts as done: the rebuild never comes back to it.
                 os.fsync(file.fileno())
         except OSError as failure:
             raise TransportUnavailableError(f"{self.path} cannot be written ({failure})") from failure
