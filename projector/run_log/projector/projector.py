@@ -275,5 +275,5 @@ class MergingProjector:
                 del self._runs[key]
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
+        """Merge the runs of *events*: `Projector` calls this as it would call a store."""
         return await self._store.merge([self._runs[event.key] for event in events])

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
+from typing_extensions import override
 
 from run_log.core import DeadLetterReason, Message, MessageRefusedError, ReceivedMessage
 from run_log.core.logs import get_logger
@@ -40,6 +41,7 @@ from .dead_letters.letters import (
     packed,
 )
 from .in_hand import count_cut_letter
+from .ports import DeadLetters, EventTopic, MessageSource
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
@@ -92,7 +94,7 @@ def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _REDELIVERY_SECONDS
 
 
-class PubSubSource:
+class PubSubSource(MessageSource):
     """A subscription as a `MessageSource`.
 
     Args:
@@ -106,8 +108,8 @@ class PubSubSource:
         self._client: Any = connection.async_subscriber()
         self._most = FIRST_MESSAGES
 
+    @override
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage] | None:
-        """See `MessageSource.pull`."""
         asked = min(max_messages, self._most)
         request = {"subscription": self._subscription, "max_messages": asked}
         try:
@@ -133,8 +135,8 @@ class PubSubSource:
             self._most = FIRST_MESSAGES
         return [_received(item) for item in received.received_messages]
 
+    @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.acknowledge`."""
         await self._each(
             self._client.acknowledge(
                 subscription=self._subscription, ack_ids=part, retry=None, timeout=CALL_TIMEOUT_SECONDS
@@ -142,12 +144,13 @@ class PubSubSource:
             for part in _parts(ack_ids)
         )
 
+    @override
     async def release(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.release`."""
         await self.extend(ack_ids, 0)
 
+    @override
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """See `MessageSource.extend`. Pub/Sub takes whole seconds, at most 600; 0 gives a message back."""
+        # Pub/Sub takes whole seconds, at most 600; 0 gives a message back.
         await self._each(
             self._client.modify_ack_deadline(
                 subscription=self._subscription,
@@ -159,8 +162,8 @@ class PubSubSource:
             for part in _parts(ack_ids)
         )
 
+    @override
     async def close(self) -> None:
-        """See `MessageSource.close`."""
         await self._client.transport.close()
 
     async def _each(self, calls: Iterator[Awaitable[object]]) -> None:
@@ -185,7 +188,7 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
         await source.close()
 
 
-class PubSubDeadLetters:
+class PubSubDeadLetters(DeadLetters):
     """A topic that keeps each message as it came, with the reason. See `DeadLetters`.
 
     Args:
@@ -196,8 +199,8 @@ class PubSubDeadLetters:
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._topic = _Topic(connection, topic)
 
+    @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        """See `DeadLetters.put`."""
         why = {
             REASON_ATTRIBUTE: reason.value,
             MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
@@ -221,7 +224,7 @@ class PubSubDeadLetters:
         await self._topic.close()
 
 
-class PubSubEvents:
+class PubSubEvents(EventTopic):
     """A topic as an `EventTopic`.
 
     Args:
@@ -232,8 +235,8 @@ class PubSubEvents:
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._topic = _Topic(connection, topic)
 
+    @override
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
         try:
             answer = await self._topic.publish(message)
         except UnicodeEncodeError as error:

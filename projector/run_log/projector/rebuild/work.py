@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, Self, cast
 
+from typing_extensions import override
+
 from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
@@ -22,6 +24,7 @@ from run_log.core import (
     StoreUnavailableError,
     TransportUnavailableError,
 )
+from run_log.projector.ports import DeadLetters
 from run_log.projector.pull import PullWorker
 from run_log.stores.files import open_private
 
@@ -166,7 +169,7 @@ def reject_line(
     return json.dumps(record)
 
 
-class RejectsFile:
+class RejectsFile(DeadLetters):
     """Keeps rejects in a file, each once, one JSON object on each line. See `DeadLetters`.
 
     Args:
@@ -195,8 +198,8 @@ class RejectsFile:
         """Return the number of rejects."""
         return len(self._known)
 
+    @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        """See `DeadLetters.put`."""
         self.add(
             message.message_id, reason=reason, error=error, body=message.data, attributes=message.attributes
         )
