@@ -118,6 +118,7 @@ async def push(
     authenticate = authentication(settings, host=host)
     async with _opened(settings) as (connection, store, dead_letters):
         group = GroupCommit(Projector(store), dead_letters)
+        # Beside the server, which has to listen at once: Cloud Run ends a container that does not.
         probe = asyncio.create_task(_until_it_answers(store))
         stopping = asyncio.create_task(stop.wait())
 

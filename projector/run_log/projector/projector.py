@@ -167,6 +167,8 @@ class Projector:
             Exception: The store failed at all of them, and has taken no other event since it first failed at
                 one of them. So the fault may be the store's, or a bug here, and not the event's.
         """
+        # An event at which the store fails unexpectedly may be poison, or the store may be broken for all. The
+        # first is assumed once the store has taken another event since; until then the batch is tried again.
         failed = {
             event.event_id: result
             for event, result in zip(events, results, strict=True)
@@ -178,6 +180,7 @@ class Projector:
         if len(failed) == len({event.event_id for event in events}):
             for event_id, error in failed.items():
                 if self._suspects[event_id] == self._answered:
+                    # The oldest go first. Those that were forgotten are only tried once more.
                     while len(self._suspects) > _MOST_SUSPECTS:
                         del self._suspects[next(iter(self._suspects))]
                     raise error

@@ -297,6 +297,7 @@ async def _documents(database: Connection, settings: Settings) -> Check:
 async def _clock(database: Connection, settings: Settings, now: Callable[[], datetime]) -> Check:
     from run_log.stores.firestore.inspection import server_time
 
+    # Half of the round trip is added: the server read its clock somewhere in between.
     before = now()
     theirs = await server_time(database, settings.root_collection)
     ours = before + (now() - before) / 2

@@ -81,6 +81,7 @@ async def tell_progress(
         await sleep(TOLD_EVERY)
         report, moment = worker.report, now()
         in_hand = worker.progress.in_hand
+        # Something in hand without a change is worth a report: it may be stuck.
         if report == before and not in_hand and moment - told_at < QUIET_SECONDS:
             continue
         outcomes = {outcome: report.outcomes[outcome] - before.outcomes[outcome] for outcome in Outcome}
