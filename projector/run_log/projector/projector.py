@@ -167,8 +167,9 @@ class Projector:
             Exception: The store failed at all of them, and has taken no other event since it first failed at
                 one of them. So the fault may be the store's, or a bug here, and not the event's.
         """
-        # An event at which the store fails unexpectedly may be poison, or the store may be broken for all. The
-        # first is assumed once the store has taken another event since; until then the batch is tried again.
+        # An event at which the store fails unexpectedly may be poison, or the store may be broken for all.
+        # The first is assumed once the store has taken another event since; until then the batch is tried
+        # again.
         failed = {
             event.event_id: result
             for event, result in zip(events, results, strict=True)
