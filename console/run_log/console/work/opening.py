@@ -148,7 +148,7 @@ async def idle_seconds(
 
     broker = PubSubConnection.from_settings(settings)
     lease = None
-    # Who may pull may lack the right to look at the subscription. If it does not exist, the pull says so.
+    # The right to pull does not include the right to look. If it does not exist, the pull says so.
     with contextlib.suppress(TransportRefusedError):
         path = broker.subscription_path(subscription)
         lease = (await asyncio.to_thread(inspect_subscription, broker, path)).lease
