@@ -150,5 +150,5 @@ async def test_a_signal_ends_a_rebuild(firestore_emulator: FirestoreEmulator, tm
     done = await rebuilt(tmp_path, *options)
 
     assert (130, False) == (stopped.code, stopped.record["complete"]), stopped.err
-    assert "stopped; the same command goes on" in stopped.err
+    assert "stopped; run the same command" in stopped.err
     assert (0, 5) == (done.code, done.record["runs"])

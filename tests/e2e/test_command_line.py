@@ -211,8 +211,8 @@ def test_a_sweep(provisioned: Settings, monkeypatch: pytest.MonkeyPatch, backend
     asyncio.run(pull(provisioned, stop=asyncio.Event(), until_idle=1))
 
     assert [0] * 2 == [one.code for one in (shown, marked)]
-    assert "1 not heard of for 1h; none marked" in shown.err
-    assert "1 not heard of for 1h; 1 marked as lost" in marked.err
+    assert "1 without an event for 1h; none marked" in shown.err
+    assert "1 without an event for 1h; 1 marked as lost" in marked.err
     assert before is not None
     assert RunStatus.RUNNING is before.status
     runs, _ = asked(lambda store: store.list_runs("workflow-1", status=RunStatus.FAILED))

@@ -216,7 +216,7 @@ def test_discarding_all(settings: Settings) -> None:
     refused = called("dead-letters", "discard", "--all", "--wait", QUIET)
     done = letters("discard", "--all", "--yes", "--wait", QUIET)
 
-    assert (2, "", True) == (refused.code, refused.out, "say --yes too" in refused.err)
+    assert (2, "", True) == (refused.code, refused.out, "pass --yes too" in refused.err)
     assert (0, ["discarded"] * 2) == (done[0], [one["outcome"] for one in done[1]["dead_letters"]])
 
 
@@ -239,7 +239,7 @@ def test_a_repair_that_is_no_event(settings: Settings, tmp_path: Path) -> None:
     shown = letters("show", junk, "--wait", PATIENCE)
 
     assert (2, "") == (refused.code, refused.out)
-    assert "what --body names is no event: the body is a JSON list" in refused.err
+    assert "the file in --body is not an event: the body is a JSON list" in refused.err
     assert 0 == shown[0]
 
 

@@ -226,4 +226,4 @@ async def test_a_probe_that_nobody_projects(deployment: Deployment) -> None:
     probe = (await deployment.checks(probe=0.3))["probe"]
 
     assert Verdict.WRONG is probe.verdict
-    assert "look at the projector" in probe.remedy
+    assert "check the projector" in probe.remedy

@@ -167,7 +167,7 @@ async def test_a_topic_that_retains_nothing(tmp_path: Path) -> None:
         publisher.create_topic(name=raw.connection.topic_path(raw.settings.topic))
     RawPubSub.provisioned()
 
-    with pytest.raises(ConfigurationError, match="keeps nothing that was delivered; have it retain"):
+    with pytest.raises(ConfigurationError, match="does not retain messages; set a retention"):
         await run_rebuild(FromSubscription(until_idle=1), tmp_path)
 
 

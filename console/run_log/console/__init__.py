@@ -1,4 +1,4 @@
-"""The command line: ``run-log``. Commands import what they need when they run, so ``--help`` is quick."""
+"""The command line ``run-log``. Commands import what they need only when they run, so ``--help`` is quick."""
 
 from .app import main
 

@@ -1,4 +1,4 @@
-"""The command line: which commands there are."""
+"""The command line: its commands, groups and options."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from .views.output import prepare_streams, say
 
 app: Final = typer.Typer(
     name="run-log",
-    epilog="To have what queries read made anew, after an upgrade say: 'rebuild' folds all that is known "
-    "into a fresh root collection beside the live one; then switch to that (docs/operations.md#rebuild). "
-    "Exit codes: 0 done, 1 failed or a check did not hold, 2 used wrongly, 3 not found, 4 refused, "
-    "5 unavailable, 130 interrupted. Every command has --help with examples; docs/operations.md tells more.",
+    epilog="'rebuild' creates the data that queries read again, for example after an upgrade. It folds all "
+    "known events into a new root collection beside the live one; then you switch to that one "
+    "(docs/operations.md#rebuild). Exit codes: 0 done, 1 failed or a check did not hold, 2 wrong usage, "
+    "3 not found, 4 refused, 5 unavailable, 130 interrupted. Each command has --help with examples; see also "
+    "docs/operations.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -63,14 +64,14 @@ def options(
     *,
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is."),
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """A durable, queryable history of workflow runs."""
 
 
 def installed_version() -> str:
-    """Return the version of what runs; in a checkout it may be newer than what was installed."""
+    """Return the version. In a checkout that is the version of the checkout, which may be newer."""
     import tomllib
     from importlib.metadata import version
 
@@ -83,6 +84,6 @@ def installed_version() -> str:
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` names, and exit with an `ExitCode`."""
+    """Run the command in ``sys.argv``, and exit with an `ExitCode`."""
     prepare_streams()
     sys.exit(run(partial(app, standalone_mode=False)))

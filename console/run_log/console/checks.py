@@ -1,4 +1,4 @@
-"""What a look at a deployment comes to."""
+"""The checks of ``run-log doctor`` and their verdicts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 
 class Verdict(enum.StrEnum):
-    """What a check came to."""
+    """The result of a check."""
 
     OK = "ok"
     WRONG = "wrong"
-    """Something has to be done."""
+    """Something has to be done about it."""
     UNKNOWN = "unknown"
-    """It could not be looked at, and may be fine."""
+    """It could not be checked, and may be fine."""
     SKIPPED = "skipped"
-    """There is nothing to look at here."""
+    """It does not apply here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was looked at, and what it came to."""
+    """A check, and its result."""
 
     name: str
     verdict: Verdict
     found: str
-    """What is there."""
+    """What was found."""
     remedy: str = ""
-    """What to do; empty where nothing is."""
+    """What to do about it; empty for nothing."""
 
     @property
     def record(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a command's exit code means, and which one an error has."""
+"""Exit codes of commands, and which error has which."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .views.output import note, write
 
 
 class ExitCode(enum.IntEnum):
-    """What a command's exit code means."""
+    """The exit code of a command."""
 
     OK = 0
     FAILED = 1
-    """Something else went wrong, or a check did not hold."""
+    """A check did not hold, or something else failed."""
     USAGE = 2
     """An option, a setting, the project or credentials are missing or wrong."""
     NOT_FOUND = 3
-    """What was asked for by its id or path is not there."""
+    """Nothing has the id or path that was given."""
     REFUSED = 4
-    """A resource is not there, or access is denied: somebody has to act."""
+    """A resource does not exist, or access is denied. Somebody has to act."""
     UNAVAILABLE = 5
-    """A service does not answer, or not in time; the same command may work later."""
+    """A service does not answer in time. The same command may work later."""
     INTERRUPTED = 130
-    """Ended by Ctrl-C, or by a second signal, without finishing what was in hand."""
+    """Ctrl-C or a second signal ended it before it was finished."""
 
 
 def run(command: Callable[[], object]) -> int:
-    """Return the exit code of *command*; an error of ours, or of how it was called, is told on stderr.
+    """Run *command*, and return its exit code. Errors of run-log and of its usage are printed on stderr.
 
     Args:
-        command: Runs, returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
+        command: Returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
     """
     try:
         code = command()
@@ -53,12 +53,12 @@ def run(command: Callable[[], object]) -> int:
 
 
 def _tell_usage(error: Any) -> int:
-    """Say what the command line's parser found, whatever was typed, and return its exit code."""
+    """Print the error of the command line's parser, and return its exit code."""
     told = io.StringIO()
     error.show(told)
     before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
     if not before:
-        # The help itself, for want of a command.
+        # Without a command, the parser's text is the help itself.
         write(message.split("\n"), sys.stderr)
     else:
         *lines, last = before.split("\n")
@@ -67,10 +67,10 @@ def _tell_usage(error: Any) -> int:
 
 
 def require(extra: str) -> None:
-    """Check that what an extra installs is there.
+    """Check that an extra is installed.
 
     Raises:
-        ConfigurationError: It is not; the message says what to install.
+        ConfigurationError: It is not. The message says what to install.
     """
     module = missing_module(extra)
     if module is not None:
@@ -81,7 +81,7 @@ def require(extra: str) -> None:
 
 
 def missing_module(extra: str) -> str | None:
-    """Return the first module that an extra installs and that is not there; None where all are."""
+    """Return the first module of an extra that is missing; None if the extra is installed."""
     from importlib.util import find_spec
 
     needed = {

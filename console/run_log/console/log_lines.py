@@ -1,4 +1,4 @@
-"""Logs of a process that is ours: one line an event on stderr, JSON where nobody watches."""
+"""Logs of a command: one line for each event on stderr, as JSON unless stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .views.output import json_text, screen, write
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send the library's logs to stderr: coloured text on a terminal, else one JSON object a line.
+    """Send the library's logs to stderr: coloured text on a terminal, else one JSON object on each line.
 
     The JSON has the keys that Cloud Logging reads: ``severity``, ``message``, ``time``.
 
     Args:
-        level: The least level to show.
+        level: The lowest level to show.
     """
-    # An id or an error is any producer's: quoted, or as JSON, nothing in it commands a terminal.
+    # An id or an error may hold any bytes a producer sends. Quoted, or as JSON, it cannot control a terminal.
     renderer: Any = (
         structlog.dev.ConsoleRenderer(
             colors=screen(stream=sys.stderr).coloured,
@@ -53,10 +53,10 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 
 class _Lines:
-    """Takes what a handler writes, of one or several lines, past the border, with its colours.
+    """Writes lines of a log handler with their colours, which `Border` would escape.
 
     Args:
-        stream: Where it goes.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -67,7 +67,7 @@ class _Lines:
         write(text.removesuffix("\n").split("\n"), self._stream)
 
     def flush(self) -> None:
-        """Do nothing: what is written is there."""
+        """Do nothing: `write` has flushed already."""
 
 
 def _serialized(event: object, **_: Any) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their texts mean."""
+"""Options that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="A table for people, or for programs one JSON document, or one a line; alone on stdout.",
+        help="A table for people; for programs one JSON document, or one on each line.",
     ),
 ]
 Wide = Annotated[
     bool,
-    typer.Option("--wide", help="One line a row, with all of it. (default: as it fits the terminal)"),
+    typer.Option("--wide", help="Show each row whole, on one line. (default: fit the terminal)"),
 ]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Show at most so many.")]
 After = Annotated[
     str | None,
     typer.Option(
-        metavar="CURSOR", help="Go on after the page that gave this cursor. (default: from the start)"
+        metavar="CURSOR", help="Continue after the page that ended with this cursor. (default: start)"
     ),
 ]
-All = Annotated[bool, typer.Option("--all", help="Every page. (default: one page)")]
+All = Annotated[bool, typer.Option("--all", help="Show every page. (default: one page)")]
 WorkflowOption = Annotated[
-    str | None, typer.Option("--workflow", metavar="ID", help="Only of this workflow. (default: all)")
+    str | None, typer.Option("--workflow", metavar="ID", help="Only runs of this workflow. (default: all)")
 ]
 WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", show_default=False, help="The workflow's id.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="The run's id.")]
@@ -41,46 +41,46 @@ _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
 
 
 def group(text: str) -> typer.Typer:
-    """Return an empty group of commands, of which the help says *text*."""
-    # Plain help: rich's takes twice as long to load, and takes brackets for markup.
+    """Return an empty group of commands with the help *text*."""
+    # Without rich: it takes twice as long to load, and reads brackets as markup.
     return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def examples(*calls: str) -> str:
-    """Return what the help of a command ends with: how *calls* of it may look."""
+    """Return the end of a command's help: *calls* as examples."""
     heading = "Examples:" if len(calls) > 1 else "Example:"
-    # Without the first line, the lines would be filled to one paragraph.
+    # The backspace keeps the lines: without it they would be filled to one paragraph.
     return "\n".join(("\b", heading, *(f"  run-log {call}" for call in calls)))
 
 
 def shape(output: OutputFormat, *, wide: bool) -> OutputFormat:
-    """Return what to print results as, where ``--wide`` is given or not."""
+    """Return the format to print in: *output*, or wide rows if *wide* is given with a table."""
     return OutputFormat.WIDE if wide and output is OutputFormat.TABLE else output
 
 
 def duration(text: str) -> timedelta:
-    """Return the time that *text* says, such as ``90m``.
+    """Parse a duration such as ``90m``.
 
     Raises:
-        InvalidArgumentError: It says none.
+        InvalidArgumentError: *text* is not a duration.
     """
     from run_log.core import InvalidArgumentError
 
     found = _duration(text)
     if found is None:
         raise InvalidArgumentError(
-            f"{text!r} is no time; pass a whole number with s, m, h or d, such as 90m or 2d"
+            f"{text!r} is not a duration; pass a whole number with s, m, h or d, such as 90m or 2d"
         )
     return found
 
 
 def moment(text: str | None, now: datetime) -> datetime | None:
-    """Return the moment that *text* says: ``2h`` is so long before *now*, else it is a date or a time.
+    """Parse a moment: a duration such as ``2h`` before *now*, a date, or a time.
 
     A time without an offset is in UTC.
 
     Raises:
-        InvalidArgumentError: It says none.
+        InvalidArgumentError: *text* is not a moment.
     """
     from run_log.core import InvalidArgumentError
 
@@ -91,22 +91,24 @@ def moment(text: str | None, now: datetime) -> datetime | None:
         try:
             return now - ago
         except OverflowError as error:
-            raise InvalidArgumentError(f"{text!r} is longer ago than any run; leave it out") from error
+            raise InvalidArgumentError(
+                f"{text!r} is longer ago than any run; leave the option out"
+            ) from error
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidArgumentError(
-            f"{text!r} is no moment; pass how long ago it was, such as 90m or 2d, or a time, such as "
+            f"{text!r} is not a moment; pass how long ago it was, such as 90m or 2d, or a time, such as "
             "2026-03-04T12:00:00Z"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def json_object(text: str | None, option: str) -> dict[str, Any]:
-    """Return the JSON object that *text* is; an empty one for None.
+    """Parse a JSON object; None is an empty one.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: *text* is not a JSON object.
     """
     import json
 
@@ -117,7 +119,7 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise InvalidArgumentError(f"{option} is no JSON: {error}") from error
+        raise InvalidArgumentError(f"{option} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise InvalidArgumentError(
             f"{option} is a JSON {type(found).__name__}; pass an object, such as '{{}}'"

@@ -118,6 +118,7 @@ async def push(
     authenticate = authentication(settings, host=host)
     async with _opened(settings) as (connection, store, dead_letters):
         group = GroupCommit(Projector(store), dead_letters)
+        # Beside the server, which has to listen at once: Cloud Run ends a container that does not.
         probe = asyncio.create_task(_until_it_answers(store))
         stopping = asyncio.create_task(stop.wait())
 
@@ -204,7 +205,7 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
         case "iam":
             if not (is_cloud_run_service() or _is_loopback(host)):
                 raise ConfigurationError(
-                    "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process does not run "
+                    "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process is not "
                     f"there (K_SERVICE is not set), so anybody could push to {host}; set "
                     "RUN_LOG_PUSH_AUTH=oidc, or pass --host 127.0.0.1"
                 )

@@ -39,9 +39,11 @@ from .projector import Projector, where_from
 _STORE_BACKOFF: Final = Backoff(1.0, 30.0)
 _LETTER_BACKOFF: Final = Backoff(1.0, 5.0)
 _SHORTEST_FAILED_SECONDS: Final = 0.5
-"""Least pause after a failure that nobody foresaw: health checks report it for as long as the pause lasts."""
+"""Least pause after an unexpected failure. Health checks report the failure while the pause lasts."""
 
 _LETTERS_AT_A_TIME: Final = 32
+"""Dead letters that are published at once. Each may have 10 MB."""
+
 _LIMITS: Final = GroupLimits()
 
 _logger: Final = get_logger("run_log.projector")
@@ -176,6 +178,7 @@ class GroupCommit:
             if self._is_closed or self._failure is not None:
                 self._settle(taken, Fate.RETURNED)
             elif message.delivery_attempt >= self._limits.deliveries:
+                # Before it is decoded: decoding may be what ends each process that takes it.
                 error = f"delivered {message.delivery_attempt} times, and never acknowledged"
                 self._keep(taken, DeadLetterReason.TOO_MANY_DELIVERIES, error)
             else:
@@ -260,6 +263,7 @@ class GroupCommit:
         while self._undecoded and not self._is_closed:
             taken = self._undecoded[0]
             if not self._memory.decode(taken.token, taken.message.data):
+                # In order of arrival: smaller ones behind it would otherwise overtake a large one for ever.
                 break
             self._undecoded.popleft()
             self._decode(taken)
@@ -292,10 +296,14 @@ class GroupCommit:
             and not self._is_closed
             and self._under_way < limits.in_flight
         ):
+            # Each commit writes the stats of its workflows once, however many runs it has. So while one is
+            # under way, the next one waits to become full; with none under way, a wait would only delay the
+            # event.
             if self._under_way and self._lanes.ready < limits.batch and not gathered:
                 if self._gathering is None:
                     self._gathering = asyncio.create_task(self._gather())
                 return
+            # The wait was for one batch. The next one has to be full, or to gather too.
             gathered = False
             self._start_batch()
 
@@ -307,6 +315,7 @@ class GroupCommit:
     def _start_batch(self) -> None:
         items = self._lanes.take(items=self._limits.batch, size=self._limits.batch_bytes)
         task = asyncio.create_task(self._project(items))
+        # The event loop holds tasks weakly, so this keeps them alive too.
         self._batches[task] = items
         task.add_done_callback(self._batch_done)
 
@@ -319,7 +328,7 @@ class GroupCommit:
         try:
             projected = await self._projector.project([item.event for item in items])
         except ConfigurationError:
-            raise
+            raise  # no retry helps, so `_batch_done` ends all work
         except Exception as error:  # noqa: BLE001 - an unexpected error ends this try, not the projector
             self._failures += 1
             is_away = isinstance(error, StoreUnavailableError)
@@ -334,8 +343,10 @@ class GroupCommit:
                 error=str(why),
                 message_id=items[0].taken.message.message_id,
             )
+            # Returned at once, and not held for the next try: another projector may reach the store.
             for item in items:
                 self._settle(item.taken, Fate.RETURNED)
+            # Several batches fail together in an outage, and share one pause.
             if self._backing_off is None:
                 self._backing_off = asyncio.create_task(self._back_off())
             return
@@ -373,6 +384,7 @@ class GroupCommit:
         self._failed.set()
         for taken in (*batch, *self._take_waiting()):
             self._settle(taken, Fate.RETURNED)
+        # Whoever waits for one of these has to wake up, and to see the failure.
         self._quiet.set()
         self._room.set()
 
@@ -446,6 +458,7 @@ class GroupCommit:
         tasks = [*self._batches, *self._keeping]
         tasks += [task for task in (self._gathering, self._backing_off) if task is not None]
         self._gathering = self._backing_off = None
+        # A commit that is cancelled may happen all the same. Its events come again then, as duplicates.
         for task in tasks:
             task.cancel()
         # Each task returns its messages from its callback, even if this wait is cancelled.

@@ -301,7 +301,7 @@ class Lanes(Generic[ItemT]):
         """
         batch: list[ItemT] = []
         left = size
-        # Dictionaries keep the order of insertion, and an unbarred lane is inserted anew: the first key is
+        # Dictionaries keep the order of insertion, and an unbarred lane is inserted again: the first key is
         # the run that has waited longest, so a busy run cannot starve the others.
         for key in list(self._first_keys(items)):
             lane = self._waiting[key]

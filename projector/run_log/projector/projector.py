@@ -96,7 +96,7 @@ class Projector:
         return [next(outcomes) if id(event) in ids else Outcome.REJECTED for event in given]
 
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
-        """Merge *events* as `apply` does, without a look at their stamps; return the reason of each rejection.
+        """Merge *events* as `apply` does, whatever their stamps are; return the reason of each rejection.
 
         Args:
             events: As for `apply`. The caller has checked their stamps against the time of publishing.
@@ -167,6 +167,9 @@ class Projector:
             Exception: The store failed at all of them, and has taken no other event since it first failed at
                 one of them. So the fault may be the store's, or a bug here, and not the event's.
         """
+        # An event at which the store fails unexpectedly may be poison, or the store may be broken for all.
+        # The first is assumed once the store has taken another event since; until then the batch is tried
+        # again.
         failed = {
             event.event_id: result
             for event, result in zip(events, results, strict=True)
@@ -178,6 +181,7 @@ class Projector:
         if len(failed) == len({event.event_id for event in events}):
             for event_id, error in failed.items():
                 if self._suspects[event_id] == self._answered:
+                    # The oldest go first. Those that were forgotten are only tried once more.
                     while len(self._suspects) > _MOST_SUSPECTS:
                         del self._suspects[next(iter(self._suspects))]
                     raise error
@@ -275,5 +279,5 @@ class MergingProjector:
                 del self._runs[key]
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
+        """Merge the runs of *events*: `Projector` calls this as it would call a store."""
         return await self._store.merge([self._runs[event.key] for event in events])

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1 import PullResponse
+from typing_extensions import override
 
 from run_log.core import DeadLetterReason, Message, MessageRefusedError, ReceivedMessage
 from run_log.core.logs import get_logger
@@ -40,9 +41,13 @@ from .dead_letters.letters import (
     packed,
 )
 from .in_hand import count_cut_letter
+from .ports import DeadLetters, EventTopic, MessageSource
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
+"""Deadline of each call but a pull. Calls have ``retry=None``: the worker retries, and retries of the client
+below it would multiply with these, and hide the errors."""
+
 ANSWER_SECONDS: Final = 1.0
 """How much longer than its wait a pull may take. The deadline of a call is sent to the broker, and ends the
 pull there even if this process is killed. The emulator answers one second before it that it has nothing."""
@@ -89,7 +94,7 @@ def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _REDELIVERY_SECONDS
 
 
-class PubSubSource:
+class PubSubSource(MessageSource):
     """A subscription as a `MessageSource`.
 
     Args:
@@ -103,8 +108,8 @@ class PubSubSource:
         self._client: Any = connection.async_subscriber()
         self._most = FIRST_MESSAGES
 
+    @override
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage] | None:
-        """See `MessageSource.pull`."""
         asked = min(max_messages, self._most)
         request = {"subscription": self._subscription, "max_messages": asked}
         try:
@@ -124,13 +129,14 @@ class PubSubSource:
         # The protocol buffer itself: reading it through the vendor's wrapper takes ten times as long.
         received = _PullResponse.pb(answer)
         is_small = received.ByteSize() <= MAX_ANSWER_BYTES // 4
+        # Doubled while answers are small, else halved: one step too far costs a lease of all the messages.
         self._most = max(1, asked // 2, min(2 * asked, MAX_ACK_IDS) if is_small else 0)
         if not received.received_messages:
             self._most = FIRST_MESSAGES
         return [_received(item) for item in received.received_messages]
 
+    @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.acknowledge`."""
         await self._each(
             self._client.acknowledge(
                 subscription=self._subscription, ack_ids=part, retry=None, timeout=CALL_TIMEOUT_SECONDS
@@ -138,12 +144,13 @@ class PubSubSource:
             for part in _parts(ack_ids)
         )
 
+    @override
     async def release(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.release`."""
         await self.extend(ack_ids, 0)
 
+    @override
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """See `MessageSource.extend`. Pub/Sub takes whole seconds, at most 600; 0 gives a message back."""
+        # Pub/Sub takes whole seconds, at most 600; 0 gives a message back.
         await self._each(
             self._client.modify_ack_deadline(
                 subscription=self._subscription,
@@ -155,8 +162,8 @@ class PubSubSource:
             for part in _parts(ack_ids)
         )
 
+    @override
     async def close(self) -> None:
-        """See `MessageSource.close`."""
         await self._client.transport.close()
 
     async def _each(self, calls: Iterator[Awaitable[object]]) -> None:
@@ -181,7 +188,7 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
         await source.close()
 
 
-class PubSubDeadLetters:
+class PubSubDeadLetters(DeadLetters):
     """A topic that keeps each message as it came, with the reason. See `DeadLetters`.
 
     Args:
@@ -192,8 +199,8 @@ class PubSubDeadLetters:
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._topic = _Topic(connection, topic)
 
+    @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        """See `DeadLetters.put`."""
         why = {
             REASON_ATTRIBUTE: reason.value,
             MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
@@ -217,7 +224,7 @@ class PubSubDeadLetters:
         await self._topic.close()
 
 
-class PubSubEvents:
+class PubSubEvents(EventTopic):
     """A topic as an `EventTopic`.
 
     Args:
@@ -228,15 +235,16 @@ class PubSubEvents:
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._topic = _Topic(connection, topic)
 
+    @override
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
         try:
-            return await self._topic.publish(message)
+            answer = await self._topic.publish(message)
         except UnicodeEncodeError as error:
             # A message that was pushed here may break Pub/Sub's rules.
             raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
             raise self._topic.connection.publish_error(error, self._topic.path) from error
+        return str(answer.message_ids[0])
 
     async def close(self) -> None:
         """Close the connection."""
@@ -249,15 +257,14 @@ class _Topic:
         self.path = connection.topic_path(topic)
         self._client: Any = connection.async_publisher()
 
-    async def publish(self, message: Message) -> str:
-        """Publish *message*, and return its id; raises the vendor's errors."""
-        answer = await self._client.publish(
+    async def publish(self, message: Message) -> Any:
+        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
+        return await self._client.publish(
             topic=self.path,
             messages=[{"data": message.data, "attributes": dict(message.attributes)}],
             retry=None,
             timeout=CALL_TIMEOUT_SECONDS,
         )
-        return str(answer.message_ids[0])
 
     async def close(self) -> None:
         await self._client.transport.close()

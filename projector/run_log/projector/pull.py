@@ -119,6 +119,7 @@ class Leases:
         for ack_id, lease in due.items():
             # It may have been settled during the call.
             if ack_id in self._held:
+                # At half of the lease, so that after a failed call there is time for another one.
                 self._held[ack_id] = lease._replace(due_at=now + self._seconds / 2)
 
 
@@ -270,9 +271,11 @@ class PullWorker:
         try:
             await _first_ended([watch, failing, *pulls])
             self._is_stopping = True
+            # Pulls end before the group closes, so that what they still bring is projected too.
             await let_end(pulls, self._limits.stop_seconds)
             await self._group.close(self._limits.drain_seconds)
         finally:
+            # After an error or a cancellation too: nothing may stay leased to a worker that has ended.
             self._is_stopping = True
             stopping.set()
             await let_end(pulls, self._limits.stop_seconds)
@@ -300,6 +303,7 @@ class PullWorker:
         return self._silent_since + self._until_idle - self._now()
 
     def _is_idle(self) -> bool:
+        # If the last acknowledgements fail, their messages come again, so they are waited for.
         if self._until_due() > 0 or self._settling:
             return False
         # What waits for the store to answer is no arrival: it came before the silence.
@@ -345,6 +349,7 @@ class PullWorker:
         # A pull must not outlast the silence that ends the worker, which waits for its pulls.
         wait = min(self._limits.pull_seconds, max(self._until_due(), _SHORTEST_PULL_SECONDS))
         wanted = self._wanted()
+        # Counted during the call: pulls that wait at once must not each fill the same room.
         asked_bytes = wanted * math.ceil(self._size)
         self._asked_bytes += asked_bytes
         try:
@@ -380,6 +385,7 @@ class PullWorker:
         size = sum(len(message.data) for message in messages) / len(messages)
         # A larger size counts at once, a smaller one gradually: guessing too low could exceed the memory.
         self._size = max(size, (self._size + size) / 2, 1.0)
+        # Held before they are submitted: a group that is closed returns them at once, which drops the leases.
         self._leases.hold(message.ack_id for message in messages)
         self._group.submit(messages, self._on_settled)
 
@@ -414,6 +420,8 @@ class PullWorker:
         return [*self._absent]
 
     def _settle_beside(self, telling: Coroutine[Any, Any, None]) -> None:
+        # In a task: a slow acknowledgement must not hold up the next batch. The event loop holds tasks
+        # weakly, so the dictionary keeps it alive.
         task = asyncio.create_task(telling)
         self._settling[task] = None
         task.add_done_callback(self._settling.pop)
@@ -437,6 +445,8 @@ class PullWorker:
         if any(self._settled.values()):
             self._settle()
         if absent := self._still_absent():
+            # They were to come again later, to this worker or another one. Without this one, at once is
+            # better.
             self._absent.clear()
             self._settle_beside(self._release(absent))
         if self._settling:

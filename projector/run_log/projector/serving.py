@@ -17,27 +17,27 @@ from run_log.core import ConfigurationError
 from .in_hand import Progress
 
 GRACE_SECONDS: Final = 6
-"""How long requests under way may take once the server is told to stop: Cloud Run kills after 10 s."""
+"""How long requests under way may take once the server stops. Cloud Run kills after 10 s."""
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the process."""
+        """Leave signals to the process: uvicorn would raise them again once it has stopped."""
         yield
 
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
-    """Serve *app* while the block runs; yield the port. Requests under way at its end are finished.
+    """Serve *app* while the block runs, and yield the port. Requests under way at its end are finished.
 
     Args:
-        app: What to serve.
+        app: The app to serve.
         host: The address to listen at.
         port: The port; 0 takes a free one.
 
     Raises:
-        ConfigurationError: The port cannot be had.
+        ConfigurationError: The port is taken, or not allowed.
     """
     config = uvicorn.Config(
         app,
@@ -50,7 +50,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     )
     server = _Server(config)
     try:
-        # Bound here: uvicorn would end the process.
+        # Bound here, because uvicorn exits the process if it cannot bind.
         listening = _bound(host, port)
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {host}:{port}; choose another port ({error})") from error
@@ -76,19 +76,19 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 STUCK_SECONDS: Final = 120.0
-"""With something in hand and nothing settled for so long, a projector is stuck. An outage of the store is
-none: what is in hand is given back, batch by batch, at least once a minute."""
+"""A projector is stuck if something is in hand and nothing was settled for so long. An outage of the store
+does not count: what is in hand is given back at least once a minute."""
 
 
 def health_routes(
     progress: Progress, trouble: Callable[[], str | None], *, failed: Callable[[], bool] = lambda: False
 ) -> APIRouter:
-    """Return ``/live``, ``/ready`` and ``/lag``. They need no token, and tell no secrets.
+    """Return the routes ``/live``, ``/ready`` and ``/lag``. They need no token, and show no secrets.
 
     Args:
         progress: What is in hand.
-        trouble: Returns why there is no work to be had now; None where there is.
-        failed: Returns whether projecting has failed as nobody foresaw; a restart may mend it.
+        trouble: Returns why nothing can be projected now; None if it can.
+        failed: Returns whether projecting has failed with an unexpected error, which a restart may mend.
     """
     router = APIRouter()
 

@@ -1,6 +1,6 @@
-"""A kit for testing against a run log: a misbehaving topic, clocks, builders, and Google's emulators.
+"""A kit for tests with a run log: a topic that misbehaves, clocks, builders, and Google's emulators.
 
-Nothing here needs pytest but `run_log.testing.pytest_plugin`, which offers the same as fixtures::
+Only `run_log.testing.pytest_plugin` needs pytest. It offers the same as fixtures::
 
     pytest_plugins = ["run_log.testing.pytest_plugin"]
 """

@@ -1,4 +1,4 @@
-"""Run both emulators until Ctrl-C, and say how to use them: ``python -m run_log.testing``."""
+"""Run both emulators until Ctrl-C, and print their environment variables: ``python -m run_log.testing``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ._emulators import FirestoreEmulator, PubSubEmulator
 def main() -> int:
     """Start both emulators, print their environment as shell commands, and wait for a signal."""
     signals = (signal.SIGINT, signal.SIGTERM)
+    # Blocked from here on, so that a signal while the emulators start waits for sigwait, and ends them too.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         with FirestoreEmulator() as firestore, PubSubEmulator() as pubsub:

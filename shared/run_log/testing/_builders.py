@@ -1,4 +1,4 @@
-"""Runs and events to test with: give what the test is about, the rest is sensible and always the same."""
+"""Runs and events for tests: give the fields that the test is about; the others are always the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
 
 STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""When a built run started unless it is told otherwise."""
+"""Default start of a built run."""
 
 _DURATION: Final = timedelta(seconds=1.5)
 _ENDED: Final = frozenset(status for status in RunStatus if status.is_terminal)
 
 
 class RunChanges(TypedDict, total=False):
-    """The fields of a run, each to be given or left out; `WorkflowRun` says what they mean."""
+    """The fields of a `WorkflowRun`, each optional."""
 
     id: str
     workflow_id: str
@@ -36,16 +36,16 @@ class RunChanges(TypedDict, total=False):
 
 
 def a_run(**changes: Unpack[RunChanges]) -> WorkflowRun:
-    """Return a run: ``run-1`` of ``workflow-1``, started by hand on 2026-01-01 and ended in success.
+    """Return a run: ``run-1`` of ``workflow-1``, started by hand on 2026-01-01, ended in success.
 
-    The defaults follow the status: an ended run took 1.5 seconds, a failed or skipped one says why, a
-    paused one says what it waits for.
+    The defaults follow the status. An ended run took 1.5 seconds. A failed or skipped run has an error. A
+    paused run has a pause request.
 
     Args:
         **changes: Fields that differ.
 
     Raises:
-        InvalidRunError: A field cannot be used; the message names it.
+        InvalidRunError: A field is invalid; the message names it.
     """
     defaults: RunChanges = {
         "id": "run-1",
@@ -67,19 +67,19 @@ def an_event(
     inferred: bool = False,
     **run_changes: Unpack[RunChanges],
 ) -> RunEvent:
-    """Return an event: by default a new one, later than every event built or emitted before it.
+    """Return an event, by default later than every event built or emitted before.
 
     Args:
-        run: The run as it stands; None for `a_run`.
-        hlc: The event's clock reading, in microseconds since the epoch; None for the process's next.
-        event_id: The event's identity; None for a new one.
-        occurred_at: When it happened; None for when the run ended, or started.
-        inferred: Whether the state was concluded rather than observed.
-        **run_changes: Fields in which the event's run differs from *run*.
+        run: The state of the run; None for `a_run`.
+        hlc: The clock reading of the event, in microseconds since the epoch; None for the next one.
+        event_id: The id of the event; None for a new one.
+        occurred_at: When it happened; None for the end of the run, or else its start.
+        inferred: Whether the state was inferred rather than observed.
+        **run_changes: Fields that differ from *run*.
 
     Raises:
-        InvalidRunError: A field of the run cannot be used; the message names it.
-        ValidationError: *hlc* or *event_id* cannot be used (pydantic's, a ValueError).
+        InvalidRunError: A field of the run is invalid; the message names it.
+        ValidationError: *hlc* or *event_id* is invalid (pydantic's error, a ValueError).
     """
     state = a_run(**run_changes) if run is None else snapshot({**dict(run), **run_changes})
     return RunEvent(
@@ -99,17 +99,17 @@ def a_life(
     clock: HybridLogicalClock = PROCESS_CLOCK,
     new_id: Callable[[], str] = uuid7,
 ) -> list[RunEvent]:
-    """Return the events of one run from beginning to end: it runs, then it stands as *end* says.
+    """Return the two events of one run: it is running, then it has the status *end*.
 
     Args:
-        workflow_id: The run's workflow.
-        run_id: The run's id.
-        end: The second event's status.
-        clock: Stamps the events; each is a later version than the one before.
-        new_id: Makes the events' identities.
+        workflow_id: The workflow of the run.
+        run_id: The id of the run.
+        end: The status of the second event.
+        clock: Stamps the events. Each is a later version than the one before.
+        new_id: Makes the ids of the events.
 
     Raises:
-        InvalidRunError: An id cannot be used.
+        InvalidRunError: An id is invalid.
     """
     return [
         an_event(
@@ -120,7 +120,7 @@ def a_life(
 
 
 def _defaults_for(status: RunStatus, started_at: datetime) -> RunChanges:
-    """Return what the other fields of a run in *status* are likely to hold."""
+    """Return the defaults of the other fields of a run in *status*."""
     fields: RunChanges = {}
     if status in _ENDED:
         fields["completed_at"] = started_at + _DURATION

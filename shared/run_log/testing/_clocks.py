@@ -1,4 +1,4 @@
-"""Time and identities that a test decides."""
+"""Clocks and ids that a test controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from run_log.core import InvalidArgumentError
 from run_log.core.clock import micros_of
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""When a `ManualClock` starts unless it is told otherwise."""
+"""Default start of a `ManualClock`."""
 
 
 class ManualClock:
@@ -23,7 +23,7 @@ class ManualClock:
     ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``.
 
     Args:
-        start: What it shows first; aware.
+        start: The first time that it shows; aware.
 
     Raises:
         InvalidArgumentError: *start* is naive.
@@ -49,27 +49,27 @@ class ManualClock:
         return self._passed.total_seconds()
 
     def advance(self, by: timedelta | float) -> None:
-        """Let time pass.
+        """Advance the clock.
 
         Args:
-            by: How much; a number is in seconds. The clock counts in microseconds.
+            by: How far; a number is in seconds. The clock counts microseconds.
 
         Raises:
             InvalidArgumentError: *by* is negative.
         """
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
-            raise InvalidArgumentError(f"by={by} would turn the clock back: pass 0 or more")
+            raise InvalidArgumentError(f"by={by} would turn the clock back; pass 0 or more")
         with self._lock:
             self._passed += step
 
     async def sleep(self, seconds: float) -> None:
-        """Let *seconds* pass at once: the clock advances, nobody waits.
+        """Advance the clock by *seconds* at once, without a wait.
 
         Other coroutines get one turn, as with any sleep.
 
         Args:
-            seconds: How long; a negative number is 0, as for `asyncio.sleep`.
+            seconds: How far; a negative number counts as 0, as for `asyncio.sleep`.
         """
         self.advance(max(seconds, 0))
         await asyncio.sleep(0)
@@ -78,10 +78,10 @@ class ManualClock:
 def sequential_ids(prefix: str = "event") -> Callable[[], str]:
     """Return a function that makes ``event-000001``, ``event-000002`` and so on.
 
-    The ids sort in the order they were made, up to a million of them.
+    Up to a million ids sort in the order in which they were made.
 
     Args:
-        prefix: What comes before the number.
+        prefix: The text before the number.
     """
     numbers = itertools.count(1)
     return lambda: f"{prefix}-{next(numbers):06d}"

@@ -1,4 +1,4 @@
-"""What one subscription holds: messages that wait, and messages that are out until they are acknowledged."""
+"""The messages of one subscription: those that wait, and those that are delivered and not acknowledged."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from run_log.core import Message, ReceivedMessage
 from ._faults import Chance
 
 _MAX_DELAYS: Final = 3
-"""Times one message is held back, so that it is not held back for ever."""
+"""Most times that one message is held back, so that it is delivered at last."""
 
 _SHUFFLE_WINDOW: Final = 10
-"""A shuffled pull picks among this many times the messages it may take: a deep backlog stays cheap."""
+"""A shuffled pull picks among so many times the messages it may take, so that a deep backlog stays cheap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class _Out:
 
 
 class DeliveryQueue:
-    """A subscription's messages. Not thread-safe, never waits: the subscription adds both.
+    """The messages of a subscription. Not thread-safe, and never waits: the subscription adds both.
 
     Args:
         chance: Decides what is shuffled and held back.
-        now: Seconds on a clock that never goes back.
+        now: Monotonic seconds.
         ack_deadline: How long a delivered message stays out.
-        on_available: Called whenever messages have become available.
+        on_available: Called whenever messages become available.
     """
 
     def __init__(
@@ -60,14 +60,15 @@ class DeliveryQueue:
         self._on_available = on_available
         self._waiting: deque[_Waiting] = deque()
         self._out: dict[str, _Out] = {}
-        # A heap, in which some no longer hold; of the same moment, the first that was said comes first.
+        # A heap. Deadlines that were extended or acknowledged stay in it until they are due. The turn keeps
+        # equal deadlines in order of delivery.
         self._deadlines: list[tuple[float, int, str]] = []
         self._turns = itertools.count()
         self._delivered = 0
 
     @property
     def backlog(self) -> int:
-        """Messages not yet acknowledged, waiting or out."""
+        """Number of messages not yet acknowledged."""
         return len(self._waiting) + len(self._out)
 
     @property
@@ -77,13 +78,13 @@ class DeliveryQueue:
 
     @property
     def outstanding(self) -> int:
-        """Messages delivered and neither acknowledged nor released nor expired."""
+        """Number of messages delivered and not acknowledged, released or expired."""
         self.expire()
         return len(self._out)
 
     @property
     def expires_in(self) -> float:
-        """Seconds until the next delivery expires; infinite where none is out."""
+        """Seconds until the next delivery expires; infinite if none is out."""
         while self._deadlines and not self._holds(self._deadlines[0]):
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] - self._now() if self._deadlines else math.inf
@@ -94,14 +95,13 @@ class DeliveryQueue:
         self._on_available()
 
     def take(self, max_messages: int) -> list[ReceivedMessage] | None:
-        """Deliver up to *max_messages*, each with an ack id of its own.
+        """Deliver up to *max_messages*, each with a new ack id.
 
         Args:
             max_messages: At least 1.
 
         Returns:
-            What is delivered, which is nothing where all that was looked at is held back for a later
-            call; None where nothing is available.
+            The messages, which are none if all were held back for a later call; None if none is available.
         """
         self.expire()
         if not self._waiting:
@@ -120,18 +120,18 @@ class DeliveryQueue:
         return [self._deliver(waiting, deadline) for waiting in taken]
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Forget the messages delivered with *ack_ids*; expired and unknown ones are ignored."""
+        """Remove the messages delivered with *ack_ids*. Expired and unknown ones are ignored."""
         self.expire()
         for ack_id in ack_ids:
             self._out.pop(ack_id, None)
 
     def release(self, ack_ids: Sequence[str]) -> None:
-        """Make the messages delivered with *ack_ids* available; expired and unknown ones are ignored."""
+        """Make the messages delivered with *ack_ids* available. Expired and unknown ones are ignored."""
         self.expire()
         self._give_back(ack_ids)
 
     def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """Let the messages delivered with *ack_ids* expire *seconds* from now."""
+        """Set the deadline of the messages delivered with *ack_ids* to *seconds* from now."""
         self.expire()
         deadline = self._now() + seconds
         for ack_id in ack_ids:
@@ -141,7 +141,7 @@ class DeliveryQueue:
         self.expire()
 
     def expire(self) -> None:
-        """Make available what was not acknowledged in time."""
+        """Make messages available that were not acknowledged in time."""
         expired: list[str] = []
         while self.expires_in <= 0:
             expired.append(heapq.heappop(self._deadlines)[-1])
@@ -178,7 +178,7 @@ class DeliveryQueue:
         )
 
     def _give_back(self, ack_ids: Sequence[str]) -> None:
-        # To the back of the queue: a message that fails every time does not hold up the others.
+        # To the back of the queue, so that a message that always fails does not hold up the others.
         returned = [out.waiting for ack_id in ack_ids if (out := self._out.pop(ack_id, None))]
         self._waiting.extend(returned)
         if returned:

@@ -1,4 +1,4 @@
-"""Google's own emulators for tests: found, started on a free port, ended, and nothing left behind."""
+"""Google's own emulators for tests: found, started on a free port, and ended with all that they wrote."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ._sdk import find_jar, find_java
 from ._server import Server, running
 
 START_TIMEOUT: Final = timedelta(seconds=60)
-"""How long an emulator may take until it answers, unless it is told otherwise."""
+"""Default of how long an emulator may take until it answers."""
 
 POLL_INTERVAL: Final = timedelta(milliseconds=50)
-"""How long to wait between two looks whether it answers, unless it is told otherwise."""
+"""Default wait between two looks whether it answers."""
 
 _PORT_TRIES: Final = 5
-"""Ports tried where each was free when it was chosen and taken when the emulator came."""
+"""Ports to try. Another process may take a port between the choice and the start of the emulator."""
 
 _CLEAR_SECONDS: Final = 60
-"""How long the emulator may take to drop a project's documents."""
+"""How long the emulator may take to delete the documents of a project."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody has at this moment."""
+    """Return a port of 127.0.0.1 that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -41,20 +41,20 @@ def free_port() -> int:
 
 
 class Emulator:
-    """One of Google's emulators, there for as long as a ``with`` block lasts. Not thread-safe.
+    """One of Google's emulators, which runs while a ``with`` block lasts. Not thread-safe.
 
-    One that runs already (its host variable is set) is used and left alone. Otherwise it is looked for
-    under the Google Cloud SDK that ``RUN_LOG_EMULATOR_ROOT`` names, then under that of ``gcloud``, and
-    started as a child process with the Java on the PATH. Started from the main thread of a process on
-    Linux, it ends with that process even where that is killed.
+    An emulator that runs already (its host variable is set) is used and left running. Otherwise it is
+    searched in the Google Cloud SDK that ``RUN_LOG_EMULATOR_ROOT`` names, then in that of ``gcloud``, and
+    started as a child process with the Java on the PATH. If it was started from the main thread on Linux, it
+    ends with this process, even if that is killed.
 
     Args:
-        environ: The environment to look in, and to start it with.
+        environ: The environment variables to search with and to start it with.
         start_timeout: Longest time until it answers.
-        poll_interval: Between two looks whether it answers.
-        choose_port: Proposes a port of 127.0.0.1; asked again where the port turns out to be taken.
-        memory: Most memory its Java heap takes, as ``-Xmx`` has it, such as ``8g``. All it holds is there.
-            None for 2 GiB (Firestore) and 1 GiB (Pub/Sub), which hold some 100,000 runs.
+        poll_interval: Time between two looks whether it answers.
+        choose_port: Proposes a port of 127.0.0.1. It is called again if the port is taken.
+        memory: Size of its Java heap, as for ``-Xmx``, such as ``8g``. It holds all data there. None for
+            2 GiB (Firestore) and 1 GiB (Pub/Sub), which is enough for about 100,000 runs.
     """
 
     host_variable: ClassVar[str]
@@ -90,12 +90,12 @@ class Emulator:
             EmulatorError: It is not running.
         """
         if self._host is None:
-            raise EmulatorError(f"the {self._name} is not running: enter it with `with`")
+            raise EmulatorError(f"the {self._name} is not running; start it with a `with` block")
         return self._host
 
     @property
     def pid(self) -> int | None:
-        """The process that was started; None where none was, or it has ended."""
+        """The id of the process that was started; None if none was, or it has ended."""
         return self._pid
 
     @property
@@ -108,11 +108,11 @@ class Emulator:
         return MappingProxyType({self.host_variable: self.host})
 
     def __enter__(self) -> Self:
-        """Start it, unless it runs already, and wait until it answers.
+        """Start it unless it runs already, and wait until it answers.
 
         Raises:
-            EmulatorNotFoundError: It is not on this machine, or Java is not.
-            EmulatorError: It did not start; the message quotes its last output.
+            EmulatorNotFoundError: It, or Java, is not on this machine.
+            EmulatorError: It did not start. The message quotes its last output.
         """
         self._host = self._environ.get(self.host_variable) or self._start()
         return self
@@ -120,7 +120,7 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what was started, by its process id, and remove all it wrote."""
+        """End the process that was started, and delete all that it wrote."""
         self._host = self._pid = None
         self._until_exit.close()
 
@@ -157,7 +157,7 @@ class Emulator:
 
 
 class FirestoreEmulator(Emulator):
-    """Google's Firestore emulator, there for as long as a ``with`` block lasts."""
+    """Google's Firestore emulator, which runs while a ``with`` block lasts."""
 
     host_variable = "FIRESTORE_EMULATOR_HOST"
     _name = "Firestore emulator"
@@ -172,7 +172,7 @@ class FirestoreEmulator(Emulator):
             project: The project's id; one that has no documents is fine.
 
         Raises:
-            EmulatorError: It is not running, or did not do so.
+            EmulatorError: It is not running, or failed.
         """
         path = f"/emulator/v1/projects/{quote(project, safe='')}/databases/(default)/documents"
         with contextlib.closing(http.client.HTTPConnection(self.host, timeout=_CLEAR_SECONDS)) as connection:
@@ -189,7 +189,7 @@ class FirestoreEmulator(Emulator):
 
 
 class PubSubEmulator(Emulator):
-    """Google's Pub/Sub emulator, there for as long as a ``with`` block lasts."""
+    """Google's Pub/Sub emulator, which runs while a ``with`` block lasts."""
 
     host_variable = "PUBSUB_EMULATOR_HOST"
     _name = "Pub/Sub emulator"

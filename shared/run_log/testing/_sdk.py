@@ -1,4 +1,4 @@
-"""Where Google's emulators and the Java to run them are on this machine."""
+"""Finds Google's emulators, and the Java to run them, on this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final
 from run_log.core.errors import EmulatorNotFoundError
 
 ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
-"""Names a Google Cloud SDK's root, for a machine where ``gcloud`` is not on the PATH."""
+"""Names the root of a Google Cloud SDK, for a machine without ``gcloud`` on the PATH."""
 
 _GCLOUD_SECONDS: Final = 60
-"""Bounds a ``gcloud`` that hangs; it answers within a second."""
+"""How long ``gcloud`` may take. It usually answers within a second."""
 
 _HOW_TO_GET: Final = (
     "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
@@ -27,10 +27,10 @@ def find_java(environ: Mapping[str, str]) -> str:
     """Return the Java on the PATH.
 
     Args:
-        environ: The environment to look in.
+        environ: The environment variables.
 
     Raises:
-        EmulatorNotFoundError: There is none.
+        EmulatorNotFoundError: There is no Java.
     """
     java = shutil.which("java", path=environ.get("PATH", ""))
     if java is None:
@@ -43,10 +43,10 @@ def find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
 
     Args:
         pattern: Relative to the SDK's root.
-        environ: The environment to look in: `ROOT_VARIABLE` first, then ``gcloud`` on the PATH.
+        environ: The environment variables: `ROOT_VARIABLE` is used first, then ``gcloud`` on the PATH.
 
     Raises:
-        EmulatorNotFoundError: There is none.
+        EmulatorNotFoundError: No file matches.
     """
     looked_at: list[str] = []
     for root in _roots(environ, looked_at):
@@ -58,7 +58,7 @@ def find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
 
 
 def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
-    """Yield SDK roots that may exist; what leads to none is noted in *looked_at*."""
+    """Yield possible roots of an SDK, and note in *looked_at* what leads to none."""
     named = environ.get(ROOT_VARIABLE)
     if named:
         yield Path(named).absolute()
@@ -76,8 +76,8 @@ def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
 
 
 def _ask_gcloud(gcloud: str, environ: Mapping[str, str]) -> str:
-    """Return the SDK's root as *gcloud* tells it; empty where it does not."""
-    # gcloud writes settings and logs wherever it runs; these go with the folder.
+    """Return the root of the SDK according to *gcloud*; empty if it does not tell."""
+    # gcloud always writes settings and logs. They are deleted with this folder.
     with TemporaryDirectory(prefix="run-log-gcloud-") as settings:
         try:
             answer = subprocess.run(  # noqa: S603  # the gcloud on the PATH, with fixed arguments

@@ -1,4 +1,4 @@
-"""A server as a child process: started, waited for, and ended by its id with everything it wrote."""
+"""A server as a child process: started, waited for, and ended with all that it wrote."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from typing import Final
 from run_log.core.errors import EmulatorError, PortTakenError
 
 _ANSWER_SECONDS: Final = 5
-"""How long one request for a sign of life may take."""
+"""How long one request may take while the server starts."""
 
 _QUOTED_LINES: Final = 15
-"""Of a server's output, in an error."""
+"""Lines of the server's output that an error quotes."""
 
 _PORT_TAKEN: Final = ("BindException", "Address already in use")
-"""How a server says that somebody has its port: Java's word in any language, and the system's."""
+"""Texts in a server's output if its port is taken: Java's, in any language, and the system's."""
 
-# PR_SET_PDEATHSIG, so that a test run that is killed leaves no server behind. Between fork and exec it
-# would need a preexec_fn, which can deadlock in a process with threads; so a Python of its own sets it,
-# then becomes the server. 9 is SIGKILL, which Windows does not name.
+# PR_SET_PDEATHSIG kills the server when its parent dies, so that a test run that is killed leaves none
+# behind. Not in a preexec_fn: that runs between fork and exec, and can deadlock in a process with threads. So
+# another Python sets it, and then becomes the server. The 9 is SIGKILL, a name that Windows does not have.
 _DIE_WITH_PARENT: Final = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -42,21 +42,21 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """What to start."""
+    """A server to start."""
 
     name: str
-    """What errors call it."""
+    """Its name in errors."""
     command: Callable[[Path, int], Sequence[str]]
-    """The command line, from a folder for temporary files and a port of 127.0.0.1; the program's path
-    is absolute."""
+    """Returns the command line for a folder for temporary files and a port of 127.0.0.1. The path of the
+    program is absolute."""
     environ: Mapping[str, str]
-    """Its environment."""
+    """Its environment variables."""
     start_timeout: timedelta
     """Longest time until it answers."""
     poll_interval: timedelta
-    """Between two looks whether it answers."""
+    """Time between two looks whether it answers."""
     end_timeout: timedelta = timedelta(seconds=10)
-    """From asking it to end until it is killed."""
+    """Time from asking it to end until it is killed."""
     now: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
 
@@ -66,8 +66,8 @@ def running(server: Server, port: int) -> Generator[int]:
     """Start *server* on *port*, yield its process id once it answers, and end it.
 
     Raises:
-        PortTakenError: Somebody else has the port.
-        EmulatorError: It ended by itself or does not answer in time.
+        PortTakenError: The port is taken.
+        EmulatorError: It ended by itself, or does not answer in time.
     """
     with TemporaryDirectory(prefix="run-log-emulator-", ignore_cleanup_errors=True) as name:
         home = Path(name)
@@ -89,7 +89,8 @@ def running(server: Server, port: int) -> Generator[int]:
 
 
 def _tied_to_this_process(command: Sequence[str]) -> list[str]:
-    # The tie is to the thread that forks: any but the main one may end while its server is in use.
+    # The kernel ties it to the thread that forks. Any thread but the main one may end while the server is
+    # used.
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return list(command)
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
@@ -101,7 +102,7 @@ def _wait_for(process: subprocess.Popen[bytes], server: Server, port: int, outpu
         ended = process.poll() is not None
         said = output.read_text(encoding="utf-8", errors="replace")
         if any(sign in said for sign in _PORT_TAKEN):
-            # Not every emulator ends then, and the other server may answer in its place.
+            # Not every emulator ends by itself then, and the server that has the port may answer instead.
             raise PortTakenError(f"{server.name} cannot have port {port}: it is taken")
         if ended:
             raise EmulatorError(f"{server.name} ended with status {process.returncode}:\n{_tail(said)}")

@@ -1,4 +1,4 @@
-"""A message topic in memory with a real one's manners: at least once, in any order, sometimes not now."""
+"""A topic in memory that behaves like a real one: it delivers at least once, in any order, sometimes late."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ._deliveries import DeliveryQueue
 from ._faults import NO_FAULTS, Chance, Faults
 
 ACK_DEADLINE: Final = timedelta(seconds=60)
-"""How long a delivered message waits for its acknowledgement, unless a subscription says otherwise."""
+"""Default of how long a delivered message waits for its acknowledgement."""
 
 _SHORTEST_WAIT: Final = 0.01
-"""Seconds that a waiting pull leaves between two looks at a clock that may stand still."""
+"""Least seconds between two looks of a waiting pull at a clock that may stand still."""
 
 
 class InMemoryTopic:
-    """A topic that threads publish to and subscriptions read from, all in this process. Thread-safe.
+    """A topic in this process, with subscriptions. Thread-safe.
 
-    It fits where a producer's transport is expected. Everything random comes from *seed*: the same calls
-    in the same order meet the same faults.
+    It can be used as the transport of a producer. All randomness comes from *seed*: the same calls in the
+    same order meet the same faults.
 
     Args:
         faults: How often the topic and its subscriptions misbehave.
-        seed: Of all randomness.
+        seed: The seed of all randomness.
     """
 
     def __init__(self, *, faults: Faults = NO_FAULTS, seed: int = 0) -> None:
-        # One lock for the topic and its subscriptions: one order of calls, so one stream of chance.
+        # One lock for the topic and its subscriptions: calls have one order, so the seed decides everything.
         self._lock = threading.Lock()
         self._chance = Chance(faults, seed=seed)
         self._queues: list[DeliveryQueue] = []
@@ -43,7 +43,7 @@ class InMemoryTopic:
 
     @property
     def faults(self) -> Faults:
-        """How often it misbehaves; assign another value for an outage, and again for its end."""
+        """How often it misbehaves. Assign another value to begin or end an outage."""
         return self._chance.faults
 
     @faults.setter
@@ -52,13 +52,13 @@ class InMemoryTopic:
             self._chance.faults = faults
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Put *messages* into every subscription there is.
+        """Publish *messages* to all subscriptions.
 
-        As with Pub/Sub, a message never reaches a subscription that is made later; without any
-        subscription it is gone. Publishing a message again delivers it again.
+        As with Pub/Sub, a subscription that is created later does not get them, and without any subscription
+        they are lost. A message that is published again is delivered again.
 
         Args:
-            messages: What to publish; none of it is taken where this raises.
+            messages: The messages; if this raises, none is taken.
 
         Raises:
             TransportUnavailableError: By chance, as often as `Faults.fail` says.
@@ -72,23 +72,23 @@ class InMemoryTopic:
                     self._arrive(message)
 
     def close(self) -> None:
-        """Do nothing: there is no connection to end. Publishing goes on working."""
+        """Do nothing: there is no connection. Publishing still works."""
 
     def subscribe(
         self, *, now: Callable[[], float] = time.monotonic, ack_deadline: timedelta = ACK_DEADLINE
     ) -> InMemorySubscription:
-        """Return a new subscription: it gets what is published from now on.
+        """Return a new subscription. It gets what is published from now on.
 
         Args:
-            now: Seconds on a clock that never goes back; `ManualClock.monotonic` lets a test expire
-                deliveries without waiting.
+            now: Monotonic seconds. With `ManualClock.monotonic`, a test lets deliveries expire without a
+                wait.
             ack_deadline: How long a delivered message waits for its acknowledgement.
 
         Raises:
             InvalidArgumentError: *ack_deadline* is not positive.
         """
         if ack_deadline <= timedelta(0):
-            raise InvalidArgumentError(f"ack_deadline={ack_deadline} has to be positive")
+            raise InvalidArgumentError(f"ack_deadline={ack_deadline} is not positive; pass more than 0")
         bell = Bell()
         queue = DeliveryQueue(self._chance, now=now, ack_deadline=ack_deadline, on_available=bell.ring)
         with self._lock:
@@ -102,11 +102,11 @@ class InMemoryTopic:
 
 
 class InMemorySubscription:
-    """A subscription of an `InMemoryTopic`, which makes it with `subscribe`.
+    """A subscription of an `InMemoryTopic`, which `InMemoryTopic.subscribe` returns.
 
-    Delivery is at least once: a message that is neither acknowledged nor released within the ack deadline
-    is delivered again, with a new ack id and one delivery attempt more. Any number of coroutines, in any
-    event loops and threads, may use it at once; each message is out to one of them at a time.
+    Delivery is at least once: a message that is not acknowledged or released within the ack deadline is
+    delivered again, with a new ack id and one more delivery attempt. Any number of coroutines in any event
+    loops and threads may use it at once. Each message is out to only one of them at a time.
     """
 
     def __init__(self, lock: threading.Lock, queue: DeliveryQueue, bell: Bell) -> None:
@@ -128,25 +128,24 @@ class InMemorySubscription:
             return self._queue.outstanding
 
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage]:
-        """Take up to *max_messages*, waiting for the first one where there is none.
+        """Take up to *max_messages*. If there is none, wait for the first one.
 
-        Fewer than there are may come, and none at once where all are held back for a later pull
-        (`Faults.delay`). Cancelling it while it waits takes nothing.
+        Fewer messages than there are may come. None come, without a wait, if all are held back for a later
+        pull (`Faults.delay`). A pull that is cancelled while it waits takes nothing.
 
         Args:
             max_messages: At least 1.
-            wait: Longest time to wait for a message, in seconds of the event loop, whatever clock the
-                deadlines run on; 0 or less does not wait.
+            wait: Most seconds to wait for a message, by the clock of the event loop; 0 or less does not wait.
 
         Returns:
-            The messages; none where none came in time, or the subscription was closed meanwhile.
+            The messages; none if none came in time, or the subscription was closed meanwhile.
 
         Raises:
             InvalidArgumentError: *max_messages* is less than 1.
         """
         if max_messages < 1:
-            raise InvalidArgumentError(f"max_messages={max_messages} has to be at least 1")
-        await asyncio.sleep(0)  # as with a real source, other coroutines get their turn
+            raise InvalidArgumentError(f"max_messages={max_messages} is too small; pass at least 1")
+        await asyncio.sleep(0)  # as with a real broker, other coroutines get a turn
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         closings = self._closings
@@ -162,10 +161,10 @@ class InMemorySubscription:
                     await self._bell.wait(unless=lambda: self._is_available() or self._closings != closings)
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Take the messages delivered with *ack_ids* out of the subscription for good.
+        """Remove the messages delivered with *ack_ids* for good.
 
         Args:
-            ack_ids: Of any pulls; expired and unknown ones are ignored, as by Pub/Sub.
+            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
         """
         await asyncio.sleep(0)
         with self._lock:
@@ -175,17 +174,17 @@ class InMemorySubscription:
         """Make the messages delivered with *ack_ids* available again at once.
 
         Args:
-            ack_ids: Of any pulls; expired and unknown ones are ignored, as by Pub/Sub.
+            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
         """
         await asyncio.sleep(0)
         with self._lock:
             self._queue.release(ack_ids)
 
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """Let the messages delivered with *ack_ids* expire *seconds* from now, whatever was said before.
+        """Set the ack deadline of the messages delivered with *ack_ids* to *seconds* from now.
 
         Args:
-            ack_ids: Of any pulls; expired and unknown ones are ignored, as by Pub/Sub.
+            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
             seconds: 0 or less releases them.
         """
         await asyncio.sleep(0)
@@ -193,10 +192,10 @@ class InMemorySubscription:
             self._queue.extend(ack_ids, seconds)
 
     async def close(self) -> None:
-        """Let pulls that wait return empty.
+        """Make pulls that wait return empty.
 
-        The subscription stays, as on a server: what is out comes back after its deadline, and a next
-        reader may go on pulling.
+        The subscription stays, as on a server: what is out comes back after its deadline, and another reader
+        may pull.
         """
         await asyncio.sleep(0)
         with self._lock:

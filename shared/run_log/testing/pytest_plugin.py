@@ -1,7 +1,7 @@
-"""The kit as pytest fixtures; name this module in ``pytest_plugins`` of your root ``conftest.py``.
+"""The kit as pytest fixtures. Name this module in ``pytest_plugins`` of your root ``conftest.py``.
 
-Where an emulator cannot be found, the tests that need it are skipped with the reason;
-``RUN_LOG_REQUIRE_EMULATORS=1`` makes them fail instead.
+Without an emulator, the tests that need it are skipped with the reason. With ``RUN_LOG_REQUIRE_EMULATORS=1``
+they fail instead.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import pytest
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, InMemoryTopic, PubSubEmulator
 
 REQUIRE_VARIABLE: Final = "RUN_LOG_REQUIRE_EMULATORS"
-"""Set to 1 or true, makes a missing emulator a failure."""
+"""If this is 1 or true, a missing emulator is a failure."""
 
 
 @contextlib.contextmanager
 def skipping_without_emulators(environ: Mapping[str, str] = os.environ) -> Generator[None]:
-    """Skip the test, for fixtures of your own, where an emulator within the block cannot be found.
+    """Skip the test if an emulator in the block cannot be found. For fixtures of your own.
 
     Args:
-        environ: Says with `REQUIRE_VARIABLE` whether the test fails instead.
+        environ: The environment variables; `REQUIRE_VARIABLE` says whether the test fails instead.
     """
     try:
         yield
@@ -38,21 +38,21 @@ def skipping_without_emulators(environ: Mapping[str, str] = os.environ) -> Gener
 
 @pytest.fixture(scope="session")
 def firestore_emulator() -> Iterator[FirestoreEmulator]:
-    """Google's Firestore emulator, one for the whole session."""
+    """Return Google's Firestore emulator, one for the whole session."""
     with skipping_without_emulators(), FirestoreEmulator() as emulator:
         yield emulator
 
 
 @pytest.fixture(scope="session")
 def pubsub_emulator() -> Iterator[PubSubEmulator]:
-    """Google's Pub/Sub emulator, one for the whole session."""
+    """Return Google's Pub/Sub emulator, one for the whole session."""
     with skipping_without_emulators(), PubSubEmulator() as emulator:
         yield emulator
 
 
 @pytest.fixture
 def emulator_project() -> str:
-    """Return a project id that no other test has: what a test stores is its own."""
+    """Return a project id that no other test has, so that a test sees only its own data."""
     return f"run-log-{uuid.uuid4().hex[:12]}"
 
 
@@ -63,10 +63,10 @@ def emulator_environment(
     emulator_project: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Mapping[str, str]:
-    """Point every Google client of the test at the emulators and at the test's own project.
+    """Point all Google clients of the test to the emulators and to the test's own project.
 
     Returns:
-        The environment variables, which are set for the test.
+        The environment variables that are set for the test.
     """
     environment = {
         **firestore_emulator.environment,
@@ -80,5 +80,5 @@ def emulator_environment(
 
 @pytest.fixture
 def in_memory_topic() -> InMemoryTopic:
-    """Return a topic of the test's own that behaves; assign `InMemoryTopic.faults` for one that does not."""
+    """Return a new topic without faults; assign `InMemoryTopic.faults` to add some."""
     return InMemoryTopic()

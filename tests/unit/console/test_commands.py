@@ -291,7 +291,7 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
     outer = " ".join(run_log("--help", folder=tmp_path).out.split())
 
-    assert "a fresh root collection beside the live one; then switch to that" in outer
+    assert "a new root collection beside the live one; then you switch to that one" in outer
     assert "(docs/operations.md#rebuild)" in outer
     assert "## Rebuild" in (REPOSITORY / "docs" / "operations.md").read_text()
 
@@ -303,7 +303,7 @@ def test_what_the_help_lists(tmp_path: Path) -> None:
 
     assert [True] * 3 == [command in outer for command in ("demo", "provision", "projector")]
     assert "--until-idle" in inner
-    assert "Exit 0 once nothing has arrived for that long" in " ".join(inner.split())
+    assert "Exit 0 after so many seconds without a message" in " ".join(inner.split())
 
 
 def test_the_schema(tmp_path: Path) -> None:
@@ -316,4 +316,4 @@ def test_the_schema(tmp_path: Path) -> None:
     assert (0, "") == (written.code, written.out)
     assert event_schema_text() == (tmp_path / "schema.json").read_text()
     assert 2 == refused.code
-    assert "name another file" in refused.err
+    assert "pass another file" in refused.err

@@ -198,7 +198,7 @@ def test_saved_letters(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     """A file that cannot be made is an error that says to name another one."""
-    with pytest.raises(ConfigurationError, match="name another file"), saving(tmp_path / "not-there" / "f"):
+    with pytest.raises(ConfigurationError, match="pass another file"), saving(tmp_path / "not-there" / "f"):
         raise AssertionError
 
 
@@ -257,7 +257,7 @@ def test_a_report_as_json(output: OutputFormat, capsys: pytest.CaptureFixture[st
         ("4711", "kept", "undecodable: the body is not JSON", True),
     ] == [(record["message_id"], record["outcome"], record["why"], record["dry_run"]) for record in records]
     assert (output is OutputFormat.JSONL) is bool(streamed)
-    assert "1 kept, 1 redriven (a dry run: nothing is changed)\n" == printed.err
+    assert "1 kept, 1 redriven (dry run: nothing is changed)\n" == printed.err
     assert (1, ["4713"]) == (report.kept, report.missing(frozenset({"4711", "4713"})))
 
 
@@ -318,14 +318,14 @@ class Terminal(io.StringIO):
     [
         ("y\n", None, ""),
         ("Yes\n", None, ""),
-        ("n\n", ExitCode.FAILED, "nothing is thrown away\n"),
-        ("\n", ExitCode.FAILED, "nothing is thrown away\n"),
-        ("", ExitCode.FAILED, "nothing is thrown away\n"),
+        ("n\n", ExitCode.FAILED, "nothing was thrown away\n"),
+        ("\n", ExitCode.FAILED, "nothing was thrown away\n"),
+        ("", ExitCode.FAILED, "nothing was thrown away\n"),
     ],
     ids=["y", "yes", "no", "nothing", "the end"],
 )
 @pytest.mark.parametrize(
-    ("into", "left"), [(None, "They are gone then."), (Path("saved"), "Only saved has them then.")]
+    ("into", "left"), [(None, "They cannot be restored."), (Path("saved"), "Only saved will have them.")]
 )
 def test_discarding_all_asks(
     monkeypatch: pytest.MonkeyPatch,
@@ -357,7 +357,7 @@ def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatc
     for stdin in (io.StringIO("y\n"), None):
         monkeypatch.setattr("sys.stdin", stdin)
 
-        with pytest.raises(InvalidArgumentError, match="say --yes too, or --dry-run"):
+        with pytest.raises(InvalidArgumentError, match="pass --yes too, or --dry-run"):
             agree_to_discard_all(into=None, yes=False)
     agree_to_discard_all(into=None, yes=True)
 
@@ -365,14 +365,14 @@ def test_discarding_all_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["redrive"], "say which dead letters: by their ids, by a filter, or --all"),
-        (["discard"], "say which dead letters: by their ids, by a filter, or --all"),
-        (["redrive", "1", "--all"], "or say --all: not both"),
-        (["discard", "1", "--reason", "expired"], "or filter them: not both"),
-        (["list", "--reason", "undecoded"], "'undecoded' is no reason"),
-        (["list", "--since", "yesterday"], "'yesterday' is no moment"),
-        (["redrive", "--all", "--body", __file__], "--body is about one dead letter: name it"),
-        (["redrive", "1", "2", "--body", __file__], "--body is about one dead letter: name it"),
+        (["redrive"], "choose dead letters: pass ids, filters, or --all"),
+        (["discard"], "choose dead letters: pass ids, filters, or --all"),
+        (["redrive", "1", "--all"], "or pass --all, not both"),
+        (["discard", "1", "--reason", "expired"], "or filter them, not both"),
+        (["list", "--reason", "undecoded"], "'undecoded' is not a reason"),
+        (["list", "--since", "yesterday"], "'yesterday' is not a moment"),
+        (["redrive", "--all", "--body", __file__], "--body is for one dead letter; pass its id"),
+        (["redrive", "1", "2", "--body", __file__], "--body is for one dead letter; pass its id"),
         (["redrive", "1", "--body", "not-there"], "'not-there' does not exist"),
         (["show"], "Missing argument 'MESSAGE_ID'"),
         (["list", "--wait", "0"], "--wait"),

@@ -69,7 +69,10 @@ def test_a_rebuild_that_is_complete(tmp_path: Path) -> None:
     again = rebuild(tmp_path)
 
     assert 0 == again.code
-    assert "nothing was left to do; delete rebuild-anew-db-from-archive.state" in again.err
+    assert (
+        "nothing was left to fold; to fold all of it again, delete rebuild-anew-db-from-archive.state"
+        in again.err
+    )
     assert ["events", "6"] in [line.split() for line in again.out.splitlines()]
 
 
@@ -86,7 +89,7 @@ def test_a_rebuild_of_an_archive_that_has_grown(tmp_path: Path) -> None:
 
     record = json.loads(again.out)
     assert (0, 3, 5) == (again.code, record["folded_now"], record["runs"])
-    assert "new or changed since the last time, and brought over: 3\n" in again.err
+    assert "new or changed since the last time, and folded: 3\n" in again.err
 
 
 @pytest.mark.parametrize("place", ["nothing", "nothing/*.jsonl", "folder"])
@@ -111,7 +114,7 @@ def test_an_archive_that_is_empty(tmp_path: Path) -> None:
     ended = rebuild(tmp_path)
 
     assert 0 == ended.code
-    assert "is there, and holds nothing: there is nothing to switch to" in ended.err
+    assert "is empty: there is nothing to switch to" in ended.err
     assert "to switch:" not in ended.err
 
 
@@ -123,7 +126,7 @@ def test_a_rebuild_that_rejects(tmp_path: Path) -> None:
     for _ in range(2):
         ended = rebuild(tmp_path)
         codes.append(ended.code)
-        assert "what was rejected, where it was and why: rebuild-anew-db-from-archive.rejects" in ended.err
+        assert "rejected records, with place and reason: rebuild-anew-db-from-archive.rejects" in ended.err
 
     (kept,) = (tmp_path / "rebuild-anew-db-from-archive.rejects").read_text().splitlines()
     assert [1, 1] == codes
@@ -148,9 +151,9 @@ def test_files_that_are_named(tmp_path: Path) -> None:
         (("--from", "nothing"), "pass archive:PATH, subscription, or root:NAME"),
         (("--from", "archive:"), "pass archive:PATH, subscription, or root:NAME"),
         (("--from", "root:"), "pass archive:PATH, subscription, or root:NAME"),
-        (("--from", "root:a", "--since", "2h"), "are about --from subscription"),
-        (("--from", "archive:a", "--keep"), "are about --from subscription"),
-        (("--from", "subscription", "--since", "soon"), "'soon' is no moment"),
+        (("--from", "root:a", "--since", "2h"), "need --from subscription"),
+        (("--from", "archive:a", "--keep"), "need --from subscription"),
+        (("--from", "subscription", "--since", "soon"), "'soon' is not a moment"),
     ],
 )
 def test_a_source_that_is_none(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
     ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
 
     assert (2, "") == (ended.code, ended.out)
-    assert "'soon' is no time" in ended.err
+    assert "'soon' is not a duration" in ended.err
 
 
 def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
     ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
 
     assert (2, "") == (ended.code, ended.out)
-    assert "holds no run of another process" in ended.err
+    assert "only its own process can read" in ended.err
 
 
 def test_a_file_is_swept(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_file_is_swept(tmp_path: Path) -> None:
     swept = [run_log("sweep", "--older-than", "0s", "--mark", folder=tmp_path, **settings) for _ in range(2)]
 
     assert [0, 0] == [one.code for one in swept]
-    assert ["1 not heard of for 0s; 1 marked as lost", "0 not heard of for 0s; 0 marked as lost"] == [
+    assert ["1 without an event for 0s; 1 marked as lost", "0 without an event for 0s; 0 marked as lost"] == [
         one.err.splitlines()[-1] for one in swept
     ]
     run = in_file(tmp_path / "runs", lambda log: log.get_run(*left.key))

@@ -168,7 +168,7 @@ def test_choosing_by_a_time_that_is_not_known() -> None:
 
 def test_a_reason_that_is_none() -> None:
     """A misspelt reason is refused, with those there are."""
-    with pytest.raises(InvalidArgumentError, match=r"'undecoded' is no reason; .*undecodable"):
+    with pytest.raises(InvalidArgumentError, match=r"'undecoded' is not a reason; .*undecodable"):
         LetterChoice(reasons=frozenset({"undecoded", "expired"}))
 
 
@@ -336,9 +336,9 @@ def test_a_packed_letter_that_is_damaged(how: str) -> None:
     bomb = zlib.compress(b"{}\n" + bytes(20 * 2**20), 1)
     chance = random.Random(3)
     for damaged in (b"", b"\xff", b"[1]\n", whole[: len(whole) // 4], bomb, chance.randbytes(500)):
-        with pytest.raises(EventDecodeError, match="holds no message"):
+        with pytest.raises(EventDecodeError, match="does not hold a message"):
             unpacked(damaged, how)
         letter = a_letter(damaged, {**OURS, "run-log-packed": how})
 
         assert (damaged, {}, len(damaged)) == (letter.data, letter.attributes, letter.cut)
-        assert "holds no message" in letter.error
+        assert "does not hold a message" in letter.error

@@ -441,7 +441,7 @@ def test_what_a_file_cannot_be_rebuilt_from(source: RebuildSource) -> None:
     """With SQLite other sources than archives are refused, and so is the live file."""
     settings = Settings(backend="sqlite", sqlite_path="live.db")
 
-    with pytest.raises(ConfigurationError, match="from archive files only"):
+    with pytest.raises(ConfigurationError, match="can only read archive files"):
         check(settings, source, "x.db")
     with pytest.raises(ConfigurationError, match="is the live file"):
         check(settings, FromArchive(path="a"), "./live.db")

@@ -85,7 +85,7 @@ def test_a_file_that_is_no_state(content: bytes, tmp_path: Path) -> None:
     """What is no state is refused and left as it is, so that no file is lost by a wrong option."""
     (tmp_path / "s").write_bytes(content)
 
-    with pytest.raises(ConfigurationError, match="no state of a rebuild"):
+    with pytest.raises(ConfigurationError, match="is not the state of a rebuild"):
         opened(tmp_path / "s")
 
     assert content == (tmp_path / "s").read_bytes()
@@ -153,9 +153,9 @@ async def test_rejects_of_another_rebuild(tmp_path: Path) -> None:
     """A file that holds something is not added to by a rebuild that begins, nor taken for what it is not."""
     (tmp_path / "r").write_bytes(b"precious\n")
 
-    with pytest.raises(ConfigurationError, match="another rebuild rejected"):
+    with pytest.raises(ConfigurationError, match="the rejects of another rebuild"):
         RejectsFile(tmp_path / "r", goes_on=False)
-    with pytest.raises(ConfigurationError, match="no file of rejects"):
+    with pytest.raises(ConfigurationError, match="is not a file of rejects"):
         RejectsFile(tmp_path / "r", goes_on=True)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         RejectsFile(tmp_path, goes_on=True)

@@ -279,7 +279,7 @@ async def test_a_letter_that_is_not_whole_is_kept() -> None:
     repaired = await redriven(subscription, topic, LetterChoice(ids=frozenset({"17"})), repaired=event.data)
 
     assert LetterOutcome.KEPT is kept.outcome
-    assert "bytes of its body are left out" in kept.why
+    assert "bytes of its body are lost" in kept.why
     assert ["redriven"] == repaired.outcomes
     assert event.data == topic.published[0].data
 
@@ -481,7 +481,7 @@ async def test_what_comes_back_is_not_re_driven_for_ever() -> None:
     await projecting
 
     assert ["kept", "redriven"] == told.outcomes
-    assert ["it came back: too large"] == [one.why for one in told.handled if one.why]
+    assert ["it was re-driven, and came back: too large"] == [one.why for one in told.handled if one.why]
     assert (1, 1) == (len(topic.published), letters.subscription.backlog)
 
 

@@ -1,1 +1,1 @@
-"""One module a group of commands: what it is called with, and what it shows."""
+"""How commands are called: one module for each command or group, with its options and its help."""

@@ -24,16 +24,14 @@ from run_log.console.views.output import OutputFormat, show
 if TYPE_CHECKING:
     from run_log.projector import LetterChoice
 
-app: Final = group(
-    "Messages that could not be projected. A command leases them while it works, then gives them back."
-)
+app: Final = group("Messages that could not be projected. A command leases them while it works.")
 
 _MessageId = Annotated[
     str,
     typer.Argument(
         metavar="MESSAGE_ID",
         show_default=False,
-        help="The letter's id, or that of the message that it was, as logs have it.",
+        help="The id of the letter, or of the message that became it, as logs have it.",
     ),
 ]
 _MessageIds = Annotated[
@@ -41,33 +39,33 @@ _MessageIds = Annotated[
     typer.Argument(
         metavar="MESSAGE_ID",
         show_default=False,
-        help="The letters' ids, or those of the messages that they were, as logs have them.",
+        help="Ids of letters, or of the messages that became them, as logs have them.",
     ),
 ]
 _Reason = Annotated[
     list[str] | None,
     typer.Option(
-        "--reason", metavar="REASON", help="Only with this reason; may be given again. (default: any)"
+        "--reason", metavar="REASON", help="Only letters with this reason; can be repeated. (default: any)"
     ),
 ]
 _Since = Annotated[
     str | None,
-    typer.Option(metavar="MOMENT", help="Dead letters since then: 2h, or 2026-03-04T12:00:00Z."),
+    typer.Option(metavar="MOMENT", help="Only letters since then: 2h, or 2026-03-04T12:00:00Z."),
 ]
-_Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Dead letters before.")]
-_All = Annotated[bool, typer.Option("--all", help="All there are.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, show what would be done.")]
+_Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Only letters from before then.")]
+_All = Annotated[bool, typer.Option("--all", help="All letters.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")]
 _Quiet = Annotated[
     float,
     typer.Option(
         "--wait",
         metavar="SECONDS",
         min=0.1,
-        help="Once nothing new has come for that long, all are taken to be seen.",
+        help="Stop looking for more after so many seconds without a new letter.",
     ),
 ]
 QUIET_SECONDS: Final = 5.0
-"""What the library does, which is not loaded for a help text."""
+"""The default of the library, which is not imported for a help text."""
 
 
 @app.command(
@@ -80,13 +78,13 @@ def list_(
     since: _Since = None,
     until: _Until = None,
     workflow: WorkflowOption = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Most to show.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Show at most so many.")] = 50,
     everything: _All = False,
     wait: _Quiet = QUIET_SECONDS,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """List dead letters: since when, why, of which run. They stay where they are."""
+    """List dead letters: since when, why, and of which run. Nothing is changed."""
     require("projector")
     from run_log.console.work.dead_letters import list_letters, stoppable
     from run_log.console.work.opening import complete
@@ -101,7 +99,7 @@ def list_(
 def show_(
     message_id: _MessageId, *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
 ) -> None:
-    """Show all of a dead letter: why it is one, its attributes, its body."""
+    """Show one dead letter: its reason, its attributes, its body."""
     require("projector")
     from run_log.console.views.records import letter_record
     from run_log.console.views.tables import letter_sheet
@@ -134,15 +132,15 @@ def redrive(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="Publish the event in it in place of the one letter's body. (default: as it is)",
+            help="Publish the event in this file instead of the letter's body. (default: as it is)",
         ),
     ] = None,
     earlier: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Those with the reason clock_ahead as stamped so much earlier, 3650d say: by how much the "
-            "clock was ahead. (default: as they are, once their time has come)",
+            help="How far ahead the clock was, such as 3650d: letters with the reason clock_ahead are "
+            "published with stamps so much earlier. (default: unchanged, once their time has come)",
         ),
     ] = None,
     dry_run: _DryRun = False,
@@ -150,9 +148,10 @@ def redrive(
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Publish dead letters again as the messages they were; keep what would only come back, and exit 1 then.
+    """Publish dead letters again, as the messages they were.
 
-    Repeats change nothing, nor does a kill between publishing and acknowledging.
+    A letter that would only come back is kept. Exits 1 if any is kept. It is safe to repeat, also after a
+    kill at any point.
     """
     require("projector")
     from run_log.console.work.dead_letters import redrive_letters, stoppable
@@ -162,7 +161,7 @@ def redrive(
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if body is not None and len(choice.ids) != 1:
-        raise InvalidArgumentError("--body is about one dead letter: name it")
+        raise InvalidArgumentError("--body is for one dead letter; pass its id")
     repaired = None if body is None else body.read_bytes()
     complete(
         stoppable(
@@ -196,18 +195,16 @@ def discard(
         typer.Option(
             metavar="FILE",
             dir_okay=False,
-            help="Append them to it before, a JSON object a line. (default: they are gone)",
+            help="Append the letters to this file first, one JSON object on each line. (default: none)",
         ),
     ] = None,
     dry_run: _DryRun = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before --all: where nobody can be asked.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
     wait: _Quiet = QUIET_SECONDS,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Throw dead letters away. With --all it asks first."""
+    """Throw dead letters away. Asks first with --all."""
     require("projector")
     from run_log.console.work.dead_letters import (
         agree_to_discard_all,
@@ -221,7 +218,8 @@ def discard(
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if everything and not dry_run:
-        # Before the loop that leases them: nobody is asked for nothing, and Ctrl-C ends the question.
+        # Asked before anything is leased, so that nothing is held while nobody answers, and only once Pub/Sub
+        # answers, so that nobody is asked in vain. Outside of an event loop Ctrl-C ends the question.
         complete(reached_letters(Settings.from_env()))
         agree_to_discard_all(into=into, yes=yes)
     complete(
@@ -238,18 +236,18 @@ def _choice(
     *,
     everything: bool | None = None,
 ) -> LetterChoice:
-    """Return which letters are meant.
+    """Return the choice of letters that the options make.
 
     Args:
-        ids: See `LetterChoice`.
-        reasons: Likewise.
+        ids: As for `LetterChoice`.
+        reasons: As for `LetterChoice`.
         since: As text.
-        until: Likewise.
-        workflow: See `LetterChoice`.
-        everything: Whether all may be meant; None where nobody has to say so.
+        until: As text.
+        workflow: As for `LetterChoice`.
+        everything: Whether ``--all`` was given; None if all are meant without it.
 
     Raises:
-        InvalidArgumentError: It is not said which, or cannot be meant.
+        InvalidArgumentError: The options choose nothing, or contradict each other.
     """
     from run_log.core import InvalidArgumentError, utc_now
     from run_log.projector import LetterChoice
@@ -263,7 +261,7 @@ def _choice(
         workflow_id=workflow,
     )
     if choice.ids and everything:
-        raise InvalidArgumentError("name dead letters by their ids, or say --all: not both")
+        raise InvalidArgumentError("name dead letters by their ids, or pass --all, not both")
     if everything is False and not choice.ids and not choice.filters:
-        raise InvalidArgumentError("say which dead letters: by their ids, by a filter, or --all")
+        raise InvalidArgumentError("choose dead letters: pass ids, filters, or --all")
     return choice

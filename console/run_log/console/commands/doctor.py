@@ -1,4 +1,4 @@
-"""``run-log doctor``: whether what is deployed can work."""
+"""``run-log doctor``: whether a deployment can work."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def doctor(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Emit an event too, which queries have to see in time. (default: do not)",
+            help="Also emit an event, which queries must see in time. (default: do not)",
         ),
     ] = None,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Look at what is deployed: each part is ok, or what to do is said.
+    """Check a deployment, and say for each part that it is ok, or what to do.
 
-    Settings, credentials, topics, subscriptions, dead letters, the store, clocks, indexes, expiry and lag.
-    Nothing is changed, but by --probe: the run 'probe' of workflow 'run-log-doctor'. Exits 1 if something is
-    wrong.
+    Checks settings, credentials, topics, subscriptions, dead letters, the store, clocks, indexes, expiry and
+    lag. Changes nothing, except that --probe emits the run 'probe' of workflow 'run-log-doctor'. Exits 1 if
+    something is wrong.
     """
     from run_log.console.views.output import Listing
     from run_log.console.work.opening import complete

@@ -1,4 +1,4 @@
-"""``run-log emit`` and ``run-log schema``: events, by hand."""
+"""``run-log emit`` and ``run-log schema``: an event by hand, and the schema of events."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import typer
 from run_log.console.options import WorkflowId, examples, group, json_object
 from run_log.console.views.output import note, say, write
 
-schema: Final = group("The form that events have.")
+schema: Final = group("The schema of events.")
 
 
 def emit(
     workflow: WorkflowId,
     *,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="ID", help="The run's id. (default: a new one)")
+        str | None, typer.Option("--run", metavar="ID", help="The run's id. (default: a new id)")
     ] = None,
-    status: Annotated[str, typer.Option(metavar="STATUS", help="The state that it is in now.")] = "success",
+    status: Annotated[str, typer.Option(metavar="STATUS", help="The status of the run now.")] = "success",
     data: Annotated[
-        str | None, typer.Option(metavar="JSON", help="What it was started with: an object. (default: {})")
+        str | None, typer.Option(metavar="JSON", help="Its trigger data, an object. (default: {})")
     ] = None,
     result: Annotated[
-        str | None, typer.Option(metavar="JSON", help="What it came to: an object. (default: {})")
+        str | None, typer.Option(metavar="JSON", help="Its result, an object. (default: {})")
     ] = None,
-    error: Annotated[str | None, typer.Option(metavar="TEXT", help="What went wrong.")] = None,
+    error: Annotated[str | None, typer.Option(metavar="TEXT", help="Its error.")] = None,
     wait: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Wait until queries see it; exit 5 if they do not. (default: do not)",
+            help="Wait until queries see it; exit 5 if they do not in time. (default: do not wait)",
         ),
     ] = None,
 ) -> None:
-    """Emit the state of a run by hand; print the run's id.
+    """Emit the state of a run, and print the run's id.
 
-    To try what is deployed: it takes the way that a workflow's own events take with this RUN_LOG_BACKEND.
+    Use it to try a deployment: with this RUN_LOG_BACKEND, events of workflows take the same path.
     """
     from run_log.console.work.emit import emit_state
     from run_log.console.work.opening import complete
@@ -60,7 +60,7 @@ def export(
     *,
     into: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Write it there. (default: to stdout)"),
+        typer.Option(metavar="FILE", dir_okay=False, help="Write it to this file. (default: to stdout)"),
     ] = None,
 ) -> None:
     """Print the JSON Schema of an event's body."""
@@ -74,5 +74,5 @@ def export(
     try:
         into.write_text(text, encoding="utf-8")
     except OSError as fault:
-        raise ConfigurationError(f"cannot write {into}: {fault.strerror}; name another file") from fault
+        raise ConfigurationError(f"cannot write {into}: {fault.strerror}; pass another file") from fault
     note(f"wrote {into}")

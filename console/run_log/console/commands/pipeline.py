@@ -1,4 +1,4 @@
-"""``run-log demo``, ``run-log provision`` and ``run-log projector``: the way of an event."""
+"""``run-log demo``, ``run-log provision`` and ``run-log projector``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ projector: Final = group("Project events into Firestore.")
 
 
 def demo() -> None:
-    """Run sample workflows on the embedded run log.
+    """Run sample workflows on the embedded run log, and show what it keeps.
 
-    Then show what was kept of them. No network, no Google service: events go through an in-memory topic
-    that delivers some of them twice and in another order. At last the runs are kept in a temporary file,
-    where another process finds them. Exits 1 if it does not, or the stats differ from a recount.
+    Needs no network and no Google service. Events go through an in-memory topic that delivers some of them
+    twice and out of order. At the end the runs are written to a temporary file, where another process reads
+    them. Exits 1 if it does not find them, or if the stats differ from a recount.
     """
     from run_log.console.work.demo import run_demo
     from run_log.console.work.opening import complete
@@ -29,7 +29,7 @@ def demo() -> None:
 
 
 def provision() -> None:
-    """Make the topics and subscriptions that the settings name. Repeats change nothing."""
+    """Create the topics and subscriptions that the settings name. It is safe to repeat."""
     require("producer")
     from run_log.console.work.opening import complete, reached_broker
     from run_log.core import Settings, TransportRefusedError
@@ -37,7 +37,7 @@ def provision() -> None:
     from run_log.pubsub import provision as make
 
     settings = Settings.from_env()
-    with suppress(TransportRefusedError):  # what is not there is made
+    with suppress(TransportRefusedError):  # the topic does not exist yet
         complete(reached_broker(settings))
     for resource in make(PubSubConnection.from_settings(settings), settings):
         say(f"{'created' if resource.created else 'exists '} {resource.name}")
@@ -50,21 +50,24 @@ def pull(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Exit 0 once nothing has arrived for that long, or for as long as leases last. "
+            help="Exit 0 after so many seconds without a message, but not before all leases have ended. "
             "(default: never)",
         ),
     ] = None,
     health_port: Annotated[
         int | None,
         typer.Option(
-            metavar="PORT", min=1, max=65_535, help="Serve /live, /ready and /lag there. (default: not)"
+            metavar="PORT",
+            min=1,
+            max=65_535,
+            help="Serve /live, /ready and /lag at this port. (default: do not)",
         ),
     ] = None,
     health_host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where the health endpoints listen.")
+        str, typer.Option(metavar="ADDRESS", help="The address of the health endpoints.")
     ] = "127.0.0.1",
 ) -> None:
-    """Pull events and project them until SIGTERM. A second signal ends at once."""
+    """Pull events and project them until SIGTERM. A second signal ends the process at once."""
     require("projector")
     from run_log.console.log_lines import log_to_stderr
     from run_log.console.work.opening import complete
@@ -84,13 +87,14 @@ def pull(
 @projector.command(epilog=examples("projector push"))
 def push(
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65_535, envvar="PORT", help="Where to listen.")
+        int, typer.Option(metavar="PORT", min=1, max=65_535, envvar="PORT", help="The port to listen at.")
     ] = 8080,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "0.0.0.0",  # noqa: S104 - a container's
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen at.")] = "0.0.0.0",  # noqa: S104 - a container's
 ) -> None:
-    """Take what Pub/Sub pushes and project it until SIGTERM. A second signal ends at once.
+    """Project what Pub/Sub pushes until SIGTERM. A second signal ends the process at once.
 
-    RUN_LOG_PUSH_AUTH says who verifies that a push is Pub/Sub's. /live, /ready and /lag are served too.
+    Set RUN_LOG_PUSH_AUTH to oidc or iam: it says who checks that a push comes from Pub/Sub. /live, /ready
+    and /lag are served too.
     """
     require("projector")
     from run_log.console.log_lines import log_to_stderr

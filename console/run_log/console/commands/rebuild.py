@@ -1,4 +1,4 @@
-"""``run-log rebuild`` and ``run-log archive``: all that is known, kept and folded anew."""
+"""``run-log rebuild`` and ``run-log archive``: keep all events, and fold them again."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def rebuild(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="archive:PATH (a file, a folder, a pattern, or gs://...), subscription (what the topic "
+            help="archive:PATH (a file, a folder, a pattern, or gs://...), subscription (all that the topic "
             "retains), or root:NAME (another root collection).",
         ),
     ],
     into: Annotated[
         str,
-        typer.Option(metavar="ROOT", help="The root collection to make; with SQLite the path of a file."),
+        typer.Option(metavar="ROOT", help="The root collection to create; with SQLite the path of a file."),
     ],
     since: Annotated[
         str | None,
         typer.Option(
             metavar="MOMENT",
-            help="For a subscription: published then or later. (default: all that the topic retains)",
+            help="For a subscription: only events published since then. (default: all retained)",
         ),
     ] = None,
     until_idle: Annotated[
@@ -38,33 +38,33 @@ def rebuild(
         typer.Option(
             metavar="SECONDS",
             min=0.1,
-            help="For a subscription: all is folded when nothing has arrived for that long.",
+            help="For a subscription: complete after so many seconds without a message.",
         ),
     ] = 60.0,
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help="For a subscription: keep it, to go on later. (default: delete it when done)"
+            "--keep", help="For a subscription: keep it, to continue later. (default: delete it when done)"
         ),
     ] = False,
     state: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Where it is noted how far it is. (default: rebuild-ROOT-from-....state)"
+            metavar="FILE", help="The file for its progress. (default: rebuild-ROOT-from-....state)"
         ),
     ] = None,
     rejects: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Where what cannot be folded goes. (default: beside the state, .rejects)"
+            metavar="FILE", help="The file for what cannot be folded. (default: beside the state, .rejects)"
         ),
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Fold all that is known into a fresh projection beside the live one, which goes on as it is.
+    """Fold all known events into a new projection beside the live one, which is not changed.
 
-    Ended by a signal, or killed, the same command goes on where it was. Exits 1 if anything was rejected, 130
-    if it was stopped before the end.
+    After a signal or a kill, the same command continues. Exits 1 if anything was rejected, and 130 if it was
+    stopped before the end.
     """
     from run_log.console.exit_codes import ExitCode, require
     from run_log.console.log_lines import log_to_stderr
@@ -92,28 +92,28 @@ def rebuild(
 def archive(
     *,
     into: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the files go; made if it is not there.")
+        Path, typer.Option(metavar="FOLDER", help="The folder for the files; created if it does not exist.")
     ],
     subscription: Annotated[
         str,
-        typer.Option(metavar="ID", help="Of the archive's own on the event topic; made if it is not there."),
+        typer.Option(metavar="ID", help="The archive's own subscription; created if it does not exist."),
     ] = "run-log-archive",
     until_idle: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="Exit 0 once nothing has arrived for that long, or a lease. (default: never)",
+            help="Exit 0 after so many seconds without a message, or a lease. (default: never)",
         ),
     ] = None,
     segment_bytes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Bytes after which the next file begins.")
+        int, typer.Option(metavar="N", min=1, help="Begin a new file after so many bytes.")
     ] = 64 * 2**20,
 ) -> None:
-    """Keep every event in files of this machine until SIGTERM. A second signal ends at once.
+    """Write every event to files on this machine until SIGTERM. A second signal ends the process at once.
 
-    A line is on the disk before its message is acknowledged: a kill repeats some, and loses none. In the
-    cloud, a Cloud Storage subscription does the same.
+    A message is acknowledged only once its line is on the disk, so a kill repeats some lines and loses none.
+    In the cloud, a Cloud Storage subscription does the same.
     """
     from run_log.console.exit_codes import require
 

@@ -1,4 +1,4 @@
-"""``run-log runs``: what happened to the runs of a workflow."""
+"""``run-log runs``: show runs, watch them, answer paused ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from run_log.console.views.output import Listing, OutputFormat, note, show
 if TYPE_CHECKING:
     from run_log.stores.listings import RunFilters
 
-app: Final = group("What happened to the runs of a workflow.")
+app: Final = group("Show runs, watch them, and answer paused ones.")
 
 
 @app.command(
@@ -42,17 +42,21 @@ def list_(
     *,
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATUS", help="Only in this status; may be given again. (default: any)"),
+        typer.Option(metavar="STATUS", help="Only runs in this status; can be repeated. (default: any)"),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="MOMENT", help="Started then or later: 2h, or 2026-03-04T12:00:00Z."),
+        typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="MOMENT", help="Started before.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="MOMENT", help="Only runs started before then.")
+    ] = None,
     trigger: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Only started by this: scheduled, webhook, ...")
+        str | None, typer.Option(metavar="TYPE", help="Only runs with this trigger: scheduled, webhook, ...")
     ] = None,
-    order: Annotated[str, typer.Option(metavar="ORDER", help="From which end: newest or oldest.")] = "newest",
+    order: Annotated[
+        str, typer.Option(metavar="ORDER", help="Which come first: newest or oldest.")
+    ] = "newest",
     limit: Limit = 50,
     after: After = None,
     all_pages: All = False,
@@ -89,7 +93,7 @@ def list_(
 
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
-    """Show a run: its state, its payloads, its error."""
+    """Show one run: its state, its payloads, its error."""
     from run_log.console.views.records import run_record
     from run_log.console.views.tables import run_sheet
     from run_log.console.work.opening import complete, opened_run_log
@@ -109,7 +113,7 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
 def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
-    """Show what a run went through: when, for how long, which attempt, who answered."""
+    """Show the history of a run: when, how long, which attempt, who answered."""
     from run_log.console.views.records import transition_record
     from run_log.console.views.tables import history_table
     from run_log.console.work.opening import complete, opened_run_log
@@ -136,30 +140,32 @@ def history(
 )
 def watch(
     workflow: Annotated[
-        str | None, typer.Argument(metavar="WORKFLOW", show_default=False, help="Only of this workflow.")
+        str | None, typer.Argument(metavar="WORKFLOW", show_default=False, help="Only runs of this workflow.")
     ] = None,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", show_default=False, help="Only this run, until it has ended."),
+        typer.Argument(metavar="RUN", show_default=False, help="Only this run, until it ends."),
     ] = None,
     *,
     cursor: Annotated[
         str | None,
-        typer.Option(metavar="CURSOR", help="Begin after the update that had it. (default: from now on)"),
+        typer.Option(
+            metavar="CURSOR", help="Continue after the update with this cursor. (default: from now on)"
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", min=0, help="Exit 5 if the run has not ended by then. (default: never)"
+            metavar="SECONDS", min=0, help="Exit 5 if the run has not ended in time. (default: never)"
         ),
     ] = None,
     exit_status: Annotated[
-        bool, typer.Option("--exit-status", help="Exit 1 if the run did not end in success.")
+        bool, typer.Option("--exit-status", help="Exit 1 unless the run ended in success.")
     ] = False,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show changes of runs as they come, until Ctrl-C; those of one run until it has ended."""
+    """Show changes of runs as they come, until Ctrl-C; of one run, until it ends."""
     from run_log.console.exit_codes import ExitCode
     from run_log.console.work.opening import complete
     from run_log.console.work.watch import watch_one, watch_runs
@@ -167,7 +173,7 @@ def watch(
 
     if run is None and (timeout is not None or exit_status):
         raise InvalidArgumentError(
-            "--timeout and --exit-status are about one run: name it after its workflow"
+            "--timeout and --exit-status are for one run; pass its id after its workflow"
         )
     if workflow is None or run is None:
         complete(watch_runs(workflow, cursor=cursor, output=shape(output, wide=wide)))
@@ -182,11 +188,11 @@ def stats(
     workflow: WorkflowId,
     window: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only runs started so long ago at most: 12h, 7d. (default: all)"),
+        typer.Option(metavar="TIME", help="Only runs started within this time: 12h, 7d. (default: all)"),
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show a workflow at a glance: counts, success rate, durations, its last runs."""
+    """Show the summary of a workflow: counts, success rate, durations, its last runs."""
     from run_log.console.views.records import summary_record
     from run_log.console.views.tables import summary_view
     from run_log.console.work.opening import complete, opened_run_log
@@ -205,12 +211,12 @@ def stats(
 def pending(
     *,
     assignee: Annotated[
-        str | None, typer.Option(metavar="WHO", help="Only those for this one. (default: all)")
+        str | None, typer.Option(metavar="WHO", help="Only runs that wait for this person. (default: all)")
     ] = None,
     overdue: Annotated[
         bool | None,
         typer.Option(
-            "--overdue/--in-time", help="Only past their deadline, or only the others. (default: both)"
+            "--overdue/--in-time", help="Only runs past their deadline, or only the others. (default: both)"
         ),
     ] = None,
     workflow: WorkflowOption = None,
@@ -220,7 +226,7 @@ def pending(
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """List the runs that wait for somebody's answer."""
+    """List the runs that wait for an answer."""
     from run_log.console.views.records import pending_record
     from run_log.console.views.tables import pending_table
     from run_log.console.work.opening import complete, opened_run_log
@@ -241,18 +247,18 @@ def pending(
 
 
 _By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]
-_Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="What they have to say.")]
+_Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="Their comment.")]
 
 
 @app.command(epilog=examples("runs resume expenses run-17 --by ann --comment 'as agreed'"))
 def resume(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
-    """Answer a paused run so that it goes on."""
+    """Answer a paused run, so that it continues."""
     _answer("resume", workflow, run, by=by, comment=comment)
 
 
 @app.command(epilog=examples("runs reject expenses run-17 --by ann"))
 def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
-    """Answer a paused run so that it ends, as failed."""
+    """Answer a paused run, so that it ends as failed."""
     _answer("reject", workflow, run, by=by, comment=comment)
 
 

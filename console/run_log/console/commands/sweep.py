@@ -1,4 +1,4 @@
-"""``run-log sweep``: runs that fell silent."""
+"""``run-log sweep``: find lost runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from run_log.console.views.output import OutputFormat
 def sweep(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="How long ago the newest event has to be: 90m, 24h, 2d.")
+        str, typer.Option(metavar="TIME", help="Least age of the newest event: 90m, 24h, 2d.")
     ],
     workflow: WorkflowOption = None,
-    mark: Annotated[bool, typer.Option("--mark", help="Mark them as failed. (default: only show)")] = False,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="Mark them as failed. (default: only show them)")
+    ] = False,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show runs that fell silent; mark them as lost.
+    """Show runs that have not ended and sent no event for long; mark them as lost.
 
-    Those that began, did not end, and were not heard of for long; a paused run is none of them. Each is
-    read again before it is marked, and whatever it says afterwards beats the mark. Exits 1 if one cannot be
-    marked.
+    Paused runs are left out: they wait for an answer. Each run is read again before it is marked, and a later
+    event of the run replaces the mark. Exits 1 if one cannot be marked.
     """
     from run_log.console.exit_codes import ExitCode
     from run_log.console.views.output import Listing, note
@@ -45,8 +46,8 @@ def sweep(
             )
 
     done = complete(swept())
-    told = f"{done.marked} marked as lost" if mark else "none marked: run it with --mark for that"
-    told += f"; {done.refused} that cannot be marked, see above" if done.refused else ""
-    note(f"{done.found} not heard of for {older_than}; {told}")
+    told = f"{done.marked} marked as lost" if mark else "none marked; pass --mark to mark them"
+    told += f"; {done.refused} cannot be marked, see above" if done.refused else ""
+    note(f"{done.found} without an event for {older_than}; {told}")
     if done.refused:
         raise typer.Exit(ExitCode.FAILED)

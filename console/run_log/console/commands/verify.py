@@ -1,4 +1,4 @@
-"""``run-log verify``: whether what is stored is right."""
+"""``run-log verify``: whether the stored counts and runs are right."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def verify(
     ] = None,
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put wrong counts right. (default: only show)")
+        bool, typer.Option("--repair", help="Correct wrong counts. (default: only show them)")
     ] = False,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="ROOT",
-            help="Compare with another root collection, or with sqlite another file. (default: recount)",
+            help="Compare with another root collection; with SQLite another file. (default: recount)",
         ),
     ] = None,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Recount the runs of each workflow and show which counts differ, and which runs cannot be read.
+    """Recount the runs of each workflow; show which counts differ, and which runs cannot be read.
 
-    With --repair counts are put right, while others may write. With --against two projections are compared,
-    document by document. Exits 1 if something differs and was not repaired.
+    With --repair, wrong counts are corrected, even while others write. With --against, two projections are
+    compared document by document. Exits 1 if something differs and was not repaired.
     """
     from run_log.console.exit_codes import ExitCode
     from run_log.console.work.opening import complete
@@ -39,7 +39,7 @@ def verify(
     from run_log.core import InvalidArgumentError
 
     if against is not None and repair:
-        raise InvalidArgumentError("--repair is about one projection: pass it without --against")
+        raise InvalidArgumentError("--repair is for one projection; pass it without --against")
     output = shape(output, wide=wide)
     if against is not None:
         work = compare_roots(workflow, against=against, output=output)

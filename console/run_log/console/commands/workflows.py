@@ -1,4 +1,4 @@
-"""``run-log workflows``: which workflows there are."""
+"""``run-log workflows``: list workflows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and sheets as lines of text: they fit a terminal, or are whole where there is none."""
+"""Tables and sheets as lines of text that fit a terminal, or are whole without one."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ _T = TypeVar("_T")
 
 _GAP: Final = "  "
 _SHORTEST_NAME: Final = 12
-"""Where names would get fewer columns, other cells go on a second line instead."""
+"""If names would get fewer columns, other cells go to a second line instead."""
 
-# Each can be read on light and on dark backgrounds, which dim, blue and yellow cannot.
+# Each is readable on light and on dark backgrounds. Dim, blue and yellow are not.
 _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screen:
-    """What lines are laid out for."""
+    """The screen that lines are laid out for."""
 
     width: int | None = None
-    """Columns; None for no bound: each row is one line, and nothing is left out."""
+    """Columns; None for unbounded: each row is one line, and nothing is left out."""
     encoding: str = "utf-8"
-    """Characters that it lacks are shown as escapes."""
+    """Characters that it lacks are escaped."""
     coloured: bool = False
 
 
 class Styled(NamedTuple):
-    """A text with a style: ``bold`` or the name of a colour, or nothing."""
+    """A text with a style: ``bold``, the name of a colour, or nothing."""
 
     text: str
     style: str = ""
 
     @property
     def width(self) -> int:
-        """How many columns of a terminal it takes."""
+        """Columns that it takes on a terminal."""
         if self.text.isascii():
             return len(self.text)
         return sum(map(_columns, self.text))
@@ -49,22 +49,22 @@ Cell = str | Styled
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. The first has the row's name, which is always shown whole."""
+    """One column of a table. The first column has the name of the row, which is never cut."""
 
     heading: str
     _: KW_ONLY
     right: bool = False
-    """Whether it is set flush right."""
+    """Whether it is aligned to the right."""
     stays: bool = False
-    """Whether it keeps its column where there is little room: a long name goes on a line of its own then."""
+    """Whether it keeps its column even with little room; a long name then gets a line of its own."""
     spare: bool = False
-    """Whether it is left out where there is no room."""
+    """Whether it is left out if there is no room."""
     prose: bool = False
-    """Whether it is a text of any length: a terminal shows its first line, cut where it does not fit."""
+    """Whether it is a text of any length. A terminal shows its first line, cut to fit."""
     wraps: bool = False
-    """Whether a terminal shows such a text whole, on as many lines as it takes."""
+    """Whether a terminal shows such a text whole, on as many lines as needed."""
     labelled: bool = False
-    """Whether its heading is repeated where it is moved below the row."""
+    """Whether its heading is repeated if it moves below the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
-    """The line above it on a terminal; empty for none."""
+    """The line above the table on a terminal; empty for none."""
 
     @classmethod
     def of(
@@ -83,9 +83,9 @@ class Table:
         """Return a table with a row for each of *things*.
 
         Args:
-            things: What is shown.
-            columns: Each with what it shows of a thing.
-            title: The line above it on a terminal; empty for none.
+            things: The things to show.
+            columns: The columns, each with a function that returns the cell of a thing.
+            title: The line above the table on a terminal; empty for none.
         """
         return cls(
             columns=[column for column, _ in columns],
@@ -94,10 +94,10 @@ class Table:
         )
 
     def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
-        """Yield its lines: one a row, and below it an indented one for what does not fit.
+        """Yield its lines: one for each row, and an indented one below for what does not fit.
 
         Args:
-            screen: What they are laid out for.
+            screen: The screen to lay out for.
             headed: Whether to begin with the title and the headings.
         """
         cells = [
@@ -115,19 +115,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """Names and their values, one below the other; names without a value are left out.
+    """Names and their values, one below the other. Names without a value are left out.
 
-    A text is one line, whatever is in it, broken between words where it does not fit. Several are a line
-    each, and not broken.
+    One text is wrapped between words. Several texts get one line each, and are not wrapped.
     """
 
     rows: Sequence[tuple[str, Cell | tuple[str, ...]]]
 
     def lines(self, screen: Screen) -> Iterator[str]:
-        """Yield its lines. They are broken between words only, so that a long id can be copied.
+        """Yield its lines. They are wrapped only between words, so that a long id can be copied.
 
         Args:
-            screen: What they are laid out for.
+            screen: The screen to lay out for.
         """
         rows = [row for row in self.rows if (row[1].text if isinstance(row[1], Styled) else any(row[1]))]
         indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
@@ -142,7 +141,7 @@ class Sheet:
 
 
 class _Layout:
-    """Which columns of a table are aligned on a row's first line, and which cells come after or below."""
+    """Decides which columns are aligned on the first line of a row, and which cells come after or below."""
 
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Styled]], screen: Screen) -> None:
         self._columns = columns
@@ -152,7 +151,7 @@ class _Layout:
             max([len(column.heading), *(row[number].width for row in rows)])
             for number, column in enumerate(columns)
         ]
-        # A column that is empty in every row only takes room.
+        # A column that is empty in every row would only take room.
         self._aligned = [
             number
             for number in range(len(columns))
@@ -165,7 +164,7 @@ class _Layout:
                 self._narrow([row[0].width for row in rows])
 
     def headings(self) -> str:
-        """Return the line above the rows."""
+        """Return the line of headings."""
         cells = [Styled(column.heading.upper()) for column in self._columns]
         line = self._line(cells)
         for number in self._after[:1]:
@@ -197,7 +196,7 @@ class _Layout:
             yield line.rstrip()
 
     def _goes_on(self, column: Column, cell: Styled, used: int, *, is_below: bool) -> bool:
-        """Return whether a cell goes on the same line as the one before it."""
+        """Return whether a cell goes to the same line as the one before it."""
         left = self._room - used - len(_GAP)
         # On the row's first line it would stand below no heading.
         if not is_below and not column.prose:

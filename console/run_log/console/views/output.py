@@ -1,4 +1,4 @@
-"""Where commands show things: tables for people, JSON for programs, both on stdout; the rest on stderr."""
+"""Prints results on stdout, as tables for people or JSON for programs, and all else on stderr."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from .layout import Screen, Sheet, Styled, Table, cut, literal, painted
 _T = TypeVar("_T")
 
 _USUAL_COLUMNS: Final = 80
-"""The width of a terminal that does not tell it."""
+"""Width of a terminal that does not report it."""
 
 _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
-"""What `painted`, and the renderer of logs, put around a text; in anybody's text it is escaped by then."""
+"""Colour codes of `painted` and of the log renderer. Any such code in the text itself is escaped before."""
 
 _DEEPEST_INDENT: Final = 20
-"""Levels of JSON that are set on lines of their own; what is deeper would be mostly spaces."""
+"""Most levels of JSON that are indented. Deeper ones would be mostly spaces."""
 
 
 class OutputFormat(enum.StrEnum):
-    """What a command prints its results as."""
+    """The format in which a command prints its results."""
 
     TABLE = "table"
-    """Rows that fit the terminal, or whole where there is none."""
+    """Rows that fit the terminal; without a terminal, whole rows."""
     WIDE = "wide"
-    """One line a row, with all of it."""
+    """Each row whole, on one line."""
     JSON = "json"
     """One document."""
     JSONL = "jsonl"
-    """One document a line: each thing by itself, as soon as it is there."""
+    """One document on each line, as soon as it is available."""
 
 
 class Listing(Generic[_T]):
-    """Prints things page by page, and where the next page begins.
+    """Prints things page by page, and the cursor of the next page.
 
     Args:
-        output: As what.
-        name: What the things are called in the one JSON document.
-        table: Makes a table of a page.
-        record: Makes the JSON of one thing.
+        output: The format to print in.
+        name: The key of the things in the JSON document.
+        table: Returns a page as a table.
+        record: Returns one thing as JSON.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Listing(Generic[_T]):
         """Whether anybody still reads stdout."""
 
     def add(self, page: Sequence[_T]) -> None:
-        """Show one page, or keep it for the one document."""
+        """Print one page, or keep it for the JSON document."""
         if self._output is OutputFormat.JSON:
             self._kept += (json_text(self._record(thing), indent=2) for thing in page)
         elif self._output is OutputFormat.JSONL:
@@ -88,12 +88,12 @@ class Listing(Generic[_T]):
         after: str | None,
         all_pages: bool,
     ) -> None:
-        """Show one page, or all that are left.
+        """Print one page, or all pages.
 
         Args:
-            fetch: Returns the page after a cursor, and the next one's.
-            after: Where to begin; None at the start.
-            all_pages: Whether to go on until nothing is left.
+            fetch: Returns the page after a cursor, and the cursor of the next page.
+            after: The cursor to begin after; None for the start.
+            all_pages: Whether to print all pages that are left.
         """
         cursor = after
         while True:
@@ -104,10 +104,10 @@ class Listing(Generic[_T]):
         self.end(cursor)
 
     def end(self, next_cursor: str | None = None) -> None:
-        """Show what there is to say once there are no more pages.
+        """Finish the listing after the last page.
 
         Args:
-            next_cursor: Where one would go on; None where nothing is left.
+            next_cursor: The cursor of the next page; None if nothing is left.
         """
         if self._output is OutputFormat.JSON:
             things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
@@ -126,9 +126,9 @@ def show(
     """Print one thing.
 
     Args:
-        output: As what.
-        record: It as JSON.
-        render: Makes what people see of it.
+        output: The format to print in.
+        record: The thing as JSON.
+        render: Returns the thing for people.
     """
     if output is OutputFormat.JSON:
         write(json_text(record, indent=2).split("\n"))
@@ -141,16 +141,16 @@ def show(
 
 
 def prepare_streams() -> None:
-    """Have stdout and stderr take any text, whatever the terminal's encoding is, and wherever they go.
+    """Make stdout and stderr accept any text, whatever their encoding is.
 
-    What an encoding lacks is shown as its escape, and so is what would command the terminal, whoever writes
-    it. A stream that was closed before we began takes all, and keeps the first file that is opened from being
-    taken for it.
+    Characters that an encoding lacks are escaped, and so are characters that could control the terminal.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as we run
+            # It was closed before the process began. The next file that is opened would get its descriptor,
+            # and all that is printed.
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
             setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -158,14 +158,14 @@ def prepare_streams() -> None:
 
 
 def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
-    """Return what results are laid out for: the terminal, or the width that COLUMNS names, or no bound.
+    """Return the screen for results: as wide as the terminal, as COLUMNS says, or unbounded.
 
     Args:
-        wide: Whether there is no bound in any case.
-        stream: Where they go; None for stdout.
+        wide: Whether the width is unbounded in any case.
+        stream: The stream to print to; None for stdout.
     """
     target = sys.stdout if stream is None else stream
-    # Windows sets no TERM, and its older consoles do not know the codes.
+    # Windows sets no TERM, and its older consoles do not know colour codes.
     is_dumb = os.environ.get("TERM", "dumb" if os.name == "nt" else "") in {"dumb", "unknown"}
     return Screen(
         width=None if wide else _columns(target),
@@ -175,7 +175,7 @@ def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
 
 
 def _columns(stream: TextIO) -> int | None:
-    """Return how wide a terminal is, or what is no terminal has to be by COLUMNS; else None."""
+    """Return the width by COLUMNS, or of the terminal; None without either."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
@@ -188,19 +188,19 @@ def _columns(stream: TextIO) -> int | None:
 
 
 class Border:
-    """A stream for whoever writes to it: a traceback, a library's warning, the parser of the command line.
+    """A stream for text of others: tracebacks, warnings of libraries, errors of the command line's parser.
 
-    What could command the terminal is shown as its escape. Our own lines come past it, through `write`.
+    It escapes characters that could control the terminal. Lines of commands bypass it, through `write`.
 
     Args:
-        stream: The interpreter's own.
+        stream: The stream of the interpreter.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream: Final = stream
 
     def write(self, text: str) -> int:
-        """Show *text*, whose lines and tabs stay."""
+        """Write *text*; its line ends and tabs are kept."""
         encoding = self.stream.encoding
         parts: list[str] = re.split(r"([\n\t])", text)
         shown = (part if number % 2 else literal(part, encoding) for number, part in enumerate(parts))
@@ -208,33 +208,33 @@ class Border:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Show each of *lines*."""
+        """Write each of *lines*."""
         self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
-        """Return whatever else the stream has, but what would go round this."""
+        """Return any other attribute of the stream, except those that would bypass this."""
         if name in {"buffer", "detach", "reconfigure"}:
             raise AttributeError(name)
         return getattr(self.stream, name)
 
 
 def print_lines(lines: Iterable[str]) -> bool:
-    """Print what was made for the `screen`; return whether anybody reads stdout."""
+    """Print lines that were laid out for the `screen`; return whether anybody still reads stdout."""
     return write(lines)
 
 
 def print_line(record: Mapping[str, Any]) -> bool:
-    """Print JSON on one line; return whether anybody reads stdout."""
+    """Print JSON on one line; return whether anybody still reads stdout."""
     return write([json_text(record)])
 
 
 def json_text(value: object, *, indent: int | None = None, ascii_only: bool = True) -> str:
-    """Return *value* as JSON text that gives the same value back; what JSON lacks is in its nearest form.
+    """Return *value* as JSON text. A value that JSON does not have is replaced by its nearest form.
 
     Args:
-        value: JSON types, but for what a damaged document may hold.
-        indent: Spaces a level; None for one line, which very deep values are in any case.
-        ascii_only: Whether other characters are escaped, which every encoding can take.
+        value: JSON types, and anything that a damaged document may hold.
+        indent: Spaces for each level; None for one line. Very deep values are one line in any case.
+        ascii_only: Whether to escape all other characters, so that any encoding can take the text.
     """
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
@@ -254,23 +254,23 @@ def say(text: str) -> None:
 
 
 def note(text: str, *, style: str = "") -> None:
-    """Say something that is no result, on stderr.
+    """Print something that is not a result on stderr.
 
     Args:
-        text: One line, whatever is in it.
-        style: Of a `Styled`.
+        text: One line; any characters in it are escaped as needed.
+        style: As for a `Styled`.
     """
     seen = screen(stream=sys.stderr)
     write([painted(literal(text, seen.encoding), style, seen)], sys.stderr)
 
 
 def ask(text: str) -> None:
-    """Put a question on stderr, and leave the line open for its answer."""
+    """Print a question on stderr, without a line end."""
     _put(literal(text, sys.stderr.encoding), sys.stderr)
 
 
 class StatusLine:
-    """One line on stderr that says how far work is, overwritten in place. Only a terminal shows it."""
+    """One line on stderr that reports progress and is overwritten in place. Only terminals show it."""
 
     def __init__(self) -> None:
         self.is_shown: Final = sys.stderr.isatty()
@@ -278,7 +278,7 @@ class StatusLine:
         self._taken = 0
 
     def tell(self, text: str) -> None:
-        """Say *text*, as far as it fits, in place of what was said before."""
+        """Show as much of *text* as fits, in place of the last text."""
         if not self.is_shown:
             return
         told = Styled(literal(text, sys.stderr.encoding))
@@ -287,23 +287,23 @@ class StatusLine:
         self._taken = told.width
 
     def clear(self) -> None:
-        """Take it away, so that something else can be shown."""
+        """Remove the line, so that something else can be printed."""
         if self._taken:
             self.tell("")
             _put("\r", sys.stderr)
 
 
 def write(lines: Iterable[str], stream: TextIO | None = None) -> bool:
-    """Write *lines* at once and return whether anybody reads them. Once nobody does, what follows is dropped.
+    """Write *lines*, and return whether anybody still reads them. If not, later lines are dropped.
 
-    This is where all that we say leaves: a line is a line, and commands nothing but a colour.
+    All output of commands goes through this. It escapes line ends and all terminal codes except colours.
 
     Args:
-        lines: Without their ends.
-        stream: Where to; None for stdout.
+        lines: Lines without their ends.
+        stream: The stream to write to; None for stdout.
 
     Raises:
-        RunLogError: A result cannot be written, as where the disk is full.
+        RunLogError: A result cannot be written, for example because the disk is full.
     """
     target = sys.stdout if stream is None else stream
     encoding = target.encoding or "utf-8"
@@ -322,7 +322,7 @@ def _put(text: str, stream: TextIO) -> bool:
         target.write(text)
         target.flush()
     except OSError as error:
-        # What is held would be tried again, and fail, when Python ends.
+        # The buffer still holds the text. Python would write it again when it exits, and fail again.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), target.fileno())
         if stream is sys.stderr or isinstance(error, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""What programs get: each thing as JSON, times in ISO 8601 and UTC, durations in milliseconds."""
+"""Results as JSON for programs: times are ISO 8601 in UTC, durations are milliseconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 _PAYLOADS: Final = {"trigger_data", "result"}
-"""Fields that hold JSON already, of any depth and with any text: a model's own dump takes less."""
+"""Fields that hold JSON already. The model's own dump does not take every depth and every text."""
 
 
 def run_record(run: WorkflowRun) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def pending_record(pending: PendingRun) -> dict[str, Any]:
 
 
 def stale_record(stale: StaleRun) -> dict[str, Any]:
-    """Return a run that fell silent as JSON."""
+    """Return a stale run as JSON."""
     return {
         **run_record(stale.run),
         "heard_at": _moment(stale.heard_at),
@@ -46,12 +46,12 @@ def stale_record(stale: StaleRun) -> dict[str, Any]:
 
 
 def update_record(update: RunUpdate) -> dict[str, Any]:
-    """Return a change of a run as JSON, with the cursor that goes on after it."""
+    """Return a change of a run as JSON, with the cursor to continue after it."""
     return {**run_record(update.run), "cursor": update.cursor}
 
 
 def transition_record(transition: Transition) -> dict[str, Any]:
-    """Return one line of a history as JSON."""
+    """Return one transition of a history as JSON."""
     return {
         "status": transition.status.value,
         "occurred_at": _moment(transition.occurred_at),
@@ -76,7 +76,7 @@ def workflow_record(stats: WorkflowStats) -> dict[str, Any]:
 
 
 def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
-    """Return a workflow at a glance as JSON."""
+    """Return the summary of a workflow as JSON."""
     last = {"run": summary.last_run, "success": summary.last_success, "failure": summary.last_failure}
     return {
         "workflow_id": summary.workflow_id,
@@ -101,7 +101,7 @@ def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
 
 
 def letter_line(letter: DeadLetter) -> dict[str, Any]:
-    """Return what there is to say of a dead letter in a line as JSON."""
+    """Return a dead letter as JSON, without attributes and body."""
     return {
         "message_id": letter.message_id,
         "published_at": None if letter.published_at is None else _moment(letter.published_at),
@@ -114,7 +114,7 @@ def letter_line(letter: DeadLetter) -> dict[str, Any]:
 
 
 def letter_record(letter: DeadLetter) -> dict[str, Any]:
-    """Return all of a dead letter as JSON: its body as JSON where it is some, and as it came."""
+    """Return all of a dead letter as JSON: its body parsed, if it is JSON, and in base64."""
     return {
         **letter_line(letter),
         "delivery_attempt": letter.delivery_attempt,
@@ -127,7 +127,7 @@ def letter_record(letter: DeadLetter) -> dict[str, Any]:
 
 
 def handled_record(handled: HandledLetter, *, dry_run: bool) -> dict[str, Any]:
-    """Return what became of a dead letter as JSON, or what would in a dry run."""
+    """Return what became of a dead letter, or in a dry run would become of it, as JSON."""
     letter = handled.letter
     return {
         "message_id": letter.message_id,

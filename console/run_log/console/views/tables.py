@@ -1,4 +1,4 @@
-"""What people see of each thing: which columns of a table, which lines of a sheet."""
+"""Results for people: the columns of each table, and the lines of each sheet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.FAILED: "red",
     RunStatus.PAUSED: "magenta",
 }
-"""Colours of what is under way, and of what has to be looked at; the word says it too."""
+"""Colours of statuses that are active or need attention. The word of the status is always shown too."""
 
 VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.OK: "green",
@@ -42,8 +42,8 @@ def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -
     """Return *runs* as a table, in the order given.
 
     Args:
-        runs: What is shown.
-        workflow_id: The workflow that all are of, which was asked for; None if they are of several.
+        runs: The runs.
+        workflow_id: The workflow of all runs, if the user asked for one; None if there may be several.
     """
     return Table.of(
         runs,
@@ -58,7 +58,7 @@ def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -
 
 
 def stale_table(runs: Sequence[StaleRun]) -> Table:
-    """Return runs that nothing was heard of for long as a table, in the order given."""
+    """Return stale runs as a table, in the order given."""
     return Table.of(
         runs,
         (Column("run"), lambda stale: stale.run.id),
@@ -70,11 +70,11 @@ def stale_table(runs: Sequence[StaleRun]) -> Table:
 
 
 def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return what is not as it has to be as a table.
+    """Return findings as a table.
 
     Args:
-        headings: Of the workflow, of what it is, of two numbers, and of a note.
-        rows: These of each.
+        headings: Headings of the workflow, of the finding, of two numbers, and of a note.
+        rows: The cells of each finding, in the same order.
     """
     workflow, what, first, second, noted = headings
     numbers = (Column(name, right=True, labelled=True) for name in (first, second))
@@ -129,7 +129,7 @@ def run_sheet(run: WorkflowRun) -> Sheet:
 
 
 def run_line(run: WorkflowRun) -> Table:
-    """Return a run as a row that is shown by itself, without headings."""
+    """Return a run as a table of one row, to be shown without headings."""
     return Table.of(
         [run],
         (Column("started (UTC)"), lambda run: moment(run.started_at)),
@@ -141,7 +141,7 @@ def run_line(run: WorkflowRun) -> Table:
 
 
 def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
-    """Return a workflow at a glance: what there is in all, and by hour or day."""
+    """Return the summary of a workflow: in all, and by hour or day."""
     durations, rate = summary.durations, summary.success_rate
     percentiles = (durations.p50, durations.p95, durations.p99)
     yield Sheet(
@@ -164,7 +164,7 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
 
 
 def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
-    """Return the hours or days in which runs started as a table, the oldest first, without empty ones."""
+    """Return hours or days as a table, the oldest first, without those in which no run started."""
     return Table.of(
         (bucket for bucket in buckets if bucket.total),
         (Column("began (UTC)"), lambda bucket: moment(bucket.begins)[:-3]),
@@ -177,7 +177,7 @@ def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """Return what was looked at as a table, in the order given; what was found before is not told again."""
+    """Return checks as a table, in the order given. The same finding is shown only once."""
     told: dict[tuple[str, str], str] = {}
     for check in checks:
         told.setdefault((check.found, check.remedy), check.name)
@@ -223,7 +223,7 @@ def letters_table(letters: Sequence[DeadLetter]) -> Table:
 
 
 def letter_sheet(letter: DeadLetter) -> Sheet:
-    """Return all of a dead letter: why it is here, its attributes, its body."""
+    """Return all of a dead letter: its reason, its attributes, its body."""
     attributes = tuple(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
     return Sheet(
         rows=[
@@ -254,7 +254,7 @@ def _left_out(letter: DeadLetter) -> str:
 
 
 def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
-    """Return what became of dead letters as a table, in the order given; or what would in a dry run."""
+    """Return what became of dead letters, or in a dry run would become of them, as a table."""
     return Table.of(
         letters,
         (Column("message id"), lambda handled: handled.letter.message_id),
@@ -267,17 +267,17 @@ def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
 
 
 def status_text(status: RunStatus, *, width: int = 0) -> Styled:
-    """Return *status* in its colour, at least *width* columns wide; the word says it too."""
+    """Return *status* in its colour, padded to *width* columns."""
     return Styled(status.value.ljust(width), STYLES.get(status, ""))
 
 
 def moment(value: datetime | None) -> str:
-    """Return *value*, in UTC, to the second, with a year of four digits; nothing for None."""
+    """Return *value* in UTC, to the second; an empty text for None."""
     return "" if value is None else value.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def took(milliseconds: float) -> str:
-    """Return how long something took in units that people use; any number has some form."""
+    """Return a duration in the unit that suits it; any float has a form."""
     if not math.isfinite(milliseconds):
         return f"{milliseconds} ms"
     if milliseconds < 0:
@@ -325,7 +325,7 @@ def _json(value: object) -> tuple[str, ...]:
 
 
 def _name(text: str) -> tuple[str]:
-    """Return an id as what is never broken, so that it can be copied."""
+    """Return an id as lines, which are not wrapped, so that it can be copied."""
     return (text,)
 
 

@@ -1,4 +1,4 @@
-"""Dead letters, listed and dealt with; given back however a command ends."""
+"""``run-log dead-letters``: lists letters and handles them; gives them back however the command ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from run_log.stores.files import open_private, sync_directory
 from .opening import reached_broker
 
 PROGRESS_SECONDS: Final = 5.0
-"""How often a command that takes long says how far it has come."""
+"""Seconds between two reports of progress."""
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Progress:
-    """Says on stderr how far work has come, where it takes long.
+    """Reports on stderr how far a command has come if it takes long.
 
     Args:
         now: Monotonic seconds.
@@ -50,18 +50,18 @@ class Progress:
         self._told_at = now()
 
     def tell(self, how_far: Callable[[], str]) -> None:
-        """Say *how_far* it is, unless that was said a moment ago."""
+        """Report *how_far* it is, unless the last report was a moment ago."""
         if self._now() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = self._now()
             note(f"so far: {how_far()}")
 
 
 class Report:
-    """What becomes of letters: counted, and shown. One a line is shown at once, anything else at the end.
+    """Counts and shows what became of letters: with one JSON object on each line at once, else at the end.
 
     Args:
-        output: As what.
-        dry_run: Whether it is only what would become of them.
+        output: The format to print in.
+        dry_run: Whether it is a dry run.
     """
 
     def __init__(self, output: OutputFormat, *, dry_run: bool) -> None:
@@ -80,16 +80,16 @@ class Report:
 
     @property
     def is_told(self) -> bool:
-        """Whether anything has become of any letter."""
+        """Whether any letter was reported."""
         return bool(self._ids)
 
     @property
     def kept(self) -> int:
-        """How many letters were not dealt with as asked."""
+        """Number of letters that were kept."""
         return self._counts[LetterOutcome.KEPT]
 
     def tell(self, handled: Sequence[HandledLetter]) -> None:
-        """Take note of what became of letters."""
+        """Take in what became of letters."""
         self._counts.update(one.outcome for one in handled)
         for one in handled:
             self._ids |= {one.letter.message_id, one.letter.original_id}
@@ -100,7 +100,7 @@ class Report:
         self._progress.tell(self._summary)
 
     def show(self) -> None:
-        """Show what became of them all, and how many there were."""
+        """Show what became of all letters, and the counts."""
         if not self._is_streamed:
             self._listing.add(self._waiting)
         self._listing.end()
@@ -108,24 +108,24 @@ class Report:
             note(self._summary())
 
     def missing(self, ids: frozenset[str]) -> list[str]:
-        """Return those of *ids* of which nothing was told."""
+        """Return those of *ids* that were not reported."""
         return sorted(ids - self._ids)
 
     def _summary(self) -> str:
         counts = ", ".join(f"{count} {outcome.value}" for outcome, count in sorted(self._counts.items()))
-        return f"{counts or 'none'}{' (a dry run: nothing is changed)' if self._dry_run else ''}"
+        return f"{counts or 'none'}{' (dry run: nothing is changed)' if self._dry_run else ''}"
 
 
 async def list_letters(
     choice: LetterChoice, *, limit: int | None, quiet_seconds: float, output: OutputFormat
 ) -> None:
-    """Show dead letters, the oldest first; one a line comes in any order, as soon as it is there.
+    """Show dead letters, the oldest first. As one JSON object on each line, they come in any order, at once.
 
     Args:
-        choice: Which.
-        limit: How many at most; None for all.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
-        output: As what.
+        choice: Which letters.
+        limit: Show at most so many; None for all.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
+        output: The format to print in.
     """
     is_streamed = output is OutputFormat.JSONL
     listing = Listing(output, "dead_letters", table=letters_table, record=letter_line)
@@ -138,7 +138,7 @@ async def list_letters(
             fitting = page if limit is None else page[: limit - len(found)]
             if is_streamed:
                 listing.add(fitting)
-            # Their bodies are not shown, and may be large.
+            # Without their bodies, which are not shown and may be large.
             found += [replace(letter, data=b"") for letter in fitting]
             progress.tell(lambda: f"{len(found)} found among {letters.seen}")  # noqa: B023 - called at once
             is_cut = len(found) == limit
@@ -148,11 +148,11 @@ async def list_letters(
         listing.add(sorted(found, key=_age))
     listing.end()
     if is_cut:
-        note(f"{len(found)} shown, and there may be more: --limit or --all")
+        note(f"{len(found)} shown, and there may be more; pass --limit or --all")
 
 
 async def reached_letters(settings: Settings) -> None:
-    """Wait until Pub/Sub answers that the dead letters' subscription is there; see `reached_broker`."""
+    """Wait until Pub/Sub answers that the subscription of the dead letters exists. See `reached_broker`."""
     await reached_broker(settings, subscription=settings.dead_letter_topic)
 
 
@@ -160,12 +160,12 @@ async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
     """Return a dead letter.
 
     Args:
-        message_id: Its id, or that of the message that it was.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
+        message_id: The id of the letter, or of the message that became it.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
 
     Raises:
-        NotFoundError: It is not there.
-        InvalidArgumentError: Several were that message.
+        NotFoundError: There is no such letter.
+        InvalidArgumentError: The message became several letters.
     """
     await reached_letters(Settings.from_env())
     async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
@@ -187,17 +187,17 @@ async def redrive_letters(
     """Publish dead letters again, and show what became of them.
 
     Args:
-        choice: Which.
-        repaired: The event that is published in place of the body; None leaves that as it is.
-        earlier: How far the clock was ahead that stamped those that are here for that.
+        choice: Which letters.
+        repaired: A body to publish instead of the letter's; None publishes the letter's.
+        earlier: How far ahead the clock was that stamped letters with the reason ``clock_ahead``.
         dry_run: Whether to change nothing.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
-        output: As what.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
+        output: The format to print in.
 
     Raises:
-        InvalidArgumentError: *repaired* is no event.
-        NotFoundError: One of those named is not there.
-        Exit: Some are kept.
+        InvalidArgumentError: *repaired* is not an event.
+        NotFoundError: An id is not that of a letter.
+        Exit: Some letters are kept.
     """
     settings = Settings.from_env()
     await reached_letters(settings)
@@ -217,7 +217,7 @@ async def redrive_letters(
                     dry_run=dry_run,
                 )
             except EventDecodeError as error:
-                raise InvalidArgumentError(f"what --body names is no event: {error}") from error
+                raise InvalidArgumentError(f"the file in --body is not an event: {error}") from error
 
 
 async def discard_letters(
@@ -226,15 +226,15 @@ async def discard_letters(
     """Throw dead letters away, and show which.
 
     Args:
-        choice: Which.
-        into: The file that they are appended to before; None for none.
+        choice: Which letters.
+        into: The file to append them to first; None for none.
         dry_run: Whether to change nothing.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
-        output: As what.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
+        output: The format to print in.
 
     Raises:
         ConfigurationError: The file cannot be written.
-        NotFoundError: One of those named is not there.
+        NotFoundError: An id is not that of a letter.
     """
     await reached_letters(Settings.from_env())
     with _reported(choice, output, dry_run=dry_run) as report, saving(None if dry_run else into) as save:
@@ -243,39 +243,40 @@ async def discard_letters(
 
 
 def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
-    """Have whoever sits at the terminal agree that all dead letters are thrown away.
+    """Ask at the terminal whether to throw away all dead letters.
 
     Args:
-        into: Where they are kept, if anywhere.
-        yes: Whether that was said already.
+        into: The file that keeps them; None for none.
+        yes: Whether ``--yes`` was given; then nothing is asked.
 
     Raises:
-        InvalidArgumentError: Nobody can be asked.
-        Exit: They do not agree.
+        InvalidArgumentError: There is no terminal to ask at.
+        Exit: The answer is not yes.
     """
     if yes:
         return
     stdin: Any = sys.stdin  # None where it is closed
     if stdin is None or not stdin.isatty():
         raise InvalidArgumentError(
-            "discard --all throws away every dead letter, and nobody can be asked here: say --yes too, or "
-            "--dry-run to see them"
+            "discard --all throws away every dead letter, and there is no terminal to ask at; pass --yes "
+            "too, or --dry-run to see them"
         )
     topic = Settings.from_env().dead_letter_topic
-    left = f"Only {into} has them then" if into else "They are gone then"
-    # typer's own question prints a blank on stdout, which is for results.
+    left = f"Only {into} will have them" if into else "They cannot be restored"
+    # Not typer.confirm: it prints to stdout, which is for results.
     ask(f"Throw away all dead letters of {topic}? {left}. [y/N]: ")
     if stdin.readline().strip().lower() not in {"y", "yes"}:
-        note("nothing is thrown away")
+        note("nothing was thrown away")
         raise typer.Exit(ExitCode.FAILED)
 
 
 @contextmanager
 def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None]]:
-    """Yield what appends letters to a file, one JSON object a line, durable when it returns.
+    """Yield a function that appends letters to a file, one JSON object on each line, durably.
 
     Args:
-        path: The file, made for its owner only where it is not there; None writes nothing.
+        path: The file. If it does not exist it is created, and only its owner can read it. None writes
+            nothing.
 
     Raises:
         ConfigurationError: It cannot be written.
@@ -296,7 +297,7 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
                     left = left[os.write(file, left) :]
                 os.fsync(file)
             except OSError:
-                # Half a line would spoil what is appended next.
+                # Half a line would corrupt the next one.
                 with suppress(OSError):
                     os.ftruncate(file, before)
                 raise
@@ -310,10 +311,10 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
 
 
 async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what *work* comes to; SIGTERM ends it as Ctrl-C does, with time to give back what is leased.
+    """Return the result of *work*. SIGTERM cancels it as Ctrl-C does, so that it can give back its leases.
 
     Raises:
-        Exit: It was ended by SIGTERM.
+        Exit: SIGTERM ended it.
     """
     task = asyncio.ensure_future(work)
     is_told = False
@@ -323,6 +324,7 @@ async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
         is_told = True
         task.cancel()
 
+    # Without a handler SIGTERM would end the process at once, and its letters would stay leased.
     leave = call_on(signal.SIGTERM, on_signal)
     try:
         return await task
@@ -341,7 +343,7 @@ def _reported(choice: LetterChoice, output: OutputFormat, *, dry_run: bool) -> G
         yield report
     except BaseException:
         if report.is_told:
-            # What was done until then is done.
+            # The letters reported so far are handled, whatever happened after.
             report.show()
         raise
     report.show()
@@ -356,7 +358,7 @@ def _writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as fault:
-        raise ConfigurationError(f"cannot write {path}: {fault.strerror}; name another file") from fault
+        raise ConfigurationError(f"cannot write {path}: {fault.strerror}; pass another file") from fault
 
 
 def _age(letter: DeadLetter) -> tuple[datetime, str]:
@@ -365,4 +367,4 @@ def _age(letter: DeadLetter) -> tuple[datetime, str]:
 
 def _not_found(ids: Sequence[str]) -> NotFoundError:
     named = ", ".join(map(repr, ids))
-    return NotFoundError(f"there is no dead letter {named}, or another command has it leased: try again")
+    return NotFoundError(f"there is no dead letter {named}, or another command has leased it; try again")

@@ -1,4 +1,4 @@
-"""The main job in one process: workflows emit, a projector folds, queries answer."""
+"""``run-log demo``: in one process, workflows emit, a projector folds, and queries answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PULL_SECONDS: Final = 0.3
 LOOK_SECONDS: Final = 0.01
 PATIENCE_SECONDS: Final = 60.0
 COLUMNS: Final = 80
-"""For how wide a terminal tables are made where there is none: a demo is for people in any case."""
+"""Width of tables without a terminal. A demo is for people, so its tables are never unbounded."""
 
 INVOICES: Final = "invoices/sync"
 MAILS: Final = "mails/triage"
@@ -48,11 +48,11 @@ async def main():
 
 asyncio.run(main())
 """
-"""What another process asks of the file that this one has closed."""
+"""A program that reads the file after this process has closed it."""
 
 
 async def run_demo(stream: TextIO | None = None) -> bool:
-    """Run the demo, print what it shows, and return whether the stats equal a recount.
+    """Run and print the demo; return whether another process found the runs and the stats equal a recount.
 
     Args:
         stream: Where to print; None is standard output.
@@ -91,7 +91,7 @@ async def run_demo(stream: TextIO | None = None) -> bool:
 
 
 class Stage:
-    """Where the demo is shown.
+    """Prints the demo.
 
     Args:
         stream: Where to print; None is standard output.
@@ -103,12 +103,12 @@ class Stage:
         self._screen = replace(seen, width=seen.width or COLUMNS)
 
     def head(self, text: str) -> None:
-        """Say what comes next."""
+        """Print a heading."""
         self.say("")
         self.say(text, style="bold")
 
     def say(self, text: str, *, style: str = "") -> None:
-        """Print a line, as it is."""
+        """Print a line as it is."""
         told = painted(literal(text, self._screen.encoding), style, self._screen)
         write([told], self._stream)
 
@@ -132,7 +132,7 @@ async def _queries(
 
 
 async def _outlives(stage: Stage, listed: Mapping[str, Sequence[WorkflowRun]]) -> bool:
-    """Keep the runs in a file, have another process count them there, and return whether it finds them."""
+    """Write the runs to a file, and return whether another process finds them there."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run-log.sqlite3"
         log = SQLiteRunLogService(path=path)
@@ -156,10 +156,10 @@ async def _outlives(stage: Stage, listed: Mapping[str, Sequence[WorkflowRun]]) -
 
 
 async def _drain(worker: PullWorker, subscription: InMemorySubscription) -> PullReport:
-    """Have *worker* project all that is in *subscription*."""
+    """Run *worker* until *subscription* is empty."""
     stop = asyncio.Event()
     working = asyncio.create_task(worker.run(stop=stop))
-    while subscription.backlog and not working.done():  # noqa: ASYNC110 - it tells nobody
+    while subscription.backlog and not working.done():  # noqa: ASYNC110 - it has no event for that
         await asyncio.sleep(LOOK_SECONDS)
     stop.set()
     return await working
@@ -174,7 +174,7 @@ async def _workflows(emitter: RunEventEmitter) -> None:
 
     for number, subject in enumerate(("Offer", "Invoice 4711")):
         mail = {"subject": subject}
-        # The error is the workflow's own to handle: recording it changes nothing.
+        # record_run passes the error on, so the workflow handles it as it would without.
         with (
             contextlib.suppress(TimeoutError),
             record_run(
@@ -224,7 +224,7 @@ def _summary(report: PullReport) -> str:
 
 
 class PrintedDeadLetters:
-    """Dead letters of a demo: shown, since nobody comes back for them."""
+    """Prints the dead letters of the demo."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage

@@ -1,4 +1,4 @@
-"""What a deployment needs, looked at one after the other: each is fine, or what to do is said."""
+"""``run-log doctor``: checks one part of a deployment after the other."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from run_log.stores.listings import Order, RunFilters
 from .emit import emit_state
 from .opening import opened_run_log, reached
 
-# Where an extra is not installed, that is what the doctor finds: what needs it is imported late.
+# Imported late: a missing extra is a finding of the doctor, and must not end it.
 if TYPE_CHECKING:
     from run_log.pubsub import PubSubConnection
     from run_log.stores.firestore import Connection
 
 MAX_SKEW: Final = timedelta(seconds=5)
-"""Between this machine's clock and Firestore's: beyond, states of one run that several machines emit may come
-into a wrong order."""
+"""Most difference between this machine's clock and Firestore's. With more, states of one run that several
+machines emit may be merged in the wrong order."""
 
 MAX_LAG: Final = timedelta(minutes=5)
-"""How old the oldest event that is not projected may be: what the alert is set to."""
+"""Greatest age of the oldest event that is not projected. The alert has the same limit."""
 
 _NOWHERE: Final = "run-log-doctor"
-"""A workflow without runs but the probe's: what index a query needs does not depend on what there is."""
+"""A workflow that has only the run of the probe. Which index a query needs does not depend on the runs."""
 
 _PROBE: Final = "probe"
 
 
 _UNSEEN: Final = frozenset({"dead-letter rights", "expiry", "lag"})
-"""Checks that want rights which nothing else does."""
+"""Checks that need rights which no other command needs."""
 
-_MAKE_ANEW: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
+_RECREATE: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
 _SET_LEASE: Final = (
     "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform "
     "again"
@@ -65,7 +65,7 @@ _SET_POLICY: Final = (
 _PUBSUB: Final = "Pub/Sub"
 _FIRESTORE: Final = "Firestore"
 _OF_FIRESTORE: Final = frozenset({"store", "documents", "clock", "indexes", "expiry"})
-_UNREACHABLE: Final = "start it, or look at the network, a proxy, and the emulator hosts that are set"
+_UNREACHABLE: Final = "start it, or check the network, the proxy, and the emulator hosts that are set"
 
 _Look = Callable[[], Awaitable[Check]]
 
@@ -73,18 +73,18 @@ _Look = Callable[[], Awaitable[Check]]
 async def examine(
     settings: Settings, *, probe: float | None = None, now: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Check]:
-    """Yield one check after the other; where one makes the rest pointless, it is the last.
+    """Yield one check after the other. If one makes the rest pointless, it is the last.
 
     Args:
-        settings: What is deployed.
-        probe: Seconds in which an event has to come through; None sends none.
-        now: The time, by this machine's clock.
+        settings: The settings of the deployment.
+        probe: Seconds within which queries must see a new event; None emits none.
+        now: The time by this machine's clock.
     """
     if settings.backend == "memory":
         yield Check(
             name="settings",
             verdict=Verdict.WRONG,
-            found="RUN_LOG_BACKEND is 'memory': runs are gone with the process that has them",
+            found="RUN_LOG_BACKEND is 'memory': runs are lost when their process ends",
             remedy="set it to firestore, pubsub or sqlite",
         )
         return
@@ -122,7 +122,7 @@ async def examine(
             if (_FIRESTORE if name in _OF_FIRESTORE else _PUBSUB) in names:
                 continue
             check = await _looked(name, look)
-            # Names are enough: the credentials say of which project they are.
+            # Short names: the check of the credentials says which project they belong to.
             brief = check.found.replace(broker.topic_path(""), "").replace(broker.subscription_path(""), "")
             yield replace(check, found=brief)
     finally:
@@ -149,7 +149,7 @@ def _looks(
 
 
 async def _away(broker: PubSubConnection, database: Connection, settings: Settings) -> AsyncIterator[Check]:
-    """Yield what is wrong with each service that does not answer: nothing else of it can be looked at."""
+    """Yield a check for each service that does not answer. No other check of that service can be made."""
 
     async def asked(name: str, reaching: Awaitable[None]) -> Check | None:
         try:
@@ -157,7 +157,7 @@ async def _away(broker: PubSubConnection, database: Connection, settings: Settin
         except (StoreUnavailableError, TransportUnavailableError) as error:
             return Check(name=name, verdict=Verdict.WRONG, found=str(error), remedy=_UNREACHABLE)
         except RunLogError:
-            pass  # it answers: what it says is found by the checks
+            pass  # it answers, and the other checks find what is wrong
         return None
 
     topic, root = broker.topic_path(settings.topic), settings.root_collection
@@ -179,7 +179,7 @@ async def _looked(name: str, look: _Look) -> Check:
 
 
 def failed(name: str, error: RunLogError) -> Check:
-    """Return what an error comes to: each says what is wrong, then what to do, then what a service said."""
+    """Return an error as a check: its text says what is wrong, what to do, and what a service answered."""
     found, _, rest = str(error).partition("; ")
     remedy, _, detail = rest.partition(" (")
     if detail and not found.endswith("is not there"):
@@ -216,11 +216,11 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
     topic = broker.topic_path(settings.topic)
     if state.topic != topic:
         return _wrong(
-            f"{name} is of {state.topic}, not of {topic}",
-            "set RUN_LOG_SUBSCRIPTION to the topic's, or delete it",
+            f"{name} belongs to {state.topic}, not to {topic}",
+            "set RUN_LOG_SUBSCRIPTION to a subscription of the topic, or delete it",
         )
     if state.filter:
-        return _wrong(f"{name} leaves out what its filter {state.filter!r} does", _MAKE_ANEW)
+        return _wrong(f"{name} has the filter {state.filter!r}, which leaves out events", _RECREATE)
     if state.expires_after is not None:
         return _wrong(
             f"{name} is deleted after {state.expires_after.days} days without use",
@@ -228,7 +228,7 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
         )
     if state.has_retry_policy and not state.push_endpoint:
         return _wrong(
-            f"{name} is pulled, and its retry policy holds back what a killed projector had in hand",
+            f"{name} is pulled, and its retry policy delays the messages of a projector that was killed",
             _SET_LEASE,
         )
     way = f"pushes to {state.push_endpoint}" if state.push_endpoint else "is pulled"
@@ -242,10 +242,12 @@ async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> C
     state = await asyncio.to_thread(inspect_subscription, broker, name)
     wanted = broker.topic_path(settings.dead_letter_topic)
     if state.dead_letter_topic is None:
-        return _wrong("Pub/Sub never gives a message up", _SET_POLICY)
+        return _wrong("Pub/Sub delivers a bad message again and again", _SET_POLICY)
     if state.dead_letter_topic != wanted:
-        return _wrong(f"Pub/Sub gives messages up to {state.dead_letter_topic}, not to {wanted}", _SET_POLICY)
-    return _ok(f"messages go there after {state.max_delivery_attempts} deliveries")
+        return _wrong(
+            f"Pub/Sub publishes dead letters to {state.dead_letter_topic}, not to {wanted}", _SET_POLICY
+        )
+    return _ok(f"messages become dead letters after {state.max_delivery_attempts} deliveries")
 
 
 async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings) -> Check:
@@ -254,7 +256,7 @@ async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings
     name = broker.subscription_path(settings.dead_letter_topic)
     state = await asyncio.to_thread(inspect_subscription, broker, name)
     if state.topic != broker.topic_path(settings.dead_letter_topic):
-        return _wrong(f"{name} is of {state.topic}", _MAKE_ANEW)
+        return _wrong(f"{name} belongs to {state.topic}", _RECREATE)
     return _ok(f"{name} keeps dead letters")
 
 
@@ -262,7 +264,7 @@ async def _dead_letter_rights(broker: PubSubConnection, settings: Settings) -> C
     from run_log.pubsub.inspection import service_agent_may_publish
 
     if broker.is_emulator:
-        return _skipped("the emulator asks for no rights")
+        return _skipped("the emulator checks no rights")
     topic = broker.topic_path(settings.dead_letter_topic)
     if await asyncio.to_thread(service_agent_may_publish, broker, topic):
         return _ok("Pub/Sub's service agent may publish to the dead-letter topic")
@@ -276,7 +278,7 @@ async def _dead_letter_rights(broker: PubSubConnection, settings: Settings) -> C
 async def _store(settings: Settings) -> Check:
     async with opened_run_log(settings.backend) as log:
         workflows, _ = await log.list_workflows(limit=1)
-    return _ok("answers" if workflows else "answers, and holds no run yet")
+    return _ok("answers" if workflows else "answers, and has no runs yet")
 
 
 async def _documents(database: Connection, settings: Settings) -> Check:
@@ -286,22 +288,23 @@ async def _documents(database: Connection, settings: Settings) -> Check:
     if unseen is None:
         return _ok(f"queries see the runs of the first {looked_at} workflows")
     return _wrong(
-        f"of workflow {unseen.workflow_id!r} queries do not see {unseen.count} documents or more, among them "
-        f"{unseen.path}: {unseen.fault}",
-        f"copy all to where they do: run-log rebuild --from root:{settings.root_collection} --into NEW",
+        f"queries do not see {unseen.count} documents or more of workflow {unseen.workflow_id!r}, such "
+        f"as {unseen.path}: {unseen.fault}",
+        f"copy all runs: run-log rebuild --from root:{settings.root_collection} --into NEW",
     )
 
 
 async def _clock(database: Connection, settings: Settings, now: Callable[[], datetime]) -> Check:
     from run_log.stores.firestore.inspection import server_time
 
+    # Half of the round trip is added: the server read its clock somewhere in between.
     before = now()
     theirs = await server_time(database, settings.root_collection)
     ours = before + (now() - before) / 2
     skew = (ours - theirs).total_seconds()
     found = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} Firestore's"
     if abs(skew) > MAX_SKEW.total_seconds():
-        return _wrong(found, "have this machine's clock set by NTP")
+        return _wrong(found, "synchronize this machine's clock with NTP")
     return _ok(found)
 
 
@@ -315,7 +318,7 @@ async def _indexes(settings: Settings) -> Check:
 
 
 def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
-    """Yield one query of each shape: a missing index is an error of those that need it."""
+    """Yield one query of each shape. A missing index makes those fail that need it."""
     moment = utc_now()
     statuses = (None, RunStatus.FAILED, (RunStatus.FAILED, RunStatus.SUCCESS))
     for status, trigger, since, order in product(statuses, (None, TriggerType.MANUAL), (None, moment), Order):
@@ -333,11 +336,11 @@ async def _expiry(database: Connection, settings: Settings) -> Check:
     if settings.retention_days is None:
         return _skipped("every run is kept (RUN_LOG_RETENTION_DAYS)")
     if database.is_emulator:
-        return _skipped("the emulator deletes nothing that has expired")
+        return _skipped("the emulator does not delete expired runs")
     if await ttl_is_active(database):
         return _ok(f"Firestore deletes runs {settings.retention_days} days after they ended")
     return _wrong(
-        "Firestore does not delete runs that have expired",
+        "Firestore does not delete expired runs",
         "gcloud firestore fields ttls update expire_at --collection-group=runs --enable-ttl",
     )
 
@@ -346,17 +349,17 @@ async def _lag(broker: PubSubConnection, settings: Settings, now: Callable[[], d
     from run_log.pubsub.inspection import oldest_unacknowledged
 
     if broker.is_emulator:
-        return _skipped("the emulator tells none; try --probe")
+        return _skipped("the emulator does not report it; try --probe")
     age = await asyncio.to_thread(oldest_unacknowledged, broker, settings.subscription, now=now())
     if age is None:
-        return _ok("Cloud Monitoring knows of no message that waits")
+        return _ok("Cloud Monitoring reports no message that waits")
     found = f"the oldest event waits for {elapsed(age)}"
     if age > MAX_LAG:
-        return _wrong(found, "is a projector running? Look at its logs, and at /lag")
+        return _wrong(found, "check that a projector runs, its logs, and /lag")
     return _ok(found)
 
 
 async def _probe(seconds: float) -> Check:
     state = {"status": RunStatus.SUCCESS}
     run, took = await emit_state(_NOWHERE, _PROBE, state, wait=seconds, backend="pubsub")
-    return _ok(f"attempt {run.attempt} of run {run.id!r} was seen after {took or 0:.3f} s")
+    return _ok(f"queries saw attempt {run.attempt} of run {run.id!r} after {took or 0:.3f} s")

@@ -1,4 +1,4 @@
-"""The state of a run, emitted by hand."""
+"""``run-log emit``: saves the state of a run, and waits until queries see it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ async def emit_state(
     wait: float | None,
     backend: str | None = None,
 ) -> tuple[WorkflowRun, float | None]:
-    """Save a state of a run, and return the run and how many seconds it took until queries saw it.
+    """Save a state of a run; return the run, and the seconds until queries saw it.
 
     Args:
-        workflow_id: Its workflow.
-        run_id: The run, there or not; None makes a new one.
-        fields: What its state is.
-        wait: Seconds to wait until queries see it; None does not, and returns none.
-        backend: Which way it takes; None is the environment's.
+        workflow_id: The workflow of the run.
+        run_id: The id of the run, which may exist; None for a new run.
+        fields: The fields of the state.
+        wait: Seconds to wait until queries see it; None does not wait, and returns None for the seconds.
+        backend: The back end; None is the environment's.
 
     Raises:
         InvalidRunError: A field cannot be used.
         TransportUnavailableError: It was not published in bounded time.
-        WaitTimeoutError: Queries do not see it in time.
+        WaitTimeoutError: Queries did not see it in time.
     """
     asks = run_id is not None or wait is not None
     async with opened_run_log(backend, queries=asks, saves=True, makes=True) as log:
@@ -53,8 +53,8 @@ async def emit_state(
                 await _seen(log, run)
         except TimeoutError as error:
             raise WaitTimeoutError(
-                f"run {run.id!r} of workflow {workflow_id!r} is published, and queries did not see it in "
-                f"{wait:g} s; look at the projector: run-log doctor"
+                f"run {run.id!r} of workflow {workflow_id!r} is published, but queries did not see it within "
+                f"{wait:g} s; check the projector with run-log doctor"
             ) from error
         return run, time.monotonic() - begun
 

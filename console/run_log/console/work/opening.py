@@ -1,4 +1,4 @@
-"""The run log that a command asks."""
+"""Opens the run log, or Pub/Sub, that a command works with, and waits until it answers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from run_log.stores.audit import Audit
 from run_log.stores.telemetry import skipped_runs
 
 FLUSH_SECONDS: Final = 30.0
-"""How long a command waits until what it saved is published."""
+"""How long a command waits until its events are published."""
 
 REACH_SECONDS: Final = 3.0
-"""How long a command waits for the first answer of what it is about to use, though a packet is lost. Then it
-is as patient as the library."""
+"""How long a command waits for the first answer of a service: long enough for a lost packet. After that, the
+patience of the library applies."""
 
 TOLD_AFTER_SECONDS: Final = 1.0
 
@@ -39,31 +39,31 @@ _T = TypeVar("_T")
 async def opened_run_log(
     backend: str | None = None, *, queries: bool = True, saves: bool = False, makes: bool = False
 ) -> AsyncGenerator[RunLog]:
-    """Yield the run log that the environment names, once it answers, and close it.
+    """Yield the run log that the environment names once it answers, and close it.
 
     Args:
-        backend: Another back end than the environment's; None is that.
-        queries: Whether it is asked anything.
-        saves: Whether anything is saved: else nothing is made, be it a file or a spool directory.
-        makes: Whether it may be made where it is not there.
+        backend: Another back end; None is the environment's.
+        queries: Whether the command queries it.
+        saves: Whether the command saves to it. If not, nothing is created, neither a file nor a spool.
+        makes: Whether it may be created if it does not exist.
 
     Raises:
-        ConfigurationError: It is one that no other process can look into, or cannot be made.
-        NotFoundError: It is not there, and may not be made.
+        ConfigurationError: Only its own process can read it, or it cannot be created.
+        NotFoundError: It does not exist, and may not be created.
         StoreUnavailableError: It does not answer.
-        TransportUnavailableError: It is to be published to, and Pub/Sub does not answer.
+        TransportUnavailableError: The command publishes, and Pub/Sub does not answer.
     """
     settings = Settings.from_env()
     name = backend or settings.backend
     if name == "memory":
         raise ConfigurationError(
-            "RUN_LOG_BACKEND is 'memory', which holds no run of another process; set it to 'firestore' or "
+            "RUN_LOG_BACKEND is 'memory', which only its own process can read; set it to 'firestore' or "
             "'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
         )
     publishes = saves and name == "pubsub"
     if publishes:
         await reached_broker(settings)
-    # Where saves are published, queries ask Firestore: no emitter, and no spool, is needed for that.
+    # Queries of the back end pubsub read Firestore. Opened like this, no emitter and no spool are created.
     log = create_run_log_service("firestore" if name == "pubsub" and not saves else name)
     is_made = False
     try:
@@ -88,13 +88,13 @@ async def reached(
     seconds: float = REACH_SECONDS,
     told_after: float = TOLD_AFTER_SECONDS,
 ) -> None:
-    """Wait until something answers, and say on stderr what that is, where it takes longer than a moment.
+    """Wait until a service answers. If that takes longer than a moment, say on stderr what is waited for.
 
     Args:
-        place: What it is, and where.
-        reach: Asks it; raises what there is to say if it does not answer within so many seconds.
+        place: What it is, and where it is.
+        reach: Asks it; raises an error if it does not answer within so many seconds.
         seconds: How long it may take.
-        told_after: How long nothing is said.
+        told_after: After how many seconds to say what is waited for.
     """
     telling = asyncio.get_running_loop().call_later(
         told_after, note, f"waiting for {place}, {seconds:g} s at most"
@@ -106,16 +106,16 @@ async def reached(
 
 
 async def reached_broker(settings: Settings, *, subscription: str | None = None) -> None:
-    """Wait until Pub/Sub answers that what is about to be used is there; see `reached`.
+    """Wait until Pub/Sub answers that a subscription or topic exists. See `reached`.
 
     Args:
         settings: Where it is.
-        subscription: The id of the subscription that is used; None for the event topic.
+        subscription: The id of the subscription; None for the event topic.
 
     Raises:
-        ConfigurationError: There is no project, there are no credentials, or the extra is not installed.
-        TransportUnavailableError: It does not answer.
-        TransportRefusedError: It is not there.
+        ConfigurationError: The project, the credentials or the extra is missing.
+        TransportUnavailableError: Pub/Sub does not answer.
+        TransportRefusedError: It does not exist, or access is denied.
     """
     require("producer")
     from run_log.pubsub import PubSubConnection
@@ -125,17 +125,22 @@ async def reached_broker(settings: Settings, *, subscription: str | None = None)
     await reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, used, seconds))
 
 
-async def shortest_silence(settings: Settings, subscription: str, *, extends: bool = True) -> float:
-    """Return the seconds without a message after which nothing is leased to a process that was killed.
+async def idle_seconds(
+    settings: Settings, subscription: str, until_idle: float | None, *, extends: bool = True
+) -> float | None:
+    """Return *until_idle*, raised to the silence after which no process that was killed holds a lease.
 
     Args:
         settings: Where Pub/Sub is.
-        subscription: The id of what is pulled.
-        extends: Whether who pulls it extends leases.
+        subscription: The id of the subscription that is pulled.
+        until_idle: What the user asked for; None for never.
+        extends: Whether leases are extended.
 
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
     """
+    if until_idle is None:
+        return None
     from run_log.projector.pubsub import silence_after_kill
     from run_log.projector.pull import LEASE_SECONDS
     from run_log.pubsub import PubSubConnection
@@ -143,31 +148,31 @@ async def shortest_silence(settings: Settings, subscription: str, *, extends: bo
 
     broker = PubSubConnection.from_settings(settings)
     lease = None
-    # Who may pull need not be one who may look; one that is not there is told by the pull.
+    # The right to pull does not include the right to look. If it does not exist, the pull says so.
     with contextlib.suppress(TransportRefusedError):
         path = broker.subscription_path(subscription)
         lease = (await asyncio.to_thread(inspect_subscription, broker, path)).lease
-    return silence_after_kill(lease, extended=LEASE_SECONDS if extends else 0.0)
+    return max(until_idle, silence_after_kill(lease, extended=LEASE_SECONDS if extends else 0.0))
 
 
 @contextlib.asynccontextmanager
 async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
-    """Yield what checks the store that the environment names, once it answers, and close it.
+    """Yield the audit of the store that the environment names once it answers, and close it.
 
     Args:
         root: Another root collection in its database, or another file; None for its own.
 
     Raises:
-        ConfigurationError: No other process can look into that store, or it cannot be opened.
+        ConfigurationError: Only its own process can read that store, or it cannot be opened.
         InvalidArgumentError: *root* is its own.
-        NotFoundError: There is no such file.
+        NotFoundError: The file does not exist.
         StoreUnavailableError: It does not answer.
     """
     settings = Settings.from_env()
     setting = "sqlite_path" if settings.backend == "sqlite" else "root_collection"
     if root is not None:
         if root == getattr(settings, setting):
-            raise InvalidArgumentError(f"{root!r} is what RUN_LOG_{setting.upper()} names; pass another one")
+            raise InvalidArgumentError(f"{root!r} is RUN_LOG_{setting.upper()} itself; pass another one")
         settings = settings.model_copy(update={setting: root})
     service = _audited_service(settings)
     try:
@@ -191,15 +196,15 @@ def _audited_service(settings: Settings) -> Any:
             return FirestoreRunLogService.from_settings(settings)
         case backend:
             raise ConfigurationError(
-                f"RUN_LOG_BACKEND is {backend!r}, which cannot be looked into from here; set it to "
+                f"RUN_LOG_BACKEND is {backend!r}, which only its own process can read; set it to "
                 "'firestore' or 'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
             )
 
 
 def complete(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what *work* comes to, done on an event loop of its own.
+    """Run *work* on an event loop of its own, and return its result.
 
-    Stored runs that it meets and cannot show are counted on stderr at its end.
+    At the end, stderr says how many stored runs it could not read.
     """
     with skipped_runs() as skipped:
         try:
@@ -220,16 +225,16 @@ def _left_out(skipped: Sequence[UnreadableRunError]) -> str:
         root = settings.root_collection
         place = f"{root}/{document_id(first.workflow_id)}/runs/{document_id(first.run_id)}"
         remedy = f"save them again, or copy all with `run-log rebuild --from root:{root} --into NEW`"
-    return f"left out, for they cannot be read: {count} stored runs, the first {place}; {remedy}"
+    return f"left out because they cannot be read: {count} stored runs, the first {place}; {remedy}"
 
 
 async def delivered(log: RunLog) -> None:
     """Wait until what was saved is durable.
 
     Raises:
-        TransportUnavailableError: It is not, in bounded time.
+        TransportUnavailableError: It is not durable in bounded time.
     """
     if not await log.flush(FLUSH_SECONDS):
         raise TransportUnavailableError(
-            f"it was not published in {FLUSH_SECONDS:.0f} s; try again: what arrives twice counts once"
+            f"it was not published within {FLUSH_SECONDS:.0f} s; try again: an event counts only once"
         )

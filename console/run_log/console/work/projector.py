@@ -1,4 +1,4 @@
-"""The projector as a process: signals stop it, a second one ends it, and it tells how it goes."""
+"""``run-log projector`` as a process that signals stop, and that reports its progress."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from run_log.console.signals import stopped_by_signal
 from run_log.console.views.output import note
-from run_log.console.work.opening import shortest_silence
+from run_log.console.work.opening import idle_seconds
 from run_log.core import Outcome, Settings
 from run_log.core.logs import get_logger
 from run_log.projector import PullReport, PullWorker
 from run_log.projector.google_cloud import Route, pull, push
 
 TOLD_EVERY: Final = 60.0
-"""Seconds between two lines of how it goes."""
+"""Seconds between two reports of progress."""
 
 QUIET_SECONDS: Final = 600.0
-"""Seconds between two such lines while nothing happens: a sign of life."""
+"""Seconds between two reports while nothing happens, as a sign of life."""
 
 _logger: Final = get_logger("run_log.console")
 
@@ -32,14 +32,12 @@ async def pull_until_signal(
     """Pull until SIGTERM or SIGINT, or until idle; what is in hand is finished or given back.
 
     Args:
-        settings: Where to pull, and where to project.
-        until_idle: Seconds without a message that end it too, no fewer than `shortest_silence`; None for
-            never.
+        settings: Where to pull from, and where to project to.
+        until_idle: Seconds without a message that end the work too, raised by `idle_seconds`; None for never.
         health: The address and port of the health endpoints; None for none.
     """
     stop = stopped_by_signal()
-    if until_idle is not None:
-        until_idle = max(until_idle, await shortest_silence(settings, settings.subscription))
+    until_idle = await idle_seconds(settings, settings.subscription, until_idle)
 
     async def watch(route: Route, worker: PullWorker) -> None:
         tell_route(route, until_idle=until_idle)
@@ -49,10 +47,10 @@ async def pull_until_signal(
 
 
 async def push_until_signal(settings: Settings, *, host: str, port: int) -> None:
-    """Take pushes until SIGTERM or SIGINT; requests under way are finished.
+    """Take pushes until SIGTERM or SIGINT, and finish the requests under way.
 
     Args:
-        settings: Who may push, and where to project.
+        settings: Who may push, and where to project to.
         host: The address to listen at.
         port: The port.
     """
@@ -66,23 +64,24 @@ async def tell_progress(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
 ) -> None:
-    """Tell each minute what *worker* has done since it was last told; for ever.
+    """Report each minute what *worker* has done since the last report, for ever.
 
-    Where nothing happened, nothing is told for ten minutes.
+    While nothing happens, there is a report only every ten minutes.
 
     Args:
-        worker: Does the work.
-        tell: Is called with ``seconds``, since when; messages ``pulled``; events ``applied`` and
-            ``duplicates``; ``dead_letters``; what is ``in_hand`` now, and ``lag_seconds``, the age of the
-            oldest of it.
+        worker: The worker.
+        tell: Called with the ``seconds`` since the last report; messages ``pulled``; events ``applied`` and
+            ``duplicates``; ``dead_letters``; messages ``in_hand`` now; and ``lag_seconds``, the age of the
+            oldest of these.
         now: Monotonic seconds.
-        sleep: Waits that many seconds.
+        sleep: Waits so many seconds.
     """
     before, told_at = worker.report, now()
     while True:
         await sleep(TOLD_EVERY)
         report, moment = worker.report, now()
         in_hand = worker.progress.in_hand
+        # Something in hand without a change is worth a report: it may be stuck.
         if report == before and not in_hand and moment - told_at < QUIET_SECONDS:
             continue
         outcomes = {outcome: report.outcomes[outcome] - before.outcomes[outcome] for outcome in Outcome}
@@ -101,11 +100,11 @@ async def tell_progress(
 
 
 def tell_route(route: Route, *, until_idle: float | None = None) -> None:
-    """Say where events come from and go to: a log entry, or lines where somebody watches.
+    """Report where events come from and go to: as lines on a terminal, else as a log entry.
 
     Args:
-        route: Where.
-        until_idle: After how many seconds without a message it ends; None for never.
+        route: Where events come from and go to.
+        until_idle: Seconds without a message that end the work; None for never.
     """
     idle = {} if until_idle is None else {"until_idle": f"{until_idle:g} s without a message"}
     if not sys.stderr.isatty():
@@ -124,7 +123,7 @@ def tell_route(route: Route, *, until_idle: float | None = None) -> None:
 
 
 def show_progress(figures: dict[str, float]) -> None:
-    """Say how it goes, likewise; *figures* are those of `tell_progress`."""
+    """Show the *figures* of `tell_progress`: as a line on a terminal, else as a log entry."""
     if not sys.stderr.isatty():
         _logger.info("run_log_projector_progress", **figures)
         return

@@ -1,4 +1,4 @@
-"""A rebuild as a process: how far it is, what it came to, and what to do then."""
+"""``run-log rebuild`` as a process that signals stop: its progress, its result, and what to do then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from run_log.projector.rebuild import (
 )
 
 LOGGED_EVERY: Final = 30.0
-"""Seconds between two lines of how far it is, where nobody watches."""
+"""Seconds between two log entries of its progress, without a terminal."""
 
 _SHOWN_EVERY: Final = 0.5
 
@@ -43,7 +43,7 @@ _logger: Final = get_logger("run_log.console")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a rebuild came to, and what to do then."""
+    """The result of a rebuild, and what to do then."""
 
     rebuilt: Rebuilt
     into: str
@@ -53,22 +53,22 @@ class Done:
 
     @property
     def rate(self) -> int | None:
-        """Events a second of this process; None where it had none to fold."""
+        """Events a second of this process; None if it folded none."""
         rebuilt = self.rebuilt
         return round(rebuilt.folded / rebuilt.seconds) if rebuilt.folded and rebuilt.seconds else None
 
 
 def named_source(text: str, *, since: datetime | None, until_idle: float, keeps: bool) -> RebuildSource:
-    """Return the source that ``--from`` names.
+    """Return the source in ``--from``.
 
     Raises:
-        InvalidArgumentError: It names none, or an option is given that it has no use for.
+        InvalidArgumentError: It is not a source, or another option does not fit it.
     """
     kind, _, name = text.partition(":")
     if text == "subscription":
         return FromSubscription(since=since, until_idle=until_idle, keeps=keeps)
     if since is not None or keeps:
-        raise InvalidArgumentError("--since and --keep are about --from subscription")
+        raise InvalidArgumentError("--since and --keep need --from subscription")
     if kind == "archive" and name:
         return FromArchive(path=name)
     if kind == "root" and name:
@@ -83,10 +83,10 @@ async def rebuild_until_signal(
 
     Args:
         settings: Where the live projection is.
-        source: What is folded.
-        into: Where to.
-        state: Where it is noted how far it is; None for a name of *into* and *source*.
-        rejects: Where what cannot be folded goes; None for a name of *state*.
+        source: Where events come from.
+        into: The root collection or file to create.
+        state: The file for its progress; None makes a name from *into* and *source*.
+        rejects: The file for what cannot be folded; None makes a name from *state*.
     """
     stop = stopped_by_signal()
     if isinstance(source, FromSubscription):
@@ -104,7 +104,7 @@ async def rebuild_until_signal(
                 rebuilt = await rebuild(settings, source, into=into, work=work)
         finally:
             if noted.is_new and not noted.notes:
-                state.unlink(missing_ok=True)  # it never began
+                state.unlink(missing_ok=True)  # it never began, so there is nothing to continue
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
     return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
 
@@ -135,7 +135,7 @@ def rebuilt_record(done: Done) -> dict[str, Any]:
 
 
 def rebuilt_sheet(done: Done) -> Sheet:
-    """Return what people see of *done*."""
+    """Return *done* for people."""
     record = rebuilt_record(done)
     return Sheet(
         rows=[(name.replace("_", " "), str(value)) for name, value in record.items() if value is not None]
@@ -151,16 +151,16 @@ def _advice(
     settings: Settings, source: RebuildSource, rebuilt: Rebuilt, *, into: str, state: Path, rejects: Path
 ) -> list[str]:
     if not rebuilt.complete:
-        return [f"stopped; the same command goes on where {state} says"]
-    lines = [f"what was rejected, where it was and why: {rejects}"] if rebuilt.rejects else []
+        return [f"stopped; run the same command to continue from {state}"]
+    lines = [f"rejected records, with place and reason: {rejects}"] if rebuilt.rejects else []
     lines += [f"{what}: {count}" for what, count in rebuilt.assumed.items()]
     if not rebuilt.events:
-        found = "holds nothing that can be folded" if rebuilt.rejects else "is there, and holds nothing"
+        found = "holds nothing that can be folded" if rebuilt.rejects else "is empty"
         return [*lines, f"{source} {found}: there is nothing to switch to"]
     if not rebuilt.folded:
-        lines.append(f"nothing was left to do; delete {state} to fold all of it again")
+        lines.append(f"nothing was left to fold; to fold all of it again, delete {state}")
     elif rebuilt.went_on:
-        lines.append(f"new or changed since the last time, and brought over: {rebuilt.folded}")
+        lines.append(f"new or changed since the last time, and folded: {rebuilt.folded}")
     if settings.backend == "sqlite":
         return [
             *lines,
@@ -168,7 +168,7 @@ def _advice(
         ]
     live = settings.root_collection
     if isinstance(source, FromSubscription) and source.keeps:
-        lines.append("its subscription is kept: the same command goes on with what has come since")
+        lines.append("its subscription is kept: run the same command to fold what comes later")
     compared = f"run-log verify --against {into}"
     if isinstance(source, FromRoot) and source.name != live:
         compared = f"RUN_LOG_ROOT_COLLECTION={source.name} {compared}"
@@ -182,7 +182,7 @@ def _advice(
 
 @contextlib.asynccontextmanager
 async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
-    """Show how far it is: on a terminal as it goes, else as a line in the log now and then."""
+    """Show the progress: on a terminal as it goes, else as a log entry now and then."""
     begun = time.monotonic()
     line = StatusLine()
     showing = asyncio.create_task(_show(line, progress, begun) if line.is_shown else _log(progress, begun))

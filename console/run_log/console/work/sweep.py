@@ -1,4 +1,4 @@
-"""Runs that nothing was heard of for long: shown, and marked as lost where that is asked for."""
+"""``run-log sweep``: shows runs that sent no event for long, and marks them as lost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PAGE: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What a sweep came to."""
+    """The result of a sweep."""
 
     found: int
-    """Stale runs."""
+    """Number of stale runs."""
     marked: int
-    """Those that were still stale when they were marked."""
+    """Number of runs that were still stale when they were marked."""
     refused: int = 0
-    """Those that cannot be marked; each is named on stderr."""
+    """Number of runs that cannot be marked. Each is named on stderr."""
 
 
 async def sweep(
@@ -36,21 +36,21 @@ async def sweep(
     mark: bool,
     now: datetime,
 ) -> Swept:
-    """Show what is stale, and mark it as lost if *mark*; each run is read again before.
+    """Show stale runs. If *mark*, read each again and mark it as lost.
 
-    One that cannot be marked is named, and the others are.
+    A run that cannot be marked is named on stderr, and the others are marked.
 
     Args:
-        log: Where the runs are.
-        listing: Where they are shown.
-        older_than: How long ago their newest event has to be, at least.
-        workflow_id: Only those of this workflow; None is all.
-        mark: Whether they are marked; else nothing is changed.
-        now: What silence is counted to.
+        log: The run log.
+        listing: Shows the runs.
+        older_than: Least age of a run's newest event.
+        workflow_id: Only runs of this workflow; None for all.
+        mark: Whether to mark the runs. If not, nothing is changed.
+        now: The time, to tell ages.
 
     Raises:
         StoreUnavailableError: The store does not answer in bounded time.
-        TransportUnavailableError: What was marked could not be published in time.
+        TransportUnavailableError: The marks were not published in time.
     """
     found = marked = refused = 0
     cursor = None
@@ -74,7 +74,7 @@ async def sweep(
     listing.end()
     if marked and not await log.flush(FLUSH_SECONDS):
         raise TransportUnavailableError(
-            f"{marked} runs were marked, and not all of that was published in {FLUSH_SECONDS:.0f} s; "
-            "sweep again, which marks each only once"
+            f"{marked} runs were marked, but not all marks were published within {FLUSH_SECONDS:.0f} s; "
+            "sweep again: each run is marked only once"
         )
     return Swept(found=found, marked=marked, refused=refused)

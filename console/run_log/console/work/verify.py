@@ -1,4 +1,4 @@
-"""Verifications and comparisons, shown as they come, with how far they are."""
+"""``run-log verify``: shows findings as they come, and its progress."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ SECOND: Final = "there"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as it has to be: as people see it, and as programs do."""
+    """Something that is wrong, for people and for programs."""
 
     cells: Sequence[str]
     record: Mapping[str, Any]
 
 
 async def verify_counts(workflow_id: str | None, *, repair: bool, output: OutputFormat) -> bool:
-    """Show what is wrong with the counts and runs of one workflow, or of all; return whether it still is.
+    """Show wrong counts and unreadable runs; return whether anything is still wrong.
 
     Args:
         workflow_id: The workflow; None for all.
-        repair: Whether counts are put right.
-        output: As what.
+        repair: Whether to correct counts.
+        output: The format to print in.
 
     Raises:
-        NotFoundError: The workflow is not there.
+        NotFoundError: The workflow does not exist.
     """
     listing = _listing(output, ("workflow", "what", "stored", "recounted", "note"))
     workflows = runs = differing = repaired = 0
@@ -55,7 +55,7 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
     listing.end()
     done = f"; repaired: {repaired}" if repair else ""
     if not workflows:
-        note("there is no workflow: is that the right place?")
+        note("there are no workflows; check the settings")
     note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(differing)}")
     return differing > 0
 
@@ -65,17 +65,19 @@ async def compare_roots(workflow_id: str | None, *, against: str, output: Output
 
     Args:
         workflow_id: Only this workflow; None for all.
-        against: The other one's root collection, or file.
-        output: As what.
+        against: The root collection or the file of the other one.
+        output: The format to print in.
 
     Raises:
-        NotFoundError: The workflow is in none of them, or nothing is in the other one.
+        NotFoundError: Neither has the workflow, or the other one is empty.
     """
     listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
     workflows = runs = differing = 0
     async with opened_audit() as first, opened_audit(against) as second:
         if await _is_empty(second):
-            raise NotFoundError(f"there is no projection {against!r} to compare with, or an empty one")
+            raise NotFoundError(
+                f"the projection {against!r} does not exist, or is empty; pass another one as --against"
+            )
         with _progress() as progress:
 
             def tell(workflow: str, count: int) -> None:
@@ -198,7 +200,7 @@ def _differ(workflows: int) -> str:
 
 @contextlib.contextmanager
 def _progress() -> Generator[StatusLine]:
-    """Yield what says on stderr how far it is."""
+    """Yield a status line on stderr, and clear it at the end."""
     line = StatusLine()
     try:
         yield line
@@ -207,7 +209,7 @@ def _progress() -> Generator[StatusLine]:
 
 
 def _add(listing: Listing[Finding], findings: Sequence[Finding], progress: StatusLine) -> None:
-    """Show results, the status line being out of their way."""
+    """Show results, after clearing the status line."""
     if findings:
         progress.clear()
     listing.add(findings)

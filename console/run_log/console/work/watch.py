@@ -1,4 +1,4 @@
-"""Changes of runs, shown as they come."""
+"""``run-log runs watch``: shows changes of runs as they come."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
 
     Args:
         workflow_id: The workflow; None for all.
-        cursor: Of the update to go on after; None begins now.
-        output: As what.
+        cursor: The cursor of the update to continue after; None begins now.
+        output: The format to print in.
     """
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
@@ -31,17 +31,17 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
 async def watch_one(
     workflow_id: str, run_id: str, *, cursor: str | None, within: float | None, output: OutputFormat
 ) -> WorkflowRun:
-    """Show the changes of one run until it has ended, and return it as it is then.
+    """Show the changes of one run until it ends, and return its last state.
 
     Args:
-        workflow_id: Its workflow.
+        workflow_id: The workflow of the run.
         run_id: The run.
-        cursor: Of the update to go on after; None begins with how it is now.
-        within: Seconds to wait for its end; None for ever.
-        output: As what.
+        cursor: The cursor of the update to continue after; None begins with the state of now.
+        within: Seconds to wait for the end of the run; None for ever.
+        output: The format to print in.
 
     Raises:
-        RunNotFoundError: It is not there.
+        RunNotFoundError: It does not exist.
         WaitTimeoutError: It has not ended in time.
     """
     state = "could not be read"
@@ -69,7 +69,7 @@ async def watch_one(
 
 
 def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
-    """Show a run as it is now, and return whether anybody reads that."""
+    """Show the state of a run, and return whether anybody still reads stdout."""
     if output in {OutputFormat.JSON, OutputFormat.JSONL}:
         return print_line(record)
     seen = screen(wide=output is OutputFormat.WIDE)

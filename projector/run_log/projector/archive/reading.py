@@ -187,6 +187,7 @@ class ArchiveReader:
             try:
                 record = self._next()
             except TransportError:
+                # What was read before is not lost: the next call fails at the same record again.
                 if chunk.records or chunk.ends:
                     break
                 raise

@@ -8,8 +8,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 from run_log.core import DeadLetterReason, ReceivedMessage
-from run_log.projector.ports import DeadLetters
+from run_log.projector.ports import DeadLetters, MessageSource
 
 from .reading import ArchiveFile, ArchivePosition, ArchiveReader, Chunk
 
@@ -24,7 +26,7 @@ class _Record(NamedTuple):
     fault: str | None
 
 
-class ArchiveSource:
+class ArchiveSource(MessageSource):
     """The messages of an archive, in order. See `MessageSource`.
 
     Positions report what is acknowledged: everything up to a position is done, and another source can go on
@@ -81,8 +83,8 @@ class ArchiveSource:
         """Whether all messages are acknowledged."""
         return self._is_exhausted and not self._outstanding
 
+    @override
     async def pull(self, max_messages: int, *, wait: float) -> list[ReceivedMessage]:
-        """See `MessageSource.pull`."""
         async with self._reading:
             messages = await self._handed_out(max_messages)
             while not messages and not self._is_exhausted:
@@ -100,21 +102,23 @@ class ArchiveSource:
         async with self._reading:
             return await self._handed_out(max_messages)
 
+    @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.acknowledge`."""
         for ack_id in ack_ids:
             if self._outstanding.pop(ack_id, None) is not None:
                 self.acknowledged += 1
         self._tell()
 
+    @override
     async def release(self, ack_ids: Sequence[str]) -> None:
-        """See `MessageSource.release`."""
         self._waiting.extend(self._outstanding[ack_id] for ack_id in ack_ids if ack_id in self._outstanding)
         self._returned.set()
 
+    @override
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """See `MessageSource.extend`. Leases never end here, so this does nothing."""
+        """Do nothing: leases never end here."""
 
+    @override
     async def close(self) -> None:
         """Report the last positions, and close the file that is open."""
         self._tell(at_once=True)

@@ -77,6 +77,7 @@ class ArchiveWriter:
         try:
             file = self._file or self._begun()
             left = memoryview(b"".join(lines))
+            # Unbuffered, so a write may take only a part.
             while left:
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
@@ -103,6 +104,7 @@ class ArchiveWriter:
         # Unbuffered: after a failed write, closing a buffer would write again, and could repeat half a line.
         opened = open(self._folder / name, "xb", buffering=0, opener=open_private)  # noqa: SIM115 - as long as it is under way
         self._file = cast("BinaryIO", opened)
+        # Without this a power failure could lose the file's name, and all that was acknowledged with it.
         sync_directory(self._folder)
         return self._file
 

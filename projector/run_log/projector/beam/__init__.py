@@ -1,7 +1,7 @@
-"""A rebuild past one machine: an archive folded into a root collection by Apache Beam, on Dataflow say.
+"""A rebuild on many machines: Apache Beam, for example on Dataflow, folds an archive into a root collection.
 
-``python -m run_log.projector.beam --help`` runs it; `build` puts it into a pipeline of your own. Needs the
-extra ``beam``.
+``python -m run_log.projector.beam --help`` tells how to run it. `build` adds it to a pipeline of your own.
+Needs the extra ``beam``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ __all__ = ["BeamRebuild", "build"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Beam when it is asked for: the rest works, and is tested, without."""
+    """Import Beam only with `build`: the rest works, and is tested, without it."""
     if name != "build":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

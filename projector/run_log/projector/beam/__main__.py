@@ -1,4 +1,4 @@
-"""``python -m run_log.projector.beam``: exits 1 if anything was rejected, 2 if it was told what cannot be."""
+"""``python -m run_log.projector.beam``: exits 1 after rejects, 2 if an option or a setting is wrong."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ USAGE: Final = 2
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run the pipeline that *arguments* say, and return the exit code.
+    """Run the pipeline as *arguments* say, and return the exit code.
 
     Args:
-        arguments: Of the command line.
+        arguments: The command line, without the program.
         environ: The environment variables.
     """
     try:
         rebuild, others = parse(arguments, environ)
-        from ._pipeline import run  # noqa: PLC0415 - where Beam is not installed, it says which extra has it
+        from ._pipeline import run  # noqa: PLC0415 - without Beam, the error names the extra to install
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return USAGE

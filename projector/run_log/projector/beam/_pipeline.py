@@ -18,7 +18,7 @@ from run_log.stores.firestore import FirestoreRoot, shard_of
 from .options import BeamRebuild
 from .steps import OpenStore, RunWriter, Written, decode_folded, encode_folded, folded, joined, read_events
 
-# Beam's annotations leave open what most of it returns, so that it is untyped here. Nothing else imports it.
+# Untyped: Beam's annotations leave most return types open. No other module imports Beam.
 beam: Any = import_module("apache_beam")
 fileio: Any = import_module("apache_beam.io.fileio")
 filesystem: Any = import_module("apache_beam.io.filesystem")
@@ -31,7 +31,7 @@ CombineFn: Any = beam.CombineFn
 DoFn: Any = beam.DoFn
 
 COUNTERS: Final = ("events", "runs", "rejects", "expiring")
-"""What the pipeline counts, in the namespace `NAMESPACE` of Beam's metrics."""
+"""The pipeline's counters among Beam's metrics, in the namespace `NAMESPACE`."""
 
 NAMESPACE: Final = "run_log"
 
@@ -39,14 +39,14 @@ _REJECTS: Final = "rejects"
 
 
 def build(pipeline: Any, rebuild: BeamRebuild) -> None:
-    """Add *rebuild* to a pipeline of Beam's.
+    """Add *rebuild* to a pipeline.
 
-    A bundle that is worked on again, or twice at once, changes nothing: a run is written under the same
-    preconditions as a projector's. Nor does the pipeline when it runs again, or beside a projector.
+    A bundle that Beam processes again, or twice at once, changes nothing: runs are written under the same
+    preconditions as by a projector. The pipeline may also run again, or beside a projector.
 
     Args:
         pipeline: An `apache_beam.Pipeline`.
-        rebuild: What it does.
+        rebuild: What to fold, and where to write.
     """
     beam.coders.registry.register_coder(FoldedRun, FoldedRunCoder)
     read = (
@@ -63,7 +63,7 @@ def build(pipeline: Any, rebuild: BeamRebuild) -> None:
         | "ByRun" >> beam.Map(_by_run).with_output_types(tuple[RunKey, FoldedRun])
         | "Join" >> beam.CombinePerKey(_Join()).with_output_types(tuple[RunKey, FoldedRun])
     )
-    # By the document that counts them: it is written by one worker at a time, which waits for no other.
+    # Grouped by stats document: only one worker writes each, so no two wait for each other's locks.
     written = (
         runs
         | "ByStats"
@@ -82,7 +82,7 @@ def build(pipeline: Any, rebuild: BeamRebuild) -> None:
         | "Rejects" >> beam.io.WriteToText(rebuild.rejects, file_name_suffix=".jsonl", skip_if_empty=True)
     )
     if rebuild.settings.retention_days is not None:
-        # A run that is deleted before all is written would come back, and be counted twice.
+        # Only after all is written: a run that was deleted before could come back, and be counted twice.
         all_written = beam.pvalue.AsSingleton(written.runs | "AllWritten" >> beam.CombineGlobally(sum))
         _ = (
             runs
@@ -93,7 +93,7 @@ def build(pipeline: Any, rebuild: BeamRebuild) -> None:
 
 
 class FoldedRunCoder(Coder):
-    """How a run goes from one worker to another; empty for none."""
+    """Encodes a run for another worker; None is empty."""
 
     def encode(self, value: FoldedRun | None) -> bytes:
         """Return *value* as bytes."""
@@ -128,7 +128,7 @@ class _Join(CombineFn):
 
 class _Read(DoFn):
     def process(self, name: str) -> Iterator[Any]:
-        # As it is: what is compressed, its first bytes tell.
+        # Not decompressed by Beam, which goes by the file's name: read_records goes by the first bytes.
         kind = filesystem.CompressionTypes.UNCOMPRESSED
         with filesystems.FileSystems.open(name, compression_type=kind) as file:
             for found in read_events(name, file):
@@ -216,7 +216,7 @@ def _outputs(written: Written) -> Iterator[Any]:
 
 
 def _of_bundle(output: Any) -> Any:
-    """Return *output* as what a bundle gives at its end, when no element is there to say when and where."""
+    """Return *output* with a window and a time: at the end of a bundle no element gives them."""
     everything = window.GlobalWindow()
     moment = everything.max_timestamp()
     if isinstance(output, beam.pvalue.TaggedOutput):
@@ -230,16 +230,16 @@ def _count(name: str, by: int = 1) -> None:
 
 
 def run(rebuild: BeamRebuild, options: Sequence[str]) -> bool:
-    """Run the pipeline, and return whether all was folded and nothing rejected.
+    """Run the pipeline, and return whether all was folded and nothing was rejected.
 
     Args:
-        rebuild: What it does.
-        options: Beam's and its runner's.
+        rebuild: What to fold, and where to write.
+        options: The options of Beam and its runner.
 
     Raises:
-        RuntimeError: The runner gave up; it says why.
+        RuntimeError: The runner failed.
     """
-    os.umask(0o077)  # what is rejected holds payloads: on this machine its files are their owner's only
+    os.umask(0o077)  # rejects hold payloads, so on this machine only the owner can read their files
     pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions([*options]))
     build(pipeline, rebuild)
     result = pipeline.run()

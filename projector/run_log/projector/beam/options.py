@@ -1,4 +1,4 @@
-"""What the program is told: by options, and by settings."""
+"""The options and settings of the program."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .steps import OpenStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamRebuild:
-    """What is folded, and where to."""
+    """What a pipeline folds, and where it writes."""
 
     files: tuple[str, ...]
-    """Files or patterns, as Beam's file systems have them; hidden files are left out."""
+    """Files or patterns, as Beam's file systems take them. Hidden files are left out."""
     settings: Settings
-    """With the project, the database, over how many documents stats are spread, and the retention."""
+    """The project, the database, the number of stats documents and the retention are taken from here."""
     into: str
-    """The root collection."""
+    """The root collection to write into."""
     rejects: str
-    """How the names begin of files that say what could not be folded."""
+    """Prefix of the files that hold the rejects."""
     open_store: OpenStore | None = None
-    """Opens the store; None for the Firestore that the settings describe."""
+    """Opens the store; None for the settings' Firestore."""
 
     def store(self) -> OpenStore:
-        """Return what opens the store, on any worker."""
+        """Return a function that opens the store, on any worker."""
         from run_log.stores import FirestoreRunLogService  # noqa: PLC0415 - options are read without
 
         return self.open_store or partial(
@@ -39,12 +39,12 @@ class BeamRebuild:
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamRebuild, list[str]]:
-    """Return what *arguments* say, and those of them that are Beam's.
+    """Parse *arguments*, and return those of Beam as they are.
 
-    A mistake in them ends the process with 2, as argparse does.
+    After a mistake in them argparse exits the process with 2.
 
     Args:
-        arguments: Of the command line.
+        arguments: The command line, without the program.
         environ: The environment variables.
 
     Raises:
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamReb
     settings = Settings.from_env(environ)
     if settings.backend == "sqlite":
         raise ConfigurationError(
-            "workers write into Firestore: unset RUN_LOG_BACKEND, or use `run-log rebuild` for a file"
+            "a pipeline writes into Firestore; unset RUN_LOG_BACKEND, or use `run-log rebuild` for a file"
         )
     rebuild = BeamRebuild(
         files=tuple(options.input),
@@ -70,9 +70,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamReb
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m run_log.projector.beam",
-        description="Folds an archive into a fresh root collection. All other options are Beam's: --runner, "
-        "--region, --temp_location and so on. The database, the retention, and over how many documents stats "
-        "are spread are settings as ever (RUN_LOG_*).",
+        description="Fold an archive into a new root collection. All other options go to Beam: --runner, "
+        "--region, --temp_location and so on. The settings RUN_LOG_* say which database and retention to "
+        "use, and over how many documents to spread stats.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -80,14 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="FILES",
-        help="a file, or a pattern: * within a folder, ** through folders; may be given again",
+        help="file or pattern to read; * matches within a folder, ** across folders; can be repeated",
     )
-    parser.add_argument("--into", required=True, metavar="ROOT", help="the root collection to make")
+    parser.add_argument("--into", required=True, metavar="ROOT", help="root collection to create")
     parser.add_argument(
         "--rejects",
         required=True,
         metavar="PREFIX",
-        help="how the names begin of files that say what could not be folded; all workers have to reach them",
+        help="prefix of the files for rejects; all workers must be able to write there",
     )
-    parser.add_argument("--project", help="of Firestore and of the job (default: GOOGLE_CLOUD_PROJECT)")
+    parser.add_argument("--project", help="project of Firestore and the job (default: GOOGLE_CLOUD_PROJECT)")
     return parser

@@ -30,16 +30,16 @@ from run_log.projector.rebuild import reject_line
 def read_events(
     name: str, file: BinaryIO, *, now: Callable[[], datetime] = utc_now
 ) -> Iterator[RunEvent | str]:
-    """Yield the events of a file in order, and for what is none the line that says so among the rejects.
+    """Yield the events of a file in order; for each record that is not an event, the line for the rejects.
 
     Args:
-        name: The file's.
+        name: The name of the file.
         file: At its beginning, opened for reading bytes.
-        now: The time, to tell how far ahead events are stamped.
+        now: The time, to find events that are stamped too far ahead.
 
     Raises:
         OSError: It cannot be read now.
-        ConfigurationError: It is Avro, and what reads that is not installed.
+        ConfigurationError: It is Avro, and fastavro is not installed.
     """
     for record in read_records(file):
         place = f"{name}:{record.number}"
@@ -64,15 +64,15 @@ _history: Final = TypeAdapter(tuple[Transition, ...])
 
 
 def folded(event: RunEvent) -> FoldedRun:
-    """Return what *event* alone makes of its run."""
+    """Return the run as *event* alone makes it."""
     return FoldedRun(event=event, history=(Transition.of(event),))
 
 
 def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
-    """Return what all of *runs*, at least one, make of the run that they are all about.
+    """Join parts of one run; there has to be at least one.
 
-    As the law is a join, so is this: commutative, associative, and repeats change nothing. So it does not
-    matter which worker has seen which events, how often, and in which order.
+    Like the merge law, this is commutative and associative, and repeats change nothing. So it does not matter
+    which worker has seen which events, how often, and in which order.
     """
     earlier = [transition for run in runs for transition in run.history]
     change = fold(None, [run.event for run in runs], earlier=earlier)
@@ -82,28 +82,28 @@ def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
 
 
 def encode_folded(run: FoldedRun) -> bytes:
-    """Return *run* as it goes from one worker to another: its event's body, then its history."""
+    """Return *run* as bytes for another worker: the body of its event, then its history."""
     return encode_event(run.event).data + b"\n" + _history.dump_json(run.history)
 
 
 def decode_folded(data: bytes) -> FoldedRun:
-    """Return what `encode_folded` was given, but for what leads to a trace: no projection keeps that."""
+    """Return the run that `encode_folded` was given, without its trace, which no projection keeps."""
     body, _, history = data.partition(b"\n")
     return FoldedRun(event=decode_event(Message(data=body)), history=_history.validate_json(history))
 
 
 MAX_RUNS: Final = 500
-"""Most runs written together: as many as a commit holds."""
+"""Most runs written together. A commit holds as many."""
 
 MAX_BYTES: Final = 3 * 2**20
-"""Most bytes of them, about, for the same reason."""
+"""Most bytes of them, roughly. A commit holds as many."""
 
 
 class ClosableStore(MergingStore, Protocol):
-    """A projection that lets go of its connections."""
+    """A projection that can be closed."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...
 
 
@@ -117,13 +117,13 @@ class Written:
     runs: int
     """Runs that are durable."""
     rejects: Sequence[str]
-    """A line for each of the others, which the store will never take."""
+    """The line of each run that the store refused for good."""
 
 
 class RunWriter:
-    """Writes runs into a store, as many together as a commit holds. For one thread at a time.
+    """Writes runs into a store, as many together as a commit holds. Not thread-safe.
 
-    Writing a run again changes nothing, also while somebody else does.
+    Writing a run again changes nothing, even if another writer does so at the same time.
 
     Args:
         open_store: Opens the store.
@@ -137,11 +137,11 @@ class RunWriter:
         self._size = 0
 
     def begin(self) -> None:
-        """Forget what was not written: whoever failed to gives all of it again."""
+        """Forget runs that wait to be written: after a failure, Beam gives all runs of the bundle again."""
         self._waiting, self._size = [], 0
 
     def add(self, run: FoldedRun) -> Written | None:
-        """Write *run* together with those before it once they are enough; None until then.
+        """Add *run*, and write all that wait once they are enough; return None until then.
 
         Raises:
             StoreUnavailableError: See `write`.
@@ -154,11 +154,11 @@ class RunWriter:
         return self.write() if len(self._waiting) == MAX_RUNS else written
 
     def write(self) -> Written:
-        """Write what waits.
+        """Write all runs that wait.
 
         Raises:
             StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
+            ConfigurationError: The store does not exist, or denies access.
         """
         runs = self._waiting
         self.begin()
@@ -177,6 +177,6 @@ class RunWriter:
         return Written(runs=len(runs) - len(rejects), rejects=rejects)
 
     def close(self) -> None:
-        """Let go of the store's connections."""
+        """Close the store."""
         self._loop.run(self._store.close())
         self._loop.close()

@@ -1,4 +1,4 @@
-"""The dead letters, leased: Pub/Sub shows nobody a message without handing it out."""
+"""Dead letters while they are leased. Pub/Sub shows a message only to whom it leases it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from run_log.projector.pull import Leases
 from .letters import DeadLetter, LetterChoice
 
 QUIET_SECONDS: Final = 5.0
-"""Seconds without a new letter after which all are taken to be seen. An empty answer alone says nothing
+"""After so many seconds without a new letter, all are assumed to be seen. One empty answer means nothing
 (https://cloud.google.com/pubsub/docs/pull#pull_api)."""
 
 PAGE: Final = 100
-"""Most letters in one pull: each may have 10 MB."""
+"""Most letters in one pull. Each may have 10 MB."""
 
 PULL_SECONDS: Final = 2.0
-"""How long a pull waits at most. What ends the block waits for it."""
+"""How long a pull waits at most. The end of the block waits for it."""
 
 STOP_SECONDS: Final = 3.5
-"""How long a pull under way may take once the block ends: longer than a pull, answer included. One that is
-cut off goes on at the broker, and what it takes is leased to nobody."""
+"""How long a pull under way may take once the block ends. It has to be longer than a pull with its answer: a
+pull that is cut off goes on at the broker, which leases its letters to nobody."""
 
 _logger: Final = get_logger("run_log.projector")
 
 
 class LeasedLetters:
-    """The dead letters, leased while the block lasts; at its end, what is not acknowledged is given back.
+    """The dead letters, leased while the block lasts. At its end, those not acknowledged are given back.
 
-    That holds however the block ends, but for a process that is killed: then they come again when their
-    leases end. Nobody else sees a letter meanwhile, and what others have leased is not seen here.
+    Letters of a process that is killed come again when their leases end. Nobody else sees a letter while it
+    is leased here, and letters that others have leased are not seen here.
 
     Args:
-        source: The subscription of the dead letters; the caller closes it.
-        quiet_seconds: How long nothing new has to come until all are taken to be seen.
-        stop_seconds: How long a pull under way may take at the end; what it brings is given back too.
+        source: The subscription of the dead letters. The caller closes it.
+        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
+        stop_seconds: How long a pull under way may take at the end. What it brings is given back too.
         now: Monotonic seconds.
-        sleep: Waits that many seconds.
+        sleep: Waits so many seconds.
     """
 
     def __init__(
@@ -66,30 +66,31 @@ class LeasedLetters:
 
     @property
     def seen(self) -> int:
-        """How many letters there were so far."""
+        """How many letters were seen so far."""
         return len(self._held) + len(self._done)
 
     async def __aenter__(self) -> Self:
-        """Begin to extend leases."""
+        """Start extending leases."""
         self._keeping = asyncio.create_task(self._leases.keep())
         return self
 
     async def __aexit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Give back what is leased."""
+        """Give back all that is leased."""
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        # A pull that goes on takes what is given back, so it ends; ended from here, it would keep that.
+        # The pull under way is left to end: it may take what is given back here, and returns that at once.
+        # Cancelled, it would go on at the broker and keep those letters leased.
         await self._give_back([*self._held.values()])
         await self._give_back(await self._left_in_pull())
 
     async def more(self) -> list[DeadLetter]:
-        """Return letters that were not returned before; none once nothing new has come for long enough.
+        """Return letters that were not returned before; none once there was no new one for `quiet_seconds`.
 
         Raises:
             TransportUnavailableError: The broker does not answer.
-            TransportRefusedError: The subscription is not there, or denied.
+            TransportRefusedError: The subscription does not exist, or access is denied.
         """
         left = self._quiet_seconds
         while left > 0:
@@ -100,15 +101,16 @@ class LeasedLetters:
         return []
 
     async def chosen(self, choice: LetterChoice) -> AsyncGenerator[list[DeadLetter]]:
-        """Yield those that *choice* takes, by and by; it ends early once it has seen each id as a letter's.
+        """Yield the letters that *choice* means, page by page.
 
-        What is no letter's own id may be that of the message that one was, which is known once all are seen.
+        An id may be that of a letter, or of the message that became the letter. This ends early once each id
+        was seen as that of a letter. Other ids are looked up once all letters were seen.
 
         Args:
-            choice: Which.
+            choice: Which letters.
 
         Raises:
-            InvalidArgumentError: An id is no letter's own, and several were that message.
+            InvalidArgumentError: An id is that of a message that became several letters.
             TransportUnavailableError: See `more`.
             TransportRefusedError: See `more`.
         """
@@ -127,11 +129,11 @@ class LeasedLetters:
         )
 
     async def acknowledge(self, letters: Iterable[DeadLetter]) -> None:
-        """Take *letters* out of the dead letters for good.
+        """Remove *letters* from the dead letters for good.
 
         Raises:
             TransportUnavailableError: The broker does not answer; they may come again.
-            TransportRefusedError: It will not, until somebody acts.
+            TransportRefusedError: It refuses until somebody acts.
         """
         ids = [letter.message_id for letter in letters]
         await self._source.acknowledge([self._held[message_id] for message_id in ids])
@@ -145,7 +147,7 @@ class LeasedLetters:
         try:
             await self._source.release(ack_ids)
         except TransportError as error:
-            # They come again all the same, when their leases end.
+            # They come again when their leases end.
             _logger.warning("run_log_release_failed", messages=len(ack_ids), error=str(error))
 
     async def _taken(self, messages: Sequence[ReceivedMessage]) -> list[DeadLetter]:
@@ -159,7 +161,7 @@ class LeasedLetters:
             if known is None:
                 fresh.append(DeadLetter.from_message(message))
             else:
-                # Its lease has ended: only the newer delivery can be answered.
+                # The lease of the older delivery has ended, so only the newer one can be acknowledged.
                 self._leases.drop(known)
             self._held[message.message_id] = message.ack_id
             self._leases.hold([message.ack_id])
@@ -168,7 +170,7 @@ class LeasedLetters:
         return fresh
 
     async def _pulled(self, wait: float) -> Sequence[ReceivedMessage]:
-        """Return what is pulled within *wait* seconds; where this is cancelled, the pull goes on."""
+        """Return what is pulled within *wait* seconds. The pull goes on if this is cancelled."""
         if self._pulling is None:
             self._pulling = asyncio.create_task(self._source.pull(PAGE, wait=min(wait, PULL_SECONDS)))
         await asyncio.wait({self._pulling})
@@ -176,7 +178,7 @@ class LeasedLetters:
         return pulling.result() or []
 
     async def _left_in_pull(self) -> list[str]:
-        """Return what the pull that goes on brings."""
+        """Return the ack ids that the pull under way brings."""
         if self._pulling is None:
             return []
         await asyncio.wait({self._pulling}, timeout=self._stop_seconds)
@@ -186,10 +188,10 @@ class LeasedLetters:
 
 
 def _one_each(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Return *letters*, if each was another message.
+    """Return *letters* if no two of them were the same message.
 
     Raises:
-        InvalidArgumentError: Two of them were the same.
+        InvalidArgumentError: Two of them were the same message.
     """
     by_message: dict[str | None, DeadLetter] = {}
     for letter in letters:

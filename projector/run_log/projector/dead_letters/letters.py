@@ -1,4 +1,4 @@
-"""Dead letters: messages that could not be projected, with why; and which of them are meant."""
+"""Dead letters: messages that could not be projected, with the reason; and how to choose among them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ REASON_ATTRIBUTE: Final = "run-log-reason"
 ERROR_ATTRIBUTE: Final = "run-log-error"
 MESSAGE_ID_ATTRIBUTE: Final = "run-log-message-id"
 LEFT_OUT_ATTRIBUTE: Final = "run-log-attributes-left-out"
-"""How many of the message's own attributes had to make room; earlier versions' letters had none for all."""
+"""How many of the message's own attributes were left out, for want of room. Only earlier versions do that."""
 PACKED_ATTRIBUTE: Final = "run-log-packed"
-"""How `packed` put the message's attributes into the letter's body: as they are, or compressed."""
+"""How `packed` put the message into the letter's body: plain, or compressed."""
 CUT_ATTRIBUTE: Final = "run-log-body-left-out"
-"""How many bytes of the end of the message's body had to make room."""
+"""How many bytes at the end of the message's body were left out."""
 
 PLAIN, COMPRESSED = "plain", "zlib"
 
 UNKNOWN_REASON: Final = "unknown"
-"""The reason of a letter that neither a projector nor Pub/Sub has put there."""
+"""The reason of a letter that neither a projector nor Pub/Sub has published."""
 
 _OURS: Final = frozenset(
     {
@@ -40,7 +40,7 @@ _OURS: Final = frozenset(
     }
 )
 _PUBSUB_PREFIX: Final = "CloudPubSubDeadLetterSource"
-"""How the attributes begin that Pub/Sub adds where it gives a message up by itself
+"""Prefix of the attributes that Pub/Sub adds when it gives up a message itself
 (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic)."""
 
 _DELIVERIES_ATTRIBUTE: Final = f"{_PUBSUB_PREFIX}DeliveryCount"
@@ -49,46 +49,46 @@ _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _MAX_UNPACKED_BYTES: Final = 20 * 2**20
-"""More than any message has, pushed or pulled; what unpacks to more was packed by somebody else."""
+"""More than any message has. A larger content was not packed here, and could fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that could not be projected, and why."""
+    """A message that could not be projected, and the reason."""
 
     message_id: str
-    """The letter's own id, by which it is named; so it is by `original_id`, where that is nobody's own."""
+    """The letter's own id. Commands take it, and `original_id` too unless another letter has that id."""
     reason: str
-    """The machine-readable cause: one of `DeadLetterReason`'s values, or what a newer projector wrote."""
+    """The reason, for programs: a value of `DeadLetterReason`, or what a newer projector wrote."""
     error: str
-    """What went wrong, for people."""
+    """The reason, for people."""
     original_id: str | None
-    """The id of the message that it was; None where nobody wrote it down."""
+    """The id of the message that became this letter; None if it was not recorded."""
     published_at: datetime | None
-    """When it became a dead letter, by the transport's clock; None where it does not say."""
+    """When it became a dead letter, by the clock of Pub/Sub; None if that is not known."""
     delivery_attempt: int
-    """Deliveries of the letter so far, where the transport counts them; else 0."""
+    """Deliveries of the letter so far; 0 if they are not counted."""
     left_out: int
     """How many of the message's attributes are lost."""
     cut: int = 0
     """How many bytes of the end of the message's body are lost."""
     attributes: Mapping[str, str]
-    """The message's own, without those that tell why it is here."""
+    """The message's own attributes, without those that give the reason."""
     data: bytes = field(repr=False)
-    """The message's body, as it came."""
+    """The message's body as it came."""
     workflow_id: str | None
-    """Its run's workflow, as far as body or attributes tell."""
+    """The workflow of its run, if body or attributes tell it."""
     run_id: str | None
-    """Its run, likewise."""
+    """The id of its run, if body or attributes tell it."""
 
     @property
     def body(self) -> Any:
-        """The body as JSON, with the names of numbers that JSON does not have; None where it is none."""
+        """The body, parsed as JSON; None if it is not JSON. NaN and infinities become their names."""
         return _json(self.data)
 
     @classmethod
     def from_message(cls, message: ReceivedMessage) -> DeadLetter:
-        """Return the letter that *message* is; any message is one.
+        """Return *message* as a letter. Any message is one.
 
         Args:
             message: From the subscription of the dead letters.
@@ -114,42 +114,42 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterChoice:
-    """Which dead letters are meant: those with these ids, or those that fit all of the rest.
+    """Which dead letters are meant: those with these ids, or those that match all filters.
 
     Raises:
-        InvalidArgumentError: There are both ids and something else, or a reason that is none.
+        InvalidArgumentError: There are both ids and filters, or a reason is unknown.
     """
 
     ids: frozenset[str] = frozenset()
-    """Their own ids, or those of the messages that they were, as logs have them; none of them is any."""
+    """Ids of letters, or of the messages that became letters, as logs have them. Empty for any."""
     reasons: frozenset[str] = frozenset()
-    """Any of these causes; none of them is any."""
+    """Any of these reasons. Empty for any."""
     since: datetime | None = None
-    """Dead letters since then."""
+    """Only letters published then or later."""
     until: datetime | None = None
-    """Dead letters before."""
+    """Only letters published before."""
     workflow_id: str | None = None
-    """Of runs of this workflow."""
+    """Only letters about runs of this workflow."""
 
     def __post_init__(self) -> None:
         """Refuse a choice that contradicts itself."""
         known = [*(reason.value for reason in DeadLetterReason), UNKNOWN_REASON]
         if unknown := self.reasons.difference(known):
             raise InvalidArgumentError(
-                f"{', '.join(map(repr, sorted(unknown)))} is no reason; the reasons are {', '.join(known)}"
+                f"{', '.join(map(repr, sorted(unknown)))} is not a reason; the reasons are {', '.join(known)}"
             )
         if self.ids and self.filters:
-            raise InvalidArgumentError("name dead letters by their ids, or filter them: not both")
+            raise InvalidArgumentError("name dead letters by their ids, or filter them, not both")
 
     @property
     def filters(self) -> bool:
-        """Whether anything but ids says which."""
+        """Whether there is any filter."""
         return bool(self.reasons) or any(
             given is not None for given in (self.since, self.until, self.workflow_id)
         )
 
     def takes(self, letter: DeadLetter) -> bool:
-        """Return whether *letter* is meant. One whose time is not known fits no time."""
+        """Return whether *letter* is meant. A letter without a time matches no filter by time."""
         moment = letter.published_at
         return (
             (not self.ids or not self.ids.isdisjoint((letter.message_id, letter.original_id)))
@@ -161,20 +161,20 @@ class LetterChoice:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether an attribute of that name says why a letter is there: no own one may be taken for it."""
+    """Return whether an attribute of that name gives the reason of a letter, and is not a message's own."""
     return name in _OURS or name.startswith(_PUBSUB_PREFIX)
 
 
 def packed(message: Message, how: str) -> bytes:
-    """Return all of *message* as one body, from which `unpacked` gives each byte of it back.
+    """Return all of *message*, attributes included, as one body. `unpacked` gives every byte of it back.
 
     Args:
-        message: Any.
+        message: Any message.
         how: `PLAIN` or `COMPRESSED`.
     """
     header = json.dumps(dict(message.attributes), ensure_ascii=False, separators=(",", ":"))
     content = b"%b\n%b" % (header.encode(errors="surrogatepass"), message.data)
-    # The quickest: any UTF-8 is made shorter by it, and nothing makes random bytes so.
+    # Level 1 is the quickest. It makes any text shorter, and no level makes random bytes shorter.
     return zlib.compress(content, 1) if how == COMPRESSED else content
 
 
@@ -186,28 +186,29 @@ def unpacked(data: bytes, how: str) -> Message:
         how: The value of its `PACKED_ATTRIBUTE`.
 
     Raises:
-        EventDecodeError: It holds none.
+        EventDecodeError: The body was not packed, or is damaged.
     """
     try:
         if how == COMPRESSED:
             inflating = zlib.decompressobj()
             data = inflating.decompress(data, _MAX_UNPACKED_BYTES)
             if not inflating.eof:
-                raise ValueError("it is damaged, or larger than any message")  # noqa: TRY301 - as other damage
+                raise ValueError("it is damaged, or larger than any message")  # noqa: TRY301 - handled as other damage
         header, _, body = data.partition(b"\n")
         attributes = json.loads(header.decode(errors="surrogatepass"))
         own = {str(name): str(value) for name, value in attributes.items()}
     except Exception as error:
         reason = DeadLetterReason.UNDECODABLE.value
-        raise EventDecodeError(f"the letter holds no message ({error!r})", reason=reason) from error
+        raise EventDecodeError(f"the letter does not hold a message ({error!r})", reason=reason) from error
     return Message(data=body, attributes=own)
 
 
 def _apart(message: ReceivedMessage) -> tuple[Mapping[str, str], Mapping[str, str], bytes]:
-    """Return the own attributes of the message that became the letter, those that say why, and its body."""
+    """Return the message's own attributes, the attributes that give the reason, and the message's body."""
     attributes = message.attributes
     if any(name.startswith(_PUBSUB_PREFIX) for name in attributes):
-        # Pub/Sub gave it up: what else is there was published, for a letter of ours has such names packed.
+        # Pub/Sub gave it up, so all other attributes are the message's own: a projector's letter has none
+        # with this prefix, as it packs a message that does.
         marks = [name for name in attributes if name.startswith(_PUBSUB_PREFIX)]
     else:
         marks = [name for name in attributes if name in _OURS]
@@ -217,7 +218,7 @@ def _apart(message: ReceivedMessage) -> tuple[Mapping[str, str], Mapping[str, st
         try:
             inner = unpacked(message.data, told[PACKED_ATTRIBUTE])
         except EventDecodeError as error:
-            # Nobody may take it for the message that was published.
+            # It must not be published again as if it were the message.
             told |= {ERROR_ATTRIBUTE: str(error), CUT_ATTRIBUTE: str(len(message.data))}
         else:
             return inner.attributes, told, inner.data
@@ -227,9 +228,9 @@ def _apart(message: ReceivedMessage) -> tuple[Mapping[str, str], Mapping[str, st
 def _json(data: bytes) -> Any:
     try:
         found = json.loads(data, parse_constant=str)
-        # What comes in may be nested too deep to go out.
+        # JSON that can be parsed may be nested too deep to be written.
         json.dumps(found)
-    except Exception:  # noqa: BLE001 - it is here because it could not be read: whatever happens is no news
+    except Exception:  # noqa: BLE001 - a dead letter often cannot be parsed, for whatever reason
         return None
     return found
 
@@ -240,11 +241,11 @@ def _why(attributes: Mapping[str, str]) -> tuple[str, str]:
     if any(name.startswith(_PUBSUB_PREFIX) for name in attributes):
         deliveries = attributes.get(_DELIVERIES_ATTRIBUTE, "too many")
         return DeadLetterReason.TOO_MANY_DELIVERIES.value, f"Pub/Sub gave it up after {deliveries} deliveries"
-    return UNKNOWN_REASON, "neither a projector nor Pub/Sub says why it is here"
+    return UNKNOWN_REASON, "neither a projector nor Pub/Sub recorded a reason"
 
 
 def _run_of(body: Any, attributes: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return workflow and run of an event, whatever else is wrong with it."""
+    """Return workflow and run of an event, as far as they can be read."""
     fields: dict[str, Any] = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
     # The first version of the body was the bare run.
     run: Any = fields.get("run", fields)

@@ -1,4 +1,4 @@
-"""What is done with dead letters: published again as they were, or mended, or thrown away."""
+"""Publishes dead letters again, as they were or repaired, or throws them away."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .leased import LeasedLetters
 from .letters import DeadLetter, LetterChoice
 
 ON_REQUEST: Final = frozenset({DeadLetterReason.WRITE_REFUSED.value, DeadLetterReason.EXPIRED.value})
-"""Reasons that do not pass by themselves: such letters are only re-driven where they are asked for."""
+"""Reasons that do not pass by themselves. Such letters are re-driven only by id or by reason."""
 
 
 class LetterOutcome(enum.StrEnum):
     """What became of a dead letter."""
 
     REDRIVEN = "redriven"
-    """It is among the events again, and no dead letter any more."""
+    """It is published again as an event, and is not a dead letter any more."""
     DISCARDED = "discarded"
-    """It is no dead letter any more."""
+    """It is thrown away."""
     KEPT = "kept"
-    """It stays where it is."""
+    """It is still a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +44,18 @@ class HandledLetter:
     """A dead letter, and what became of it."""
 
     letter: DeadLetter
-    """It, without its body."""
+    """The letter, without its body."""
     outcome: LetterOutcome
     why: str = ""
     """Why it is kept."""
 
 
 Tell = Callable[[Sequence[HandledLetter]], None]
-"""Is told of letters as soon as something has become of them; of none, that others were looked at."""
+"""Called with letters as soon as something became of them, and with none after each other page."""
 
 
 class _Kept(Exception):  # noqa: N818 - an outcome, not a fault
-    """A letter cannot be re-driven."""
+    """A letter is not re-driven; the text says why."""
 
 
 async def redrive(
@@ -70,24 +70,26 @@ async def redrive(
 ) -> None:
     """Publish dead letters again, each as the message it was, and acknowledge those that are published.
 
-    Killed between the two, it leaves a letter that is re-driven again, which changes nothing. Kept is what
-    would only come back: what is still no event, or is stamped too far ahead still, what the store refused or
-    what has expired (unless chosen by its id or reason), and what has come back since it was re-driven here.
+    If the process is killed between the two, the letter is re-driven again, which changes nothing.
+
+    Letters that would only come back are kept: those that are not events, or are stamped too far ahead; those
+    that the store refused or that have expired, unless they are chosen by id or reason; and those that came
+    back after this call published them.
 
     Args:
-        letters: Where from.
-        topic: Where to.
-        choice: Which.
-        tell: See `Tell`.
-        repaired: A body that is published in place of each letter's; None leaves it as it is.
-        earlier: How far the clock was ahead that stamped those whose reason is ``clock_ahead``: they are
-            published as stamped so much earlier, and stay in their order.
-        dry_run: Whether to change nothing, and only tell what would become of them.
+        letters: The dead letters.
+        topic: The topic to publish to.
+        choice: Which letters.
+        tell: Called with what became of letters, see `Tell`.
+        repaired: A body to publish instead of the letter's; None publishes the letter's.
+        earlier: How far ahead the clock was that stamped letters with the reason ``clock_ahead``. They are
+            published with stamps that are so much earlier, which keeps their order.
+        dry_run: Whether to change nothing, and only report what would become of letters.
 
     Raises:
-        EventDecodeError: *repaired* is no event, or stamped too far ahead.
-        TransportUnavailableError: The broker does not answer; what was told until then is done.
-        TransportRefusedError: Topic or subscription are not there, or denied.
+        EventDecodeError: *repaired* is not an event, or is stamped too far ahead.
+        TransportUnavailableError: The broker does not answer. What was reported until then is done.
+        TransportRefusedError: The topic or the subscription does not exist, or access is denied.
     """
     published: set[str] = set()
     async for page in letters.chosen(choice):
@@ -118,18 +120,18 @@ async def discard(
     save: Callable[[Sequence[DeadLetter]], None] = lambda _letters: None,
     dry_run: bool = False,
 ) -> None:
-    """Acknowledge dead letters.
+    """Throw dead letters away, by acknowledging them.
 
     Args:
-        letters: Where they are.
-        choice: Which.
-        tell: See `Tell`.
-        save: Is called with letters before they are acknowledged; what it wrote has to be durable.
-        dry_run: Whether to change nothing, and only tell what would become of them.
+        letters: The dead letters.
+        choice: Which letters.
+        tell: Called with what became of letters, see `Tell`.
+        save: Called with letters before they are acknowledged. It must return once they are durable.
+        dry_run: Whether to change nothing, and only report what would become of letters.
 
     Raises:
-        TransportUnavailableError: The broker does not answer; what was told until then is done.
-        TransportRefusedError: The subscription is not there, or denied.
+        TransportUnavailableError: The broker does not answer. What was reported until then is done.
+        TransportRefusedError: The subscription does not exist, or access is denied.
     """
     async for page in letters.chosen(choice):
         if page and not dry_run:
@@ -141,45 +143,46 @@ async def discard(
 def _message(
     letter: DeadLetter, choice: LetterChoice, repaired: bytes | None, published: set[str]
 ) -> Message:
-    """Return what is published for *letter*.
+    """Return the message to publish for *letter*.
 
     Raises:
-        EventDecodeError: *repaired*, or else the letter, is no event.
-        _Kept: It would only come back.
+        EventDecodeError: *repaired*, or the letter without it, is not an event.
+        _Kept: The letter would only come back.
     """
     if repaired is not None:
         event = decode_event(Message(data=repaired, attributes=letter.attributes))
         stated = encode_event(event)
-        # What it was called may have been what was wrong with it; more than there may be, no body needs.
+        # The attributes may have been what was wrong, so those of the repaired event replace the letter's.
+        # If there are too many in all, the event's new ones are left out: its body says the same.
         room = MAX_ATTRIBUTES - len(letter.attributes.keys() - stated.attributes.keys())
         own = sorted(stated.attributes.items(), key=lambda item: item[0] not in letter.attributes)
         return Message(data=stated.data, attributes={**letter.attributes, **dict(own[: max(0, room)])})
     if letter.original_id in published:
-        raise _Kept(f"it came back: {letter.error}")
+        raise _Kept(f"it was re-driven, and came back: {letter.error}")
     if letter.cut:
         raise _Kept(
-            f"{letter.cut} bytes of its body are left out; publish it anew, or pass a body that is whole"
+            f"{letter.cut} bytes of its body are lost; pass a whole --body, or publish the event again"
         )
     message = Message(data=letter.data, attributes=letter.attributes)
     decode_event(message)
     is_asked_for = bool(choice.ids) or letter.reason in choice.reasons
     if letter.reason in ON_REQUEST and not is_asked_for:
-        raise _Kept("it would come back until its cause is mended; then ask for it by id or by reason")
+        raise _Kept("it would come back; repair the cause, then re-drive it by id or by reason")
     return message
 
 
 def _stamped(message: Message, letter: DeadLetter, earlier: timedelta, now: datetime) -> Message:
-    """Return *message*; where *letter* is here for its stamp, as it is stamped so much earlier.
+    """Return *message*, with an earlier stamp if the reason of *letter* is its stamp.
 
     Raises:
-        EventDecodeError: It is stamped too far ahead all the same.
+        EventDecodeError: It is still stamped too far ahead.
     """
     event = decode_event(message)
     if earlier and letter.reason == DeadLetterReason.CLOCK_AHEAD.value:
         try:
             occurred_at = event.occurred_at - earlier
         except OverflowError:
-            occurred_at = event.occurred_at  # for people, and it was not what was wrong
+            occurred_at = event.occurred_at  # it is for people only, and was not the reason
         hlc = max(event.hlc - earlier // timedelta(microseconds=1), 0)
         event = event.model_copy(update={"hlc": hlc, "occurred_at": occurred_at})
         stated = encode_event(event)
@@ -199,6 +202,8 @@ async def _publish(
     published: set[str],
     tell: Tell,
 ) -> None:
+    # Published first, acknowledged second: after a kill in between a letter is published twice, and not lost.
+    # All answers are waited for, as those that were published have to be acknowledged even if others failed.
     answers = await asyncio.gather(*(topic.publish(message) for _, message in ready), return_exceptions=True)
     done: list[DeadLetter] = []
     kept: list[HandledLetter] = []

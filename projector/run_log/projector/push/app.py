@@ -1,4 +1,4 @@
-"""The push endpoint: what Pub/Sub posts is projected, and answered once it is durable."""
+"""The push endpoint: a message that Pub/Sub posts is answered once it is durable."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from run_log.projector.projector import where_from
 from run_log.projector.serving import health_routes
 
 MAX_BODY_BYTES: Final = 16 * 2**20
-"""A message of 10 MB, Pub/Sub's limit, in base64, and its attributes
+"""Room for a message of 10 MB, Pub/Sub's limit, in base64 with its attributes
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
 READ_SECONDS: Final = 30.0
-"""How long a body may take to come: what is reserved for it others do not get meanwhile."""
+"""How long a body may take to arrive. Other messages cannot use the room that is reserved for it."""
 
 RETRY_AFTER_SECONDS: Final = 1
 
 Authenticate = Callable[[str | None], Awaitable[None]]
-"""Checks the header ``Authorization``; raises `PushRefusedError`."""
+"""Checks the header ``Authorization``, and raises `PushRefusedError`."""
 
 _UNWRAPPED_ID: Final = "x-goog-pubsub-message-id"
 _UNWRAPPED_TIME: Final = "x-goog-pubsub-publish-time"
@@ -43,7 +43,7 @@ _logger: Final = get_logger("run_log.projector")
 
 
 class _TooLargeError(Exception):
-    """A body is larger than any message of Pub/Sub."""
+    """A body is larger than any message of Pub/Sub can be."""
 
 
 def create_push_app(
@@ -53,19 +53,19 @@ def create_push_app(
     trouble: Callable[[], str | None] = lambda: None,
     read_seconds: float = READ_SECONDS,
 ) -> FastAPI:
-    """Return the ASGI app that takes what Pub/Sub pushes, wrapped or not, and answers health checks.
+    """Return the ASGI app that takes pushes of Pub/Sub, wrapped or unwrapped, and answers health checks.
 
-    204 says that a message is durable, or kept among the dead letters; 429 that as much is in hand as may
-    be; 503 that a fault will pass. What is no message at all is dead-lettered too, since it would be pushed
-    again for ever. Nobody gets past *authenticate* with more than headers.
+    204 means that a message is durable, or is a dead letter; 429 that too much is in hand; 503 that a fault
+    will pass. A body that is not a message becomes a dead letter too, because Pub/Sub would push it again for
+    ever. No body is read before *authenticate* has accepted the headers.
 
     Args:
-        group: Projects; concurrent requests share its commits.
-        authenticate: Who may push.
-        trouble: Returns why nothing can be projected now; None where it can.
-        read_seconds: How long a body may take to come.
+        group: Projects the messages. Concurrent requests share its commits.
+        authenticate: Checks who pushes.
+        trouble: Returns why nothing can be projected now; None if it can.
+        read_seconds: How long a body may take to arrive.
     """
-    # No documentation pages: a projector is no API for people.
+    # No documentation pages: people do not call this API.
     app = FastAPI(openapi_url=None)
     app.include_router(health_routes(group.progress, trouble, failed=lambda: group.is_failed))
 
@@ -77,7 +77,7 @@ def create_push_app(
         except PushRefusedError as error:
             _logger.warning("run_log_push_refused", status=error.status, error=str(error))
             return PlainTextResponse(str(error), status_code=error.status)
-        except Exception as error:  # noqa: BLE001 - whatever happens, it is no error of Pub/Sub's
+        except Exception as error:  # noqa: BLE001 - Pub/Sub should try again, whatever went wrong here
             return _failed(group, error)
 
     return app
@@ -86,26 +86,29 @@ def create_push_app(
 async def _taken(request: Request, group: GroupCommit, read_seconds: float) -> Response:
     if group.is_full:
         return _full(group)
+    # Reserved before the body is read: bodies that arrive at once could otherwise fill the memory together.
     with group.reserving() as has_room:
         try:
             async with asyncio.timeout(read_seconds):
                 body = await _read(request, has_room)
         except (TimeoutError, ClientDisconnect):
-            return _later(408, "the body did not come in time")
+            return _later(408, "the body did not arrive in time")
         except _TooLargeError:
             return PlainTextResponse(f"a body has at most {MAX_BODY_BYTES} bytes", status_code=413)
         if body is None:
             return _full(group)
         message = received_message(body, request.headers)
-        # What is in hand is counted from here on; the body, and what it was parsed into, is let go.
+        # The group counts the message from here on, so the body must not stay in memory beside it.
         del body
         settling = group.settle(message)
     fate = await settling
-    return Response(status_code=204) if fate is Fate.DONE else _later(503, "a fault that will pass")
+    return (
+        Response(status_code=204) if fate is Fate.DONE else _later(503, "a fault that will pass; try again")
+    )
 
 
 def _failed(group: GroupCommit, error: Exception) -> Response:
-    # Neither the answer nor the log repeats what it says, where that may be a request's.
+    # A foreign error may quote the request, so neither the answer nor the log has its text.
     is_ours = isinstance(error, ConfigurationError)
     _logger.error(
         "run_log_push_failed",
@@ -113,16 +116,16 @@ def _failed(group: GroupCommit, error: Exception) -> Response:
         **({} if is_ours else {"where": where_from(error)}),
     )
     group.open()
-    return _later(503, "somebody has to act; see the log")
+    return _later(503, "an operator has to act; see the log")
 
 
 async def _read(request: Request, has_room: Callable[[int], bool]) -> bytearray | None:
-    """Return the body; None where there is no room for it.
+    """Return the body; None if there is no room for it.
 
     Raises:
-        _TooLargeError: It is larger than any message of Pub/Sub.
+        _TooLargeError: It is larger than any message of Pub/Sub can be.
     """
-    # Not FastAPI's max_body_size: a version that does not know the option takes it, and does nothing.
+    # Not FastAPI's max_body_size: versions that do not know the option accept and ignore it.
     told = request.headers.get("content-length", "")
     size = int(told) if _LENGTH.fullmatch(told) else 0
     if not _fits(size, has_room):
@@ -143,16 +146,17 @@ def _fits(size: int, has_room: Callable[[int], bool]) -> bool:
 
 
 def received_message(body: bytes | bytearray, headers: Mapping[str, str]) -> ReceivedMessage:
-    """Return the message in a push request; what is no envelope is a message itself, for the dead letters.
+    """Return the message in a push request.
 
-    An unwrapped one is told by its headers, or by being no envelope: an event has no ``message``.
+    Headers mark an unwrapped message. A body without them that is not an envelope is taken as a message too,
+    and becomes a dead letter unless it is an event.
 
     Args:
-        body: The request's.
-        headers: Likewise; without regard to case.
+        body: The body of the request.
+        headers: The headers of the request; their case does not matter.
     """
     if _UNWRAPPED_ID not in headers:
-        # Whatever happens, it is no envelope: an error's answer would have it pushed again, for ever.
+        # Whatever it raises, it is not an envelope: after an error, Pub/Sub would push it again for ever.
         with contextlib.suppress(Exception):
             return _in_envelope(json.loads(body))
     carried = {name: value for name, value in headers.items() if _is_attribute(name)}
@@ -181,7 +185,7 @@ def _in_envelope(envelope: Any) -> ReceivedMessage:
 
 
 def _moment(text: object) -> datetime | None:
-    """Return the moment in RFC 3339; None where there is none, for it is no reason to lose a message."""
+    """Return a time in RFC 3339; None if it is damaged, which is no reason to lose the message."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -197,8 +201,8 @@ def _is_attribute(header: str) -> bool:
 
 def _full(group: GroupCommit) -> Response:
     if group.is_failed:
-        return _later(503, "projecting has failed, and will be taken up again")
-    return _later(429, "as much is in hand as may be")
+        return _later(503, "projecting has failed, and will begin again")
+    return _later(429, "too many messages are in hand; try again")
 
 
 def _later(status: int, why: str) -> Response:

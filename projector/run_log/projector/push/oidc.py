@@ -1,4 +1,4 @@
-"""Who may push: the token that Pub/Sub sends with each request, verified."""
+"""Verifies the token that Pub/Sub sends with each push."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from run_log.core.errors import PushRefusedError
 from run_log.core.logs import get_logger
 
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
-"""Google's certificates, by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""
+"""Google's certificates by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""
 
 ISSUERS: Final = frozenset({"accounts.google.com", "https://accounts.google.com"})
 
 STRIPPED_SIGNATURE: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
-"""What Cloud Run puts in place of a signature that it has verified itself."""
+"""Cloud Run replaces the signature with this once it has verified the token itself."""
 
 CLOCK_SKEW_SECONDS: Final = 10
 FETCH_TIMEOUT_SECONDS: Final = 10.0
 FETCH_EVERY_SECONDS: Final = 60.0
-"""How soon a key that Google has begun to sign with is known; unknown ones have them fetched no oftener."""
+"""Least seconds between two fetches. A new key of Google is known after so long."""
 
 SHORTEST_CACHE_SECONDS: Final = 300.0
 LONGEST_CACHE_SECONDS: Final = 86_400.0
@@ -34,19 +34,20 @@ LONGEST_CACHE_SECONDS: Final = 86_400.0
 _logger: Final = get_logger("run_log.projector")
 
 Fetched = tuple[Mapping[str, str], float]
-"""Certificates by key id, and for how many seconds they may be kept."""
+"""Certificates by key id, and the seconds for which they may be kept."""
 
 
 class Certificates:
-    """The certificates that tokens are signed with, kept as long as they may be; a day longer where need be.
+    """The certificates of the keys that Google signs tokens with.
 
-    They are fetched beside the requests, for all of them together, and once there are any no oftener than
-    each `FETCH_EVERY_SECONDS`: neither strangers' tokens nor a fetch that hangs hold up a known key.
+    They are kept as long as Google allows, and a day longer if they cannot be fetched again. All requests
+    share one fetch. After the first, there is at most one every `FETCH_EVERY_SECONDS`. So neither tokens of
+    strangers nor a fetch that hangs hold up a token whose key is known.
 
     Args:
-        fetch: Gets them, blocking.
+        fetch: Gets the certificates; it may block.
         now: Monotonic seconds.
-        fetch_seconds: How long a fetch is waited for.
+        fetch_seconds: How long a fetch may take.
     """
 
     def __init__(
@@ -64,13 +65,13 @@ class Certificates:
         self._fetching: asyncio.Task[None] | None = None
 
     async def for_key(self, key_id: str) -> Mapping[str, str]:
-        """Return the certificates, with that of *key_id* if there is one.
+        """Return the certificates, with that of *key_id* if Google has it.
 
-        A known key waits for nothing. A first token with another one waits until they are fetched anew; those
-        that come meanwhile are told to come again, but for the very first, who wait for the same fetch.
+        A known key waits for nothing. The first token with an unknown key waits for a new fetch. Other
+        unknown keys are refused meanwhile, except before the first fetch: then all wait for it.
 
         Raises:
-            PushRefusedError: They cannot be had now.
+            PushRefusedError: The certificates cannot be fetched now.
         """
         now = self._now()
         if now >= self._kept_until + LONGEST_CACHE_SECONDS:
@@ -85,10 +86,10 @@ class Certificates:
             self._tried_at = now
             self._fetching = asyncio.create_task(self._fetched())
         if not is_known and self._fetching is not None:
-            # Whoever goes away does not take the fetch along.
+            # asyncio.wait leaves the fetch running if this request is cancelled: others wait for it.
             await asyncio.wait({self._fetching})
         if not self._known:
-            what = f"Google's certificates cannot be had; is {CERTIFICATES_URL} reachable?"
+            what = f"Google's certificates cannot be fetched; is {CERTIFICATES_URL} reachable?"
             raise PushRefusedError(what, status=503)
         return self._known
 
@@ -96,8 +97,8 @@ class Certificates:
         try:
             async with asyncio.timeout(self._fetch_seconds):
                 known, seconds = await asyncio.to_thread(self._fetch)
-        except Exception as error:  # noqa: BLE001 - the vendor's, and whatever lies beneath it
-            # Its text may have the address of a proxy, with a password.
+        except Exception as error:  # noqa: BLE001 - any library below may raise an error of its own
+            # Only its name: the text may have the address of a proxy, with a password.
             _logger.warning(
                 "run_log_certificates_not_fetched", url=CERTIFICATES_URL, error=type(error).__name__
             )
@@ -109,12 +110,12 @@ class Certificates:
 
 
 class TokenVerifier:
-    """Lets in who has a token that Google signed for a service account, for this very service.
+    """Accepts tokens that Google signed for one service account and one audience.
 
     Args:
-        audience: What the subscription's push configuration names as audience.
-        service_account: The e-mail address of its service account.
-        certificates: What tokens are signed with.
+        audience: The audience in the subscription's push configuration.
+        service_account: The e-mail address of the service account in it.
+        certificates: The certificates to verify signatures with.
     """
 
     def __init__(self, *, audience: str, service_account: str, certificates: Certificates) -> None:
@@ -126,13 +127,13 @@ class TokenVerifier:
         """Check the header ``Authorization`` of a request.
 
         Raises:
-            PushRefusedError: 401 without a valid token, 403 with somebody else's, 503 where that cannot be
-                told now.
+            PushRefusedError: 401 without a valid token, 403 with the token of another account, 503 if that
+                cannot be checked now.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise PushRefusedError(
-                "no token; give the subscription's push configuration an OIDC service account", status=401
+                "no token; set an OIDC service account in the subscription's push configuration", status=401
             )
         if token.endswith(STRIPPED_SIGNATURE):
             raise PushRefusedError(
@@ -141,18 +142,16 @@ class TokenVerifier:
             )
         claims = await self._claims(token)
         if claims.get("iss") not in ISSUERS:
-            raise PushRefusedError("the token is not of Google", status=401)
+            raise PushRefusedError("the token was not issued by Google", status=401)
         if claims.get("email") != self._service_account or claims.get("email_verified") is not True:
-            raise PushRefusedError(
-                "the token is of another account than RUN_LOG_PUSH_SERVICE_ACCOUNT", status=403
-            )
+            raise PushRefusedError("the token is not of the account RUN_LOG_PUSH_SERVICE_ACCOUNT", status=403)
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         google: Any = jwt  # not annotated
         try:
             key_id = google.decode_header(token).get("kid")
-        except Exception as error:  # whatever a stranger's bytes make of the vendor's parser
-            raise PushRefusedError("this is no token", status=401) from error
+        except Exception as error:  # the vendor's parser raises errors of any type for bytes of a stranger
+            raise PushRefusedError("this is not a token", status=401) from error
         if not isinstance(key_id, str):
             raise PushRefusedError("the token names no key", status=401)
         certificates = await self._certificates.for_key(key_id)
@@ -164,7 +163,7 @@ class TokenVerifier:
                 clock_skew_in_seconds=CLOCK_SKEW_SECONDS,
             )
         except Exception as error:
-            # What the vendor says of it quotes the token.
+            # The vendor's text quotes the token, so it is not repeated.
             raise PushRefusedError(
                 "the token is not valid here: not Google's, not for RUN_LOG_PUSH_AUDIENCE, or expired",
                 status=401,
@@ -173,18 +172,18 @@ class TokenVerifier:
 
 
 def fetch_certificates() -> Fetched:
-    """Get Google's certificates.
+    """Fetch Google's certificates.
 
     Raises:
-        GoogleAuthError: They cannot be reached.
-        ValueError: What came is something else.
+        GoogleAuthError: The address cannot be reached.
+        ValueError: The answer does not hold certificates.
     """
     request: Any = transport.Request()  # not annotated
     response = request(CERTIFICATES_URL, timeout=FETCH_TIMEOUT_SECONDS)
     if response.status != 200:  # noqa: PLR2004 - HTTP's own
-        raise ValueError(f"answered with {response.status}")
+        raise ValueError(f"the answer has the status {response.status}")
     age = re.search(r"max-age=(\d+)", response.headers.get("cache-control", ""))
     certificates = json.loads(response.data)
     if not isinstance(certificates, dict):
-        raise ValueError("answered with something else than certificates")  # noqa: TRY004 - of their making
+        raise ValueError("the answer holds no certificates")  # noqa: TRY004 - no caller passed a wrong type
     return cast("Mapping[str, str]", certificates), float(age[1]) if age else 0.0

@@ -1,4 +1,4 @@
-"""Rebuilds: everything that is known, folded into a fresh projection beside the live one."""
+"""Rebuilds: all known events, folded into a new projection beside the live one."""
 
 from run_log.projector.projector import MergingStore
 

@@ -28,19 +28,19 @@ async def rebuild_from_archive(
     *,
     limits: PullLimits = _LIMITS,
 ) -> bool:
-    """Fold what *files* hold into *store*, and return whether that is done, and was not stopped.
+    """Fold the events in *files* into *store*, and return whether all are folded.
 
-    What is no event is kept among the rejects and holds nothing up. While the store does not answer it waits.
+    What is not an event goes to the rejects. While the store does not answer, the rebuild waits.
 
     Args:
         files: The archive.
-        store: Where to.
+        store: Where events are folded into.
         work: The rebuild.
         limits: How much is in hand.
 
     Raises:
         TransportRefusedError: A file cannot be read until somebody acts.
-        ConfigurationError: The store is not there, or does not let us in; or Avro cannot be read.
+        ConfigurationError: The store does not exist or denies access, or Avro cannot be read.
         StoreUnavailableError: The state cannot be written.
     """
     ended = asyncio.Event()
@@ -54,7 +54,7 @@ async def rebuild_from_archive(
         try:
             work.state.note({**notes, **work.progress.notes()})
         except RunLogError as error:
-            # Raised here it would be lost: nobody waits for an acknowledgement.
+            # The worker does not wait for acknowledgements, so an error raised here would be lost.
             failures.append(error)
             ended.set()
 
@@ -89,7 +89,7 @@ async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
 
 
 NOTED_EVERY: Final = 1.0
-"""Seconds between two notes of how many events there were."""
+"""Seconds between two notes of the number of events."""
 
 
 async def rebuild_from_subscription(
@@ -100,25 +100,25 @@ async def rebuild_from_subscription(
     until_idle: float,
     limits: PullLimits = _LIMITS,
 ) -> bool:
-    """Fold what *source* delivers into *store*, and return whether it was idle in the end, not stopped.
+    """Fold what *source* delivers into *store*, and return whether all is folded.
 
-    The subscription itself knows how far it is: what is folded is acknowledged.
+    What is folded is acknowledged, so the subscription itself keeps the position of the rebuild.
 
     Args:
-        source: A subscription of the rebuild's own.
-        store: Where to.
+        source: A subscription that only the rebuild uses.
+        store: Where events are folded into.
         work: The rebuild.
-        until_idle: After how many seconds without a message all is folded.
+        until_idle: All is folded after so many seconds without a message.
         limits: How much is in hand.
 
     Raises:
-        TransportRefusedError: See `PullWorker.run`, as the other errors.
+        TransportRefusedError: See `PullWorker.run`.
         TransportUnavailableError: See `PullWorker.run`.
-        StoreUnavailableError: See `PullWorker.run`; or the state cannot be written.
+        StoreUnavailableError: See `PullWorker.run`, or the state cannot be written.
         ConfigurationError: See `PullWorker.run`.
     """
     worker = PullWorker(source, Projector(store), work.rejects, limits=limits)
-    # Whoever goes on hears some again that it has heard.
+    # A rebuild that goes on hears some events again, which are not counted again.
     work.progress.follow(folded_by(worker, repeats=not work.goes_on))
     work.unsettle()
     working = asyncio.create_task(worker.run(stop=work.stop, until_idle=until_idle))
@@ -134,73 +134,73 @@ async def rebuild_from_subscription(
 
 
 IN_FLIGHT: Final = 3
-"""Pages being merged at a time, while the next one is read. Each run is on one page, so they never meet."""
+"""Pages that are merged at once while the next one is read. Each run is on one page, so they share none."""
 
 _ROOT: Final = "root"
 
 
 class UnreadableDocument(Protocol):
-    """What a projection holds in place of a run."""
+    """A document where a run should be, which cannot be read as one."""
 
     @property
     def error(self) -> RunLogError:
-        """Why it is none."""
+        """Why it cannot be read."""
         ...
 
     @property
     def body(self) -> bytes:
-        """What it holds, for people."""
+        """Its content, for people."""
         ...
 
 
 class RunPage(Protocol):
-    """Some of the runs that a projection holds."""
+    """Some of the runs of a projection."""
 
     @property
     def runs(self) -> Sequence[FoldedRun]:
-        """Those that can be read."""
+        """The runs that can be read."""
         ...
 
     @property
     def unreadable(self) -> Mapping[str, UnreadableDocument]:
-        """Those that cannot, by place."""
+        """The documents that cannot be read, by path."""
         ...
 
     @property
     def assumed(self) -> Mapping[str, int]:
-        """What was assumed to read some, and of how many."""
+        """Assumptions that were made to read foreign documents, each with the number of documents."""
         ...
 
     @property
     def after(self) -> str | None:
-        """Where the next page goes on; None where nothing is left."""
+        """The position of the next page; None if nothing is left."""
         ...
 
 
 class RunPages(Protocol):
-    """All runs that a projection holds, page by page: what a rebuild needs of its source."""
+    """All runs of a projection, page by page."""
 
     async def page(self, after: str = "") -> RunPage:
-        """Return the runs after a place; empty for the first page.
+        """Return the runs after a position; empty for the first page.
 
         Raises:
             StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
+            ConfigurationError: The store does not exist, or denies access.
         """
         ...
 
 
 async def rebuild_from_root(root: RunPages, store: MergingStore, work: RebuildWork) -> bool:
-    """Merge the runs of *root* into *store*, and return whether that is done, and was not stopped.
+    """Merge the runs of *root* into *store*, and return whether all are merged.
 
     Args:
-        root: What is read.
-        store: Where to; others may write there meanwhile.
+        root: Where runs are read.
+        store: Where runs are merged into. Others may write there meanwhile.
         work: The rebuild.
 
     Raises:
         StoreUnavailableError: A store does not answer in bounded time, or the state cannot be written.
-        ConfigurationError: A store is not there, or does not let us in.
+        ConfigurationError: A store does not exist, or denies access.
         TransportUnavailableError: The rejects cannot be written.
     """
     merging = _Merging(store, work)
@@ -227,14 +227,15 @@ async def _first_done(
     under_way: deque[tuple[asyncio.Task[int], str | None]], merging: _Merging, work: RebuildWork
 ) -> None:
     task, reached = under_way[0]
-    # Later pages may be done before: they count once the place is beyond them, or they would count twice.
+    # Pages may be merged in any order, but are counted in order, as the noted position moves past them. A
+    # rebuild that goes on merges later pages again, and would count them twice.
     merging.merged += await task
     under_way.popleft()
     work.state.note({_ROOT: {"after": reached}, **work.progress.notes()})
 
 
 class _Merging:
-    """Merges pages, and keeps what cannot be read or is refused among the rejects."""
+    """Merges pages; what cannot be read, or is refused, goes to the rejects."""
 
     def __init__(self, store: MergingStore, work: RebuildWork) -> None:
         self._projector = MergingProjector(store)
@@ -244,7 +245,7 @@ class _Merging:
         self.merged = 0
 
     async def merge(self, page: RunPage) -> int:
-        """Merge a page and return of how many runs; where the rebuild goes on, how many of them were news."""
+        """Merge a page, and return the number of runs; if the rebuild goes on, of those that changed."""
         merged = 0
         for place, found in page.unreadable.items():
             reason, error = DeadLetterReason.INVALID_EVENT, str(found.error)

@@ -26,33 +26,33 @@ _WALK: Final = "walk"
 _REPLAY: Final = "replay"
 _ROOT: Final = "root"
 _SKEW: Final = timedelta(minutes=10)
-"""How far this machine's clock may be ahead of Pub/Sub's, which tells when a message was published."""
+"""How far this machine's clock may be ahead of Pub/Sub's, which stamps messages when they are published."""
 
 _WORKFLOWS_AT_A_TIME: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """What a rebuild has come to."""
+    """The result of a rebuild."""
 
     complete: bool
-    """Whether all is folded; else it was stopped, and the same rebuild goes on."""
+    """Whether all is folded. If not, it was stopped, and can go on."""
     went_on: bool
-    """Whether it was complete before, and has brought over what had come or changed since."""
+    """Whether it was complete before, and has folded what came or changed since."""
     events: int
-    """Events folded in all, or runs merged; of what was heard or read again, only what changed anything."""
+    """Events folded, or runs merged, in all. What was read again counts only if it changed anything."""
     folded: int
-    """Of these, by this process."""
+    """The events or runs of this process among them."""
     runs: int | None
-    """Runs that the projection counts now; None where it is not complete."""
+    """Runs that the new projection counts; None if the rebuild is not complete."""
     rejects: int
-    """What could not be folded in all."""
+    """Number of rejects in all."""
     expired: int
-    """Runs that were given the time at which they expire."""
+    """Runs that got a time at which they expire."""
     assumed: Mapping[str, int]
-    """What was assumed to read documents that are not run-log's, and of how many."""
+    """Assumptions that were made to read foreign documents, each with the number of documents."""
     seconds: float
-    """How long this process folded, without the waiting until nothing more came."""
+    """How long this process folded, without the last wait for more messages."""
 
 
 async def rebuild(
@@ -64,23 +64,24 @@ async def rebuild(
     now: Callable[[], float] = time.monotonic,
     wall_now: Callable[[], datetime] = utc_now,
 ) -> Rebuilt:
-    """Fold *source* into a projection beside the live one; again, what has come or changed since.
+    """Fold *source* into a new projection beside the live one.
 
-    Runs expire there as the settings say once all is folded, and not before: a run that is deleted meanwhile
-    would come back with its next event, and be counted twice.
+    Called again after that, it folds what came or changed since. Once all is folded, and not before, runs get
+    the time at which they expire by the settings; `rebuilding` says why.
 
     Args:
-        settings: Where the live one is, and all else.
-        source: What is folded.
-        into: A root collection; the path of a file with the back end ``sqlite``.
-        work: The rebuild; it goes on where its state says.
+        settings: Where the live projection is.
+        source: Where events come from.
+        into: The root collection to make; with the back end ``sqlite``, the path of a file.
+        work: The rebuild. It goes on from its state.
         now: Monotonic seconds.
-        wall_now: The time, to tell since when the topic retains.
+        wall_now: The time, for the retention of the topic.
 
     Raises:
-        ConfigurationError: *source*, *into* and settings do not fit, a setting is wrong, or there is no file.
-        NotFoundError: The root collection to copy is not there.
-        TransportRefusedError: A file or a subscription cannot be had until somebody acts.
+        ConfigurationError: *source*, *into* and the settings do not fit, a setting is wrong, or there is no
+            file.
+        NotFoundError: The root collection to copy does not exist.
+        TransportRefusedError: A file or a subscription cannot be read until somebody acts.
         TransportUnavailableError: Pub/Sub does not answer.
         StoreUnavailableError: The store does not answer in bounded time, or the state cannot be written.
     """
@@ -89,7 +90,7 @@ async def rebuild(
     went_on = work.goes_on
     if settings.backend == "sqlite":
         if isinstance(source, FromArchive):
-            # Where there is none, no file is made.
+            # Before the store creates its file: without an archive, none should be created.
             await _files(source, work)
         folding = _IntoFile(settings, Path(into))
     else:
@@ -121,22 +122,22 @@ async def rebuild(
 
 
 class _Folding(Protocol):
-    """Into where a rebuild goes."""
+    """The destination of a rebuild."""
 
     async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
-        """Fold *source*, and return whether that is done, and was not stopped."""
+        """Fold *source*, and return whether all is folded."""
         ...
 
     async def expire(self) -> int:
-        """Have runs expire as the settings say, and return how many got a time for that."""
+        """Give runs the time at which they expire, and return the number of those that got one."""
         ...
 
     async def count(self) -> int:
-        """Return how many runs there are."""
+        """Return the number of runs."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...
 
 
@@ -211,7 +212,7 @@ class _IntoRoot:
         name = replay_name(self._into)
         replay = work.state.get(_REPLAY)
         heard = replay.get("heard")
-        # An earlier version that was done let go of it without a note.
+        # An earlier version deleted its subscription without a note once it was complete.
         if not replay.get("subscription") or ("heard" not in replay and work.goes_on):
             since = await asyncio.to_thread(
                 self._begin, connection, name, source.since, heard and datetime.fromisoformat(heard)
@@ -237,13 +238,13 @@ class _IntoRoot:
     def _begin(
         self, connection: PubSubConnection, name: str, since: datetime | None, heard: datetime | None
     ) -> datetime:
-        """Have what is retained delivered, and return since when that is.
+        """Create a subscription that delivers what the topic retains, and return since when that is.
 
         Args:
-            connection: To Pub/Sub.
+            connection: Where Pub/Sub is.
             name: The subscription's id.
-            since: What was asked for; None for all that the topic retains.
-            heard: What was published before has been folded; None for nothing.
+            since: What the user asked for; None for all that the topic retains.
+            heard: All that was published before is folded already; None for nothing.
         """
         from run_log.pubsub import begin_replay, topic_retention  # noqa: PLC0415 - see above
 
@@ -252,7 +253,7 @@ class _IntoRoot:
             retention = topic_retention(connection, topic)
             if retention is None or self._wall_now() - retention > heard:
                 raise ConfigurationError(
-                    f"the topic {topic!r} does not retain all any more that was published since "
+                    f"the topic {topic!r} no longer retains all that was published since "
                     f"{heard.isoformat(timespec='seconds')}; pass --from archive:PATH or root:NAME"
                 )
             since = heard
@@ -260,7 +261,7 @@ class _IntoRoot:
             retention = topic_retention(connection, topic)
             if retention is None:
                 raise ConfigurationError(
-                    f"the topic {topic!r} keeps nothing that was delivered; have it retain (`gcloud pubsub "
+                    f"the topic {topic!r} does not retain messages; set a retention (`gcloud pubsub "
                     f"topics update {topic} --message-retention-duration=31d`), or pass --since, or --from "
                     "archive:PATH or root:NAME"
                 )
@@ -270,19 +271,20 @@ class _IntoRoot:
 
 
 def _walk_since(work: RebuildWork, now: datetime) -> datetime | None:
-    """Return since when the runs have changed that are to be copied; None for all of them.
+    """Return since when runs must have changed to be copied; None for all runs.
 
-    A walk over the whole root may take several processes. The next one looks for what has changed since it
-    began.
+    A walk over the whole root collection may take several processes. The next walk copies what has changed
+    since that one began.
     """
     noted, place = work.state.get(_WALK), work.state.get(_ROOT)
     since = noted.get("since")
     if place.get("after", "") is None:
         since = noted.get("begun")
-        # In this order: without the second line the walk before is gone through again.
+        # In this order: if a crash cuts off the second line, the walk before is repeated, and none is
+        # skipped.
         work.state.note({_ROOT: {"after": ""}, _WALK: {"since": since, "begun": now.isoformat()}})
     elif not noted:
-        # A walk that an earlier version began did so nobody knows when.
+        # An earlier version did not note when it began its walk.
         work.state.note({_WALK: {"since": None, "begun": None if place else now.isoformat()}})
     return None if since is None else datetime.fromisoformat(since)
 

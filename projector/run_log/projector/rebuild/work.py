@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, Self, cast
 
+from typing_extensions import override
+
 from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
@@ -22,6 +24,7 @@ from run_log.core import (
     StoreUnavailableError,
     TransportUnavailableError,
 )
+from run_log.projector.ports import DeadLetters
 from run_log.projector.pull import PullWorker
 from run_log.stores.files import open_private
 
@@ -35,29 +38,31 @@ FORMAT: Final = 1
 
 @dataclass(slots=True, kw_only=True)
 class RebuildState:
-    """How far one rebuild has come, from one source into one place. What is noted is on the disk at once.
+    """How far one rebuild has come: a journal in a file. Each note is on the disk when `note` returns.
 
-    Lines are only ever appended; the newest of a kind counts, and a last one that is cut off does not.
+    Lines are only appended. The newest line about something counts. A last line that a crash cut off is
+    ignored.
     """
 
     path: Path
     file: BinaryIO
     notes: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    """What was noted, by what it is about."""
+    """The notes, by what they are about."""
     is_new: bool = True
-    """Whether the rebuild has only just begun."""
+    """Whether the file was created just now."""
 
     @classmethod
     def open(cls, path: Path, *, source: str, into: str) -> Self:
-        """Return the state in a file, which nobody else may use meanwhile; a new one where it is not there.
+        """Open a state file, or create it. Nobody else can open it until it is closed.
 
         Args:
             path: The file.
-            source: Where events come from.
-            into: Where they go.
+            source: The name of the source.
+            into: The full name of the destination.
 
         Raises:
-            ConfigurationError: It is another rebuild's, is in use, is no state, or cannot be written.
+            ConfigurationError: The file belongs to another rebuild, is in use, is not a state, or cannot be
+                written.
         """
         header = {"rebuild": FORMAT, "from": source, "into": into}
         state = cls(path=path, file=_opened(path))
@@ -65,18 +70,18 @@ class RebuildState:
             state._read(header)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             state.close()
-            raise ConfigurationError(f"{path} is no state of a rebuild; pass another --state") from error
+            raise ConfigurationError(f"{path} is not the state of a rebuild; pass another --state") from error
         except ConfigurationError:
             state.close()
             raise
         return state
 
     def get(self, about: str) -> Mapping[str, Any]:
-        """Return what was noted last about something; nothing where nothing was."""
+        """Return the last note about something; an empty one if there is none."""
         return self.notes.get(about, {})
 
     def note(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Note something about each of some things.
+        """Write notes, by what they are about.
 
         Raises:
             StoreUnavailableError: It cannot be written.
@@ -86,7 +91,7 @@ class RebuildState:
         self._append([{"about": about, **fields} for about, fields in notes.items()])
 
     def close(self) -> None:
-        """Let others use it."""
+        """Close the file, so that others can open it."""
         self.file.close()
 
     def _read(self, header: Mapping[str, Any]) -> None:
@@ -110,6 +115,7 @@ class RebuildState:
     def _append(self, lines: list[Mapping[str, Any]]) -> None:
         try:
             left = memoryview("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            # Unbuffered, so that nothing is written after an error; one write may take only a part.
             while left:
                 left = left[self.file.write(left) :]
             os.fsync(self.file.fileno())
@@ -127,6 +133,7 @@ def _opened(path: Path) -> BinaryIO:
         file = cast("BinaryIO", opened)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error}); pass another --state") from error
+    # Two processes with one state would each note what they fold, and skip what only the other has.
     try:
         _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError as error:
@@ -143,14 +150,14 @@ def reject_line(
     body: bytes,
     attributes: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Return the line that says what was rejected, where it was and why.
+    """Return the JSON line for something that was rejected.
 
     Args:
-        place: Where: the file and the number in it, or the run's ids.
+        place: Where it was: the file and the number in it, or the ids of the run.
         reason: Why, for programs.
         error: Why, for people.
-        body: The message's.
-        attributes: The message's, where the archive has them.
+        body: The body of the message.
+        attributes: The attributes of the message, if the archive has them.
     """
     record: dict[str, Any] = {"place": place, "reason": reason.value, "error": error}
     if attributes:
@@ -162,15 +169,15 @@ def reject_line(
     return json.dumps(record)
 
 
-class RejectsFile:
-    """Keeps rejects in a file, one JSON object a line, each once. See `DeadLetters`.
+class RejectsFile(DeadLetters):
+    """Keeps rejects in a file, each once, one JSON object on each line. See `DeadLetters`.
 
     Args:
-        path: The file; made when the first one comes, for its owner only.
-        goes_on: Whether it may hold what the same rebuild rejected before it was interrupted.
+        path: The file. It is created with the first reject, and only its owner can read it.
+        goes_on: Whether it may hold rejects of the same rebuild from before it was interrupted.
 
     Raises:
-        ConfigurationError: It is there although it may not be, is no such file, or cannot be read.
+        ConfigurationError: It holds rejects of another rebuild or something else, or cannot be read.
     """
 
     def __init__(self, path: Path, *, goes_on: bool) -> None:
@@ -181,18 +188,18 @@ class RejectsFile:
                 return
             if not goes_on and path.stat().st_size:
                 raise ConfigurationError(
-                    f"{path} holds what another rebuild rejected; move it away, or pass another --rejects"
+                    f"{path} holds the rejects of another rebuild; move it away, or pass another --rejects"
                 )
             self._known = _places(path)
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read ({error})") from error
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of rejects."""
         return len(self._known)
 
+    @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        """See `DeadLetters.put`."""
         self.add(
             message.message_id, reason=reason, error=error, body=message.data, attributes=message.attributes
         )
@@ -206,7 +213,7 @@ class RejectsFile:
         body: bytes,
         attributes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Keep one that was at *place*, unless it is kept already; durable when this returns.
+        """Keep one reject, unless it is kept already. It is durable when this returns.
 
         Raises:
             TransportUnavailableError: It cannot be written now.
@@ -218,6 +225,7 @@ class RejectsFile:
             with open(self.path, "ab", opener=open_private) as file:
                 file.write(line.encode() + b"\n")
                 file.flush()
+                # On the disk before the record counts as done: the rebuild never comes back to it.
                 os.fsync(file.fileno())
         except OSError as failure:
             raise TransportUnavailableError(f"{self.path} cannot be written ({failure})") from failure
@@ -225,14 +233,14 @@ class RejectsFile:
 
 
 def _places(path: Path) -> set[tuple[str, str]]:
-    """Return what a file of rejects holds; a last line that is cut off is taken away."""
+    """Return place and reason of each reject in a file, and remove a last line that a crash cut off."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:
         records = [json.loads(line) for line in whole.splitlines()]
         places = {(str(record["place"]), str(record["reason"])) for record in records}
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} is no file of rejects; pass another one as --rejects") from error
+        raise ConfigurationError(f"{path} is not a file of rejects; pass another --rejects") from error
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     return places
@@ -242,56 +250,56 @@ _TOTAL = "total"
 
 
 class RebuildProgress:
-    """How far a rebuild has come: what earlier processes have done of it, and what this one does.
+    """How many events a rebuild has folded, in this process and before.
 
     Args:
-        state: The rebuild.
-        rejects: What it rejects.
+        state: Its state.
+        rejects: Its rejects.
     """
 
     def __init__(self, state: RebuildState, rejects: Sized) -> None:
         self.earlier = int(state.get(_TOTAL).get("events", 0))
-        """Events that earlier processes have folded."""
+        """Events that earlier processes folded."""
         self._rejects = rejects
         self._events: Callable[[], int] = lambda: 0
         self._files: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.expired = 0
-        """Runs that were given the time at which they expire."""
+        """Runs that got a time at which they expire."""
         self.assumed: Counter[str] = Counter()
-        """What this process assumed to read documents that are not run-log's, and of how many."""
+        """Assumptions that were made to read foreign documents, each with the number of documents."""
 
     @property
     def folded(self) -> int:
-        """Events that this process has folded: those that were there already too."""
+        """Events that this process has folded, also those that changed nothing."""
         return self._events()
 
     @property
     def events(self) -> int:
-        """Events folded in all. What a killed process had not noted yet is folded, and counted, again."""
+        """Events folded in all. What a killed process had not noted is folded again, and counted again."""
         return self.earlier + self.folded
 
     @property
     def rejects(self) -> int:
-        """What could not be folded in all."""
+        """Number of rejects in all."""
         return len(self._rejects)
 
     @property
     def files(self) -> tuple[int, int]:
-        """Files of an archive that are done with, and how many there are; zeros for other sources."""
+        """Files of the archive that are done, and files in all; zeros for other sources."""
         return self._files()
 
     def follow(self, events: Callable[[], int], files: Callable[[], tuple[int, int]] | None = None) -> None:
-        """Have them told by whoever does the work."""
+        """Take the number of events, and of files, from these functions."""
         self._events = events
         self._files = files or self._files
 
     def notes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return what is to be noted, for the process that goes on."""
+        """Return the notes that another process needs to go on counting."""
         return {_TOTAL: {"events": self.events}}
 
 
 def folded_by(worker: PullWorker, *, repeats: bool = True) -> Callable[[], int]:
-    """Return what tells how many events *worker* has folded, those that were there already too or not."""
+    """Return a function that returns how many events *worker* has folded, with or without duplicates."""
 
     def folded() -> int:
         outcomes = worker.report.outcomes
@@ -306,32 +314,32 @@ _END: Final = "end"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildWork:
-    """One rebuild, from one source into one place."""
+    """One rebuild, from one source into one destination."""
 
     state: RebuildState
-    """How far it has come: where it begins, and what is noted."""
+    """How far it has come."""
     rejects: RejectsFile
-    """Where what cannot be folded goes."""
+    """Keeps what cannot be folded."""
     progress: RebuildProgress
-    """Told how far it has come."""
+    """Counts what is folded."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    """Ends the work; what is in hand is finished, or folded again by whoever goes on."""
+    """Ends the work. What is in hand is finished, or is folded again when the rebuild goes on."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether it was complete before: then it brings over what has come or changed since."""
+        """Whether it was complete before. Then it folds only what came or changed since."""
         return bool(self.state.get(_END))
 
     @property
     def is_settled(self) -> bool:
-        """Whether all that was folded has the time at which it expires."""
+        """Whether all folded runs have the time at which they expire."""
         return bool(self.state.get(_END).get("complete"))
 
     def unsettle(self) -> None:
-        """Note that something more is about to be folded."""
+        """Note that more is about to be folded."""
         if self.is_settled:
             self.state.note({_END: {"complete": False}})
 
     def settle(self) -> None:
-        """Note that all that was folded has the time at which it expires."""
+        """Note that all folded runs have the time at which they expire."""
         self.state.note({_END: {"complete": True}})
