@@ -17,9 +17,10 @@ from run_log.core.forks import renewed
 from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
+from run_log.stores.committing.commits import count_anomalies
+from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, OverallPosition, Position, Selection
-from run_log.stores.recent import Recent, head_bytes, names_bytes
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -27,7 +28,6 @@ from run_log.stores.stored.fields import EXPIRE_AT
 from run_log.stores.stored.reading import Page, StoredRun, expires_at, is_expired, readable, run_from_fields
 from run_log.stores.stored.writing import expiry_after, projection_fields, run_fields
 from run_log.stores.summaries import WorkflowStats
-from run_log.stores.telemetry import count_anomalies
 from run_log.stores.watch import RunUpdate
 
 from ._journal import Bell, Journal, JournalCursors, JournalUpdates

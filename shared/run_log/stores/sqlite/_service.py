@@ -32,6 +32,7 @@ from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
 from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
+from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
 from run_log.stores.summaries import WorkflowStats
@@ -53,7 +54,7 @@ from ._queries import (
     runs_query,
 )
 from ._schema import transaction
-from ._updates import PAGE, ChangedPlace, SQLiteUpdates
+from ._updates import PAGE, SQLiteUpdates
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -271,18 +272,18 @@ class SQLiteRunLogService(RunLogService):
         return log, last
 
     async def _changed(
-        self, workflow_id: str | None, after: ChangedPlace
-    ) -> list[tuple[ChangedPlace, StoredRun | None]]:
+        self, workflow_id: str | None, after: ChangePosition
+    ) -> list[tuple[ChangePosition, StoredRun | None]]:
         query = changed_query(workflow_id, after)
 
-        def read(connection: sqlite3.Connection) -> list[tuple[ChangedPlace, StoredRun | None]]:
+        def read(connection: sqlite3.Connection) -> list[tuple[ChangePosition, StoredRun | None]]:
             now = self._terms.now()
             with closing(connection.execute(query.sql, query.values)) as rows:
                 # Nobody could go on after what something else put in the place of a number or an id.
                 placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
                 return [
                     (
-                        ChangedPlace(number, *row[:2]),
+                        ChangePosition(number, *row[:2]),
                         next(iter(readable([row], run_from_row, now=now)), None),
                     )
                     for number, *row in islice(placed, PAGE)

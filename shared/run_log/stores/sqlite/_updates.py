@@ -23,7 +23,7 @@ _SCOPE: Final = "watch"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class ChangedPlace:
+class ChangePosition:
     """Where a watch stands: after this change. They are ordered as they were committed."""
 
     number: int
@@ -76,7 +76,7 @@ class SQLiteUpdates:
         self,
         *,
         state: Callable[[], Awaitable[tuple[str, int]]],
-        page: Callable[[ChangedPlace], Awaitable[Sequence[tuple[ChangedPlace, StoredRun | None]]]],
+        page: Callable[[ChangePosition], Awaitable[Sequence[tuple[ChangePosition, StoredRun | None]]]],
         update: Callable[[StoredRun, str], RunUpdate],
         selection: str,
         cursor: object,
@@ -86,15 +86,15 @@ class SQLiteUpdates:
         self._page = page
         self._update = update
         self._selection = selection
-        self._begins = None if cursor is None else ChangedPlace.of(cursor, selection)
+        self._begins = None if cursor is None else ChangePosition.of(cursor, selection)
         self._sleep = sleep
-        self._at_hand: deque[tuple[ChangedPlace, StoredRun | None]] = deque()
+        self._at_hand: deque[tuple[ChangePosition, StoredRun | None]] = deque()
 
     async def open(self) -> None:
         """See `UpdateSource.open`."""
         self._log, last = await self._state()
         if self._begins is None:
-            self._place = ChangedPlace(last + 1)
+            self._place = ChangePosition(last + 1)
             return
         self._place, log = self._begins
         if log != self._log:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
+from run_log.stores.firestore.watch.changes import ChangePosition
+from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.watch import RunUpdate
 
-from .changes import Change, ChangePlace
+from .changes import Change
 from .feed import Feed
-from .walks import ChangedDocuments, WatchPlace
+from .walks import ChangedDocuments
 
 
 class FirestoreUpdates:
@@ -36,9 +38,9 @@ class FirestoreUpdates:
         opening: Patience,
         patience: Patience,
         feed: Callable[[], Feed],
-        place: WatchPlace | None,
+        place: WatchPosition | None,
         root: str,
-        update: Callable[[Change, WatchPlace], RunUpdate | None],
+        update: Callable[[Change, WatchPosition], RunUpdate | None],
     ) -> None:
         self._documents = documents
         self._opening = opening
@@ -53,7 +55,7 @@ class FirestoreUpdates:
     async def open(self) -> None:
         """See `UpdateSource.open`."""
         now = await self._opening.run(self._documents.now)
-        self._place = self._begins or WatchPlace(seen=ChangePlace.after_all_at(now))
+        self._place = self._begins or WatchPosition(seen=ChangePosition.after_all_at(now))
         self._feed = self._feed_here()
         self._feed.join(now)
 
@@ -107,5 +109,5 @@ class FirestoreUpdates:
                 return change
         if self._is_last_page:
             self._is_last_page = False
-            self._place = WatchPlace(seen=ChangePlace.after_all_at(self._place.until))
+            self._place = WatchPosition(seen=ChangePosition.after_all_at(self._place.until))
         return None
