@@ -11,7 +11,8 @@ from opentelemetry import metrics, trace
 from run_log.core import RunLogError, StoreError, UnreadableRunError
 from run_log.core.logs import get_logger
 
-_tracer: Final = trace.get_tracer("run_log.stores")
+span: Final = trace.get_tracer("run_log.stores").start_as_current_span
+"""Opens a span around a block; an exception is recorded on it and goes on."""
 _meter: Final = metrics.get_meter("run_log.stores")
 _unreadable: Final = _meter.create_counter(
     "run_log.store.unreadable_runs",
@@ -28,18 +29,6 @@ _retries: Final = _meter.create_counter(
 )
 _logger: Final = get_logger("run_log.stores")
 _collections: Final[list[list[UnreadableRunError]]] = []
-
-
-@contextmanager
-def operation(name: str, **attributes: str | int) -> Generator[trace.Span]:
-    """Run the block in the span *name*; an exception is recorded on it and goes on.
-
-    Args:
-        name: The span's name, such as ``run_log.list``.
-        attributes: The span's attributes.
-    """
-    with _tracer.start_as_current_span(name, attributes=attributes) as span:
-        yield span
 
 
 @contextmanager

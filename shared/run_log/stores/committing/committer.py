@@ -118,7 +118,7 @@ class Committer:
         self._saves = SavesUnderWay()
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
+        """Commit *events*, and return the outcome of each in order; see `ProjectionStore.apply`."""
         return await self._apply(events, {})
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:

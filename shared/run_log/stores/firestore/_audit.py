@@ -13,13 +13,21 @@ from functools import partial
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
+from typing_extensions import override
 
 from run_log.core import StoreError, WorkflowRun
 from run_log.core.clock import moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import StatsDelta
-from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import (
+    WHOLE_PAGE,
+    Audit,
+    CountsRepair,
+    RunDocument,
+    StoredCounts,
+    WorkflowSnapshot,
+)
 from run_log.stores.committing.commits import MAX_STATS_CHANGES, StatsWrite
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import EXPIRE_AT, PAYLOADS, PROJECTION
@@ -37,8 +45,8 @@ _WITHOUT_PAYLOADS: Final = (
 )
 
 
-class FirestoreAudit:
-    """See `Audit`.
+class FirestoreAudit(Audit):
+    """Checks a root collection, one workflow as of one moment.
 
     Args:
         connection: Where to.
@@ -67,16 +75,16 @@ class FirestoreAudit:
         self._page = page
 
     @property
+    @override
     def retention(self) -> timedelta | None:
-        """See `Audit.retention`."""
         return self._retention.keeps if self._retention else None
 
+    @override
     def now(self) -> datetime:
-        """See `Audit.now`."""
         return self._now()
 
+    @override
     async def workflows(self) -> AsyncGenerator[str]:
-        """See `Audit.workflows`."""
         token = ""
         while True:
             # Missing ones too: whose document was deleted may have runs.
@@ -89,10 +97,10 @@ class FirestoreAudit:
                 return
 
     @contextlib.asynccontextmanager
+    @override
     async def snapshot(
         self, workflow: str, *, at: datetime | None = None
     ) -> AsyncGenerator[FirestoreSnapshot]:
-        """See `Audit.snapshot`."""
         if at is None:
             # Firestore takes moments in whole microseconds.
             at = moment_of(await self._patience.run(partial(self._connection.now, self._root)) // 1_000)
@@ -101,8 +109,8 @@ class FirestoreAudit:
         )
 
 
-class FirestoreSnapshot:
-    """See `WorkflowSnapshot`.
+class FirestoreSnapshot(WorkflowSnapshot):
+    """A workflow as Firestore had it at a moment.
 
     Args:
         connection: Where to.
@@ -128,12 +136,12 @@ class FirestoreSnapshot:
         """The mark of the guard, once it was read: None where it was not there."""
 
     @property
+    @override
     def at(self) -> datetime:
-        """See `WorkflowSnapshot.at`."""
         return self._at
 
+    @override
     async def counts(self) -> StoredCounts:
-        """See `WorkflowSnapshot.counts`."""
         found = await self._documents([self._path, self._guard])
         if not self._seen:
             # Together with the counts, so that no repair is in the one and not in the other.
@@ -159,8 +167,8 @@ class FirestoreSnapshot:
             counters=counters,
         )
 
+    @override
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
-        """See `WorkflowSnapshot.documents`."""
         size = min(self._page, WHOLE_PAGE) if whole else self._page
         after: str | None = None
         while True:
@@ -171,8 +179,8 @@ class FirestoreSnapshot:
             if len(page) < size:
                 return
 
+    @override
     async def repair(self, change: CountsRepair) -> bool:
-        """See `WorkflowSnapshot.repair`."""
         if not self._seen:
             await self.counts()
         (mark,) = self._seen

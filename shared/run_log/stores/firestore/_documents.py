@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from google.cloud.firestore_v1.types import write as write_types
+from typing_extensions import override
 
 from run_log.core import RunStatus, StoreError, WriteRefusedError
 from run_log.core.clock import micros_of, moment_of
@@ -31,7 +32,7 @@ from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.models import RunKey
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores.committing.commits import Commit, KnownRun, RunWrite, StatsWrite
+from run_log.stores.committing.commits import Commit, KnownRun, ProjectionDocuments, RunWrite, StatsWrite
 from run_log.stores.stored.fields import (
     CHANGED_AT,
     CHANGED_SHARD,
@@ -81,8 +82,8 @@ _SPARE_DAYS: Final = 1
 """What is not taken away yet beyond what is counted: another machine's clock may be ahead."""
 
 
-class FirestoreDocuments:
-    """See `ProjectionDocuments`.
+class FirestoreDocuments(ProjectionDocuments):
+    """Commits to Firestore, and reads what a commit was refused for.
 
     Args:
         connection: Where to.
@@ -94,8 +95,8 @@ class FirestoreDocuments:
         self._root_collection = root_collection
         self._root = f"{connection.documents_name}/{root_collection}"
 
+    @override
     async def commit(self, commit: Commit) -> Sequence[Any]:
-        """See `ProjectionDocuments.commit`."""
         return (await self._connection.commit(self._writes(commit)))[: len(commit.runs)]
 
     async def repair(self, stats: StatsWrite, *, guard: str, expected: Any | None) -> Any:
@@ -126,8 +127,8 @@ class FirestoreDocuments:
         mark, _ = await self._connection.commit(writes)
         return mark
 
+    @override
     async def read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
-        """See `ProjectionDocuments.read`."""
         paths = {run_path(self._root_collection, key): key for key in keys}
         known: dict[RunKey, KnownRun] = {}
         for document in await self._connection.documents(paths, ["status", EXPIRE_AT, PROJECTION]):

@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, Self
 
+from typing_extensions import override
+
 from run_log.core import (
     ConfigurationError,
     Outcome,
@@ -150,8 +152,8 @@ class FirestoreRunLogService(RunLogService):
             retention_days=settings.retention_days,
         )
 
+    @override
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
         return await self._committer.apply(events)
 
     def audit(self, *, page: int = AUDIT_PAGE) -> FirestoreAudit:
@@ -186,12 +188,13 @@ class FirestoreRunLogService(RunLogService):
         return await self._committer.merge(runs)
 
     @property
+    @override
     def place(self) -> str:
-        """See `RunLog.place`."""
         return str(self._connection)
 
+    @override
     async def reach(self, seconds: float) -> None:
-        """See `RunLog.reach`. Reads one document."""
+        """Reads one document."""
         await self._connection.reach(self._root, seconds)
 
     async def close(self) -> None:
@@ -199,10 +202,14 @@ class FirestoreRunLogService(RunLogService):
         await self._watches.close()
         await self._connection.close()
 
+    @override
     async def _save(self, event: RunEvent) -> None:
         await self._committer.save(event, clock=self.version_clock)
 
-    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+    @override
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
         runs = self._runs(workflow_id)
         query = runs_query(runs, selection)
         if after is not None:
@@ -210,7 +217,8 @@ class FirestoreRunLogService(RunLogService):
             query = query.start_after(start)
         return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
 
-    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         workflows = self._connection.client().collection(self._root)
         query = workflows.select(STATS_FIELDS).order_by("__name__")
         if after is not None:
@@ -234,7 +242,8 @@ class FirestoreRunLogService(RunLogService):
                 return found
             last = documents[-1]
 
-    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+    @override
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         found = await self._run(workflow_id, run_id)
         if found is None:
             return None
@@ -245,10 +254,12 @@ class FirestoreRunLogService(RunLogService):
         )
         return None if stored.is_expired(self._now()) else stored
 
-    async def _stats(self, workflow_id: str) -> WorkflowStats:
+    @override
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
         return summed_stats(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))
 
-    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+    @override
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         documents = await self._workflow_documents(workflow_id, ())
         return summed_stats(workflow_id, documents), summed_counters(workflow_id, documents)
 
@@ -272,11 +283,13 @@ class FirestoreRunLogService(RunLogService):
             documents[further[self._connection.path(shard)]].append(fields_of(shard.fields))
         return documents
 
-    async def _pending(self) -> Sequence[StoredRun]:
+    @override
+    async def read_pending(self) -> Sequence[StoredRun]:
         everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
         return self._readable(await self._fetch(placed_query(self._all_runs(), everything)))
 
-    async def _placed_page(
+    @override
+    async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
@@ -288,11 +301,13 @@ class FirestoreRunLogService(RunLogService):
             query = query.start_after({sorted_by: after.moment, "__name__": run})
         return Page.of(await self._collect(query, limit + 1, sorted_by, selection.is_wanted), limit)
 
-    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+    @override
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
         found = await self._collect(runs_query(self._runs(workflow_id), selection), 1, "started_at")
         return found[0] if found else None
 
-    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    @override
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         found = await self._run(workflow_id, run_id)
         if found is None:
             return ()
@@ -332,7 +347,8 @@ class FirestoreRunLogService(RunLogService):
         found = await self._get([run_path(self._root, (workflow_id, run_id))])
         return found[0] if found else None
 
-    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:
         def update(change: Change, place: WatchPosition) -> RunUpdate | None:
             workflow, run = change.place.path.split("/")
             if workflow_id is not None and workflow != document_id(workflow_id):

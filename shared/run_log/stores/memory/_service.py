@@ -10,6 +10,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+from typing_extensions import override
+
 from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
@@ -163,8 +165,9 @@ class InMemoryRunLogService(RunLogService):
         """Return the service that *settings* describe; see the constructor."""
         return cls(retention_days=settings.retention_days)
 
+    @override
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`. Durable as long as the process lives."""
+        """Durable as long as the process lives."""
         outcomes = [Outcome.DUPLICATE] * len(events)
         with self._lock:
             changes: dict[RunKey, RunChange] = {}
@@ -210,6 +213,7 @@ class InMemoryRunLogService(RunLogService):
         """End the watches: there is nothing else to let go of."""
         await self._watches.close()
 
+    @override
     async def _save(self, event: RunEvent) -> None:
         with self._lock:
             head = self._head(event.key)
@@ -224,24 +228,31 @@ class InMemoryRunLogService(RunLogService):
             workflow_id, run_id = key
             self._workflows[workflow_id].write(run_id, change, self._journal.add(key), self._retention)
 
-    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+    @override
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
         runs = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
-        return Page(runs=runs[:limit], more=len(runs) > limit)
+        return Page.of(runs, limit)
 
-    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+    @override
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         entry = self._entry((workflow_id, run_id))
         return _stored(entry, (workflow_id, run_id)) if entry else None
 
-    async def _stats(self, workflow_id: str) -> WorkflowStats:
+    @override
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
         with self._lock:
             return _stats(workflow_id, self._workflows.get(workflow_id) or _Workflow())
 
-    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+    @override
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         with self._lock:
             workflow = self._workflows.get(workflow_id) or _Workflow()
             return _stats(workflow_id, workflow), dict(workflow.counters)
 
-    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         with self._lock:
             stats = {
                 document_id(workflow_id): _stats(workflow_id, workflow)
@@ -250,7 +261,8 @@ class InMemoryRunLogService(RunLogService):
         places = sorted(place for place in stats if after is None or place > after)
         return [stats[place] for place in places[:most]]
 
-    async def _pending(self) -> Sequence[StoredRun]:
+    @override
+    async def read_pending(self) -> Sequence[StoredRun]:
         with self._lock:
             paused = [
                 (entry.position.started_at, document_id(workflow_id), entry.position.document_id, entry)
@@ -261,7 +273,8 @@ class InMemoryRunLogService(RunLogService):
         paused.sort(key=lambda item: item[:3], reverse=True)
         return self._readable([item[3] for item in paused], len(paused))
 
-    async def _placed_page(
+    @override
+    async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         with self._lock:
@@ -284,12 +297,14 @@ class InMemoryRunLogService(RunLogService):
         )
         entries = [places[place] for place in sorted(left, reverse=is_reverse)]
         runs = self._readable(entries, limit + 1, selection.is_wanted)
-        return Page(runs=runs[:limit], more=len(runs) > limit)
+        return Page.of(runs, limit)
 
-    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+    @override
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
         return next(iter(self._readable(self._sorted(workflow_id, selection, None), 1)), None)
 
-    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    @override
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         entry = self._entry((workflow_id, run_id))
         return entry.head.history if entry else ()
 
@@ -307,7 +322,8 @@ class InMemoryRunLogService(RunLogService):
             is_wanted=is_wanted,
         )
 
-    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:
         def read(after: int) -> tuple[int, RunUpdate | None] | None:
             with self._lock:
                 found = self._journal.after(after, workflow_id)

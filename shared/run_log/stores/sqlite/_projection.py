@@ -131,7 +131,7 @@ class _Batch:
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[RunEvent], terms: Terms) -> list[Outcome]:
-    """See `ProjectionStore.apply`."""
+    """Merge *events*, and return the outcome of each in order."""
     outcomes = [Outcome.DUPLICATE] * len(events)
     for positions in _transactions(by_run(events)):
         batches = {key: _batch([events[position] for position in own]) for key, own in positions.items()}

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from typing_extensions import override
+
 from run_log.core import InvalidCursorError
 from run_log.stores.listings import check_names, decode_parts, encode_parts
 from run_log.stores.stored.reading import StoredRun
-from run_log.stores.watch import RunUpdate
+from run_log.stores.watch import RunUpdate, UpdateSource
 
 PAGE: Final = 200
 """Changes read at a time: what a watch holds at most."""
@@ -56,8 +58,8 @@ class ChangePosition:
         return cls(number, workflow, run), log
 
 
-class SQLiteUpdates:
-    """See `UpdateSource`.
+class SQLiteUpdates(UpdateSource):
+    """The changes of a file after a position, looked for again and again.
 
     Args:
         state: Returns what tells the file from others, empty where there is none, and the number of its last
@@ -90,8 +92,8 @@ class SQLiteUpdates:
         self._sleep = sleep
         self._at_hand: deque[tuple[ChangePosition, StoredRun | None]] = deque()
 
+    @override
     async def open(self) -> None:
-        """See `UpdateSource.open`."""
         self._log, last = await self._state()
         if self._begins is None:
             self._place = ChangePosition(last + 1)
@@ -108,16 +110,16 @@ class SQLiteUpdates:
                 "without a cursor, and read what there is with list_runs"
             )
 
+    @override
     def take(self) -> RunUpdate | None:
-        """See `UpdateSource.take`."""
         while self._at_hand:
             self._place, stored = self._at_hand.popleft()
             if stored is not None:
                 return self._update(stored, self._place.cursor(self._log, self._selection))
         return None
 
+    @override
     async def more(self) -> None:
-        """See `UpdateSource.more`."""
         found = await self._page(self._place)
         while not found:
             await self._sleep(POLL_SECONDS)
@@ -126,8 +128,10 @@ class SQLiteUpdates:
             self._log, _ = await self._state()
         self._at_hand.extend(found)
 
+    @override
     async def close(self) -> None:
-        """See `UpdateSource.close`."""
+        pass  # nothing is held
 
+    @override
     def abandon(self) -> None:
-        """See `UpdateSource.abandon`."""
+        pass
