@@ -15,7 +15,7 @@ from google.cloud.firestore import async_transactional
 from run_log.core import RunEvent
 from run_log.core.ids import document_id
 from run_log.core.law import fold
-from run_log.stores.firestore.client import run_reference
+from run_log.stores.firestore.client import run_path
 from run_log.stores.stored.fields import HISTORY, PROJECTION
 from run_log.stores.stored.reading import head_from_fields
 from run_log.stores.stored.writing import projection_fields, run_fields, transition_text
@@ -73,7 +73,7 @@ async def _committed(client: Any, event: RunEvent, deadline: float) -> bool:
 
 
 async def _merge(transaction: Any, client: Any, event: RunEvent) -> None:
-    run = run_reference(client, ROOT, event.key)
+    run = client.document(run_path(ROOT, event.key))
     workflow = client.collection(ROOT).document(document_id(event.run.workflow_id))
     stored: dict[str, Mapping[str, Any]] = {}
     async for snapshot in client.get_all([run, workflow], transaction=transaction):
@@ -102,7 +102,7 @@ async def raw_writes(project: str, events: Sequence[RunEvent], *, per_commit: in
     The documents are made beforehand: only what the vendor's client and the emulator do is timed.
     """
     client: Any = firestore.AsyncClient(project=project)
-    writes = [(run_reference(client, ROOT, event.key), document(event)) for event in events]
+    writes = [(client.document(run_path(ROOT, event.key)), document(event)) for event in events]
     begun = time.perf_counter()
     for start in range(0, len(writes), per_commit):
         batch = client.batch()

@@ -17,7 +17,7 @@ from run_log.core import RunEvent, Settings, WorkflowRun
 from run_log.producer import RunEventEmitter
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore.client import run_reference
+from run_log.stores.firestore.client import run_path
 from run_log.testing import FirestoreEmulator, a_run
 
 from . import drain, workload
@@ -131,7 +131,7 @@ async def _delays(
     async with asyncio.timeout(seconds + PATIENCE_SECONDS):
         while not emitting.done() or emitted:
             references = [
-                run_reference(client, settings.root_collection, ("steady", run_id)) for run_id in emitted
+                client.document(run_path(settings.root_collection, ("steady", run_id))) for run_id in emitted
             ]
             if references:
                 snapshots = client.get_all(references, field_paths=["status"])

@@ -14,7 +14,7 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
 from run_log.stores import WorkflowSummary
 from run_log.stores.audit import Audit
-from run_log.stores.firestore._stats import counter_path
+from run_log.stores.firestore._documents import counter_path
 from run_log.testing import a_run, an_event
 
 from .adapters import SpoilableFirestore, SpoilableSQLite

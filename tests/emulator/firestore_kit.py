@@ -15,10 +15,9 @@ from run_log.core.ids import document_id
 from run_log.core.models import RunKey
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.committing.committer import Committer
-from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore import Connection
-from run_log.stores.firestore._writes import FirestoreDocuments
-from run_log.stores.firestore.client import run_reference
+from run_log.stores.firestore._documents import FirestoreDocuments
+from run_log.stores.firestore.client import Patience, run_path
 from run_log.stores.firestore.watch.changes import Bounds
 from run_log.stores.firestore.watch.feed import Feed
 from run_log.stores.stored.fields import CHANGED_AT, CHANGED_SHARD, PROJECTION
@@ -187,7 +186,7 @@ class OpenService(FirestoreRunLogService):
 
     async def forget_changes(self, key: RunKey) -> None:
         """Make a run's document one that an earlier version stored."""
-        document = run_reference(self._connection.client(), self._root, key)
+        document = self._connection.client().document(run_path(self._root, key))
         fields = (await document.get()).to_dict()
         for name in (CHANGED_AT, CHANGED_SHARD):
             del fields[PROJECTION][name]
@@ -198,7 +197,7 @@ class OpenService(FirestoreRunLogService):
         if loop not in self._open_feeds:
             self._open_feeds[loop] = OpenFeed(
                 self._connection,
-                self._root_name,
+                self.path,
                 bounds=self._bounds,
                 patience=self._endless,
                 uniform=lambda low, _: low,

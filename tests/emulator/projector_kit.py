@@ -22,7 +22,7 @@ from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits,
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.testing import an_event
 
 from .firestore_kit import Watch, WatchedService

@@ -17,7 +17,7 @@ from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import compare
 from run_log.stores.firestore import Connection, FirestoreRoot
-from run_log.stores.firestore.codec import fields_of
+from run_log.stores.firestore.client import fields_of
 from run_log.stores.stored.fields import CHANGED_AT, HISTORY, PROJECTION
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from run_log.core import RunStatus
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService

@@ -229,9 +229,6 @@ SPOILS: dict[str, dict[str, Any]] = {
     "another id": {"id": "zzz"},
     "another workflow": {"workflow_id": "w2"},
     "no projection map": {"projection": "text"},
-    "no history": {"projection.history": ["text"]},
-    "a moment out of range": {"projection.history": ['[1,1,"e","success",99999999999999999999,0]']},
-    "too deep a history": {"projection.history": ["[" * 100_000]},
     "no version": {"projection.hlc": "text"},
     "an infinite version": {"projection.hlc": float("inf")},
 }
@@ -254,6 +251,25 @@ async def test_what_cannot_be_read_is_skipped(service: OpenedService, spoil: dic
             page, cursor = await service.list_runs("w", limit=limit, start_after=cursor)
             walked += page
         assert [run.id for run in walked] == ["r0", "r1", "r3", "r4"]
+
+
+HISTORIES = {
+    "no history": ["text"],
+    "a moment out of range": ['[1,1,"e","success",99999999999999999999,0]'],
+    "too deep a history": ["[" * 100_000],
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+async def test_a_run_with_a_damaged_history_is_still_read(service: OpenedService, history: list[str]) -> None:
+    """A run whose history something else damaged is listed and returned; only its history cannot be read."""
+    await service.apply([an_event(workflow_id="w", id="r")])
+    await service.run_document("w", "r").update({"projection.history": history})
+
+    listed, _ = await service.list_runs("w")
+    assert [await service.get_run("w", "r")] == listed
+    with pytest.raises(UnreadableRunError, match="r"):
+        await service.get_history("w", "r")
 
 
 @pytest.mark.parametrize("spoil", [{"status": "no such"}, {"projection": "text"}])

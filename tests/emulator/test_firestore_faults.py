@@ -18,7 +18,7 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.testing import ManualClock, a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService, vendor_error

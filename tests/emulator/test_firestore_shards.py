@@ -10,7 +10,7 @@ import pytest
 
 from run_log.core import ConfigurationError, RunEvent, RunStatus
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, an_event
 
 from .firestore_kit import Watch, WatchedService

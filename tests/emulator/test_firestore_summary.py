@@ -12,8 +12,8 @@ from tests.model import check_summaries
 from run_log.core import Outcome, RunStatus, WorkflowRun
 from run_log.core.counters import DURATION_BUCKETS, Horizon, Scope, SummaryCounter, bucket_name
 from run_log.stores.committing.commits import MAX_STATS_CHANGES
-from run_log.stores.committing.patience import Patience
-from run_log.stores.firestore._stats import counter_path, past_paths
+from run_log.stores.firestore._documents import counter_path, past_paths
+from run_log.stores.firestore.client import Patience
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.testing import a_run, an_event
 

@@ -18,8 +18,8 @@ from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import Verification, compare, verify
 from run_log.stores.committing.commits import MAX_STATS_CHANGES
-from run_log.stores.committing.patience import Patience
-from run_log.stores.firestore._stats import counter_path
+from run_log.stores.firestore._documents import counter_path
+from run_log.stores.firestore.client import Patience
 from run_log.stores.stored.fields import PAYLOADS
 from run_log.testing import a_run, an_event
 

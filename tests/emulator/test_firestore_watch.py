@@ -13,7 +13,7 @@ import pytest
 
 from run_log.core import ConfigurationError, RunEvent, StoreError, StoreUnavailableError, WriteRefusedError
 from run_log.stores import FirestoreRunLogService, RunUpdate, RunWatch
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.stores.firestore.watch.changes import Bounds
 from run_log.testing import FirestoreEmulator, a_life, an_event
 

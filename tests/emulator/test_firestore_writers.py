@@ -15,7 +15,7 @@ from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.law import MAX_HISTORY
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.committing.committer import WARY_COMMITS
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService, vendor_error

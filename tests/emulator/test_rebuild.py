@@ -30,7 +30,7 @@ from run_log.projector.rebuild import (
 from run_log.projector.rebuild.sources import replay_name
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore import Connection, FirestoreRoot
-from run_log.stores.firestore.client import run_reference
+from run_log.stores.firestore.client import run_path
 from run_log.testing import a_run, an_event
 
 from .pubsub_kit import RawPubSub
@@ -241,7 +241,7 @@ async def test_documents_of_other_times(live: FirestoreRunLogService, tmp_path: 
     connection = Connection(Settings.from_env().project, None)
     client = connection.client()
     references = {
-        name: run_reference(client, LIVE, ("workflow-1", name)) for name in ("bad", "bare", "worse")
+        name: client.document(run_path(LIVE, ("workflow-1", name))) for name in ("bad", "bare", "worse")
     }
     bare: dict[str, Any] = (await references["bare"].get()).to_dict()
     del bare["projection"]

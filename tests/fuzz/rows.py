@@ -330,7 +330,7 @@ async def _watched(log: SQLiteRunLogService, workflow: str | None = None) -> Non
     selection = f'["{workflow}"]' if workflow else "[null]"
     state, _ = await log._state()  # pyright: ignore[reportPrivateUsage]
     cursor = encode_parts((state, 0, "", ""), scope="watch", selection=selection)
-    source: Any = log._updates(workflow, cursor, selection)  # pyright: ignore[reportPrivateUsage]
+    source: Any = log.updates(workflow, cursor, selection)
 
     class _Seen(Exception):  # noqa: N818
         pass

@@ -13,7 +13,7 @@ from run_log.projector import GroupLimits, MessageSource, Projector, PullLimits,
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.stores.committing.commits import ProjectionDocuments
 from run_log.stores.committing.committer import Committer
-from run_log.stores.committing.patience import Patience
+from run_log.stores.firestore.client import Patience
 from run_log.stores.retention import Retention
 from run_log.stores.stored.writing import run_fields
 

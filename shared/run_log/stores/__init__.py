@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ._reader import RunLogReader
-from ._run_log import RunLog
 from .factory import create_run_log_service, get_run_log_service, reset_run_log_service
 from .inbox import PendingRun
 from .memory import InMemoryRunLogService
-from .service import ProjectionStore, RunLogService
+from .ports import ProjectionStore
+from .reader import RunLogReader
+from .service import RunLog, RunLogService
 from .stale import StaleRun
 from .summaries import MAX_WINDOW, TimeBucket, WorkflowStats, WorkflowSummary
 from .watch import RunUpdate, RunWatch

@@ -12,7 +12,7 @@ from run_log.core.forks import renewed
 from run_log.core.install import how_to_install
 from run_log.core.logs import get_logger, logging_later
 
-from ._run_log import RunLog
+from .service import RunLog
 
 ENTRY_POINT_GROUP: Final = "run_log.backends"
 """Each entry is a function that takes `Settings` and returns a `RunLog`."""

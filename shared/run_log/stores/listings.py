@@ -277,11 +277,13 @@ def aware(name: str, value: object) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidArgumentError(f"{name} is {value!r}; pass an aware datetime")
     try:
-        return value.astimezone(UTC)
+        moved = value.astimezone(UTC)
     except OverflowError as error:
         raise InvalidArgumentError(
             f"{name} is {value!r}, which lies outside years 1 to 9999 in UTC"
         ) from error
+    # A vendor's datetime, as its snapshots hold them, stays one in astimezone(), and is sent through a float.
+    return datetime.combine(moved.date(), moved.timetz())
 
 
 def _statuses(value: object) -> tuple[RunStatus, ...] | None:

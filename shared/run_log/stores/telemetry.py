@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 from opentelemetry import metrics, trace
 
 from run_log.core import RunLogError, StoreError, UnreadableRunError
-from run_log.core.law import RunChange
 from run_log.core.logs import get_logger
 
-_tracer: Final = trace.get_tracer("run_log.stores")
+span: Final = trace.get_tracer("run_log.stores").start_as_current_span
+"""Opens a span around a block; an exception is recorded on it and goes on."""
 _meter: Final = metrics.get_meter("run_log.stores")
 _unreadable: Final = _meter.create_counter(
     "run_log.store.unreadable_runs",
@@ -25,35 +24,11 @@ _unreadable_workflows: Final = _meter.create_counter(
     unit="{workflow}",
     description="Workflows skipped because their stats cannot be read",
 )
-_commits: Final = _meter.create_counter(
-    "run_log.store.commits", unit="{commit}", description="Commits that were made or refused"
-)
-_commit_duration: Final = _meter.create_histogram(
-    "run_log.store.commit.duration", unit="s", description="How long commits took"
-)
-_commit_runs: Final = _meter.create_histogram(
-    "run_log.store.commit.runs", unit="{run}", description="Runs written in a commit"
-)
 _retries: Final = _meter.create_counter(
     "run_log.store.retries", unit="{retry}", description="Operations tried again, by why"
 )
-_anomalies: Final = _meter.create_counter(
-    "run_log.store.anomalies", unit="{transition}", description="Transitions that break the state machine"
-)
 _logger: Final = get_logger("run_log.stores")
 _collections: Final[list[list[UnreadableRunError]]] = []
-
-
-@contextmanager
-def operation(name: str, **attributes: str | int) -> Generator[trace.Span]:
-    """Run the block in the span *name*; an exception is recorded on it and goes on.
-
-    Args:
-        name: The span's name, such as ``run_log.list``.
-        attributes: The span's attributes.
-    """
-    with _tracer.start_as_current_span(name, attributes=attributes) as span:
-        yield span
 
 
 @contextmanager
@@ -107,37 +82,6 @@ def listener_recovered() -> None:
     _logger.info("run_log_listener_recovered")
 
 
-class CommitOutcome(enum.StrEnum):
-    """How one try of a commit ended."""
-
-    COMMITTED = "committed"
-    GUESS_REFUSED = "guess_refused"
-    """The store held another state than was remembered of it."""
-    FAILED = "failed"
-    """It was not answered, or refused for another reason."""
-
-
-def count_commit(outcome: CommitOutcome, *, runs: int, seconds: float) -> None:
-    """Count one try of a commit.
-
-    Args:
-        outcome: How it ended.
-        runs: Run documents in it.
-        seconds: How long the store took to answer.
-    """
-    _commits.add(1, {"outcome": outcome.value})
-    _commit_duration.record(seconds, {"outcome": outcome.value})
-    if outcome is CommitOutcome.COMMITTED:
-        _commit_runs.record(runs)
-
-
 def count_retry(reason: str) -> None:
     """Count an operation that is tried again, by the *reason*."""
     _retries.add(1, {"reason": reason})
-
-
-def count_anomalies(changes: Iterable[RunChange]) -> None:
-    """Count the transitions that *changes*, now stored, added in breach of the state machine."""
-    anomalies = sum(change.anomalies for change in changes)
-    if anomalies:
-        _anomalies.add(anomalies)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 from run_log.core import Version, WorkflowRun
 from run_log.core.forks import renewed
 
-from .telemetry import operation
+from .telemetry import span
 
 _ONE_TASK: Final = "another task waits for this watch's next update; open one for each task"
 
@@ -134,7 +134,7 @@ class RunWatch:
             raise RuntimeError(_ONE_TASK)
         self._is_opening = True
         try:
-            with operation("run_log.watch", **self._attributes):
+            with span("run_log.watch", attributes=self._attributes):
                 await self._source.open()
         finally:
             self._is_opening = False

@@ -22,7 +22,7 @@ from run_log.projector.dead_letters.letters import (
     REASON_ATTRIBUTE,
 )
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
-from run_log.stores.telemetry import CommitOutcome
+from run_log.stores.committing.commits import CommitOutcome
 
 from .repository import codes, one_line, read, section, source_strings, table
 

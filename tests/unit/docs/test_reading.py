@@ -11,8 +11,7 @@ from typing import Any
 from run_log.core import PauseRequest, RunStatus, utc_now
 from run_log.core.law import MAX_HISTORY
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
-from run_log.stores.committing.patience import PATIENCE_SECONDS
-from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS
+from run_log.stores.firestore.client import PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS
 from run_log.stores.firestore.watch.changes import MARGIN, Bounds
 from run_log.stores.listings import RunFilters
 from run_log.stores.sqlite._service import BUSY_TIMEOUT

@@ -11,7 +11,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
 from run_log.core import RunStatus, Settings, TriggerType
-from run_log.stores.firestore._stats import STATS_SHARDS
+from run_log.stores.firestore._documents import STATS_SHARDS
 from run_log.stores.firestore.client import RUNS
 from run_log.stores.firestore.queries import changed_query, placed_query, runs_query
 from run_log.stores.inbox import InboxSelection

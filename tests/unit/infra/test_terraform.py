@@ -20,7 +20,7 @@ from run_log.pubsub._provision import (
     MAX_DELIVERY_ATTEMPTS,
     RETENTION,
 )
-from run_log.stores.firestore._stats import STATS_SHARDS
+from run_log.stores.firestore._documents import STATS_SHARDS
 from run_log.stores.firestore.client import RUNS
 from run_log.stores.stored.fields import EXPIRE_AT
 

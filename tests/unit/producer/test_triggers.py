@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import enum
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from run_log.core import InvalidRunError, RunEvent, TriggerType, WorkflowRun, utc_now
 from run_log.producer import PubSubRunLogService, _capture, record_run
 from run_log.producer._capture import MAX_WORDS, known_trigger, recordable, tell_unknown
+from run_log.stores import InMemoryRunLogService
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged
@@ -95,7 +96,7 @@ def test_another_fault_stays_one() -> None:
 
 async def test_saving_refuses_it(emitter_to: EmitterMaker) -> None:
     """Whoever saves a run gets the error, with the trigger types there are."""
-    service = PubSubRunLogService(emitter=emitter_to(ScriptedTransport()), reader=cast("Any", None))
+    service = PubSubRunLogService(emitter=emitter_to(ScriptedTransport()), reader=InMemoryRunLogService())
 
     with pytest.raises(InvalidRunError, match=r"trigger_type: .*'scheduled'"):
         await service.save_run(_fields(trigger_type="cron"))

@@ -9,13 +9,19 @@ from google.api_core import exceptions as google_errors
 from google.cloud.firestore_v1.types import firestore as firestore_types
 
 from run_log.core import InvalidCursorError
-from run_log.stores.firestore.codec import TargetChange
-from run_log.stores.firestore.watch.changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot
-from run_log.stores.firestore.watch.walks import WatchPlace
+from run_log.stores.firestore.watch.changes import (
+    Bounds,
+    Change,
+    ChangePosition,
+    RecentChanges,
+    Snapshot,
+    TargetChange,
+)
+from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.listings import encode_parts
 
 ROOT = "projects/p/databases/d/documents/root"
-START = ChangePlace(0, "")
+START = ChangePosition(0, "")
 
 _types: Any = firestore_types
 _ListenResponse: Any = _types.ListenResponse.pb()
@@ -54,9 +60,9 @@ def changed(number: int, run_id: str = "r") -> Any:
     return message
 
 
-def kept(recent: RecentChanges) -> list[ChangePlace]:
+def kept(recent: RecentChanges) -> list[ChangePosition]:
     """Return the places of all changes that are kept."""
-    found: list[ChangePlace] = []
+    found: list[ChangePosition] = []
     place = recent.floor
     while (next_one := recent.after(place)) is not None:
         place = next_one.place
@@ -197,16 +203,16 @@ def test_documents_elsewhere_are_no_changes(root: str) -> None:
 
 
 PLACES = [
-    WatchPlace(seen=ChangePlace(1_795_643_213_126_472_001, "")),
-    WatchPlace(seen=ChangePlace(7, "w%2Fx/r")),
-    WatchPlace(seen=ChangePlace(7, "w/r"), until=9, changed_at=8, path="root/w/runs/r"),
+    WatchPosition(seen=ChangePosition(1_795_643_213_126_472_001, "")),
+    WatchPosition(seen=ChangePosition(7, "w%2Fx/r")),
+    WatchPosition(seen=ChangePosition(7, "w/r"), until=9, changed_at=8, path="root/w/runs/r"),
 ]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_cursor_holds_its_place(place: WatchPlace) -> None:
+def test_a_cursor_holds_its_place(place: WatchPosition) -> None:
     """A cursor gives back the very place that it was made of, to the nanosecond."""
-    assert place == WatchPlace.of(place.cursor("root", "[null]"), "root", "[null]")
+    assert place == WatchPosition.of(place.cursor("root", "[null]"), "root", "[null]")
 
 
 @pytest.mark.parametrize(
@@ -227,4 +233,4 @@ def test_a_place_that_cannot_be_is_refused(place: tuple[int | str, ...]) -> None
     cursor = encode_parts(place, scope="watch", selection="[null]")
 
     with pytest.raises(InvalidCursorError, match="is not a cursor"):
-        WatchPlace.of(cursor, "root", "[null]")
+        WatchPosition.of(cursor, "root", "[null]")

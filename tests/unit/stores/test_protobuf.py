@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from run_log.stores.firestore.codec import Write, fields_of, set_fields, texts
+from run_log.stores.firestore._documents import Write, set_fields, texts
+from run_log.stores.firestore.client import fields_of
 
 
 def _round_trip(fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from run_log.core.models import RunKey
 from run_log.core.wire import EVENT_TYPE
 from run_log.stores import InMemoryRunLogService
 from run_log.stores.committing.commits import Commit, KnownRun
-from run_log.stores.committing.committer import Committer
-from run_log.stores.committing.patience import Patience
-from run_log.stores.recent import Recent, head_bytes, names_bytes
+from run_log.stores.committing.committer import Committer, Recent, head_bytes, names_bytes
+from run_log.stores.firestore.client import Patience
 
 MEBIBYTE = 2**20
 BEGUN = datetime(2026, 3, 4, 12, tzinfo=UTC)

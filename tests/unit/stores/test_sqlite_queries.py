@@ -33,7 +33,7 @@ from run_log.stores.sqlite._queries import (
     runs_query,
 )
 from run_log.stores.sqlite._schema import migrate
-from run_log.stores.sqlite._updates import ChangedPlace
+from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
 from run_log.testing import an_event
 
@@ -138,7 +138,7 @@ def test_what_is_over(connection: sqlite3.Connection) -> None:
 
 def test_what_has_changed(connection: sqlite3.Connection) -> None:
     """Runs changed after a transaction are found by an index, in the order of their changes."""
-    after = ChangedPlace(7, "w", "r")
+    after = ChangePosition(7, "w", "r")
 
     assert [
         ["SEARCH runs USING INDEX runs_by_change ((changed,workflow,run)>(?,?,?))"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
+
+from opentelemetry import metrics
 
 from run_log.core import RunEvent, Transition, WriteRefusedError
 from run_log.core.clock import HybridLogicalClock
@@ -26,6 +29,8 @@ from run_log.stores.stored.writing import (
     run_fields,
 )
 
+_T = TypeVar("_T")
+
 MAX_COMMIT_BYTES: Final = 3 * 2**20
 """Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between
 is for writes that trim a history."""
@@ -36,6 +41,20 @@ MAX_COMMIT_RUNS: Final = 500
 MAX_STATS_CHANGES: Final = 500
 """Most changes of one stats document in one commit
 (https://firebase.google.com/docs/firestore/quotas#writes_and_transactions)."""
+
+_meter: Final = metrics.get_meter("run_log.stores")
+_commits: Final = _meter.create_counter(
+    "run_log.store.commits", unit="{commit}", description="Commits that were made or refused"
+)
+_commit_duration: Final = _meter.create_histogram(
+    "run_log.store.commit.duration", unit="s", description="How long commits took"
+)
+_commit_runs: Final = _meter.create_histogram(
+    "run_log.store.commit.runs", unit="{run}", description="Runs written in a commit"
+)
+_anomalies: Final = _meter.create_counter(
+    "run_log.store.anomalies", unit="{transition}", description="Transitions that break the state machine"
+)
 
 _STATS_FIELDS: Final = 4  # total, successful, as_of, shards
 
@@ -189,6 +208,18 @@ class ProjectionDocuments(Protocol):
         ...
 
 
+class Retrying(Protocol):
+    """How an operation on the store is tried again."""
+
+    async def run(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+        """Return what *operation* returns, trying again while the store is unavailable.
+
+        Raises:
+            StoreUnavailableError: It was unavailable to the end.
+        """
+        ...
+
+
 def batches(
     events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]] = MappingProxyType({})
 ) -> Iterator[dict[RunKey, RunBatch]]:
@@ -234,6 +265,37 @@ def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> lis
             places.setdefault((workflow_id, shard_of(run_id, shards)), []).append(change)
     writes = (_stats_write(*place, own) for place, own in places.items())
     return [write for write in writes if write.delta or write.counters]
+
+
+class CommitOutcome(enum.StrEnum):
+    """How one try of a commit ended."""
+
+    COMMITTED = "committed"
+    GUESS_REFUSED = "guess_refused"
+    """The store held another state than was remembered of it."""
+    FAILED = "failed"
+    """It was not answered, or refused for another reason."""
+
+
+def count_commit(outcome: CommitOutcome, *, runs: int, seconds: float) -> None:
+    """Count one try of a commit.
+
+    Args:
+        outcome: How it ended.
+        runs: Run documents in it.
+        seconds: How long the store took to answer.
+    """
+    _commits.add(1, {"outcome": outcome.value})
+    _commit_duration.record(seconds, {"outcome": outcome.value})
+    if outcome is CommitOutcome.COMMITTED:
+        _commit_runs.record(runs)
+
+
+def count_anomalies(changes: Iterable[RunChange]) -> None:
+    """Count the transitions that *changes*, now stored, added in breach of the state machine."""
+    anomalies = sum(change.anomalies for change in changes)
+    if anomalies:
+        _anomalies.add(anomalies)
 
 
 def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> StatsWrite:

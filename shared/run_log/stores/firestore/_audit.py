@@ -7,44 +7,36 @@ condition that nobody has written it since the moment of the reads: so two never
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
+from typing_extensions import override
 
-from run_log.core import RunLogError, StoreError, WorkflowRun
+from run_log.core import StoreError, WorkflowRun
 from run_log.core.clock import moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import StatsDelta
-from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import (
+    WHOLE_PAGE,
+    Audit,
+    CountsRepair,
+    RunDocument,
+    StoredCounts,
+    WorkflowSnapshot,
+)
 from run_log.stores.committing.commits import MAX_STATS_CHANGES, StatsWrite
-from run_log.stores.committing.patience import Patience
-from run_log.stores.firestore.watch.walks import ChangedDocuments
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import EXPIRE_AT, PAYLOADS, PROJECTION
 
-from ._stats import further_stats_paths, summed_counters, summed_stats
-from ._writes import FirestoreDocuments
-from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from .codec import (
-    batch_get_request,
-    fields_of,
-    found_document,
-    list_documents_request,
-    listed_documents,
-    queried_document,
-    run_query_request,
-)
+from ._documents import FirestoreDocuments, further_stats_paths, summed_counters, summed_stats
+from .client import RUNS, Connection, Patience, fields_of
 
 REPAIRS: Final = "repairs"
 """The collection below a workflow's document that holds how often its counts were repaired."""
-
-VERSIONS_KEPT: Final = timedelta(hours=1)
-"""For how long Firestore can be read as it was (https://firebase.google.com/docs/firestore/use-pitr): with
-point-in-time recovery longer, but of each minute only."""
 
 _WITHOUT_PAYLOADS: Final = (
     *(name for name in WorkflowRun.model_fields if name not in PAYLOADS),
@@ -53,8 +45,8 @@ _WITHOUT_PAYLOADS: Final = (
 )
 
 
-class FirestoreAudit:
-    """See `Audit`.
+class FirestoreAudit(Audit):
+    """Checks a root collection, one workflow as of one moment.
 
     Args:
         connection: Where to.
@@ -83,55 +75,42 @@ class FirestoreAudit:
         self._page = page
 
     @property
+    @override
     def retention(self) -> timedelta | None:
-        """See `Audit.retention`."""
         return self._retention.keeps if self._retention else None
 
+    @override
     def now(self) -> datetime:
-        """See `Audit.now`."""
         return self._now()
 
+    @override
     async def workflows(self) -> AsyncGenerator[str]:
-        """See `Audit.workflows`."""
         token = ""
         while True:
-            names, token = await self._patience.run(partial(self._names, token))
+            # Missing ones too: whose document was deleted may have runs.
+            names, token = await self._patience.run(
+                partial(self._connection.names, self._root, size=self._page, token=token)
+            )
             for name in names:
                 yield name.rpartition("/")[2]
             if not token:
                 return
 
     @contextlib.asynccontextmanager
+    @override
     async def snapshot(
         self, workflow: str, *, at: datetime | None = None
     ) -> AsyncGenerator[FirestoreSnapshot]:
-        """See `Audit.snapshot`."""
         if at is None:
-            documents = ChangedDocuments(self._connection, self._root, None, page=1)
             # Firestore takes moments in whole microseconds.
-            at = moment_of(await self._patience.run(documents.now) // 1_000)
+            at = moment_of(await self._patience.run(partial(self._connection.now, self._root)) // 1_000)
         yield FirestoreSnapshot(
             self._connection, self._root, workflow, patience=self._patience, at=at, page=self._page
         )
 
-    async def _names(self, token: str) -> tuple[list[str], str]:
-        client = self._connection.client()
-        database = f"projects/{self._connection.project}/databases/{self._connection.database}"
-        # Missing ones too: whose document was deleted may have runs.
-        request = list_documents_request(f"{database}/documents", self._root, size=self._page, token=token)
-        with _our_errors(self._connection):
-            return listed_documents(
-                await client._firestore_api.list_documents(  # noqa: SLF001 - as the other calls
-                    request=request,
-                    metadata=client._rpc_metadata,  # noqa: SLF001
-                    retry=None,
-                    timeout=RPC_TIMEOUT_SECONDS,
-                )
-            )
 
-
-class FirestoreSnapshot:
-    """See `WorkflowSnapshot`.
+class FirestoreSnapshot(WorkflowSnapshot):
+    """A workflow as Firestore had it at a moment.
 
     Args:
         connection: Where to.
@@ -151,19 +130,18 @@ class FirestoreSnapshot:
         self._patience = patience
         self._at = at
         self._page = page
-        self._database = f"projects/{connection.project}/databases/{connection.database}"
         self._path = f"{root}/{workflow}"
         self._guard = f"{self._path}/{REPAIRS}/last"
         self._seen: list[Any] = []
         """The mark of the guard, once it was read: None where it was not there."""
 
     @property
+    @override
     def at(self) -> datetime:
-        """See `WorkflowSnapshot.at`."""
         return self._at
 
+    @override
     async def counts(self) -> StoredCounts:
-        """See `WorkflowSnapshot.counts`."""
         found = await self._documents([self._path, self._guard])
         if not self._seen:
             # Together with the counts, so that no repair is in the one and not in the other.
@@ -189,8 +167,8 @@ class FirestoreSnapshot:
             counters=counters,
         )
 
+    @override
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
-        """See `WorkflowSnapshot.documents`."""
         size = min(self._page, WHOLE_PAGE) if whole else self._page
         after: str | None = None
         while True:
@@ -201,8 +179,8 @@ class FirestoreSnapshot:
             if len(page) < size:
                 return
 
+    @override
     async def repair(self, change: CountsRepair) -> bool:
-        """See `WorkflowSnapshot.repair`."""
         if not self._seen:
             await self.counts()
         (mark,) = self._seen
@@ -224,21 +202,10 @@ class FirestoreSnapshot:
 
     async def _documents(self, paths: Sequence[str]) -> dict[str, Any]:
         """Return those of the documents at *paths* that are there, as protocol buffers, in order."""
-        return await self._patience.run(partial(self._found, paths)) if paths else {}
-
-    async def _found(self, paths: Sequence[str]) -> dict[str, Any]:
-        leading = f"{self._database}/documents/"
-        request = batch_get_request(self._database, [leading + path for path in paths], (), at=self._at)
-        client = self._connection.client()
-        with _our_errors(self._connection, self._at):
-            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - takes a moment
-                request=request,
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            found = [found_document(response) async for response in responses]
-        known = {one.name.removeprefix(leading): one for one in found if one is not None}
+        if not paths:
+            return {}
+        found = await self._patience.run(partial(self._connection.documents, paths, at=self._at))
+        known = {self._connection.path(document): document for document in found}
         return {path: known[path] for path in paths if path in known}
 
     async def _runs(self, after: str | None, size: int, *, whole: bool) -> list[RunDocument]:
@@ -247,38 +214,10 @@ class FirestoreSnapshot:
         query = (runs if whole else runs.select(_WITHOUT_PAYLOADS)).order_by("__name__").limit(size)
         if after is not None:
             query = query.start_after({"__name__": runs.document(after)})
-        with _our_errors(self._connection, self._at):
-            responses = await client._firestore_api.run_query(  # noqa: SLF001 - takes a moment
-                request=run_query_request(query, at=self._at),
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            found = [queried_document(response) async for response in responses]
         return [
-            RunDocument(id=one.name.rpartition("/")[2], fields=fields_of(one.fields))
-            for one in found
-            if one is not None
+            RunDocument(id=document.name.rpartition("/")[2], fields=fields_of(document.fields))
+            for document in await self._connection.query(query, at=self._at)
         ]
-
-
-@contextlib.contextmanager
-def _our_errors(connection: Connection, at: datetime | None = None) -> Generator[None]:
-    """Raise the vendor's errors as ours; *at* is the moment that is read."""
-    try:
-        yield
-    except VENDOR_ERRORS as error:
-        raise _error(connection, error, at) from error
-
-
-def _error(connection: Connection, error: Exception, at: datetime | None) -> RunLogError:
-    is_refused = isinstance(error, google_errors.FailedPrecondition | google_errors.InvalidArgument)
-    if is_refused and at is not None and datetime.now(UTC) - at >= VERSIONS_KEPT:
-        return StoreError(
-            f"{connection} no longer knows what was stored at {at.isoformat()}: it can be read as it was for "
-            f"an hour, and reading the workflow took longer; run it where Firestore is near ({error})"
-        )
-    return connection.error(error)
 
 
 def _parts(change: CountsRepair) -> Iterator[StatsWrite]:

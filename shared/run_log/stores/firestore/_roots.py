@@ -24,34 +24,21 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.clock import micros_of, moment_of
-from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun
 from run_log.core.models import STORED, RunKey
 from run_log.core.payload import encode_json
 from run_log.core.settings import check_collection_id
 from run_log.core.wire import run_dump_to_event
-from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.changes import RUN_PATH
-from run_log.stores.firestore.watch.walks import ChangedDocuments
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION
 from run_log.stores.stored.reading import at_its_place, head_from_fields, run_from_fields
 
 from ._audit import FirestoreAudit
+from ._documents import Write, set_fields
 from ._foreign import document_text, foreign_run
-from .client import REFUSED_ERRORS, RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from .codec import (
-    Write,
-    batch_get_request,
-    commit_request,
-    fields_of,
-    found_document,
-    nanos,
-    queried_document,
-    run_query_request,
-    set_fields,
-)
+from .client import RUNS, Connection, Patience, fields_of, nanos
 
 PAGE: Final = 200
 """Documents read at a time: at a megabyte each they are still a few seconds' reading."""
@@ -122,7 +109,6 @@ class FirestoreRoot:
         self._root = check_collection_id(root_collection)
         self._patience = patience or Patience()
         self._page = page
-        self._database = f"projects/{connection.project}/databases/{connection.database}"
 
     @classmethod
     def from_settings(cls, settings: Settings, root_collection: str) -> Self:
@@ -159,8 +145,7 @@ class FirestoreRoot:
                     f"{self._connection} has no root collection {self._root!r}, or an empty one; is its name "
                     "right, and are GOOGLE_CLOUD_PROJECT and RUN_LOG_DATABASE?"
                 )
-        documents = ChangedDocuments(self._connection, self._root, None, page=1)
-        return moment_of(await self._patience.run(documents.now) // 1_000)
+        return moment_of(await self._patience.run(partial(self._connection.now, self._root)) // 1_000)
 
     async def page(self, after: str = "") -> RootPage:
         """Return the runs after a place, expired ones too.
@@ -217,7 +202,7 @@ class FirestoreRoot:
                 if (write := _expiry(document, path, retention)) is not None
             ]
             if writes:
-                await self._commit(writes)
+                await self._connection.commit(writes)
             return len(writes), last
 
         return await self._patience.run(expire)
@@ -251,27 +236,13 @@ class FirestoreRoot:
             return await self._documents(after, None)
         since = micros_of(self._since - SETTLED) * 1_000
         heads, last = await self._documents(after, ["status"], HEADS * self._page)
-        names = [head.name for head in heads.values() if nanos(head.update_time) >= since]
-        root = f"{self._database}/documents/{self._root}/"
+        paths = [f"{self._root}/{path}" for path, head in heads.items() if nanos(head.update_time) >= since]
         documents: dict[str, Any] = {}
-        for start in range(0, len(names), self._page):
-            found = await self._patience.run(partial(self._whole, names[start : start + self._page]))
-            documents |= {document.name.removeprefix(root): document for document in found}
+        for start in range(0, len(paths), self._page):
+            part = paths[start : start + self._page]
+            found = await self._patience.run(partial(self._connection.documents, part))
+            documents |= {self._below(document): document for document in found}
         return documents, last
-
-    async def _whole(self, names: Sequence[str]) -> list[Any]:
-        client = self._connection.client()
-        try:
-            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - see ChangedDocuments
-                request=batch_get_request(self._database, names, ()),
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            found = [found_document(response) async for response in responses]
-        except VENDOR_ERRORS as error:
-            raise self._connection.error(error) from error
-        return [document for document in found if document is not None]
 
     async def _documents(
         self, after: str, fields: Sequence[str] | None, size: int | None = None
@@ -279,13 +250,11 @@ class FirestoreRoot:
         """Return a page's documents by path below the root, and where the next page goes on."""
         size = size or self._page
         found = await self._patience.run(partial(self._query, after, fields, size))
-        root = f"{self._database}/documents/{self._root}/"
+        root = f"{self._connection.documents_name}/{self._root}/"
         # A group spans every root collection; those that come after this one in the order end it.
-        own = {
-            document.name.removeprefix(root): document for document in found if document.name.startswith(root)
-        }
+        own = {self._below(document): document for document in found if document.name.startswith(root)}
         is_last = len(found) < size or len(own) < len(found)
-        last = None if is_last else found[-1].name.removeprefix(root)
+        last = None if is_last else self._below(found[-1])
         return {path: document for path, document in own.items() if RUN_PATH.fullmatch(path)}, last
 
     async def _query(self, after: str, fields: Sequence[str] | None, size: int) -> list[Any]:
@@ -295,33 +264,11 @@ class FirestoreRoot:
         if fields is not None:
             query = query.select(fields)
         query = query.start_after({"__name__": client.document(f"{self._root}/{path}")})
-        try:
-            responses = await client._firestore_api.run_query(  # noqa: SLF001 - see ChangedDocuments
-                request=run_query_request(query),
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            documents = [queried_document(response) async for response in responses]
-        except VENDOR_ERRORS as error:
-            raise self._connection.error(error) from error
-        return [document for document in documents if document is not None]
+        return await self._connection.query(query)
 
-    async def _commit(self, writes: Sequence[Any]) -> None:
-        client = self._connection.client()
-        try:
-            await client._firestore_api.commit(  # noqa: SLF001 - as FirestoreDocuments.commit
-                request=commit_request(self._database, writes),
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-        except REFUSED_ERRORS as error:
-            raise GuessRefusedError(
-                f"{self._connection} holds another state than was read ({error})"
-            ) from error
-        except VENDOR_ERRORS as error:
-            raise self._connection.error(error) from error
+    def _below(self, document: Any) -> str:
+        """Return the path of a document below the root collection."""
+        return self._connection.path(document).removeprefix(f"{self._root}/")
 
 
 def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:

@@ -7,7 +7,10 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Self
+
+from typing_extensions import override
 
 from run_log.core import (
     ConfigurationError,
@@ -24,15 +27,13 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun
-from run_log.core.models import RunKey
 from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.committing.committer import Committer
-from run_log.stores.committing.patience import Patience
 from run_log.stores.firestore.watch.changes import Bounds, Change
 from run_log.stores.firestore.watch.feed import Feed
 from run_log.stores.firestore.watch.updates import FirestoreUpdates
-from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPlace
+from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPosition
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import OverallPosition, Position, Selection
 from run_log.stores.retention import Retention
@@ -52,11 +53,16 @@ from run_log.stores.telemetry import skipped_unreadable_stats
 from run_log.stores.watch import RunUpdate
 
 from ._audit import FirestoreAudit
-from ._stats import STATS_FIELDS, further_stats_paths, summed_counters, summed_stats
-from ._writes import FirestoreDocuments
-from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection, run_reference
-from .codec import fields_of
-from .queries import after_snapshot, placed_query, runs_query
+from ._documents import (
+    STATS_FIELDS,
+    FirestoreDocuments,
+    further_stats_paths,
+    stats_path,
+    summed_counters,
+    summed_stats,
+)
+from .client import RUNS, Connection, Patience, fields_of, run_path
+from .queries import placed_query, runs_query
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 
@@ -116,11 +122,6 @@ class FirestoreRunLogService(RunLogService):
         self._bounds = Bounds()
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
 
-    @property
-    def _root_name(self) -> str:
-        connection = self._connection
-        return f"projects/{connection.project}/databases/{connection.database}/documents/{self._root}"
-
     @classmethod
     def from_env(cls) -> Self:
         """Return the service that the environment describes.
@@ -133,8 +134,7 @@ class FirestoreRunLogService(RunLogService):
     @property
     def path(self) -> str:
         """The full name of the collection that holds the projection."""
-        connection = self._connection
-        return f"projects/{connection.project}/databases/{connection.database}/documents/{self._root}"
+        return f"{self._connection.documents_name}/{self._root}"
 
     @property
     def where(self) -> str:
@@ -152,8 +152,8 @@ class FirestoreRunLogService(RunLogService):
             retention_days=settings.retention_days,
         )
 
+    @override
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
         return await self._committer.apply(events)
 
     def audit(self, *, page: int = AUDIT_PAGE) -> FirestoreAudit:
@@ -188,12 +188,13 @@ class FirestoreRunLogService(RunLogService):
         return await self._committer.merge(runs)
 
     @property
+    @override
     def place(self) -> str:
-        """See `RunLog.place`."""
         return str(self._connection)
 
+    @override
     async def reach(self, seconds: float) -> None:
-        """See `RunLog.reach`. Reads one document."""
+        """Reads one document."""
         await self._connection.reach(self._root, seconds)
 
     async def close(self) -> None:
@@ -201,100 +202,94 @@ class FirestoreRunLogService(RunLogService):
         await self._watches.close()
         await self._connection.close()
 
+    @override
     async def _save(self, event: RunEvent) -> None:
         await self._committer.save(event, clock=self.version_clock)
 
-    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+    @override
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
         runs = self._runs(workflow_id)
         query = runs_query(runs, selection)
         if after is not None:
             start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
             query = query.start_after(start)
-        found = await self._collect(query, limit + 1, "started_at")
-        return Page(runs=found[:limit], more=len(found) > limit)
+        return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
 
-    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         workflows = self._connection.client().collection(self._root)
         query = workflows.select(STATS_FIELDS).order_by("__name__")
         if after is not None:
             query = query.start_after({"__name__": workflows.document(after)})
         found: list[WorkflowStats] = []
+        last = None
         while True:
             wanted = most - len(found)
-            snapshots = await self._fetch(query.limit(wanted))
+            documents = await self._fetch(query.limit(wanted), last)
             own = {
-                workflow_id: _fields(snapshot)
-                for snapshot in snapshots
-                if (workflow_id := _workflow_of(snapshot)) is not None
+                workflow_id: fields
+                for document in documents
+                if (workflow_id := _workflow_of(document, fields := fields_of(document.fields))) is not None
             }
-            for workflow_id, documents in (await self._stats_documents(own, STATS_FIELDS)).items():
+            for workflow_id, counts in (await self._stats_documents(own, STATS_FIELDS)).items():
                 try:
-                    found.append(summed_stats(workflow_id, documents))
+                    found.append(summed_stats(workflow_id, counts))
                 except StoreError as error:
                     skipped_unreadable_stats(workflow_id, error)
-            if len(snapshots) < wanted or len(found) == most:
+            if len(documents) < wanted or len(found) == most:
                 return found
-            query = query.start_after(snapshots[-1])
+            last = documents[-1]
 
-    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        snapshot = await self._get(
-            run_reference(self._connection.client(), self._root, (workflow_id, run_id))
-        )
-        if not snapshot.exists:
+    @override
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        found = await self._run(workflow_id, run_id)
+        if found is None:
             return None
-        stored = _stored(snapshot, (workflow_id, run_id))
+        stored = stored_run(
+            fields_of(found.fields),
+            (workflow_id, run_id),
+            place=(document_id(workflow_id), document_id(run_id)),
+        )
         return None if stored.is_expired(self._now()) else stored
 
-    async def _stats(self, workflow_id: str) -> WorkflowStats:
+    @override
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
         return summed_stats(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))
 
-    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
-        documents = await self._workflow_documents(workflow_id, None)
+    @override
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        documents = await self._workflow_documents(workflow_id, ())
         return summed_stats(workflow_id, documents), summed_counters(workflow_id, documents)
 
-    async def _workflow_documents(
-        self, workflow_id: str, fields: Sequence[str] | None
-    ) -> list[Mapping[str, Any]]:
+    async def _workflow_documents(self, workflow_id: str, fields: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return all documents that hold the stats of a workflow; of each those *fields*, or all."""
-        snapshot = await self._get(self._workflow(workflow_id), fields)
-        own = {workflow_id: _fields(snapshot)}
+        found = await self._get([stats_path(self._root, workflow_id, 0)], fields)
+        own = {workflow_id: fields_of(found[0].fields) if found else {}}
         return (await self._stats_documents(own, fields))[workflow_id]
 
     async def _stats_documents(
-        self, workflows: Mapping[str, Mapping[str, Any]], fields: Sequence[str] | None
+        self, workflows: Mapping[str, Mapping[str, Any]], fields: Sequence[str]
     ) -> dict[str, list[Mapping[str, Any]]]:
         """Return all documents that hold the stats of *workflows*, whose own are given."""
-        client = self._connection.client()
         further = {
-            client.document(path): workflow_id
+            path: workflow_id
             for workflow_id, own in workflows.items()
             for path in further_stats_paths(self._root, workflow_id, own)
         }
         documents = {workflow_id: [own] for workflow_id, own in workflows.items()}
-        for reference, shard in await self._get_all(list(further), fields):
-            documents[further[reference]].append(shard)
+        for shard in await self._get(list(further), fields) if further else ():
+            documents[further[self._connection.path(shard)]].append(fields_of(shard.fields))
         return documents
 
-    async def _get_all(
-        self, references: Sequence[Any], fields: Sequence[str] | None
-    ) -> list[tuple[Any, dict[str, Any]]]:
-        """Return those documents that are there, in any order; of each those *fields*, or all."""
-        client = self._connection.client()
-
-        async def get_all() -> list[tuple[Any, dict[str, Any]]]:
-            try:
-                found = client.get_all(references, fields, retry=None, timeout=RPC_TIMEOUT_SECONDS)
-                return [(one.reference, _fields(one)) async for one in found if one.exists]
-            except VENDOR_ERRORS as error:
-                raise self._connection.error(error) from error
-
-        return await self._patience.run(get_all) if references else []
-
-    async def _pending(self) -> Sequence[StoredRun]:
+    @override
+    async def read_pending(self) -> Sequence[StoredRun]:
         everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
         return self._readable(await self._fetch(placed_query(self._all_runs(), everything)))
 
-    async def _placed_page(
+    @override
+    async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
@@ -304,19 +299,19 @@ class FirestoreRunLogService(RunLogService):
             workflows = self._connection.client().collection(self._root)
             run = workflows.document(after.workflow).collection(RUNS).document(after.run)
             query = query.start_after({sorted_by: after.moment, "__name__": run})
-        found = await self._collect(query, limit + 1, sorted_by, selection.is_wanted)
-        return Page(runs=found[:limit], more=len(found) > limit)
+        return Page.of(await self._collect(query, limit + 1, sorted_by, selection.is_wanted), limit)
 
-    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+    @override
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
         found = await self._collect(runs_query(self._runs(workflow_id), selection), 1, "started_at")
         return found[0] if found else None
 
-    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        key = (workflow_id, run_id)
-        snapshot = await self._get(run_reference(self._connection.client(), self._root, key))
-        if not snapshot.exists:
+    @override
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        found = await self._run(workflow_id, run_id)
+        if found is None:
             return ()
-        stored = head_from_fields(_fields(snapshot), key)
+        stored = head_from_fields(fields_of(found.fields), (workflow_id, run_id))
         return () if stored.is_expired(self._now()) else stored.head.history
 
     async def _collect(
@@ -329,36 +324,32 @@ class FirestoreRunLogService(RunLogService):
         """Read readable runs, in the order of a field, until there are *most* of them or none are left."""
         found: list[StoredRun] = []
         asked = most
+        last = None
         while True:
-            snapshots = await self._fetch(query.limit(asked))
-            news = self._readable(snapshots, is_wanted)
+            documents = await self._fetch(query.limit(asked), last, sorted_by)
+            news = self._readable(documents, is_wanted)
             found += news
-            if len(snapshots) < asked or len(found) >= most:
+            if len(documents) < asked or len(found) >= most:
                 return found[:most]
             # Many in a row may be others', and each call takes its time.
             asked = most - len(found) if news else min(2 * asked, most)
-            query = after_snapshot(query, snapshots[-1], sorted_by)
+            last = documents[-1]
 
-    async def _fetch(self, query: Any) -> list[Any]:
-        async def fetch() -> list[Any]:
-            try:
-                return list(await query.get(retry=None, timeout=RPC_TIMEOUT_SECONDS))
-            except VENDOR_ERRORS as error:
-                raise self._connection.error(error) from error
+    async def _fetch(self, query: Any, after: Any = None, sorted_by: str | None = None) -> list[Any]:
+        return await self._patience.run(
+            partial(self._connection.query, query, after=after, sorted_by=sorted_by)
+        )
 
-        return await self._patience.run(fetch)
+    async def _get(self, paths: Sequence[str], fields: Sequence[str] = ()) -> list[Any]:
+        return await self._patience.run(partial(self._connection.documents, paths, fields))
 
-    async def _get(self, reference: Any, fields: Sequence[str] | None = None) -> Any:
-        async def get() -> Any:
-            try:
-                return await reference.get(fields, retry=None, timeout=RPC_TIMEOUT_SECONDS)
-            except VENDOR_ERRORS as error:
-                raise self._connection.error(error) from error
+    async def _run(self, workflow_id: str, run_id: str) -> Any | None:
+        found = await self._get([run_path(self._root, (workflow_id, run_id))])
+        return found[0] if found else None
 
-        return await self._patience.run(get)
-
-    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:
-        def update(change: Change, place: WatchPlace) -> RunUpdate | None:
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:
+        def update(change: Change, place: WatchPosition) -> RunUpdate | None:
             workflow, run = change.place.path.split("/")
             if workflow_id is not None and workflow != document_id(workflow_id):
                 return None
@@ -370,8 +361,8 @@ class FirestoreRunLogService(RunLogService):
             opening=self._patience,
             patience=self._endless,
             feed=self._feed,
-            place=None if cursor is None else WatchPlace.of(cursor, self._root, selection),
-            root=self._root_name,
+            place=None if cursor is None else WatchPosition.of(cursor, self._root, selection),
+            root=self.path,
             update=update,
         )
 
@@ -379,7 +370,7 @@ class FirestoreRunLogService(RunLogService):
         loop = asyncio.get_running_loop()
         feed = self._feeds.get(loop)
         if feed is None:
-            feed = Feed(self._connection, self._root_name, bounds=self._bounds, patience=self._endless)
+            feed = Feed(self._connection, self.path, bounds=self._bounds, patience=self._endless)
             self._feeds[loop] = feed
         return feed
 
@@ -393,10 +384,10 @@ class FirestoreRunLogService(RunLogService):
         return self._connection.client().collection_group(RUNS)
 
     def _readable(
-        self, snapshots: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
+        self, documents: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
     ) -> list[StoredRun]:
         # A group spans every root collection: a rebuild writes one beside the live one.
-        own = (one for one in snapshots if one.reference.path.split("/")[-4] == self._root)
+        own = (one for one in documents if _ids(one)[-4] == self._root)
         return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted)
 
     def __repr__(self) -> str:
@@ -412,9 +403,9 @@ def create_service(settings: Settings) -> FirestoreRunLogService:
     return FirestoreRunLogService.from_settings(settings)
 
 
-def _stored_at_its_place(snapshot: Any) -> StoredRun:
-    workflow, run = snapshot.reference.path.split("/")[-3::2]
-    stored = at_its_place(workflow, run)(_fields(snapshot))
+def _stored_at_its_place(document: Any) -> StoredRun:
+    *_, workflow, _, run = _ids(document)
+    stored = at_its_place(workflow, run)(fields_of(document.fields))
     for name in _SORTED_BY:
         # Firestore sorts what is none apart from timestamps, and a cursor made of it would lead nowhere.
         if name in stored.projection and not isinstance(moment := stored.projection[name], datetime):
@@ -422,19 +413,16 @@ def _stored_at_its_place(snapshot: Any) -> StoredRun:
     return stored
 
 
-def _stored(snapshot: Any, key: RunKey) -> StoredRun:
-    workflow, run = snapshot.reference.path.split("/")[-3::2]
-    return stored_run(_fields(snapshot), key, place=(workflow, run))
-
-
-def _workflow_of(snapshot: Any) -> str | None:
+def _workflow_of(document: Any, fields: Mapping[str, Any]) -> str | None:
     """Return the workflow whose stats these are; None where a cursor made from that would lead elsewhere."""
-    for candidate in (_fields(snapshot).get("workflow_id"), original_id(snapshot.id)):
-        if isinstance(candidate, str) and candidate and document_id(candidate) == snapshot.id:
+    name = _ids(document)[-1]
+    for candidate in (fields.get("workflow_id"), original_id(name)):
+        if isinstance(candidate, str) and candidate and document_id(candidate) == name:
             return candidate
-    skipped_unreadable_stats(snapshot.id, StoreError("its document says that it is another workflow's"))
+    skipped_unreadable_stats(name, StoreError("its document says that it is another workflow's"))
     return None
 
 
-def _fields(snapshot: Any) -> dict[str, Any]:
-    return snapshot.to_dict() or {}
+def _ids(document: Any) -> list[str]:
+    """Return the ids in a document's name: of collections and documents, in turn."""
+    return str(document.name).split("/")

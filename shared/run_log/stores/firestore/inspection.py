@@ -12,12 +12,12 @@ from google.cloud.firestore_admin_v1 import FirestoreAdminClient
 from google.cloud.firestore_v1.base_query import FieldFilter
 
 from run_log.core import utc_now
+from run_log.core.clock import moment_of
 from run_log.core.ids import original_id
-from run_log.stores.committing.patience import Patience
 from run_log.stores.stored.fields import EXPIRE_AT
 
 from ._audit import FirestoreAudit
-from .client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
+from .client import RPC_TIMEOUT_SECONDS, RUNS, Connection, Patience, fields_of
 
 WORKFLOWS_LOOKED_AT: Final = 20
 """Workflows whose documents are looked at: two documents and twice `MOST_COUNTED` index entries of each, at
@@ -26,7 +26,6 @@ most 22 reads (https://firebase.google.com/docs/firestore/pricing#aggregation_qu
 MOST_COUNTED: Final = 10_000
 """Documents of a workflow that are counted: beyond, one without a start may stay unseen."""
 
-_NOWHERE: Final = "run-log-doctor"
 _STARTED_AT: Final = "started_at"
 
 
@@ -74,29 +73,25 @@ async def find_unseen(connection: Connection, root_collection: str) -> tuple[int
 async def _unseen(connection: Connection, root_collection: str, workflow: str) -> UnseenRuns | None:
     runs = connection.client().collection(root_collection).document(workflow).collection(RUNS)
     seen = runs.where(filter=FieldFilter(_STARTED_AT, ">=", datetime.min.replace(tzinfo=UTC)))
-    try:
+    with connection.translated():
         count = await _count(runs) - await _count(seen)
-        # Values come by type: whatever is no timestamp stands at one of the ends.
-        ends: list[Any] = [
-            snapshot
-            for direction in ("DESCENDING", "ASCENDING")
-            for snapshot in await runs.order_by(_STARTED_AT, direction=direction)
-            .select([_STARTED_AT])
-            .limit(1)
-            .get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
-        ]
-    except VENDOR_ERRORS as error:
-        raise connection.error(error) from error
-    odd = next((one for one in ends if not isinstance(one.get(_STARTED_AT), datetime)), None)
+    # Values come by type: whatever is no timestamp stands at one of the ends.
+    ends: list[Any] = [
+        document
+        for direction in ("DESCENDING", "ASCENDING")
+        for document in await connection.query(
+            runs.order_by(_STARTED_AT, direction=direction).select([_STARTED_AT]).limit(1)
+        )
+    ]
+    starts = {connection.path(one): fields_of(one.fields)[_STARTED_AT] for one in ends}
+    odd = next((path for path, start in starts.items() if not isinstance(start, datetime)), None)
     if odd is None and count <= 0:
         return None
     return UnseenRuns(
         workflow_id=original_id(workflow) or workflow,
         count=max(count, 1),
-        path=f"{root_collection}/{workflow}/{RUNS}" if odd is None else odd.reference.path,
-        fault="they have no started_at"
-        if odd is None
-        else f"started_at is {odd.get(_STARTED_AT)!r}, not a timestamp",
+        path=f"{root_collection}/{workflow}/{RUNS}" if odd is None else odd,
+        fault="they have no started_at" if odd is None else f"started_at is {starts[odd]!r}, not a timestamp",
     )
 
 
@@ -112,13 +107,7 @@ async def server_time(connection: Connection, root_collection: str) -> datetime:
         StoreUnavailableError: It does not answer.
         ConfigurationError: It is not there, or does not let us in.
     """
-    reference = connection.client().collection(root_collection).document(_NOWHERE)
-    try:
-        snapshot: Any = await reference.get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
-    except VENDOR_ERRORS as error:
-        raise connection.error(error) from error
-    moment: datetime = snapshot.read_time
-    return moment
+    return moment_of(await connection.now(root_collection) // 1_000)
 
 
 async def ttl_is_active(connection: Connection) -> bool:
@@ -132,14 +121,8 @@ async def ttl_is_active(connection: Connection) -> bool:
 
 
 def _ttl_is_active(connection: Connection) -> bool:
-    name = (
-        f"projects/{connection.project}/databases/{connection.database}/collectionGroups/{RUNS}"
-        f"/fields/{EXPIRE_AT}"
-    )
+    name = f"{connection.database_name}/collectionGroups/{RUNS}/fields/{EXPIRE_AT}"
     admin: Any = FirestoreAdminClient(credentials=connection.credentials)
-    with admin:
-        try:
-            field: Any = admin.get_field(name=name, retry=None, timeout=RPC_TIMEOUT_SECONDS)
-        except VENDOR_ERRORS as error:
-            raise connection.error(error) from error
+    with admin, connection.translated():
+        field: Any = admin.get_field(name=name, retry=None, timeout=RPC_TIMEOUT_SECONDS)
     return bool(field.ttl_config.state.name == "ACTIVE")

@@ -24,21 +24,6 @@ from run_log.stores.stored.fields import (
 )
 
 
-def exact(value: Any) -> Any:
-    """Return *value* so that the vendor's client sends just that: a moment as a plain datetime.
-
-    Its own datetimes, as snapshots hold them, pass through a float: those before 1970 come out elsewhere, and
-    the end of year 9999 beyond what Firestore takes, which is what a protobuf timestamp may be
-    (https://protobuf.dev/reference/protobuf/google.protobuf/#timestamp).
-    """
-    return datetime.combine(value.date(), value.timetz()) if isinstance(value, datetime) else value
-
-
-def after_snapshot(query: Any, snapshot: Any, field: str) -> Any:
-    """Return *query*, which is ordered by *field* and name, going on after a document."""
-    return query.start_after({field: exact(snapshot.get(field)), "__name__": snapshot.reference})
-
-
 def runs_query(runs: Any, selection: Selection) -> Any:
     """Return the query for those of a workflow's *runs* that are selected, in order.
 
@@ -48,7 +33,7 @@ def runs_query(runs: Any, selection: Selection) -> Any:
     """
     query = runs
     for condition in _conditions(selection):
-        query = query.where(filter=FieldFilter(*condition[:2], exact(condition[2])))
+        query = query.where(filter=FieldFilter(*condition[:2], condition[2]))
     direction = "DESCENDING" if selection.order is Order.NEWEST else "ASCENDING"
     return _in_order(query, "started_at", direction)
 
@@ -63,7 +48,7 @@ def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
     conditions = _of_stale(selection) if isinstance(selection, StaleSelection) else _of_inbox(selection)
     query = runs
     for field, operator, value in conditions:
-        query = query.where(filter=FieldFilter(f"{PROJECTION}.{field}", operator, exact(value)))
+        query = query.where(filter=FieldFilter(f"{PROJECTION}.{field}", operator, value))
     direction = "DESCENDING" if selection.newest_first else "ASCENDING"
     return _in_order(query, f"{PROJECTION}.{selection.sorted_by}", direction)
 

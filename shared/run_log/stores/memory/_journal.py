@@ -8,11 +8,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final
 
+from typing_extensions import override
+
 from run_log.core import InvalidCursorError
 from run_log.core.bell import Bell
 from run_log.core.models import RunKey
 from run_log.stores.listings import decode_parts, encode_parts
-from run_log.stores.watch import RunUpdate
+from run_log.stores.watch import RunUpdate, UpdateSource
 
 _SLACK: Final = 1_000
 """Superseded entries that a journal may always hold, beside as many as there are others."""
@@ -58,8 +60,8 @@ class Journal:
         return self._number_of(entry[1]) == entry[0]
 
 
-class JournalUpdates:
-    """See `UpdateSource`: the changes of an embedded store.
+class JournalUpdates(UpdateSource):
+    """The changes of an embedded store after a number.
 
     Args:
         read: Returns the first readable change after a number, with its number and without its cursor; the
@@ -82,31 +84,33 @@ class JournalUpdates:
         self._bell = bell
         self._after = after
 
+    @override
     async def open(self) -> None:
-        """See `UpdateSource.open`."""
         last = self._last()
         if self._after is None:
             self._after = last
         elif not 0 <= self._after <= last:
             raise InvalidCursorError("the cursor is of a change that was never made; watch without a cursor")
 
+    @override
     def take(self) -> RunUpdate | None:
-        """See `UpdateSource.take`."""
         while (found := self._read(self._after or 0)) is not None:
             self._after, update = found
             if update is not None:
                 return update
         return None
 
+    @override
     async def more(self) -> None:
-        """See `UpdateSource.more`."""
         await self._bell.wait(unless=lambda: self._last() > (self._after or 0))
 
+    @override
     async def close(self) -> None:
-        """See `UpdateSource.close`."""
+        pass  # nothing is held
 
+    @override
     def abandon(self) -> None:
-        """See `UpdateSource.abandon`."""
+        pass
 
 
 class JournalCursors:

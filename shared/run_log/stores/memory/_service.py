@@ -10,6 +10,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+from typing_extensions import override
+
 from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
 from run_log.core.bell import Bell
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
@@ -18,9 +20,10 @@ from run_log.core.forks import renewed
 from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
+from run_log.stores.committing.commits import count_anomalies
+from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, OverallPosition, Position, Selection
-from run_log.stores.recent import Recent, head_bytes, names_bytes
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -28,7 +31,6 @@ from run_log.stores.stored.fields import EXPIRE_AT
 from run_log.stores.stored.reading import Page, StoredRun, expires_at, is_expired, readable, run_from_fields
 from run_log.stores.stored.writing import expiry_after, projection_fields, run_fields
 from run_log.stores.summaries import WorkflowStats
-from run_log.stores.telemetry import count_anomalies
 from run_log.stores.watch import RunUpdate
 
 from ._journal import Journal, JournalCursors, JournalUpdates
@@ -164,8 +166,9 @@ class InMemoryRunLogService(RunLogService):
         """Return the service that *settings* describe; see the constructor."""
         return cls(retention_days=settings.retention_days)
 
+    @override
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`. Durable as long as the process lives."""
+        """Durable as long as the process lives."""
         outcomes = [Outcome.DUPLICATE] * len(events)
         with self._lock:
             changes: dict[RunKey, RunChange] = {}
@@ -211,6 +214,7 @@ class InMemoryRunLogService(RunLogService):
         """End the watches: there is nothing else to let go of."""
         await self._watches.close()
 
+    @override
     async def _save(self, event: RunEvent) -> None:
         with self._lock:
             head = self._head(event.key)
@@ -225,24 +229,31 @@ class InMemoryRunLogService(RunLogService):
             workflow_id, run_id = key
             self._workflows[workflow_id].write(run_id, change, self._journal.add(key), self._retention)
 
-    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+    @override
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
         runs = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
-        return Page(runs=runs[:limit], more=len(runs) > limit)
+        return Page.of(runs, limit)
 
-    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+    @override
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         entry = self._entry((workflow_id, run_id))
         return _stored(entry, (workflow_id, run_id)) if entry else None
 
-    async def _stats(self, workflow_id: str) -> WorkflowStats:
+    @override
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
         with self._lock:
             return _stats(workflow_id, self._workflows.get(workflow_id) or _Workflow())
 
-    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+    @override
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         with self._lock:
             workflow = self._workflows.get(workflow_id) or _Workflow()
             return _stats(workflow_id, workflow), dict(workflow.counters)
 
-    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         with self._lock:
             stats = {
                 document_id(workflow_id): _stats(workflow_id, workflow)
@@ -251,7 +262,8 @@ class InMemoryRunLogService(RunLogService):
         places = sorted(place for place in stats if after is None or place > after)
         return [stats[place] for place in places[:most]]
 
-    async def _pending(self) -> Sequence[StoredRun]:
+    @override
+    async def read_pending(self) -> Sequence[StoredRun]:
         with self._lock:
             paused = [
                 (entry.position.started_at, document_id(workflow_id), entry.position.document_id, entry)
@@ -262,7 +274,8 @@ class InMemoryRunLogService(RunLogService):
         paused.sort(key=lambda item: item[:3], reverse=True)
         return self._readable([item[3] for item in paused], len(paused))
 
-    async def _placed_page(
+    @override
+    async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         with self._lock:
@@ -285,12 +298,14 @@ class InMemoryRunLogService(RunLogService):
         )
         entries = [places[place] for place in sorted(left, reverse=is_reverse)]
         runs = self._readable(entries, limit + 1, selection.is_wanted)
-        return Page(runs=runs[:limit], more=len(runs) > limit)
+        return Page.of(runs, limit)
 
-    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+    @override
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
         return next(iter(self._readable(self._sorted(workflow_id, selection, None), 1)), None)
 
-    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    @override
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         entry = self._entry((workflow_id, run_id))
         return entry.head.history if entry else ()
 
@@ -308,7 +323,8 @@ class InMemoryRunLogService(RunLogService):
             is_wanted=is_wanted,
         )
 
-    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:
         def read(after: int) -> tuple[int, RunUpdate | None] | None:
             with self._lock:
                 found = self._journal.after(after, workflow_id)

@@ -10,9 +10,18 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+from typing_extensions import override
+
 from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError
 from run_log.core.ids import original_id
-from run_log.stores.audit.port import WHOLE_PAGE, CountsRepair, RunDocument, StoredCounts
+from run_log.stores.audit.port import (
+    WHOLE_PAGE,
+    Audit,
+    CountsRepair,
+    RunDocument,
+    StoredCounts,
+    WorkflowSnapshot,
+)
 from run_log.stores.committing.commits import StatsWrite
 from run_log.stores.retention import Retention
 from run_log.stores.sqlite._projection import (
@@ -43,8 +52,8 @@ _Found = tuple[object, bool]
 """A workflow's document id, and whether it is a text."""
 
 
-class SQLiteAudit:
-    """See `Audit`.
+class SQLiteAudit(Audit):
+    """Checks a file, one workflow in one transaction.
 
     Args:
         path: The file.
@@ -72,16 +81,16 @@ class SQLiteAudit:
         """Document ids that are none, by the names that were given to them."""
 
     @property
+    @override
     def retention(self) -> timedelta | None:
-        """See `Audit.retention`."""
         return self._retention.keeps if self._retention else None
 
+    @override
     def now(self) -> datetime:
-        """See `Audit.now`."""
         return self._now()
 
+    @override
     async def workflows(self) -> AsyncGenerator[str]:
-        """See `Audit.workflows`."""
         async with self._connected() as connection:
             found = await connection.run(partial(_next_workflow, after=(None, True)))
             while found[0] is not None:
@@ -89,8 +98,9 @@ class SQLiteAudit:
                 found = await connection.run(partial(_next_workflow, after=found))
 
     @contextlib.asynccontextmanager
+    @override
     async def snapshot(self, workflow: str, *, at: datetime | None = None) -> AsyncGenerator[SQLiteSnapshot]:
-        """See `Audit.snapshot`.
+        """Open a workflow in a transaction of its own.
 
         Raises:
             InvalidArgumentError: *at* is given: a file cannot be read as it was.
@@ -125,8 +135,8 @@ class SQLiteAudit:
             await connection.close()
 
 
-class SQLiteSnapshot:
-    """See `WorkflowSnapshot`.
+class SQLiteSnapshot(WorkflowSnapshot):
+    """A workflow as one transaction reads it.
 
     Args:
         reader: A connection that has begun its transaction.
@@ -146,16 +156,16 @@ class SQLiteSnapshot:
         self._page = page
 
     @property
+    @override
     def at(self) -> datetime | None:
-        """See `WorkflowSnapshot.at`."""
         return None
 
+    @override
     async def counts(self) -> StoredCounts:
-        """See `WorkflowSnapshot.counts`."""
         return await self._read(partial(_counts, workflow=self._workflow))
 
+    @override
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
-        """See `WorkflowSnapshot.documents`."""
         size = min(self._page, WHOLE_PAGE) if whole else self._page
         query = documents_query(self._workflow, whole=whole)
         # It moves on by itself, whatever the ids are that something else put there.
@@ -172,8 +182,8 @@ class SQLiteSnapshot:
                 after = run
             yield [RunDocument(id=str(place), fields=fields) for place, fields in page]
 
+    @override
     async def repair(self, change: CountsRepair) -> bool:
-        """See `WorkflowSnapshot.repair`."""
         return await self._writer.run(
             partial(_repair, workflow=self._workflow, expected=self._repairs, change=change)
         )

@@ -18,17 +18,17 @@ from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
-from run_log.stores.committing.commits import StatsWrite, stats_writes
-from run_log.stores.retention import Retention, check_not_expired
-from run_log.stores.stored.fields import (
-    COUNTED_HOUR,
-    COUNTED_MICROS,
-    EXPIRE_AT,
-    HISTORY,
+from run_log.stores.committing.commits import (
+    CommitOutcome,
+    StatsWrite,
+    count_anomalies,
+    count_commit,
+    stats_writes,
 )
+from run_log.stores.retention import Retention, check_not_expired
+from run_log.stores.stored.fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY
 from run_log.stores.stored.reading import StoredHead, head_to_merge
 from run_log.stores.stored.writing import expiry_after, history_texts, projection_fields, run_fields
-from run_log.stores.telemetry import CommitOutcome, count_anomalies, count_commit
 
 from ._queries import (
     HEAD,
@@ -131,7 +131,7 @@ class _Batch:
 
 
 def apply(connection: sqlite3.Connection, events: Sequence[RunEvent], terms: Terms) -> list[Outcome]:
-    """See `ProjectionStore.apply`."""
+    """Merge *events*, and return the outcome of each in order."""
     outcomes = [Outcome.DUPLICATE] * len(events)
     for positions in _transactions(by_run(events)):
         batches = {key: _batch([events[position] for position in own]) for key, own in positions.items()}

@@ -18,6 +18,7 @@ from run_log.core.models import RunKey
 from run_log.core.payload import decode_json
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, OverallPosition, Position, Selection
+from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import (
     ACTIVE_SHARD,
@@ -35,8 +36,6 @@ from run_log.stores.stored.fields import (
 )
 from run_log.stores.stored.reading import StoredRun, head_from_fields, number_of, stored_run
 from run_log.stores.summaries import WorkflowStats
-
-from ._updates import ChangedPlace
 
 Row = Sequence[Any]
 
@@ -190,7 +189,7 @@ def runs_query(workflow_id: str, selection: Selection, after: Position | None) -
     return _merged(index, [[of_workflow, *part] for part in parts], order)
 
 
-def changed_query(workflow_id: str | None, after: ChangedPlace) -> Query:
+def changed_query(workflow_id: str | None, after: ChangePosition) -> Query:
     """Return the query for the runs that changed after a place, in the order of their changes.
 
     Each row has the number of the change, then what is read of a run.

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
+from typing_extensions import override
+
 from run_log.core import (
     ConfigurationError,
     NotFoundError,
@@ -32,6 +34,7 @@ from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
 from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
+from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
 from run_log.stores.summaries import WorkflowStats
@@ -53,7 +56,7 @@ from ._queries import (
     runs_query,
 )
 from ._schema import transaction
-from ._updates import PAGE, ChangedPlace, SQLiteUpdates
+from ._updates import PAGE, SQLiteUpdates
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -120,8 +123,8 @@ class SQLiteRunLogService(RunLogService):
         path = os.path.expanduser(settings.sqlite_path)  # noqa: PTH111 - an unknown user's stays as it is
         return cls(path=path, retention_days=settings.retention_days)
 
+    @override
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
         return await self._writer.run(partial(apply, events=tuple(events), terms=self._terms))
 
     def audit(self, *, page: int = AUDIT_PAGE) -> SQLiteAudit:
@@ -157,12 +160,12 @@ class SQLiteRunLogService(RunLogService):
         return expired
 
     @property
+    @override
     def place(self) -> str:
-        """See `RunLog.place`."""
         return self._path
 
+    @override
     async def reach(self, seconds: float) -> None:
-        """See `RunLog.reach`."""
         del seconds  # a file is there at once, or it is not
         log, _ = await self._state()
         if not log:
@@ -184,14 +187,19 @@ class SQLiteRunLogService(RunLogService):
             "recorded into, or record one to make it"
         )
 
+    @override
     async def _save(self, event: RunEvent) -> None:
         with self._saves.begun(event) as is_newest:
             await self._writer.run(partial(save, event=event, is_newest=is_newest, terms=self._terms))
 
-    async def _page(self, workflow_id: str, selection: Selection, after: Position | None, limit: int) -> Page:
+    @override
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
         return await self._page_of(runs_query(workflow_id, selection, after), limit)
 
-    async def _placed_page(
+    @override
+    async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
     ) -> Page:
         return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
@@ -199,34 +207,39 @@ class SQLiteRunLogService(RunLogService):
     async def _page_of(
         self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
     ) -> Page:
-        found = await self._found(query, limit + 1, is_wanted)
-        return Page(runs=found[:limit], more=len(found) > limit)
+        return Page.of(await self._found(query, limit + 1, is_wanted), limit)
 
-    async def _latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+    @override
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
         found = await self._found(runs_query(workflow_id, selection, None), 1)
         return found[0] if found else None
 
-    async def _pending(self) -> Sequence[StoredRun]:
+    @override
+    async def read_pending(self) -> Sequence[StoredRun]:
         everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
         return await self._found(placed_query(everything, None), None)
 
-    async def _read(self, workflow_id: str, run_id: str) -> StoredRun | None:
+    @override
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         key = (workflow_id, run_id)
         stored = await self._one(RUN, lambda row: run_from_row(row, key), *map(document_id, key))
         return None if stored is None or stored.is_expired(self._terms.now()) else stored
 
-    async def _history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    @override
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         key = (workflow_id, run_id)
         stored = await self._one(
             HEAD, lambda row: head_from_fields(head_fields(row), key), *map(document_id, key)
         )
         return () if stored is None or stored.is_expired(self._terms.now()) else stored.head.history
 
-    async def _stats(self, workflow_id: str) -> WorkflowStats:
+    @override
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
         stats = await self._one(WORKFLOW, stats_from_row, document_id(workflow_id))
         return stats or _no_stats(workflow_id)
 
-    async def _summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+    @override
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         place = (document_id(workflow_id),)
 
         def read(connection: sqlite3.Connection) -> tuple[WorkflowStats | None, dict[SummaryCounter, int]]:
@@ -239,7 +252,8 @@ class SQLiteRunLogService(RunLogService):
         stats, counters = await self._reader.run(read)
         return stats or _no_stats(workflow_id), counters
 
-    async def _workflows_page(self, after: str | None, most: int) -> list[WorkflowStats]:
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         def read(connection: sqlite3.Connection) -> list[WorkflowStats]:
             found: list[WorkflowStats] = []
             with closing(connection.execute(WORKFLOWS, (after or "",))) as rows:
@@ -254,7 +268,8 @@ class SQLiteRunLogService(RunLogService):
 
         return await self._reader.run(read)
 
-    def _updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
         return SQLiteUpdates(
             state=self._state,
             page=partial(self._changed, workflow_id),
@@ -271,18 +286,18 @@ class SQLiteRunLogService(RunLogService):
         return log, last
 
     async def _changed(
-        self, workflow_id: str | None, after: ChangedPlace
-    ) -> list[tuple[ChangedPlace, StoredRun | None]]:
+        self, workflow_id: str | None, after: ChangePosition
+    ) -> list[tuple[ChangePosition, StoredRun | None]]:
         query = changed_query(workflow_id, after)
 
-        def read(connection: sqlite3.Connection) -> list[tuple[ChangedPlace, StoredRun | None]]:
+        def read(connection: sqlite3.Connection) -> list[tuple[ChangePosition, StoredRun | None]]:
             now = self._terms.now()
             with closing(connection.execute(query.sql, query.values)) as rows:
                 # Nobody could go on after what something else put in the place of a number or an id.
                 placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
                 return [
                     (
-                        ChangedPlace(number, *row[:2]),
+                        ChangePosition(number, *row[:2]),
                         next(iter(readable([row], run_from_row, now=now)), None),
                     )
                     for number, *row in islice(placed, PAGE)

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from typing_extensions import override
+
 from run_log.core import InvalidCursorError
 from run_log.stores.listings import check_names, decode_parts, encode_parts
 from run_log.stores.stored.reading import StoredRun
-from run_log.stores.watch import RunUpdate
+from run_log.stores.watch import RunUpdate, UpdateSource
 
 PAGE: Final = 200
 """Changes read at a time: what a watch holds at most."""
@@ -23,7 +25,7 @@ _SCOPE: Final = "watch"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class ChangedPlace:
+class ChangePosition:
     """Where a watch stands: after this change. They are ordered as they were committed."""
 
     number: int
@@ -56,8 +58,8 @@ class ChangedPlace:
         return cls(number, workflow, run), log
 
 
-class SQLiteUpdates:
-    """See `UpdateSource`.
+class SQLiteUpdates(UpdateSource):
+    """The changes of a file after a position, looked for again and again.
 
     Args:
         state: Returns what tells the file from others, empty where there is none, and the number of its last
@@ -76,7 +78,7 @@ class SQLiteUpdates:
         self,
         *,
         state: Callable[[], Awaitable[tuple[str, int]]],
-        page: Callable[[ChangedPlace], Awaitable[Sequence[tuple[ChangedPlace, StoredRun | None]]]],
+        page: Callable[[ChangePosition], Awaitable[Sequence[tuple[ChangePosition, StoredRun | None]]]],
         update: Callable[[StoredRun, str], RunUpdate],
         selection: str,
         cursor: object,
@@ -86,15 +88,15 @@ class SQLiteUpdates:
         self._page = page
         self._update = update
         self._selection = selection
-        self._begins = None if cursor is None else ChangedPlace.of(cursor, selection)
+        self._begins = None if cursor is None else ChangePosition.of(cursor, selection)
         self._sleep = sleep
-        self._at_hand: deque[tuple[ChangedPlace, StoredRun | None]] = deque()
+        self._at_hand: deque[tuple[ChangePosition, StoredRun | None]] = deque()
 
+    @override
     async def open(self) -> None:
-        """See `UpdateSource.open`."""
         self._log, last = await self._state()
         if self._begins is None:
-            self._place = ChangedPlace(last + 1)
+            self._place = ChangePosition(last + 1)
             return
         self._place, log = self._begins
         if log != self._log:
@@ -108,16 +110,16 @@ class SQLiteUpdates:
                 "without a cursor, and read what there is with list_runs"
             )
 
+    @override
     def take(self) -> RunUpdate | None:
-        """See `UpdateSource.take`."""
         while self._at_hand:
             self._place, stored = self._at_hand.popleft()
             if stored is not None:
                 return self._update(stored, self._place.cursor(self._log, self._selection))
         return None
 
+    @override
     async def more(self) -> None:
-        """See `UpdateSource.more`."""
         found = await self._page(self._place)
         while not found:
             await self._sleep(POLL_SECONDS)
@@ -126,8 +128,10 @@ class SQLiteUpdates:
             self._log, _ = await self._state()
         self._at_hand.extend(found)
 
+    @override
     async def close(self) -> None:
-        """See `UpdateSource.close`."""
+        pass  # nothing is held
 
+    @override
     def abandon(self) -> None:
-        """See `UpdateSource.abandon`."""
+        pass

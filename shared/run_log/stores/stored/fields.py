@@ -5,7 +5,6 @@ Every store keeps this form, so a run comes back alike from each of them.
 
 from __future__ import annotations
 
-import zlib
 from datetime import UTC, datetime
 from typing import Final
 
@@ -81,11 +80,6 @@ PAYLOADS: Final = ("trigger_data", "result", "error")
 
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Firestore's limit for a document (https://firebase.google.com/docs/firestore/quotas)."""
-
-
-def changed_shard(run_id: str) -> int:
-    """Return the value of `CHANGED_SHARD` for a run: always the same, in every process."""
-    return zlib.crc32(run_id.encode()) % CHANGED_SHARDS
 
 
 def indexed_assignee(assignee: str) -> str:

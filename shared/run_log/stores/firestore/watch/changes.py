@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Self
 
 from google.api_core import exceptions as google_errors
+from google.cloud.firestore_v1.types import firestore as firestore_types
 
 from run_log.core.clock import moment_of
-from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS
-from run_log.stores.firestore.codec import TargetChange, nanos
+from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS, nanos
 
 MARGIN: Final = timedelta(seconds=2 * RPC_TIMEOUT_SECONDS)
 """How much earlier than its commit a document's `CHANGED_AT` may be. The server stamps it when it begins with
@@ -24,11 +24,15 @@ RUN_PATH: Final = re.compile(rf"(?P<workflow>[^/]+)/{RUNS}/(?P<run>[^/]+)")
 
 _vendor_errors: Any = google_errors  # published without annotations
 
+_types: Any = firestore_types
+TargetChange: Final[Any] = _types.TargetChange.pb()
+"""The class of what a listener says of its query; it has the kinds there are."""
+
 _INTERNAL: Final = 13
 """What the vendor's own listener takes for an error without a code."""
 
 
-class ChangePlace(NamedTuple):
+class ChangePosition(NamedTuple):
     """Where a change stands among all changes: a total order, in which a commit's come together."""
 
     nanos: int
@@ -46,7 +50,7 @@ class ChangePlace(NamedTuple):
 class Change:
     """A run's document as a commit left it."""
 
-    place: ChangePlace
+    place: ChangePosition
     document: Any
     """As a protocol buffer."""
 
@@ -62,7 +66,7 @@ class Change:
         ids = RUN_PATH.fullmatch(path)
         if before or ids is None:
             return None
-        place = ChangePlace(nanos(document.update_time), f"{ids['workflow']}/{ids['run']}")
+        place = ChangePosition(nanos(document.update_time), f"{ids['workflow']}/{ids['run']}")
         return cls(place=place, document=document)
 
 
@@ -90,7 +94,7 @@ class RecentChanges:
         bounds: How many are kept.
     """
 
-    def __init__(self, floor: ChangePlace, bounds: Bounds) -> None:
+    def __init__(self, floor: ChangePosition, bounds: Bounds) -> None:
         self.floor = floor
         """Every change after this place, of those that were added, is there."""
         self.newest = floor
@@ -112,11 +116,11 @@ class RecentChanges:
             surplus += 1
         del self._changes[:surplus]
 
-    def raise_floor(self, floor: ChangePlace) -> None:
+    def raise_floor(self, floor: ChangePosition) -> None:
         """Take back the promise for what comes up to that place."""
         self.floor = max(self.floor, floor)
 
-    def after(self, place: ChangePlace) -> Change | None:
+    def after(self, place: ChangePosition) -> Change | None:
         """Return the first change after *place*; None where it has yet to come."""
         index = bisect_right(self._changes, place, key=_place)
         return self._changes[index] if index < len(self._changes) else None
@@ -188,7 +192,7 @@ class Snapshot:
     def _clear(self) -> None:
         self._changes: dict[str, Change] = {}
         self._bytes = 0
-        self._dropped: ChangePlace | None = None
+        self._dropped: ChangePosition | None = None
 
     def add(self, change: Change) -> None:
         """Take in a change that is newer than all that were handed over."""
@@ -232,5 +236,5 @@ def stored_micros(moment: Any) -> int:
     return nanos(moment) // 1_000
 
 
-def _place(change: Change) -> ChangePlace:
+def _place(change: Change) -> ChangePosition:
     return change.place

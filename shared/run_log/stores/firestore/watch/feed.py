@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -13,15 +13,15 @@ from google.api_core import exceptions as google_errors
 from grpc.aio import AioRpcError
 
 from run_log.core import RunLogError, StoreUnavailableError
-from run_log.stores.committing.patience import Patience
-from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection
-from run_log.stores.firestore.codec import listen_request, listen_response
+from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection, Patience, listen_response
 from run_log.stores.firestore.queries import changed_query
+from run_log.stores.firestore.watch.changes import ChangePosition
+from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.telemetry import listener_failed, listener_recovered
 from run_log.stores.watch import call_soon
 
-from .changes import Bounds, Change, ChangePlace, RecentChanges, Snapshot, requests_around
-from .walks import ChangedDocuments, WatchPlace
+from .changes import Bounds, Change, RecentChanges, Snapshot, requests_around
+from .walks import ChangedDocuments
 
 _vendor_errors: Any = google_errors  # published without annotations
 
@@ -56,7 +56,6 @@ class Feed:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._connection = connection
-        self._database = f"projects/{connection.project}/databases/{connection.database}"
         self._root = root
         collection = root.rpartition("/")[2]
         self._documents = ChangedDocuments(connection, collection, None, page=bounds.page)
@@ -79,7 +78,7 @@ class Feed:
             self._loop = asyncio.get_running_loop()
             self._process = os.getpid()
             self._told = asyncio.Event()
-            self._recent = RecentChanges(ChangePlace.after_all_at(now), self._bounds)
+            self._recent = RecentChanges(ChangePosition.after_all_at(now), self._bounds)
             self._listening = asyncio.create_task(self._listen())
 
     async def leave(self) -> None:
@@ -94,15 +93,15 @@ class Feed:
         if os.getpid() == self._process:
             call_soon(self._loop, self._leave)
 
-    def covers(self, place: ChangePlace) -> bool:
+    def covers(self, place: ChangePosition) -> bool:
         """Return whether every change after *place* is or will be told."""
         return place >= self._recent.floor
 
-    def after(self, place: ChangePlace) -> Change | None:
+    def after(self, place: ChangePosition) -> Change | None:
         """Return the first change after *place*, which is covered; None where it has yet to come."""
         return self._recent.after(place)
 
-    async def told(self, place: ChangePlace) -> None:
+    async def told(self, place: ChangePosition) -> None:
         """Wait until *place* is covered no more or there is a change after it.
 
         Raises:
@@ -175,7 +174,7 @@ class Feed:
         The emulator looks what is there before it heeds what is written: of what is committed between, it
         tells with the next commit.
         """
-        place = WatchPlace(seen=self._recent.newest, until=await self._documents.now())
+        place = WatchPosition(seen=self._recent.newest, until=await self._documents.now())
         is_last = False
         while not is_last:
             documents, is_last = await self._documents.page(place)
@@ -186,17 +185,10 @@ class Feed:
                     snapshot.add(change)
 
     async def _responses(self) -> AsyncGenerator[Any]:
-        client = self._connection.client()
         since, _ = requests_around(self._recent.newest.nanos)
-        request = listen_request(self._database, changed_query(client.collection_group(RUNS), since))
+        query = changed_query(self._connection.client().collection_group(RUNS), since)
         is_over = asyncio.Event()
-        # The transport's call, as the vendor's own listener makes it: the client's waits for the connection,
-        # and cancelled meanwhile leaves a call that nobody can end.
-        call = client._firestore_api.transport.listen(  # noqa: SLF001
-            _held_open(request, is_over),
-            metadata=client._rpc_metadata,  # noqa: SLF001
-            timeout=self._bounds.listen_seconds,
-        )
+        call = self._connection.listen(query, is_over, self._bounds.listen_seconds)
         responses: Any = aiter(call)
         try:
             while True:
@@ -224,9 +216,3 @@ class Feed:
             listener_recovered()
         told, self._told = self._told, asyncio.Event()
         told.set()
-
-
-async def _held_open(request: Any, is_over: asyncio.Event) -> AsyncIterator[Any]:
-    """Yield *request*, and keep the stream open: the server ends one whose client has said all."""
-    yield request
-    await is_over.wait()

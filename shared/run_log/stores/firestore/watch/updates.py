@@ -7,16 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from run_log.stores.committing.patience import Patience
-from run_log.stores.watch import RunUpdate
+from typing_extensions import override
 
-from .changes import Change, ChangePlace
+from run_log.stores.firestore.client import Patience
+from run_log.stores.firestore.watch.changes import ChangePosition
+from run_log.stores.firestore.watch.walks import WatchPosition
+from run_log.stores.watch import RunUpdate, UpdateSource
+
+from .changes import Change
 from .feed import Feed
-from .walks import ChangedDocuments, WatchPlace
+from .walks import ChangedDocuments
 
 
-class FirestoreUpdates:
-    """See `UpdateSource`.
+class FirestoreUpdates(UpdateSource):
+    """The changes after a position: from the feed, and by walks over what the feed does not reach.
 
     Args:
         documents: Reads what the feed does not reach.
@@ -36,9 +40,9 @@ class FirestoreUpdates:
         opening: Patience,
         patience: Patience,
         feed: Callable[[], Feed],
-        place: WatchPlace | None,
+        place: WatchPosition | None,
         root: str,
-        update: Callable[[Change, WatchPlace], RunUpdate | None],
+        update: Callable[[Change, WatchPosition], RunUpdate | None],
     ) -> None:
         self._documents = documents
         self._opening = opening
@@ -50,23 +54,23 @@ class FirestoreUpdates:
         self._page: deque[Any] = deque()
         self._is_last_page = False
 
+    @override
     async def open(self) -> None:
-        """See `UpdateSource.open`."""
         now = await self._opening.run(self._documents.now)
-        self._place = self._begins or WatchPlace(seen=ChangePlace.after_all_at(now))
+        self._place = self._begins or WatchPosition(seen=ChangePosition.after_all_at(now))
         self._feed = self._feed_here()
         self._feed.join(now)
 
+    @override
     def take(self) -> RunUpdate | None:
-        """See `UpdateSource.take`."""
         while (change := self._next()) is not None:
             update = self._update(change, self._place)
             if update is not None:
                 return update
         return None
 
+    @override
     async def more(self) -> None:
-        """See `UpdateSource.more`."""
         if not self._place.until:
             if self._feed.covers(self._place.seen):
                 await self._feed.told(self._place.seen)
@@ -76,12 +80,12 @@ class FirestoreUpdates:
         documents, self._is_last_page = await self._patience.run(self._next_page)
         self._page.extend(documents)
 
+    @override
     async def close(self) -> None:
-        """See `UpdateSource.close`."""
         await self._feed.leave()
 
+    @override
     def abandon(self) -> None:
-        """See `UpdateSource.abandon`."""
         self._feed.abandon()
 
     async def _next_page(self) -> tuple[Sequence[Any], bool]:
@@ -107,5 +111,5 @@ class FirestoreUpdates:
                 return change
         if self._is_last_page:
             self._is_last_page = False
-            self._place = WatchPlace(seen=ChangePlace.after_all_at(self._place.until))
+            self._place = WatchPosition(seen=ChangePosition.after_all_at(self._place.until))
         return None

@@ -10,19 +10,19 @@ from typing import Any, Final, Self
 from run_log.core import InvalidCursorError
 from run_log.core.clock import moment_of
 from run_log.core.ids import document_id
-from run_log.stores.firestore.client import RPC_TIMEOUT_SECONDS, RUNS, VENDOR_ERRORS, Connection
-from run_log.stores.firestore.codec import batch_get_request, queried_document, read_nanos, run_query_request
+from run_log.stores.firestore.client import RUNS, Connection
 from run_log.stores.firestore.queries import changed_query
+from run_log.stores.firestore.watch.changes import ChangePosition
 from run_log.stores.listings import check_names, decode_parts, encode_parts
 from run_log.stores.stored.fields import CHANGED_AT, PROJECTION
 
-from .changes import Change, ChangePlace, requests_around, stored_micros
+from .changes import Change, requests_around, stored_micros
 
 _KINDS: Final = (int, str, int, int, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchPlace:
+class WatchPosition:
     """How far a watch has come.
 
     One that is behind walks in rounds, page by page in the order in which documents changed, which is only
@@ -31,7 +31,7 @@ class WatchPlace:
     gone on with at any time, by anybody.
     """
 
-    seen: ChangePlace
+    seen: ChangePosition
     """Everything up to there has been delivered."""
     until: int = 0
     """When the round under way began, in nanoseconds since the epoch; 0 where none is."""
@@ -74,7 +74,7 @@ class WatchPlace:
                 workflow, _, run = name.partition(between)
                 check_names(cursor, workflow, run)
         path = path and f"{root}/{path}"
-        return cls(seen=ChangePlace(nanos, seen), until=until, changed_at=micros, path=path)
+        return cls(seen=ChangePosition(nanos, seen), until=until, changed_at=micros, path=path)
 
 
 class ChangedDocuments:
@@ -96,7 +96,6 @@ class ChangedDocuments:
         page: int,
     ) -> None:
         self._connection = connection
-        self._database = f"projects/{connection.project}/databases/{connection.database}"
         self._root = root
         self._workflow_id = workflow_id
         self._page = page
@@ -108,23 +107,9 @@ class ChangedDocuments:
             StoreUnavailableError: The store does not answer, or was too busy.
             ConfigurationError: It is not there, or does not let us in.
         """
-        # The answer tells when it was read, whether the document is there or not.
-        request = batch_get_request(
-            self._database, [f"{self._database}/documents/{self._root}/-"], ["workflow_id"]
-        )
-        client = self._connection.client()
-        try:
-            responses = await client._firestore_api.batch_get_documents(  # noqa: SLF001 - a snapshot's time is cut
-                request=request,
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            return max([read_nanos(response) async for response in responses])
-        except VENDOR_ERRORS as error:
-            raise self._connection.error(error) from error
+        return await self._connection.now(self._root)
 
-    async def page(self, place: WatchPlace) -> tuple[Sequence[Any], bool]:
+    async def page(self, place: WatchPosition) -> tuple[Sequence[Any], bool]:
         """Return the next documents of a round as protocol buffers, and whether they are its last.
 
         Args:
@@ -134,22 +119,10 @@ class ChangedDocuments:
             StoreUnavailableError: The store does not answer, or was too busy.
             ConfigurationError: It is not there, or does not let us in.
         """
-        client = self._connection.client()
-        request = run_query_request(self._query(client, place))
-        try:
-            responses = await client._firestore_api.run_query(  # noqa: SLF001 - see now
-                request=request,
-                metadata=client._rpc_metadata,  # noqa: SLF001
-                retry=None,
-                timeout=RPC_TIMEOUT_SECONDS,
-            )
-            found = [queried_document(response) async for response in responses]
-        except VENDOR_ERRORS as error:
-            raise self._connection.error(error) from error
-        documents = [document for document in found if document is not None]
+        documents = await self._connection.query(self._query(self._connection.client(), place))
         return documents, len(documents) < self._page
 
-    def _query(self, client: Any, place: WatchPlace) -> Any:
+    def _query(self, client: Any, place: WatchPosition) -> Any:
         runs = client.collection_group(RUNS)
         if self._workflow_id is not None:
             runs = client.collection(self._root).document(document_id(self._workflow_id)).collection(RUNS)

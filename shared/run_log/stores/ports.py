@@ -1,0 +1,103 @@
+"""What a run log needs of a store to answer queries, and what the projector needs of it to write."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from run_log.core import Outcome, RunEvent, Transition
+from run_log.core.counters import SummaryCounter
+
+from .inbox import InboxSelection
+from .listings import OverallPosition, Position, Selection
+from .stale import StaleSelection
+from .stored.reading import Page, StoredRun
+from .summaries import WorkflowStats
+from .watch import UpdateSource
+
+
+class StoredRuns(abc.ABC):
+    """The runs and counts of a store, as queries read them. Arguments are checked, and ids as stored.
+
+    What cannot be read is skipped and counted, one run that is asked for aside.
+    """
+
+    @abc.abstractmethod
+    async def read_page(
+        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+    ) -> Page:
+        """Read the readable runs of a selection after a position, in its order."""
+
+    @abc.abstractmethod
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
+        """Read the stats of at most so many workflows after a document id, by document id."""
+
+    @abc.abstractmethod
+    async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """Read one run."""
+
+    @abc.abstractmethod
+    async def read_stats(self, workflow_id: str) -> WorkflowStats:
+        """Read a workflow's stats; zeros for an unknown one."""
+
+    @abc.abstractmethod
+    async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
+        """Read a workflow's stats and the counters of its summary; zeros and none for an unknown one."""
+
+    @abc.abstractmethod
+    async def read_pending(self) -> Sequence[StoredRun]:
+        """Read every readable paused run, newest first."""
+
+    @abc.abstractmethod
+    async def read_overall_page(
+        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+    ) -> Page:
+        """Read the readable runs of a selection over workflows after a position, in its order."""
+
+    @abc.abstractmethod
+    async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
+        """Read the first readable run of a selection."""
+
+    @abc.abstractmethod
+    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        """Read a run's transitions in version order."""
+
+    @abc.abstractmethod
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
+        """Return where a watch's updates come from.
+
+        Args:
+            workflow_id: The workflow that is watched; None for all.
+            cursor: Where to begin; None for now.
+            selection: What cursors are made with.
+
+        Raises:
+            InvalidCursorError: *cursor* cannot be used.
+        """
+
+
+class ProjectionStore(Protocol):
+    """The write port: where events become the runs and stats that queries read.
+
+    Defined by what the projector needs of a store.
+    """
+
+    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
+        """Merge *events* into the store and answer one outcome for each, in order.
+
+        Repeats change nothing, order changes nothing, and when this returns everything is durable: the
+        run documents and the stats of their workflows changed together. Any number of callers and
+        processes may apply at once.
+
+        Args:
+            events: Events of any runs, in any order, with repeats.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; part of the events may be applied, and
+                applying all of them again is safe.
+            WriteRefusedError: The store will never take one of these events; none is applied that was
+                to be written together with it. Apply parts of the batch to find out which.
+            ConfigurationError: The store is not there, or does not let us in.
+        """
+        ...

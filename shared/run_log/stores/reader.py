@@ -1,0 +1,517 @@
+"""What dashboards ask of a run log: the queries, the same whatever it is kept in."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any, Final, Unpack
+
+from typing_extensions import override
+
+from run_log.core import (
+    InvalidArgumentError,
+    RunEvent,
+    RunLogProtocol,
+    RunStatus,
+    Transition,
+    Version,
+    WaitTimeoutError,
+    WorkflowRun,
+    utc_now,
+)
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.ids import bounded_id, document_id, id_text
+from run_log.core.law import annotated
+from run_log.core.models import RunKey
+from run_log.core.payload import encode_json
+from run_log.core.protocol import MAX_LIMIT
+
+from ._waiting import awaited_version, look_until
+from .inbox import InboxSelection, PendingRun, pending
+from .listings import (
+    Order,
+    OverallPosition,
+    RunFilters,
+    Selection,
+    aware,
+    check_moves_on,
+    check_names,
+    decode_cursor,
+    decode_parts,
+    encode_cursor,
+    encode_parts,
+)
+from .ports import StoredRuns
+from .stale import StaleRun, StaleSelection
+from .stored.reading import Page, StoredRun, names_of, position_of
+from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
+from .telemetry import span
+from .watch import RunWatch, Watches
+
+_WORKFLOWS: Final = "workflows"
+
+
+class RunLogReader(RunLogProtocol, abc.ABC):
+    """The read side of a run log: `RunLogProtocol`'s queries, and what grew around them.
+
+    What is returned are copies. Every method raises `StoreUnavailableError` where the store does not answer
+    in bounded time. Reading a run advances the process's clock past the run's newest event, so that what this
+    process says next about it is later, whatever the machine's time. Where that event lies a minute or more
+    ahead of the machine's, only what is said about that run is later, and the clock stays.
+
+    Args:
+        clock: Follows what is read, and stamps what is saved.
+    """
+
+    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        self.version_clock: Final = clock
+        """Stamps what is saved, and follows what is read."""
+        self._watches = Watches()
+
+    @property
+    @abc.abstractmethod
+    def _source(self) -> StoredRuns:
+        """What is read."""
+
+    @override
+    async def list_runs(
+        self,
+        workflow_id: str,
+        *,
+        limit: int = 50,
+        start_after: Any | None = None,
+        **filters: Unpack[RunFilters],
+    ) -> tuple[list[WorkflowRun], str | None]:
+        """Return one page of a workflow's runs, newest first unless told otherwise, and the next cursor.
+
+        Reads one run more than it returns.
+
+        Args:
+            workflow_id: The workflow; an unknown one has no runs.
+            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            start_after: The cursor that the page before returned; None for the first page.
+            filters: What the runs have to be like, and their order; see `RunFilters`.
+
+        Returns:
+            The runs, and the next page's cursor: None exactly when nothing is left.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be used.
+            InvalidCursorError: *start_after* is malformed, or of a listing with another workflow, other
+                filters or another order.
+        """
+        workflow_id = await self._workflow_named(workflow_id)
+        limit = whole("limit", limit)
+        selection = Selection.of(**filters)
+        listing = {"scope": workflow_id, "selection": selection.text}
+        after = None
+        if start_after is not None:
+            after = decode_cursor(start_after, **listing)
+            check_names(start_after, after.document_id)
+        with span("run_log.list", attributes={"workflow_id": workflow_id, "limit": limit}):
+            page = await self._source.read_page(workflow_id, selection, after, limit)
+            runs = [self._observed(stored) for stored in page.runs]
+            if not page.more:
+                return runs, None
+            last = position_of(runs[-1])
+            check_moves_on(after, last, newest_first=selection.order is Order.NEWEST)
+            return runs, encode_cursor(last, **listing)
+
+    async def iter_runs(
+        self, workflow_id: str, *, page_size: int = 200, **filters: Unpack[RunFilters]
+    ) -> AsyncIterator[WorkflowRun]:
+        """Yield every run of a workflow, newest first unless told otherwise, one page after another.
+
+        Every run that was there when the walk began comes exactly once, whatever is stored meanwhile,
+        unless a change makes it match no more, or moves it: its `started_at`.
+
+        Args:
+            workflow_id: The workflow; an unknown one has no runs.
+            page_size: Runs read at a time, 1 to `MAX_LIMIT`.
+            filters: See `list_runs`.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be used.
+        """
+        cursor = None
+        page_size = whole("page_size", page_size)
+        while True:
+            runs, cursor = await self.list_runs(workflow_id, limit=page_size, start_after=cursor, **filters)
+            for run in runs:
+                yield run
+            if cursor is None:
+                return
+
+    @override
+    async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            stored = await self._read_named(workflow_id, run_id)
+            return self._observed(stored) if stored else None
+
+    @override
+    async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
+        workflow_id = await self._workflow_named(workflow_id)
+        with span("run_log.get_latest", attributes={"workflow_id": workflow_id}):
+            stored = await self._source.read_latest(workflow_id, Selection())
+            return self._observed(stored) if stored else None
+
+    async def get_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+        """Return the run's newest `MAX_HISTORY` transitions in version order; none where it is not there.
+
+        Each tells when, of which attempt, how long it lasted, whether it breaks the state machine, and who
+        answered the pause that it ended.
+
+        Raises:
+            InvalidArgumentError: An id is empty.
+            UnreadableRunError: The run is stored in a form that cannot be read.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        with span("run_log.history", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            for key in _keys(workflow_id, run_id):
+                if history := await self._source.read_history(*key):
+                    return annotated(history)
+            return ()
+
+    async def wait_for(
+        self,
+        workflow_id: str,
+        run_id: str,
+        version_or_event: Version | RunEvent,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109 - it says how long the caller's own event may take
+    ) -> WorkflowRun:
+        """Wait until queries see an event, or a later state of its run, and return the run: read your write.
+
+        Reads one document each time it looks, less and less often.
+
+        Args:
+            workflow_id: The run's workflow.
+            run_id: The run.
+            version_or_event: The event that was emitted, or its version.
+            timeout: Seconds to wait, at most; 0 looks once.
+
+        Raises:
+            WaitTimeoutError: It was not seen in time; it may come later.
+            InvalidArgumentError: An argument cannot be used, or the event is another run's.
+            UnreadableRunError: The run is stored in a form that cannot be read.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        version = awaited_version((bounded_id(workflow_id), bounded_id(run_id)), version_or_event)
+
+        async def look() -> StoredRun | None:
+            stored = await self._read_named(workflow_id, run_id)
+            return stored if stored is not None and stored.version >= version else None
+
+        with span("run_log.wait_for", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            found = await look_until(look, timeout)
+            if found is None:
+                raise WaitTimeoutError(
+                    f"run {run_id!r} of workflow {workflow_id!r} was not seen at {version} or later within "
+                    f"{timeout} s; is the projector running, and does it keep up?"
+                )
+            return self._observed(found)
+
+    async def list_workflows(
+        self, *, limit: int = 50, start_after: Any | None = None
+    ) -> tuple[list[WorkflowStats], str | None]:
+        """Return one page of the workflows that have runs, with their stats, and the next cursor.
+
+        They come by id as it is stored, each once, whatever is stored meanwhile.
+
+        Reads one workflow more than it returns, and shards of stats.
+
+        Args:
+            limit: Most workflows to return, 1 to `MAX_LIMIT`.
+            start_after: The cursor that the page before returned; None for the first page.
+
+        Raises:
+            InvalidArgumentError: *limit* cannot be used.
+            InvalidCursorError: *start_after* is malformed or of another listing.
+        """
+        limit = whole("limit", limit)
+        after = None
+        if start_after is not None:
+            (after,) = decode_parts(start_after, [str], scope=_WORKFLOWS)
+            check_names(start_after, after)
+        with span("run_log.list_workflows", attributes={"limit": limit}):
+            found = await self._source.read_workflows(after, limit + 1)
+            page = found[:limit]
+            if len(found) == len(page):
+                return page, None
+            last = document_id(page[-1].workflow_id)
+            check_moves_on(after, last)
+            return page, encode_parts([last], scope=_WORKFLOWS)
+
+    @override
+    async def get_stats(self, workflow_id: str) -> dict[str, int]:
+        workflow_id = await self._workflow_named(workflow_id)
+        with span("run_log.stats", attributes={"workflow_id": workflow_id}):
+            stats = await self._source.read_stats(workflow_id)
+            return {"total": stats.total, "successful": stats.successful}
+
+    async def get_summary(
+        self, workflow_id: str, window: timedelta | None = None, *, now: datetime | None = None
+    ) -> WorkflowSummary:
+        """Return a workflow at a glance: counts, durations, its last runs, and all that by hour or day.
+
+        A run is in the hour and on the day in which it started, in UTC. Reads four
+        documents, and shards of stats, however many runs there are.
+
+        Args:
+            workflow_id: The workflow; an unknown one has no runs.
+            window: How far to look back, in whole hours up to `HOURS_KEPT` of them, in whole days up to
+                `MAX_WINDOW`, the current one among them. None counts all runs there ever were, and shows
+                the days of `MAX_WINDOW`.
+            now: The moment to look back from, aware; None is the machine's time.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be used.
+        """
+        workflow_id = await self._workflow_named(workflow_id)
+        looked_at = SummaryWindow.of(window, moment_or_now(now))
+        with span("run_log.summary", attributes={"workflow_id": workflow_id}):
+            (stats, counters), *last = await asyncio.gather(
+                self._source.read_summary(workflow_id),
+                self._source.read_latest(workflow_id, Selection()),
+                self._source.read_latest(workflow_id, Selection.of(status=RunStatus.SUCCESS)),
+                self._source.read_latest(workflow_id, Selection.of(status=RunStatus.FAILED)),
+            )
+            last_run, last_success, last_failure = (self._observed(one) if one else None for one in last)
+            return summary_of(
+                stats,
+                counters,
+                looked_at,
+                last_run=last_run,
+                last_success=last_success,
+                last_failure=last_failure,
+            )
+
+    async def get_as_of(self, workflow_id: str) -> datetime | None:
+        """Return how far the projection of a workflow has come, at least, for what its lists show.
+
+        Reads one document, and shards of stats.
+
+        Returns:
+            When the latest event happened that came with a change of its stats, on its emitter's clock; None
+            where there is none.
+
+        Raises:
+            InvalidArgumentError: *workflow_id* is empty.
+        """
+        workflow_id = await self._workflow_named(workflow_id)
+        with span("run_log.as_of", attributes={"workflow_id": workflow_id}):
+            return (await self._source.read_stats(workflow_id)).as_of
+
+    @override
+    async def get_pending_runs(self) -> list[WorkflowRun]:
+        with span("run_log.get_pending_runs"):
+            return [self._observed(stored) for stored in await self._source.read_pending()]
+
+    async def list_pending(
+        self,
+        *,
+        assignee: str | None = None,
+        overdue: bool | None = None,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[PendingRun], str | None]:
+        """Return one page of the runs that wait for an answer, and the next cursor.
+
+        They come by `started_at`, the newest first; where *overdue* is given, by deadline, the earliest first
+        and those without one last.
+
+        Reads one run more than it returns.
+
+        Args:
+            assignee: Only those for which this one is asked; None is all.
+            overdue: Only those whose deadline has passed, or only the others; None is all.
+            workflow_id: Only those of this workflow; None is all.
+            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            start_after: The cursor that the page before returned; None for the first page.
+            now: What age and deadline are compared with, aware; None is the machine's time.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be used.
+            InvalidCursorError: *start_after* is malformed, or of a listing with other arguments.
+        """
+        selection = InboxSelection(
+            assignee=None if assignee is None else _text("assignee", assignee),
+            overdue=_choice("overdue", overdue),
+            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
+            now=moment_or_now(now),
+        )
+        limit = whole("limit", limit)
+        after = None if start_after is None else _position(selection, start_after)
+        with span("run_log.list_pending", attributes={"limit": limit}):
+            page = await self._source.read_overall_page(selection, after, limit)
+            found = [pending(self._observed(one), one.occurred_at, selection.now) for one in page.runs]
+            return found, _cursor(selection, after, page)
+
+    async def list_stale(
+        self,
+        older_than: timedelta,
+        *,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        start_after: Any | None = None,
+        now: datetime | None = None,
+    ) -> tuple[list[StaleRun], str | None]:
+        """Return one page of the runs that began, did not end, and were not heard of for long.
+
+        A paused run is not among them, since it waits. They come by when they were last heard of, the longest
+        silent first. Reads one run more than it returns.
+
+        Args:
+            older_than: How long ago their newest event has to be, at least.
+            workflow_id: Only those of this workflow; None is all.
+            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            start_after: The cursor that the page before returned; None for the first page.
+            now: What silence is counted to, aware; None is the machine's time.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be used.
+            InvalidCursorError: *start_after* is malformed, or of another listing.
+        """
+        moment = moment_or_now(now)
+        selection = StaleSelection(
+            before=heard_before(older_than, moment),
+            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
+        )
+        limit = whole("limit", limit)
+        after = None if start_after is None else _position(selection, start_after)
+        with span("run_log.list_stale", attributes={"limit": limit}):
+            page = await self._source.read_overall_page(selection, after, limit)
+            found = [
+                StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
+                for one in page.runs
+            ]
+            return found, _cursor(selection, after, page)
+
+    def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
+        """Return a watch of the runs of one workflow, or of all: their changes, as they come.
+
+        Each update tells that a run's stored record changed, its state or only its history, and carries the
+        state as it was when that was read. A run that changes several times before it is read may come once,
+        as it is then; each change of a run comes at most once, and its newest always does, whatever happens
+        to the connection and however slowly updates are taken. What is kept for a watch is bounded.
+
+        Every update has a cursor. Given back it goes on right after that update, in any process, without a
+        gap or a repeat. A run that is not there any more, or cannot be read, comes no more.
+
+        Args:
+            workflow_id: The workflow to watch; None for all.
+            since_cursor: The cursor of the last update that was seen; None to begin with what changes once
+                the watch is entered.
+
+        Raises:
+            InvalidArgumentError: *workflow_id* cannot be used.
+            InvalidCursorError: *since_cursor* is malformed, of a watch of other runs, or of a store in memory
+                that is gone.
+        """
+        workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
+        source = self._source.updates(workflow_id, since_cursor, encode_json([workflow_id]))
+        return RunWatch(source, self._watches, workflow_id)
+
+    async def _workflow_named(self, workflow_id: object) -> str:
+        """Return the id under which the workflow is stored that a caller calls so; see `names_of`."""
+        *earlier, name = names_of(identifier("workflow_id", workflow_id))
+        for one in earlier:
+            if (await self._source.read_stats(one)).total:
+                return one
+        return name
+
+    async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """Read the run that a caller calls so."""
+        for key in _keys(workflow_id, run_id):
+            if (stored := await self._source.read_run(*key)) is not None:
+                return stored
+        return None
+
+    def _observed(self, stored: StoredRun) -> WorkflowRun:
+        self.version_clock.observe(stored.version.hlc, stored.run.key)
+        return stored.run
+
+
+def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
+    """Return the keys under which the run may be stored that a caller calls so."""
+    return product(names_of(workflow_id), names_of(run_id))
+
+
+def _position(selection: InboxSelection | StaleSelection, cursor: object) -> OverallPosition:
+    return OverallPosition.after(cursor, scope=selection.scope, selection=selection.text)
+
+
+def _cursor(
+    selection: InboxSelection | StaleSelection, after: OverallPosition | None, page: Page
+) -> str | None:
+    if not page.more:
+        return None
+    last = page.runs[-1]
+    # By what the store sorts by, whatever the run itself says: a position made of that might lead back.
+    position = OverallPosition.of(last.projection[selection.sorted_by], last.run.key)
+    check_moves_on(after, position, newest_first=selection.newest_first)
+    return position.cursor(scope=selection.scope, selection=selection.text)
+
+
+def identifier(name: str, value: object) -> str:
+    """Return the id that a run was saved with which was given *value* for one."""
+    text = id_text(value)
+    if not text:
+        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
+    return text
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
+    return identifier(name, value)
+
+
+def _choice(name: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name} is {value!r}; pass True, False, or None for either")
+    return value
+
+
+def heard_before(older_than: object, now: datetime) -> datetime:
+    """Return the moment that was *older_than* before *now*, or the first one that there is.
+
+    Raises:
+        InvalidArgumentError: *older_than* is no duration.
+    """
+    if not isinstance(older_than, timedelta) or older_than < timedelta(0):
+        raise InvalidArgumentError(f"older_than is {older_than!r}; pass a timedelta of 0 or more")
+    try:
+        return now - older_than
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def moment_or_now(value: object) -> datetime:
+    """Return *value* in UTC if it is an aware datetime; the machine's time where it is None.
+
+    Raises:
+        InvalidArgumentError: It is neither.
+    """
+    return utc_now() if value is None else aware("now", value)
+
+
+def whole(name: str, value: object) -> int:
+    """Return *value* if it is a whole number from 1 to `MAX_LIMIT`.
+
+    Args:
+        name: What it is called in an error.
+        value: What a caller passes.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LIMIT:
+        raise InvalidArgumentError(f"{name} is {value!r}; pass a whole number from 1 to {MAX_LIMIT}")
+    return value
