@@ -44,7 +44,7 @@ _MINUTE: Final = 60.0
 
 
 @pytest.fixture
-async def store(emulator_environment: object) -> AsyncIterator[FirestoreRunLogService]:  # noqa: ARG001 - it points the client at the emulator
+async def store() -> AsyncIterator[FirestoreRunLogService]:
     """Yield what reads the projection, past any proxy."""
     service = FirestoreRunLogService.from_env()
     await service.get_stats("w0")  # connected before a proxy stands in the way
@@ -53,7 +53,7 @@ async def store(emulator_environment: object) -> AsyncIterator[FirestoreRunLogSe
 
 
 @pytest.fixture
-def raw(emulator_environment: object) -> RawPubSub:  # noqa: ARG001 - see store
+def raw() -> RawPubSub:
     """Return a Pub/Sub whose leases end soon, past any proxy."""
     return provisioned_with_short_leases()
 
@@ -100,6 +100,7 @@ async def _running(wired: Wired) -> AsyncGenerator[asyncio.Task[PullReport]]:
 # Processes
 
 
+# More than a minute: the leases and the store's own deadlines pass while one stands still.
 @pytest.mark.timeout(1_200)  # the minute, and four times three processes' patience
 async def test_a_projector_paused_for_a_minute(
     store: FirestoreRunLogService,
@@ -143,15 +144,15 @@ async def _counts(store: FirestoreRunLogService, runs: int) -> bool:
 
 
 async def _all_are_paused(store: FirestoreRunLogService, load: Workload) -> bool:
-    found = [await store.list_runs(workflow_id, limit=1_000) for workflow_id in ("w0", "w1")]
-    statuses = [run.status for runs, _ in found for run in runs]
-    return [RunStatus.PAUSED] * len(load.lives) == statuses
+    found, _ = await store.list_workflows()
+    return len(load.lives) == sum(stats.by_status.get(RunStatus.PAUSED, 0) for stats in found)
 
 
 async def _knows(store: FirestoreRunLogService, life: Sequence[RunEvent]) -> bool:
     return len(await store.get_history(*life[0].key)) == len(life)
 
 
+# More than 10 s: the last one killed leaves messages leased for as long as the shortest lease there is.
 async def test_projectors_killed_one_after_the_other(raw: RawPubSub, store: FirestoreRunLogService) -> None:
     """Projectors killed at moments of chance lose nothing, and whoever comes next counts nothing twice."""
     load = Workload(1_200, seed=2)
@@ -243,6 +244,7 @@ async def test_a_store_that_falls_silent(
     await load.verify(store)
 
 
+# More than 10 s: the commit has to outlast the shortest lease there is.
 async def test_a_commit_slower_than_the_leases(
     raw: RawPubSub, store: FirestoreRunLogService, store_line: TcpProxy
 ) -> None:

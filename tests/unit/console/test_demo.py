@@ -113,6 +113,7 @@ async def test_a_dead_letter_is_shown_literally() -> None:
     assert "dead letter [red]7[/red]: undecodable: no [/] JSON\n" == printed.getvalue()
 
 
+@pytest.mark.process
 def test_the_demo_needs_no_network(tmp_path: Path) -> None:
     """The demo opens no connection and loads no Google library, also where the environment names both."""
     ended = run_python(

@@ -22,6 +22,8 @@ from run_log.testing import an_event
 from .files import in_file
 from .processes import run_log
 
+pytestmark = pytest.mark.process
+
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3"}
 
 

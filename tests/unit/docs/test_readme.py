@@ -47,6 +47,7 @@ def _anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.process
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     """The README's example runs in a bare environment and prints what became of its runs."""
     leading = ("RUN_LOG_", "GOOGLE_", "FIRESTORE_", "PUBSUB_")
@@ -119,6 +120,7 @@ def test_each_guarantee_names_its_test() -> None:
     assert [] == [cell for cell, count in times.items() if count > 1]
 
 
+@pytest.mark.process
 def test_no_path_of_one_machine() -> None:
     """No file of the repository names a path that only the machine it was written on has."""
     git = shutil.which("git")

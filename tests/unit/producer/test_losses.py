@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 # What loads slowly is loaded beforehand: the end of a process waits two seconds, and the machine may be busy.
 LOAD = "import google.pubsub_v1, run_log.producer._store_transport, run_log.stores.sqlite\n"
 
@@ -83,6 +85,7 @@ KEPT: Mapping[str, Case] = {
 }
 
 
+# More than 10 s: fourteen processes, some of which wait at their end for what cannot be delivered.
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[int, str, str]]:
     """Return how each process ended, and what it printed."""
