@@ -137,7 +137,7 @@ def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull", "--until-idle", "1")])
 def test_a_broker_that_does_not_answer(command: tuple[str, ...]) -> None:
     """Where nobody listens, a command ends with 5 before long, and says where it looked."""
-    tried = called(*command, PUBSUB_EMULATOR_HOST=DEAD_PORT)
+    tried = called(*command, environment={"PUBSUB_EMULATOR_HOST": DEAD_PORT})
 
     assert (5, "") == (tried.code, tried.out)
     assert f"run-log: Pub/Sub (emulator at {DEAD_PORT}" in tried.err.splitlines()[-1]
