@@ -9,10 +9,11 @@ import io
 import logging
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -60,7 +61,7 @@ def called(
     folder: Path | None = None,
     is_terminal: bool = False,
     encoding: str = "utf-8",
-    **environment: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Ended:
     """Run ``run-log`` with *arguments* in this process, to its end. What it sets for a process is undone.
 

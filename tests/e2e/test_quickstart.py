@@ -79,10 +79,10 @@ def test_the_workflow_runs_again(tmp_path: Path) -> None:
 
     batches = _followed("python report.py; python report.py", tmp_path, {**clean_environment(), **sqlite})
     histories = [
-        called("runs", "history", "reports", f"may-{batch}", folder=tmp_path, **sqlite)
+        called("runs", "history", "reports", f"may-{batch}", folder=tmp_path, environment=sqlite)
         for batch in batches.split()
     ]
-    workflows = called("workflows", "-o", "jsonl", folder=tmp_path, **sqlite)
+    workflows = called("workflows", "-o", "jsonl", folder=tmp_path, environment=sqlite)
 
     assert [0, 0] == [history.code for history in histories]
     assert not any("breaks" in history.out for history in histories)

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environmen
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+PUBSUB = {"RUN_LOG_BACKEND": "pubsub"}
 
 
 @pytest.fixture
@@ -159,9 +160,9 @@ def test_emitting_through_the_topic() -> None:
     """With the topic as its way, ``emit`` waits for the projector; without one it exits 5 in time."""
     settings = Settings.from_env()
     provision(PubSubConnection.from_settings(settings), settings)
-    late = called("emit", "w3", "--wait", "0.2", RUN_LOG_BACKEND="pubsub")
+    late = called("emit", "w3", "--wait", "0.2", environment=PUBSUB)
     with projecting():
-        seen = called("emit", "w3", "--run", "r", "--wait", "25", RUN_LOG_BACKEND="pubsub")
+        seen = called("emit", "w3", "--run", "r", "--wait", "25", environment=PUBSUB)
 
     assert 5 == late.code
     assert "queries did not see it in 0.2 s" in late.err

@@ -26,7 +26,8 @@ def run_log(*arguments: str, folder: Path, encoding: str = "utf-8", **environmen
     with pytest.MonkeyPatch.context() as patched:
         for name in os.environ.keys() - _kept().keys():
             patched.delenv(name)
-        return called(*arguments, folder=folder, encoding=encoding, **{**_own(folder), **environment})
+        variables = {**_own(folder), **environment}
+        return called(*arguments, folder=folder, encoding=encoding, environment=variables)
 
 
 def run_python(code: str, *arguments: str, folder: Path, told: str = "", **environment: str) -> Ended:

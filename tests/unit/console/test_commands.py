@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gc
 import importlib.metadata
+import logging
+import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -325,3 +329,14 @@ def test_the_schema(tmp_path: Path) -> None:
     assert event_schema_text() == (tmp_path / "schema.json").read_text()
     assert 2 == refused.code
     assert "pass another file" in refused.err
+
+
+def test_what_a_call_leaves(tmp_path: Path) -> None:
+    """What a command sets for its process, such as its log handler, does not outlive a call in a test."""
+    logger = logging.getLogger("run_log")
+    before = [*logger.handlers], logger.level, gc.get_freeze_count(), sys.out, dict(os.environ)
+
+    ended = run_log("projector", "pull", folder=tmp_path)
+
+    assert 2 == ended.code
+    assert before == ([*logger.handlers], logger.level, gc.get_freeze_count(), sys.out, dict(os.environ))
