@@ -334,9 +334,9 @@ def test_the_schema(tmp_path: Path) -> None:
 def test_what_a_call_leaves(tmp_path: Path) -> None:
     """What a command sets for its process, such as its log handler, does not outlive a call in a test."""
     logger = logging.getLogger("run_log")
-    before = [*logger.handlers], logger.level, gc.get_freeze_count(), sys.out, dict(os.environ)
+    before = [*logger.handlers], logger.level, gc.get_freeze_count(), sys.stdout, dict(os.environ)
 
     ended = run_log("projector", "pull", folder=tmp_path)
 
     assert 2 == ended.code
-    assert before == ([*logger.handlers], logger.level, gc.get_freeze_count(), sys.out, dict(os.environ))
+    assert before == ([*logger.handlers], logger.level, gc.get_freeze_count(), sys.stdout, dict(os.environ))
