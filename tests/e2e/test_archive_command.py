@@ -26,6 +26,7 @@ from tests.emulator.tcp_proxy import TcpProxy
 from tests.processes import started
 
 from run_log.core import RunEvent, encode_event
+from run_log.stores import FirestoreRunLogService
 from run_log.testing import FirestoreEmulator
 
 from .command_line import asked, called
@@ -33,6 +34,8 @@ from .command_line import asked, called
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 LEASE_SECONDS = 10
+AT_A_TIME = 100
+RUNS = 300
 
 
 def archiving(folder: Path, *options: str) -> AbstractAsyncContextManager[Process]:
@@ -67,14 +70,14 @@ def with_an_archive_of_short_leases() -> RawPubSub:
 def publish(raw: RawPubSub, events: list[RunEvent]) -> set[bytes]:
     """Publish *events*, and return the lines that an archive has to have of them."""
     messages = [encode_event(event) for event in events]
-    for start in range(0, len(messages), 500):
-        raw.publish(messages[start : start + 500])
+    for start in range(0, len(messages), AT_A_TIME):
+        raw.publish(messages[start : start + AT_A_TIME])
     return {message.data + b"\n" for message in messages}
 
 
 async def _killed(folder: Path) -> int | None:
     """Kill an archive as soon as it has a line; return its exit code."""
-    async with archiving(folder, "--segment-bytes", "100000") as first:
+    async with archiving(folder, "--segment-bytes", "30000") as first:
 
         async def has_begun() -> bool:
             assert first.returncode is None
@@ -89,8 +92,13 @@ async def _killed(folder: Path) -> int | None:
 # The next one waits for longer than what the killed one had in hand stays leased.
 def test_a_killed_archive_loses_nothing(tmp_path: Path) -> None:
     """An archive killed in the middle and begun again has every event, and a rebuild equals the live one."""
-    raw, events = with_an_archive_of_short_leases(), lives(1_000)
-    asked(lambda live: live.apply(events))
+    raw, events = with_an_archive_of_short_leases(), lives(RUNS)
+
+    async def project(live: FirestoreRunLogService) -> None:
+        for start in range(0, len(events), AT_A_TIME):
+            await live.apply(events[start : start + AT_A_TIME])
+
+    asked(project)
     expected = publish(raw, events)
     folder = tmp_path / "archive"
 
@@ -103,7 +111,7 @@ def test_a_killed_archive_loses_nothing(tmp_path: Path) -> None:
     assert expected == set(lines(folder))
     # A kill may leave half a line behind, which is rejected, and was written again.
     record = json.loads(done.out)
-    assert (1_000, bool(record["rejects"])) == (record["runs"], bool(done.code)), done.err
+    assert (RUNS, bool(record["rejects"])) == (record["runs"], bool(done.code)), done.err
     assert [] == asyncio.run(differences(LIVE, ANEW))
 
 

@@ -99,7 +99,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def without(home: Path) -> Callable[[str], Found]:
     """Return what returns how each command ends with a back end; its process runs once."""
-    return cache(lambda backend: ended(home, backend, *extras(backend), DOCTOR))
+
+    @cache
+    def found(backend: str) -> Found:
+        return ended(home, backend, *extras(backend), DOCTOR)
+
+    return found
 
 
 def test_sqlite_needs_none(tmp_path: Path) -> None:
