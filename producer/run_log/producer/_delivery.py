@@ -83,6 +83,8 @@ class Delivery:
     def _start_empty(self, *, closed: bool) -> None:
         self.held = Held(self._limits, keeps_shed=self._spool is not None, closed=closed)
         self.idle = True
+        # A SimpleQueue, because its `put` is reentrant: signal handlers and finalizers ring. An Event's lock
+        # could be held by the code that they interrupted.
         self._bell = renewed(self, "_bell", queue.SimpleQueue[None])
         self._starting = renewed(self, "_starting", threading.RLock)
         self._thread: threading.Thread | None = None

@@ -193,6 +193,7 @@ class EventBuffer:
                 del self._twins[entry.key]
             self._behind[entry.key] -= 1
         elif entry.key in self._behind:
+            # Others of its run wait still, and are ranked by its version. Its content would cost memory.
             taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)
             taken.number = entry.number
         if not self._behind.get(entry.key):
@@ -259,8 +260,10 @@ class Held:
     def absorb(self) -> None:
         """Move what is in the intake now into the buffer."""
         with self._lock:
+            # The lock is reentrant, so this may be a signal's handler in the middle of an absorb, which goes
+            # on afterwards. The flag alone does not show it: an absorb that a handler cut short leaves it.
             if self._is_absorbing and _is_running(Held.absorb.__code__):
-                return  # this is a signal's handler, and the call that it interrupted goes on
+                return
             self._is_absorbing = True
             for _ in range(len(self.intake)):
                 # In this order: a signal's handler may raise in between, and then the item comes again.
@@ -323,6 +326,7 @@ class Held:
             return gone
 
     def _leave(self, entries: Iterable[Entry]) -> list[Entry]:
+        # By identity, and in one pass: a thread that closes the emitter may have taken some, in any order.
         leaving = {id(entry) for entry in entries}
         gone = [entry for entry in self._in_flight if id(entry) in leaving]
         self._in_flight = deque(entry for entry in self._in_flight if id(entry) not in leaving)
@@ -538,6 +542,7 @@ class Held:
         oldest = self._buffer.oldest()
         if oldest is not None:
             numbers.append(oldest)
+        # What is on disk, or on its way there, counts as older than everything: all who wait, wait for it.
         if self._on_disk > self._aside or self._moving or self.has_shed:
             numbers.append(0)
         for waiter, (target, notify) in list(self._waiters.items()):

@@ -162,6 +162,7 @@ class RunHandle:
         self._state["status"] = status
         with Guard(self):
             run = self._usable()
+            # Validated above, so that a wrong value is logged with its run. Once is enough.
             if isinstance(run, WorkflowRun) and isinstance(self._emitter, RunEventEmitter):
                 run = Checked(run)
             self._emitter.emit(run)
