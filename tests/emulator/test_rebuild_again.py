@@ -197,7 +197,7 @@ async def test_another_root_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     """A comparison with what is not there is an error, where all runs would seem to be missing."""
     monkeypatch.setenv("RUN_LOG_BACKEND", "firestore")
 
-    with pytest.raises(NotFoundError, match="no projection 'nothing'"):
+    with pytest.raises(NotFoundError, match="the projection 'nothing' does not exist"):
         await compare_roots(None, against="nothing", output=OutputFormat.JSON)
 
 

@@ -170,7 +170,7 @@ def test_a_source_that_is_none(arguments: tuple[str, ...], told: str, tmp_path: 
     ("arguments", "told"),
     [
         (("--from", "archive:none", "--into", "x"), "there is no file at none"),
-        (("--from", "root:a", "--into", "x"), "from archive files only"),
+        (("--from", "root:a", "--into", "x"), "can only read archive files"),
         (("--from", "archive:a", "--into", "run-log.sqlite3"), "is the live file"),
     ],
 )
