@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
+import pytest
+
 from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings
 from run_log.core.ids import document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
@@ -286,3 +288,22 @@ class _OnPubSub(PublishedHarness):
         """See `Harness.close`."""
         await super().close()
         await self._closed_last.close()
+
+
+MEMORY = pytest.param((open_memory, None), id="memory")
+STORES = (
+    MEMORY,
+    pytest.param((open_sqlite, "sqlite_environment"), id="sqlite"),
+    pytest.param((open_firestore, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
+)
+"""Those that answer queries themselves."""
+PUBLISHED = (
+    pytest.param((open_in_memory_topic, None), id="in_memory_topic"),
+    pytest.param((open_pubsub, "emulator_environment"), id="pubsub", marks=pytest.mark.emulator),
+)
+"""Those that publish what is saved, and have one of `STORES` answer queries."""
+
+every_adapter = pytest.mark.parametrize("open_harness", [*STORES, *PUBLISHED], indirect=True)
+"""For what depends on how a run is written: the test runs for those of `PUBLISHED`, too."""
+memory_alone = pytest.mark.parametrize("open_harness", [MEMORY], indirect=True)
+"""For what is decided before any store is asked: the test runs once."""

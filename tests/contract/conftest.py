@@ -1,4 +1,4 @@
-"""Every test of this folder that asks for `harness` runs once for each adapter."""
+"""Every test of this folder that asks for `harness` runs once for each store, or as its decorator says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from run_log.stores import RunLog
 
-from .adapters import open_firestore, open_in_memory_topic, open_memory, open_pubsub, open_sqlite
+from .adapters import STORES
 from .audited import AuditedStore, OpenPair, firestore_pair, sqlite_pair
 from .harness import Harness, OpenHarness
 
@@ -27,17 +27,9 @@ def sqlite_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_LOG_SQLITE_PATH", str(tmp_path / "runs.sqlite3"))
 
 
-@pytest.fixture(
-    params=[
-        pytest.param((open_memory, None), id="memory"),
-        pytest.param((open_sqlite, "sqlite_environment"), id="sqlite"),
-        pytest.param((open_in_memory_topic, None), id="in_memory_topic"),
-        pytest.param((open_firestore, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
-        pytest.param((open_pubsub, "emulator_environment"), id="pubsub", marks=pytest.mark.emulator),
-    ]
-)
+@pytest.fixture(params=STORES)
 def open_harness(request: pytest.FixtureRequest) -> OpenHarness:
-    """Return each adapter's factory, with the environment it needs."""
+    """Return each store's factory, with the environment it needs; see `every_adapter` and `memory_alone`."""
     open_one: OpenHarness
     open_one, environment = request.param
     if environment is not None:

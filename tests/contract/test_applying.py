@@ -15,6 +15,7 @@ from run_log.core.nearest import CUT_MARKER
 from run_log.stores import RunLog
 from run_log.testing import a_life, a_run, an_event
 
+from .adapters import every_adapter
 from .harness import Harness, save
 
 
@@ -123,6 +124,7 @@ async def test_the_newest_transitions_stay(harness: Harness, service: RunLog, co
     assert [event.version for event in events[-MAX_HISTORY:]] == [item.version for item in history]
 
 
+@every_adapter
 async def test_saves_and_events_mix(harness: Harness, service: RunLog) -> None:
     """A run saved after an event was applied is as it was saved, though the event's clock was ahead."""
     ahead = an_event(

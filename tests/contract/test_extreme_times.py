@@ -14,6 +14,7 @@ from run_log.stores import RunLog
 from run_log.stores.listings.selection import Order
 from run_log.testing import a_run, an_event
 
+from .adapters import every_adapter, memory_alone
 from .harness import Harness, ids, save, walk
 
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -72,6 +73,7 @@ async def test_any_time_is_listed(harness: Harness, service: RunLog) -> None:
     assert runs == await service.get_pending_runs()
 
 
+@every_adapter
 async def test_any_time_is_saved(harness: Harness, service: RunLog) -> None:
     """A run of any time that is saved, by whichever way saves go, comes back as it is."""
     runs = [
@@ -153,6 +155,7 @@ async def test_any_time_is_stale_and_summed_up(harness: Harness, service: RunLog
     assert (await service.get_as_of("w")) == LAST
 
 
+@memory_alone
 async def test_a_moment_of_no_year(service: RunLog) -> None:
     """A moment that is in no year from 1 to 9999 in UTC is a wrong argument, told as such."""
     beyond = datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))

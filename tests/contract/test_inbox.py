@@ -25,6 +25,7 @@ from run_log.stores import PendingRun, RunLog
 from run_log.stores.stored.fields import indexed_assignee
 from run_log.testing import a_run, an_event
 
+from .adapters import every_adapter, memory_alone
 from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -105,17 +106,15 @@ async def walk_inbox(service: RunLog, limit: int, **filters: Any) -> list[list[P
     return pages
 
 
-@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
-async def test_the_inbox_has_what_waits(harness: Harness, service: RunLog, filters: dict[str, Any]) -> None:
+async def test_the_inbox_has_what_waits(harness: Harness, service: RunLog) -> None:
     """The inbox has each run that waits and matches once, in order, for any page size, and no other."""
     await fill(harness)
-    expected = waiting(**filters)
 
-    for limit in (1, 3, 50):
+    for (name, filters), limit in product(FILTERS.items(), (1, 3, 50)):
         pages = await walk_inbox(service, limit, **filters)
 
-        assert expected == [one.run for page in pages for one in page]
-        assert {limit} == {len(page) for page in pages[:-1]} | {limit}
+        assert waiting(**filters) == [one.run for page in pages for one in page], name
+        assert {limit} == {len(page) for page in pages[:-1]} | {limit}, name
 
 
 # Alike in what an index holds of them: two of the same length, one as long as that, and just that.
@@ -214,6 +213,7 @@ async def test_a_cursor_carries_its_filter(harness: Harness, service: RunLog) ->
         ({"now": datetime(2026, 3, 4)}, r"now is .*; pass an aware datetime"),  # noqa: DTZ001 - it is naive
     ],
 )
+@memory_alone
 async def test_an_argument_that_cannot_be_is_refused(
     service: RunLog, arguments: dict[str, Any], message: str
 ) -> None:
@@ -252,6 +252,7 @@ async def paused(harness: Harness, **changes: Any) -> WorkflowRun:
     return run
 
 
+@every_adapter
 async def test_a_resumed_run_goes_on(harness: Harness, service: RunLog) -> None:
     """A resumed run is running, keeps what it had, tells who answered and what, and waits no more."""
     asked = await paused(harness)
@@ -268,6 +269,7 @@ async def test_a_resumed_run_goes_on(harness: Harness, service: RunLog) -> None:
     assert [None, MEI] == [line.answered_by for line in await service.get_history("w", "r")]
 
 
+@every_adapter
 async def test_a_rejected_run_ends(harness: Harness, service: RunLog) -> None:
     """A rejected run has failed with who rejected it and why, when that was, and how long it took."""
     await paused(harness)
@@ -281,6 +283,7 @@ async def test_a_rejected_run_ends(harness: Harness, service: RunLog) -> None:
     assert {"total": 1, "successful": 0} == await service.get_stats("w")
 
 
+@memory_alone
 async def test_a_rejection_needs_no_reason_and_no_right_clock(harness: Harness, service: RunLog) -> None:
     """Without a comment the error says who; where the clock is behind the run's start, no time is lost."""
     await paused(harness)
@@ -305,6 +308,7 @@ async def test_only_a_paused_run_can_be_answered(
     assert run == await service.get_run("w", "r")
 
 
+@every_adapter
 async def test_a_run_that_is_not_there_cannot_be_answered(service: RunLog) -> None:
     """An answer to no run is an error of its own that names it, never that it is not paused."""
     for answer in (service.resume, service.reject):
@@ -314,6 +318,7 @@ async def test_a_run_that_is_not_there_cannot_be_answered(service: RunLog) -> No
         assert ("w", "r") == (caught.value.workflow_id, caught.value.run_id)
 
 
+@memory_alone
 async def test_an_answer_is_given_at_a_moment(harness: Harness, service: RunLog) -> None:
     """An answer's time that is naive is an error, and the run goes on waiting."""
     run = await paused(harness)
@@ -324,6 +329,7 @@ async def test_an_answer_is_given_at_a_moment(harness: Harness, service: RunLog)
 
 
 @pytest.mark.parametrize("answered_by", ["", None, 5])
+@memory_alone
 async def test_an_answer_says_whose_it_is(harness: Harness, service: RunLog, answered_by: Any) -> None:
     """An answer of nobody is an error, and the run goes on waiting."""
     run = await paused(harness)
@@ -333,6 +339,7 @@ async def test_an_answer_says_whose_it_is(harness: Harness, service: RunLog, ans
     assert run == await service.get_run("w", "r")
 
 
+@memory_alone
 async def test_a_comment_is_a_text(harness: Harness, service: RunLog) -> None:
     """A comment that is no text is an error, and the run goes on waiting."""
     run = await paused(harness)
@@ -343,6 +350,7 @@ async def test_a_comment_is_a_text(harness: Harness, service: RunLog) -> None:
     assert run == await service.get_run("w", "r")
 
 
+@every_adapter
 async def test_one_wrong_clock_leaves_other_runs_alone(harness: Harness, service: RunLog) -> None:
     """Whoever has seen a run ten years ahead answers another one, whose worker has the last word."""
     worker = HybridLogicalClock()
@@ -364,6 +372,7 @@ async def test_one_wrong_clock_leaves_other_runs_alone(harness: Harness, service
     assert [RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in history]
 
 
+@every_adapter
 async def test_a_run_that_is_ahead_can_be_answered(harness: Harness, service: RunLog) -> None:
     """A run an hour ahead is answered just after its version, and the clock of who answers stays."""
     paused = an_event(
@@ -379,6 +388,7 @@ async def test_a_run_that_is_ahead_can_be_answered(harness: Harness, service: Ru
     assert PROCESS_CLOCK.ahead_by(PROCESS_CLOCK.last) <= timedelta(minutes=1)
 
 
+@every_adapter
 async def test_what_a_run_says_next_is_later_than_an_answer(harness: Harness, service: RunLog) -> None:
     """What a run says in the microsecond after it paused is later than any answer, whenever that is given."""
     paused = an_event(workflow_id="w", id="r", status=RunStatus.PAUSED, hlc=5)

@@ -12,6 +12,7 @@ from run_log.stores import RunLog
 from run_log.stores.listings.selection import Order
 from run_log.testing import a_run, an_event
 
+from .adapters import memory_alone
 from .harness import Harness, ids, save, walk
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -177,6 +178,7 @@ async def test_a_cursor_can_be_used_again(harness: Harness, service: RunLog) -> 
 @pytest.mark.parametrize(
     "cursor", ["", "0", "run-1", "=" * 8, "é", "a" * 5_000, 0, 2, 1.5, b"x", [], {}, object(), NOON]
 )
+@memory_alone
 async def test_a_malformed_cursor_is_refused(harness: Harness, service: RunLog, cursor: Any) -> None:
     """A cursor that is malformed is an error, never a restart from the first page."""
     await fill(harness, at(0), at(1))
@@ -194,6 +196,7 @@ async def test_a_foreign_cursor_is_refused(harness: Harness, service: RunLog) ->
         await service.list_runs("w", start_after=cursor)
 
 
+@memory_alone
 async def test_an_altered_cursor_is_refused(harness: Harness, service: RunLog) -> None:
     """A cursor with any one character changed, added or left out is an error."""
     await fill(harness, at(0), at(1))
@@ -209,6 +212,7 @@ async def test_an_altered_cursor_is_refused(harness: Harness, service: RunLog) -
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1_001, 2**70, True, False, "5", 5.0, None])
+@memory_alone
 async def test_a_limit_out_of_range_is_refused(service: RunLog, limit: Any) -> None:
     """A limit that is no whole number from 1 to 1000 is a `ValueError` that says so."""
     with pytest.raises(InvalidArgumentError, match=r"limit is .*from 1 to 1000"):

@@ -23,6 +23,7 @@ from run_log.core.models import STORED
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
+from .adapters import every_adapter
 from .harness import Harness, ids, walk
 
 # Alike to the last character; as long as a document's id can be; longer; as long as ids ever could be.
@@ -46,6 +47,7 @@ def as_earlier_versions_had_it(workflow_id: str, run_id: str, **run: Any) -> Run
     return RunEvent.model_validate(fields, context=STORED)
 
 
+@every_adapter
 async def test_a_run_with_a_long_id_is_not_saved(service: RunLog) -> None:
     """A run whose id is longer than the bound is refused with the limit, and nothing is stored."""
     for field in ("id", "workflow_id"):
@@ -83,6 +85,7 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
 
 
 @pytest.mark.parametrize("name", [str, bounded_id], ids=["as published", "as stored"])
+@every_adapter
 async def test_what_others_publish_under_long_ids_can_be_answered(
     harness: Harness, service: RunLog, name: Callable[[str], str]
 ) -> None:

@@ -11,6 +11,7 @@ from run_log.projector import Projector
 from run_log.stores import RunLog
 from run_log.testing import an_event
 
+from .adapters import every_adapter
 from .harness import Harness
 
 DAYS = 30
@@ -176,6 +177,7 @@ async def test_an_id_that_is_used_again(harness: Harness, service: RunLog, *, to
     assert last.run == await service.get_run("w", "r")
 
 
+@every_adapter
 async def test_what_a_run_thought_lost_says_late(harness: Harness, service: RunLog) -> None:
     """A run that was concluded to be lost gets what it said of itself, also where that is old by now."""
     first, last = life("r", harness.clock())

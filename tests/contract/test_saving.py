@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +13,7 @@ from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, 
 from run_log.stores import RunLog
 from run_log.testing import a_run
 
+from .adapters import every_adapter
 from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -40,6 +41,7 @@ class PlatformRun:
     duration_ms: float = 3
 
 
+@every_adapter
 async def test_a_saved_run_comes_back_equal(harness: Harness, service: RunLog) -> None:
     """What is saved comes back with every field equal."""
     run = WorkflowRun(
@@ -62,6 +64,7 @@ async def test_a_saved_run_comes_back_equal(harness: Harness, service: RunLog) -
     assert run == await service.get_run("w", "r1")
 
 
+@every_adapter
 async def test_saving_again_counts_once(harness: Harness, service: RunLog) -> None:
     """Saving the same run again counts it once."""
     run = a_run(workflow_id="w")
@@ -73,6 +76,7 @@ async def test_saving_again_counts_once(harness: Harness, service: RunLog) -> No
     assert [run] == (await service.list_runs("w"))[0]
 
 
+@every_adapter
 async def test_saving_again_updates(harness: Harness, service: RunLog) -> None:
     """Saving the same run again updates it."""
     run = a_run(workflow_id="w", status=RunStatus.RUNNING)
@@ -96,6 +100,7 @@ async def test_a_success_taken_back_is_not_counted(
     assert await service.get_stats("w") == {"total": 1, "successful": 0}
 
 
+@every_adapter
 async def test_a_foreign_object_is_accepted(harness: Harness, service: RunLog) -> None:
     """Any object with a run's fields is accepted, and what is returned is ours."""
     await save(harness, PlatformRun())
@@ -116,41 +121,43 @@ async def test_a_foreign_object_is_accepted(harness: Harness, service: RunLog) -
     assert WorkflowRun is type(found)
 
 
-@pytest.mark.parametrize("name", ["started_at", "completed_at"])
-async def test_a_naive_datetime_is_refused(harness: Harness, service: RunLog, name: str) -> None:
+@every_adapter
+async def test_a_naive_datetime_is_refused(harness: Harness, service: RunLog) -> None:
     """A naive datetime is refused with the field's name, and nothing is stored."""
-    run = PlatformRun()
-    setattr(run, name, NOON.replace(tzinfo=None))
+    for name in ("started_at", "completed_at"):
+        run = replace(PlatformRun(), **{name: NOON.replace(tzinfo=None)})
 
-    with pytest.raises(InvalidRunError, match=rf"{name}: .*has no time zone"):
-        await service.save_run(run)
+        with pytest.raises(InvalidRunError, match=rf"{name}: .*has no time zone"):
+            await service.save_run(run)
 
     await harness.settle()
     assert await service.get_run("w", "r1") is None
     assert await service.get_stats("w") == {"total": 0, "successful": 0}
 
 
-@pytest.mark.parametrize("value", [None, "a run", object(), {"id": "r1"}])
-async def test_what_is_no_run_is_refused(harness: Harness, service: RunLog, value: object) -> None:
-    """An object without a run's fields is refused."""
-    with pytest.raises(InvalidRunError, match="is not a run"):
-        await service.save_run(value)
+@every_adapter
+async def test_what_is_no_run_is_refused(harness: Harness, service: RunLog) -> None:
+    """An object without a run's fields is refused, and nothing is stored."""
+    for value in (None, "a run", object(), {"id": "r1"}):
+        with pytest.raises(InvalidRunError, match="is not a run"):
+            await service.save_run(value)
 
     await harness.settle()
+    assert ([], None) == await service.list_workflows()
 
 
-@pytest.mark.parametrize("name", ["id", "workflow_id"])
-async def test_an_empty_id_is_refused(harness: Harness, service: RunLog, name: str) -> None:
-    """A run with an empty id is refused."""
-    run = PlatformRun()
-    setattr(run, name, "")
-
-    with pytest.raises(InvalidRunError, match=f"{name}: "):
-        await service.save_run(run)
+@every_adapter
+async def test_an_empty_id_is_refused(harness: Harness, service: RunLog) -> None:
+    """A run with an empty id is refused, and nothing is stored."""
+    for name in ("id", "workflow_id"):
+        with pytest.raises(InvalidRunError, match=f"{name}: "):
+            await service.save_run(replace(PlatformRun(), **{name: ""}))
 
     await harness.settle()
+    assert ([], None) == await service.list_workflows()
 
 
+@every_adapter
 async def test_what_is_given_is_copied(harness: Harness, service: RunLog) -> None:
     """A run changed after it was saved does not change what is stored."""
     run = a_run(workflow_id="w", trigger_data={"list": [1]})
@@ -185,6 +192,7 @@ async def test_what_is_returned_is_a_copy(harness: Harness, service: RunLog) -> 
     assert run == await service.get_latest_run("w")
 
 
+@every_adapter
 async def test_datetimes_come_back_in_utc(harness: Harness, service: RunLog) -> None:
     """Datetimes of any zone come back as the same moment, to the microsecond, in UTC."""
     east = timezone(timedelta(hours=5, minutes=45))
@@ -210,6 +218,7 @@ async def test_any_year_is_kept(harness: Harness, service: RunLog, year: int) ->
     assert ([run], None) == await service.list_runs("w", limit=1)
 
 
+@every_adapter
 async def test_a_second_close_is_fine(service: RunLog) -> None:
     """Closing twice is fine."""
     await service.close()

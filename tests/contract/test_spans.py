@@ -10,6 +10,7 @@ from run_log.core import RunStatus, UnreadableRunError
 from run_log.stores import RunLog
 from run_log.testing import a_run
 
+from .adapters import every_adapter
 from .harness import Harness, save
 
 
@@ -22,6 +23,7 @@ def operations(spans: InMemorySpanExporter) -> list[tuple[str, dict[str, object]
     ]
 
 
+@every_adapter
 async def test_each_operation_has_its_span(
     harness: Harness, service: RunLog, spans: InMemorySpanExporter
 ) -> None:
@@ -60,6 +62,7 @@ async def test_a_failed_operation_has_an_error_span(
     assert [event.name for event in span.events] == ["exception"]
 
 
+@every_adapter
 async def test_a_refused_run_has_an_error_span(service: RunLog, spans: InMemorySpanExporter) -> None:
     """A save that is refused leaves a span with the error on it."""
     with pytest.raises(ValueError, match="is not a run"):

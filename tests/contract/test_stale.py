@@ -22,6 +22,7 @@ from run_log.core.models import MAX_ATTEMPT
 from run_log.stores import RunLog, StaleRun
 from run_log.testing import an_event
 
+from .adapters import every_adapter, memory_alone
 from .harness import Harness
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -117,6 +118,7 @@ async def test_a_run_that_is_heard_of_again_is_not_stale(harness: Harness, servi
     assert ["silent"] == [one.run.id for one in found]
 
 
+@every_adapter
 async def test_a_lost_run_has_failed(harness: Harness, service: RunLog) -> None:
     """A lost run has failed when it was last heard of, and its history says that this was inferred."""
     event = heard(3, "r")
@@ -138,6 +140,7 @@ async def test_a_lost_run_has_failed(harness: Harness, service: RunLog) -> None:
     assert ([], None) == await service.list_stale(HOUR, now=NOON)
 
 
+@every_adapter
 async def test_the_lost_are_marked_once(harness: Harness, service: RunLog) -> None:
     """Two who conclude at different times that a run is lost say it once."""
     await harness.store.apply([heard(3, "r")])
@@ -152,6 +155,7 @@ async def test_the_lost_are_marked_once(harness: Harness, service: RunLog) -> No
     assert not await service.mark_lost("w", "r", older_than=HOUR, now=NOON)
 
 
+@every_adapter
 async def test_whatever_a_lost_run_says_beats_it(harness: Harness, service: RunLog) -> None:
     """A run thought lost is what it says of itself, also where that was said before and arrives late."""
     event = heard(3, "r")
@@ -178,6 +182,7 @@ async def test_only_the_active_can_be_lost(harness: Harness, service: RunLog, st
     assert event.run == await service.get_run("w", "r")
 
 
+@every_adapter
 async def test_the_run_is_read_again(harness: Harness, service: RunLog) -> None:
     """A run that was heard of since it was listed is not marked; one that is not there is an error."""
     await harness.store.apply([heard(3, "r")])
@@ -244,6 +249,7 @@ async def test_a_foreign_cursor_is_refused(harness: Harness, service: RunLog) ->
         ({"workflow_id": ""}, r"workflow_id is ''"),
     ],
 )
+@memory_alone
 async def test_an_argument_that_cannot_be_is_refused(
     service: RunLog, arguments: dict[str, Any], message: str
 ) -> None:

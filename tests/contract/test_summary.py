@@ -13,6 +13,7 @@ from run_log.core import InvalidArgumentError, RunEvent, RunStatus, WorkflowRun
 from run_log.stores import MAX_WINDOW, RunLog, TimeBucket
 from run_log.testing import a_run, an_event
 
+from .adapters import memory_alone
 from .harness import Harness, save
 
 HOUR = timedelta(hours=1)
@@ -98,6 +99,7 @@ def recent(runs: list[WorkflowRun], since: datetime | None) -> list[WorkflowRun]
         (MAX_WINDOW, DAY, "2025-12-05T00:00"),
     ],
 )
+@memory_alone
 async def test_a_window_is_of_whole_hours_or_days(
     service: RunLog, window: timedelta, width: timedelta, since: str
 ) -> None:
@@ -115,12 +117,14 @@ async def test_a_window_is_of_whole_hours_or_days(
 @pytest.mark.parametrize(
     "window", [timedelta(0), -HOUR, MAX_WINDOW + timedelta(microseconds=1), 24, "1h", True], ids=repr
 )
+@memory_alone
 async def test_a_window_that_cannot_be_used_is_an_error(service: RunLog, window: Any) -> None:
     """A window that is no time, not above 0, or longer than what is kept, is an error that says why."""
     with pytest.raises(InvalidArgumentError, match="pass a timedelta above 0 and of 90 days"):
         await service.get_summary("w", window)
 
 
+@memory_alone
 async def test_a_moment_is_aware(service: RunLog) -> None:
     """A moment without a zone is an error."""
     with pytest.raises(InvalidArgumentError, match=r"now is .*; pass an aware datetime"):

@@ -11,9 +11,11 @@ from run_log.core import InvalidArgumentError, RunLogError, RunStatus, WaitTimeo
 from run_log.stores import RunLog
 from run_log.testing import a_life, a_run, an_event
 
+from .adapters import every_adapter, memory_alone
 from .harness import Harness
 
 
+@every_adapter
 async def test_a_write_is_read_once_it_is_there(harness: Harness, service: RunLog) -> None:
     """Who waits for an event they have emitted gets the run as soon as queries see it."""
     event = an_event(workflow_id="w", id="r")
@@ -46,6 +48,7 @@ async def test_what_is_not_seen_in_time_is_an_error(harness: Harness, service: R
     assert isinstance(caught.value, TimeoutError)
 
 
+@memory_alone
 async def test_an_event_is_waited_for_at_its_own_run(service: RunLog) -> None:
     """Waiting for another run's event, or for no event, is an error at once."""
     event = an_event(workflow_id="w", id="other")

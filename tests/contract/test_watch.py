@@ -16,6 +16,7 @@ from run_log.core.models import RunKey
 from run_log.stores import ProjectionStore, RunLog, RunUpdate, RunWatch
 from run_log.testing import a_life, a_run, an_event
 
+from .adapters import every_adapter, memory_alone
 from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -80,6 +81,7 @@ async def store_many(store: ProjectionStore, status: RunStatus) -> list[RunEvent
     return events
 
 
+@every_adapter
 async def test_it_begins_now(harness: Harness, service: RunLog) -> None:
     """A watch tells of what changes after it was entered, and of nothing before."""
     await save(harness, a_run(workflow_id="w", id="before"))
@@ -256,6 +258,7 @@ async def test_a_foreign_cursor_is_refused(harness: Harness, service: RunLog) ->
 
 
 @pytest.mark.parametrize("workflow_id", ["", [5], object()])
+@memory_alone
 def test_an_id_that_cannot_be_is_refused(service: RunLog, workflow_id: Any) -> None:
     """A workflow id that cannot be is refused at once."""
     with pytest.raises(InvalidArgumentError, match="workflow_id is"):
@@ -350,6 +353,7 @@ async def test_closing_while_it_opens(service: RunLog) -> None:
             await asyncio.wait(left)
 
 
+@every_adapter
 async def test_closing_the_service_ends_watches(service: RunLog) -> None:
     """Closing the service ends the iteration of each of its watches."""
     watches = [service.watch(workflow_id) for workflow_id in (None, "w", "v")]

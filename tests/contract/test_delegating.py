@@ -1,0 +1,174 @@
+"""Each query gets to the store that answers it, with all that it was given, and refuses what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import InvalidArgumentError, InvalidCursorError, PauseRequest, RunStatus, TriggerType
+from run_log.core.selection import RunFilters
+from run_log.stores import RunLog
+from run_log.testing import a_run, an_event
+
+from .adapters import every_adapter
+from .harness import Harness, ids
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MEI = "mei@example.com"
+
+REFUSED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
+    "list_runs": lambda service, bad: service.list_runs("w", limit=bad),
+    "list_runs, filter": lambda service, bad: service.list_runs("w", status=bad),
+    "iter_runs": lambda service, bad: anext(aiter(service.iter_runs("w", page_size=bad))),
+    "list_workflows": lambda service, bad: service.list_workflows(limit=bad),
+    "get_summary": lambda service, bad: service.get_summary("w", bad),
+    "wait_for": lambda service, bad: service.wait_for("w", "r", bad),
+    "list_pending": lambda service, bad: service.list_pending(now=bad),
+    "list_stale": lambda service, bad: service.list_stale(bad),
+    "mark_lost": lambda service, bad: service.mark_lost("w", "r", older_than=bad),
+    "resume": lambda service, bad: service.resume("w", "r", answered_by=bad),
+    "reject": lambda service, bad: service.reject("w", "r", answered_by=MEI, now=bad),
+}
+
+
+@every_adapter
+async def test_each_query_refuses_what_cannot_be(service: RunLog) -> None:
+    """Every query refuses an argument or a cursor that cannot be, in every adapter."""
+    for query in REFUSED.values():
+        with pytest.raises(InvalidArgumentError):
+            await query(service, 0)
+    with pytest.raises(InvalidArgumentError):
+        service.watch("")
+    for listing in (service.list_runs("w", start_after="0"), service.list_workflows(start_after="0")):
+        with pytest.raises(InvalidCursorError):
+            await listing
+    for listed in (service.list_pending(start_after="0"), service.list_stale(HOUR, start_after="0")):
+        with pytest.raises(InvalidCursorError):
+            await listed
+    with pytest.raises(InvalidCursorError):
+        service.watch("w", since_cursor="0")
+
+
+@every_adapter
+async def test_listings_get_all_they_are_given(harness: Harness, service: RunLog) -> None:
+    """A listing's workflow, filters, limit and cursor get to the store."""
+    runs = [
+        a_run(
+            workflow_id=workflow_id,
+            id=f"r{number}",
+            status=RunStatus.FAILED if number % 4 else RunStatus.SUCCESS,
+            trigger_type=TriggerType.MANUAL if number % 5 else TriggerType.WEBHOOK,
+            started_at=NOON + number * HOUR,
+        )
+        for workflow_id in ("w", "v")
+        for number in range(10)
+    ]
+    await harness.store.apply([an_event(run) for run in runs])
+    filters: RunFilters = {
+        "status": RunStatus.FAILED,
+        "trigger_type": "manual",
+        "since": NOON + 2 * HOUR,
+        "until": NOON + 9 * HOUR,
+        "order": "oldest",
+    }
+
+    first, cursor = await service.list_runs("w", limit=2, **filters)
+    second, end = await service.list_runs("w", limit=2, start_after=cursor, **filters)
+    walked = [run async for run in service.iter_runs("v", page_size=1, **filters)]
+    (one,), after = await service.list_workflows(limit=1)
+    (other,), last = await service.list_workflows(limit=1, start_after=after)
+
+    assert (["r2", "r3"], ["r6", "r7"], None) == (ids(first), ids(second), end)
+    assert [("v", run_id) for run_id in ("r2", "r3", "r6", "r7")] == [run.key for run in walked]
+    assert [("v", 10), ("w", 10), None] == [
+        (one.workflow_id, one.total),
+        (other.workflow_id, other.total),
+        last,
+    ]
+
+
+@every_adapter
+async def test_queries_over_workflows_get_all_they_are_given(harness: Harness, service: RunLog) -> None:
+    """What the inbox and the list of stale runs are asked for gets to the store."""
+    paused = [
+        an_event(
+            workflow_id="v" if number % 2 else "w",
+            id=f"p{number}",
+            status=RunStatus.PAUSED,
+            started_at=NOON + number * HOUR,
+            pause=PauseRequest(assignee=MEI if number % 3 else "li", deadline=NOON + number * HOUR),
+        )
+        for number in range(9)
+    ]
+    running = [
+        an_event(workflow_id=workflow_id, id=f"s{number}", status=RunStatus.RUNNING, started_at=NOON)
+        for workflow_id in ("v", "w")
+        for number in range(2)
+    ]
+    await harness.store.apply([*paused, *running])
+    asked: dict[str, Any] = {"assignee": MEI, "workflow_id": "w", "limit": 1, "now": NOON + 5 * HOUR}
+
+    (due,), end = await service.list_pending(overdue=True, start_after=None, **asked)
+    (early,), cursor = await service.list_pending(**asked)
+    (late,), _ = await service.list_pending(start_after=cursor, **asked)
+    later = {"workflow_id": "w", "limit": 1, "now": NOON + 3 * HOUR}
+    (stale,), cursor = await service.list_stale(2 * HOUR, **later)
+    (next_stale,), last = await service.list_stale(2 * HOUR, start_after=cursor, **later)
+
+    assert ("p2", ["p8", "p4"]) == (due.run.id, [early.run.id, late.run.id])
+    assert (True, HOUR) == (late.overdue, late.age)
+    assert [("w", "s0"), ("w", "s1")] == [stale.run.key, next_stale.run.key]
+    assert (3 * HOUR, None) == (stale.silence, last)
+    assert ([], None) == await service.list_stale(4 * HOUR, **later)
+    assert [event.run for event in paused[::-1]] == await service.get_pending_runs()
+    assert end is not None
+
+
+@every_adapter
+async def test_queries_of_one_workflow_are_of_that(harness: Harness, service: RunLog) -> None:
+    """What is asked of one run, or of one workflow, is answered of that."""
+    now = harness.clock()
+    older, newer = (
+        [
+            an_event(workflow_id="w", id=run_id, status=status, hlc=number, started_at=at, occurred_at=at)
+            for number, status in enumerate((RunStatus.RUNNING, RunStatus.SUCCESS))
+        ]
+        for run_id, at in (("older", now - 30 * HOUR), ("newer", now - HOUR))
+    )
+    other = an_event(workflow_id="v", id="older", status=RunStatus.FAILED, started_at=now, occurred_at=now)
+    await harness.store.apply([*older, *newer, other])
+
+    assert older[1].run == await service.get_run("w", "older")
+    assert newer[1].run == await service.get_latest_run("w")
+    assert [event.version for event in older] == [
+        line.version for line in await service.get_history("w", "older")
+    ]
+    assert {"total": 2, "successful": 2} == await service.get_stats("w")
+    assert (now - HOUR, now) == (await service.get_as_of("w"), await service.get_as_of("v"))
+    assert [2, 1, 0] == [
+        (await service.get_summary("w", window, now=moment)).total
+        for window, moment in ((None, now), (3 * HOUR, now), (3 * HOUR, now + 90 * HOUR))
+    ]
+    assert older[1].run == await service.wait_for("w", "older", older[0], timeout=0)
+    with pytest.raises(TimeoutError):
+        await service.wait_for("w", "older", an_event(workflow_id="w", id="older", hlc=9), timeout=0)
+
+
+@every_adapter
+async def test_a_watch_is_of_what_it_is_asked_for(harness: Harness, service: RunLog) -> None:
+    """The workflow and the cursor of a watch get to the store."""
+    events = [an_event(workflow_id=workflow_id, id=f"r{n}") for n in range(2) for workflow_id in ("v", "w")]
+
+    async with asyncio.timeout(60):
+        async with service.watch("w") as watch:
+            await harness.store.apply(events)
+            first = await anext(watch)
+        async with service.watch("w", since_cursor=first.cursor) as watch:
+            second = await anext(watch)
+
+    assert [("w", "r0"), ("w", "r1")] == sorted([first.run.key, second.run.key])
