@@ -134,11 +134,13 @@ async def totals(store: FirestoreRunLogService) -> tuple[int, int]:
     return sum(stats["total"] for stats in both), sum(stats["successful"] for stats in both)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, within: float = PATIENCE) -> None:
-    """Return as soon as *condition* holds."""
+async def until(
+    condition: Callable[[], Awaitable[bool]], *, within: float = PATIENCE, look_seconds: float = 0.05
+) -> None:
+    """Return soon after *condition* holds, which asks the store: that takes time of both processors."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(look_seconds)
 
 
 async def until_true(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
@@ -147,7 +149,7 @@ async def until_true(condition: Callable[[], bool], *, within: float = PATIENCE)
     async def holds() -> bool:
         return condition()
 
-    await until(holds, within=within)
+    await until(holds, within=within, look_seconds=0.01)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

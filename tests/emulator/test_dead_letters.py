@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -67,16 +67,14 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def raw(emulator_environment: Mapping[str, str]) -> RawPubSub:
+def raw() -> RawPubSub:
     """Return a Pub/Sub with topics and subscriptions."""
-    assert emulator_environment
     return provisioned_with_short_leases()
 
 
 @pytest.fixture
-async def store(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+async def store() -> AsyncIterator[OpenedService]:
     """Yield what holds the projection."""
-    assert emulator_environment
     service = OpenedService.from_env()
     yield service
     await service.close()

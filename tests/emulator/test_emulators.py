@@ -23,8 +23,8 @@ Kind = type[FirestoreEmulator | PubSubEmulator]
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Return each kind of emulator that can be started here."""
     kind: Kind = request.param
-    name = "firestore_emulator" if kind is FirestoreEmulator else "pubsub_emulator"
-    if request.getfixturevalue(name).pid is None:
+    request.getfixturevalue("firestore_emulator" if kind is FirestoreEmulator else "pubsub_emulator")
+    if kind.host_variable in os.environ:
         pytest.skip(f"{kind.host_variable} is set: one that runs already is used, and none is started")
     return kind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -14,7 +14,7 @@ from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 
 @pytest.fixture
@@ -24,9 +24,8 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str], watch: Watch) -> AsyncIterator[WatchedService]:
+async def service(watch: Watch) -> AsyncIterator[WatchedService]:
     """Yield a service whose calls are counted."""
-    assert emulator_environment
     service = WatchedService(watch, Patience())
     yield service
     await service.close()
@@ -169,9 +168,8 @@ async def test_a_summary_costs_four_documents(service: WatchedService, watch: Wa
     assert (90, 4) == (summary.total, watch.documents)
 
 
-async def test_shards_of_all_workflows_cost_one_call(emulator_environment: Mapping[str, str]) -> None:
+async def test_shards_of_all_workflows_cost_one_call() -> None:
     """Listing workflows whose stats are spread over documents is two calls, however many they are."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience(), stats_shards=4)
     await service.apply([an_event(workflow_id=f"w{n % 5}", id=f"r{n}") for n in range(100)])

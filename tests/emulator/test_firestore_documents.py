@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -31,7 +31,7 @@ from run_log.stores.audit import verify
 from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION
 from run_log.testing import a_life, a_run, an_event
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 firestore: Any = google.cloud.firestore  # published without annotations
 
@@ -51,9 +51,8 @@ class OpenedService(FirestoreRunLogService):
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+async def service() -> AsyncIterator[OpenedService]:
     """Yield a service of an empty project."""
-    assert emulator_environment
     service = OpenedService.from_env()
     yield service
     await service.close()
@@ -292,12 +291,8 @@ async def test_a_document_without_a_projection_map(service: OpenedService) -> No
 
 
 @pytest.mark.parametrize("root", ["a/b", "a/b/c", "", ".", "..", "__x__"])
-def test_a_root_collection_that_is_no_collection_is_refused(
-    root: str, emulator_environment: Mapping[str, str]
-) -> None:
+def test_a_root_collection_that_is_no_collection_is_refused(root: str) -> None:
     """A root collection that Firestore does not take, or that leads elsewhere, is refused at once."""
-    assert emulator_environment
-
     with pytest.raises(ConfigurationError, match="root_collection"):
         FirestoreRunLogService(root_collection=root)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from run_log.testing import ManualClock, a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService, vendor_error
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 LOST = vendor_error("ServiceUnavailable")
 
@@ -75,11 +75,8 @@ def waits() -> Waits:
 
 
 @pytest.fixture
-async def service(
-    emulator_environment: Mapping[str, str], watch: Watch, waits: Waits
-) -> AsyncIterator[WatchedService]:
+async def service(watch: Watch, waits: Waits) -> AsyncIterator[WatchedService]:
     """Yield a service whose calls fail when told to, and that does not wait between its tries."""
-    assert emulator_environment
     service = WatchedService(watch, Patience(uniform=waits.uniform, sleep=waits.sleep))
     yield service
     await service.close()
@@ -207,12 +204,10 @@ async def test_waits_grow_and_are_bounded(service: WatchedService, watch: Watch,
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_tries_are_bounded(
-    emulator_environment: Mapping[str, str],
     watch: Watch,
     operation: Callable[[FirestoreRunLogService], Awaitable[object]],
 ) -> None:
     """When its time is up, an operation that met nothing but passing errors raises one of ours."""
-    assert emulator_environment
     service = WatchedService(watch, Patience(seconds=0))
     for name in ("commit", "batch_get_documents", "run_query"):
         watch.before[name] = [vendor_error("ServiceUnavailable")] * 2
@@ -276,13 +271,11 @@ async def test_what_is_not_deployed_is_named(
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_nobody_at_the_port(
-    emulator_environment: Mapping[str, str],
     monkeypatch: pytest.MonkeyPatch,
     watch: Watch,
     operation: Callable[[FirestoreRunLogService], Awaitable[object]],
 ) -> None:
     """Where nobody listens, each operation ends in bounded time with where it went and what to do."""
-    assert emulator_environment
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # it listens not, and nobody else can
         host = f"127.0.0.1:{holder.getsockname()[1]}"

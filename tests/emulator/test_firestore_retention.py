@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +20,7 @@ from run_log.testing import a_life, an_event
 
 from .firestore_kit import OpenedService
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 DAY = timedelta(days=1)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -41,9 +41,8 @@ class Service(OpenedService):
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str]) -> AsyncIterator[Service]:
+async def service() -> AsyncIterator[Service]:
     """Yield a service of an empty project."""
-    assert emulator_environment
     service = Service()
     yield service
     await service.close()
@@ -132,8 +131,7 @@ async def test_the_rest_of_a_batch_is_applied(service: Service) -> None:
 
 
 @pytest.mark.parametrize("days", [0, -1, 36_501])
-def test_retention_is_at_least_a_day(emulator_environment: Mapping[str, str], days: int) -> None:
+def test_retention_is_at_least_a_day(days: int) -> None:
     """A retention that is no number of days is an error that says what can be set."""
-    assert emulator_environment
     with pytest.raises(ConfigurationError, match="not within 1 and 36500"):
         FirestoreRunLogService(retention_days=days)

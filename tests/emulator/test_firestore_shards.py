@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -15,7 +15,7 @@ from run_log.testing import a_life, an_event
 
 from .firestore_kit import Watch, WatchedService
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 RUNS = 60
 
@@ -23,9 +23,8 @@ OpenService = Callable[[int], FirestoreRunLogService]
 
 
 @pytest.fixture
-async def with_shards(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenService]:
+async def with_shards() -> AsyncIterator[OpenService]:
     """Yield what makes services that write that many shards."""
-    assert emulator_environment
     services: list[FirestoreRunLogService] = []
 
     def make(shards: int) -> FirestoreRunLogService:
@@ -90,9 +89,8 @@ async def test_writers_with_different_numbers_at_once(with_shards: OpenService) 
     assert {"total": RUNS, "successful": RUNS * 2 // 3} == await with_shards(1).get_stats("w")
 
 
-async def test_one_shard_costs_nothing(emulator_environment: Mapping[str, str]) -> None:
+async def test_one_shard_costs_nothing() -> None:
     """With one shard nothing but the workflow's own document is written or read for its stats."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience())
 
@@ -108,9 +106,8 @@ async def test_one_shard_costs_nothing(emulator_environment: Mapping[str, str]) 
     await service.close()
 
 
-async def test_shards_are_announced_once(emulator_environment: Mapping[str, str]) -> None:
+async def test_shards_are_announced_once() -> None:
     """Once a process has announced its shards, commits leave the workflow's own document alone."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience(), stats_shards=500)
     lives = [life for life in _lives() if life[0].run.id != "r0"]
@@ -125,16 +122,14 @@ async def test_shards_are_announced_once(emulator_environment: Mapping[str, str]
 
 
 @pytest.mark.parametrize("shards", [0, -1, 501])
-def test_a_number_out_of_range(emulator_environment: Mapping[str, str], shards: int) -> None:
+def test_a_number_out_of_range(shards: int) -> None:
     """A number of shards that cannot be is refused, with the range."""
-    assert emulator_environment
     with pytest.raises(ConfigurationError, match="within 1 and 500"):
         FirestoreRunLogService(stats_shards=shards)
 
 
-async def test_the_setting(emulator_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """``RUN_LOG_STATS_SHARDS`` spreads the stats."""
-    assert emulator_environment
     monkeypatch.setenv("RUN_LOG_STATS_SHARDS", "8")
     service = FirestoreRunLogService.from_env()
 

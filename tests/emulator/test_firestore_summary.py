@@ -20,7 +20,7 @@ from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService, Watch, WatchedService
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 NOON = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -53,11 +53,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def service(
-    emulator_environment: Mapping[str, str], watch: Watch, clock: Clock
-) -> AsyncIterator[WatchedService]:
+async def service(watch: Watch, clock: Clock) -> AsyncIterator[WatchedService]:
     """Yield a service whose calls are counted."""
-    assert emulator_environment
     service = WatchedService(watch, Patience(), now=clock)
     yield service
     await service.close()

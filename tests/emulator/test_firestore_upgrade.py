@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 MICROS: Final = 1_772_625_600_000_000
@@ -52,9 +52,8 @@ def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+async def service() -> AsyncIterator[OpenedService]:
     """Yield a service of a project in which an earlier version stored three runs."""
-    assert emulator_environment
     service = OpenedService.from_env()
     for run_id, status in (("ended", "success"), ("waiting", "paused"), ("begun", "running")):
         await service.reference(f"autopilot_runs/w/runs/{run_id}").set(old_document(run_id, status))

@@ -25,7 +25,7 @@ from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService, Watch, WatchedService, vendor_error
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 Told = frozenset[tuple[str, int]]
 """Which counts are wrong, and by how much."""
@@ -44,18 +44,16 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str], watch: Watch) -> AsyncIterator[WatchedService]:
+async def service(watch: Watch) -> AsyncIterator[WatchedService]:
     """Yield a service whose calls are counted."""
-    assert emulator_environment
     service = WatchedService(watch, Patience())
     yield service
     await service.close()
 
 
 @pytest.fixture
-async def plain(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenedService]:
+async def plain() -> AsyncIterator[OpenedService]:
     """Yield a service whose calls nobody sees."""
-    assert emulator_environment
     service = OpenedService.from_env()
     yield service
     await service.close()
@@ -316,9 +314,8 @@ class Writers:
 
 
 @pytest.fixture
-async def writers(emulator_environment: Mapping[str, str]) -> AsyncIterator[Writers]:
+async def writers() -> AsyncIterator[Writers]:
     """Yield three projectors."""
-    assert emulator_environment
     writers = Writers(3)
     yield writers
     await writers.close()

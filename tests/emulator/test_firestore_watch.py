@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,16 +20,15 @@ from run_log.testing import FirestoreEmulator, a_life, an_event
 from .firestore_kit import OpenService, Watch, WatchedService, vendor_error
 from .tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 PATIENCE = 180.0
 CALLS_OF_A_WATCH = ("batch_get_documents", "listen", "run_query")
 
 
 @pytest.fixture
-async def service(emulator_environment: Mapping[str, str]) -> AsyncIterator[OpenService]:
+async def service() -> AsyncIterator[OpenService]:
     """Yield a service of an empty project."""
-    assert emulator_environment
     service = OpenService()
     yield service
     await service.close()
@@ -120,9 +119,8 @@ async def test_an_outage_while_it_is_behind(
 @pytest.mark.parametrize(
     "bounds", [Bounds(changes=5, page=3), Bounds(changes=1, page=1), Bounds(bytes=1, page=7)]
 )
-async def test_more_than_is_kept(emulator_environment: Mapping[str, str], bounds: Bounds) -> None:
+async def test_more_than_is_kept(bounds: Bounds) -> None:
     """A watch that is behind what is kept in memory reads the rest, and then goes by what it is told."""
-    assert emulator_environment
     service = OpenService(bounds)
     async with service.watch() as watch, service.watch("w1") as one:
         told = events(20)
@@ -140,9 +138,8 @@ async def test_more_than_is_kept(emulator_environment: Mapping[str, str], bounds
     assert [event.version for event in told if event.run.workflow_id == "w1"] == versions(of_one)
 
 
-async def test_a_listener_begins_anew(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_listener_begins_anew() -> None:
     """A listener begins anew from time to time, and nobody notices."""
-    assert emulator_environment
     vendor = Watch()
     service = OpenService(Bounds(listen_seconds=1.0), watch=vendor)
     told: list[RunEvent] = []
@@ -183,11 +180,8 @@ async def test_a_line_that_falls_silent(
 
 
 @pytest.mark.parametrize("responses", [0, 3])
-async def test_a_response_that_cannot_be_decoded(
-    emulator_environment: Mapping[str, str], responses: int
-) -> None:
+async def test_a_response_that_cannot_be_decoded(responses: int) -> None:
     """A listener's response that cannot be decoded, the first or a later one, is made good for."""
-    assert emulator_environment
     vendor = Watch()
     service = OpenService(watch=vendor)
     vendor.garbled = 0 if responses else 2
@@ -253,9 +247,8 @@ async def test_nothing_is_left_behind(service: OpenService) -> None:
     assert threads >= set(threading.enumerate())
 
 
-async def test_one_listener_for_all(emulator_environment: Mapping[str, str]) -> None:
+async def test_one_listener_for_all() -> None:
     """All watches of an event loop share one listener, and each change is read once for all of them."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience())
     watches = [service.watch(workflow_id) for workflow_id in (None, "w0", "w1", None)]
@@ -299,11 +292,8 @@ async def test_event_loops_of_their_own(service: OpenService) -> None:
     assert [] == left
 
 
-async def test_another_process_goes_on(
-    service: FirestoreRunLogService, emulator_environment: Mapping[str, str]
-) -> None:
+async def test_another_process_goes_on(service: FirestoreRunLogService) -> None:
     """A cursor of one service is good in another one, in another event loop."""
-    assert emulator_environment
     async with service.watch() as watch:
         told = events(9)
         await service.apply(told)
@@ -353,11 +343,8 @@ async def test_a_run_stored_by_an_earlier_version(service: OpenService, *, late:
 
 @pytest.mark.parametrize("name", ["ServiceUnavailable", "DeadlineExceeded", "ResourceExhausted", "Aborted"])
 @pytest.mark.parametrize("call", CALLS_OF_A_WATCH)
-async def test_passing_errors_are_survived(
-    emulator_environment: Mapping[str, str], name: str, call: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_passing_errors_are_survived(name: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
     """A passing error of any call is survived, without a gap or a repeat, and told once."""
-    assert emulator_environment
     vendor = Watch()
     service = WatchedService(vendor, Patience())
     async with service.watch() as watch:
@@ -395,14 +382,12 @@ async def test_passing_errors_are_survived(
 )
 @pytest.mark.parametrize("call", CALLS_OF_A_WATCH)
 async def test_what_somebody_has_to_mend_ends_every_watch(
-    emulator_environment: Mapping[str, str],
     call: str,
     error: Exception,
     ours: type[Exception],
     advice: str,
 ) -> None:
     """An error that will not pass is raised by every watch, as ours, which says what to do."""
-    assert emulator_environment
     vendor = Watch()
     service = WatchedService(vendor, Patience())
     vendor.before[call] = [error] * 20
@@ -426,9 +411,8 @@ async def test_what_somebody_has_to_mend_ends_every_watch(
     await service.close()
 
 
-async def test_a_store_that_is_away_is_told_at_once(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_store_that_is_away_is_told_at_once() -> None:
     """A watch cannot be entered while the store does not answer, and nothing is left of the try."""
-    assert emulator_environment
     vendor = Watch()
     service = WatchedService(vendor, Patience(0))
     vendor.before["batch_get_documents"] = [vendor_error("ServiceUnavailable")]

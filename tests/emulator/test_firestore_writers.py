@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,16 +20,15 @@ from run_log.testing import a_life, a_run, an_event
 
 from .firestore_kit import Watch, WatchedService, vendor_error
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 WRITERS = 16
 PATIENCE = 120.0
 
 
 @pytest.fixture
-async def writers(emulator_environment: Mapping[str, str]) -> AsyncIterator[list[FirestoreRunLogService]]:
+async def writers() -> AsyncIterator[list[FirestoreRunLogService]]:
     """Yield services that know nothing of each other, and let each other go first for as long as it takes."""
-    assert emulator_environment
     services = [WatchedService(Watch(), Patience(PATIENCE)) for _ in range(WRITERS)]
     yield [*services]
     await asyncio.gather(*(service.close() for service in services))
@@ -125,9 +124,8 @@ async def test_the_recount_equals_the_stats(writers: list[FirestoreRunLogService
     assert Counter(run.status.value for run in runs) == Counter(counts)
 
 
-async def test_a_memory_of_one_run(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_memory_of_one_run() -> None:
     """A service that remembers one run only is slower, never wrong; guessing wrong once, it reads first."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience(), known_runs=1)
     lives = [a_life("w", f"r{n}") for n in range(4)]
@@ -144,9 +142,8 @@ async def test_a_memory_of_one_run(emulator_environment: Mapping[str, str]) -> N
     assert calls.count("commit") == 4 * 2 + 1
 
 
-async def test_wariness_ends(emulator_environment: Mapping[str, str]) -> None:
+async def test_wariness_ends() -> None:
     """After a wrong guess runs are read first, until sixteen commits in a row have met new ones only."""
-    assert emulator_environment
     watch = Watch()
     service, other = WatchedService(watch, Patience()), FirestoreRunLogService()
     met = a_life("w", "met")
@@ -163,9 +160,8 @@ async def test_wariness_ends(emulator_environment: Mapping[str, str]) -> None:
     assert ["batch_get_documents", "commit"] * WARY_COMMITS + ["commit"] * 3 == calls
 
 
-async def test_the_stored_history_is_trimmed(emulator_environment: Mapping[str, str]) -> None:
+async def test_the_stored_history_is_trimmed() -> None:
     """The stored history grows to twice what is kept, then is trimmed to it: the document stays small."""
-    assert emulator_environment
     service = FirestoreRunLogService()
     lengths: list[int] = []
     for n in range(2 * MAX_HISTORY + 2):
@@ -180,7 +176,6 @@ async def test_the_stored_history_is_trimmed(emulator_environment: Mapping[str, 
     assert [*range(52, 102)] == [item.version.hlc for item in history]
 
 
-@pytest.mark.usefixtures("emulator_environment")
 def test_event_loops_in_turn() -> None:
     """One service works in one event loop after another, and remembers what it wrote."""
     service = FirestoreRunLogService()
@@ -197,7 +192,6 @@ def test_event_loops_in_turn() -> None:
     assert totals == [2, 3, 4]
 
 
-@pytest.mark.usefixtures("emulator_environment")
 def test_event_loops_at_once() -> None:
     """One service works in event loops of several threads at once."""
     service = FirestoreRunLogService()
@@ -226,9 +220,8 @@ def test_event_loops_at_once() -> None:
     assert asyncio.run(stats()) == {"total": 15, "successful": 15}
 
 
-async def test_saves_under_way_together_keep_their_order(emulator_environment: Mapping[str, str]) -> None:
+async def test_saves_under_way_together_keep_their_order() -> None:
     """Of two saves of a run under way at once, the one that began last is the run's state."""
-    assert emulator_environment
     watch = Watch()
     service = WatchedService(watch, Patience())
     runs = [a_run(workflow_id="w", id=f"r{n}", status=RunStatus.RUNNING) for n in range(20)]

@@ -36,7 +36,7 @@ _PATIENCE = 180.0
 
 
 @pytest.fixture
-async def reader(emulator_environment: object) -> AsyncIterator[FirestoreRunLogService]:  # noqa: ARG001 - it points the client at the emulator
+async def reader() -> AsyncIterator[FirestoreRunLogService]:
     """Read the test's own Firestore."""
     service = FirestoreRunLogService.from_env()
     yield service

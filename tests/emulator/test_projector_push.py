@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from run_log.testing import a_life, a_run, an_event
 
 from .pubsub_kit import RawPubSub
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 PATIENCE = 180.0
 NOBODY = "127.0.0.1:1"
@@ -35,9 +35,8 @@ COMMAND = (sys.executable, "-c", "from run_log.console import main; main()", "pr
 
 
 @pytest.fixture
-async def reader(emulator_environment: Mapping[str, str]) -> AsyncIterator[FirestoreRunLogService]:
+async def reader() -> AsyncIterator[FirestoreRunLogService]:
     """Yield a service that reads what is projected."""
-    assert emulator_environment
     service = FirestoreRunLogService()
     yield service
     await service.close()
@@ -139,9 +138,8 @@ async def test_two_processes_one_killed(reader: FirestoreRunLogService) -> None:
         await _until(reader, "w", {"total": 150, "successful": 150})
 
 
-async def test_a_store_that_is_away_at_first(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_store_that_is_away_at_first() -> None:
     """While the store is away the endpoint is alive and not ready, and says why; SIGTERM ends it with 0."""
-    assert emulator_environment
     port = unused_port()
 
     async with (
@@ -157,9 +155,8 @@ async def test_a_store_that_is_away_at_first(emulator_environment: Mapping[str, 
     assert 0 == code
 
 
-async def test_a_second_signal_ends_at_once(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_second_signal_ends_at_once() -> None:
     """Told to stop a second time, the endpoint ends at once with 130, whatever is under way."""
-    assert emulator_environment
     port = unused_port()
     body = encode_event(an_event()).data
 
@@ -189,9 +186,8 @@ def _most_memory(pid: int) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc how much memory a process has")
-async def test_large_pushes_at_once_stay_within_the_memory(emulator_environment: Mapping[str, str]) -> None:
+async def test_large_pushes_at_once_stay_within_the_memory() -> None:
     """Forty pushes of 13 MB at once leave a projector below 512 MiB, whatever JSON is in them."""
-    assert emulator_environment
     RawPubSub.provisioned()
     port = unused_port()
     event = json.loads(encode_event(an_event()).data)
@@ -216,9 +212,8 @@ async def test_large_pushes_at_once_stay_within_the_memory(emulator_environment:
     assert memory < 512
 
 
-async def test_a_token_is_asked_for(emulator_environment: Mapping[str, str]) -> None:
+async def test_a_token_is_asked_for() -> None:
     """With tokens verified by the projector itself, a push without one is not let in, health checks are."""
-    assert emulator_environment
     port = unused_port()
     verified = {
         "RUN_LOG_PUSH_AUTH": "oidc",
@@ -232,7 +227,6 @@ async def test_a_token_is_asked_for(emulator_environment: Mapping[str, str]) -> 
         assert await _answers(port, "/live")
 
 
-@pytest.mark.usefixtures("emulator_environment")
 async def test_it_says_where_events_come_from_and_go_to(emulator_project: str) -> None:
     """The first line of its log says where pushes are taken and where events are written to."""
     port = unused_port()
@@ -254,9 +248,8 @@ async def test_it_says_where_events_come_from_and_go_to(emulator_project: str) -
     assert 0 == process.returncode
 
 
-async def test_it_says_what_is_missing(emulator_environment: Mapping[str, str]) -> None:
+async def test_it_says_what_is_missing() -> None:
     """Without a word on who may push, the command ends at once with 2 and says what to set."""
-    assert emulator_environment
     assert Settings.from_env().push_auth is None
     process = await asyncio.create_subprocess_exec(*COMMAND, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
