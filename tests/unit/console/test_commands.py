@@ -151,6 +151,7 @@ def test_what_is_mistyped_exits_2(
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+@pytest.mark.process
 def test_a_misspelt_variable(command: tuple[str, ...], tmp_path: Path) -> None:
     """A misspelt RUN_LOG_ variable exits 2, and the message says which one was probably meant."""
     ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPC="t")
@@ -160,6 +161,7 @@ def test_a_misspelt_variable(command: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+@pytest.mark.process
 def test_a_setting_that_cannot_be_used(command: tuple[str, ...], tmp_path: Path) -> None:
     """A setting with an impossible value exits 2, and the message names its variable."""
     ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPIC="no/topic")
@@ -169,6 +171,7 @@ def test_a_setting_that_cannot_be_used(command: tuple[str, ...], tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+@pytest.mark.process
 def test_missing_credentials(command: tuple[str, ...], tmp_path: Path) -> None:
     """Without credentials and without an emulator a command exits 2 and says what to do."""
     ended = run_log(*command, folder=tmp_path)
@@ -179,6 +182,7 @@ def test_missing_credentials(command: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+@pytest.mark.process
 def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
     """On the emulators, a missing project exits 2 and the message names its variable."""
     ended = run_log(*command, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
@@ -213,6 +217,7 @@ for call in sys.stdin:
 """
 
 
+@pytest.mark.process
 def test_help_is_quick(tmp_path: Path) -> None:
     """The help of every command exits 0 and loads neither Google's libraries nor the run log's own core.
 
@@ -293,6 +298,7 @@ def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "expected"),
     [("run-log ru", {"runs"}), ("run-log runs st", {"stats"}), ("run-log projector pu", {"pull", "push"})],
 )
+@pytest.mark.process
 def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: Path) -> None:
     """The shell is told which commands begin with what was typed."""
     ended = run_python(
@@ -306,6 +312,7 @@ def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: 
     assert expected == set(ended.stdout.split())
 
 
+@pytest.mark.process
 def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
     outer = " ".join(run_log("--help", folder=tmp_path).stdout.split())
@@ -315,6 +322,7 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     assert "## Rebuild" in (REPOSITORY / "docs" / "operations.md").read_text()
 
 
+@pytest.mark.process
 def test_what_the_help_lists(tmp_path: Path) -> None:
     """The help lists every command, and the projector's says what its option does."""
     outer = run_log("--help", folder=tmp_path).stdout

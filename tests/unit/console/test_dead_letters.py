@@ -400,6 +400,7 @@ def test_what_is_used_wrongly(
 @pytest.mark.parametrize(
     "arguments", [["list"], ["show", "1"], ["redrive", "--all"], ["discard", "--all"]], ids=" ".join
 )
+@pytest.mark.process
 def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
     """Where Pub/Sub does not answer, each command exits 5, and says where it looked."""
     ended = run_log(

@@ -17,6 +17,8 @@ from run_log.testing import a_run, an_event
 
 from .processes import run_log
 
+pytestmark = pytest.mark.process
+
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3", "COLUMNS": "80"}
 MAIN = "from run_log.console import main; main()"
 

@@ -213,6 +213,7 @@ async def test_what_answers_at_once_is_not_told(capsys: pytest.CaptureFixture[st
     assert ("", "") == capsys.readouterr()
 
 
+@pytest.mark.process
 async def test_commands_say_so_in_time() -> None:
     """Against a server that takes connections and says nothing, commands exit 5 in time, having said why."""
     commands = {

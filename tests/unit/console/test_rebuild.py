@@ -13,6 +13,8 @@ from run_log.testing import an_event
 
 from .processes import run_log
 
+pytestmark = pytest.mark.process
+
 ENVIRONMENT = {"RUN_LOG_BACKEND": "sqlite"}
 
 

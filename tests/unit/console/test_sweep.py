@@ -127,6 +127,7 @@ async def test_what_was_not_published_is_told() -> None:
         await _sweep(log, mark=True)
 
 
+@pytest.mark.process
 def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
     """A time that is none ends the command with 2 and says what is one."""
     ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
@@ -135,6 +136,7 @@ def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
     assert "'soon' is no time" in ended.stderr
 
 
+@pytest.mark.process
 def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
     """The embedded back end ends the command with 2: what another process held is gone."""
     ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
@@ -143,6 +145,7 @@ def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
     assert "holds no run of another process" in ended.stderr
 
 
+@pytest.mark.process
 async def test_a_file_is_swept(tmp_path: Path) -> None:
     """Runs that another process left in a file are shown, marked as lost, and then none are left."""
     log = SQLiteRunLogService(path=tmp_path / "runs")

@@ -23,6 +23,8 @@ from run_log.testing import an_event
 
 from .processes import run_log
 
+pytestmark = pytest.mark.process
+
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3"}
 
 

@@ -11,6 +11,8 @@ from run_log.core.install import how_to_install
 
 from .processes import run_python
 
+pytestmark = pytest.mark.process
+
 # One process for all of a back end's: it is what takes long.
 WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, traceback

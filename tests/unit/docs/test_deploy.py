@@ -54,6 +54,7 @@ def _set() -> dict[str, str]:
     return dict(re.findall(r"^(\w+) += (\S+)$", "".join(blocks), re.MULTILINE))
 
 
+@pytest.mark.process
 def test_the_commands_are_shell() -> None:
     """The shell can read every block of commands."""
     shell = shutil.which("bash")

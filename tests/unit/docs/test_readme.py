@@ -36,6 +36,7 @@ def _anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.process
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     """The README's example runs in a bare environment and prints what became of its runs."""
     leading = ("RUN_LOG_", "GOOGLE_", "FIRESTORE_", "PUBSUB_")
@@ -103,6 +104,7 @@ def test_guarantees_say_which_test_holds_them() -> None:
     assert [] == [(guarantee, test) for guarantee, test in rows if known.get(test) != guarantee]
 
 
+@pytest.mark.process
 def test_no_path_of_one_machine() -> None:
     """No file of the repository names a path that only the machine it was written on has."""
     git = shutil.which("git")
