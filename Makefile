@@ -26,6 +26,14 @@ demo: $(SMALL)/.ready ## Run the main job on the embedded default
 test: $(READY) ## Run the whole suite, on two cores: two more processes fill the time in which others wait
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
+.PHONY: quick
+quick: $(READY) ## Run what needs no emulator, no process and no long search: within a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not emulator and not process and not search" $(ARGS)
+
+.PHONY: thorough
+thorough: $(READY) ## Try ten times as many examples of each property
+	$(BIN)/python -m pytest --hypothesis-profile thorough tests/property $(ARGS)
+
 .PHONY: test-any-hour
 test-any-hour: $(READY) ## Run the tests at midnight, at a month's end, on 29 February and in other time zones; needs a C compiler
 	$(BIN)/python -m tests.any_hour $(ARGS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
+from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 
 # Where tests run in several processes, each of these is told of a terminal that nobody has.
 for size in ("COLUMNS", "LINES"):
@@ -24,6 +27,9 @@ for size in ("COLUMNS", "LINES"):
 # google.api_core warns of Pythons by the date: on some days on the stderr of each program that tests start.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:You are using a:FutureWarning")
 
+# What Java's compiler saves in the minutes that an emulator is there costs it more than that.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,9 +37,68 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest.register_assert_rewrite("tests.model")
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("any machine"))
 settings.load_profile("any machine")
 
 pytest_plugins = ["run_log.testing.pytest_plugin"]
+
+_HOSTS: Final = pytest.StashKey[Mapping[str, str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give all of xdist's workers one pair of emulators: a pair for each would cost more than many tests."""
+    config: pytest.Config = node.config
+    if _HOSTS not in config.stash:
+        config.stash[_HOSTS] = {} if "not emulator" in config.option.markexpr else _started(config)
+    node.workerinput["emulators"] = dict(config.stash[_HOSTS])
+
+
+def _started(config: pytest.Config) -> Mapping[str, str]:
+    until_the_end = contextlib.ExitStack()
+    config.add_cleanup(until_the_end.close)
+    hosts: dict[str, str] = {}
+    # Where there are none, each test that needs one says so.
+    with contextlib.suppress(EmulatorNotFoundError):
+        for kind in (FirestoreEmulator, PubSubEmulator):
+            hosts |= until_the_end.enter_context(kind()).environment
+    return hosts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Have the fixtures of emulators use those that all workers share."""
+    if fixturedef.argname not in {"firestore_emulator", "pubsub_emulator"}:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, host in getattr(request.config, "workerinput", {}).get("emulators", {}).items():
+            patch.setenv(name, host)
+        return (yield)
+
+
+_STARTS_A_PROCESS: Final = frozenset({"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"})
+_without_processes: pytest.Item | None = None
+
+
+def _see_no_process_started(event: str, _arguments: object) -> None:
+    if _without_processes is not None and event in _STARTS_A_PROCESS:
+        raise RuntimeError(f"{_without_processes.nodeid} starts a process: mark it `process`")
+
+
+sys.addaudithook(_see_no_process_started)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """In a run without what starts processes, have no test start one: its mark is missing."""
+    global _without_processes  # noqa: PLW0603 - an audit hook stays for good, and is given nothing of pytest
+    _without_processes = item if "not process" in item.config.option.markexpr else None
+    try:
+        return (yield)
+    finally:
+        _without_processes = None
 
 
 @pytest.fixture(autouse=True)

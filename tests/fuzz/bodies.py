@@ -271,7 +271,9 @@ def _huge_numbers(chance: random.Random, values: Sequence[Any]) -> Message:
 
 def _nested(chance: random.Random, values: Sequence[Any]) -> Message:
     around = chance.choice((parser_depth(), sys.getrecursionlimit(), 333, 500, parser_depth() // 2))
-    depth = chance.choice((around + chance.randint(-_AROUND, _AROUND), around * 3 // 4, _DEEPEST))
+    near = around + chance.randint(-_AROUND, _AROUND)
+    # A few of the deepest are enough: each takes as long as a hundred others.
+    depth = chance.choice((*(near,) * 6, *(around * 3 // 4,) * 3, _DEEPEST))
     begin, end = chance.choice((("[", "]"), ('{"a":', "}"), ('[{"b":', "}]"), ('[1,{"":', "}]")))
     levels = max(1, depth // begin.count("[") if begin.startswith("[{") else depth)
     inner = chance.choice(("1", "NaN", '"x"', "[]"))

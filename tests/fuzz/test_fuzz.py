@@ -8,6 +8,8 @@ from .bodies import Bodies
 from .pipes import EVENT, FuzzFailedError, run_bodies
 from .readers import READERS, run_reader
 
+pytestmark = pytest.mark.search
+
 COUNT = 2_000
 INPUTS = 10_000
 CHUNK = 2_500

@@ -9,6 +9,8 @@ from run_log.stores import InMemoryRunLogService, RunLogService, SQLiteRunLogSer
 from .cursors import INVALID, VALUE, fill, listings, run_cursors
 from .rows import run_files, run_rows
 
+pytestmark = pytest.mark.search
+
 ROWS = 10_000
 FILES = 60
 CURSORS = 5_000

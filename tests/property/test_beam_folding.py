@@ -25,7 +25,7 @@ def whole(facts: Sequence[RunEvent]) -> FoldedRun:
     return FoldedRun(event=change.winner, history=change.after.history)
 
 
-@examples(200)
+@examples(100)
 @given(one_run)
 def test_pieces_join_to_the_whole(case: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
     """However events are dealt out, repeated, joined and joined again: the run is as if folded at once."""
@@ -45,7 +45,7 @@ def test_long_histories_join(facts: list[RunEvent], cut: int) -> None:
     assert whole(facts) == joined(pieces) == joined(pieces[::-1])
 
 
-@examples(200)
+@examples(100)
 @given(events, st.data())
 def test_a_run_survives_the_way_between_workers(event: RunEvent, data: st.DataObject) -> None:
     """A run that is encoded and decoded is the same run, but for its event's trace."""

@@ -10,7 +10,7 @@ from .core_strategies import examples
 readings = st.integers(min_value=0, max_value=1_000)
 
 
-@examples(200)
+@examples(100)
 @given(st.lists(st.tuples(readings, st.none() | readings), min_size=1))
 def test_readings_increase_past_everything_seen(steps: list[tuple[int, int | None]]) -> None:
     """Whatever the machine's clock does, a reading is past every one before, every observed one, and it."""

@@ -20,21 +20,21 @@ positions = st.builds(
 scopes = st.text(anything, max_size=12)
 
 
-@examples(300)
+@examples(150)
 @given(positions, scopes)
 def test_a_cursor_gives_its_position_back(position: Position, scope: str) -> None:
     """Any position of any listing comes back from its cursor, to the microsecond."""
     assert position == decode_cursor(encode_cursor(position, scope=scope), scope=scope)
 
 
-@examples(200)
+@examples(100)
 @given(positions, scopes)
 def test_a_cursor_is_url_safe(position: Position, scope: str) -> None:
     """A cursor is made of characters that no URL has to escape."""
     assert re.fullmatch(r"[A-Za-z0-9_-]+", encode_cursor(position, scope=scope))
 
 
-@examples(300)
+@examples(150)
 @given(positions, scopes, st.data())
 def test_an_altered_cursor_is_refused(position: Position, scope: str, data: st.DataObject) -> None:
     """A cursor with any one character changed is no cursor."""
@@ -47,7 +47,7 @@ def test_an_altered_cursor_is_refused(position: Position, scope: str, data: st.D
         decode_cursor(cursor[:index] + character + cursor[index + 1 :], scope=scope)
 
 
-@examples(200)
+@examples(100)
 @given(positions, scopes, st.data())
 def test_a_truncated_or_extended_cursor_is_refused(
     position: Position, scope: str, data: st.DataObject
@@ -62,7 +62,7 @@ def test_a_truncated_or_extended_cursor_is_refused(
             decode_cursor(damaged, scope=scope)
 
 
-@examples(200)
+@examples(100)
 @given(positions, scopes, scopes)
 def test_a_cursor_of_another_listing_is_refused(position: Position, scope: str, other: str) -> None:
     """A cursor is good for the listing that gave it out, and for no other."""
@@ -73,7 +73,7 @@ def test_a_cursor_of_another_listing_is_refused(position: Position, scope: str, 
         decode_cursor(cursor, scope=other)
 
 
-@examples(300)
+@examples(150)
 @given(
     st.text(anything) | st.binary() | st.integers() | st.none() | st.lists(st.text()) | st.floats(), scopes
 )

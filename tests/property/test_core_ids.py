@@ -28,7 +28,7 @@ long = st.builds(
 texts = st.text(min_size=1, max_size=20) | nasty | nasty.map(lambda text: f"__{text}__") | long
 
 
-@examples(400)
+@examples(150)
 @given(texts, texts)
 @example("%2E", ".")
 @example("/", "%2F")
@@ -40,7 +40,7 @@ def test_different_texts_have_different_document_ids(one: str, other: str) -> No
     assert (one == other) == (document_id(one) == document_id(other))
 
 
-@examples(400)
+@examples(150)
 @given(texts)
 @example("__")
 @example("x" * 1_499 + "/")
@@ -54,7 +54,7 @@ def test_every_document_id_is_legal(text: str) -> None:
     assert not re.search(r"[/\x00-\x1f\x7f]", document)
 
 
-@examples(400)
+@examples(150)
 @given(texts)
 def test_a_document_id_gives_the_text_back_unless_it_is_a_digest(text: str) -> None:
     """The original text is read back from a document id; only what was too long is a digest, hence None."""
@@ -73,7 +73,7 @@ any_length = st.builds(
 )
 
 
-@examples(400)
+@examples(150)
 @given(any_length, any_length)
 @example("x" * 1_024, "x" * 1_025)
 @example("x" * 50_000, "x" * 49_999 + "y")
@@ -98,7 +98,7 @@ def test_the_id_of_a_longer_text_is_readable_and_never_another_one() -> None:
     assert bounded_id("x" * 1_024) == "x" * 1_024
 
 
-@examples(200)
+@examples(100)
 @given(
     st.integers(min_value=0, max_value=2**48 - 1),
     st.integers(min_value=0, max_value=2**74 - 1),
@@ -114,7 +114,7 @@ def test_an_event_id_is_a_uuid_of_version_seven(moment: int, bits: int) -> None:
     assert bits == ((number >> 64) & 0xFFF) << 62 | number & (2**62 - 1)
 
 
-@examples(200)
+@examples(100)
 @given(
     st.tuples(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1)),
     st.tuples(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1)),

@@ -39,7 +39,7 @@ unreadable = st.recursive(
 )
 
 
-@examples(300)
+@examples(150)
 @given(json_values)
 def test_json_values_come_back_equal_and_of_the_same_types(value: Any) -> None:
     """Any JSON value comes back as it was: 1, 1.0 and True stay three values, keys keep their order."""
@@ -48,7 +48,7 @@ def test_json_values_come_back_equal_and_of_the_same_types(value: Any) -> None:
     assert repr(value) == repr(decoded)
 
 
-@examples(300)
+@examples(150)
 @given(unreadable)
 def test_what_json_cannot_hold_still_becomes_json(value: Any) -> None:
     """Any value becomes strict ASCII JSON text, and encoding what comes back gives the same text."""
@@ -72,7 +72,7 @@ def test_a_detached_copy_is_equal_and_shares_nothing(payload: dict[str, Any]) ->
     assert original == detachment
 
 
-@examples(200)
+@examples(100)
 @given(payloads, payloads, st.integers(min_value=1_000, max_value=3_000))
 def test_fitted_payloads_reach_the_limit_and_keep_their_outer_keys(
     first: dict[str, Any], second: dict[str, Any], limit: int
@@ -100,7 +100,7 @@ def test_payloads_that_fit_are_returned_as_they_are(first: dict[str, Any], secon
     assert ((first, second), 0) == fit_payloads((first, second), limit)
 
 
-@examples(200)
+@examples(100)
 @given(payloads.filter(bool))
 @example({"\U0001f600" * 40: "\U0001f600" * 40})
 @example({"": [-2.2250738585072014e-308] * 40})
@@ -114,7 +114,7 @@ def test_one_byte_too_many_is_noticed(payload: dict[str, Any]) -> None:
     assert cut > 0
 
 
-@examples(200)
+@examples(100)
 @given(st.text(max_size=80), st.integers(min_value=0, max_value=60))
 def test_fitted_text_takes_at_most_the_limit(text: str, limit: int) -> None:
     """Text within the limit stays; longer text fits, and shows that it was cut where there is room to."""

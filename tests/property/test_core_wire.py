@@ -48,7 +48,7 @@ def _v0_body() -> dict[str, Any]:
     }
 
 
-@examples(200)
+@examples(100)
 @given(events)
 def test_an_event_comes_back_from_its_message(event: RunEvent) -> None:
     """Any event comes back from the wire as it was, down to the types inside its payloads."""
@@ -134,7 +134,7 @@ def test_attributes_fit_into_pubsub(event: RunEvent) -> None:
     assert all(value.isascii() and 1 <= len(value) <= 1_024 for value in attributes.values())
 
 
-@examples(200)
+@examples(100)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused_with_a_reason(data: bytes) -> None:
     """Bytes that state no event raise `EventDecodeError` with a reason, and nothing else."""
@@ -148,7 +148,7 @@ def test_any_bytes_are_refused_with_a_reason(data: bytes) -> None:
     assert reasons
 
 
-@examples(400)
+@examples(150)
 @given(st.data())
 def test_one_wrong_field_is_refused_or_read(data: st.DataObject) -> None:
     """With anything in place of any one field, the body is an event or an `EventDecodeError`."""
@@ -161,7 +161,7 @@ def test_one_wrong_field_is_refused_or_read(data: st.DataObject) -> None:
         assert event == decode_event(encode_event(event))
 
 
-@examples(400)
+@examples(150)
 @given(st.data())
 def test_a_bare_run_with_anything_in_it_is_refused_or_read(data: st.DataObject) -> None:
     """A v0 body with anything in any field is an event, the same one each time, or an `EventDecodeError`."""
@@ -175,7 +175,7 @@ def test_a_bare_run_with_anything_in_it_is_refused_or_read(data: st.DataObject) 
         assert event == decode_event(message)
 
 
-@examples(200)
+@examples(100)
 @given(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
 def test_unknown_fields_are_ignored(extra: dict[str, Any]) -> None:
     """Fields of a later minor version, in the body or in the run, do not change what is read."""

@@ -110,7 +110,7 @@ _NEWEST_TAKEN_FIRST: Final[list[_Add | _Take]] = [
 """The newest of a run is taken before an older one, then a still older one comes."""
 
 
-@examples(300)
+@examples(150)
 @example(BufferLimits(events=3, data_bytes=18), _NEWEST_TAKEN_FIRST)
 @given(_limits, st.lists(st.one_of(_adds, _adds, _takes), max_size=60))
 def test_what_is_lost_matters_least(limits: BufferLimits, steps: list[_Add | _Take]) -> None:

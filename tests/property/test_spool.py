@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -253,6 +254,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert [content for content in contents.values() if content.endswith(b"\n")] == []
 
 
+@pytest.mark.search
 def test_a_spool_is_like_the_model() -> None:
     """Whatever callers do, and wherever they crash, a spool holds what a plain list would."""
     run_state_machine_as_test(

@@ -28,6 +28,8 @@ from run_log.stores import (
 from run_log.stores.listings.selection import Order
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
+pytestmark = pytest.mark.search
+
 T = TypeVar("T")
 
 NOON = utc_now().replace(microsecond=0) - timedelta(hours=2)

@@ -19,6 +19,8 @@ from .bugs import (
 from .schedules import ScheduleFailedError, run_schedule, run_schedules
 from .world import Build
 
+pytestmark = pytest.mark.search
+
 CHUNK = 250
 CHUNKS = 8
 ENOUGH = 300
@@ -92,6 +94,7 @@ def test_a_failure_says_how_to_replay_it() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.process
 def test_a_seed_replays_exactly(seed: int) -> None:
     """A seed gives the same schedule line by line, also in another process with other hashes."""
     program = (

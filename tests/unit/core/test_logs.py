@@ -24,6 +24,7 @@ from run_log.core.logs import (
 from .builders import run_python
 
 
+@pytest.mark.process
 def test_without_configuration_nothing_is_printed() -> None:
     """In a program that configures no logging, a warning of ours prints nothing at all."""
     printed = run_python(

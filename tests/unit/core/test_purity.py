@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from .builders import run_python
+
+pytestmark = pytest.mark.process
 
 
 def test_the_core_loads_no_vendor_and_no_console() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.unit.docs.repository import REPOSITORY
 
+pytestmark = pytest.mark.process
+
 UV = Path(sys.executable).with_name("uv")
 TOLD = '#!/bin/sh\necho "$0 $UV_PROJECT_ENVIRONMENT $UV_SYSTEM_CERTS $PIP_INDEX_URL: $*" >>{log}\n'
 

@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from .dockerfile import DOCKERFILE, REPOSITORY, stages
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -71,6 +73,7 @@ def test_only_what_is_copied_is_sent() -> None:
     assert {Path(package).parts[0] for package in packages} <= set(builder.copied)
 
 
+@pytest.mark.process
 def test_the_linter_has_nothing_to_say() -> None:
     """Hadolint finds nothing in the Dockerfile, not even of style."""
     done = subprocess.run(  # noqa: S603 - the linter of our own lock

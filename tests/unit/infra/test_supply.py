@@ -37,6 +37,7 @@ def test_everything_is_pinned() -> None:
     assert all("==" in requirement for requirement in PROJECT["build-system"]["requires"])
 
 
+@pytest.mark.process
 def test_the_bill_of_materials(tmp_path: Path) -> None:
     """`make sbom` lists every dependency of every extra as it is locked, in CycloneDX, and no other."""
     make = shutil.which("make")

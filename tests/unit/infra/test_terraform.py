@@ -210,6 +210,7 @@ def test_the_log_that_is_counted(module: TerraformModule) -> None:
     assert event in source_strings("warning")
 
 
+@pytest.mark.process
 def test_the_formatting() -> None:
     """Every file of the module is formatted as Terraform has it."""
     terraform = shutil.which("terraform")
@@ -227,6 +228,7 @@ def test_the_formatting() -> None:
     assert (0, "") == (done.returncode, done.stdout)
 
 
+@pytest.mark.process
 def test_the_module_does_what_its_own_tests_say() -> None:
     """The module and its example are valid, and its tests pass against a mock of the provider."""
     if not os.environ.get(CHECK) or shutil.which("terraform") is None:

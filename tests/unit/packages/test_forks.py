@@ -61,6 +61,7 @@ def hammer(work, threads=3):
 """
 
 
+@pytest.mark.process
 def test_a_child_forked_in_the_middle_of_writes_goes_on() -> None:
     """A child forked while threads write to a run log in memory finds it whole, and goes on."""
     printed = run_script(
@@ -92,6 +93,7 @@ children(25, in_child)
     assert "0\n" == printed
 
 
+@pytest.mark.process
 def test_a_child_forked_while_the_run_log_is_made_has_one() -> None:
     """A child that is forked while another thread is just making the process's run log gets its own."""
     printed = run_script(
@@ -116,6 +118,7 @@ children(25, in_child)
     assert "0\n" == printed
 
 
+@pytest.mark.process
 def test_threads_may_fork_at_once(tmp_path: Path) -> None:
     """Two threads that fork at the same moment, beside others that write, each get children that go on."""
     printed = run_script(
@@ -193,6 +196,7 @@ def _names_of_waited_for(tree: ast.Module) -> set[str]:
     return names
 
 
+@pytest.mark.process
 def test_a_child_of_a_process_that_used_firestore_is_told() -> None:
     """A forked child is told where the client for Firestore would wait for ever: its parent has used it."""
     printed = run_script(

@@ -8,6 +8,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.process
+
 _TAKE_AWAY = """
 import asyncio, os, signal, socket, subprocess, sys, tempfile
 for module, names in {

@@ -62,6 +62,7 @@ async def test_sqlite_is_seen_by_every_service_of_the_file(
 
 
 @pytest.mark.parametrize("last", ["pass", "default_emitter().flush_sync(30)"])
+@pytest.mark.process
 def test_a_program_that_ends_leaves_its_runs_in_the_file(
     last: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_program_that_ends_leaves_its_runs_in_the_file(
     assert ["runs"] == _names(tmp_path)
 
 
+@pytest.mark.process
 def test_a_forked_child_records_in_the_same_file(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +230,7 @@ def test_credentials_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("name", ["pubsub", "firestore"])
+@pytest.mark.process
 def test_nothing_is_looked_for_on_the_workflows_thread(name: str, backend: Backend) -> None:
     """Making the process's emitter neither imports a vendor's library nor looks for credentials."""
     backend(name)

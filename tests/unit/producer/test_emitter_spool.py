@@ -533,6 +533,7 @@ def test_odd_attributes_hold_up_nothing(content: object, tmp_path: Path, emitter
     assert record[1:] == path.read_bytes()[1 : len(record)]
 
 
+@pytest.mark.process
 def test_an_exit_with_a_dead_broker_keeps_on_disk(tmp_path: Path) -> None:
     """A program that ends without close leaves on disk what it could not deliver."""
     printed = run_script(
@@ -552,6 +553,7 @@ for number in range(100):
     assert [*map(str, range(100))] == _left(tmp_path)
 
 
+@pytest.mark.process
 def test_a_forked_child_leaves_the_spool_to_its_parent(tmp_path: Path) -> None:
     """After a fork the child's emitter is empty and its spool too; what the parent spooled is sent once."""
     out, directory = tmp_path / "out", tmp_path / "spool"

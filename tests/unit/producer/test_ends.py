@@ -17,6 +17,8 @@ from run_log.producer import Spool
 
 from .transports import run_script
 
+pytestmark = pytest.mark.process
+
 Backend = Callable[[str], None]
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 # What loads slowly is loaded beforehand: the end of a process waits two seconds, and the machine may be busy.
 LOAD = "import google.pubsub_v1, run_log.producer._store_transport, run_log.stores.sqlite\n"
 

@@ -138,6 +138,7 @@ def test_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.process
 def test_a_forked_child(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A child of a process that has said it stays silent."""
     say_loss("the parent's")

@@ -251,6 +251,7 @@ async def test_pause_and_resume_through_the_run_log(backend: Callable[[str], Non
     assert statuses == ["running", "paused", "running", "success"]
 
 
+@pytest.mark.process
 def test_a_resumed_run_leaves_no_thread() -> None:
     """Reading a run leaves no thread behind."""
     printed = run_script(

@@ -286,6 +286,7 @@ def test_damage_is_seen_when_a_record_is_read(tmp_path: Path) -> None:
     segment.close()
 
 
+@pytest.mark.process
 def test_a_segment_has_one_writer(tmp_path: Path) -> None:
     """Nobody takes over a segment that is open, in this process or another; once it is closed one can."""
     segment = Segment.create(tmp_path)
@@ -350,6 +351,7 @@ sys.setprofile(interrupt)
 
 
 @pytest.mark.parametrize("fault", _FAULTS)
+@pytest.mark.process
 def test_an_append_that_fails_leaves_nothing(fault: str, tmp_path: Path) -> None:
     """An append that the disk takes in part, or that is interrupted, leaves the file as it was."""
     printed = run_script(
@@ -377,6 +379,7 @@ print([record.event.key[1] for record in segment.scan()])
     assert [error, "True 1", "['before', 'after']"] == printed.splitlines()
 
 
+@pytest.mark.process
 def test_a_segment_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     """A process that runs out of descriptors while it makes a segment leaves no file and no lock."""
     printed = run_script(
@@ -404,6 +407,7 @@ print(os.listdir(directory))
     assert ["Too many open files", "[]"] == printed.splitlines()
 
 
+@pytest.mark.process
 def test_a_file_that_is_cut_while_it_is_read_harms_no_process(tmp_path: Path) -> None:
     """Whoever scans a segment that somebody cuts meanwhile goes on, with what it had."""
     printed = run_script(

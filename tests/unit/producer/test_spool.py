@@ -185,6 +185,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path, spool_in: SpoolMaker) -> N
     assert sorted([*foreign, tmp_path / f"directory{SUFFIX}"]) == sorted(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_another_users_segments_are_left_alone(tmp_path: Path) -> None:
     """A segment that this user may not open holds up none of those that he may."""
     printed = run_script(
@@ -572,6 +573,7 @@ def plant(kind, path, content):
         pytest.param("a device", marks=_AS_ROOT),
     ],
 )
+@pytest.mark.process
 def test_what_somebody_plants_is_never_opened(kind: str, tmp_path: Path) -> None:
     """Only regular files of our own user, which nobody else writes, are opened; the rest is named once."""
     printed = run_script(
@@ -831,6 +833,7 @@ def test_what_was_left_counts_once_it_is_taken_over(tmp_path: Path, spool_in: Sp
 # The disk
 
 
+@pytest.mark.process
 def test_a_full_disk_refuses_an_append_as_a_whole(tmp_path: Path) -> None:
     """An append that the disk takes in part raises, leaves none of its events, and counts none as lost."""
     printed = run_script(
@@ -856,6 +859,7 @@ later.close()
     assert ["refused", "[]", "refused", "['b', 'd'] 2 0 0", "['b', 'd'] 0"] == printed.splitlines()
 
 
+@pytest.mark.process
 def test_a_disk_that_is_full_while_room_is_made_loses_what_it_says(tmp_path: Path) -> None:
     """Where making room fails the append raises; lost counts what is gone from disk, and nothing else."""
     printed = run_script(
@@ -879,6 +883,7 @@ spool.close()
     assert ["refused", "False True", "newer"] == printed.splitlines()
 
 
+@pytest.mark.process
 def test_what_cannot_be_settled_comes_again(tmp_path: Path) -> None:
     """A batch that the disk does not let settle raises, and comes again after a restart."""
     printed = run_script(
@@ -904,6 +909,7 @@ print(os.listdir(directory))
     assert ["['a', 'b', 'c']", "refused", "[] 0", "['b', 'c']", "[]"] == printed.splitlines()
 
 
+@pytest.mark.process
 def test_a_process_out_of_descriptors_loses_nothing(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """A process out of descriptors is told so; once it has some again all goes its way, leftovers too."""
     _leave(tmp_path, _named(["a10"]))
@@ -960,6 +966,7 @@ def test_a_second_spool_sees_nothing_of_the_first(tmp_path: Path, spool_in: Spoo
     assert ["a10"] == _names(_batch(second))
 
 
+@pytest.mark.process
 def test_two_processes_share_a_directory(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """What a process holds is no other's, until it has ended; then whoever looks next has it."""
     clock = ManualClock()
@@ -985,6 +992,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("lines", [2, 30])
+@pytest.mark.process
 def test_a_killed_process_loses_nothing_it_had_acknowledged(
     lines: int, tmp_path: Path, spool_in: SpoolMaker
 ) -> None:
@@ -1021,6 +1029,7 @@ for number in itertools.count():
     assert sorted(event.version for event in found) == [event.version for event in found]
 
 
+@pytest.mark.process
 def test_many_processes_lose_and_repeat_nothing(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """Processes that write, deliver and end in one directory deliver every event of each of them once."""
     script = f"""{_PREAMBLE}
@@ -1053,6 +1062,7 @@ print(spool.lost, spool.corrupt)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_forked_child_lets_go_alone(tmp_path: Path) -> None:
     """A forked child that closes its copy takes neither file nor lock from its parent, and sees nothing."""
     printed = run_script(

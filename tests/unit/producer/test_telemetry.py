@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .transports import run_script
+
+pytestmark = pytest.mark.process
 
 _METERED = """
 import json, sys, threading

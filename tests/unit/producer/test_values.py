@@ -142,6 +142,7 @@ def test_a_result_without_keys_is_told_once(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("imported", ["", "numpy", "array, ctypes, mmap, decimal, uuid, pathlib"])
+@pytest.mark.process
 def test_the_form_of_a_value_does_not_depend_on_imports(imported: str) -> None:
     """Arrays, bytes and memory views come out the same in a process that has imported more."""
     printed = run_script(

@@ -226,6 +226,7 @@ sys.modules["apache_beam"] = None
 """
 
 
+@pytest.mark.process
 def test_beam_is_not_installed() -> None:
     """Without Beam the program ends with 2 and one line that says what to install."""
     code = f"{WITHOUT_BEAM}from run_log.projector.beam.__main__ import main\nsys.exit(main({TOLD!r}, {{}}))"
@@ -238,6 +239,7 @@ def test_beam_is_not_installed() -> None:
     assert (2, True) == (result.returncode, line.endswith(how_to_install("beam")))
 
 
+@pytest.mark.process
 def test_build_is_there_with_beam_only() -> None:
     """Without Beam, importing `build` raises an error that says what to install; no other name is there."""
     code = (

@@ -67,6 +67,7 @@ async def test_other_errors_are_the_callers(error: Exception) -> None:
     assert store.calls == 1
 
 
+@pytest.mark.process
 def test_the_span_links_to_the_emitting_spans() -> None:
     """A projection's span links to the span that emitted each event, where there was one."""
     # In a process of its own: a tracer provider is set once for all.

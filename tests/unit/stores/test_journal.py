@@ -163,6 +163,7 @@ def test_who_waited_in_a_closed_event_loop() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.process
 def test_a_forked_child_watches_by_itself() -> None:
     """A forked child's watches see its own changes, and wake nobody in its parent."""
     ended = subprocess.run(  # noqa: S603 - our own interpreter

@@ -53,6 +53,7 @@ async def test_a_file_is_not_read_as_it_was(tmp_path: Path) -> None:
     await service.close()
 
 
+@pytest.mark.process
 async def test_a_fork_in_between(tmp_path: Path) -> None:
     """A fork ends the transaction: what is read afterwards is an error, not another moment."""
     service = await stored(tmp_path / "f", "a")

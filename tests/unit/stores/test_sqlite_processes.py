@@ -18,6 +18,8 @@ from run_log.core import WorkflowRun
 from run_log.core.law import count_statuses
 from run_log.stores import SQLiteRunLogService
 
+pytestmark = pytest.mark.process
+
 PATIENCE: Final = 60.0
 """Seconds after which a test gives up waiting; nothing takes that long."""
 

@@ -383,6 +383,7 @@ def public_folder() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.process
 async def test_a_folder_of_somebody_elses(public_folder: Path) -> None:
     """Who may neither write the file nor its folder reads it, and leaves nothing there."""
     file = public_folder / "runs.sqlite3"

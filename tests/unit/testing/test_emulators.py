@@ -16,6 +16,8 @@ from tests.ports import unused_port
 from run_log.testing import EmulatorError, EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 from run_log.testing._server import Server, running
 
+pytestmark = pytest.mark.process
+
 JARS = (
     "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar",
     "platform/pubsub-emulator/lib/cloud-pubsub-emulator-0.8.0-all.jar",

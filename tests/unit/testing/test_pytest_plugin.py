@@ -38,6 +38,7 @@ def test_an_emulator_that_fails_to_start_is_not_skipped() -> None:
         raise EmulatorError("broken")
 
 
+@pytest.mark.process
 def test_a_session_without_emulators_skips_what_needs_them(tmp_path: Path) -> None:
     """On a machine without emulators, the tests that need them are skipped, and told how to get them."""
     (tmp_path / "test_emulators.py").write_text(TESTS)
@@ -76,6 +77,7 @@ def test_the_topic_behaves(in_memory_topic: InMemoryTopic) -> None:
     assert Faults() == in_memory_topic.faults
 
 
+@pytest.mark.process
 def test_the_kit_does_not_need_pytest() -> None:
     """Importing the kit imports neither pytest nor the plugin, so that programs can use it."""
     source = (
