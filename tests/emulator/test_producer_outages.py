@@ -168,6 +168,7 @@ class Counting:
         self._transport.close()
 
 
+# More than 20 s: an outage that outlasts several of the waits between two tries.
 def test_an_outage_of_twenty_seconds_under_load(
     raw: RawPubSub, line: TcpProxy, new_emitter: EmitterMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +192,7 @@ def test_an_outage_of_twenty_seconds_under_load(
     assert ["run_log_publish_failed", "run_log_publish_recovered"] == _logged(caplog)
 
 
+# More than 10 s: a call that gets no answer is given up after `PUBLISH_TIMEOUT_SECONDS`.
 def test_a_black_hole_under_load(
     raw: RawPubSub, line: TcpProxy, new_emitter: EmitterMaker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,6 +100,7 @@ async def _running(wired: Wired) -> AsyncGenerator[asyncio.Task[PullReport]]:
 # Processes
 
 
+# More than a minute: the leases and the store's own deadlines pass while one stands still.
 @pytest.mark.timeout(1_200)  # the minute, and four times three processes' patience
 async def test_a_projector_paused_for_a_minute(
     store: FirestoreRunLogService,
@@ -151,6 +152,7 @@ async def _knows(store: FirestoreRunLogService, life: Sequence[RunEvent]) -> boo
     return len(await store.get_history(*life[0].key)) == len(life)
 
 
+# More than 10 s: the last one killed leaves messages leased for as long as the shortest lease there is.
 async def test_projectors_killed_one_after_the_other(raw: RawPubSub, store: FirestoreRunLogService) -> None:
     """Projectors killed at moments of chance lose nothing, and whoever comes next counts nothing twice."""
     load = Workload(1_200, seed=2)
@@ -242,6 +244,7 @@ async def test_a_store_that_falls_silent(
     await load.verify(store)
 
 
+# More than 10 s: the commit has to outlast the shortest lease there is.
 async def test_a_commit_slower_than_the_leases(
     raw: RawPubSub, store: FirestoreRunLogService, store_line: TcpProxy
 ) -> None:

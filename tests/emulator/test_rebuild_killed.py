@@ -107,7 +107,7 @@ async def test_a_killed_rebuild_from_a_subscription(
     messages = [encode_event(event) for event in events]
     for start in range(0, len(messages), 500):
         raw.publish(messages[start : start + 500])
-    # Longer than the killed one's leases last.
+    # More than 10 s: idle for longer than the killed one's leases last.
     options = ("--from", "subscription", "--into", ANEW, "--until-idle", "14")
     await killed_in_the_middle(tmp_path, line, *options, about="replay")
 

@@ -104,6 +104,7 @@ async def test_a_projector_that_was_killed() -> None:
     assert not left
 
 
+# More than 20 s: what the killed had in hand is leased to them for so long.
 @pytest.mark.timeout(1_200)
 async def test_what_killed_projectors_had_in_hand() -> None:
     """After two projectors are killed, one with `--until-idle` leaves everything exact and exits 0."""

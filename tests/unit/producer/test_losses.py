@@ -85,6 +85,7 @@ KEPT: Mapping[str, Case] = {
 }
 
 
+# More than 10 s: fourteen processes, some of which wait at their end for what cannot be delivered.
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[int, str, str]]:
     """Return how each process ended, and what it printed."""
