@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, PauseRequest, RunStatus, TriggerType
-from run_log.core.selection import RunFilters
 from run_log.stores import RunLog
+from run_log.stores.listings.selection import RunFilters
 from run_log.testing import a_run, an_event
 
 from .adapters import every_adapter
