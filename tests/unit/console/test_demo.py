@@ -12,6 +12,8 @@ from run_log.stores import InMemoryRunLogService
 
 from .processes import run_log, run_python
 
+pytestmark = pytest.mark.process
+
 CLOSING = "Stats equal a recount of the runs."
 
 
@@ -107,7 +109,6 @@ async def test_a_dead_letter_is_shown_literally() -> None:
     assert "dead letter [red]7[/red]: undecodable: no [/] JSON\n" == printed.getvalue()
 
 
-@pytest.mark.process
 def test_the_demo_as_a_command(tmp_path: Path) -> None:
     """The command ends by itself with 0, says nothing on stderr and writes no file."""
     ended = run_log("demo", folder=tmp_path)
@@ -117,7 +118,6 @@ def test_the_demo_as_a_command(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.process
 def test_a_demo_that_miscounts_fails(tmp_path: Path) -> None:
     """Where stats differ from a recount, the command exits 1."""
     ended = run_python(
@@ -134,7 +134,6 @@ def test_a_demo_that_miscounts_fails(tmp_path: Path) -> None:
     assert (1, "") == (ended.returncode, ended.stderr)
 
 
-@pytest.mark.process
 def test_the_demo_needs_no_network(tmp_path: Path) -> None:
     """The demo opens no connection and loads no Google library, even where they are installed."""
     ended = run_python(
@@ -156,7 +155,6 @@ def test_the_demo_needs_no_network(tmp_path: Path) -> None:
     assert CLOSING == ended.stdout.splitlines()[-1]
 
 
-@pytest.mark.process
 def test_the_demo_ignores_the_platforms_settings(tmp_path: Path) -> None:
     """The demo stays in its process where the environment names another back end."""
     ended = run_log("demo", folder=tmp_path, RUN_LOG_BACKEND="pubsub", PUBSUB_EMULATOR_HOST="127.0.0.1:1")
