@@ -15,6 +15,8 @@ from run_log.testing import FirestoreEmulator
 from .core_strategies import clashing_events, deliveries, examples, scaled, small_events
 from .store_folds import OpenStores, expected_of, found_in, memory_stores, sqlite_stores, use_firestore
 
+pytestmark = pytest.mark.search
+
 events_and_batches = small_events(max_size=20).flatmap(
     lambda facts: st.tuples(st.just(facts), deliveries(facts))
 )

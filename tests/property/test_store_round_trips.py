@@ -16,6 +16,8 @@ from run_log.testing import FirestoreEmulator
 from .core_strategies import events, examples, runs, scaled
 from .store_folds import OpenStores, memory_stores, sqlite_stores, use_firestore
 
+pytestmark = pytest.mark.search
+
 on_the_emulator = settings(
     max_examples=scaled(20),
     deadline=None,
