@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 import pytest
@@ -42,7 +42,7 @@ settings.load_profile("any machine")
 
 pytest_plugins = ["run_log.testing.pytest_plugin"]
 
-_HOSTS: Final = pytest.StashKey[Mapping[str, str]]()
+_HOSTS: Final = pytest.StashKey[dict[str, str]]()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -51,10 +51,10 @@ def pytest_configure_node(node: Any) -> None:
     config: pytest.Config = node.config
     if _HOSTS not in config.stash:
         config.stash[_HOSTS] = {} if "not emulator" in config.option.markexpr else _started(config)
-    node.workerinput["emulators"] = dict(config.stash[_HOSTS])
+    node.workerinput["emulators"] = config.stash[_HOSTS]
 
 
-def _started(config: pytest.Config) -> Mapping[str, str]:
+def _started(config: pytest.Config) -> dict[str, str]:
     until_the_end = contextlib.ExitStack()
     config.add_cleanup(until_the_end.close)
     hosts: dict[str, str] = {}

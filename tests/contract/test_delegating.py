@@ -116,7 +116,7 @@ async def test_queries_over_workflows_get_all_they_are_given(harness: Harness, s
     (due,), end = await service.list_pending(overdue=True, start_after=None, **asked)
     (early,), cursor = await service.list_pending(**asked)
     (late,), _ = await service.list_pending(start_after=cursor, **asked)
-    later = {"workflow_id": "w", "limit": 1, "now": NOON + 3 * HOUR}
+    later: dict[str, Any] = {"workflow_id": "w", "limit": 1, "now": NOON + 3 * HOUR}
     (stale,), cursor = await service.list_stale(2 * HOUR, **later)
     (next_stale,), last = await service.list_stale(2 * HOUR, start_after=cursor, **later)
 

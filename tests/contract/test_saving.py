@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -125,7 +125,8 @@ async def test_a_foreign_object_is_accepted(harness: Harness, service: RunLog) -
 async def test_a_naive_datetime_is_refused(harness: Harness, service: RunLog) -> None:
     """A naive datetime is refused with the field's name, and nothing is stored."""
     for name in ("started_at", "completed_at"):
-        run = replace(PlatformRun(), **{name: NOON.replace(tzinfo=None)})
+        run = PlatformRun()
+        setattr(run, name, NOON.replace(tzinfo=None))
 
         with pytest.raises(InvalidRunError, match=rf"{name}: .*has no time zone"):
             await service.save_run(run)
@@ -150,8 +151,11 @@ async def test_what_is_no_run_is_refused(harness: Harness, service: RunLog) -> N
 async def test_an_empty_id_is_refused(harness: Harness, service: RunLog) -> None:
     """A run with an empty id is refused, and nothing is stored."""
     for name in ("id", "workflow_id"):
+        run = PlatformRun()
+        setattr(run, name, "")
+
         with pytest.raises(InvalidRunError, match=f"{name}: "):
-            await service.save_run(replace(PlatformRun(), **{name: ""}))
+            await service.save_run(run)
 
     await harness.settle()
     assert ([], None) == await service.list_workflows()

@@ -68,19 +68,17 @@ async def test_an_unknown_workflow_has_an_empty_summary(service: RunLog, now: da
     check_summary(short, [])
 
 
-@pytest.mark.parametrize("hours", [None, 1, 2, 24, 48, 49, 24 * 7, 24 * 90], ids=str)
-async def test_a_summary_equals_a_recount(
-    harness: Harness, service: RunLog, now: datetime, hours: int | None
-) -> None:
+async def test_a_summary_equals_a_recount(harness: Harness, service: RunLog, now: datetime) -> None:
     """A summary's counts, durations, last runs, hours and days equal a recount of its runs."""
     runs = spread(now)
     await harness.store.apply([event(run, number) for number, run in enumerate(runs, start=1)])
 
-    summary = await service.get_summary("w", None if hours is None else hours * HOUR, now=now)
+    for hours in (None, 1, 2, 24, 48, 49, 24 * 7, 24 * 90):
+        summary = await service.get_summary("w", None if hours is None else hours * HOUR, now=now)
 
-    check_summary(summary, runs)
-    assert summary.total == (len(runs) if hours is None else len([*recent(runs, summary.since)]))
-    assert 0 < summary.total
+        check_summary(summary, runs)
+        assert summary.total == (len(runs) if hours is None else len([*recent(runs, summary.since)])), hours
+        assert 0 < summary.total, hours
 
 
 def recent(runs: list[WorkflowRun], since: datetime | None) -> list[WorkflowRun]:

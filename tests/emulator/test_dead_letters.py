@@ -67,13 +67,13 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def raw() -> RawPubSub:
+def raw(emulator_environment: object) -> RawPubSub:  # noqa: ARG001 - tests that use `projector` ask for it first
     """Return a Pub/Sub with topics and subscriptions."""
     return provisioned_with_short_leases()
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[OpenedService]:
+async def store(emulator_environment: object) -> AsyncIterator[OpenedService]:  # noqa: ARG001 - see raw
     """Yield what holds the projection."""
     service = OpenedService.from_env()
     yield service

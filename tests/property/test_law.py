@@ -31,7 +31,7 @@ versions = st.builds(
 )
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_order_repeats_and_batches_do_not_matter(data: st.DataObject) -> None:
     """Any order, any repeats and any batches of the same events end in the same heads and the same stats."""
@@ -41,7 +41,7 @@ def test_order_repeats_and_batches_do_not_matter(data: st.DataObject) -> None:
     assert project([events]) == project(delivered)
 
 
-@examples(300)
+@examples(150)
 @given(st.data())
 def test_one_id_for_two_events_ends_the_same(data: st.DataObject) -> None:
     """Different events under one id, or in one version, end the same in any order, repeats and batches."""
@@ -61,7 +61,7 @@ def test_one_id_for_two_events_ends_the_same(data: st.DataObject) -> None:
     }
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_clashing_runs_merge_as_their_events_do(data: st.DataObject) -> None:
     """Where ids and versions clash, runs folded anywhere and merged in any order are the fold of all."""
@@ -75,7 +75,7 @@ def test_clashing_runs_merge_as_their_events_do(data: st.DataObject) -> None:
     assert count_statuses([head.status]) == delta
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_a_clash_that_was_seen_changes_nothing(data: st.DataObject) -> None:
     """Clashing events folded once more are duplicates each, and change nothing."""
@@ -101,7 +101,7 @@ def _stored(batches: Sequence[Sequence[RunEvent]]) -> dict[RunKey, RunEvent]:
     return stored
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_the_state_is_the_event_of_greatest_version(data: st.DataObject) -> None:
     """However they arrive, the head is the event of greatest version and the history is every version."""
@@ -114,7 +114,7 @@ def test_the_state_is_the_event_of_greatest_version(data: st.DataObject) -> None
     assert sorted(event.version for event in events) == [line.version for line in head.history]
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_summed_deltas_equal_a_recount(data: st.DataObject) -> None:
     """The deltas of all batches add up to a recount over the runs, for each workflow."""
@@ -165,7 +165,7 @@ def test_a_fold_of_a_fold_is_a_fold_of_all(first: list[RunEvent], second: list[R
     assert fold(None, [*first, *second]).after == stepwise
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_folded_runs_merge_as_their_events_do(data: st.DataObject) -> None:
     """Heads of any parts of a run's events, merged in any order, with repeats, are the head of all."""
@@ -218,7 +218,7 @@ def _merged(runs: Sequence[FoldedRun]) -> tuple[RunHead, StatsDelta]:
     return head, delta
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_each_event_has_one_outcome_and_only_repeats_are_duplicates(data: st.DataObject) -> None:
     """There is one outcome for each event in order: duplicate where it came before, else applied or stale."""
@@ -296,7 +296,7 @@ def test_the_newest_fifty_are_kept_whatever_the_order(seed: int, count: int, bat
     assert {"workflow-0": count_statuses([head.status])} == stats
 
 
-@examples(200)
+@examples(100)
 @given(st.data())
 def test_anomaly_marks_do_not_depend_on_arrival(data: st.DataObject) -> None:
     """The same events give the same marks, however they arrive."""
@@ -320,7 +320,7 @@ def test_marking_is_idempotent_and_changes_nothing_else(events: list[RunEvent]) 
     ]
 
 
-@examples(200)
+@examples(100)
 @given(
     attempts=st.integers(min_value=0, max_value=2),
     ticks=st.integers(min_value=0, max_value=3),
@@ -352,7 +352,7 @@ def test_two_observers_infer_one_event(data: st.DataObject) -> None:
     assert [source.version, first.version] == [line.version for line in heads[source.key].history]
 
 
-@examples(200)
+@examples(100)
 @given(versions, versions, versions)
 def test_version_order_is_total(one: Version, two: Version, three: Version) -> None:
     """Of two versions exactly one is smaller unless they are the same, and the order is transitive."""
@@ -363,7 +363,7 @@ def test_version_order_is_total(one: Version, two: Version, three: Version) -> N
     assert ordered[0] <= ordered[2]
 
 
-@examples(200)
+@examples(100)
 @given(versions, versions)
 def test_nothing_lies_between_a_version_and_its_successor(one: Version, other: Version) -> None:
     """Every version later than another is also later than that one's successor, or is the successor."""

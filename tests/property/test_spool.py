@@ -26,7 +26,7 @@ from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
 from run_log.producer._spool import LOOK_AGAIN_SECONDS, ROOM_MADE
 from run_log.testing import ManualClock
 
-from .core_strategies import examples
+from .core_strategies import examples, scaled
 
 _ALL: Final = 10**9
 
@@ -260,7 +260,7 @@ def test_a_spool_is_like_the_model() -> None:
     run_state_machine_as_test(
         SpoolMachine,
         settings=settings(
-            max_examples=100,
+            max_examples=scaled(50),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

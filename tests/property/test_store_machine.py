@@ -28,6 +28,8 @@ from run_log.stores import (
 from run_log.stores.listings import Order
 from run_log.testing import FirestoreEmulator, a_run, an_event
 
+from .core_strategies import scaled
+
 pytestmark = pytest.mark.search
 
 T = TypeVar("T")
@@ -256,7 +258,7 @@ class FirestoreMachine(StoreMachine):
 
 
 TEST_SETTINGS = settings(
-    max_examples=40,
+    max_examples=scaled(30),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -270,7 +272,7 @@ def test_memory_is_like_the_model() -> None:
 
 def test_sqlite_is_like_the_model() -> None:
     """SQLite answers as the model does, whatever callers do in whatever order."""
-    run_state_machine_as_test(SQLiteMachine, settings=settings(TEST_SETTINGS, max_examples=25))
+    run_state_machine_as_test(SQLiteMachine, settings=settings(TEST_SETTINGS, max_examples=scaled(15)))
 
 
 @pytest.mark.emulator
@@ -281,4 +283,4 @@ def test_firestore_is_like_the_model(
     for name, value in firestore_emulator.environment.items():
         monkeypatch.setenv(name, value)
 
-    run_state_machine_as_test(FirestoreMachine, settings=settings(TEST_SETTINGS, max_examples=12))
+    run_state_machine_as_test(FirestoreMachine, settings=settings(TEST_SETTINGS, max_examples=scaled(8)))

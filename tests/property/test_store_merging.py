@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from run_log.core import Outcome, RunEvent
 from run_log.testing import FirestoreEmulator
 
-from .core_strategies import clashing_events, deliveries, examples, small_events
+from .core_strategies import clashing_events, deliveries, examples, scaled, small_events
 from .store_folds import OpenStores, expected_of, found_in, memory_stores, sqlite_stores, use_firestore
+
+pytestmark = pytest.mark.search
 
 events_and_batches = small_events(max_size=20).flatmap(
     lambda facts: st.tuples(st.just(facts), deliveries(facts))
@@ -23,7 +25,7 @@ clashes_and_batches = clashing_events(max_size=16).filter(bool).flatmap(deliveri
 """Different events under one id, and in one version: what no emitter of ours makes."""
 
 on_the_emulator = settings(
-    max_examples=25,
+    max_examples=scaled(15),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -13,11 +13,13 @@ from run_log.core import RunEvent, WorkflowRun
 from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.testing import FirestoreEmulator
 
-from .core_strategies import events, examples, runs
+from .core_strategies import events, examples, runs, scaled
 from .store_folds import OpenStores, memory_stores, sqlite_stores, use_firestore
 
+pytestmark = pytest.mark.search
+
 on_the_emulator = settings(
-    max_examples=40,
+    max_examples=scaled(20),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -222,6 +222,7 @@ MADE: Final = Bodies(seed=23, count=1_000)
 bodies = st.integers(0, 10**6).map(lambda number: MADE(number).message)
 
 
+@pytest.mark.search
 @examples(150)
 @given(st.lists(bodies, min_size=1, max_size=8))
 def test_any_message_is_taken_alike(messages: list[Message]) -> None:

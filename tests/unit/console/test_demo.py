@@ -13,6 +13,8 @@ from run_log.stores import InMemoryRunLogService
 
 from .processes import run_log, run_python
 
+pytestmark = pytest.mark.process
+
 CLOSING = "Stats equal a recount of the runs."
 
 
