@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .nearest import valid_text
-
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for one document id (https://firebase.google.com/docs/firestore/quotas)."""
 
@@ -66,6 +64,11 @@ def bounded_id(text: str) -> str:
     encoded = text.encode(errors="surrogatepass")
     prefix = encoded[:_ESCAPED_ID_PREFIX_BYTES].decode(errors="ignore")
     return f"{prefix}{_ESCAPED_ID_MARK}{hashlib.sha256(encoded).hexdigest()}"
+
+
+def valid_text(text: str) -> str:
+    """Return *text* with what UTF-8 cannot hold, lone surrogates, written with backslashes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def document_id(text: str) -> str:

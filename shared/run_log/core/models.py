@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import InvalidRunError
-from .ids import MAX_ID_BYTES, bounded_id, is_long_id
+from .ids import MAX_ID_BYTES, bounded_id, is_long_id, valid_text
 from .logs import get_logger
 from .nearest import (
     MAX_PAYLOAD_BYTES,
@@ -35,7 +35,6 @@ from .nearest import (
     id_text,
     type_name,
     unwrapped,
-    valid_text,
 )
 from .payload import detached, fit_payloads, fit_text
 
@@ -185,8 +184,10 @@ def _method_is_none(value: object) -> object:
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
     """Copy a payload; outside of documents, accept anything in its nearest form."""
-    if info.context is STORED and type(value) not in _STORED_PAYLOADS:
-        raise PydanticCustomError("payload_type", "a payload is an object")
+    if info.context is STORED:
+        if type(value) not in _STORED_PAYLOADS:
+            raise PydanticCustomError("payload_type", "a payload is an object")
+        return dict(cast("Mapping[str, Any] | None", value) or {})
     payload = as_payload(value)
     context: object = info.context
     if isinstance(context, list) and value is not None and payload.get(OUTER_KEY) is value:

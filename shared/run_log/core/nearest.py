@@ -20,6 +20,8 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
+from .ids import valid_text
+
 _T = TypeVar("_T")
 
 MAX_DEPTH: Final = 500
@@ -159,11 +161,6 @@ def as_text(value: object) -> str:
         value: Anything.
     """
     return valid_text(Reading(MAX_READ_BYTES).key(value))
-
-
-def valid_text(text: str) -> str:
-    """Return *text* with what UTF-8 cannot hold, lone surrogates, written with backslashes."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int, bool]:

@@ -23,7 +23,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import bounded_id, document_id
+from run_log.core.ids import bounded_id, document_id, valid_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
 from run_log.core.nearest import id_text
@@ -64,18 +64,15 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ahead of the machine's, only what is said about that run is later, and the clock stays.
 
     Args:
+        source: What is read.
         clock: Follows what is read, and stamps what is saved.
     """
 
-    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+    def __init__(self, source: StoredRuns, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        self._source = source
         self.version_clock: Final = clock
         """Stamps what is saved, and follows what is read."""
         self._watches = Watches()
-
-    @property
-    @abc.abstractmethod
-    def _source(self) -> StoredRuns:
-        """What is read."""
 
     @override
     async def list_runs(
@@ -462,7 +459,7 @@ def _cursor(
 
 def identifier(name: str, value: object) -> str:
     """Return the id that a run was saved with which was given *value* for one."""
-    text = id_text(value)
+    text = valid_text(value) if type(value) is str else id_text(value)
     if not text:
         raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
     return text

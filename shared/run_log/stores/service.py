@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from run_log.core import NotPausedError, Outcome, RunEvent, RunNotFoundError, RunStatus, WorkflowRun
-from run_log.core.clock import hlc_after
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.trace import current_trace
 
 from .inbox import Answer
@@ -185,12 +185,13 @@ class RunLogService(RunLog, StoredRuns):
     """A run log that keeps its runs itself, wherever that is. What it saves is durable when it returns.
 
     A store adds how a run is written and read; arguments are checked, spans opened and cursors made once.
+
+    Args:
+        clock: Stamps what is saved, and follows what is read.
     """
 
-    @property
-    @override
-    def _source(self) -> StoredRuns:
-        return self
+    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        super().__init__(self, clock)
 
     @override
     async def save_run(self, run: Any) -> None:
