@@ -22,7 +22,6 @@ from run_log.stores import (
     RunLogService,
 )
 from run_log.stores.inbox import Answer
-from run_log.stores.ports import StoredRuns
 
 from ._emitter import RunEventEmitter
 
@@ -42,7 +41,7 @@ class PubSubRunLogService(RunLog):
     """
 
     def __init__(self, *, emitter: RunEventEmitter, reader: RunLogService) -> None:
-        super().__init__(reader.version_clock)
+        super().__init__(reader, reader.version_clock)
         self._emitter = emitter
         self._reader = reader
 
@@ -58,11 +57,6 @@ class PubSubRunLogService(RunLog):
         except ImportError as error:
             raise ConfigurationError(f"reading needs Firestore: {error}") from error
         return cls(emitter=RunEventEmitter.from_env(), reader=FirestoreRunLogService.from_env())
-
-    @property
-    @override
-    def _source(self) -> StoredRuns:
-        return self._reader
 
     @override
     async def save_run(self, run: Any) -> None:

@@ -3,6 +3,7 @@
 It does no I/O and uses no vendor's library.
 """
 
+from .clock import utc_now
 from .errors import (
     ConfigurationError,
     EmulatorError,
@@ -30,7 +31,7 @@ from .errors import (
     WaitTimeoutError,
     WriteRefusedError,
 )
-from .events import RunEvent, Version, utc_now
+from .events import RunEvent, Version
 from .law import Outcome, Transition
 from .models import PauseRequest, RunStatus, TriggerType, WorkflowRun
 from .protocol import RunLogProtocol

@@ -25,6 +25,11 @@ MAX_RUNS_AHEAD: Final = 1_000
 """The clock remembers this many runs that are further ahead: those it observed last."""
 
 
+def utc_now() -> datetime:
+    """Return the machine's time as an aware datetime in UTC."""
+    return datetime.now(UTC)
+
+
 def epoch_micros() -> int:
     """Return the machine's time in microseconds since the epoch."""
     return time.time_ns() // 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final, NamedTuple, Self, cast
 
 from opentelemetry.trace import (
@@ -19,7 +19,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock
+from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, utc_now
 from .errors import InvalidRunError
 from .ids import uuid7
 from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
@@ -54,11 +54,6 @@ _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
 
 EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 """Printable ASCII: a UUIDv7 where this library makes it."""
-
-
-def utc_now() -> datetime:
-    """Return the machine's time as an aware datetime in UTC."""
-    return datetime.now(UTC)
 
 
 def _copied(run: object) -> object:

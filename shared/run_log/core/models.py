@@ -189,8 +189,10 @@ def _method_is_none(value: object) -> object:
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
     """Copy a payload. Outside of documents, accept anything in its nearest form."""
-    if info.context is STORED and type(value) not in _STORED_PAYLOADS:
-        raise PydanticCustomError("payload_type", "a payload is an object")
+    if info.context is STORED:
+        if type(value) not in _STORED_PAYLOADS:
+            raise PydanticCustomError("payload_type", "a payload is an object")
+        return dict(cast("Mapping[str, Any] | None", value) or {})
     payload = as_payload(value)
     context: object = info.context
     if isinstance(context, list) and value is not None and payload.get(OUTER_KEY) is value:

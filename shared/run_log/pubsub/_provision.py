@@ -14,15 +14,15 @@ from run_log.core import Settings
 from ._connection import VENDOR_ERRORS, PubSubConnection
 
 ACK_DEADLINE: Final = timedelta(seconds=20)
-"""How long a pulled message is leased, and so how long what a killed puller had in hand comes to nobody. Who
-has one for longer extends its lease."""
+"""How long a pulled message is leased. What a killed puller held is delivered again after that. A puller that
+needs longer extends the lease."""
 
 MAX_DELIVERY_ATTEMPTS: Final = 50
 """Deliveries before Pub/Sub itself gives a message up. With fewer, an outage of minutes would dead-letter
 the whole backlog."""
 
 RETENTION: Final = timedelta(days=7)
-"""For how long the event topic keeps what is published, and subscriptions what is not acknowledged."""
+"""How long the event topic keeps what is published, and subscriptions keep what is not acknowledged."""
 
 _TIMEOUT_SECONDS: Final = 20.0
 
@@ -38,7 +38,7 @@ class Provisioned:
 
 
 def provision(connection: PubSubConnection, settings: Settings) -> list[Provisioned]:
-    """Make what is missing of the topics and subscriptions that *settings* name.
+    """Make the topics and subscriptions that *settings* name, where they are missing.
 
     Repeats change nothing. The event topic retains what is published, so that a rebuild can hear it again.
     Dead letters get a subscription of the topic's own name: without one, Pub/Sub would keep none.

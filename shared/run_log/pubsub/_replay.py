@@ -13,11 +13,11 @@ from ._connection import VENDOR_ERRORS, PubSubConnection
 from ._provision import RETENTION
 
 REPLAY_LEASE: Final = timedelta(seconds=10)
-"""How long a message of a replay is leased: as short as can be, since whoever goes on with the replay of one
-that was killed has to wait so long (https://cloud.google.com/pubsub/docs/lease-management)."""
+"""How long a message of a replay is leased. As short as Pub/Sub allows: after a replay was killed, the next
+one waits that long (https://cloud.google.com/pubsub/docs/lease-management)."""
 
 _KEEPER_LEASE: Final = timedelta(seconds=60)
-"""Of a subscription whose messages are written to a disk, which extends none."""
+"""The lease of a subscription whose messages are written to a disk. Nobody extends it."""
 
 _TIMEOUT_SECONDS: Final = 20.0
 
@@ -41,7 +41,7 @@ def add_subscription(connection: PubSubConnection, topic: str, subscription: str
 
 
 def begin_replay(connection: PubSubConnection, topic: str, subscription: str, since: datetime) -> None:
-    """Have a subscription of *topic* deliver all that was published since a moment and is retained.
+    """Have a subscription of *topic* deliver again all that was published since a moment and is retained.
 
     It is made where it is not there. Pub/Sub deletes it when nobody has used it for 31 days.
 
@@ -62,7 +62,7 @@ def begin_replay(connection: PubSubConnection, topic: str, subscription: str, si
 
 
 def end_replay(connection: PubSubConnection, subscription: str) -> None:
-    """Delete a subscription. One that is not there is none.
+    """Delete a subscription. One that is not there is no error.
 
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.

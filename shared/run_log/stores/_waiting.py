@@ -1,4 +1,4 @@
-"""How a caller waits for what it has emitted to be seen by queries."""
+"""How a caller waits until queries see what it has emitted."""
 
 from __future__ import annotations
 

@@ -89,6 +89,7 @@ def backend_entry(name: str) -> EntryPoint:
 
 def _load(name: str) -> Callable[[Settings], RunLog]:
     entry = backend_entry(name)
+    # Loaded only now: a back end's libraries are an extra, and slow to import.
     try:
         return cast("Callable[[Settings], RunLog]", entry.load())
     except ImportError as error:

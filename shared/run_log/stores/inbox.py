@@ -16,7 +16,7 @@ from run_log.stores.stored.reading import names_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRun:
-    """A run that waits for somebody's answer."""
+    """A paused run that waits for an answer."""
 
     run: WorkflowRun
     paused_at: datetime

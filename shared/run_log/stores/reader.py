@@ -23,7 +23,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import bounded_id, document_id, id_text
+from run_log.core.ids import bounded_id, document_id, id_text, valid_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
@@ -63,18 +63,15 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ahead of the machine's, only what is said about that run is later, and the clock stays.
 
     Args:
+        source: What is read.
         clock: Follows what is read, and stamps what is saved.
     """
 
-    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+    def __init__(self, source: StoredRuns, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        self._source = source
         self.version_clock: Final = clock
         """Stamps what is saved, and follows what is read."""
         self._watches = Watches()
-
-    @property
-    @abc.abstractmethod
-    def _source(self) -> StoredRuns:
-        """What is read."""
 
     @override
     async def list_runs(
@@ -125,8 +122,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> AsyncIterator[WorkflowRun]:
         """Yield every run of a workflow, newest first unless told otherwise, one page after another.
 
-        Every run that was there when the walk began comes exactly once, whatever is stored meanwhile,
-        unless a change makes it match no more, or moves it: its `started_at`.
+        Every run that was there when the walk began comes exactly once, whatever is stored meanwhile. The
+        exceptions are a run that no longer matches, and one whose `started_at` changes.
 
         Args:
             workflow_id: The workflow; an unknown one has no runs.
@@ -184,7 +181,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         *,
         timeout: float = 10.0,  # noqa: ASYNC109 - it says how long the caller's own event may take
     ) -> WorkflowRun:
-        """Wait until queries see an event, or a later state of its run, and return the run: read your write.
+        """Read your write: wait until queries see an event or a later state of its run, and return the run.
 
         Reads one document each time it looks, less and less often.
 
@@ -291,7 +288,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             )
 
     async def get_as_of(self, workflow_id: str) -> datetime | None:
-        """Return how far the projection of a workflow has come, at least, for what its lists show.
+        """Return how far the projection of a workflow has come, at least.
 
         Reads one document, and shards of stats.
 
@@ -362,7 +359,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         start_after: Any | None = None,
         now: datetime | None = None,
     ) -> tuple[list[StaleRun], str | None]:
-        """Return one page of the runs that began, did not end, and were not heard of for long.
+        """Return one page of the runs that began, have not ended, and have been silent for long.
 
         A paused run is not among them, since it waits. They come by when they were last heard of, the longest
         silent first. Reads one run more than it returns.
@@ -402,7 +399,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         to the connection and however slowly updates are taken. What is kept for a watch is bounded.
 
         Every update has a cursor. Given back it goes on right after that update, in any process, without a
-        gap or a repeat. A run that is not there any more, or cannot be read, comes no more.
+        gap or a repeat. A run that was deleted, or cannot be read, does not come.
 
         Args:
             workflow_id: The workflow to watch; None for all.
@@ -419,7 +416,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         return RunWatch(source, self._watches, workflow_id)
 
     async def _workflow_named(self, workflow_id: object) -> str:
-        """Return the id under which the workflow is stored that a caller calls so; see `names_of`."""
+        """Return the id under which a workflow is stored; see `names_of`."""
         *earlier, name = names_of(identifier("workflow_id", workflow_id))
         for one in earlier:
             if (await self._source.read_stats(one)).total:
@@ -427,7 +424,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         return name
 
     async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        """Read the run that a caller calls so."""
+        """Read a run by the ids that a caller gives."""
         for key in _keys(workflow_id, run_id):
             if (stored := await self._source.read_run(*key)) is not None:
                 return stored
@@ -439,7 +436,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
 
 def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
-    """Return the keys under which the run may be stored that a caller calls so."""
+    """Return the keys under which a run may be stored; see `names_of`."""
     return product(names_of(workflow_id), names_of(run_id))
 
 
@@ -460,8 +457,8 @@ def _cursor(
 
 
 def identifier(name: str, value: object) -> str:
-    """Return the id that a run was saved with which was given *value* for one."""
-    text = id_text(value)
+    """Return *value* as an id, as `save_run` takes it."""
+    text = valid_text(value) if type(value) is str else id_text(value)
     if not text:
         raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
     return text

@@ -1,4 +1,4 @@
-"""How long ended runs are kept, and what is refused so that none of them comes back."""
+"""How long ended runs are kept, and which events are refused so that no deleted run comes back."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long runs are kept that have ended; those that are under way or paused never expire.
+    """How long ended runs are kept. Runs that are under way or paused never expire.
 
-    A run expires so long after the latest of its events happened. So whatever is delivered again of a run
-    that is deleted is older than that too, and is known to be too late without a trace of the run.
+    A run expires that long after its latest event. An event of a deleted run that is delivered again is older
+    than that too, so it is known to be too late although nothing of the run is left.
     """
 
     keeps: timedelta
@@ -40,7 +40,7 @@ class Retention:
         return cls(keeps=timedelta(days=days))
 
     def expires_at(self, head: RunHead) -> datetime | None:
-        """Return when a run expires that stands so; None where it never does."""
+        """Return when a run with this head expires; None where it never does."""
         if not head.status.is_terminal:
             return None
         return self._end(max(transition.occurred_at for transition in head.history))
@@ -50,17 +50,17 @@ class Retention:
         return all(self._end(event.occurred_at) <= now for event in events)
 
     def error(self, key: RunKey) -> RunExpiredError:
-        """Return what is wrong with such events of a run that is not there."""
+        """Return the error for events that are too old, of a run that is not there."""
         return RunExpiredError(
             f"the event of run {key[1]!r} of workflow {key[0]!r} is older than {self.keeps.days} days, for "
             "which ended runs are kept, and the run is not there; raise RUN_LOG_RETENTION_DAYS to take it"
         )
 
     def check_not_revived(self, key: RunKey, change: RunChange, now: datetime) -> None:
-        """Check that a run does not get the state of an earlier one of its id, which may have been deleted.
+        """Check that a run does not get the state of an earlier run with its id, which may have been deleted.
 
-        Such a state is as old as what was deleted, and older than what began the run that is there. What was
-        only inferred says nothing about when a run was there.
+        Such a state is as old as what was deleted, and older than the events of the run that is there.
+        Inferred events say nothing about when a run was there.
 
         Raises:
             RunExpiredError: It gets a state that may be an earlier run's.

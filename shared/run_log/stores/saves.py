@@ -1,4 +1,4 @@
-"""Saves of one run that are under way together keep the order in which they began."""
+"""Keeps saves of one run that are under way at the same time in the order in which they began."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class SavesUnderWay:
 
     @contextlib.contextmanager
     def begun(self, event: RunEvent) -> Generator[Callable[[], bool]]:
-        """Yield what tells whether no later save of *event*'s run has begun meanwhile.
+        """Yield a function that tells whether no later save of *event*'s run has begun meanwhile.
 
-        Only such a save may be stamped after what is stored: another one would overtake the later one.
+        Only then may the save be stamped after what is stored: else it would overtake the later one.
         """
+        # Counted, not kept: a service that has saved a million runs remembers those under way alone.
         with self._lock:
             run = self._runs.setdefault(event.key, _Run(newest=event.version))
             run.count += 1

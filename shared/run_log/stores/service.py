@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from run_log.core import NotPausedError, Outcome, RunEvent, RunNotFoundError, RunStatus, WorkflowRun
-from run_log.core.clock import hlc_after
+from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.events import current_trace
 
 from .inbox import Answer
@@ -34,11 +34,11 @@ class RunLog(RunLogReader, abc.ABC):
         comment: str | None = None,
         now: datetime | None = None,
     ) -> WorkflowRun:
-        """Answer a paused run so that it goes on; return it as it is then: running, and who said so.
+        """Answer a paused run so that it goes on, and return it: running, with who answered.
 
-        The answer is a state of the run like any other, stamped just after the one that it answers, whatever
-        this machine's clock says: what the run says later is later. Whoever answers first is not protected
-        from whoever answers at the same moment: both answers are in the history, and the later one holds.
+        The answer is a state of the run like any other. It is stamped just after the state that it answers,
+        whatever this machine's clock says, so what the run says later is later. Two answers at the same
+        moment are both in the history, and the later one holds.
 
         Args:
             workflow_id: The run's workflow.
@@ -67,7 +67,7 @@ class RunLog(RunLogReader, abc.ABC):
         comment: str | None = None,
         now: datetime | None = None,
     ) -> WorkflowRun:
-        """Answer a paused run so that it ends; return it as it is then: failed, and who said so.
+        """Answer a paused run so that it ends, and return it: failed, with who answered.
 
         Args:
             workflow_id: The run's workflow.
@@ -89,8 +89,8 @@ class RunLog(RunLogReader, abc.ABC):
         """Mark a run as failed that is stale, and return whether it still was.
 
         The run is read again first, and a paused one is never lost. Its error begins with ``lost``. The event
-        is inferred from the newest that was heard: whatever the run says after that beats it, however late it
-        arrives, and two who conclude the same say it once.
+        is inferred from the newest that was heard. Whatever the run says after that wins, however late it
+        arrives, and a conclusion that is drawn twice is recorded once.
 
         Args:
             workflow_id: The run's workflow.
@@ -112,7 +112,7 @@ class RunLog(RunLogReader, abc.ABC):
         return repr(self)
 
     async def reach(self, seconds: float) -> None:
-        """Return once it is known that runs can be read; for whoever would not wait as long as a query does.
+        """Check that runs can be read, for callers that cannot wait as long as a query does.
 
         Args:
             seconds: How long that may take.
@@ -126,7 +126,7 @@ class RunLog(RunLogReader, abc.ABC):
         del seconds  # nothing to wait for
 
     async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
-        """Wait until what was saved is durable, and return whether it is: at once, where saves are.
+        """Wait until what was saved is durable, and return whether it is. Most stores make each save durable.
 
         Args:
             timeout: Seconds to wait at most.
@@ -141,7 +141,7 @@ class RunLog(RunLogReader, abc.ABC):
     async def conclude_lost(
         self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
     ) -> RunEvent | None:
-        """Return the event that says that a run is lost; None where it is not stale (any more).
+        """Return the event that says that a run is lost; None where it is not stale.
 
         See `RunLog.mark_lost` for the arguments and errors. Nothing is written.
         """
@@ -185,12 +185,13 @@ class RunLogService(RunLog, StoredRuns):
     """A run log that keeps its runs itself, wherever that is. What it saves is durable when it returns.
 
     A store adds how a run is written and read; arguments are checked, spans opened and cursors made once.
+
+    Args:
+        clock: Stamps what is saved, and follows what is read.
     """
 
-    @property
-    @override
-    def _source(self) -> StoredRuns:
-        return self
+    def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
+        super().__init__(self, clock)
 
     @override
     async def save_run(self, run: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs that nothing was heard of for long: found, and concluded to be lost."""
+"""Runs that have been silent for long: how they are found, and how they are marked as lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from run_log.core.payload import encode_json
 from run_log.stores.stored.fields import ACTIVE_SINCE
 
 LOST: Final = "lost"
-"""How the error of a run begins that was concluded to be lost."""
+"""How the error of a run that was marked as lost begins."""
 
 ACTIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 """Statuses of a run that is under way, and waits for nobody."""
@@ -20,7 +20,7 @@ ACTIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleRun:
-    """A run that is under way, they say, and of which nothing was heard for long."""
+    """A run that is recorded as under way, and has been silent for long."""
 
     run: WorkflowRun
     heard_at: datetime
@@ -34,7 +34,7 @@ class StaleSelection:
     """Which runs are stale. They come by when they were heard of, the longest silent first."""
 
     before: datetime
-    """Those are that were heard of before, and not since; in UTC."""
+    """Runs whose newest event is older than this are stale; in UTC."""
     workflow_id: str | None = None
     """Of which workflow; None is any."""
     scope: ClassVar[str] = "stale"

@@ -33,7 +33,7 @@ _collections: Final[list[list[UnreadableRunError]]] = []
 
 @contextmanager
 def skipped_runs() -> Generator[list[UnreadableRunError]]:
-    """Yield what gets each stored run that this process skips in the block, in any thread."""
+    """Yield a list that gets every unreadable run this process skips in the block, in any thread."""
     met: list[UnreadableRunError] = []
     _collections.append(met)
     try:
@@ -69,7 +69,7 @@ def skipped_unreadable_stats(workflow_id: str, error: StoreError) -> None:
 
 
 def listener_failed(error: RunLogError) -> None:
-    """Log that no changes are heard of, for which watches have to wait: once, until they are again.
+    """Log that the listener has failed, so that watches have to wait. Called once until it recovers.
 
     Args:
         error: Why.
@@ -78,7 +78,7 @@ def listener_failed(error: RunLogError) -> None:
 
 
 def listener_recovered() -> None:
-    """Log that changes are heard of again, those of the meantime too."""
+    """Log that the listener works again. Changes of the meantime are delivered too."""
     _logger.info("run_log_listener_recovered")
 
 

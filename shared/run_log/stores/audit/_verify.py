@@ -200,6 +200,7 @@ async def _verified(
                 continue
             repaired = False
             if repair and counted.differing and not counted.recount.uncounted:
+                # A difference, not a value: what is counted meanwhile stays counted.
                 repaired = await snapshot.repair(counted.repair(workflow))
                 if not repaired:
                     continue

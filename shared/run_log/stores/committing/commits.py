@@ -134,6 +134,8 @@ class RunWrite:
         length = (known.stored.history_length if known else 0) + len(change.added)
         stored = known.stored.expires_at if known else None
         expires_at = expiry_after(change, stored, retention)
+        # A union takes no read and no precondition on the history. It only grows, so now and then the newest
+        # transitions are written in the place of all.
         trims = length > TRIM_HISTORY_AT
         kept = change.after.history if trims else change.added
         return cls(
@@ -238,6 +240,7 @@ def batches(
         key: _run_batch(events, positions, earlier.get(key, ())) for key, positions in by_run(events).items()
     }
     for key, batch in runs.items():
+        # By bytes too: Firestore refuses a commit that is too large as a whole, and each run in it.
         if commit and (size + batch.size > MAX_COMMIT_BYTES or len(commit) == MAX_COMMIT_RUNS):
             yield commit
             commit, size = {}, 0
@@ -249,6 +252,7 @@ def batches(
 
 def shard_of(run_id: str, shards: int) -> int:
     """Return which of a workflow's *shards* counts a run: always the same, in every process."""
+    # Python's own hash of a text differs from process to process.
     return zlib.crc32(run_id.encode()) % shards if shards > 1 else 0
 
 
@@ -263,6 +267,7 @@ def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> lis
     for (workflow_id, run_id), change in changes.items():
         if change.added:
             places.setdefault((workflow_id, shard_of(run_id, shards)), []).append(change)
+    # Increments commute, so they need no condition, and a busy workflow's document is never read to count.
     writes = (_stats_write(*place, own) for place, own in places.items())
     return [write for write in writes if write.delta or write.counters]
 
@@ -321,6 +326,7 @@ def _run_batch(
     run = newest.run
     fields = run_fields(run)
     size = document_bytes(fields)
+    # With the longest history it may get: refused now rather than once a run has gone on for long.
     most = size + history_bytes(TRIM_HISTORY_AT)
     if most > MAX_DOCUMENT_BYTES:
         raise WriteRefusedError(

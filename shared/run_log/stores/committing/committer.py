@@ -141,7 +141,8 @@ class Committer:
                         is_news = key in earlier and change.added and outcome is Outcome.DUPLICATE
                         outcomes[position] = Outcome.STALE if is_news else outcome
 
-        # They hold different runs, so they never meet.
+        # They hold different runs, so they never meet. A failure waits for the others: left alone, they would
+        # commit after the caller was told that nothing more will.
         done = await asyncio.gather(*(commit_in_turn() for _ in range(MAX_IN_FLIGHT)), return_exceptions=True)
         for failure in done:
             if failure is not None:
@@ -154,6 +155,8 @@ class Committer:
         Saves of one run that are under way together keep the order in which they began.
         """
         (runs,) = batches([event])
+        # Two saves of one run may overtake each other on their way. The one that began first keeps its stamp,
+        # so that it stays the older one even where it arrives last.
         with self._saves.begun(event) as is_newest:
             await self._commit(
                 runs, stamp=lambda batch, known: batch.saved(known, clock) if is_newest() else batch
@@ -169,6 +172,7 @@ class Committer:
 
         async def attempt() -> dict[RunKey, RunChange]:
             nonlocal known
+            # A second try goes by what the first one has read: it repeats no wrong guess.
             known = await self._guess(runs) if known is None else known
             now = self._wall_now()
             known = await self._surely_known(runs, known, now)
@@ -183,6 +187,8 @@ class Committer:
             try:
                 await self._write(merged, changes, known, horizon)
             except GuessRefusedError:
+                # Another committer was faster, or this commit was made before and its answer was lost. What
+                # is stored decides in both cases: merged into that, an event that is there is a duplicate.
                 self._wariness = WARY_COMMITS
                 known = await self._read(runs)
                 raise
@@ -191,6 +197,7 @@ class Committer:
         try:
             changes = await self._patience.run(attempt)
         except _TooManyChangesError:
+            # How many fields a run changes is known once it is merged, so batches cannot be packed by that.
             return {
                 key: change for half in _halves(runs) for key, change in (await self._commit(half)).items()
             }
@@ -217,6 +224,8 @@ class Committer:
         Raises:
             RunExpiredError: One of the latter is not there.
         """
+        # Firestore deletes what has expired when it sees fit, and tells nobody. A write by memory would be
+        # refused then, and a write as new would bring back a run that is gone.
         retention = self._retention
         old = {
             key
@@ -257,6 +266,7 @@ class Committer:
             raise _TooManyChangesError
         commit = Commit(runs=writes, stats=stats, announced=self._not_announced(stats))
         marks = await self._counted(commit)
+        # Only now. Where the answer is lost memory keeps the older mark, and the next write is refused.
         self._remember_stats(commit)
         for write, mark in zip(writes, marks, strict=True):
             before = known.get(write.key)
@@ -302,6 +312,7 @@ class Committer:
 
     def _not_announced(self, stats: Sequence[StatsWrite]) -> dict[str, int]:
         """Return the workflows whose readers may not know yet that there are shards to add up."""
+        # A raise to a maximum, so that whoever writes with fewer shards hides none.
         return {
             write.workflow_id: self._shards
             for write in stats
@@ -357,6 +368,7 @@ class Recent(Generic[_K, _V]):
             self.pop(key)
             self._entries[key] = (value, size)
             self.data_bytes += size
+            # The newest stays whatever its size: what was just written is what is asked for next.
             while len(self._entries) > max(1, self._most) or (
                 self.data_bytes > self._most_bytes and len(self._entries) > 1
             ):

@@ -226,6 +226,8 @@ def _parts(change: CountsRepair) -> Iterator[StatsWrite]:
     first = StatsWrite(
         workflow_id=change.workflow_id, shard=0, delta=change.delta, counters={}, as_of=change.as_of
     )
+    # Several commits where there are many. A repair that is cut short has added some of them, and the next
+    # recount finds what is left.
     room = MAX_STATS_CHANGES - first.changes
     for start in range(0, max(len(counters), 1), room):
         part: Mapping[Any, int] = dict(counters[start : start + room])

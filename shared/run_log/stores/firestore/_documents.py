@@ -163,7 +163,10 @@ class FirestoreDocuments(ProjectionDocuments):
             set_fields(stored, {EXPIRE_AT: run.expires_at})
         projected = stored[PROJECTION].map_value.fields
         set_fields(projected, run.projection)
+        # Times only go up. An index on those alone takes all writes at its end, and no more than 500 a second
+        # (https://firebase.google.com/docs/firestore/quotas#writes_and_transactions).
         projected[CHANGED_SHARD].integer_value = changed_shard(run.key[1])
+        # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
         if run.replaces_history:
             texts(projected[HISTORY].array_value.values, run.history)
@@ -173,11 +176,12 @@ class FirestoreDocuments(ProjectionDocuments):
         if run.expected is None:
             write.current_document.exists = False
             return write
+        # Compared within the commit, without a transaction: nothing is locked, and nothing is read first.
         write.current_document.update_time.CopyFrom(run.expected)
         # What the mask does not name is kept as it is stored; the transforms take effect all the same.
         write.update_mask.field_paths.append(_CHANGED_SHARD_PATH)
         if run.fields is not None:
-            # A path without a field takes away what is stored there.
+            # A path without a field takes away what is stored there. So a run that goes on leaves the inbox.
             projection = {*OPTIONAL, *run.projection}
             write.update_mask.field_paths.extend(run.fields)
             write.update_mask.field_paths.extend(sorted(f"{PROJECTION}.{name}" for name in projection))
@@ -193,9 +197,11 @@ class FirestoreDocuments(ProjectionDocuments):
         counts = {"total": delta.total, "successful": delta.successful}
         counts |= {f"by_status.{status.value}": count for status, count in delta.by_status.items()}
         counts |= {counter_path(counter): count for counter, count in stats.counters.items()}
+        # Transforms, not values: two commits at once both count.
         for path, count in counts.items():
             write.update_transforms.add(field_path=path).increment.integer_value = count
         if stats.as_of is not None:
+            # A maximum takes commits in any order.
             write.update_transforms.add(field_path=AS_OF).maximum.integer_value = micros_of(stats.as_of)
         if stats.forgets is not None:
             # A path without a field takes away what is stored there.
@@ -231,6 +237,7 @@ def further_stats_paths(root: str, workflow_id: str, fields: Mapping[str, Any]) 
         fields: What its own document holds.
     """
     shards = fields.get(SHARDS)
+    # Whatever something else put there, one query reads no more than that.
     count = min(shards, MAX_STATS_SHARDS) if isinstance(shards, int) else 1
     return [stats_path(root, workflow_id, shard) for shard in range(1, count)]
 
@@ -251,6 +258,7 @@ def counter_path(counter: SummaryCounter) -> str:
 @lru_cache(maxsize=16)
 def past_paths(horizon: Horizon) -> Sequence[str]:
     """Return the paths of the maps that hold nothing which *horizon* still counts, there or not."""
+    # Whole maps, and unread: to know which days are over, a writer would have to read the document first.
     last = horizon.last_day + _SPARE_DAYS
     periods = _unused(range(horizon.first_day // _PERIOD_DAYS, last // _PERIOD_DAYS + 1), _PERIODS)
     hours = _unused(range(horizon.first_hours, last + 1), _HOUR_MAPS)

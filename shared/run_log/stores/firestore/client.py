@@ -116,6 +116,8 @@ class Patience:
         Raises:
             StoreUnavailableError: It was unavailable to the end.
         """
+        # One layer of retries. The vendor's client has its own, which would multiply with these, and it does
+        # not know that a refused guess is to be read before it is tried again.
         end = self._now() + self._seconds
         failures = 0
         while True:
@@ -171,6 +173,7 @@ class Connection:
         self.documents_name = f"{self.database_name}/documents"
         """What the full names of its documents and collections begin with."""
         self._credentials = None if self._emulator else first._credentials  # noqa: SLF001 - resolved once, over the network
+        # Not bound to an event loop until it is used, so the first loop may have it.
         self._unused: list[Any] = [first]
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
@@ -243,6 +246,7 @@ class Connection:
         request = _types.CommitRequest.wrap(_CommitRequest(database=self.database_name, writes=writes))
         with self.translated():
             try:
+                # A batch, not a transaction: that would lock what it reads, and cost a read for each run.
                 response = await self._call("commit", request)
             except _REFUSED as error:
                 raise GuessRefusedError(f"{self} holds another state than assumed ({error})") from error

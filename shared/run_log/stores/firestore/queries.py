@@ -62,6 +62,7 @@ def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> 
         until: Included; None for no end.
     """
     changed_at = f"{PROJECTION}.{CHANGED_AT}"
+    # Firestore merges the shards' index ranges, so the order is that of the times all the same.
     shards = FieldFilter(f"{PROJECTION}.{CHANGED_SHARD}", "in", list(range(CHANGED_SHARDS)))
     query = runs.where(filter=shards).where(filter=FieldFilter(changed_at, ">=", since))
     if until is not None:
@@ -81,6 +82,7 @@ def _of_inbox(selection: InboxSelection) -> list[tuple[str, str, Any]]:
 def _of_stale(selection: StaleSelection) -> list[tuple[str, str, Any]]:
     conditions: list[tuple[str, str, Any]] = [(ACTIVE_SINCE, "<", selection.before)]
     if selection.workflow_id is None:
+        # The index over all workflows is sharded; that of one workflow is not, for it has fewer writers.
         conditions.append((ACTIVE_SHARD, "in", list(range(ACTIVE_SHARDS))))
     return conditions
 

@@ -42,6 +42,7 @@ class Journal:
         """Note that a run changes, and return the change's number."""
         self.last += 1
         self._entries.append((self.last, key))
+        # Now and then, for a run that changes often leaves an entry each time.
         if len(self._entries) > self._tidy_at:
             self._entries = [entry for entry in self._entries[:-1] if self._is_newest(entry)]
             self._entries.append((self.last, key))

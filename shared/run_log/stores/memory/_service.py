@@ -75,7 +75,7 @@ class _Workflow:
     def write(self, run_id: str, change: RunChange, number: int, retention: Retention | None) -> None:
         self._count(change)
         if change.winner is not None:
-            self.evicted.pop(run_id)
+            self.evicted.pop(run_id)  # it is back
             run = change.winner.run
             self.runs[run_id] = _Entry(
                 head=change.after,
@@ -116,6 +116,7 @@ class _Workflow:
             if len(ended) <= 1:
                 return
             oldest = min(ended, key=lambda run_id: self.runs[run_id].position)
+            # The head stays for a while: without it, a late event would count the run again.
             head = self.runs.pop(oldest).head
             self.evicted.put(oldest, replace(head, history=head.history[-1:]))
 
@@ -147,6 +148,8 @@ class InMemoryRunLogService(RunLogService):
         self._retention = Retention.of_days(retention_days)
         self._now = now
         self._workflows: defaultdict[str, _Workflow] = defaultdict(_Workflow)
+        # Reentrant, since a signal handler may save a run in the middle; held over a fork, so that a child
+        # finds no run half written.
         self._lock = renewed(self, "_lock", threading.RLock, is_held=True)
         self._journal = Journal(self._number_of)
         self._bell = Bell()
@@ -176,6 +179,7 @@ class InMemoryRunLogService(RunLogService):
                 changes[key] = self._fold(key, [events[position] for position in positions])
                 for position, outcome in zip(positions, changes[key].outcomes, strict=True):
                     outcomes[position] = outcome
+            # All are folded first: one that is refused leaves nothing of its batch.
             for key, change in changes.items():
                 self._write(key, change)
         self._bell.ring()

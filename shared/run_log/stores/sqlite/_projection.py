@@ -247,6 +247,7 @@ def _merged(
             states.append({**row, **columns})
     if not (states or histories):
         return changes, 0
+    # One number for all that a transaction changes, since it takes effect together.
     changed = _next_change(connection)
     for row in (*states, *histories):
         row["changed"] = changed

@@ -39,7 +39,7 @@ class StoredHead:
     """When the run may be deleted; None where it never may."""
 
     def is_expired(self, now: datetime) -> bool:
-        """Return whether the run is to be deleted, and not to be seen any more."""
+        """Return whether the run has expired: it will be deleted, and queries no longer see it."""
         return is_expired(self.expires_at, now)
 
 
@@ -56,7 +56,7 @@ class StoredRun:
     """When it may be deleted; None where it never may."""
 
     def is_expired(self, now: datetime) -> bool:
-        """Return whether it is to be deleted, and not to be seen any more."""
+        """Return whether it has expired: it will be deleted, and queries no longer see it."""
         return is_expired(self.expires_at, now)
 
     @property
@@ -81,7 +81,7 @@ class Page:
 
 
 def is_expired(expires_at: datetime | None, now: datetime) -> bool:
-    """Return whether a run that expires then is to be deleted, and not to be seen any more."""
+    """Return whether a run that expires then will be deleted, and is no longer seen by queries."""
     return expires_at is not None and expires_at <= now
 
 
@@ -143,7 +143,7 @@ def readable(
         documents: In the order of the listing; no more of them are taken than needed.
         read: Returns a document's run, or raises `UnreadableRunError`.
         most: How many runs to return; None is all.
-        now: What has expired by then is not seen any more.
+        now: What has expired by then is left out.
         is_wanted: Looks at the run itself, whose document an index has found.
     """
     runs: list[StoredRun] = []

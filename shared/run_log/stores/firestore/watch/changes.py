@@ -109,6 +109,7 @@ class RecentChanges:
             self._changes.append(change)
             self._bytes += change.document.ByteSize()
             self.newest = change.place
+        # Bounded, however slowly watches take them: one that falls behind walks through the store instead.
         surplus = 0
         while len(self._changes) - surplus > 1 and self._exceeds(len(self._changes) - surplus):
             self._bytes -= self._changes[surplus].document.ByteSize()
@@ -198,6 +199,7 @@ class Snapshot:
         """Take in a change that is newer than all that were handed over."""
         before = self._changes.get(change.place.path)
         if before is not None:
+            # Read and told at once, the two may come in either order.
             if before.place >= change.place:
                 return
             self._bytes -= before.document.ByteSize()
@@ -208,6 +210,7 @@ class Snapshot:
 
     def _drop(self) -> None:
         """Keep the newer half."""
+        # Half at a time, so that a flood is not sorted anew with each change.
         in_order = sorted(self._changes.values(), key=_place)
         half = len(in_order) // 2
         dropped, kept = in_order[:half], in_order[half:]

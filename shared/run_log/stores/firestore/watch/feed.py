@@ -130,6 +130,7 @@ class Feed:
         try:
             while True:
                 await self._patience.run(self._try_to_listen)
+                # At random: when a server goes, every process begins a new listener.
                 await self._sleep(self._uniform(0, _LONGEST_PAUSE_SECONDS))
         finally:
             self._told.set()
@@ -150,6 +151,7 @@ class Feed:
             StoreUnavailableError: It has not worked at all.
             RunLogError: It never will.
         """
+        # Anew with each listener: what one that broke had half told is told again, and whole.
         snapshot = Snapshot(self._root, self._recent, self._bounds)
         works = False
         try:
@@ -163,6 +165,7 @@ class Feed:
                         self._tell()
         except VENDOR_ERRORS as error:
             ours = self._connection.error(error)
+            # One that has worked is begun anew without a word: Firestore ends them now and then.
             if not works or not isinstance(ours, StoreUnavailableError):
                 raise ours from error
         if not works:
@@ -185,6 +188,7 @@ class Feed:
                     snapshot.add(change)
 
     async def _responses(self) -> AsyncGenerator[Any]:
+        # From a margin before: a document says when its request began, not when it was committed.
         since, _ = requests_around(self._recent.newest.nanos)
         query = changed_query(self._connection.client().collection_group(RUNS), since)
         is_over = asyncio.Event()
@@ -214,5 +218,6 @@ class Feed:
         if self._has_failed:
             self._has_failed = False
             listener_recovered()
+        # An event of its own for each state: who waits for the next one never wakes by this one.
         told, self._told = self._told, asyncio.Event()
         told.set()

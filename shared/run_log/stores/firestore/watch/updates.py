@@ -56,6 +56,8 @@ class FirestoreUpdates(UpdateSource):
 
     @override
     async def open(self) -> None:
+        # The store's time, not this machine's: what is committed after it comes, whatever clocks say. The
+        # feed is joined before the watch is entered, so nothing falls between.
         now = await self._opening.run(self._documents.now)
         self._place = self._begins or WatchPosition(seen=ChangePosition.after_all_at(now))
         self._feed = self._feed_here()
@@ -75,6 +77,7 @@ class FirestoreUpdates(UpdateSource):
             if self._feed.covers(self._place.seen):
                 await self._feed.told(self._place.seen)
                 return
+            # A round has an end, or a walk over a busy store would never come to it.
             now = await self._patience.run(self._documents.now)
             self._place = replace(self._place, until=now)
         documents, self._is_last_page = await self._patience.run(self._next_page)

@@ -126,6 +126,8 @@ class ChangedDocuments:
         runs = client.collection_group(RUNS)
         if self._workflow_id is not None:
             runs = client.collection(self._root).document(document_id(self._workflow_id)).collection(RUNS)
+        # The index is by when requests began. Commits come a little later, and not in that order, so a walk
+        # takes in a margin at both ends and `includes` leaves out what is not of the round.
         since, _ = requests_around(place.seen.nanos)
         _, until = requests_around(place.until)
         query = changed_query(runs, since, until).limit(self._page)
