@@ -1,4 +1,4 @@
-"""What an outage costs: processes that share a spool directory, one of them killed, and who recovers it all."""
+"""What an outage costs: processes share a spool directory, one is killed, and another recovers it all."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def measure(options: Options, _emulator: FirestoreEmulator) -> Report:
     events = QUICK_EVENTS if options.quick else EVENTS
     measured = in_rounds(list(BOUNDS), options.repetitions, lambda name: outage(events, BOUNDS[name]))
     return Report(
-        title=f"spool: {PROCESSES} processes shed {events:,} events each, one is killed; another recovers all",
+        title=f"spool: {PROCESSES} processes shed {events:,} events each, one is killed; another recovers",
         columns=[
             "events/s written",
             "longest pause (s)",
@@ -161,9 +161,7 @@ def _shed(directory: str, bound: int, events: int) -> tuple[float, int, list[_Pr
     return begun, most, list(told.values())
 
 
-def _record(
-    directory: str, bound: int, events: int, worker: int, barrier: Any, told: Connection
-) -> None:
+def _record(directory: str, bound: int, events: int, worker: int, barrier: Any, told: Connection) -> None:
     emitter = RunEventEmitter(_Dead(), limits=BUFFER, spool=_Told(directory, bound, told))
     barrier.wait()
     for begin in range(0, events, STEP):
