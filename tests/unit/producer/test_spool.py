@@ -614,6 +614,30 @@ def test_a_directory_may_be_filled_to_its_bound(tmp_path: Path, spool_in: SpoolM
     assert (4, 0) == (spool.waiting, spool.lost)
 
 
+def test_what_is_settled_is_room(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """A full directory takes as much as was settled without losing anything, whatever stands around it."""
+    spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
+    spool.append(_named([f"{run}{when}" for run, when in zip("abcdefgh", range(10, 18), strict=True)]))
+    spool.next_batch(events=2, data_bytes=10**6)
+    spool.settle()
+
+    spool.append(_named(["i18", "j19"]))
+
+    assert (8, 0) == (spool.waiting, spool.lost)
+    assert 8 * _SIZE >= sum(path.stat().st_size for path in _segments(tmp_path))
+
+
+def test_an_event_that_never_fits_is_lost_alone(tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """An event larger than all of the room displaces nothing."""
+    spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
+    spool.append(_named(["a10", "b11"]))
+
+    spool.append([_spooled("large", padding=8 * _SIZE), *_named(["c12"])])
+
+    assert ["a10", "b11", "c12"] == _names(_batch(spool))
+    assert 1 == spool.lost
+
+
 def test_a_smaller_bound_holds_from_the_next_append(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """After a restart with less room the oldest go, as soon as something is written."""
     _leave(tmp_path, _named([f"{run}{when}" for run, when in zip("abcdefgh", range(10, 18), strict=True)]))
