@@ -13,7 +13,7 @@ from rich.console import Console
 
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 
-from . import batch, emit, listing, pipe, projection, reading, scaling, startup
+from . import batch, emit, listing, pipe, projection, reading, scaling, spool, startup
 from .report import Options, Report, show
 
 Benchmark = Callable[[Options, FirestoreEmulator], Report]
@@ -34,6 +34,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "listing": listing.measure,
     "reading": reading.measure,
     "startup": startup.measure,
+    "spool": spool.measure,
 }
 
 

@@ -67,6 +67,8 @@ class Record(NamedTuple):
 class Segment:
     """A file that this process alone writes: it holds the file's lock for as long as it has it open.
 
+    Every method raises `OSError` where the disk does not take it, or does not answer.
+
     Args:
         path: The file.
         descriptor: The file, open and locked.
@@ -85,11 +87,7 @@ class Segment:
 
     @classmethod
     def create(cls, directory: Path) -> Self:
-        """Return a new, empty segment in *directory*.
-
-        Raises:
-            OSError: The file system does not allow it.
-        """
+        """Return a new, empty segment in *directory*."""
         while True:
             path = directory / f"{uuid.uuid4()}{SUFFIX}"
             segment = None
@@ -111,8 +109,7 @@ class Segment:
         """Return the segment at *path*; None where it is another process's, or it is gone.
 
         Raises:
-            PermissionError: It is no file of this user's own: see `open_own`.
-            OSError: The file system does not allow it.
+            PermissionError: It is no file of this user's own.
         """
         try:
             return cls._locked(path, open_own(path, os.O_RDWR))
@@ -138,9 +135,6 @@ class Segment:
 
         Args:
             records: Made by `encode_record`.
-
-        Raises:
-            OSError: The disk does not take them.
         """
         begin = self.size
         *offsets, end = accumulate(map(len, records), initial=begin)
@@ -154,55 +148,31 @@ class Segment:
         self.waiting += len(records)
         return offsets
 
-    def scan(self) -> Iterator[Record]:
-        """Yield each record that is not settled, those that cannot be read too, and count them.
-
-        Raises:
-            OSError: The disk does not answer; nothing was yielded.
-        """
-        self.waiting = 0
-        for record in records_in(self._content()):
-            self.waiting += 1
-            yield record
-
-    def _content(self) -> bytes:
+    def scan(self) -> list[Record]:
+        """Return each record that is not settled, those that cannot be read too, and count them."""
         # Not mapped: where the disk does not answer, or somebody cuts the file, that would end the process.
         with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(0)
-            return file.read()
+            records = list(records_in(file.read()))
+        self.waiting = len(records)
+        return records
 
     def read(self, offset: int, size: int) -> SpooledEvent | None:
-        """Return the event of the record at *offset*; None where it is damaged.
-
-        Raises:
-            OSError: The disk does not answer.
-        """
+        """Return the event of the record at *offset*; None where it is damaged."""
         record = self.read_bytes(offset, size)
         return _decoded(record) if _intact(record, 0) == size else None
 
     def read_bytes(self, offset: int, size: int) -> bytes:
-        """Return the record at *offset* as it is, damaged or not.
-
-        Raises:
-            OSError: The disk does not answer.
-        """
+        """Return the record at *offset* as it is, damaged or not."""
         return os.pread(self._descriptor, size, offset)
 
     def settle(self, offset: int) -> None:
-        """Mark the record at *offset* as done.
-
-        Raises:
-            OSError: The disk does not take it.
-        """
+        """Mark the record at *offset* as done."""
         self.waiting -= 1
         os.pwrite(self._descriptor, _DONE, offset)
 
     def set_aside(self, offset: int) -> None:
-        """Mark the record at *offset* as one that waits aside.
-
-        Raises:
-            OSError: The disk does not take it.
-        """
+        """Mark the record at *offset* as one that waits aside."""
         os.pwrite(self._descriptor, _ASIDE, offset)
 
     @property
@@ -211,11 +181,7 @@ class Segment:
         return os.fstat(self._descriptor).st_nlink == 0
 
     def remove(self) -> None:
-        """Delete the file.
-
-        Raises:
-            OSError: The file system does not allow it.
-        """
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
         self.close()
 
@@ -227,12 +193,7 @@ class Segment:
 
 
 def encode_record(message: Message, *, is_aside: bool = False) -> bytes:
-    """Return *message* as a record that waits.
-
-    Args:
-        message: An event's.
-        is_aside: Whether it waits aside.
-    """
+    """Return an event's *message* as a record that waits, aside or not."""
     mark = _ASIDE if is_aside else _WAITING
     attributes = json.dumps(dict(message.attributes), separators=(",", ":")).encode()
     content = b"%b\t%b\n" % (attributes, message.data)
@@ -240,11 +201,7 @@ def encode_record(message: Message, *, is_aside: bool = False) -> bytes:
 
 
 def records_in(content: bytes) -> Iterator[Record]:
-    """Yield what stands in a segment and is not settled, whatever its bytes are.
-
-    Args:
-        content: All of it.
-    """
+    """Yield what stands in a segment's *content* and is not settled, whatever its bytes are."""
     position = 0
     while position < len(content):
         offset, size = position, _intact(content, position)

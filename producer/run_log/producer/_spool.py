@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from run_log.core import SpoolError, Version
 from run_log.core.logs import get_logger
@@ -42,6 +43,9 @@ ASIDE_SECONDS: Final = 600.0
 _OUT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What a process is out of: no fault of the file's."""
 
+_WAITING: Final = -math.inf
+_NEVER: Final = math.inf
+
 _Encoded: TypeAlias = tuple[SpooledEvent, bytes]
 _logger: Final = get_logger("run_log.producer")
 
@@ -55,27 +59,18 @@ class _Place:
     segment: Segment
     offset: int
     size: int
+    until: float = _WAITING
+    """When it is tried again, where it stands aside; never, where it cannot be read."""
 
     @classmethod
-    def of(cls, event: SpooledEvent | None, segment: Segment, offset: int, size: int) -> _Place:
+    def of(
+        cls, event: SpooledEvent | None, segment: Segment, offset: int, size: int, until: float = _WAITING
+    ) -> _Place:
         attempt, hlc = (event.version.attempt, event.version.hlc) if event else (0, 0)
-        return cls(attempt, hlc, segment, offset, size)
+        return cls(attempt, hlc, segment, offset, size, until if event else _NEVER)
 
     def __lt__(self, other: _Place) -> bool:
         return (self.attempt, self.hlc) < (other.attempt, other.hlc)
-
-
-_Newer = Callable[[], Mapping[RunKey, Version]]
-
-
-class _Candidate(NamedTuple):
-    """An event that may have to go for others to fit."""
-
-    key: RunKey
-    version: Version
-    size: int
-    source: _Place | int
-    """Where it is on disk, or which one it is of those that are to be written."""
 
 
 class Spool:
@@ -123,8 +118,7 @@ class Spool:
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._waiting: list[_Place] = []
-        self._aside: list[tuple[float, _Place]] = []
-        self._unreadable: list[_Place] = []
+        self._aside: list[_Place] = []
         self._taken: list[tuple[SpooledEvent, _Place]] = []
         self._look_at: float | None = None
 
@@ -136,7 +130,7 @@ class Spool:
     @property
     def aside(self) -> int:
         """Events on disk that were refused and stand aside, likewise."""
-        return len(self._aside)
+        return sum(place.until < _NEVER for place in self._aside)
 
     @property
     def room(self) -> int:
@@ -152,7 +146,7 @@ class Spool:
         self,
         events: Sequence[SpooledEvent],
         *,
-        newer: _Newer = dict[RunKey, Version],
+        newer: Callable[[], Mapping[RunKey, Version]] = dict[RunKey, Version],
         is_aside: bool = False,
     ) -> None:
         """Write *events*; they are durable when this returns, and none of them is on disk when it raises.
@@ -178,13 +172,10 @@ class Spool:
             if excess > 0:
                 new = self._make_room(new, excess, newer)
             if new:
+                until = self._monotonic() + self._aside_seconds if is_aside else _WAITING
                 segment, offsets = self._write([record for _, record in new])
                 for (event, record), offset in zip(new, offsets, strict=True):
-                    place = _Place.of(event, segment, offset, len(record))
-                    if is_aside:
-                        self._aside.append((self._monotonic() + self._aside_seconds, place))
-                    else:
-                        heappush(self._waiting, place)
+                    self._keep(_Place.of(event, segment, offset, len(record), until))
             self.lost += len(events) - len(new)  # not before: where this raises, they are the caller's still
 
     def next_batch(self, *, events: int, data_bytes: int) -> list[SpooledEvent]:
@@ -235,8 +226,9 @@ class Spool:
             SpoolError: The disk does not take it; only this process knows that they stand aside.
         """
         places = self._untaken(events)
-        until = self._monotonic() + self._aside_seconds
-        self._aside += ((until, place) for place in places)
+        for place in places:
+            place.until = self._monotonic() + self._aside_seconds
+        self._aside += places
         with self._errors():
             for place in places:
                 place.segment.set_aside(place.offset)
@@ -244,15 +236,12 @@ class Spool:
 
     def _untaken(self, events: Iterable[SpooledEvent] | None) -> list[_Place]:
         """Return where *events* stand, which are of the last batch no more; None is all of it."""
-        leaving = None if events is None else set(map(id, events))
         taken, self._taken = self._taken, []
-        places: list[_Place] = []
-        for event, place in taken:
-            if leaving is None or id(event) in leaving:
-                places.append(place)
-            else:
-                self._taken.append((event, place))
-        return places
+        if events is not None:
+            leaving = set(map(id, events))
+            self._taken = [one for one in taken if id(one[0]) not in leaving]
+            taken = [one for one in taken if id(one[0]) in leaving]
+        return [place for _, place in taken]
 
     def close(self) -> None:
         """Let go of the directory; what is there stays, for the next start. Twice is fine."""
@@ -316,33 +305,43 @@ class Spool:
         if segment is None:
             return
         try:
-            records = list(segment.scan())
+            records = segment.scan()
         except OSError:
             segment.close()  # for whoever looks next
             raise
         self._segments.append(segment)
         for record in records:
-            place = _Place.of(record.event, segment, record.offset, record.size)
-            if record.event is None:
-                self._keep_unreadable(place, is_new=not record.is_aside)
-            elif record.is_aside:
-                self._aside.append((self._monotonic(), place))
-            else:
-                heappush(self._waiting, place)
+            until = self._monotonic() if record.is_aside else _WAITING
+            place = _Place.of(record.event, segment, record.offset, record.size, until)
+            if record.event is None and not record.is_aside:
+                self._find_damaged(place)
+            self._keep(place)
         self._remove_if_settled(segment)
+
+    def _keep(self, place: _Place) -> None:
+        if place.until == _WAITING:
+            heappush(self._waiting, place)
+        else:
+            self._aside.append(place)
+
+    def _find_damaged(self, place: _Place) -> None:
+        """Count what cannot be read, and have it stay where it is: no later process counts it again."""
+        place.until = _NEVER
+        self.corrupt += 1
+        with suppress(OSError):  # then the next process counts it again
+            place.segment.set_aside(place.offset)
 
     def _bring_back(self) -> None:
         """Have what stood aside long enough be tried again, once nothing else waits."""
         if not self._waiting:
             now = self._monotonic()
-            self._waiting = [place for until, place in self._aside if until <= now]
-            self._aside = [(until, place) for until, place in self._aside if until > now]
+            self._waiting = [place for place in self._aside if place.until <= now]
+            self._aside = [place for place in self._aside if place.until > now]
             heapify(self._waiting)
 
     def _gather_aside(self) -> None:
         """Have what stands aside be in few files: those that hold nothing else are in the way of others."""
-        places = [*(place for _, place in self._aside), *self._unreadable]
-        alone = Counter(id(place.segment) for place in places)
+        alone = Counter(id(place.segment) for place in self._aside)
         files = [
             segment
             for segment in self._segments
@@ -353,20 +352,13 @@ class Spool:
                 for segment in files:
                     self._rewrite(segment)
 
-    def _keep_unreadable(self, place: _Place, *, is_new: bool = True) -> None:
-        """Keep what cannot be read where it is, and count it, unless somebody has."""
-        self._unreadable.append(place)
-        if is_new:
-            self.corrupt += 1
-            with suppress(OSError):  # then the next process counts it again
-                place.segment.set_aside(place.offset)
-
     def _take(self) -> SpooledEvent | None:
         place = self._waiting[0]
         event = place.segment.read(place.offset, place.size)
         heappop(self._waiting)
         if event is None:
-            self._keep_unreadable(place)
+            self._find_damaged(place)
+            self._aside.append(place)
         else:
             self._taken.append((event, place))
         return event
@@ -398,57 +390,62 @@ class Spool:
         finally:
             self._remove_if_settled(segment)  # a new one that nothing could be written to
 
-    def _make_room(self, new: list[_Encoded], excess: int, newer: _Newer) -> list[_Encoded]:
+    def _make_room(
+        self, new: list[_Encoded], excess: int, newer: Callable[[], Mapping[RunKey, Version]]
+    ) -> list[_Encoded]:
         """Free *excess* bytes, and return which of the *new* ones are to be written."""
-        short = excess - self._settled_bytes()
-        if short > 0:
-            new = self._lose(new, short, dict(newer()))
+        # Rewriting alone frees what is settled.
+        settled = sum(segment.size for segment in self._segments) - sum(_sizes(self._places()))
+        if excess > settled:
+            new = self._lose(new, excess - settled, dict(newer()))
         places = self._places()
         for segment in list(self._segments):
-            if sum(place.size for place in places if place.segment is segment) < segment.size:
+            if sum(_sizes(place for place in places if place.segment is segment)) < segment.size:
                 self._rewrite(segment)
         return new
 
     def _lose(self, new: list[_Encoded], short: int, newest: dict[RunKey, Version]) -> list[_Encoded]:
         """Forget what matters least, of *short* bytes and more, and return which of the *new* ones stay."""
-        candidates = [
-            _Candidate(event.key, event.version, len(record), number)
-            for number, (event, record) in enumerate(new)
+        # Without the messages: they would take as much memory as the directory takes disk.
+        candidates: list[tuple[RunKey, Version, int, _Place | int]] = [
+            (event.key, event.version, len(record), number) for number, (event, record) in enumerate(new)
         ]
-        damaged = self._unreadable
-        for place in (*self._waiting, *(place for _, place in self._aside)):
+        for place in (*self._waiting, *self._aside):
             event = place.segment.read(place.offset, place.size)
-            if event is None:
-                self.corrupt += 1
-                damaged.append(place)
+            if event is not None:
+                candidates.append((event.key, event.version, place.size, place))
+            elif place.until < _NEVER:
+                self._find_damaged(place)
+        gone = [place for place in (*self._waiting, *self._aside) if place.until == _NEVER]
+        short -= sum(_sizes(gone))
+        for key, version, *_ in candidates:
+            newest[key] = max(version, newest.get(key, version))
+        candidates.sort(key=lambda one: (one[1] == newest[one[0]], one[1]))
+        if short > 0:
+            short += min(self._max_bytes, sum(size for _, _, size, _ in candidates)) // ROOM_MADE
+        lost: set[int] = set()
+        for _, _, size, source in candidates:
+            if short <= 0:
+                break
+            short -= size
+            if isinstance(source, int):
+                lost.add(source)
             else:
-                candidates.append(_Candidate(event.key, event.version, place.size, place))
-        short -= sum(place.size for place in damaged)
-        more = min(self._max_bytes, sum(candidate.size for candidate in candidates)) // ROOM_MADE
-        gone = _least(candidates, short + more, newest) if short > 0 else []
-        places = [source for source in gone if isinstance(source, _Place)]
-        numbers = {source for source in gone if isinstance(source, int)}
-        self.lost += len(places)
-        self._forget([*damaged, *places])
-        return [one for number, one in enumerate(new) if number not in numbers]
+                self.lost += 1
+                gone.append(source)
+        self._forget(gone)
+        return [one for number, one in enumerate(new) if number not in lost]
 
     def _forget(self, places: Sequence[_Place]) -> None:
         gone = set(map(id, places))
         self._waiting = [place for place in self._waiting if id(place) not in gone]
         heapify(self._waiting)
-        self._aside = [one for one in self._aside if id(one[1]) not in gone]
-        self._unreadable = [place for place in self._unreadable if id(place) not in gone]
+        self._aside = [place for place in self._aside if id(place) not in gone]
         for place in places:
             self._settle(place)
 
-    def _settled_bytes(self) -> int:
-        """Return the bytes that rewriting would free."""
-        held = sum(segment.size for segment in self._segments)
-        return held - sum(place.size for place in self._places())
-
     def _places(self) -> list[_Place]:
-        aside = [place for _, place in self._aside]
-        return [*self._waiting, *(place for _, place in self._taken), *aside, *self._unreadable]
+        return [*self._waiting, *(place for _, place in self._taken), *self._aside]
 
     def _rewrite(self, segment: Segment) -> None:
         """Have what waits in *segment* stand in another one, without what is settled in between."""
@@ -477,15 +474,5 @@ class Spool:
             ) from error
 
 
-def _least(candidates: list[_Candidate], excess: int, newest: dict[RunKey, Version]) -> list[_Place | int]:
-    """Return those of *candidates* that matter least, of *excess* bytes together: all, if it takes all."""
-    for candidate in candidates:
-        newest[candidate.key] = max(candidate.version, newest.get(candidate.key, candidate.version))
-    candidates.sort(key=lambda candidate: (candidate.version == newest[candidate.key], candidate.version))
-    gone: list[_Place | int] = []
-    for candidate in candidates:
-        if excess <= 0:
-            break
-        excess -= candidate.size
-        gone.append(candidate.source)
-    return gone
+def _sizes(places: Iterable[_Place]) -> list[int]:
+    return [place.size for place in places]

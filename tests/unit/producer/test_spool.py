@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from run_log.core import SpoolError, Version, encode_event
+from run_log.core import SpoolError, encode_event
 from run_log.producer import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
 from run_log.producer._spool import ASIDE_SECONDS, LOOK_AGAIN_SECONDS, MAX_SEGMENTS
@@ -230,36 +230,12 @@ def test_a_directory_that_cannot_be_made_says_so(name: str, tmp_path: Path, spoo
 # What comes back
 
 
-def test_events_come_back_in_the_order_of_their_versions(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Whatever the order in which they were written, events come by attempt, then by clock."""
-    spool = spool_in(tmp_path)
-    versions = [(2, 5), (1, 9), (1, 3), (3, 1), (1, 7), (2, 4)]
-
-    for attempt, hlc in versions:
-        spool.append([_spooled("r", hlc, attempt=attempt)])
-
-    assert sorted(versions) == [(event.version.attempt, event.version.hlc) for event in _batch(spool)]
-
-
 def test_an_event_comes_back_as_it_was(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """Keys, versions and messages are those that were written."""
     events = [_spooled(run_id) for run_id in ("a", "b\n\t", "\U0001f600")]
     _leave(tmp_path, events)
 
     assert events == _batch(spool_in(tmp_path))
-
-
-def test_a_batch_is_bounded(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A batch has no more events, and no more bytes, than asked for, but at least one event."""
-    spool = spool_in(tmp_path)
-    spool.append(_named(["a10", "b11", "c12", "d13"]))
-
-    batches = [
-        spool.next_batch(events=events, data_bytes=data_bytes)
-        for events, data_bytes in ((3, 10**6), (9, 2 * _SIZE), (9, 2 * _SIZE - 1), (9, 0), (0, 10**6))
-    ]
-
-    assert [["a10", "b11", "c12"], ["a10", "b11"], ["a10"], ["a10"], []] == [*map(_names, batches)]
 
 
 def test_a_batch_stays_until_it_is_settled(tmp_path: Path, spool_in: SpoolMaker) -> None:
@@ -277,60 +253,6 @@ def test_a_batch_stays_until_it_is_settled(tmp_path: Path, spool_in: SpoolMaker)
     assert [["a10", "b11"]] * 3 + [["c12"]] == [*map(_names, batches)]
     assert [3, 1] == waiting
     assert ["c12"] == _names(_batch(spool_in(tmp_path)))
-
-
-def test_a_batch_may_be_settled_in_parts(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Of a batch exactly what is settled is forgotten; the rest comes again, in a later process too."""
-    spool = spool_in(tmp_path)
-    spool.append(_named(["a10", "b11", "c12", "d13"]))
-    batch = _batch(spool)
-
-    spool.settle([batch[1]])
-    spool.settle([])
-    spool.settle([batch[3], batch[1]])
-
-    assert 2 == spool.waiting
-    assert ["a10", "c12"] == _names(_batch(spool))
-    spool.close()
-    assert ["a10", "c12"] == _names(_batch(spool_in(tmp_path)))
-
-
-def test_an_earlier_event_comes_before_a_batch_that_was_not_settled(
-    tmp_path: Path, spool_in: SpoolMaker
-) -> None:
-    """What is written between a batch and its repetition takes its place by version."""
-    spool = spool_in(tmp_path)
-    spool.append(_named(["b20", "c30"]))
-    _batch(spool)
-
-    spool.append(_named(["a10", "d25"]))
-
-    assert ["a10", "b20", "d25", "c30"] == _names(_batch(spool))
-
-
-def test_a_closed_spool_leaves_everything(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """After close, twice too, all that is not settled is the next one's, batches under way too."""
-    spool = spool_in(tmp_path)
-    spool.append(_named(["a10", "b11", "c12"]))
-    spool.next_batch(events=1, data_bytes=10**6)
-    spool.settle()
-    spool.next_batch(events=1, data_bytes=10**6)
-
-    spool.close()
-    spool.close()
-
-    assert spool.waiting == 0
-    assert ["b11", "c12"] == _names(_batch(spool_in(tmp_path)))
-
-
-def test_leftovers_of_many_are_one_order(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """What several processes left comes back in one order, with what this one has written itself."""
-    for names in (["a12", "b15"], ["a11"], ["c14", "b10"]):
-        _leave(tmp_path, _named(names))
-    spool = spool_in(tmp_path)
-    spool.append(_named(["d13"]))
-
-    assert ["b10", "a11", "a12", "d13", "c14", "b15"] == _names(_batch(spool))
 
 
 def test_few_segments_are_open_at_a_time(tmp_path: Path, spool_in: SpoolMaker) -> None:
@@ -667,44 +589,6 @@ def test_what_is_superseded_goes_first_then_the_oldest(tmp_path: Path, spool_in:
     assert 3 == spool.lost
 
 
-@pytest.mark.parametrize(
-    ("names", "left"),
-    [
-        (["r50"], ["o40", "r50"]),
-        (["r20"], ["o40", "r30"]),
-        (["r31", "r32", "r33"], ["o40", "r33"]),
-        (["p10", "q11"], ["r30", "o40"]),
-    ],
-    ids=["supersedes", "is superseded", "several", "is oldest"],
-)
-def test_new_events_are_weighed_with_those_on_disk(
-    names: list[str], left: list[str], tmp_path: Path, spool_in: SpoolMaker
-) -> None:
-    """What is to be written is lost as what is there, by what supersedes it and by its age."""
-    spool = spool_in(tmp_path, max_bytes=2 * _SIZE + _SIZE // 2)
-    spool.append(_named(["r30", "o40"]))
-
-    spool.append(_named(names))
-
-    assert sorted(left) == sorted(_names(_batch(spool)))
-    assert len(names) == spool.lost
-    spool.close()
-    assert sorted(left) == sorted(_names(_batch(spool_in(tmp_path))))
-
-
-@pytest.mark.parametrize(("elsewhere", "left"), [(40, ["o10", "s60"]), (20, ["r30", "s60"])])
-def test_what_is_newer_elsewhere_supersedes(
-    elsewhere: int, left: list[str], tmp_path: Path, spool_in: SpoolMaker
-) -> None:
-    """An event goes before an older run's only one where a newer one of its run is held elsewhere."""
-    spool = spool_in(tmp_path, max_bytes=2 * _SIZE + _SIZE // 2)
-    spool.append(_named(["o10", "r30"]))
-
-    spool.append(_named(["s60"]), newer=lambda: {("workflow-1", "r"): Version(1, elsewhere, "")})
-
-    assert left == _names(_batch(spool))
-
-
 def test_what_stays_is_kept_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """What stands beside an event that had to go stays, in the file that is being written too."""
     others, own = (spool_in(tmp_path, max_bytes=64 * _SIZE + _SIZE // 2) for _ in range(2))
@@ -745,22 +629,6 @@ def test_what_is_settled_is_room(tmp_path: Path, spool_in: SpoolMaker) -> None:
     assert 8 * _SIZE >= sum(path.stat().st_size for path in _segments(tmp_path))
 
 
-def test_a_batch_under_way_is_not_lost(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Whatever has to make room, what is being delivered stays until it is settled, and then is gone."""
-    spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
-    spool.append(_named(["a10", "a11", "b12", "c13"]))
-    taken = spool.next_batch(events=2, data_bytes=10**6)
-
-    for when in range(20, 30):
-        spool.append(_named([f"d{when}"]))
-
-    assert [*_names(taken), "d28", "d29"] == _names(_batch(spool))
-    assert 10 == spool.lost
-    spool.settle()
-    spool.close()
-    assert [] == _batch(spool_in(tmp_path))
-
-
 def test_an_event_that_never_fits_is_lost_alone(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """An event larger than all of the room displaces nothing."""
     spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
@@ -770,20 +638,6 @@ def test_an_event_that_never_fits_is_lost_alone(tmp_path: Path, spool_in: SpoolM
 
     assert ["a10", "b11", "c12"] == _names(_batch(spool))
     assert 1 == spool.lost
-
-
-def test_no_room_at_all_keeps_nothing(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A bound of zero loses and counts everything, what was left too."""
-    _leave(tmp_path, _named(["a10"]))
-    spool = spool_in(tmp_path, max_bytes=0)
-    before = _names(_batch(spool))
-    spool.settle()
-
-    spool.append(_named(["b11", "c12"]))
-
-    assert ["a10"] == before
-    assert 2 == spool.lost
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_smaller_bound_holds_from_the_next_append(tmp_path: Path, spool_in: SpoolMaker) -> None:
@@ -933,7 +787,8 @@ for _ in range(3):
     os.close(held.pop())
 for descriptor in held:
     os.close(descriptor)
-print(ids(spool), spool.lost, spool.corrupt)
+empty = sum(not path.stat().st_size for path in directory.iterdir())
+print(ids(spool), spool.lost, spool.corrupt, empty)
 spool.append([spooled("c")])
 spool.close()
 """,
@@ -942,7 +797,7 @@ spool.close()
 
     lines = printed.splitlines()
     assert {"refused"} == set(lines[:-1])
-    last = json.loads(lines[-1].rpartition(" 0 0")[0].replace("'", '"'))
+    last = json.loads(lines[-1].rpartition(" 0 0 0")[0].replace("'", '"'))
     assert "a" in last
     assert {*last, "c"} == set(_runs(spool_in(tmp_path)))
 
