@@ -173,6 +173,43 @@ def test_a_forked_child_applies_to_its_own_memory() -> None:
     assert printed.splitlines() == ["False ['child']", "True ['parent', 'child']"]
 
 
+def test_a_child_that_delivers_leaves_its_parent_delivering() -> None:
+    """A forked child that applies events to a store of its own does not hold up the parent's store."""
+    printed = run_script(
+        """
+        import asyncio, os, time
+        from run_log.producer import RunEventEmitter
+        from run_log.producer._emitter import LazyTransport
+        from run_log.producer._store_transport import StoreTransport
+        from run_log.stores import InMemoryRunLogService
+        from run_log.testing import a_run
+
+        class Threaded(InMemoryRunLogService):
+            async def apply(self, events):
+                await asyncio.to_thread(time.sleep, 0.001)  # the loop has to be woken
+                return await super().apply(events)
+
+        def make():
+            store = Threaded()
+            return StoreTransport(lambda: store)
+
+        emitter = RunEventEmitter(LazyTransport(make))
+        emitter.emit(a_run(id="before"))
+        emitter.flush_sync(30)
+        child = os.fork()
+        emitter.emit(a_run(id="in the child"))
+        print(emitter.flush_sync(30).pending, flush=True)
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        emitter.emit(a_run(id="after"))
+        print(emitter.flush_sync(30).pending, flush=True)
+        """
+    )
+
+    assert printed.split() == ["0", "0", "0"]
+
+
 @pytest.mark.parametrize("pid_1", [False, True], ids=["a process", "where the signal is ignored"])
 def test_a_sigterm_delivers(pid_1: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """A SIGTERM that nobody handles delivers what is held, then ends the process as it would have."""
