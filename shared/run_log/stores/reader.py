@@ -23,9 +23,10 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import bounded_id, document_id, id_text, valid_text
+from run_log.core.ids import bounded_id, document_id, id_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
+from run_log.core.nearest import valid_text
 from run_log.core.payload import encode_json
 from run_log.core.protocol import MAX_LIMIT
 
