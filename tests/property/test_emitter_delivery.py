@@ -171,7 +171,7 @@ def test_what_is_lost_is_counted(steps: list[_Emit | _Answer | _Pass], room: int
     """With less room than runs the newest state of one may be lost, and every loss is counted."""
     emitted, transport, stats = _deliver(steps, limits=BufferLimits(events=room))
 
-    dropped = Counter(stats.dropped_by_reason)
+    dropped: Counter[DropReason] = Counter(stats.dropped_by_reason)
     runs = Counter(event.run.id for event in emitted.events)
     assert len(_lost(emitted, transport)) <= stats.dropped
     assert dropped[DropReason.BUFFER_FULL] <= max(0, len(emitted.events) - room)

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import run_log.producer._metrics as _metrics
 from run_log.core import TransportRefusedError, TransportUnavailableError
-from run_log.producer import Spool, _metrics
+from run_log.producer import Spool
 from run_log.producer._metrics import say_loss
 from run_log.testing import a_run
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+import run_log.producer._metrics as _metrics
 from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
 from run_log.core.logs import LINES_AT_ONCE
 from run_log.producer import (
     BufferLimits,
     RunEventEmitter,
     Spool,
-    _metrics,
     default_emitter,
     record_run,
     reset_default_emitter,
