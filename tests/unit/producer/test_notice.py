@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from run_log.core import TransportRefusedError, TransportUnavailableError
-from run_log.producer import Spool, _metrics
+from run_log.producer import Spool
 from run_log.producer._metrics import say_loss
 from run_log.testing import a_run
 
@@ -23,7 +23,7 @@ from .transports import PATIENCE, ScriptedTransport
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing been said yet, and the notice not be turned off."""
     monkeypatch.delenv("RUN_LOG_STDERR_NOTICE", raising=False)
-    monkeypatch.setattr(_metrics, "_unsaid", [True])
+    monkeypatch.setattr("run_log.producer._metrics._unsaid", [True])
 
 
 def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

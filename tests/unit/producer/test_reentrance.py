@@ -19,7 +19,6 @@ from run_log.producer import (
     BufferLimits,
     RunEventEmitter,
     Spool,
-    _metrics,
     default_emitter,
     record_run,
     reset_default_emitter,
@@ -219,7 +218,7 @@ def test_a_board_that_wants_the_processs_own(
 
 def test_a_stderr_that_records_runs(emitter_to: EmitterMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stderr that records a run for each text that a broken handler or a notice writes to it ends."""
-    monkeypatch.setattr(_metrics, "_unsaid", [True])
+    monkeypatch.setattr("run_log.producer._metrics._unsaid", [True])
     monkeypatch.delenv("RUN_LOG_STDERR_NOTICE", raising=False)
     emitter = emitter_to(ScriptedTransport([TransportRefusedError("no such topic")]))
     record = _records(emitter, 7)
