@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import run_log.producer._metrics as producer_metrics
 from run_log.core import TransportRefusedError, TransportUnavailableError
 from run_log.producer import Spool
 from run_log.producer._metrics import say_loss
@@ -24,7 +23,7 @@ from .transports import PATIENCE, ScriptedTransport
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing been said yet, and the notice not be turned off."""
     monkeypatch.delenv("RUN_LOG_STDERR_NOTICE", raising=False)
-    monkeypatch.setattr(producer_metrics, "_unsaid", [True])
+    monkeypatch.setattr("run_log.producer._metrics._unsaid", [True])
 
 
 def test_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

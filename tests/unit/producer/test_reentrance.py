@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import run_log.producer._metrics as producer_metrics
 from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
 from run_log.core.logs import LINES_AT_ONCE
 from run_log.producer import (
@@ -219,7 +218,7 @@ def test_a_board_that_wants_the_processs_own(
 
 def test_a_stderr_that_records_runs(emitter_to: EmitterMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stderr that records a run for each text that a broken handler or a notice writes to it ends."""
-    monkeypatch.setattr(producer_metrics, "_unsaid", [True])
+    monkeypatch.setattr("run_log.producer._metrics._unsaid", [True])
     monkeypatch.delenv("RUN_LOG_STDERR_NOTICE", raising=False)
     emitter = emitter_to(ScriptedTransport([TransportRefusedError("no such topic")]))
     record = _records(emitter, 7)
