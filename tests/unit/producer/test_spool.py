@@ -326,12 +326,15 @@ def test_a_damaged_record_holds_up_no_other(when: str, tmp_path: Path, spool_in:
     assert ["b11"] == _names(_batch(spool_in(tmp_path)))
 
 
-def test_damage_is_found_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A full directory first lets go of what is damaged, and then of no more than it has to."""
+@pytest.mark.parametrize("when", ["while room is made", "before"])
+def test_damage_is_found_while_room_is_made(when: str, tmp_path: Path, spool_in: SpoolMaker) -> None:
+    """A full directory first lets go of what is damaged, counted once, and then of no more than it has to."""
     spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
     spool.append(_named(["a10", "b11", "c12", "d13"]))
     for path in _segments(tmp_path):
         _damage(path, _SIZE + 40)
+    if when == "before":
+        assert ["a10", "c12", "d13"] == _names(_batch(spool))
 
     spool.append(_named(["e14"]))
 
