@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ _MARK = f"{os.sep}run_log{os.sep}"
 
 
 @contextmanager
-def _walking(files: set[str]) -> Iterator[None]:
+def _walking(files: set[str]) -> Generator[None]:
     """Add to *files* each of ours in which a function is called, in any thread."""
 
     def called(frame: FrameType, event: str, _argument: object) -> None:
