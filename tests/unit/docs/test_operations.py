@@ -148,4 +148,4 @@ def test_spans() -> None:
     """Every span is listed."""
     _, spans = section(OPERATIONS, "## Metrics").split("\nSpans:")
 
-    assert source_strings("start_as_current_span", "operation") == set(codes(spans))
+    assert source_strings("start_as_current_span", "span") == set(codes(spans))

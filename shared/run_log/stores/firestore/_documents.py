@@ -164,7 +164,7 @@ class FirestoreDocuments(ProjectionDocuments):
         projected = stored[PROJECTION].map_value.fields
         set_fields(projected, run.projection)
         # Times only go up. An index on those alone takes all writes at its end, and no more than 500 a second
-        # (https://firebase.google.com/docs/firestore/quotas#writes_and_transactions).
+        # (https://firebase.google.com/docs/firestore/solutions/shard-timestamp).
         projected[CHANGED_SHARD].integer_value = changed_shard(run.key[1])
         # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
