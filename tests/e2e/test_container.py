@@ -23,6 +23,8 @@ from tests.unit.infra.terraform_module import TerraformModule
 
 from .installing import UNREACHABLE, clean_environment, is_required
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 60.0
 HEALTH_PORT = "8081"
 

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from run_log.core.schema import event_schema_text
 
 from .installing import clean_environment
+
+pytestmark = pytest.mark.process
 
 PROGRAM = """
 import sys

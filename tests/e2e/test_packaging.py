@@ -12,7 +12,10 @@ import pytest
 
 from .installing import UNREACHABLE, clean_environment, is_required
 
-pytestmark = pytest.mark.timeout(900)  # it builds and installs, from wherever packages come
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(900),  # it builds and installs, from wherever packages come
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")

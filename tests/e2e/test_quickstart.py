@@ -18,6 +18,8 @@ from tests.unit.docs.repository import fenced, read, section
 from .command_line import called
 from .installing import clean_environment
 
+pytestmark = pytest.mark.process
+
 QUICKSTART = read("docs/quickstart.md")
 EMULATORS = "## The same on Google's emulators"
 MACHINE = ("## Record a workflow", "## Look at it", "## Watch, and answer")

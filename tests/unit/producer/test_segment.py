@@ -275,6 +275,7 @@ def test_removing_a_segment_lets_go_of_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_an_append_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     """An append that a signal's handler interrupts leaves the file as it was."""
     printed = run_script(
