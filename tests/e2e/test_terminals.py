@@ -145,7 +145,9 @@ def faults(ended: Ended) -> list[str]:
 
 
 # The demo looks from another process at what it has left.
-TRIED: Final = [pytest.param(command, marks=pytest.mark.process) if command == "demo" else command for command in READ]
+TRIED: Final = [
+    pytest.param(command, marks=pytest.mark.process) if command == "demo" else command for command in READ
+]
 
 
 def test_no_command_is_forgotten() -> None:
