@@ -151,7 +151,7 @@ def test_an_emulator_that_is_not_running_has_no_host(machine: Machine) -> None:
     """Asking for the host outside of the block says what to do."""
     emulator = FirestoreEmulator(environ=machine.environ)
 
-    with pytest.raises(EmulatorError, match="with `with`"):
+    with pytest.raises(EmulatorError, match="start it with a `with` block"):
         _ = emulator.host
 
 
