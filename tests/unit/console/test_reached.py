@@ -215,6 +215,7 @@ async def test_what_answers_at_once_is_not_told(capsys: pytest.CaptureFixture[st
     assert ("", "") == capsys.readouterr()
 
 
+@pytest.mark.search  # each waits for seconds
 @pytest.mark.parametrize(
     ("backend", "command"),
     [
