@@ -334,6 +334,7 @@ class Delivery:
         while True:
             self.report()
             self.held.absorb()
+            seen = self.held.last_number
             self._write_shed()
             if self._is_done:
                 return False
@@ -341,9 +342,10 @@ class Delivery:
                 return True
             if self.held.closed or self._is_alone or self._retire_at is not None:
                 return False
-            # Idle first, then the look: an emit in between finds the thread idle, and wakes it.
+            # Idle first, then the look: an emit in between finds the thread idle, and wakes it. What was
+            # emitted just before may be in the intake no more: a look at the counters absorbs it too.
             self.idle = True
-            if self.held.intake:
+            if self.held.intake or self.held.last_number != seen:
                 self.idle = self._is_final
             else:
                 self._gather()

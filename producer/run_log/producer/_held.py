@@ -484,6 +484,11 @@ class Held:
             self._waiters.clear()
 
     @property
+    def last_number(self) -> int:
+        """The number of the last event that was absorbed."""
+        return self._last_number
+
+    @property
     def has_waiting(self) -> bool:
         """Whether the buffer holds anything."""
         return len(self._buffer) > 0

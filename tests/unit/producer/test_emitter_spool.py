@@ -644,3 +644,33 @@ def test_many_emitters_share_what_was_left(tmp_path: Path, emitter_to: EmitterMa
     expected = [f"{number}-{one}" for number, one in itertools.product(range(10), range(20))]
     assert sorted([*expected, *["own"] * 10]) == sorted(sent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_absorbed_as_the_thread_becomes_idle_is_delivered(
+    emitter_to: EmitterMaker, tmp_path: Path
+) -> None:
+    """An event is delivered though somebody looks at the counters just before the thread becomes idle."""
+    runs = iter([a_run(id=str(number)) for number in range(4)])
+    arrived = threading.Event()
+
+    class Interrupted(Spool):
+        def next_batch(self, *, events: int, data_bytes: int) -> list[SpooledEvent]:
+            found = super().next_batch(events=events, data_bytes=data_bytes)
+            # Nothing is left, on disk or in memory: after this look the thread becomes idle.
+            nothing_left = emitter.stats.pending == 0
+            if nothing_left and (run := next(runs, None)) is not None:
+                emitter.emit(run)
+                absorbed = emitter.stats.pending
+                assert 1 == absorbed
+            return found
+
+    class Watching(ScriptedTransport):
+        def publish(self, messages: Sequence[Message]) -> None:
+            super().publish(messages)
+            if "3" in {decode_event(message).run.id for message in messages}:
+                arrived.set()
+
+    emitter = emitter_to(Watching(), spool=Interrupted(tmp_path))
+    emitter.emit(a_run(id="first"))
+
+    assert arrived.wait(PATIENCE)
