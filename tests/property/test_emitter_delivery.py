@@ -22,7 +22,7 @@ from run_log.core import (
     decode_event,
 )
 from run_log.core.models import RunKey
-from run_log.producer import BufferLimits, DeliveryPolicy, DropReason, RunEventEmitter, Spool
+from run_log.producer import BufferLimits, DeliveryPolicy, DropReason, EmitterStats, RunEventEmitter, Spool
 from run_log.testing import a_run, an_event
 
 from .core_strategies import examples
@@ -132,7 +132,7 @@ def _deliver(steps: Sequence[_Emit | _Answer | _Pass], **options: Any) -> tuple[
             case _Emit():
                 emitter.emit(emitted.make(step))
             case _Answer():
-                transport.answer(step, while_pending=lambda: emitter.stats.pending)
+                transport.answer(step, while_pending=lambda: _under_way(emitter.stats))
             case _Pass():
                 now[0] += step.seconds
     transport.set_free()
@@ -143,6 +143,11 @@ def _deliver(steps: Sequence[_Emit | _Answer | _Pass], **options: Any) -> tuple[
     stats = emitter.stats
     assert len(emitted.events) == stats.emitted == stats.delivered + stats.dropped + stats.aside
     return emitted, transport, stats
+
+
+def _under_way(stats: EmitterStats) -> int:
+    # What stands aside is published again at another start.
+    return stats.pending - stats.aside
 
 
 def _lost(emitted: _Emitted, transport: _Answering) -> list[RunEvent]:
