@@ -1,4 +1,4 @@
-# The log of record: every event, with what Pub/Sub knows of it, for as long as the bucket keeps it.
+# Every event, with Pub/Sub's metadata, for as long as the bucket keeps it.
 
 locals {
   archive_bucket = coalesce(var.archive_bucket, "${var.project_id}-${var.name}-archive")
@@ -15,7 +15,7 @@ resource "google_storage_bucket" "archive" {
   public_access_prevention    = "enforced"
   force_destroy               = false
 
-  # A bucket that locks its files needs no versions of them.
+  # A bucket that locks its files needs no versions.
   versioning {
     enabled = var.archive_locked_days == null
   }
@@ -51,14 +51,14 @@ resource "google_storage_bucket" "archive" {
   }
 }
 
-# Exactly what a Cloud Storage subscription does: no predefined role of a project's has as little.
+# Exactly what a Cloud Storage subscription needs. Every predefined role permits more.
 resource "google_project_iam_custom_role" "archive_writer" {
   count = var.archive_enabled ? 1 : 0
 
   project     = var.project_id
   role_id     = "${replace(var.name, "-", "_")}_archive_writer"
   title       = "${var.name} archive writer"
-  description = "Writes files to a bucket; reads, changes and deletes none."
+  description = "Creates files in a bucket, and reads, changes or deletes none."
   permissions = ["storage.buckets.get", "storage.objects.create"]
 }
 
@@ -84,7 +84,7 @@ resource "google_pubsub_subscription" "archive" {
   message_retention_duration = "2678400s"
   labels                     = var.labels
 
-  # A file's messages are acknowledged together: max_duration has to be shorter than this.
+  # The messages of a file are acknowledged together, so max_duration has to be shorter than this.
   ack_deadline_seconds = 600
 
   expiration_policy {
@@ -110,6 +110,6 @@ resource "google_pubsub_subscription" "archive" {
     }
   }
 
-  # Pub/Sub tries whether it may write before it makes the subscription.
+  # Pub/Sub checks that it may write before it creates the subscription.
   depends_on = [google_project_iam_member.archive_agent]
 }

@@ -8,7 +8,7 @@ resource "google_firestore_database" "main" {
   delete_protection_state           = var.deletion_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
 }
 
-# The same as ../firestore.indexes.json, which a test holds equal to this and to the queries.
+# The same as ../firestore.indexes.json. A test compares both with each other and with the queries.
 locals {
   runs = "runs"
   ttl  = "expire_at"
@@ -29,8 +29,7 @@ locals {
     { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.changed_at", "ASCENDING"]] },
   ]
 
-  # Nothing is indexed but what is listed: payloads cost nothing, and writers of different workflows meet in
-  # no index.
+  # Only what is listed is indexed. So payloads cost nothing, and writers of different workflows share no index.
   unindexed_collections = [var.root_collection, "stats", local.runs]
 
   single_field_indexes = {
@@ -93,7 +92,7 @@ resource "google_firestore_field" "indexed" {
   }
 }
 
-# An index on it would be hot: it grows with time.
+# It increases with time, so an index on it would be hot.
 resource "google_firestore_field" "ttl" {
   project    = var.project_id
   database   = google_firestore_database.main.name

@@ -1,4 +1,4 @@
-# Who may what. Nothing is granted on the project but Firestore's roles, narrowed to the one database.
+# Only Firestore's roles are granted on the project, and a condition limits them to the one database.
 
 resource "google_service_account" "producer" {
   project      = var.project_id
@@ -63,7 +63,7 @@ resource "google_project_iam_member" "reader" {
   }
 }
 
-# Pub/Sub itself dead-letters what was delivered too often: it publishes there, and acknowledges here.
+# Pub/Sub itself dead-letters what was delivered too often. It publishes to that topic and acknowledges here.
 resource "google_pubsub_topic_iam_member" "dead_letters_agent" {
   project = var.project_id
   topic   = google_pubsub_topic.dead_letters.name
@@ -78,7 +78,7 @@ resource "google_pubsub_subscription_iam_member" "projector_agent" {
   member       = local.pubsub_service_agent
 }
 
-# Push: whose token Pub/Sub sends along, and that it may make one.
+# For push: the account whose token Pub/Sub sends, and the permission to create the token.
 resource "google_service_account" "push" {
   count = local.is_push ? 1 : 0
 

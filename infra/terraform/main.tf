@@ -1,4 +1,4 @@
-# What the files share. The names and numbers of run-log's own are held equal to its code by a test.
+# What the files share. A test compares run-log's own names and numbers with its code.
 
 data "google_project" "main" {
   project_id = var.project_id
@@ -14,7 +14,7 @@ locals {
 
   pubsub_service_agent = "serviceAccount:service-${data.google_project.main.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 
-  # Firestore's roles are granted on projects; this narrows them to the database.
+  # Firestore's roles are granted on projects. This limits them to the database.
   database_condition = "resource.name == \"projects/${var.project_id}/databases/${var.database_name}\""
 
   projector_environment = merge(

@@ -1,4 +1,4 @@
-# Alerts, and what to look at when one comes. docs/operations.md says of each what to do.
+# Alerts and a dashboard. docs/operations.md says what each alert means and what to do.
 
 locals {
   projector_series    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${local.subscription}\""
@@ -61,7 +61,7 @@ resource "google_monitoring_alert_policy" "no_progress" {
   conditions {
     display_name = "a backlog, and no acknowledgement for ten minutes"
 
-    # Where nothing is acknowledged there may be no series at all, which no threshold would see.
+    # Without any acknowledgement there may be no series, and a threshold on a missing series never fires.
     condition_prometheus_query_language {
       query               = "sum(min_over_time(pubsub_googleapis_com:subscription_num_undelivered_messages{${local.projector_selector}}[10m])) > 0 unless sum(increase(pubsub_googleapis_com:subscription_ack_message_count{${local.projector_selector}}[10m])) > 0"
       duration            = "300s"
@@ -79,7 +79,7 @@ resource "google_monitoring_alert_policy" "dead_letters" {
   user_labels           = var.labels
 
   documentation {
-    content = "Messages were given up, and are kept for seven days. ${local.what_to_do}"
+    content = "Messages could not be projected. They are kept for seven days. ${local.what_to_do}"
   }
 
   conditions {
@@ -150,7 +150,7 @@ resource "google_monitoring_alert_policy" "archive" {
   user_labels           = var.labels
 
   documentation {
-    content = "An event has waited for more than an hour to be archived: it is lost to the archive after 31 days. ${local.what_to_do}"
+    content = "An event has waited for more than an hour to be archived. After 31 days it is lost to the archive. ${local.what_to_do}"
   }
 
   conditions {
@@ -171,7 +171,7 @@ resource "google_monitoring_alert_policy" "archive" {
   }
 }
 
-# The projector says why it gave a message up; Pub/Sub's own metrics do not.
+# The projector logs why a message became a dead letter; Pub/Sub's own metrics do not have the reason.
 resource "google_logging_metric" "dead_letters" {
   project     = var.project_id
   name        = "${var.name}/dead_letters"

@@ -1,15 +1,15 @@
 output "producer_environment" {
-  description = "The environment variables of whatever runs workflows."
+  description = "The environment variables for services that run workflows."
   value       = local.producer_environment
 }
 
 output "reader_environment" {
-  description = "The environment variables of whatever queries runs."
+  description = "The environment variables for services that query runs."
   value       = local.reader_environment
 }
 
 output "projector_environment" {
-  description = "The environment variables that the projector has."
+  description = "The environment variables of the projector."
   value       = local.projector_environment
 }
 

@@ -1,4 +1,4 @@
-# The same as `run-log provision` makes, and a topic that keeps what it has delivered.
+# The same as `run-log provision` creates, with a longer retention of the topic.
 
 resource "google_pubsub_topic" "events" {
   project                    = var.project_id
@@ -21,13 +21,13 @@ resource "google_pubsub_subscription" "projector" {
   message_retention_duration = "604800s"
   labels                     = var.labels
 
-  # Never: the default would delete an idle platform's subscription after 31 days.
+  # Never expires: by default Pub/Sub deletes an idle subscription after 31 days.
   expiration_policy {
     ttl = ""
   }
 
-  # Where it is pulled, a policy would also hold back what a killed projector had in hand; one that lives backs off by
-  # itself. A push cannot.
+  # A policy would also hold back what a killed projector had in hand. A projector that pulls backs off by itself,
+  # which a push cannot.
   dynamic "retry_policy" {
     for_each = google_cloud_run_v2_service.projector[*].uri
 
@@ -56,7 +56,7 @@ resource "google_pubsub_subscription" "projector" {
     }
   }
 
-  # Without them what is given up would be delivered for ever, and the first pushes would be refused.
+  # Without these grants, dead letters would be delivered forever, and the first pushes would be refused.
   depends_on = [
     google_cloud_run_v2_service_iam_member.push,
     google_pubsub_topic_iam_member.dead_letters_agent,
@@ -64,7 +64,7 @@ resource "google_pubsub_subscription" "projector" {
   ]
 }
 
-# Without a subscription of its own, Pub/Sub would keep no dead letter.
+# Pub/Sub keeps dead letters only in a subscription.
 resource "google_pubsub_subscription" "dead_letters" {
   project                    = var.project_id
   name                       = local.dead_letter_topic

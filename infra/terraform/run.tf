@@ -7,7 +7,7 @@ resource "google_cloud_run_v2_worker_pool" "projector" {
   location            = var.region
   name                = "${var.name}-projector"
   labels              = var.labels
-  deletion_protection = false # It holds nothing, and the mode may change.
+  deletion_protection = false # It holds no data, and the mode may change.
 
   # A worker pool does not scale by itself.
   scaling {
@@ -35,7 +35,7 @@ resource "google_cloud_run_v2_worker_pool" "projector" {
         }
       }
 
-      # /live goes on answering through an outage of the store: a restart would mend nothing.
+      # /live succeeds during an outage of the store, because a restart would not help.
       startup_probe {
         period_seconds    = 5
         failure_threshold = 12
@@ -59,7 +59,7 @@ resource "google_cloud_run_v2_worker_pool" "projector" {
     }
   }
 
-  # It would end at once, for want of what it may do.
+  # Without these grants it would end at once.
   depends_on = [
     google_firestore_field.unindexed,
     google_project_iam_member.projector,
@@ -75,15 +75,15 @@ resource "google_cloud_run_v2_service" "projector" {
   location            = var.region
   name                = "${var.name}-projector"
   labels              = var.labels
-  deletion_protection = false # It holds nothing, and the mode may change.
+  deletion_protection = false # It holds no data, and the mode may change.
 
-  # Pub/Sub of the same project counts as internal. Whoever else gets here needs run.invoker.
+  # Pub/Sub of the same project counts as internal. Anybody else needs run.invoker.
   ingress = "INGRESS_TRAFFIC_INTERNAL_ONLY"
 
   template {
     service_account = google_service_account.projector.email
 
-    # As long as Pub/Sub waits for an answer, and as many at once as make a large commit worth while.
+    # The time that Pub/Sub waits for an answer, and enough concurrent requests to fill a large commit.
     timeout                          = "60s"
     max_instance_request_concurrency = 250
 

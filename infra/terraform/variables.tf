@@ -1,32 +1,32 @@
 variable "project_id" {
-  description = "The Google Cloud project that everything is made in."
+  description = "The Google Cloud project that holds everything."
   type        = string
 }
 
 variable "region" {
-  description = "Where the projector runs, and the archive's bucket is."
+  description = "The region of the projector and of the archive's bucket."
   type        = string
 }
 
 variable "image" {
-  description = "The container image of the projector, best with its digest."
+  description = "The container image of the projector, preferably with its digest."
   type        = string
 }
 
 variable "name" {
-  description = "What every name begins with. The default gives the topics and the subscription the names that run-log has as defaults."
+  description = "The prefix of every name. With the default, the topics and the subscription have run-log's default names."
   type        = string
   default     = "run-log"
 
   validation {
     # The longest account id is 30 characters, and "-projector" follows the name.
     condition     = can(regex("^[a-z][a-z0-9-]{2,18}[a-z0-9]$", var.name))
-    error_message = "name takes 4 to 20 small letters, digits and hyphens, and begins with a letter."
+    error_message = "name has 4 to 20 lower-case letters, digits and hyphens, and begins with a letter."
   }
 }
 
 variable "labels" {
-  description = "Labels of whatever takes labels."
+  description = "Labels for every resource that has labels."
   type        = map(string)
   default     = {}
 }
@@ -38,7 +38,7 @@ variable "deletion_protection" {
 }
 
 variable "topic_retention_days" {
-  description = "How many days the topic keeps events for replay, acknowledged or not: 1 to 31."
+  description = "How many days the topic retains events for replay, 1 to 31."
   type        = number
   default     = 31
 
@@ -49,18 +49,18 @@ variable "topic_retention_days" {
 }
 
 variable "database_name" {
-  description = "The Firestore database. One of its own: a query over all workflows returns any collection named runs."
+  description = "The Firestore database. It should hold nothing else: a query over all workflows reads every collection named runs."
   type        = string
   default     = "run-log"
 
   validation {
     condition     = var.database_name == "(default)" || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.database_name))
-    error_message = "database_name takes 4 to 63 small letters, digits and hyphens, and begins with a letter."
+    error_message = "database_name has 4 to 63 lower-case letters, digits and hyphens, and begins with a letter."
   }
 }
 
 variable "database_location" {
-  description = "Where the Firestore database is, such as eur3 or europe-west1. It cannot be moved."
+  description = "The location of the Firestore database, such as eur3 or europe-west1. It cannot be changed later."
   type        = string
 }
 
@@ -71,18 +71,18 @@ variable "root_collection" {
 
   validation {
     condition     = length(var.root_collection) > 0 && !strcontains(var.root_collection, "/")
-    error_message = "root_collection is a collection's id: not empty, and without a slash."
+    error_message = "root_collection is the id of a collection: not empty, and without a slash."
   }
 }
 
 variable "point_in_time_recovery" {
-  description = "Whether Firestore keeps what documents were, for seven days."
+  description = "Whether Firestore keeps old versions of documents for seven days."
   type        = bool
   default     = false
 }
 
 variable "stats_shards" {
-  description = "Over how many documents a workflow's stats are spread when written."
+  description = "The number of documents that a workflow's stats are spread over."
   type        = number
   default     = 1
 
@@ -93,18 +93,18 @@ variable "stats_shards" {
 }
 
 variable "run_retention_days" {
-  description = "How many days after its latest event a run expires that has ended; null keeps all."
+  description = "How many days after its latest event an ended run expires; null: never."
   type        = number
   default     = null
 
   validation {
     condition     = var.run_retention_days == null ? true : var.run_retention_days > var.topic_retention_days && var.run_retention_days > 7
-    error_message = "run_retention_days has to be more than topic_retention_days, and than the 7 days that dead letters are kept: a run that a replay can reach must not be gone."
+    error_message = "run_retention_days has to be more than topic_retention_days and more than the 7 days that dead letters are kept, because a replay must not bring back a deleted run."
   }
 }
 
 variable "projector_mode" {
-  description = "pull: a worker pool that is always there. push: a service that scales to zero."
+  description = "pull: a worker pool that always runs. push: a service that scales to zero."
   type        = string
   default     = "pull"
 
@@ -115,13 +115,13 @@ variable "projector_mode" {
 }
 
 variable "projector_instances" {
-  description = "pull: how many instances there are, 0 to stop projecting. push: how many there are at most."
+  description = "pull: the number of instances; 0 stops projecting. push: the maximum number of instances."
   type        = number
   default     = 1
 
   validation {
     condition     = var.projector_instances >= (var.projector_mode == "push" ? 1 : 0) && floor(var.projector_instances) == var.projector_instances
-    error_message = "projector_instances is a whole number: 0 or more that pull, or 1 or more that are pushed to."
+    error_message = "projector_instances is a whole number: at least 0 for pull, at least 1 for push."
   }
 }
 
@@ -132,19 +132,19 @@ variable "projector_limits" {
 }
 
 variable "archive_enabled" {
-  description = "Whether every event is also written to a bucket, for good."
+  description = "Whether every event is also written to a bucket."
   type        = bool
   default     = true
 }
 
 variable "archive_bucket" {
-  description = "The name of that bucket; null for the project's id and the name."
+  description = "The name of that bucket; null: PROJECT-NAME-archive."
   type        = string
   default     = null
 }
 
 variable "archive_locked_days" {
-  description = "How many days nobody can delete or overwrite an archived file; null keeps replaced versions instead."
+  description = "How many days nobody can delete or overwrite an archived file; null: replaced versions are kept instead."
   type        = number
   default     = null
 

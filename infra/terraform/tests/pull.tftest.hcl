@@ -1,4 +1,4 @@
-# A projector that pulls, as it is by default.
+# A projector that pulls, which is the default.
 
 mock_provider "google" {
   mock_data "google_project" {

@@ -1,4 +1,4 @@
-# What is refused before anything is made.
+# What is refused before anything is created.
 
 mock_provider "google" {}
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from types import CodeType, FunctionType
+from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 SOURCES: Final = ("producer", "projector", "shared", "console")
-_CODE: Final = re.compile(r"`([^`]+)`")
-_FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def read(path: str) -> str:
@@ -24,86 +24,75 @@ def documents() -> list[Path]:
     return sorted(
         path
         for path in REPOSITORY.rglob("*.md")
-        if not any(
-            part.startswith(".") or part == "node_modules" for part in path.relative_to(REPOSITORY).parts
-        )
+        if not re.search(r"(^|/)(\.|node_modules/)", path.relative_to(REPOSITORY).as_posix())
     )
 
 
 def section(text: str, heading: str) -> str:
     """Return what stands under *heading*, up to the next heading of its level or above."""
-    level = heading.count("#")
     _, _, after = text.partition(f"\n{heading}\n")
     assert after, f"no heading {heading!r}"
-    return re.split(rf"^#{{1,{level}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(rf"^#{{1,{heading.count('#')}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of *language*."""
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no {language} block"
+    return found
 
 
 def fenced(text: str, language: str) -> str:
     """Return the first fenced block of *language*."""
-    found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert found, f"no {language} block"
-    return found[1]
+    return blocks(text, language)[0]
+
+
+async def run_example(block: str, names: dict[str, Any]) -> None:
+    """Run a block of Python, which may await, as it stands. It sees and sets *names*."""
+    code: CodeType = compile(block, "document.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    body: Callable[[], Awaitable[None] | None] = FunctionType(code, names)
+    done = body()
+    if inspect.isawaitable(done):
+        await done
 
 
 def table(text: str, first_column: str) -> list[list[str]]:
-    """Return the cells of each row of the table whose first column is headed *first_column*."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        if _cells(line)[:1] == [first_column]:
-            next(lines)  # the dashes
-            break
-    rows: list[list[str]] = []
-    for line in lines:
-        if not line.startswith("|"):
-            break
-        rows.append(_cells(line))
+    """Return the cells of each row of the tables whose first column is headed *first_column*."""
+    found = [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()]
+        for rows in re.findall(r"(?:^\|.*\n)+", f"{text}\n", re.MULTILINE)
+    ]
+    rows = [row for table in found if table[0][0] == first_column for row in table[2:]]
     assert rows, f"no table of {first_column!r}"
     return rows
 
 
 def codes(text: str) -> list[str]:
     """Return what stands in backticks."""
-    return _CODE.findall(_FENCED.sub("", text))
+    return re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def source_strings(*called: str) -> set[str]:
     """Return the literal first arguments of every call, in the packages, of a function named in *called*."""
+    call = re.compile(rf'\b(?:{"|".join(called)})\(\s*(?:#.*\s*)?"(\w[\w.]*)"')
     return {
-        call.args[0].value
+        string
         for source in SOURCES
         for path in (REPOSITORY / source).rglob("*.py")
-        for call in _calls(ast.parse(path.read_text(encoding="utf-8")))
-        if _name(call.func) in called
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
+        for string in call.findall(path.read_text(encoding="utf-8"))
     }
 
 
 def every_test() -> frozenset[str]:
     """Return every test of the repository, as ``path::function``."""
+    definition = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
     return frozenset(
-        f"{path.relative_to(REPOSITORY).as_posix()}::{node.name}"
+        f"{path.relative_to(REPOSITORY).as_posix()}::{name}"
         for path in (REPOSITORY / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for name in definition.findall(path.read_text(encoding="utf-8"))
     )
 
 
 def one_line(text: str) -> str:
     """Return *text* with every stretch of white space as one blank."""
     return " ".join(text.split())
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-
-
-def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-
-
-def _name(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""

@@ -6,8 +6,9 @@ Firestore's sizes are as https://firebase.google.com/docs/firestore/storage-size
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from statistics import mean
 from typing import Any, Final, cast
 
 from run_log.core import RunEvent, RunStatus, Settings, Transition, encode_event
@@ -24,7 +25,6 @@ from .repository import read
 RUN_ID: Final = "0198f0c2-7f3e-7b5a-9d41-3c2b1a0f9e8d"
 WORKFLOW_ID: Final = "invoices"
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-_ROOT: Final = Settings.model_fields["root_collection"].default
 _NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 _EXTRA_BYTES: Final = 32
 _NAME_EXTRA_BYTES: Final = 16
@@ -49,22 +49,47 @@ def life() -> Sequence[RunEvent]:
     ]
 
 
-def body_bytes() -> float:
-    """Return the bytes of an event's body, the mean of the two."""
-    return sum(len(encode_event(event).data) for event in life()) / len(life())
+def message_bytes() -> tuple[float, float]:
+    """Return the mean bytes of an event's body, and of its attributes with their names."""
+    messages = [encode_event(event) for event in life()]
+    attributes = ("".join(map("".join, message.attributes.items())) for message in messages)
+    return mean(len(message.data) for message in messages), mean(len(text.encode()) for text in attributes)
 
 
-def attribute_bytes() -> float:
-    """Return the bytes of an event's attributes, their names among them, the mean of the two."""
-    texts = [text for event in life() for pair in encode_event(event).attributes.items() for text in pair]
-    return sum(len(text.encode()) for text in texts) / len(life())
+def document_bytes(events: Sequence[RunEvent]) -> int:
+    """Return what Firestore stores for the run's document after *events*."""
+    return _name_bytes(of_run=True) + _value_bytes(_stored(events))
 
 
-def stored(events: Sequence[RunEvent]) -> dict[str, Any]:
+def index_entries(events: Sequence[RunEvent]) -> list[int]:
+    """Return the bytes of each index entry of the run's document after *events*."""
+    fields = _stored(events)
+    deployed = json.loads(read("infra/firestore.indexes.json"))
+    single = [
+        (index["queryScope"], [override["fieldPath"]], _text_bytes(override["fieldPath"]))
+        for override in deployed["fieldOverrides"]
+        if override["collectionGroup"] == RUNS
+        for index in override["indexes"]
+    ]
+    composite = [
+        (index["queryScope"], [field["fieldPath"] for field in index["fields"]], 0)
+        for index in deployed["indexes"]
+        if index["collectionGroup"] == RUNS
+    ]
+    sizes: list[int] = []
+    for scope, paths, size_of_path in [*single, *composite]:
+        values = [_at(fields, path) for path in paths]
+        # A document without one of the fields has no entry.
+        if None not in values:
+            names = _name_bytes(of_run=True) + (_name_bytes(of_run=False) if scope == "COLLECTION" else 0)
+            sizes.append(names + size_of_path + sum(map(_value_bytes, values)) + _EXTRA_BYTES)
+    return sizes
+
+
+def _stored(events: Sequence[RunEvent]) -> dict[str, Any]:
     """Return the fields of the run's document after *events*."""
     newest = events[-1]
-    ended = newest.status.is_terminal
-    counted = Counted(micros=1_500_000, hour=490_000) if ended else NOT_COUNTED
+    counted = Counted(micros=1_500_000, hour=490_000) if newest.status.is_terminal else NOT_COUNTED
     history = [
         Transition(version=event.version, status=event.status, occurred_at=event.occurred_at)
         for event in events
@@ -78,55 +103,16 @@ def stored(events: Sequence[RunEvent]) -> dict[str, Any]:
     return {**run_fields(newest.run), PROJECTION: projection}
 
 
-def document_bytes(events: Sequence[RunEvent]) -> int:
-    """Return what Firestore stores for the run's document after *events*."""
-    return _run_name_bytes() + _map_bytes(stored(events))
+def _at(fields: dict[str, Any], path: str) -> Any:
+    value: Any = fields
+    for step in path.split("."):
+        value = value.get(step)
+    return value
 
 
-def index_entries(events: Sequence[RunEvent]) -> list[int]:
-    """Return the bytes of each index entry of the run's document after *events*."""
-    fields = stored(events)
-    deployed = json.loads(read("infra/firestore.indexes.json"))
-    single = [
-        (index["queryScope"], [override["fieldPath"]])
-        for override in deployed["fieldOverrides"]
-        if override["collectionGroup"] == RUNS
-        for index in override["indexes"]
-    ]
-    composite = [
-        (index["queryScope"], [field["fieldPath"] for field in index["fields"]])
-        for index in deployed["indexes"]
-        if index["collectionGroup"] == RUNS
-    ]
-    return [
-        _run_name_bytes() + (_workflow_name_bytes() if scope == "COLLECTION" else 0) + size + _EXTRA_BYTES
-        for (scope, paths), named in [*((one, True) for one in single), *((one, False) for one in composite)]
-        if (size := _indexed_bytes(fields, paths, named=named)) is not None
-    ]
-
-
-def _indexed_bytes(fields: Mapping[str, Any], paths: Sequence[str], *, named: bool) -> int | None:
-    """Return the bytes of the values at *paths*; None where one is absent, so that there is no entry."""
-    size = 0
-    for path in paths:
-        value: Any = fields
-        for step in path.split("."):
-            if step not in value:
-                return None
-            value = value[step]
-        size += _value_bytes(value) + (_text_bytes(path) if named else 0)
-    return size
-
-
-def _run_name_bytes() -> int:
-    return _name_bytes(_ROOT, document_id(WORKFLOW_ID), RUNS, document_id(RUN_ID))
-
-
-def _workflow_name_bytes() -> int:
-    return _name_bytes(_ROOT, document_id(WORKFLOW_ID))
-
-
-def _name_bytes(*ids: str) -> int:
+def _name_bytes(*, of_run: bool) -> int:
+    root = Settings.model_fields["root_collection"].default
+    ids = [root, document_id(WORKFLOW_ID), *([RUNS, document_id(RUN_ID)] if of_run else [])]
     return sum(map(_text_bytes, ids)) + _NAME_EXTRA_BYTES
 
 
@@ -134,18 +120,17 @@ def _text_bytes(text: str) -> int:
     return len(text.encode()) + 1
 
 
-def _map_bytes(fields: Mapping[str, object]) -> int:
-    return sum(_text_bytes(name) + _value_bytes(value) for name, value in fields.items()) + _EXTRA_BYTES
-
-
 def _value_bytes(value: object) -> int:
-    if isinstance(value, str):
-        return _text_bytes(value)
-    if isinstance(value, dict):
-        return _map_bytes(cast("dict[str, object]", value))
-    if isinstance(value, list):
-        return sum(map(_value_bytes, cast("list[object]", value)))
-    if value is None or isinstance(value, bool):
-        return 1
-    assert isinstance(value, (int, float, datetime))
-    return 8
+    match value:
+        case str():
+            return _text_bytes(value)
+        case dict():
+            fields = cast("dict[str, object]", value)
+            return sum(_text_bytes(name) + _value_bytes(one) for name, one in fields.items()) + _EXTRA_BYTES
+        case list():
+            return sum(map(_value_bytes, cast("list[object]", value)))
+        case None | bool():
+            return 1
+        case _:
+            assert isinstance(value, (int, float, datetime))
+            return 8

@@ -13,14 +13,12 @@ import pytest
 from tests.unit.infra.command_line import options
 from tests.unit.infra.terraform_module import TerraformModule
 
-from .repository import REPOSITORY, codes, read
+from .repository import REPOSITORY, blocks, codes, read
 
 DEPLOY = read("docs/deploy.md")
 EXAMPLE = "infra/terraform/examples/basic"
 PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
-
-_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", DEPLOY, re.MULTILINE | re.DOTALL)
-_COMMANDS = [line for block in _BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = "".join(blocks(DEPLOY, "sh"))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,8 @@ def module() -> TerraformModule:
     return TerraformModule()
 
 
-def _example() -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def example() -> dict[str, dict[str, Any]]:
     """Return the example's variables, its outputs and the arguments of the module in it, by kind and name."""
     loads = cast("Callable[..., dict[str, Any]]", hcl2.loads)  # pyright: ignore[reportUnknownMemberType]
     parsed = loads(read(f"{EXAMPLE}/main.tf"))
@@ -41,32 +40,22 @@ def _example() -> dict[str, dict[str, Any]]:
 
 def _calls(program: str) -> list[list[str]]:
     """Return the arguments of each call of *program* on the page."""
-    return [
-        shlex.split(line.partition("|")[0])[1:]
-        for line in (command.strip() for command in _COMMANDS)
-        if line.startswith(f"{program} ")
-    ]
-
-
-def _set() -> dict[str, str]:
-    """Return the module's arguments that the page says to set."""
-    blocks = re.findall(r"^```hcl\n(.*?)^```$", DEPLOY, re.MULTILINE | re.DOTALL)
-    return dict(re.findall(r"^(\w+) += (\S+)$", "".join(blocks), re.MULTILINE))
+    lines = [line.strip() for line in COMMANDS.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line.partition("|")[0])[1:] for line in lines if line.startswith(f"{program} ")]
 
 
 @pytest.mark.process
 def test_the_commands_are_shell() -> None:
-    """The shell can read every block of commands."""
+    """The shell can read every command."""
     shell = shutil.which("bash")
     if shell is None:
         pytest.skip("bash is not on PATH")
 
-    assert _BLOCKS
-    for block in _BLOCKS:
-        read_it = subprocess.run(  # noqa: S603 - reads our own document, and runs nothing
-            [shell, "-n", "-c", block], capture_output=True, text=True, check=False, timeout=60
-        )
-        assert (0, "") == (read_it.returncode, read_it.stderr)
+    read_it = subprocess.run(  # noqa: S603 - reads our own document, and runs nothing
+        [shell, "-n", "-c", COMMANDS], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (0, "") == (read_it.returncode, read_it.stderr)
 
 
 def test_every_command_of_ours() -> None:
@@ -78,47 +67,35 @@ def test_every_command_of_ours() -> None:
         assert options(arguments)
 
 
-def test_terraform_is_given_what_the_example_takes() -> None:
-    """Each apply and destroy gives the example's variables, all of them and no other."""
+def test_what_terraform_gets_and_gives(example: dict[str, dict[str, Any]]) -> None:
+    """Each apply and destroy sets all of the example's variables and no other; its outputs are read."""
     calls = [call for call in _calls("terraform") if {"apply", "destroy"} & set(call)]
+    (outputs,) = re.findall(r"^for output in (.+); do$", COMMANDS, re.MULTILINE)
 
     given = [{value.partition("=")[0] for value in call if "=" in value[1:]} - {"-chdir"} for call in calls]
-    assert [set(_example()["variable"])] * len(given) == given
+    assert [set(example["variable"])] * len(given) == given
     assert {"apply", "destroy"} == {call[1] for call in calls}
     assert {f"-chdir={EXAMPLE}"} == {call[0] for call in _calls("terraform")}
+    assert set(outputs.split()) == set(example["output"])
 
 
-def test_what_is_read_from_terraform() -> None:
-    """The outputs that become an environment are the example's own."""
-    (outputs,) = re.findall(r"^for output in (.+); do$", "".join(_BLOCKS), re.MULTILINE)
-
-    assert set(outputs.split()) == set(_example()["output"])
-
-
-def test_what_is_set_in_the_example(module: TerraformModule) -> None:
-    """What the page says to set are the module's variables, which the example does not set yet."""
-    said = _set()
+def test_the_names(module: TerraformModule, example: dict[str, dict[str, Any]]) -> None:
+    """Each name with an underscore is the module's or the example's, and the example does not set it yet."""
+    said = dict(re.findall(r"^(\w+) += (\S+)$", "".join(blocks(DEPLOY, "hcl")), re.MULTILINE))
+    words = {word for code in codes(DEPLOY) for word in code.split()}
+    named = {word for word in words if re.fullmatch(r"[a-z]+(_[a-z]+)+", word)}
+    given = example["module"]["run_log"]
 
     assert said
-    assert set(said) <= set(module.variables) - set(_example()["module"]["run_log"])
+    assert set(said) <= set(module.variables) - set(given)
     assert said["projector_mode"].strip('"') in module.variables["projector_mode"]["description"]
-
-
-def test_the_names(module: TerraformModule) -> None:
-    """Every name with an underscore is a variable or an output of the module or of the example."""
-    example = _example()
-    named = {
-        word for code in codes(DEPLOY) for word in code.split() if re.fullmatch(r"[a-z]+(_[a-z]+)+", word)
-    }
-
     assert named
-    assert set() == named - set(module.variables) - module.outputs - set(example["variable"])
-    assert "database_location" in example["module"]["run_log"]
-    assert "`eur3`" in DEPLOY
-    assert example["module"]["run_log"]["database_location"].strip('"') == "eur3"
+    assert named <= set(module.variables) | module.outputs | set(example["variable"])
+    assert {"eur3", "database_location"} <= words
+    assert given["database_location"].strip('"') == "eur3"
 
 
-def test_what_is_taken_away_is_what_was_made(module: TerraformModule) -> None:
+def test_what_is_deleted_is_what_was_created(module: TerraformModule) -> None:
     """Bucket, database and account have the names that the module gives them."""
     name = module.value("${var.name}")
     account = module.attribute("google_service_account", "producer", "account_id")
@@ -130,20 +107,14 @@ def test_what_is_taken_away_is_what_was_made(module: TerraformModule) -> None:
 
 
 def test_files_and_versions() -> None:
-    """Each file that a command names is there; image, Python and Terraform are of the versions that count."""
+    """Files, versions of the image, Python and Terraform, and extras that the page names exist."""
     (build,) = [call for call in _calls("docker") if call[0] == "build"]
-    dockerfile = REPOSITORY / build[build.index("--file") + 1]
+    (terraform,) = re.findall(r'required_version = ">= ([\d.]+)"', read(f"{EXAMPLE}/main.tf"))
 
-    assert dockerfile.is_file()
+    assert (REPOSITORY / build[build.index("--file") + 1]).is_file()
     assert (REPOSITORY / "tools" / "bootstrap").is_file()
     assert f"run-log:{PROJECT['version']}" in DEPLOY
     assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in DEPLOY
-    (terraform,) = re.findall(r'required_version = ">= ([\d.]+)"', read(f"{EXAMPLE}/main.tf"))
     assert f"({terraform} or later)" in DEPLOY
-
-
-def test_what_may_be_installed() -> None:
-    """Each extra that the page names is one there is."""
     extras = set(re.findall(r"extra `(\w+)`", DEPLOY))
-
     assert {"producer", "stores"} <= extras <= set(PROJECT["optional-dependencies"])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 
+import pytest
 import typer
 
 from run_log.console.app import app
@@ -12,7 +14,7 @@ from run_log.core import DeadLetterReason, Outcome, Settings
 from run_log.core.logs import LeftOut
 from run_log.core.settings import TEST_VARIABLES, variable
 from run_log.producer import DropReason
-from run_log.projector import PullLimits
+from run_log.projector import GroupLimits, PullLimits
 from run_log.projector.dead_letters.letters import (
     CUT_ATTRIBUTE,
     ERROR_ATTRIBUTE,
@@ -27,11 +29,16 @@ from run_log.stores.committing.commits import CommitOutcome
 from .repository import codes, one_line, read, section, source_strings, table
 
 OPERATIONS = read("docs/operations.md")
+LOGGED = {
+    "Errors": source_strings("error", "exception", "log"),
+    "Warnings": source_strings("warning", "log"),
+    "Info": source_strings("info", "debug"),
+}
 
 
 def test_settings() -> None:
     """Every setting is listed with its variable and default, and nothing else is but the emulators."""
-    rows = table(section(OPERATIONS, "## Settings"), "variable")
+    rows = table(OPERATIONS, "variable")
 
     listed = {name: codes(row[1]) for row in rows for name in codes(row[0])}
     emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
@@ -56,16 +63,15 @@ def test_back_ends() -> None:
 
 def test_variables_of_tests() -> None:
     """The variables that only tests read are listed."""
-    (line,) = [line for line in OPERATIONS.splitlines() if line.startswith("Tests also read")]
+    _, said = one_line(OPERATIONS).split(" Tests also read ")
 
-    assert set(codes(line)) == TEST_VARIABLES
+    assert set(codes(said.split(". ")[0])) == TEST_VARIABLES
 
 
 def test_commands() -> None:
     """Every command is listed, and nothing that is none."""
-    rows = table(section(OPERATIONS, "## Commands"), "command")
+    calls = [codes(row[0])[0].split(" --")[0] for row in table(OPERATIONS, "command")]
 
-    calls = [codes(row[0])[0].split(" --")[0] for row in rows]
     listed = {" ".join(word for word in call.split() if word.islower()) for call in calls}
     assert set(_commands("run-log", app)) == listed
 
@@ -81,71 +87,63 @@ def _commands(path: str, group: typer.Typer) -> Iterator[str]:
 
 def test_exit_codes() -> None:
     """Every exit code is listed."""
-    rows = table(section(OPERATIONS, "## Commands"), "exit code")
-
-    assert [code.value for code in ExitCode] == [int(row[0]) for row in rows]
+    assert [code.value for code in ExitCode] == [int(row[0]) for row in table(OPERATIONS, "exit code")]
 
 
-def test_how_long_a_command_waits() -> None:
-    """How long a command waits for a first answer, and when it says so, are as documented."""
-    said = one_line(section(OPERATIONS, "## Commands"))
+def test_times() -> None:
+    """How long a command waits for an answer, and how long stopping takes, are as documented."""
+    said, limits = one_line(section(OPERATIONS, "## Commands")), PullLimits()
 
-    assert (3, 1) == (REACH_SECONDS, TOLD_AFTER_SECONDS)
-    assert "Without an answer within 3 s it exits with 5" in said
-    assert "After 1 s it says what it waits for" in said
-
-
-def test_how_long_stopping_takes() -> None:
-    """The time that stopping takes, as documented, is what the worker's limits add up to, with room."""
-    limits = PullLimits()
-
-    assert "within 10 s" in section(OPERATIONS, "## Commands")
+    assert f"Without an answer within {REACH_SECONDS:g} s it exits with 5" in said
+    assert f"After {TOLD_AFTER_SECONDS:g} s it says what it waits for" in said
     assert 10 >= limits.stop_seconds + limits.drain_seconds + limits.settle_seconds
+    assert "within 10 s of a SIGTERM" in said
 
 
 def test_dead_letters() -> None:
-    """Every attribute of a dead letter and every reason is listed."""
-    rows = {codes(row[0])[0]: row[1] for row in table(section(OPERATIONS, "## Dead letters"), "attribute")}
-
-    ours = {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE}
-    assert {*ours, PACKED_ATTRIBUTE, CUT_ATTRIBUTE} == set(rows)
-    assert [reason.value for reason in DeadLetterReason] == codes(rows[REASON_ATTRIBUTE])
-
-
-def test_what_pubsub_does_with_dead_letters() -> None:
-    """The documented retention and number of deliveries are what provisioning asks for."""
+    """Every attribute and reason of a dead letter is listed; deliveries and retention are as provisioned."""
     said = one_line(section(OPERATIONS, "## Dead letters"))
 
-    assert 7 == RETENTION.days
+    ours = {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE}
+    assert {*ours, PACKED_ATTRIBUTE, CUT_ATTRIBUTE} == {
+        codes(row[0])[0] for row in table(OPERATIONS, "attribute")
+    }
+    reasons = [codes(row[0])[0] for row in table(OPERATIONS, "reason")]
+    assert {*(reason.value for reason in DeadLetterReason), "unknown"} == set(reasons)
+    assert RETENTION.days == 7
     assert "keeps them for seven days" in said
     assert f"delivered {MAX_DELIVERY_ATTEMPTS} times" in said
+    assert f"delivered {GroupLimits().deliveries} times" in said
 
 
 def test_metrics() -> None:
-    """Every instrument is listed with the values of its label."""
-    rows = {codes(row[0])[0]: codes(row[1]) for row in table(section(OPERATIONS, "## Metrics"), "metric")}
+    """Every instrument is listed with the values of its label, and every span."""
+    rows = {codes(row[0])[0]: codes(row[1]) for row in table(OPERATIONS, "metric")}
+    _, spans = section(OPERATIONS, "## Metrics").split("\nSpans:")
 
     instruments = source_strings(
         "create_counter", "create_up_down_counter", "create_histogram", "create_observable_gauge"
     )
     assert instruments == set(rows)
-    assert ["reason", *(reason.value for reason in DropReason)] == rows["run_log.emitter.dropped"]
-    assert ["outcome", *(outcome.value for outcome in Outcome)] == rows["run_log.projector.events"]
+    assert ["reason", *DropReason] == rows["run_log.emitter.dropped"]
+    assert ["outcome", *Outcome] == rows["run_log.projector.events"]
     assert ["reason"] == rows["run_log.projector.dead_letters"]
-    assert ["reason", *(reason.value for reason in LeftOut)] == rows["run_log.logs.left_out"]
-    assert ["outcome", *(outcome.value for outcome in CommitOutcome)] == rows["run_log.store.commits"]
+    assert ["reason", *LeftOut] == rows["run_log.logs.left_out"]
+    assert ["outcome", *CommitOutcome] == rows["run_log.store.commits"]
+    assert source_strings("start_as_current_span", "span") == set(codes(spans))
+
+
+@pytest.mark.parametrize(("level", "logged"), LOGGED.items())
+def test_the_logs_of_a_level(level: str, logged: set[str]) -> None:
+    """Each event that is listed under a level is logged with that level."""
+    listed = re.split(r"^(Errors|Warnings|Info)\.", section(OPERATIONS, "## Logs"), flags=re.MULTILINE)
+
+    assert {codes(row[0])[0] for row in table(listed[listed.index(level) + 1], "event")} <= logged
 
 
 def test_logs() -> None:
-    """Every event that is logged is listed, and no other."""
-    rows = table(section(OPERATIONS, "## Logs"), "event")
+    """Every event that is logged is listed once, and no other."""
+    listed = [codes(row[0])[0] for row in table(section(OPERATIONS, "## Logs"), "event")]
 
-    logged = source_strings("debug", "info", "warning", "error", "exception", "log")
-    assert {name for name in logged if name.startswith("run_log_")} == {codes(row[0])[0] for row in rows}
-
-
-def test_spans() -> None:
-    """Every span is listed."""
-    _, spans = section(OPERATIONS, "## Metrics").split("\nSpans:")
-
-    assert source_strings("start_as_current_span", "span") == set(codes(spans))
+    logged: set[str] = set().union(*LOGGED.values())
+    assert sorted(name for name in logged if name.startswith("run_log_")) == sorted(listed)

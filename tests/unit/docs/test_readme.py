@@ -15,30 +15,12 @@ from run_log.stores.memory._service import MAX_RUNS
 
 from .repository import REPOSITORY, codes, documents, every_test, fenced, one_line, read, section, table
 
+README = read("README.md")
+GUARANTEES = [(row[0], codes(row[1])[0]) for row in table(read("docs/guarantees.md"), "guarantee")]
+
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MACHINE = re.compile(r"(?<![\w./~-])/(?:home|root|work|Users)/[\w.]")
 """A path that only one machine has."""
-
-
-def _guarantees() -> list[str]:
-    """Return the README's guarantees; a bullet may go on in indented lines."""
-    bullets: list[str] = []
-    for line in section(read("README.md"), "## Guarantees").splitlines():
-        if line.startswith("- "):
-            bullets.append(line[2:])
-        elif line.startswith("  ") and bullets:
-            bullets[-1] += line
-    return [one_line(bullet) for bullet in bullets]
-
-
-def _rows() -> list[tuple[str, str]]:
-    """Return each guarantee of the guarantees' document with the code beside it: its test."""
-    document = read("docs/guarantees.md")
-    return [
-        (one_line(sentence), codes(test)[0])
-        for heading in re.findall(r"^## .+$", document, re.MULTILINE)
-        for sentence, test in table(section(document, heading), "guarantee")
-    ]
 
 
 def _anchors(document: Path) -> set[str]:
@@ -49,12 +31,13 @@ def _anchors(document: Path) -> set[str]:
 
 @pytest.mark.process
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
-    """The README's example runs in a bare environment and prints what became of its runs."""
+    """The README's example of at most twenty lines runs in a bare environment and prints its runs."""
     leading = ("RUN_LOG_", "GOOGLE_", "FIRESTORE_", "PUBSUB_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(leading)}
+    example = fenced(section(README, "## Twenty lines of code"), "python")
 
     ended = subprocess.run(  # noqa: S603 - our own interpreter on our own README
-        [sys.executable, "-W", "error", "-c", fenced(read("README.md"), "python")],
+        [sys.executable, "-W", "error", "-c", example],
         cwd=tmp_path,
         env=environ,
         capture_output=True,
@@ -65,23 +48,17 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
 
     printed = "success {'lines': 128} None\n{'total': 1, 'successful': 1} 1\n"
     assert (0, "", printed) == (ended.returncode, ended.stderr, ended.stdout)
-
-
-def test_the_example_is_as_long_as_it_says() -> None:
-    """The README's example has at most twenty lines, imports and blank lines included."""
-    assert section(read("README.md"), "## Twenty lines of code")
-
-    assert 20 >= len(fenced(read("README.md"), "python").splitlines())
+    assert 20 >= len(example.splitlines())
 
 
 def test_the_readme_is_short() -> None:
     """The README has at most 120 lines."""
-    assert 120 >= len(read("README.md").splitlines())
+    assert 120 >= len(README.splitlines())
 
 
 def test_the_back_ends_are_those_there_are() -> None:
     """The README lists every registered back end, and how many runs the embedded one keeps."""
-    rows = table(read("README.md"), "`RUN_LOG_BACKEND`")
+    rows = table(README, "`RUN_LOG_BACKEND`")
 
     registered = {entry.name for entry in entry_points(group="run_log.backends")}
     assert registered == {codes(row[0])[0] for row in rows}
@@ -104,19 +81,17 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_the_readme_has_the_ten_most_important_guarantees() -> None:
     """The README lists ten guarantees, each in the words of the guarantees' document."""
-    guarantees = _guarantees()
+    items = re.findall(r"^- (.+(?:\n  .+)*)", section(README, "## Guarantees"), re.MULTILINE)
 
-    assert 10 == len(set(guarantees)) == len(guarantees)
-    assert set() == set(guarantees) - {guarantee for guarantee, _ in _rows()}
+    assert 10 == len(set(items)) == len(items)
+    assert {one_line(item) for item in items} <= {guarantee for guarantee, _ in GUARANTEES}
 
 
 def test_each_guarantee_names_its_test() -> None:
     """Each row of the guarantees' document names a test that exists. No test and no sentence comes twice."""
-    rows = _rows()
-    times = Counter(cell for row in rows for cell in row)
+    times = Counter(cell for row in GUARANTEES for cell in row)
 
-    assert rows
-    assert set() == {test for _, test in rows} - every_test()
+    assert {test for _, test in GUARANTEES} <= every_test()
     assert [] == [cell for cell, count in times.items() if count > 1]
 
 

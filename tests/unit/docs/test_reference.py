@@ -32,6 +32,5 @@ def test_the_names(package: str) -> None:
     """Each section lists every public name of its package once, with what it is, and no other name."""
     rows = table(section(REFERENCE, f"## `{package}`"), "name")
 
-    listed = [codes(name)[0] for name, _ in rows]
-    assert sorted(import_module(package).__all__) == sorted(listed)
+    assert sorted(import_module(package).__all__) == sorted(codes(name)[0] for name, _ in rows)
     assert all(what for _, what in rows)

@@ -73,11 +73,11 @@ module "run_log" {
 }
 
 output "producer_environment" {
-  description = "The environment variables of whatever runs workflows."
+  description = "The environment variables for services that run workflows."
   value       = module.run_log.producer_environment
 }
 
 output "reader_environment" {
-  description = "The environment variables of whatever queries runs."
+  description = "The environment variables for services that query runs."
   value       = module.run_log.reader_environment
 }
