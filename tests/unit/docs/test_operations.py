@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from importlib.metadata import entry_points
+from typing import Any
 
-import pytest
 import typer
 
 from run_log.console.app import app
@@ -29,64 +28,37 @@ from run_log.stores.committing.commits import CommitOutcome
 from .repository import codes, one_line, read, section, source_strings, table
 
 OPERATIONS = read("docs/operations.md")
-LOGGED = {
-    "Errors": source_strings("error", "exception", "log"),
-    "Warnings": source_strings("warning", "log"),
-    "Info": source_strings("info", "debug"),
-}
 
 
 def test_settings() -> None:
-    """Every setting is listed with its variable and default, and nothing else is but the emulators."""
+    """Every setting is listed with its default, and so are the other variables and the back ends."""
     rows = table(OPERATIONS, "variable")
+    _, of_tests = one_line(OPERATIONS).split(" Tests also read ")
 
-    listed = {name: codes(row[1]) for row in rows for name in codes(row[0])}
-    emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
-    settings = {
-        variable(name): [_shown(field.default)] if field.default is not None else []
-        for name, field in Settings.model_fields.items()
+    defaults = {variable(name): field.default for name, field in Settings.model_fields.items()}
+    shown = {
+        name: [] if value is None else [str(value).lower() if isinstance(value, bool) else str(value)]
+        for name, value in defaults.items()
     }
-    assert {**settings, **emulators} == listed
+    emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
+    assert {**shown, **emulators} == {name: codes(row[1]) for row in rows for name in codes(row[0])}
+    assert set(codes(of_tests.split(". ")[0])) == TEST_VARIABLES
+    back_ends = {entry.name for entry in entry_points(group="run_log.backends")}
+    assert {*back_ends, "create_run_log_service"} == set(codes(rows[0][2]))
 
 
-def _shown(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def test_back_ends() -> None:
-    """The backend setting lists every registered back end."""
-    (row,) = [row for row in table(OPERATIONS, "variable") if codes(row[0]) == ["RUN_LOG_BACKEND"]]
-
-    registered = {entry.name for entry in entry_points(group="run_log.backends")}
-    assert registered == set(codes(row[2])) - {"create_run_log_service"}
-
-
-def test_variables_of_tests() -> None:
-    """The variables that only tests read are listed."""
-    _, said = one_line(OPERATIONS).split(" Tests also read ")
-
-    assert set(codes(said.split(". ")[0])) == TEST_VARIABLES
+def _commands(path: str, command: Any) -> list[str]:
+    if not hasattr(command, "commands"):
+        return [path]
+    return [one for name, inner in command.commands.items() for one in _commands(f"{path} {name}", inner)]
 
 
 def test_commands() -> None:
-    """Every command is listed, and nothing that is none."""
+    """Every command and every exit code is listed, and nothing that is none."""
     calls = [codes(row[0])[0].split(" --")[0] for row in table(OPERATIONS, "command")]
 
     listed = {" ".join(word for word in call.split() if word.islower()) for call in calls}
-    assert set(_commands("run-log", app)) == listed
-
-
-def _commands(path: str, group: typer.Typer) -> Iterator[str]:
-    for command in group.registered_commands:
-        assert command.callback is not None
-        yield f"{path} {command.name or command.callback.__name__}"
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        yield from _commands(f"{path} {inner.name}", inner.typer_instance)
-
-
-def test_exit_codes() -> None:
-    """Every exit code is listed."""
+    assert set(_commands("run-log", typer.main.get_command(app))) == listed
     assert [code.value for code in ExitCode] == [int(row[0]) for row in table(OPERATIONS, "exit code")]
 
 
@@ -133,17 +105,15 @@ def test_metrics() -> None:
     assert source_strings("start_as_current_span", "span") == set(codes(spans))
 
 
-@pytest.mark.parametrize(("level", "logged"), LOGGED.items())
-def test_the_logs_of_a_level(level: str, logged: set[str]) -> None:
-    """Each event that is listed under a level is logged with that level."""
-    listed = re.split(r"^(Errors|Warnings|Info)\.", section(OPERATIONS, "## Logs"), flags=re.MULTILINE)
-
-    assert {codes(row[0])[0] for row in table(listed[listed.index(level) + 1], "event")} <= logged
-
-
 def test_logs() -> None:
-    """Every event that is logged is listed once, and no other."""
-    listed = [codes(row[0])[0] for row in table(section(OPERATIONS, "## Logs"), "event")]
+    """Every event that is logged is listed once, under a level that it is logged with, and no other."""
+    errors = source_strings("error", "exception", "log")
+    warnings = source_strings("warning", "log")
+    infos = source_strings("info", "debug")
 
-    logged: set[str] = set().union(*LOGGED.values())
-    assert sorted(name for name in logged if name.startswith("run_log_")) == sorted(listed)
+    parts = re.split(r"^### .+$", section(OPERATIONS, "## Logs"), flags=re.MULTILINE)
+    levels = [[codes(row[0])[0] for row in table(part, "event")] for part in parts[1:]]
+    for listed, logged in zip(levels, (errors, warnings, infos), strict=True):
+        assert set(listed) <= logged
+    every = {name for name in errors | warnings | infos if name.startswith("run_log_")}
+    assert sorted(every) == sorted(event for listed in levels for event in listed)

@@ -26,7 +26,7 @@ PRODUCER = read("docs/producer.md")
 
 
 class Point(NamedTuple):
-    """A named tuple, as workflows have them."""
+    """A named tuple."""
 
     x: int
     y: int

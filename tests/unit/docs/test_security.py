@@ -24,7 +24,7 @@ def test_what_holds_a_threat_is_there() -> None:
 
 
 def test_every_name_on_the_page_is_there() -> None:
-    """Each file, setting, target, alert and variable of the module that the page names exists."""
+    """Each file, setting, target, alert and variable that the page names exists, and its numbers are true."""
     named = codes(SECURITY)
     paths = [name for name in named if "/" in name and "::" not in name and not name.startswith("roles/")]
     variables = {name.split("=")[0] for name in named if re.fullmatch(r"RUN_LOG_[A-Z_]+(=\w+)?", name)}
@@ -37,10 +37,6 @@ def test_every_name_on_the_page_is_there() -> None:
     assert {"sbom", "audit"} <= targets <= set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
     assert set(re.findall(r"alert `([^`]+)`", SECURITY)) <= alerts
     assert of_the_module <= set(TerraformModule().variables)
-
-
-def test_numbers_are_true() -> None:
-    """The numbers that the page names are those of the code."""
     assert f"Delivered {GroupLimits().deliveries} times" in SECURITY
     assert RETENTION.days == 7
     assert "kept seven days" in SECURITY
