@@ -14,14 +14,7 @@ from run_log.core.logs import LeftOut
 from run_log.core.settings import TEST_VARIABLES, variable
 from run_log.producer import DropReason
 from run_log.projector import GroupLimits, PullLimits
-from run_log.projector.dead_letters.letters import (
-    CUT_ATTRIBUTE,
-    ERROR_ATTRIBUTE,
-    LEFT_OUT_ATTRIBUTE,
-    MESSAGE_ID_ATTRIBUTE,
-    PACKED_ATTRIBUTE,
-    REASON_ATTRIBUTE,
-)
+from run_log.projector.dead_letters import letters
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION
 from run_log.stores.committing.commits import CommitOutcome
 
@@ -76,10 +69,8 @@ def test_dead_letters() -> None:
     """Every attribute and reason of a dead letter is listed; deliveries and retention are as provisioned."""
     said = one_line(section(OPERATIONS, "## Dead letters"))
 
-    ours = {REASON_ATTRIBUTE, ERROR_ATTRIBUTE, MESSAGE_ID_ATTRIBUTE, LEFT_OUT_ATTRIBUTE}
-    assert {*ours, PACKED_ATTRIBUTE, CUT_ATTRIBUTE} == {
-        codes(row[0])[0] for row in table(OPERATIONS, "attribute")
-    }
+    ours = {value for name, value in vars(letters).items() if re.fullmatch(r"[A-Z]\w+_ATTRIBUTE", name)}
+    assert ours == {codes(row[0])[0] for row in table(OPERATIONS, "attribute")}
     reasons = [codes(row[0])[0] for row in table(OPERATIONS, "reason")]
     assert {*(reason.value for reason in DeadLetterReason), "unknown"} == set(reasons)
     assert RETENTION.days == 7
