@@ -175,7 +175,7 @@ resource "google_monitoring_alert_policy" "archive" {
 resource "google_logging_metric" "dead_letters" {
   project     = var.project_id
   name        = "${var.name}/dead_letters"
-  description = "Messages that the projector gave up, by why."
+  description = "Messages that the projector dead-lettered, by reason."
   filter      = "${local.projector_process} AND jsonPayload.message=\"run_log_dead_lettered\""
 
   label_extractors = {
@@ -237,7 +237,7 @@ locals {
       group_by = []
     },
     {
-      title    = "Messages given up, by reason"
+      title    = "Dead letters, by reason"
       unit     = "messages"
       filter   = "${local.projector_process} AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.dead_letters.name}\""
       aligner  = "ALIGN_DELTA"

@@ -82,7 +82,7 @@ run "what_is_made_by_default" {
   }
   assert {
     condition     = google_pubsub_subscription.archive[0].cloud_storage_config[0].avro_config[0].write_metadata
-    error_message = "What Pub/Sub knows of a message is archived too."
+    error_message = "Pub/Sub's metadata of a message is archived."
   }
 
   assert {
@@ -125,7 +125,7 @@ run "no_archive" {
 
   assert {
     condition     = length(google_storage_bucket.archive) + length(google_pubsub_subscription.archive) + length(google_monitoring_alert_policy.archive) + length(google_project_iam_member.archive_agent) == 0
-    error_message = "Nothing of the archive is made."
+    error_message = "Nothing of the archive is created."
   }
 
   assert {
@@ -145,6 +145,6 @@ run "the_example" {
 
   assert {
     condition     = output.producer_environment == { GOOGLE_CLOUD_PROJECT = "a-project", RUN_LOG_BACKEND = "pubsub", RUN_LOG_TOPIC = "run-log-events" }
-    error_message = "The example makes a run log and says how to emit to it."
+    error_message = "The example creates a run log and says how to emit to it."
   }
 }

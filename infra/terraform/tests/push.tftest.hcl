@@ -32,12 +32,12 @@ run "a_projector_that_is_pushed_to" {
 
   assert {
     condition     = google_pubsub_subscription.projector.push_config[0].oidc_token[0].service_account_email == google_service_account.push[0].email
-    error_message = "Pub/Sub calls as the account that may."
+    error_message = "Pub/Sub calls with the account that may call."
   }
 
   assert {
     condition     = length(google_pubsub_subscription_iam_member.projector) == 0
-    error_message = "What is pushed to does not pull."
+    error_message = "The projector does not pull."
   }
 
   assert {
@@ -56,6 +56,6 @@ run "a_projector_that_is_pushed_to" {
 
   assert {
     condition     = length(google_monitoring_alert_policy.push_errors) == 1
-    error_message = "Pushes that fail are told of."
+    error_message = "An alert reports pushes that fail."
   }
 }
