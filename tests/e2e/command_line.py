@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
 from run_log.console import main
 from run_log.core import Settings
-from run_log.projector.google_cloud import pull
-from run_log.stores import FirestoreRunLogService
+
+if TYPE_CHECKING:
+    from run_log.stores import FirestoreRunLogService
 
 PATIENCE: Final = 240.0
 """How long a test waits for what has to come, on a busy machine."""
@@ -108,6 +109,8 @@ def _as_it_was() -> Generator[None]:
 
 def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
     """Return what the run log in the environment's Firestore answers."""
+    # Google's libraries load for seconds, and most tests of commands need none.
+    from run_log.stores import FirestoreRunLogService
 
     async def answered() -> _T:
         service = FirestoreRunLogService.from_env()
@@ -122,6 +125,8 @@ def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
 @contextlib.contextmanager
 def projecting() -> Generator[None]:
     """Project what comes to the environment's subscription, beside the block and until its end."""
+    from run_log.projector.google_cloud import pull
+
     stop = asyncio.Event()
     with (
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,

@@ -31,11 +31,7 @@ class ExitCode(enum.IntEnum):
 
 
 def run(command: Callable[[], object]) -> int:
-    """Run *command*, and return its exit code. Errors of run-log and of its usage are printed on stderr.
-
-    Args:
-        command: Returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
-    """
+    """Run *command*, and return its exit code, or 0. Errors of run-log and of its usage go to stderr."""
     try:
         code = command()
     except KeyboardInterrupt:
@@ -53,7 +49,7 @@ def run(command: Callable[[], object]) -> int:
 
 
 def _tell_usage(error: Any) -> int:
-    """Print the error of the command line's parser, and return its exit code."""
+    # An error of the command line's parser.
     told = io.StringIO()
     error.show(told)
     before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
@@ -90,11 +86,12 @@ def missing_module(extra: str) -> str | None:
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
     }
     for module in needed[extra]:
+        # A module within a package that is missing raises an error.
         try:
-            found = find_spec(module) is not None
+            found = find_spec(module)
         except ModuleNotFoundError:
-            found = False
-        if not found:
+            found = None
+        if found is None:
             return module
     return None
 

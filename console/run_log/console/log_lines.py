@@ -15,12 +15,9 @@ from .views.output import json_text, screen, write
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send the library's logs to stderr: coloured text on a terminal, else one JSON object on each line.
+    """Send the library's logs of *level* or more to stderr: text on a terminal, else JSON lines.
 
     The JSON has the keys that Cloud Logging reads: ``severity``, ``message``, ``time``.
-
-    Args:
-        level: The lowest level to show.
     """
     # An id or an error may hold any bytes a producer sends. Quoted, or as JSON, it cannot control a terminal.
     renderer: Any = (
@@ -35,7 +32,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     keys: list[Any] = (
         [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
     )
-    handler = logging.StreamHandler(_Lines(sys.stderr))
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -52,22 +49,14 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
-class _Lines:
-    """Writes lines of a log handler with their colours, which `Border` would escape.
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines with their colours, which `Border` would escape."""
 
-    Args:
-        stream: The stream to write to.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        """Write whole lines."""
-        write(text.removesuffix("\n").split("\n"), self._stream)
-
-    def flush(self) -> None:
-        """Do nothing: `write` has flushed already."""
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            write(self.format(record).split("\n"), self.stream)
+        except Exception:  # noqa: BLE001 - logging reports it, and the command goes on
+            self.handleError(record)
 
 
 def _serialized(event: object, **_: Any) -> str:

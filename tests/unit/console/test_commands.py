@@ -15,7 +15,6 @@ import typer
 from run_log import core
 from run_log.console.app import app, installed_version
 from run_log.console.exit_codes import ExitCode, run
-from run_log.console.signals import INTERRUPTED
 from run_log.core import (
     ConfigurationError,
     EventDecodeError,
@@ -121,11 +120,6 @@ def test_a_fault_of_our_own_is_not_hidden() -> None:
 def test_a_command_that_returns_is_done() -> None:
     """A command that ends without an error exits 0."""
     assert run(lambda: None) is ExitCode.OK
-
-
-def test_the_second_signals_exit_code() -> None:
-    """What a second signal exits with is the documented code."""
-    assert ExitCode.INTERRUPTED == INTERRUPTED
 
 
 @pytest.mark.parametrize(

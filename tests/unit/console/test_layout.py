@@ -63,10 +63,10 @@ def test_a_style_takes_no_room() -> None:
 
 def test_sheets() -> None:
     """What there is to say of a name is broken between words; what is verbatim never, nor what is piped."""
-    rows: list[tuple[str, Cell | tuple[str, ...]]] = [
+    rows: list[tuple[str, Cell | list[str]]] = [
         ("name", "one two three four"),
         ("empty", ""),
-        ("json", ("{ 1, 2, 3, 4, 5 }", "", "[]")),
+        ("json", ["{ 1, 2, 3, 4, 5 }", "", "[]"]),
     ]
 
     assert [

@@ -10,6 +10,7 @@ import typer
 
 from run_log.console.exit_codes import require
 from run_log.console.options import (
+    Limit,
     Output,
     Wide,
     WorkflowOption,
@@ -49,8 +50,7 @@ _Reason = Annotated[
     ),
 ]
 _Since = Annotated[
-    str | None,
-    typer.Option(metavar="MOMENT", help="Only letters since then: 2h, or 2026-03-04T12:00:00Z."),
+    str | None, typer.Option(metavar="MOMENT", help="Only letters since then: 2h, or 2026-03-04T12:00:00Z.")
 ]
 _Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Only letters from before then.")]
 _All = Annotated[bool, typer.Option("--all", help="All letters.")]
@@ -78,7 +78,7 @@ def list_(
     since: _Since = None,
     until: _Until = None,
     workflow: WorkflowOption = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Show at most so many.")] = 50,
+    limit: Limit = 50,
     everything: _All = False,
     wait: _Quiet = QUIET_SECONDS,
     wide: Wide = False,
@@ -86,13 +86,12 @@ def list_(
 ) -> None:
     """List dead letters: since when, why, and of which run. Nothing is changed."""
     require("projector")
-    from run_log.console.work.dead_letters import list_letters, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, list_letters
 
     output = shape(output, wide=wide)
     choice = _choice(None, reason, since, until, workflow)
     most = None if everything else limit
-    complete(stoppable(list_letters(choice, limit=most, quiet_seconds=wait, output=output)))
+    complete_or_stop(list_letters(choice, limit=most, quiet_seconds=wait, output=output))
 
 
 @app.command(name="show", epilog=examples("dead-letters show 4711 -o json"))
@@ -103,10 +102,9 @@ def show_(
     require("projector")
     from run_log.console.views.records import letter_record
     from run_log.console.views.tables import letter_sheet
-    from run_log.console.work.dead_letters import find_letter, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, find_letter
 
-    letter = complete(stoppable(find_letter(message_id, quiet_seconds=wait)))
+    letter = complete_or_stop(find_letter(message_id, quiet_seconds=wait))
     show(output, letter_record(letter), lambda: [letter_sheet(letter)])
 
 
@@ -154,27 +152,22 @@ def redrive(
     kill at any point.
     """
     require("projector")
-    from run_log.console.work.dead_letters import redrive_letters, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, redrive_letters
     from run_log.core import InvalidArgumentError
 
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if body is not None and len(choice.ids) != 1:
         raise InvalidArgumentError("--body is for one dead letter; pass its id")
-    repaired = None if body is None else body.read_bytes()
-    complete(
-        stoppable(
-            redrive_letters(
-                choice,
-                repaired=repaired,
-                earlier=timedelta(0) if earlier is None else duration(earlier),
-                dry_run=dry_run,
-                quiet_seconds=wait,
-                output=output,
-            )
-        )
+    work = redrive_letters(
+        choice,
+        repaired=None if body is None else body.read_bytes(),
+        earlier=timedelta(0) if earlier is None else duration(earlier),
+        dry_run=dry_run,
+        quiet_seconds=wait,
+        output=output,
     )
+    complete_or_stop(work)
 
 
 @app.command(
@@ -206,24 +199,18 @@ def discard(
 ) -> None:
     """Throw dead letters away. Asks first with --all."""
     require("projector")
-    from run_log.console.work.dead_letters import (
-        agree_to_discard_all,
-        discard_letters,
-        reached_letters,
-        stoppable,
-    )
+    from run_log.console.work import dead_letters as work
     from run_log.console.work.opening import complete
-    from run_log.core import Settings
 
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if everything and not dry_run:
         # Asked before anything is leased, so that nothing is held while nobody answers, and only once Pub/Sub
         # answers, so that nobody is asked in vain. Outside of an event loop Ctrl-C ends the question.
-        complete(reached_letters(Settings.from_env()))
-        agree_to_discard_all(into=into, yes=yes)
-    complete(
-        stoppable(discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output))
+        complete(work.reached_letters())
+        work.agree_to_discard_all(into=into, yes=yes)
+    work.complete_or_stop(
+        work.discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output)
     )
 
 
@@ -236,19 +223,7 @@ def _choice(
     *,
     everything: bool | None = None,
 ) -> LetterChoice:
-    """Return the choice of letters that the options make.
-
-    Args:
-        ids: As for `LetterChoice`.
-        reasons: As for `LetterChoice`.
-        since: As text.
-        until: As text.
-        workflow: As for `LetterChoice`.
-        everything: Whether ``--all`` was given; None if all are meant without it.
-
-    Raises:
-        InvalidArgumentError: The options choose nothing, or contradict each other.
-    """
+    # Where *everything* is None, all are meant without --all.
     from run_log.core import InvalidArgumentError, utc_now
     from run_log.projector import LetterChoice
 

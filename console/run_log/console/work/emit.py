@@ -25,18 +25,11 @@ async def emit_state(
     wait: float | None,
     backend: str | None = None,
 ) -> tuple[WorkflowRun, float | None]:
-    """Save a state of a run; return the run, and the seconds until queries saw it.
+    """Save a state of a run, new or not; return the run, and the seconds until queries saw it.
 
-    Args:
-        workflow_id: The workflow of the run.
-        run_id: The id of the run, which may exist; None for a new run.
-        fields: The fields of the state.
-        wait: Seconds to wait until queries see it; None does not wait, and returns None for the seconds.
-        backend: The back end; None is the environment's.
+    *wait* is for how many seconds to wait for that; None does not wait, and returns None for the seconds.
 
     Raises:
-        InvalidRunError: A field cannot be used.
-        TransportUnavailableError: It was not published in bounded time.
         WaitTimeoutError: Queries did not see it in time.
     """
     asks = run_id is not None or wait is not None

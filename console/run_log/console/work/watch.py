@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from run_log.console.views.output import OutputFormat, print_line, print_lines, screen
+from run_log.console.views.output import OutputFormat, json_text, screen, write
 from run_log.console.views.records import run_record, update_record
 from run_log.console.views.tables import run_line
 from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
@@ -15,12 +15,9 @@ from .opening import opened_run_log
 
 
 async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: OutputFormat) -> None:
-    """Show the changes of the runs of one workflow, or of all, for ever.
+    """Show the changes of the runs of one workflow, or of all, until nobody reads them.
 
-    Args:
-        workflow_id: The workflow; None for all.
-        cursor: The cursor of the update to continue after; None begins now.
-        output: The format to print in.
+    *cursor* is that of the update to continue after; None begins now.
     """
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
@@ -33,16 +30,9 @@ async def watch_one(
 ) -> WorkflowRun:
     """Show the changes of one run until it ends, and return its last state.
 
-    Args:
-        workflow_id: The workflow of the run.
-        run_id: The run.
-        cursor: The cursor of the update to continue after; None begins with the state of now.
-        within: Seconds to wait for the end of the run; None for ever.
-        output: The format to print in.
-
     Raises:
         RunNotFoundError: It does not exist.
-        WaitTimeoutError: It has not ended in time.
+        WaitTimeoutError: It has not ended *within* so many seconds.
     """
     state = "could not be read"
     try:
@@ -71,6 +61,6 @@ async def watch_one(
 def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
     """Show the state of a run, and return whether anybody still reads stdout."""
     if output in {OutputFormat.JSON, OutputFormat.JSONL}:
-        return print_line(record)
+        return write([json_text(record)])
     seen = screen(wide=output is OutputFormat.WIDE)
-    return print_lines(run_line(run).lines(seen, headed=False))
+    return write(run_line(run).lines(seen, headed=False))
