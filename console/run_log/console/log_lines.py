@@ -19,19 +19,18 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
     The JSON has the keys that Cloud Logging reads: ``severity``, ``message``, ``time``.
     """
-    # An id or an error may hold any bytes a producer sends. Quoted, or as JSON, it cannot control a terminal.
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=screen(stream=sys.stderr).coloured,
-            exception_formatter=structlog.dev.plain_traceback,
-            repr_native_str=True,
-        )
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(serializer=_serialized)
-    )
-    keys: list[Any] = (
-        [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
-    )
+    processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if sys.stderr.isatty():
+        # An id or an error may hold any bytes a producer sends. Quoted, it cannot control a terminal.
+        plain = structlog.dev.plain_traceback
+        coloured = screen(stream=sys.stderr).coloured
+        processors += [
+            _literal,
+            structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=plain, repr_native_str=True),
+        ]
+    else:
+        renamer = structlog.processors.EventRenamer("message")
+        processors += [_severity, renamer, structlog.processors.JSONRenderer(serializer=_serialized)]
     handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -41,7 +40,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.processors.format_exc_info,
             ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *keys, renderer],
+            processors=processors,
         )
     )
     logger = logging.getLogger("run_log")
@@ -69,7 +68,7 @@ def _severity(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _literal(_logger: Any, _method: str, event: Any) -> Any:
-    """Have texts command no terminal, and values of any kind and depth be such that they can be shown."""
+    # Texts must command no terminal, and values of any kind and depth must be such that they can be shown.
     for name, value in event.items():
         if name == "event":
             event[name] = literal(str(value))

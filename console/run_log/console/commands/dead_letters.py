@@ -27,22 +27,11 @@ if TYPE_CHECKING:
 
 app: Final = group("Messages that could not be projected. A command leases them while it works.")
 
-_MessageId = Annotated[
-    str,
-    typer.Argument(
-        metavar="MESSAGE_ID",
-        show_default=False,
-        help="The id of the letter, or of the message that became it, as logs have it.",
-    ),
-]
-_MessageIds = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="MESSAGE_ID",
-        show_default=False,
-        help="Ids of letters, or of the messages that became them, as logs have them.",
-    ),
-]
+_ID: Final = typer.Argument(
+    metavar="MESSAGE_ID",
+    show_default=False,
+    help="The id of a letter, or of the message that became it, as logs have it.",
+)
 _Reason = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,8 +53,8 @@ _Quiet = Annotated[
         help="Stop looking for more after so many seconds without a new letter.",
     ),
 ]
+# The default of the library, which is not imported for a help text.
 QUIET_SECONDS: Final = 5.0
-"""The default of the library, which is not imported for a help text."""
 
 
 @app.command(
@@ -96,7 +85,7 @@ def list_(
 
 @app.command(name="show", epilog=examples("dead-letters show 4711 -o json"))
 def show_(
-    message_id: _MessageId, *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
+    message_id: Annotated[str, _ID], *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show one dead letter: its reason, its attributes, its body."""
     require("projector")
@@ -116,7 +105,7 @@ def show_(
     )
 )
 def redrive(
-    message_ids: _MessageIds = None,
+    message_ids: Annotated[list[str] | None, _ID] = None,
     *,
     reason: _Reason = None,
     since: _Since = None,
@@ -148,8 +137,8 @@ def redrive(
 ) -> None:
     """Publish dead letters again, as the messages they were.
 
-    A letter that would only come back is kept. Exits 1 if any is kept. It is safe to repeat, also after a
-    kill at any point.
+    A letter that would only come back is kept. Exits 1 if any is kept. You can repeat the command, also after
+    a kill.
     """
     require("projector")
     from run_log.console.work.dead_letters import complete_or_stop, redrive_letters
@@ -176,7 +165,7 @@ def redrive(
     )
 )
 def discard(
-    message_ids: _MessageIds = None,
+    message_ids: Annotated[list[str] | None, _ID] = None,
     *,
     reason: _Reason = None,
     since: _Since = None,

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple, TypeVar
 _T = TypeVar("_T")
 
 _GAP: Final = "  "
+# If names would get fewer columns, other cells go to a second line instead.
 _SHORTEST_NAME: Final = 12
-"""If names would get fewer columns, other cells go to a second line instead."""
 
 # Each is readable on light and on dark backgrounds. Dim, blue and yellow are not.
 _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
@@ -23,10 +23,8 @@ _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
 class Screen:
     """The screen that lines are laid out for."""
 
-    width: int | None = None
-    """Columns; None for unbounded: each row is one line, and nothing is left out."""
-    encoding: str = "utf-8"
-    """Characters that it lacks are escaped."""
+    width: int | None = None  # None is unbounded: each row is one line, and nothing is left out
+    encoding: str = "utf-8"  # characters that it lacks are escaped
     coloured: bool = False
 
 
@@ -53,18 +51,12 @@ class Column:
 
     heading: str
     _: KW_ONLY
-    right: bool = False
-    """Whether it is aligned to the right."""
-    stays: bool = False
-    """Whether it keeps its column even with little room; a long name then gets a line of its own."""
-    spare: bool = False
-    """Whether it is left out if there is no room."""
-    prose: bool = False
-    """Whether it is a text of any length. A terminal shows its first line, cut to fit."""
-    wraps: bool = False
-    """Whether a terminal shows such a text whole, on as many lines as needed."""
-    labelled: bool = False
-    """Whether its heading is repeated if it moves below the row."""
+    right: bool = False  # aligned to the right
+    stays: bool = False  # keeps its column even with little room; a long name then gets a line of its own
+    spare: bool = False  # left out if there is no room
+    prose: bool = False  # a text of any length, of which a terminal shows the first line, cut to fit
+    wraps: bool = False  # such a text, shown whole on as many lines as needed
+    labelled: bool = False  # its heading is repeated if it moves below the row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +65,7 @@ class Table:
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    title: str = ""
-    """The line above the table on a terminal; empty for none."""
+    title: str = ""  # the line above the table on a terminal
 
     @classmethod
     def of(
@@ -122,6 +113,8 @@ class Sheet:
                 yield f"{painted(shown, 'bold', screen)}{padding}{painted(text, style, screen)}".rstrip()
 
 
+# rich would cut a long id, or break it over lines of its cell: neither can be copied. So a cell that does not
+# fit moves to a line below its row, and importing rich would slow every command down.
 class _Layout:
     """Decides which columns are aligned on the first line of a row, and which cells come after or below."""
 

@@ -19,37 +19,29 @@ from .layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
 _T = TypeVar("_T")
 
+# Of a terminal that does not report its width.
 _USUAL_COLUMNS: Final = 80
-"""Width of a terminal that does not report it."""
 
+# Codes of `painted` and of the log renderer. Any such code in the text itself is escaped before.
 _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
-"""Colour codes of `painted` and of the log renderer. Any such code in the text itself is escaped before."""
 
+# Levels of JSON that are indented. Deeper ones would be mostly spaces.
 _DEEPEST_INDENT: Final = 20
-"""Most levels of JSON that are indented. Deeper ones would be mostly spaces."""
 
 
 class OutputFormat(enum.StrEnum):
     """The format in which a command prints its results."""
 
-    TABLE = "table"
-    """Rows that fit the terminal; without a terminal, whole rows."""
-    WIDE = "wide"
-    """Each row whole, on one line."""
-    JSON = "json"
-    """One document."""
-    JSONL = "jsonl"
-    """One document on each line, as soon as it is available."""
+    TABLE = "table"  # rows that fit the terminal; without a terminal, whole rows
+    WIDE = "wide"  # each row whole, on one line
+    JSON = "json"  # one document
+    JSONL = "jsonl"  # one document on each line, as soon as it is available
 
 
 class Listing(Generic[_T]):
     """Prints things page by page, and the cursor of the next page.
 
-    Args:
-        output: The format to print in.
-        name: The key of the things in the JSON document.
-        table: Returns a page as a table.
-        record: Returns one thing as JSON.
+    *name* is the key of the things in the JSON document.
     """
 
     def __init__(
@@ -173,9 +165,6 @@ class Border:
     """A stream for text of others: tracebacks, warnings of libraries, errors of the command line's parser.
 
     It escapes characters that could control the terminal. Lines of commands bypass it, through `write`.
-
-    Args:
-        stream: The stream of the interpreter.
     """
 
     def __init__(self, stream: TextIO) -> None:

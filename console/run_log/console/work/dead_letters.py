@@ -31,8 +31,8 @@ from run_log.stores.files import open_private, sync_directory
 
 from .opening import complete, reached_broker
 
+# Between two reports of progress.
 PROGRESS_SECONDS: Final = 5.0
-"""Seconds between two reports of progress."""
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -136,12 +136,7 @@ async def _leased(quiet_seconds: float) -> AsyncGenerator[LeasedLetters]:
 
 
 async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
-    """Return the dead letter with this id, or the one that the message with this id became.
-
-    Raises:
-        NotFoundError: There is no such letter.
-        InvalidArgumentError: The message became several letters.
-    """
+    """Return the dead letter with this id, or the one that the message with this id became."""
     async with _leased(quiet_seconds) as letters:
         async for page in letters.chosen(LetterChoice(ids=frozenset({message_id}))):
             for letter in page:
@@ -158,13 +153,8 @@ async def redrive_letters(
     quiet_seconds: float,
     output: OutputFormat,
 ) -> None:
-    """Publish dead letters again, and show what became of them. The arguments are those of `redrive`.
-
-    Raises:
-        InvalidArgumentError: *repaired* is not an event.
-        NotFoundError: An id is not that of a letter.
-        Exit: Some letters are kept.
-    """
+    """Publish dead letters again, and show what became of them. The arguments are those of `redrive`."""
+    # The report is shown after the leases are given back: whoever reads it may take long.
     with _reported(choice, output, dry_run=dry_run) as report:
         work = partial(redrive, tell=report.tell, repaired=repaired, earlier=earlier, dry_run=dry_run)
         async with _leased(quiet_seconds) as letters, event_topic(Settings.from_env()) as topic:
@@ -177,12 +167,7 @@ async def redrive_letters(
 async def discard_letters(
     choice: LetterChoice, *, into: Path | None, dry_run: bool, quiet_seconds: float, output: OutputFormat
 ) -> None:
-    """Throw dead letters away, and show which; append them to the file *into* first.
-
-    Raises:
-        ConfigurationError: The file cannot be written.
-        NotFoundError: An id is not that of a letter.
-    """
+    """Throw dead letters away, and show which; append them to the file *into* first."""
     with _reported(choice, output, dry_run=dry_run) as report:
         async with _leased(quiet_seconds) as letters:
             with saving(None if dry_run else into) as save:
@@ -190,12 +175,7 @@ async def discard_letters(
 
 
 def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
-    """Ask at the terminal whether to throw away all dead letters, unless *yes* was said already.
-
-    Raises:
-        InvalidArgumentError: There is no terminal to ask at.
-        Exit: The answer is not yes.
-    """
+    """Ask at the terminal whether to throw away all dead letters, unless *yes* was said already."""
     if yes:
         return
     stdin: Any = sys.stdin  # None where it is closed
@@ -218,9 +198,6 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
     """Yield a function that appends letters to a file, one JSON object on each line, durably.
 
     If the file does not exist it is created, and only its owner can read it. None writes nothing.
-
-    Raises:
-        ConfigurationError: It cannot be written.
     """
     if path is None:
         yield lambda _letters: None
@@ -257,11 +234,7 @@ def complete_or_stop(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of *work*. SIGTERM cancels it as Ctrl-C does, so that it can give back its leases.
-
-    Raises:
-        Exit: SIGTERM ended it.
-    """
+    """Return the result of *work*. SIGTERM cancels it as Ctrl-C does, so that it can give back its leases."""
     task = asyncio.ensure_future(work)
     is_told = False
 

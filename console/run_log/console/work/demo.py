@@ -81,8 +81,7 @@ async def run_demo() -> bool:
 
 
 class _NoDeadLetters:
-    """Takes none: every event of the demo can be projected."""
-
+    # A worker wants somewhere to put them. Every event of the demo can be projected.
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
         raise AssertionError(f"{message.message_id}: {reason.value}: {error}")
 
@@ -135,7 +134,6 @@ async def _read_again(runs: Sequence[WorkflowRun]) -> dict[str, dict[str, int]]:
 
 
 async def _drain(worker: PullWorker, subscription: InMemorySubscription) -> PullReport:
-    """Run *worker* until *subscription* is empty."""
     stop = asyncio.Event()
     working = asyncio.create_task(worker.run(stop=stop))
     while subscription.backlog and not working.done():  # noqa: ASYNC110 - it has no event for that
@@ -145,25 +143,17 @@ async def _drain(worker: PullWorker, subscription: InMemorySubscription) -> Pull
 
 
 async def _workflows(emitter: RunEventEmitter) -> None:
-    for number in range(3):
-        run_id = f"invoice-{number + 1}"
-        scheduled = TriggerType.SCHEDULED
-        async with record_run(INVOICES, trigger_type=scheduled, run_id=run_id, emitter=emitter) as run:
-            run.set_result({"synced": 10 * (number + 1)})
+    sync = partial(record_run, INVOICES, trigger_type=TriggerType.SCHEDULED, emitter=emitter)
+    for number in range(1, 4):
+        async with sync(run_id=f"invoice-{number}") as run:
+            run.set_result({"synced": 10 * number})
 
-    for number, subject in enumerate(("Offer", "Invoice 4711")):
-        # record_run passes the error on, so the workflow handles it as it would without.
-        with (
-            contextlib.suppress(TimeoutError),
-            record_run(
-                MAILS,
-                trigger_type=TriggerType.GMAIL_PUSH,
-                trigger_data={"subject": subject},
-                run_id=f"mail-{number + 1}",
-                emitter=emitter,
-            ),
-        ):
-            _triage(subject)
+    triage = partial(record_run, MAILS, trigger_type=TriggerType.GMAIL_PUSH, emitter=emitter)
+    with triage(run_id="mail-1", trigger_data={"subject": "Offer"}):
+        pass
+    # record_run passes the error on, so the workflow handles it as it would without.
+    with contextlib.suppress(TimeoutError), triage(run_id="mail-2", trigger_data={"subject": "Invoice 4711"}):
+        raise TimeoutError("no answer in 30 s")
 
     upload = partial(record_run, EXPENSES, trigger_type=TriggerType.FILE_UPLOAD, emitter=emitter)
     with upload(trigger_data={"amount": 80}, run_id="expense-1") as run:
@@ -173,8 +163,3 @@ async def _workflows(emitter: RunEventEmitter) -> None:
     with upload(trigger_data={"amount": 4_200}, run_id="expense-2") as run:
         deadline = utc_now() + timedelta(days=2)
         run.pause("4,200 EUR for a machine: pay?", assignee="mei@example.com", deadline=deadline)
-
-
-def _triage(subject: str) -> None:
-    if subject.startswith("Invoice"):
-        raise TimeoutError("no answer in 30 s")

@@ -112,7 +112,7 @@ def _of_settings(settings: Settings) -> Check:
     try:
         backend_entry(settings.backend)
     except RunLogError as error:
-        return _wrong(str(error), "", name="settings")
+        return _wrong(str(error), name="settings")
     return _ok(f"back end {settings.backend}", name="settings")
 
 
@@ -134,8 +134,7 @@ def _looks(
 
 
 async def _silent(settings: Settings, database: Connection) -> dict[str, Check]:
-    """Return a check for each service that does not answer. No other check of that service can be made."""
-
+    # No other check of a service can be made that does not answer: each would wait, and say the same again.
     async def asked(name: str, reaching: Awaitable[None]) -> Check | None:
         try:
             await reaching
@@ -170,16 +169,13 @@ def failed(name: str, error: RunLogError) -> Check:
     return Check(name=name, verdict=verdict, found=found, remedy=remedy)
 
 
-def _ok(found: str, *, name: str = "") -> Check:
-    return Check(name=name, verdict=Verdict.OK, found=found)
+def _check(verdict: Verdict, found: str, remedy: str = "", *, name: str = "") -> Check:
+    return Check(name=name, verdict=verdict, found=found, remedy=remedy)
 
 
-def _wrong(found: str, remedy: str, *, name: str = "") -> Check:
-    return Check(name=name, verdict=Verdict.WRONG, found=found, remedy=remedy)
-
-
-def _skipped(found: str) -> Check:
-    return Check(name="", verdict=Verdict.SKIPPED, found=found)
+_ok: Final = partial(_check, Verdict.OK)
+_wrong: Final = partial(_check, Verdict.WRONG)
+_skipped: Final = partial(_check, Verdict.SKIPPED)
 
 
 async def _topic(broker: PubSubConnection, topic: str) -> Check:
@@ -298,7 +294,7 @@ async def _indexes(settings: Settings) -> Check:
 
 
 def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
-    """Yield one query of each shape. A missing index makes those fail that need it."""
+    # One of each shape: a missing index makes those fail that need it.
     moment = utc_now()
     statuses = (None, RunStatus.FAILED, (RunStatus.FAILED, RunStatus.SUCCESS))
     for status, trigger, since, order in product(statuses, (None, TriggerType.MANUAL), (None, moment), Order):

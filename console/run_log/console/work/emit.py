@@ -28,9 +28,6 @@ async def emit_state(
     """Save a state of a run, new or not; return the run, and the seconds until queries saw it.
 
     *wait* is for how many seconds to wait for that; None does not wait, and returns None for the seconds.
-
-    Raises:
-        WaitTimeoutError: Queries did not see it in time.
     """
     asks = run_id is not None or wait is not None
     async with opened_run_log(backend, queries=asks, saves=True, makes=True) as log:

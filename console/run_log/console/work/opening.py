@@ -23,8 +23,8 @@ from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.audit import Audit
 from run_log.stores.telemetry import skipped_runs
 
+# For events to be published, before a command gives up.
 FLUSH_SECONDS: Final = 30.0
-"""How long a command waits until its events are published."""
 
 # For the first answer of a service: long enough for a lost packet. Later the library's patience applies.
 REACH_SECONDS: Final = 3.0
@@ -45,12 +45,6 @@ async def opened_run_log(
         queries: Whether the command queries it.
         saves: Whether the command saves to it. If not, nothing is created, neither a file nor a spool.
         makes: Whether it may be created if it does not exist.
-
-    Raises:
-        ConfigurationError: Only its own process can read it, or it cannot be created.
-        NotFoundError: It does not exist, and may not be created.
-        StoreUnavailableError: It does not answer.
-        TransportUnavailableError: The command publishes, and Pub/Sub does not answer.
     """
     settings = Settings.from_env()
     name = backend or settings.backend
@@ -81,29 +75,22 @@ async def reached(
     place: str,
     reach: Callable[[float], Awaitable[None]],
     *,
-    seconds: float = REACH_SECONDS,
     told_after: float = TOLD_AFTER_SECONDS,
 ) -> None:
-    """Wait until *reach* returns; it raises an error if the service does not answer within *seconds*.
+    """Wait until *reach* returns; it raises an error if the service does not answer in time.
 
     If that takes longer than *told_after* seconds, stderr says that *place* is waited for.
     """
-    waiting = f"waiting for {place}, {seconds:g} s at most"
+    waiting = f"waiting for {place}, {REACH_SECONDS:g} s at most"
     telling = asyncio.get_running_loop().call_later(told_after, note, waiting)
     try:
-        await reach(seconds)
+        await reach(REACH_SECONDS)
     finally:
         telling.cancel()
 
 
 async def reached_broker(settings: Settings, *, subscription: str | None = None) -> None:
-    """Wait until Pub/Sub answers that *subscription* exists, or the event topic if it is None.
-
-    Raises:
-        ConfigurationError: The project, the credentials or the extra is missing.
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: It does not exist, or access is denied.
-    """
+    """Wait until Pub/Sub answers that *subscription* exists, or the event topic if it is None."""
     require("producer")
     from run_log.pubsub import PubSubConnection
 
@@ -139,6 +126,7 @@ async def idle_seconds(
 async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
     """Yield the audit of the environment's store once it answers, or of another root or file; close it."""
     settings = Settings.from_env()
+    # A third party's back end has no audit, whatever it keeps.
     is_file = settings.backend == "sqlite"
     if not is_file and settings.backend not in {"firestore", "pubsub"}:
         raise _own_process_only(settings.backend)

@@ -34,10 +34,6 @@ async def sweep(
     """Show runs whose newest event is *older_than* that. If *mark*, read each again and mark it as lost.
 
     A run that cannot be marked is named on stderr, and the others are marked.
-
-    Raises:
-        StoreUnavailableError: The store does not answer in bounded time.
-        TransportUnavailableError: The marks were not published in time.
     """
     found = marked = refused = 0
     cursor = None
@@ -45,6 +41,7 @@ async def sweep(
         page, cursor = await log.list_stale(
             older_than, workflow_id=workflow_id, limit=PAGE, start_after=cursor, now=now
         )
+        # Before anything is marked, so that what is shown is how runs were found.
         listing.add(page)
         found += len(page)
         if mark:

@@ -26,11 +26,7 @@ class Finding(NamedTuple):
 
 
 async def verify_counts(workflow_id: str | None, *, repair: bool, output: OutputFormat) -> bool:
-    """Show wrong counts and unreadable runs of one workflow, or of all; return whether any is still wrong.
-
-    Raises:
-        NotFoundError: The workflow does not exist.
-    """
+    """Show wrong counts and unreadable runs of one workflow, or of all; return whether any is still wrong."""
     listing = _listing(output, ("workflow", "what", "stored", "recounted", "note"))
     workflows = runs = differing = repaired = 0
     async with opened_audit() as audit:
@@ -55,11 +51,7 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
 
 
 async def compare_roots(workflow_id: str | None, *, against: str, output: OutputFormat) -> bool:
-    """Show what differs between the projection here and *against*, a root or a file; return whether any does.
-
-    Raises:
-        NotFoundError: Neither has the workflow, or the other one is empty.
-    """
+    """Show what differs between the projection here and another root or file; return whether any does."""
     listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
     workflows = runs = differing = 0
     async with opened_audit() as first, opened_audit(against) as second:

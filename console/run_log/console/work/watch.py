@@ -28,12 +28,7 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
 async def watch_one(
     workflow_id: str, run_id: str, *, cursor: str | None, within: float | None, output: OutputFormat
 ) -> WorkflowRun:
-    """Show the changes of one run until it ends, and return its last state.
-
-    Raises:
-        RunNotFoundError: It does not exist.
-        WaitTimeoutError: It has not ended *within* so many seconds.
-    """
+    """Show the changes of one run until it ends, *within* so many seconds; return its last state."""
     state = "could not be read"
     try:
         async with (
@@ -41,6 +36,7 @@ async def watch_one(
             opened_run_log() as log,
             log.watch(workflow_id, since_cursor=cursor) as updates,
         ):
+            # Read once the watch has begun: a change in between would be missed, and the end never seen.
             run = await log.get_run(workflow_id, run_id)
             if run is None:
                 raise RunNotFoundError(workflow_id, run_id)
@@ -59,7 +55,6 @@ async def watch_one(
 
 
 def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
-    """Show the state of a run, and return whether anybody still reads stdout."""
     if output in {OutputFormat.JSON, OutputFormat.JSONL}:
         return write([json_text(record)])
     seen = screen(wide=output is OutputFormat.WIDE)
