@@ -49,24 +49,17 @@ def test_what_is_right(folder: Path) -> None:
     assert (0, "", told) == (ended.code, ended.out, ended.err)
 
 
-def test_what_is_wrong(folder: Path) -> None:
-    """Where counts differ it exits 1 and shows what is stored and what a recount gives."""
+def test_what_is_wrong_and_repaired(folder: Path) -> None:
+    """Where counts differ it exits 1 and shows them; with --repair it exits 0, and nothing differs after."""
     change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
 
-    ended = run_log("verify", folder=folder, **SQLITE)
-
-    rows = [line.split() for line in ended.out.splitlines() if line.strip().startswith("w1")]
-    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (ended.code, rows)
-    assert ended.err.endswith("workflows that differ: 1\n")
-
-
-def test_what_is_repaired(folder: Path) -> None:
-    """With --repair it tells what was wrong, exits 0, and nothing differs afterwards."""
-    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
-
+    wrong = run_log("verify", folder=folder, **SQLITE)
     repaired = run_log("verify", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
     after = run_log("verify", "-o", "json", folder=folder, **SQLITE)
 
+    rows = [line.split() for line in wrong.out.splitlines() if line.strip().startswith("w1")]
+    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (wrong.code, rows)
+    assert wrong.err.endswith("workflows that differ: 1\n")
     count = {"workflow_id": "w1", "kind": "count", "scope": "all", "begins": None, "repaired": True}
     assert [
         {**count, "name": "failed", "stored": 7, "recounted": 0},
@@ -137,6 +130,7 @@ def test_two_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
+        ((), 2, "RUN_LOG_BACKEND is 'memory', which only its own process can read; set it to"),
         (("w9",), 3, "there is no workflow 'w9'"),
         (("--against", "nothing.sqlite3"), 3, "there is no file 'nothing.sqlite3'"),
         (("--against", "runs.sqlite3"), 2, "pass another one"),
@@ -145,17 +139,10 @@ def test_two_files(folder: Path) -> None:
 )
 def test_what_is_asked_wrongly(folder: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
     """What is not there exits 3, what makes no sense 2, and nothing is made or changed."""
-    ended = run_log("verify", *arguments, folder=folder, **SQLITE)
+    settings = SQLITE if arguments else {}
+
+    ended = run_log("verify", *arguments, folder=folder, **settings)
 
     assert (code, "") == (ended.code, ended.out)
     assert told in ended.err
     assert ["runs.sqlite3"] == [path.name for path in folder.glob("*.sqlite3")]
-
-
-def test_a_back_end_of_its_own_process(folder: Path) -> None:
-    """The embedded back end cannot be looked into: it exits 2 and says which can."""
-    ended = run_log("verify", folder=folder)
-
-    assert (2, "") == (ended.code, ended.out)
-    assert "RUN_LOG_BACKEND is 'memory'" in ended.err
-    assert "'sqlite'" in ended.err
