@@ -110,7 +110,7 @@ def _as_it_was() -> Generator[None]:
 def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
     """Return what the run log in the environment's Firestore answers."""
     # Google's libraries load for seconds, and most tests of commands need none.
-    from run_log.stores import FirestoreRunLogService
+    from run_log.stores import FirestoreRunLogService  # noqa: PLC0415
 
     async def answered() -> _T:
         service = FirestoreRunLogService.from_env()
@@ -125,7 +125,7 @@ def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
 @contextlib.contextmanager
 def projecting() -> Generator[None]:
     """Project what comes to the environment's subscription, beside the block and until its end."""
-    from run_log.projector.google_cloud import pull
+    from run_log.projector.google_cloud import pull  # noqa: PLC0415 - as above
 
     stop = asyncio.Event()
     with (

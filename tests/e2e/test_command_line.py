@@ -134,16 +134,6 @@ def test_pulling_what_is_not_there(options: tuple[str, ...]) -> None:
     assert "run `run-log provision`" in pulled.err
 
 
-@pytest.mark.usefixtures("emulator_environment")
-@pytest.mark.parametrize("command", [("provision",), ("projector", "pull", "--until-idle", "1")])
-def test_a_broker_that_does_not_answer(command: tuple[str, ...]) -> None:
-    """Where nobody listens, a command ends with 5 before long, and says where it looked."""
-    tried = called(*command, environment={"PUBSUB_EMULATOR_HOST": DEAD_PORT})
-
-    assert (5, "") == (tried.code, tried.out)
-    assert f"run-log: Pub/Sub (emulator at {DEAD_PORT}" in tried.err.splitlines()[-1]
-
-
 def test_a_store_that_does_not_answer(
     provisioned: Settings,
     monkeypatch: pytest.MonkeyPatch,

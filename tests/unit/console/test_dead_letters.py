@@ -366,17 +366,21 @@ def test_what_is_used_wrongly(arguments: list[str], told: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["show", "1"], ["redrive", "--all"], ["discard", "--all"]], ids=" ".join
+    "command",
+    [
+        "dead-letters list",
+        "dead-letters show 1",
+        "dead-letters redrive --all",
+        "dead-letters discard --all",
+        "provision",
+        "projector pull --until-idle 1",
+    ],
 )
 @pytest.mark.process
-def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
+def test_nobody_there(command: str, tmp_path: Path) -> None:
     """Where Pub/Sub does not answer, each command exits 5, and says where it looked."""
     ended = run_log(
-        "dead-letters",
-        *arguments,
-        folder=tmp_path,
-        PUBSUB_EMULATOR_HOST="127.0.0.1:1",
-        GOOGLE_CLOUD_PROJECT="p",
+        *command.split(), folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1", GOOGLE_CLOUD_PROJECT="p"
     )
 
     assert (5, "") == (ended.code, ended.out)

@@ -147,6 +147,29 @@ def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
     assert "run 'r' of workflow 'w' is running, not paused" in answers[1].err
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("runs list w --status done", "success"),
+        ("runs list w --after nowhere", "cursor"),
+        ("runs list w --since then", "'then' is not a moment"),
+        ("runs stats w --window 91d", "window"),
+        ("runs watch --exit-status", "are for one run"),
+        ("emit w --data []", "--data is a JSON list"),
+        ("emit w --status done", "status"),
+    ],
+)
+def test_what_cannot_be_used(call: Call, tmp_path: Path, command: str, told: str) -> None:
+    """What cannot be used exits 2, and stderr says what to do."""
+    save(tmp_path / "run-log.sqlite3")
+
+    ended = call(command)
+
+    assert (2, "") == (ended.code, ended.out)
+    assert ended.err.startswith("run-log: ")
+    assert told in ended.err
+
+
 @pytest.mark.parametrize("command", ["runs list w", "workflows", "runs pending"])
 def test_a_reader_uses_no_spool(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
