@@ -59,8 +59,7 @@ def _tell_usage(error: Any) -> int:
 
 def require(extra: str) -> None:
     """Check that an extra is installed. If not, the error says what to install."""
-    module = missing_module(extra)
-    if module is not None:
+    if (module := missing_module(extra)) is not None:
         from run_log.core import ConfigurationError
         from run_log.core.install import how_to_install
 

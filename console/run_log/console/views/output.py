@@ -223,10 +223,7 @@ def ask(text: str) -> None:
 
 
 class StatusLine(AbstractContextManager["StatusLine"]):
-    """One line on stderr that reports progress and is overwritten in place. Only terminals show it.
-
-    It is removed at the end of its block.
-    """
+    """A line of progress on stderr: overwritten in place, removed at the end, shown on terminals only."""
 
     def __init__(self) -> None:
         self.is_shown: Final = sys.stderr.isatty()

@@ -33,7 +33,6 @@ from .opening import complete, reached_broker
 
 # Between two reports of progress.
 PROGRESS_SECONDS: Final = 5.0
-
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 _T = TypeVar("_T")
@@ -123,7 +122,7 @@ async def list_letters(
 
 
 async def reached_letters() -> None:
-    """Wait until Pub/Sub answers that the subscription of the dead letters exists. See `reached_broker`."""
+    """Wait until Pub/Sub answers that the subscription of the dead letters exists."""
     settings = Settings.from_env()
     await reached_broker(settings, subscription=settings.dead_letter_topic)
 

@@ -21,9 +21,9 @@ from run_log.console.views.tables import history_table, pending_table, runs_tabl
 from run_log.core import DeadLetterReason, ReceivedMessage, RunEvent, TriggerType, WorkflowRun, utc_now
 from run_log.core.law import count_statuses
 from run_log.producer import RunEventEmitter, record_run
-from run_log.projector import Outcome, Projector, PullLimits, PullReport, PullWorker
+from run_log.projector import Outcome, Projector, PullLimits, PullWorker
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
-from run_log.testing import Faults, InMemorySubscription, InMemoryTopic
+from run_log.testing import Faults, InMemoryTopic
 
 # Without a terminal. A demo is for people, so its tables are never unbounded.
 COLUMNS: Final = 80
@@ -52,7 +52,7 @@ async def run_demo() -> bool:
 
     _head("A projector folds what arrives: twice, late, in any order")
     worker = PullWorker(subscription, Projector(store), _NoDeadLetters(), limits=PullLimits(pull_seconds=0.3))
-    report = await _drain(worker, subscription)
+    report = await worker.run(stop=asyncio.Event(), until_idle=0.5)
     counts = ", ".join(f"{report.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
     say(f"pulled {report.pulled} messages: {counts}")
 
@@ -131,15 +131,6 @@ async def _read_again(runs: Sequence[WorkflowRun]) -> dict[str, dict[str, int]]:
         printed, _ = await reading.communicate()
     found = [json.loads(line) for line in printed.splitlines()]
     return {one["workflow_id"]: {name: one[name] for name in ("total", "successful")} for one in found}
-
-
-async def _drain(worker: PullWorker, subscription: InMemorySubscription) -> PullReport:
-    stop = asyncio.Event()
-    working = asyncio.create_task(worker.run(stop=stop))
-    while subscription.backlog and not working.done():  # noqa: ASYNC110 - it has no event for that
-        await asyncio.sleep(0.01)
-    stop.set()
-    return await working
 
 
 async def _workflows(emitter: RunEventEmitter) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from run_log.core import TriggerType, WaitTimeoutError, WorkflowRun, utc_now
 from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
-from run_log.stores import RunLog
 
 from .opening import delivered, opened_run_log
-
-_LOOK_SECONDS: Final = 0.05
 
 
 async def emit_state(
@@ -40,7 +37,8 @@ async def emit_state(
             return run, None
         try:
             async with asyncio.timeout(wait):
-                await _seen(log, run)
+                while await log.get_run(*run.key) != run:  # noqa: ASYNC110 - queries tell nobody
+                    await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise WaitTimeoutError(
                 f"run {run.id!r} of workflow {workflow_id!r} is published, but queries did not see it within "
@@ -67,8 +65,3 @@ def _state(
         run.completed_at = now
         run.duration_ms = (now - run.started_at).total_seconds() * 1_000
     return run
-
-
-async def _seen(log: RunLog, run: WorkflowRun) -> None:
-    while await log.get_run(*run.key) != run:  # noqa: ASYNC110 - queries tell nobody of what they see
-        await asyncio.sleep(_LOOK_SECONDS)

@@ -28,7 +28,6 @@ FLUSH_SECONDS: Final = 30.0
 
 # For the first answer of a service: long enough for a lost packet. Later the library's patience applies.
 REACH_SECONDS: Final = 3.0
-
 TOLD_AFTER_SECONDS: Final = 1.0
 
 _T = TypeVar("_T")

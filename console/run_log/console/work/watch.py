@@ -15,10 +15,7 @@ from .opening import opened_run_log
 
 
 async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: OutputFormat) -> None:
-    """Show the changes of the runs of one workflow, or of all, until nobody reads them.
-
-    *cursor* is that of the update to continue after; None begins now.
-    """
+    """Show the changes of the runs of one workflow, or of all, until nobody reads them."""
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
             if not _show(update.run, update_record(update), output):
