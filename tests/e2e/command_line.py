@@ -67,13 +67,7 @@ def called(
     """Run ``run-log`` with *arguments* in this process, to its end. What it sets for a process is undone.
 
     A command runs an event loop and may handle signals: only tests that are not async can call it.
-
-    Args:
-        arguments: As typed.
-        folder: Where it runs; None is here.
-        is_terminal: Whether stdout and stderr are a terminal.
-        encoding: Of stdout and stderr.
-        environment: Variables besides this process's own.
+    *environment* is added to this process's own.
     """
     out, err = (Stream(is_terminal=is_terminal, encoding=encoding) for _ in range(2))
     with pytest.MonkeyPatch.context() as patched, _as_it_was():

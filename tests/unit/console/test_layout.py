@@ -44,14 +44,30 @@ def test_what_does_not_fit(row: tuple[str, ...], lines: list[str]) -> None:
     assert lines == _lines(row, broad, width=30)[1 : 1 + len(lines)]
 
 
-def test_a_text_that_has_much_room() -> None:
-    """Where at least half the screen is left of a row's line, a text is cut there."""
-    assert [f"n         1  {'x' * 27}…"] == _lines(("n", "1", "x" * 50), width=41)[1:]
+@pytest.mark.parametrize(
+    ("row", "width", "lines"),
+    [
+        (("n", "1", "x" * 50), 41, ["NAME  COUNT  NOTE", f"n         1  {'x' * 27}…"]),
+        (("n" * 50, "", ""), 30, ["NAME", "n" * 50]),
+    ],
+    ids=["a text that has half the screen", "nothing but a long name"],
+)
+def test_what_stays_on_the_first_line(row: tuple[str, ...], width: int, lines: list[str]) -> None:
+    """A text is cut on the row's line where there is much room; a name of which nothing is said is alone."""
+    assert lines == _lines(row, width=width)
 
 
-def test_a_name_of_which_nothing_is_said() -> None:
-    """A long name is all that there is where nothing else is said of any row."""
-    assert ["NAME", "n" * 50] == _lines(("n" * 50, "", ""), width=30)
+@pytest.mark.parametrize(
+    ("width", "name", "state"),
+    [(30, "n" * 28, "       ok"), (18, "n" * 15, "  ok")],
+    ids=["stays", "no room"],
+)
+def test_a_column_that_stays(width: int, name: str, state: str) -> None:
+    """A column that stays is beside the names, of which long ones have their own line, if there is room."""
+    columns = [Column("name"), Column("state", stays=True)]
+    table = Table(columns=columns, rows=[(name, "ok"), ("short", "failed")])
+
+    assert [name, state] == list(table.lines(Screen(width=width)))[1:3]
 
 
 def test_a_style_takes_no_room() -> None:

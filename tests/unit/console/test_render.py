@@ -163,11 +163,6 @@ def test_a_wide_table() -> None:
     assert ["r2", "running", "2026-01-01", "00:00:00", "-", "workflow-1", "-"] == lines[2].split()
 
 
-def test_no_rows() -> None:
-    """Without anything to show, a table still has its headings."""
-    assert ["RUN  STATUS  STARTED (UTC)  TOOK  WORKFLOW  ERROR"] == _shown(runs_table([]))
-
-
 def test_a_pause_that_says_little() -> None:
     """A pause without assignee and deadline is anybody's, and has none."""
     run = a_run(status=RunStatus.PAUSED, pause=PauseRequest(reason="go on?"))
