@@ -163,14 +163,6 @@ async def test_watching_one_run(store: FirestoreRunLogService) -> None:
     assert 1 == code
 
 
-def test_watching_in_vain() -> None:
-    """A run that does not end in time exits 5."""
-    ended = called("runs", "watch", "w/1", "r3", "--timeout", "1")
-
-    assert 5 == ended.code
-    assert "it may end later" in ended.err
-
-
 async def test_watching_all(store: FirestoreRunLogService) -> None:
     """``runs watch`` shows changes until Ctrl-C, and goes on from a cursor with what came meanwhile."""
     async with store.watch() as watch:

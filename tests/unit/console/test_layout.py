@@ -70,6 +70,14 @@ def test_a_column_that_stays(width: int, name: str, state: str) -> None:
     assert [name, state] == list(table.lines(Screen(width=width)))[1:3]
 
 
+def test_cells_that_move_below_share_a_line() -> None:
+    """What moves below a row stands there side by side, as far as it fits."""
+    columns = [Column(name) for name in ("name", "one", "two", "three")]
+    table = Table(columns=columns, rows=[("n" * 16, "aaaa", "bbbb", "c" * 9)])
+
+    assert ["n" * 16, "  aaaa  bbbb", f"  {'c' * 9}"] == list(table.lines(Screen(width=20)))[1:]
+
+
 def test_a_style_takes_no_room() -> None:
     """Colours change no column, and end where the text does."""
     lines = _lines((Styled("a", "red"), "1", "x"), ("bb", "2", "y"), width=40, coloured=True)

@@ -135,14 +135,16 @@ def test_the_doctor_makes_nothing(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
-    """A run that is not there exits 3, whatever is to be done with it; one that waits for nobody exits 2."""
+    """A run that is not there exits 3, whatever is to be done; one that waits for nobody 2, a slow one 5."""
     save(tmp_path / "run-log.sqlite3")
 
     missing = [call(command.replace("w r", "w gone")) for command in OF_A_RUN]
+    late = call("runs watch w r --timeout 0.1")
     answers = [call("runs resume w r --by ann") for _ in range(2)]
 
     assert {3} == {ended.code for ended in missing}
     assert all("there is no run 'gone' of workflow 'w'" in ended.err for ended in missing)
+    assert (5, True) == (late.code, "it may end later" in late.err)
     assert [0, 2] == [ended.code for ended in answers]
     assert "run 'r' of workflow 'w' is running, not paused" in answers[1].err
 
