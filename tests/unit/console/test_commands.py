@@ -4,6 +4,7 @@ import importlib.metadata
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -31,7 +32,7 @@ CODES = {
 }
 """The exit code of each kind of error."""
 
-OTHER_ARGUMENTS = {
+OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "EventDecodeError": {"reason": "undecodable"},
     "PushRefusedError": {"status": 401},
 }

@@ -97,7 +97,7 @@ def shown(view: Table | Sheet, width: int | None = 80) -> str:
 def test_what_terminals_show(snapshot: SnapshotAssertion) -> None:
     """The tables of dead letters look as they did, on a terminal of 80 columns."""
     handled = [redriven(INVALID), kept(LETTERS[0])]
-    views = {
+    views: dict[str, Table | Sheet] = {
         "list": letters_table(LETTERS),
         "show text": letter_sheet(LETTERS[0]),
         "show json": letter_sheet(LETTERS[1]),

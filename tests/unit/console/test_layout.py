@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.console.views.layout import Cell, Column, Screen, Sheet, Styled, Table, cut, wrapped
+from run_log.console.views.layout import Cell, Column, Screen, Sheet, Styled, Table, cut, painted, wrapped
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-5B57}"
 
@@ -83,6 +83,10 @@ def test_a_style_takes_no_room() -> None:
     lines = _lines((Styled("a", "red"), "1", "x"), ("bb", "2", "y"), width=40, coloured=True)
 
     assert ["\x1b[31ma\x1b[0m         1  x", "bb        2  y"] == lines[1:]
+    codes = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
+    assert [f"\x1b[{code}mx\x1b[0m" for code in codes.values()] == [
+        painted("x", style, Screen(coloured=True)) for style in codes
+    ]
 
 
 def test_sheets() -> None:
