@@ -105,6 +105,13 @@ def test_one_line_or_two() -> None:
     ] == lines
 
 
+def test_a_long_id_has_a_line_of_its_own() -> None:
+    """Of a run whose id takes the whole line, the status is below, in its column."""
+    lines = _shown(runs_table([a_run(id="r" * 79)], workflow_id="w"))
+
+    assert ["r" * 79, "     success  2026-01-01 00:00:00  1.50 s"] == lines[2:]
+
+
 async def _usual_views() -> AsyncIterator[Table | Sheet]:
     """Yield each view of runs whose ids are UUIDs, of a workflow with a long name."""
     log = InMemoryRunLogService(now=lambda: NOON)
@@ -131,6 +138,14 @@ async def _usual_views() -> AsyncIterator[Table | Sheet]:
     yield findings_table(
         headings, [[LONG_NAME, f"run {UUID}", "", "", problem], [LONG_NAME, "b0", "7", "0", ""]]
     )
+
+
+async def test_odd_event_ids_are_shown_literally() -> None:
+    """An event's id is shown as it is: any producer may have made it."""
+    log = InMemoryRunLogService()
+    await log.apply([an_event(a_run(), event_id="[/red]")])
+
+    assert "[/red]" in _shown(history_table(await log.get_history("workflow-1", "run-1")))[1]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
