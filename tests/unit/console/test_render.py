@@ -260,9 +260,9 @@ def test_durations(milliseconds: float, shown: str) -> None:
 
 def test_elapsed_time() -> None:
     """A time that goes on is shown to the second, also one that has not begun."""
-    assert ["0:00:05", "-0:00:05", "1d 00:00:00"] == [
-        elapsed(value) for value in (timedelta(seconds=5), timedelta(seconds=-5), timedelta(days=1))
-    ]
+    values = (timedelta(0), timedelta(seconds=5), timedelta(seconds=-5), timedelta(days=1))
+
+    assert ["0:00:00", "0:00:05", "-0:00:05", "1d 00:00:00"] == [elapsed(value) for value in values]
 
 
 def test_payloads() -> None:

@@ -62,10 +62,10 @@ def rebuild(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Fold all known events into a new projection beside the live one, which is not changed.
+    """Fold all known events into a new projection.
 
-    After a signal or a kill, the same command continues. Exits 1 if anything was rejected, and 130 if it was
-    stopped before the end.
+    The live projection is not changed. After a signal or a kill, the same command continues. Exits 1 if
+    anything was rejected, and 130 if it was stopped before the end.
     """
     from run_log.console.log_lines import log_to_stderr
     from run_log.console.work.opening import complete
