@@ -167,6 +167,22 @@ def test_counts_never_vanish(width: int, length: int) -> None:
     assert any("w" * length in line for line in lines)
 
 
+def test_counts_that_move_below() -> None:
+    """Counts for which there is no room say below their row what they count; the others keep their column."""
+    below = ["  success: 1234  failed: 1234", "  skipped: 1234  paused: 1234"]
+
+    lines = _shown(workflows_table([_stats("w" * 31), _stats("short")]), 40)
+
+    assert [
+        "WORKFLOW  TOTAL  PENDING  RUNNING",
+        "w" * 31,
+        "           7404     1234     1234",
+        *below,
+        "short      7404     1234     1234",
+        *below,
+    ] == lines
+
+
 def test_a_wide_table() -> None:
     """With no bound a row is one line that has all, and a cell without anything is told too."""
     runs = [_a_failed_run(error="e" * 10_000 + "\nand more"), a_run(id="r2", status=RunStatus.RUNNING)]
