@@ -65,19 +65,21 @@ def test_what_is_wrong_and_repaired(folder: Path) -> None:
         {**count, "name": "failed", "stored": 7, "recounted": 0},
         {**count, "name": "total", "stored": 9, "recounted": 2},
     ] == [json.loads(line) for line in repaired.out.splitlines()]
-    assert (0, 0) == (repaired.code, after.code)
+    assert (0, 0, True) == (repaired.code, after.code, "; repaired: 1; nothing differs" in repaired.err)
     assert {"findings": [], "next_cursor": None} == json.loads(after.out)
 
 
-def test_what_cannot_be_read(folder: Path) -> None:
-    """A run that cannot be read is shown with why, is not repaired, and exits 1."""
-    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE run = 'r2'")
+def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that cannot be read are shown with why, many only counted; they are not repaired, and exit 1."""
+    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE workflow = 'w0'")
+    monkeypatch.setattr("run_log.stores.audit._verify.MAX_LISTED_RUNS", 1)
 
     ended = run_log("verify", "w0", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
 
-    finding = json.loads(ended.out)
-    assert (1, "w0", "run", "r2") == (ended.code, *list(finding.values())[:3])
+    finding, unlisted = map(json.loads, ended.out.splitlines())
+    assert (1, "w0", "run", "r0") == (ended.code, *list(finding.values())[:3])
     assert "trigger_type" in finding["problem"]
+    assert {"workflow_id": "w0", "kind": "unlisted", "runs": 2} == unlisted
 
 
 def test_how_far_it_is(folder: Path) -> None:
