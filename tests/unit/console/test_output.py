@@ -242,7 +242,7 @@ def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in for stdout is left as it is; stdout itself escapes what its encoding lacks."""
+    """A stand-in for stdout is left as it is; a stream itself escapes what its encoding lacks or obeys."""
     taken = io.BytesIO()
     own = io.TextIOWrapper(taken, encoding="ascii", errors="strict")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -250,8 +250,10 @@ def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
     prepare_streams()
     write(["\u5b57\ud800"], own)
+    sys.stderr.writelines(["a\x1b\tb\n", "c\r\n"])
+    sys.stderr.flush()
 
-    assert b"\\u5b57\\ud800\n" == taken.getvalue()
+    assert b"\\u5b57\\ud800\na\\x1b\tb\nc\\r\n" == taken.getvalue()
 
 
 @pytest.mark.parametrize(
