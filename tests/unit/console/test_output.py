@@ -267,6 +267,6 @@ def test_a_status_line(stderr: io.StringIO, shown: str, monkeypatch: pytest.Monk
     with StatusLine() as line:
         for text in ("\x1b 1 of 2", "2"):
             line.tell(text)
-        line.clear()
+    line.clear()
 
     assert shown == stderr.getvalue()
