@@ -80,6 +80,7 @@ def test_what_else_ends_a_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ([], "Usage: run-log [OPTIONS] COMMAND"),
         (["no-such-command"], "No such command"),
         (["projector", "pull", "--until-idle", "-1"], "--until-idle"),
         (["projector", "pull", "--until-idle", "soon"], "--until-idle"),
@@ -87,7 +88,7 @@ def test_what_else_ends_a_command() -> None:
     ],
 )
 def test_what_is_mistyped_exits_2(arguments: list[str], told: str, tmp_path: Path) -> None:
-    """A mistyped command or option exits 2 and is told on stderr."""
+    """A mistyped command or option exits 2 and is told on stderr; without a command, that is the help."""
     ended = run_log(*arguments, folder=tmp_path)
 
     assert (2, "") == (ended.code, ended.out)
