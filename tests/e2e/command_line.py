@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
 from run_log.console import main
 from run_log.core import Settings
-from run_log.projector.google_cloud import pull
-from run_log.stores import FirestoreRunLogService
+
+if TYPE_CHECKING:
+    from run_log.stores import FirestoreRunLogService
 
 PATIENCE: Final = 240.0
 """How long a test waits for what has to come, on a busy machine."""
@@ -66,13 +67,7 @@ def called(
     """Run ``run-log`` with *arguments* in this process, to its end. What it sets for a process is undone.
 
     A command runs an event loop and may handle signals: only tests that are not async can call it.
-
-    Args:
-        arguments: As typed.
-        folder: Where it runs; None is here.
-        is_terminal: Whether stdout and stderr are a terminal.
-        encoding: Of stdout and stderr.
-        environment: Variables besides this process's own.
+    *environment* is added to this process's own.
     """
     out, err = (Stream(is_terminal=is_terminal, encoding=encoding) for _ in range(2))
     with pytest.MonkeyPatch.context() as patched, _as_it_was():
@@ -108,6 +103,8 @@ def _as_it_was() -> Generator[None]:
 
 def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
     """Return what the run log in the environment's Firestore answers."""
+    # Google's libraries load for seconds, and most tests of commands need none.
+    from run_log.stores import FirestoreRunLogService  # noqa: PLC0415
 
     async def answered() -> _T:
         service = FirestoreRunLogService.from_env()
@@ -122,6 +119,8 @@ def asked(ask: Callable[[FirestoreRunLogService], Awaitable[_T]]) -> _T:
 @contextlib.contextmanager
 def projecting() -> Generator[None]:
     """Project what comes to the environment's subscription, beside the block and until its end."""
+    from run_log.projector.google_cloud import pull  # noqa: PLC0415 - as above
+
     stop = asyncio.Event()
     with (
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,

@@ -148,12 +148,15 @@ def test_listing(settings: Settings) -> None:
 
 
 def test_showing(settings: Settings) -> None:
-    """A letter is shown with all that there is to it, and nothing in it commands the terminal."""
+    """A letter is shown with all that there is to it, by its id or by that of the message that it was."""
     (junk,) = dead_letter(settings, JUNK, reason=DeadLetterReason.UNDECODABLE)
+    (other,) = dead_letter(settings, JUNK, original_id="m-4711")
 
     shown = called("dead-letters", "show", junk, "--wait", PATIENCE)
+    by_log = letters("show", "m-4711", "--wait", QUIET)
     missing = called("dead-letters", "show", "not-there", "--wait", NOTHING)
 
+    assert (0, other, "m-4711") == (by_log[0], by_log[1]["message_id"], by_log[1]["original_message_id"])
     assert (0, "") == (shown.code, shown.err)
     assert all(text in shown.out for text in (junk, "from = elsewhere", r"\x1b[2J no json", "undecodable"))
     assert "\x1b" not in shown.out
@@ -182,16 +185,6 @@ def test_redriving_by_workflow(settings: Settings) -> None:
     assert {other, expired} == {letter["message_id"] for letter in left[1]["dead_letters"]}
 
 
-def test_one_of_those_named_is_missing(settings: Settings) -> None:
-    """What is there of what is named is dealt with; the exit code says that one is not."""
-    (junk,) = dead_letter(settings, JUNK)
-
-    done = letters("discard", junk, "not-there", "--wait", QUIET)
-
-    assert (3, ["discarded"]) == (done[0], [one["outcome"] for one in done[1]["dead_letters"]])
-    assert "there is no dead letter 'not-there'" in done[2]
-
-
 def test_discarding_by_reason(settings: Settings, tmp_path: Path) -> None:
     """A dry run saves and changes nothing; then what the filter chooses is gone, and the rest is there."""
     dead_letter(settings, JUNK, JUNK, reason=DeadLetterReason.UNDECODABLE)
@@ -210,24 +203,17 @@ def test_discarding_by_reason(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_discarding_all(settings: Settings) -> None:
-    """Where nobody can be asked, all are discarded only with ``--yes``."""
-    dead_letter(settings, JUNK, JUNK)
+    """Where nobody can be asked, all are discarded only with ``--yes``; what is named and missing exits 3."""
+    named, *_ = dead_letter(settings, JUNK, JUNK, JUNK)
 
     refused = called("dead-letters", "discard", "--all", "--wait", QUIET)
-    done = letters("discard", "--all", "--yes", "--wait", QUIET)
+    one = letters("discard", named, "not-there", "--wait", QUIET)
+    rest = letters("discard", "--all", "--yes", "--wait", QUIET)
 
     assert (2, "", True) == (refused.code, refused.out, "pass --yes too" in refused.err)
-    assert (0, ["discarded"] * 2) == (done[0], [one["outcome"] for one in done[1]["dead_letters"]])
-
-
-def test_a_letter_by_the_id_that_logs_have(settings: Settings) -> None:
-    """A letter is shown by the id of the message that it was."""
-    dead_letter(settings, JUNK)
-    (other,) = dead_letter(settings, JUNK, original_id="m-4711")
-
-    shown = letters("show", "m-4711", "--wait", QUIET)
-
-    assert (0, other, "m-4711") == (shown[0], shown[1]["message_id"], shown[1]["original_message_id"])
+    assert (3, ["discarded"]) == (one[0], [each["outcome"] for each in one[1]["dead_letters"]])
+    assert "there is no dead letter 'not-there'" in one[2]
+    assert (0, ["discarded"] * 2) == (rest[0], [each["outcome"] for each in rest[1]["dead_letters"]])
 
 
 def test_a_repair_that_is_no_event(settings: Settings, tmp_path: Path) -> None:

@@ -134,18 +134,16 @@ def test_every_package_imports(installed: Installations, extra: str) -> None:
     assert [f"run_log.{package}" for package in packages] == printed.split()
 
 
-@pytest.mark.parametrize("extra", ["", "producer", "stores", "projector"])
-def test_the_demo_needs_no_extra(installed: Installations, extra: str) -> None:
-    """The demo runs with any extra and with none."""
-    demo = installed.run(extra, ["run-log", "demo"])
+def test_the_demo_needs_no_extra(installed: Installations) -> None:
+    """The demo runs with no extra."""
+    demo = installed.run("", ["run-log", "demo"])
 
     assert (0, "") == (demo.returncode, demo.stderr)
     assert "Stats equal a recount of the runs." in demo.stdout
 
 
-@pytest.mark.parametrize("package", ["producer", "stores", "projector", "testing"])
-def test_packages_load_no_vendor(installed: Installations, package: str) -> None:
-    """Importing a package loads no Google library and no console library, even where they are installed.
+def test_packages_load_no_vendor(installed: Installations) -> None:
+    """Importing packages loads no Google library and no console library, even where they are installed.
 
     What structlog loads by itself is not ours: it imports rich wherever rich is installed.
     """
@@ -154,7 +152,7 @@ def test_packages_load_no_vendor(installed: Installations, package: str) -> None
         "import sys\n"
         "import structlog\n"
         "others = set(sys.modules)\n"
-        f"import run_log.{package}\n"
+        "import run_log.producer, run_log.stores, run_log.projector, run_log.testing\n"
         "unwanted = ('google', 'grpc', 'typer', 'rich', 'tenacity', 'click')\n"
         "print(sorted(name for name in set(sys.modules) - others if name.split('.')[0] in unwanted))\n",
     )
@@ -191,47 +189,22 @@ def test_a_reader_needs_no_pubsub(installed: Installations) -> None:
     assert "FirestoreRunLogService None\n" == printed
 
 
+IMPORT = "from run_log.stores import FirestoreRunLogService"
+CREATE = "from run_log.stores import create_run_log_service; create_run_log_service('{}')".format
+EMITTER = "from run_log.producer import RunEventEmitter; RunEventEmitter.from_env()"
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "error", "hint"),
     [
-        ("", "from run_log.stores import FirestoreRunLogService", "ImportError", "stores"),
-        ("producer", "from run_log.stores import FirestoreRunLogService", "ImportError", "stores"),
-        (
-            "",
-            "from run_log.stores import create_run_log_service; create_run_log_service('firestore')",
-            "ConfigurationError",
-            "stores",
-        ),
-        (
-            "",
-            "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
-            "ConfigurationError",
-            "stores",
-        ),
-        (
-            "producer",
-            "from run_log.stores import create_run_log_service; create_run_log_service('firestore')",
-            "ConfigurationError",
-            "stores",
-        ),
-        (
-            "stores",
-            "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
-            "ConfigurationError",
-            "producer",
-        ),
-        (
-            "producer",
-            "from run_log.stores import create_run_log_service; create_run_log_service('pubsub')",
-            "ConfigurationError",
-            "stores",
-        ),
-        (
-            "",
-            "from run_log.producer import RunEventEmitter; RunEventEmitter.from_env()",
-            "ConfigurationError",
-            "producer",
-        ),
+        ("", IMPORT, "ImportError", "stores"),
+        ("producer", IMPORT, "ImportError", "stores"),
+        ("", CREATE("firestore"), "ConfigurationError", "stores"),
+        ("", CREATE("pubsub"), "ConfigurationError", "stores"),
+        ("producer", CREATE("firestore"), "ConfigurationError", "stores"),
+        ("stores", CREATE("pubsub"), "ConfigurationError", "producer"),
+        ("producer", CREATE("pubsub"), "ConfigurationError", "stores"),
+        ("", EMITTER, "ConfigurationError", "producer"),
     ],
 )
 def test_what_is_not_installed_says_so(
@@ -246,12 +219,11 @@ def test_what_is_not_installed_says_so(
     assert f"pip install '{installed.wheel}[{hint}]'" in last
 
 
+# Which extra each command needs, with none installed: tests/unit/console/test_without_extras.py.
 @pytest.mark.parametrize(
     ("extra", "command", "hint"),
     [
-        ("", ["provision"], "producer"),
         ("stores", ["provision"], "producer"),
-        ("", ["projector", "pull"], "projector"),
         ("producer", ["projector", "pull"], "projector"),
         ("stores", ["projector", "pull"], "projector"),
     ],

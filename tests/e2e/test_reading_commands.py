@@ -115,31 +115,6 @@ def test_the_inbox() -> None:
     assert "ann" == json.loads(history.out.splitlines()[-1])["answered_by"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        (("runs", "show", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
-        (("runs", "history", "w9", "r1"), 3, "there is no run 'r1' of workflow 'w9'"),
-        (("runs", "watch", "w/1", "r9"), 3, "there is no run 'r9' of workflow 'w/1'"),
-        (("runs", "resume", "w2", "q", "--by", "ann"), 3, "there is no run 'q' of workflow 'w2'"),
-        (("runs", "list", "w/1", "--status", "done"), 2, "success"),
-        (("runs", "list", "w/1", "--after", "nowhere"), 2, "cursor"),
-        (("runs", "list", "w/1", "--since", "then"), 2, "'then' is not a moment"),
-        (("runs", "stats", "w/1", "--window", "91d"), 2, "window"),
-        (("runs", "watch", "--exit-status"), 2, "are for one run"),
-        (("emit", "w/1", "--data", "[]"), 2, "--data is a JSON list"),
-        (("emit", "w/1", "--status", "done"), 2, "status"),
-    ],
-)
-def test_what_cannot_be_done(arguments: tuple[str, ...], code: int, told: str) -> None:
-    """What is not there exits 3, what cannot be used 2, and stderr says what to do."""
-    ended = called(*arguments)
-
-    assert (code, "") == (ended.code, ended.out)
-    assert told in ended.err
-    assert ended.err.startswith("run-log: ")
-
-
 def test_emitting() -> None:
     """``emit`` saves a state by hand, keeps what the run began with, and can wait until queries see it."""
     first = called("emit", "w3", "--status", "running", "--data", '{"n": 1}', "--wait", "20")
@@ -186,14 +161,6 @@ async def test_watching_one_run(store: FirestoreRunLogService) -> None:
 
     assert ["running", "failed"] == [first["status"], last["status"]]
     assert 1 == code
-
-
-def test_watching_in_vain() -> None:
-    """A run that does not end in time exits 5."""
-    ended = called("runs", "watch", "w/1", "r3", "--timeout", "1")
-
-    assert 5 == ended.code
-    assert "it may end later" in ended.err
 
 
 async def test_watching_all(store: FirestoreRunLogService) -> None:

@@ -9,12 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
-from .commands import dead_letters, events, pipeline, runs
-from .commands.doctor import doctor
+from .commands import checking, dead_letters, events, pipeline, runs
 from .commands.rebuild import archive, rebuild
-from .commands.sweep import sweep
-from .commands.verify import verify
-from .commands.workflows import workflows
 from .exit_codes import run
 from .options import examples
 from .views.output import prepare_streams, say
@@ -32,16 +28,16 @@ app: Final = typer.Typer(
 )
 app.command(epilog=examples("demo"))(pipeline.demo)
 app.add_typer(runs.app, name="runs")
-app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(workflows)
+app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(runs.workflows)
 app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
 app.add_typer(pipeline.projector, name="projector")
 app.command(epilog=examples("provision"))(pipeline.provision)
-app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(doctor)
+app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(checking.doctor)
 app.add_typer(dead_letters.app, name="dead-letters")
-app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(sweep)
-app.command(
-    epilog=examples("verify", "verify invoices --repair", "verify --against runs_2 -o jsonl"),
-)(verify)
+app.command(epilog=examples("sweep --older-than 24h", "sweep --older-than 24h --mark"))(checking.sweep)
+app.command(epilog=examples("verify", "verify invoices --repair", "verify --against runs_2 -o jsonl"))(
+    checking.verify
+)
 app.command(
     epilog=examples(
         "rebuild --from archive:gs://bucket/run-log --into runs_2",

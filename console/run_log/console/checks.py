@@ -10,12 +10,9 @@ class Verdict(enum.StrEnum):
     """The result of a check."""
 
     OK = "ok"
-    WRONG = "wrong"
-    """Something has to be done about it."""
-    UNKNOWN = "unknown"
-    """It could not be checked, and may be fine."""
-    SKIPPED = "skipped"
-    """It does not apply here."""
+    WRONG = "wrong"  # something has to be done about it
+    UNKNOWN = "unknown"  # it could not be checked, and may be fine
+    SKIPPED = "skipped"  # it does not apply here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +22,11 @@ class Check:
     name: str
     verdict: Verdict
     found: str
-    """What was found."""
     remedy: str = ""
     """What to do about it; empty for nothing."""
 
     @property
     def record(self) -> dict[str, str]:
         """The check as JSON."""
-        return {
-            "check": self.name,
-            "verdict": self.verdict.value,
-            "found": self.found,
-            "remedy": self.remedy,
-        }
+        told = {"verdict": self.verdict.value, "found": self.found, "remedy": self.remedy}
+        return {"check": self.name, **told}

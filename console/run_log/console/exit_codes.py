@@ -6,6 +6,7 @@ import enum
 import io
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .views.layout import literal
@@ -16,26 +17,16 @@ class ExitCode(enum.IntEnum):
     """The exit code of a command."""
 
     OK = 0
-    FAILED = 1
-    """A check did not hold, or something else failed."""
-    USAGE = 2
-    """An option, a setting, the project or credentials are missing or wrong."""
-    NOT_FOUND = 3
-    """Nothing has the id or path that was given."""
-    REFUSED = 4
-    """A resource does not exist, or access is denied. Somebody has to act."""
-    UNAVAILABLE = 5
-    """A service does not answer in time. The same command may work later."""
-    INTERRUPTED = 130
-    """Ctrl-C or a second signal ended it before it was finished."""
+    FAILED = 1  # a check did not hold, or something else failed
+    USAGE = 2  # an option, a setting, the project or credentials are missing or wrong
+    NOT_FOUND = 3  # nothing has the id or path that was given
+    REFUSED = 4  # a resource does not exist, or access is denied; somebody has to act
+    UNAVAILABLE = 5  # a service does not answer in time; the same command may work later
+    INTERRUPTED = 130  # Ctrl-C or a second signal ended it before it was finished
 
 
 def run(command: Callable[[], object]) -> int:
-    """Run *command*, and return its exit code. Errors of run-log and of its usage are printed on stderr.
-
-    Args:
-        command: Returns an exit code or anything else, raises a `RunLogError`, or exits by itself.
-    """
+    """Run *command*, and return its exit code, or 0. Errors of run-log and of its usage go to stderr."""
     try:
         code = command()
     except KeyboardInterrupt:
@@ -53,7 +44,7 @@ def run(command: Callable[[], object]) -> int:
 
 
 def _tell_usage(error: Any) -> int:
-    """Print the error of the command line's parser, and return its exit code."""
+    # An error of the command line's parser.
     told = io.StringIO()
     error.show(told)
     before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
@@ -67,13 +58,8 @@ def _tell_usage(error: Any) -> int:
 
 
 def require(extra: str) -> None:
-    """Check that an extra is installed.
-
-    Raises:
-        ConfigurationError: It is not. The message says what to install.
-    """
-    module = missing_module(extra)
-    if module is not None:
+    """Check that an extra is installed. If not, the error says what to install."""
+    if (module := missing_module(extra)) is not None:
         from run_log.core import ConfigurationError
         from run_log.core.install import how_to_install
 
@@ -90,12 +76,10 @@ def missing_module(extra: str) -> str | None:
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
     }
     for module in needed[extra]:
-        try:
-            found = find_spec(module) is not None
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            return module
+        with suppress(ModuleNotFoundError):  # where the package around it is missing
+            if find_spec(module) is not None:
+                continue
+        return module
     return None
 
 

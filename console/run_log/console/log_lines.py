@@ -15,27 +15,23 @@ from .views.output import json_text, screen, write
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send the library's logs to stderr: coloured text on a terminal, else one JSON object on each line.
+    """Send the library's logs of *level* or more to stderr: text on a terminal, else JSON lines.
 
     The JSON has the keys that Cloud Logging reads: ``severity``, ``message``, ``time``.
-
-    Args:
-        level: The lowest level to show.
     """
-    # An id or an error may hold any bytes a producer sends. Quoted, or as JSON, it cannot control a terminal.
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=screen(stream=sys.stderr).coloured,
-            exception_formatter=structlog.dev.plain_traceback,
-            repr_native_str=True,
-        )
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(serializer=_serialized)
-    )
-    keys: list[Any] = (
-        [_literal] if sys.stderr.isatty() else [_severity, structlog.processors.EventRenamer("message")]
-    )
-    handler = logging.StreamHandler(_Lines(sys.stderr))
+    processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if sys.stderr.isatty():
+        # An id or an error may hold any bytes a producer sends. Quoted, it cannot control a terminal.
+        plain = structlog.dev.plain_traceback
+        coloured = screen(stream=sys.stderr).coloured
+        processors += [
+            _literal,
+            structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=plain, repr_native_str=True),
+        ]
+    else:
+        renamer = structlog.processors.EventRenamer("message")
+        processors += [_severity, renamer, structlog.processors.JSONRenderer(serializer=_serialized)]
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -44,7 +40,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.processors.format_exc_info,
             ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *keys, renderer],
+            processors=processors,
         )
     )
     logger = logging.getLogger("run_log")
@@ -52,22 +48,14 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
-class _Lines:
-    """Writes lines of a log handler with their colours, which `Border` would escape.
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines with their colours, which `Border` would escape."""
 
-    Args:
-        stream: The stream to write to.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        """Write whole lines."""
-        write(text.removesuffix("\n").split("\n"), self._stream)
-
-    def flush(self) -> None:
-        """Do nothing: `write` has flushed already."""
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            write(self.format(record).split("\n"), self.stream)
+        except Exception:  # noqa: BLE001 - logging reports it, and the command goes on
+            self.handleError(record)
 
 
 def _serialized(event: object, **_: Any) -> str:
@@ -80,7 +68,7 @@ def _severity(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _literal(_logger: Any, _method: str, event: Any) -> Any:
-    """Have texts command no terminal, and values of any kind and depth be such that they can be shown."""
+    # Texts must command no terminal, and values of any kind and depth must be such that they can be shown.
     for name, value in event.items():
         if name == "event":
             event[name] = literal(str(value))

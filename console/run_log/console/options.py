@@ -59,11 +59,7 @@ def shape(output: OutputFormat, *, wide: bool) -> OutputFormat:
 
 
 def duration(text: str) -> timedelta:
-    """Parse a duration such as ``90m``.
-
-    Raises:
-        InvalidArgumentError: *text* is not a duration.
-    """
+    """Parse a duration such as ``90m``. Anything else is an `InvalidArgumentError`."""
     from run_log.core import InvalidArgumentError
 
     found = _duration(text)
@@ -75,12 +71,9 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str | None, now: datetime) -> datetime | None:
-    """Parse a moment: a duration such as ``2h`` before *now*, a date, or a time.
+    """Parse a moment: a duration such as ``2h`` before *now*, a date, or a time, in UTC if it has no offset.
 
-    A time without an offset is in UTC.
-
-    Raises:
-        InvalidArgumentError: *text* is not a moment.
+    Anything else is an `InvalidArgumentError`.
     """
     from run_log.core import InvalidArgumentError
 
@@ -91,9 +84,7 @@ def moment(text: str | None, now: datetime) -> datetime | None:
         try:
             return now - ago
         except OverflowError as error:
-            raise InvalidArgumentError(
-                f"{text!r} is longer ago than any run; leave the option out"
-            ) from error
+            raise InvalidArgumentError(f"{text!r} is longer ago than any run; omit the option") from error
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
@@ -105,11 +96,7 @@ def moment(text: str | None, now: datetime) -> datetime | None:
 
 
 def json_object(text: str | None, option: str) -> dict[str, Any]:
-    """Parse a JSON object; None is an empty one.
-
-    Raises:
-        InvalidArgumentError: *text* is not a JSON object.
-    """
+    """Parse a JSON object; None is an empty one. Anything else is an `InvalidArgumentError`."""
     import json
 
     from run_log.core import InvalidArgumentError

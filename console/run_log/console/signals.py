@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
-INTERRUPTED = 130
+from .exit_codes import ExitCode
 
 
 def stopped_by_signal() -> asyncio.Event:
@@ -20,7 +20,7 @@ def stopped_by_signal() -> asyncio.Event:
     def on_signal() -> None:
         if stop.is_set():
             # Not sys.exit: cleanup could wait for the very thing that hangs. What is in hand comes again.
-            os._exit(INTERRUPTED)
+            os._exit(ExitCode.INTERRUPTED)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,14 +15,7 @@ _LEADING: Final = ("RUN_LOG_", "GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_", "C
 
 
 def run_log(*arguments: str, folder: Path, encoding: str = "utf-8", **environment: str) -> Ended:
-    """Call ``run-log`` with *arguments*, at home in *folder*, and return how it ended.
-
-    Args:
-        arguments: As typed.
-        folder: Its home, and where it works.
-        encoding: Of its stdout and stderr.
-        environment: Variables beside those that are kept.
-    """
+    """Call ``run-log`` with *arguments*, at home in *folder*, and return how it ended."""
     with pytest.MonkeyPatch.context() as patched:
         for name in os.environ.keys() - _kept().keys():
             patched.delenv(name)
@@ -31,15 +24,7 @@ def run_log(*arguments: str, folder: Path, encoding: str = "utf-8", **environmen
 
 
 def run_python(code: str, *arguments: str, folder: Path, told: str = "", **environment: str) -> Ended:
-    """Run *code* with *arguments* in a fresh interpreter, at home in *folder*, and return how it ended.
-
-    Args:
-        code: What to run.
-        arguments: Its arguments.
-        folder: Its home, and where it works.
-        told: What it reads from stdin.
-        environment: Variables beside those that are kept.
-    """
+    """Run *code* in a fresh interpreter, at home in *folder*, and return how it ended; stdin is *told*."""
     process = subprocess.run(  # noqa: S603 - our own interpreter on our own text
         [sys.executable, "-c", code, *arguments],
         input=told,

@@ -1,84 +1,44 @@
 from __future__ import annotations
 
-import gc
 import importlib.metadata
-import logging
-import os
-import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
-from run_log import core
 from run_log.console.app import app, installed_version
 from run_log.console.exit_codes import ExitCode, run
-from run_log.console.signals import INTERRUPTED
-from run_log.core import (
-    ConfigurationError,
-    EventDecodeError,
-    InvalidArgumentError,
-    InvalidCursorError,
-    InvalidRunError,
-    MessageRefusedError,
-    NotFoundError,
-    NotPausedError,
-    RunExpiredError,
-    RunLogError,
-    RunNotFoundError,
-    SpoolError,
-    StoreError,
-    StoreUnavailableError,
-    TransportError,
-    TransportRefusedError,
-    TransportUnavailableError,
-    UnreadableRunError,
-    WaitTimeoutError,
-    WriteRefusedError,
-)
-from run_log.core.errors import (
-    EmulatorError,
-    EmulatorNotFoundError,
-    GuessRefusedError,
-    PortTakenError,
-    PushRefusedError,
-)
+from run_log.core import errors
+from run_log.core.errors import RunLogError
 from run_log.core.schema import event_schema_text
 
 from .processes import run_log, run_python
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-ERRORS: list[tuple[Callable[[], RunLogError], ExitCode]] = [
-    (lambda: RunLogError("why"), ExitCode.FAILED),
-    (lambda: ConfigurationError("why"), ExitCode.USAGE),
-    (lambda: InvalidArgumentError("why"), ExitCode.USAGE),
-    (lambda: InvalidCursorError("why"), ExitCode.USAGE),
-    (lambda: NotPausedError("why"), ExitCode.USAGE),
-    (lambda: InvalidRunError("why"), ExitCode.USAGE),
-    (lambda: core.NotFoundError("why"), ExitCode.NOT_FOUND),
-    (lambda: EventDecodeError("why", reason="undecodable"), ExitCode.FAILED),
-    (lambda: UnreadableRunError("w", "r", "why"), ExitCode.FAILED),
-    (lambda: StoreError("why"), ExitCode.FAILED),
-    (lambda: StoreUnavailableError("why"), ExitCode.UNAVAILABLE),
-    (lambda: WaitTimeoutError("why"), ExitCode.UNAVAILABLE),
-    (lambda: WriteRefusedError("why"), ExitCode.FAILED),
-    (lambda: RunExpiredError("why"), ExitCode.FAILED),
-    (lambda: TransportError("why"), ExitCode.FAILED),
-    (lambda: TransportUnavailableError("why"), ExitCode.UNAVAILABLE),
-    (lambda: TransportRefusedError("why"), ExitCode.REFUSED),
-    (lambda: MessageRefusedError("why"), ExitCode.FAILED),
-    (lambda: SpoolError("why"), ExitCode.FAILED),
-    (lambda: NotFoundError("why"), ExitCode.NOT_FOUND),
-    (lambda: RunNotFoundError("w", "r"), ExitCode.NOT_FOUND),
-    (lambda: GuessRefusedError("why"), ExitCode.UNAVAILABLE),
-    (lambda: PushRefusedError("why", status=401), ExitCode.FAILED),
-    (lambda: EmulatorError("why"), ExitCode.FAILED),
-    (lambda: EmulatorNotFoundError("why"), ExitCode.FAILED),
-    (lambda: PortTakenError("why"), ExitCode.FAILED),
-]
+CODES = {
+    "USAGE": "ConfigurationError InvalidArgumentError InvalidCursorError NotPausedError InvalidRunError",
+    "NOT_FOUND": "NotFoundError RunNotFoundError",
+    "REFUSED": "TransportRefusedError",
+    "UNAVAILABLE": ("StoreUnavailableError WaitTimeoutError TransportUnavailableError GuessRefusedError"),
+    "FAILED": (
+        "RunLogError EventDecodeError UnreadableRunError StoreError WriteRefusedError RunExpiredError "
+        "TransportError MessageRefusedError SpoolError PushRefusedError EmulatorError EmulatorNotFoundError "
+        "PortTakenError"
+    ),
+}
+"""The exit code of each kind of error."""
+
+OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "EventDecodeError": {"reason": "undecodable"},
+    "PushRefusedError": {"status": 401},
+}
+TWO_IDS = {"RunNotFoundError": ("w", "r"), "UnreadableRunError": ("w", "r", "why")}
+
+PROVISION_AND_PULL = pytest.mark.parametrize("command", [("provision",), ("projector", "pull")], ids=" ".join)
 
 
 def _kinds(root: type[RunLogError]) -> set[type[RunLogError]]:
@@ -87,50 +47,40 @@ def _kinds(root: type[RunLogError]) -> set[type[RunLogError]]:
     return {root}.union(*map(_kinds, below))
 
 
-@pytest.mark.parametrize(("make", "code"), ERRORS, ids=lambda item: getattr(item, "name", ""))
-def test_an_error_of_ours_has_its_exit_code(
-    make: Callable[[], RunLogError], code: ExitCode, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An error of ours is one line on stderr and the exit code of its kind."""
-    error = make()
+@pytest.mark.parametrize("kind", sorted(kind.__name__ for kind in _kinds(RunLogError)))
+def test_an_error_of_ours_has_its_exit_code(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of ours is one line on stderr, which commands no terminal, and the exit code of its kind."""
+    (code,) = [code for code, kinds in CODES.items() if kind in kinds.split()]
+    arguments = TWO_IDS.get(kind, ("why: \x1b[2J\n  of 2 lines",))
+    error = getattr(errors, kind)(*arguments, **OTHER_ARGUMENTS.get(kind, {}))
 
     def fail() -> None:
         raise error
 
-    ended = run(fail)
-
-    assert code is ended
-    assert ("", f"run-log: {error}\n") == capsys.readouterr()
-
-
-def test_every_kind_of_error_is_looked_at() -> None:
-    """No kind of error is without a test of its exit code."""
-    assert _kinds(RunLogError) == {type(make()) for make, _ in ERRORS}
+    assert ExitCode[code] is run(fail)
+    told = " ".join(str(error).split()).replace("\x1b", "\\x1b")
+    assert ("", f"run-log: {told}\n") == capsys.readouterr()
 
 
-def test_a_fault_of_our_own_is_not_hidden() -> None:
-    """An exception that is not ours goes on, with its traceback."""
+def test_what_else_ends_a_command() -> None:
+    """A command that ends without an error exits 0, one that Ctrl-C ends 130; a fault of ours goes on."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
 
     def fail() -> None:
         raise ZeroDivisionError
 
+    assert ExitCode.OK is run(lambda: None)
+    assert ExitCode.INTERRUPTED is run(interrupted)
     with pytest.raises(ZeroDivisionError):
         run(fail)
-
-
-def test_a_command_that_returns_is_done() -> None:
-    """A command that ends without an error exits 0."""
-    assert run(lambda: None) is ExitCode.OK
-
-
-def test_the_second_signals_exit_code() -> None:
-    """What a second signal exits with is the documented code."""
-    assert ExitCode.INTERRUPTED == INTERRUPTED
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ([], "Usage: run-log [OPTIONS] COMMAND"),
         (["no-such-command"], "No such command"),
         (["projector", "pull", "--until-idle", "-1"], "--until-idle"),
         (["projector", "pull", "--until-idle", "soon"], "--until-idle"),
@@ -138,52 +88,37 @@ def test_the_second_signals_exit_code() -> None:
     ],
 )
 def test_what_is_mistyped_exits_2(arguments: list[str], told: str, tmp_path: Path) -> None:
-    """A mistyped command or option exits 2 and is told on stderr."""
+    """A mistyped command or option exits 2 and is told on stderr; without a command, that is the help."""
     ended = run_log(*arguments, folder=tmp_path)
 
     assert (2, "") == (ended.code, ended.out)
     assert told in ended.err
 
 
-@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
+@PROVISION_AND_PULL
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        (
+            {"RUN_LOG_TOPC": "t"},
+            "RUN_LOG_TOPC is no setting of run-log: did you mean RUN_LOG_TOPIC?",
+        ),
+        ({"RUN_LOG_TOPIC": "no/topic"}, "RUN_LOG_TOPIC='no/topic'"),
+        ({}, "run-log: no Google Cloud credentials"),
+        ({}, "PUBSUB_EMULATOR_HOST"),
+        ({"PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}, "set GOOGLE_CLOUD_PROJECT"),
+    ],
+    ids=["misspelt", "impossible", "no credentials", "no emulator", "no project"],
+)
 @pytest.mark.process
-def test_a_misspelt_variable(command: tuple[str, ...], tmp_path: Path) -> None:
-    """A misspelt RUN_LOG_ variable exits 2, and the message says which one was probably meant."""
-    ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPC="t")
-
-    told = "run-log: RUN_LOG_TOPC is no setting of run-log: did you mean RUN_LOG_TOPIC?\n"
-    assert (2, "", told) == (ended.code, ended.out, ended.err)
-
-
-@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
-@pytest.mark.process
-def test_a_setting_that_cannot_be_used(command: tuple[str, ...], tmp_path: Path) -> None:
-    """A setting with an impossible value exits 2, and the message names its variable."""
-    ended = run_log(*command, folder=tmp_path, RUN_LOG_TOPIC="no/topic")
+def test_what_is_set_wrongly(
+    command: tuple[str, ...], environment: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    """A setting that is misspelt, impossible or missing exits 2, and the message says what to set."""
+    ended = run_log(*command, folder=tmp_path, **environment)
 
     assert (2, "") == (ended.code, ended.out)
-    assert "RUN_LOG_TOPIC='no/topic'" in ended.err
-
-
-@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
-@pytest.mark.process
-def test_missing_credentials(command: tuple[str, ...], tmp_path: Path) -> None:
-    """Without credentials and without an emulator a command exits 2 and says what to do."""
-    ended = run_log(*command, folder=tmp_path)
-
-    assert (2, "") == (ended.code, ended.out)
-    assert "run-log: no Google Cloud credentials" in ended.err
-    assert "PUBSUB_EMULATOR_HOST" in ended.err
-
-
-@pytest.mark.parametrize("command", [("provision",), ("projector", "pull")])
-@pytest.mark.process
-def test_a_missing_project(command: tuple[str, ...], tmp_path: Path) -> None:
-    """On the emulators, a missing project exits 2 and the message names its variable."""
-    ended = run_log(*command, folder=tmp_path, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
-
-    assert (2, "") == (ended.code, ended.out)
-    assert "set GOOGLE_CLOUD_PROJECT" in ended.err
+    assert told in ended.err
 
 
 def _calls(path: tuple[str, ...], group: typer.Typer) -> Iterator[tuple[str, ...]]:
@@ -261,25 +196,6 @@ def test_the_version_of_an_installation(
     assert importlib.metadata.version("run-log") == installed_version()
 
 
-def test_ctrl_c() -> None:
-    """A command that is interrupted exits 130, without a traceback."""
-
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    assert ExitCode.INTERRUPTED is run(interrupted)
-
-
-def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is asked for by its id and is not there exits 3, on one line of stderr."""
-
-    def fail() -> None:
-        raise NotFoundError("there is no run: \x1b[2J\n  of 2 lines")
-
-    assert ExitCode.NOT_FOUND is run(fail)
-    assert ("", "run-log: there is no run: \\x1b[2J of 2 lines\n") == capsys.readouterr()
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [("run-log ru", {"runs"}), ("run-log runs st", {"stats"}), ("run-log projector pu", {"pull", "push"})],
@@ -287,17 +203,12 @@ def test_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.process
 def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: Path) -> None:
     """The shell is told which commands begin with what was typed."""
-    ended = run_log(
-        folder=tmp_path,
-        _RUN_LOG_COMPLETE="complete_bash",
-        COMP_WORDS=words,
-        COMP_CWORD=str(len(words.split()) - 1),
-    )
+    position = str(len(words.split()) - 1)
+    ended = run_log(folder=tmp_path, _RUN_LOG_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=position)
 
     assert expected == set(ended.out.split())
 
 
-@pytest.mark.process
 def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     """The help says how to have the projection made anew, and where that is described."""
     outer = " ".join(run_log("--help", folder=tmp_path).out.split())
@@ -305,17 +216,6 @@ def test_the_help_says_how_to_rebuild(tmp_path: Path) -> None:
     assert "a new root collection beside the live one; then you switch to that one" in outer
     assert "(docs/operations.md#rebuild)" in outer
     assert "## Rebuild" in (REPOSITORY / "docs" / "operations.md").read_text()
-
-
-@pytest.mark.process
-def test_what_the_help_lists(tmp_path: Path) -> None:
-    """The help lists every command, and the projector's says what its option does."""
-    outer = run_log("--help", folder=tmp_path).out
-    inner = run_log("projector", "pull", "--help", folder=tmp_path).out
-
-    assert [True] * 3 == [command in outer for command in ("demo", "provision", "projector")]
-    assert "--until-idle" in inner
-    assert "Exit 0 after so many seconds without a message" in " ".join(inner.split())
 
 
 def test_the_schema(tmp_path: Path) -> None:
@@ -329,14 +229,3 @@ def test_the_schema(tmp_path: Path) -> None:
     assert event_schema_text() == (tmp_path / "schema.json").read_text()
     assert 2 == refused.code
     assert "pass another file" in refused.err
-
-
-def test_what_a_call_leaves(tmp_path: Path) -> None:
-    """What a command sets for its process, such as its log handler, does not outlive a call in a test."""
-    logger = logging.getLogger("run_log")
-    before = [*logger.handlers], logger.level, gc.get_freeze_count(), sys.stdout, dict(os.environ)
-
-    ended = run_log("projector", "pull", folder=tmp_path)
-
-    assert 2 == ended.code
-    assert before == ([*logger.handlers], logger.level, gc.get_freeze_count(), sys.stdout, dict(os.environ))

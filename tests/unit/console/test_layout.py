@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_log.console.views.layout import Cell, Column, Screen, Sheet, Styled, Table, cut, wrapped
+from run_log.console.views.layout import Cell, Column, Screen, Sheet, Styled, Table, cut, painted, wrapped
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-5B57}"
 
@@ -44,14 +44,38 @@ def test_what_does_not_fit(row: tuple[str, ...], lines: list[str]) -> None:
     assert lines == _lines(row, broad, width=30)[1 : 1 + len(lines)]
 
 
-def test_a_text_that_has_much_room() -> None:
-    """Where at least half the screen is left of a row's line, a text is cut there."""
-    assert [f"n         1  {'x' * 27}…"] == _lines(("n", "1", "x" * 50), width=41)[1:]
+@pytest.mark.parametrize(
+    ("row", "width", "lines"),
+    [
+        (("n", "1", "x" * 50), 41, ["NAME  COUNT  NOTE", f"n         1  {'x' * 27}…"]),
+        (("n" * 50, "", ""), 30, ["NAME", "n" * 50]),
+    ],
+    ids=["a text that has half the screen", "nothing but a long name"],
+)
+def test_what_stays_on_the_first_line(row: tuple[str, ...], width: int, lines: list[str]) -> None:
+    """A text is cut on the row's line where there is much room; a name of which nothing is said is alone."""
+    assert lines == _lines(row, width=width)
 
 
-def test_a_name_of_which_nothing_is_said() -> None:
-    """A long name is all that there is where nothing else is said of any row."""
-    assert ["NAME", "n" * 50] == _lines(("n" * 50, "", ""), width=30)
+@pytest.mark.parametrize(
+    ("width", "name", "state"),
+    [(30, "n" * 28, "       ok"), (18, "n" * 15, "  ok")],
+    ids=["stays", "no room"],
+)
+def test_a_column_that_stays(width: int, name: str, state: str) -> None:
+    """A column that stays is beside the names, of which long ones have their own line, if there is room."""
+    columns = [Column("name"), Column("state", stays=True)]
+    table = Table(columns=columns, rows=[(name, "ok"), ("short", "failed")])
+
+    assert [name, state] == list(table.lines(Screen(width=width)))[1:3]
+
+
+def test_cells_that_move_below_share_a_line() -> None:
+    """What moves below a row stands there side by side, as far as it fits."""
+    columns = [Column(name) for name in ("name", "one", "two", "three")]
+    table = Table(columns=columns, rows=[("n" * 16, "aaaa", "bbbb", "c" * 9)])
+
+    assert ["n" * 16, "  aaaa  bbbb", f"  {'c' * 9}"] == list(table.lines(Screen(width=20)))[1:]
 
 
 def test_a_style_takes_no_room() -> None:
@@ -59,14 +83,18 @@ def test_a_style_takes_no_room() -> None:
     lines = _lines((Styled("a", "red"), "1", "x"), ("bb", "2", "y"), width=40, coloured=True)
 
     assert ["\x1b[31ma\x1b[0m         1  x", "bb        2  y"] == lines[1:]
+    codes = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
+    assert [f"\x1b[{code}mx\x1b[0m" for code in codes.values()] == [
+        painted("x", style, Screen(coloured=True)) for style in codes
+    ]
 
 
 def test_sheets() -> None:
     """What there is to say of a name is broken between words; what is verbatim never, nor what is piped."""
-    rows: list[tuple[str, Cell | tuple[str, ...]]] = [
+    rows: list[tuple[str, Cell | list[str]]] = [
         ("name", "one two three four"),
         ("empty", ""),
-        ("json", ("{ 1, 2, 3, 4, 5 }", "", "[]")),
+        ("json", ["{ 1, 2, 3, 4, 5 }", "", "[]"]),
     ]
 
     assert [

@@ -54,157 +54,138 @@ def restored() -> Iterator[None]:
     logger.setLevel(level)
 
 
-@pytest.fixture
-def stderr() -> io.StringIO:
-    """Return what takes the place of stderr: a file that nobody watches."""
-    return io.StringIO()
-
-
-def _log_to(stderr: io.StringIO, level: int = logging.INFO) -> None:
+def _logged_to(stderr: io.StringIO, level: int = logging.INFO) -> io.StringIO:
     with contextlib.redirect_stderr(stderr):
         log_to_stderr(level)
+    return stderr
+
+
+@pytest.fixture
+def piped() -> io.StringIO:
+    """Return what takes the place of stderr: a file that nobody watches."""
+    return _logged_to(io.StringIO())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Return what takes the place of stderr: a terminal without colours."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    return _logged_to(_Terminal())
 
 
 def _break(why: str) -> None:
-    raise ValueError(why)
+    """Log that something broke."""
+    try:
+        raise ValueError(why)  # noqa: TRY301 - to have a traceback
+    except ValueError:
+        get_logger("run_log.test").exception("it_broke")
 
 
 def _lines(written: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
 
-def test_json_where_nobody_watches(stderr: io.StringIO) -> None:
-    """A log line is a JSON object with severity, message, time in UTC and the event's own fields."""
-    _log_to(stderr)
+@pytest.mark.parametrize("level", ["info", "warning", "error", "critical"])
+def test_json_where_nobody_watches(piped: io.StringIO, level: str) -> None:
+    """A log line is a JSON object with Cloud Logging's severity, message, time in UTC and its own fields."""
     begun = datetime.now(UTC)
 
-    get_logger("run_log.test").warning("something_happened", failures=3)
+    getattr(get_logger("run_log.test"), level)("something_happened", failures=3)
 
-    (line,) = _lines(stderr)
+    (line,) = _lines(piped)
     time = datetime.fromisoformat(line.pop("time"))
-    assert {"severity": "WARNING", "message": "something_happened", "failures": 3} == line
+    assert {"severity": level.upper(), "message": "something_happened", "failures": 3} == line
     assert begun <= time <= datetime.now(UTC)
 
 
-@pytest.mark.parametrize("level", ["info", "warning", "error", "critical"])
-def test_severities_are_cloud_loggings(stderr: io.StringIO, level: str) -> None:
-    """A level becomes the severity of the same name in capitals, as Cloud Logging has it."""
-    _log_to(stderr)
-
-    getattr(get_logger("run_log.test"), level)("it")
-
-    assert [level.upper()] == [line["severity"] for line in _lines(stderr)]
-
-
-def test_an_exception_is_one_line(stderr: io.StringIO) -> None:
+def test_an_exception_is_one_line(piped: io.StringIO) -> None:
     """A traceback is a field of the one line that logs it."""
-    _log_to(stderr)
+    _break("two\nlines")
 
-    try:
-        _break("two\nlines")
-    except ValueError:
-        get_logger("run_log.test").exception("it_broke")
-
-    (line,) = _lines(stderr)
+    (line,) = _lines(piped)
     assert ("ERROR", "it_broke") == (line["severity"], line["message"])
     assert "ValueError: two\nlines" in line["exception"]
 
 
-def test_what_json_cannot_hold(stderr: io.StringIO) -> None:
+def test_what_json_cannot_hold(piped: io.StringIO) -> None:
     """A field that JSON cannot hold does not lose the line."""
-    _log_to(stderr)
-
     get_logger("run_log.test").info("it", **ODD_FIELDS)
 
-    (line,) = _lines(stderr)
+    (line,) = _lines(piped)
     assert ("it", [1], "NaN") == (line["message"], line["field"], line["nan"])
 
 
-def test_standard_loggers_are_shown_alike(stderr: io.StringIO) -> None:
+def test_standard_loggers_are_shown_alike(piped: io.StringIO) -> None:
     """A line of the standard library's own logging under the same name looks the same."""
-    _log_to(stderr)
-
     logging.getLogger("run_log.test").warning("%s failed", "it", extra={"failures": 3})
 
-    (line,) = _lines(stderr)
+    (line,) = _lines(piped)
     assert ("WARNING", "it failed", 3) == (line["severity"], line["message"], line["failures"])
 
 
-def test_less_than_the_level_is_silent(stderr: io.StringIO) -> None:
-    """What is below the level is not written; by default that is debugging."""
-    _log_to(stderr)
-    get_logger("run_log.test").debug("quiet")
-    _log_to(stderr, logging.ERROR)
-    get_logger("run_log.test").warning("quiet")
+def test_a_line_that_cannot_be_made(
+    piped: io.StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line with arguments that do not fit is reported by logging, and the command goes on."""
+    monkeypatch.setattr(logging.getLogger("run_log"), "propagate", False)  # pytest's own handler would raise
 
-    assert "" == stderr.getvalue()
+    logging.getLogger("run_log.test").warning("%d", "it")
+
+    assert "" == piped.getvalue()
+    assert "--- Logging error ---" in capsys.readouterr().err
 
 
-def test_other_loggers_are_left_alone(stderr: io.StringIO) -> None:
-    """Only the library's own logger is configured."""
+def test_what_is_not_shown(piped: io.StringIO) -> None:
+    """Nothing below the level is written, by default no debugging; no other logger is configured."""
     before = list(logging.getLogger().handlers)
 
-    _log_to(stderr)
+    get_logger("run_log.test").debug("quiet")
+    _logged_to(piped, logging.ERROR)
+    get_logger("run_log.test").warning("quiet")
 
-    assert before == logging.getLogger().handlers
-
-
-def test_text_on_a_terminal() -> None:
-    """On a terminal a line is text for people."""
-    written = _Terminal()
-    _log_to(written)
-
-    get_logger("run_log.test").warning("something_happened", failures=3)
-
-    (line,) = written.getvalue().splitlines()
-    assert "something_happened" in line
-    assert "failures" in line
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(line)
+    assert ("", before) == (piped.getvalue(), logging.getLogger().handlers)
 
 
-def test_what_a_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal too, a field of any kind does not lose the line; NO_COLOR is heeded."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    written = _Terminal()
-    _log_to(written)
-
+def test_text_on_a_terminal(terminal: io.StringIO) -> None:
+    """On a terminal a line is text for people, whatever its fields are; NO_COLOR is heeded."""
     get_logger("run_log.test").info("it", **ODD_FIELDS)
     logging.getLogger("run_log.test").info("%s", "two\nlines \x1b[2J")
 
-    first, second = written.getvalue().splitlines()
+    first, second = terminal.getvalue().splitlines()
     assert "nan='NaN'" in first
     assert "two\\nlines \\x1b[2J" in second
-    assert "\x1b" not in written.getvalue()
+    assert "\x1b" not in terminal.getvalue()
 
 
-def test_an_exception_on_a_terminal() -> None:
+def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal that has colours, a line has some."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = _logged_to(_Terminal())
+
+    get_logger("run_log.test").warning("it", failures=3)
+
+    assert "\x1b[" in coloured.getvalue()
+
+
+def test_an_exception_on_a_terminal(terminal: io.StringIO) -> None:
     """On a terminal a traceback is shown as Python's own, without the values of local variables."""
-    written = _Terminal()
-    _log_to(written)
     secret = "s3cret"[::-1]
 
-    try:
-        _break(f"{len(secret)} letters")
-    except ValueError:
-        get_logger("run_log.test").exception("it_broke")
+    _break(f"{len(secret)} letters")
 
-    assert "ValueError: 6 letters" in written.getvalue()
-    assert secret not in written.getvalue()
+    assert "ValueError: 6 letters" in terminal.getvalue()
+    assert secret not in terminal.getvalue()
 
 
 @pytest.mark.parametrize("made", [_Terminal, io.StringIO], ids=["a terminal", "nobody watches"])
 def test_what_others_wrote_is_shown_literally(made: type[io.StringIO]) -> None:
     """Ids and errors in a log line neither command the terminal nor begin a line of their own."""
-    written = made()
-    _log_to(written)
+    written = _logged_to(made())
     odd = "r1\x1b]0;owned\x07\u009b31m"
 
     get_logger("run_log.test").warning("something_happened", run_id=odd, why=f"{odd}\nrun_log_all_is_well")
-    try:
-        _break(odd)
-    except ValueError:
-        get_logger("run_log.test").exception("it_broke")
+    _break(odd)
 
     shown = written.getvalue()
     assert "owned" in shown

@@ -50,17 +50,23 @@ async def _fetch(cursor: str | None) -> tuple[Sequence[int], str | None]:
     return PAGES[number], str(number + 1) if number + 1 < len(PAGES) else None
 
 
-@pytest.mark.parametrize(("all_pages", "expected"), [(False, [1, 2]), (True, [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("after", "all_pages", "expected", "next_cursor"),
+    [(None, False, [1, 2], "1"), (None, True, [1, 2, 3], None), ("2", True, [], None)],
+)
 async def test_one_document(
-    capsys: pytest.CaptureFixture[str], *, all_pages: bool, expected: list[int]
+    capsys: pytest.CaptureFixture[str],
+    after: str | None,
+    expected: list[int],
+    next_cursor: str | None,
+    *,
+    all_pages: bool,
 ) -> None:
     """As JSON a listing is one document, with what is listed and where to go on."""
-    await _listing(OutputFormat.JSON).walk(_fetch, after=None, all_pages=all_pages)
+    await _listing(OutputFormat.JSON).walk(_fetch, after=after, all_pages=all_pages)
 
-    printed = capsys.readouterr()
-    document = {"odd_numbers": [{"n": n} for n in expected], "next_cursor": None if all_pages else "1"}
-    assert f"{json.dumps(document, indent=2)}\n" == printed.out
-    assert "" == printed.err
+    document = {"odd_numbers": [{"n": n} for n in expected], "next_cursor": next_cursor}
+    assert (f"{json.dumps(document, indent=2)}\n", "") == capsys.readouterr()
 
 
 async def test_a_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,25 +76,28 @@ async def test_a_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert ('{"n": 1}\n{"n": 2}\n', "more: --after 1\n") == capsys.readouterr()
 
 
-async def test_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """For people each page is a table, and an empty one is none."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    await _listing(OutputFormat.TABLE).walk(_fetch, after=None, all_pages=True)
-
-    assert ("N\n1\n2\nN\n3\n", "") == capsys.readouterr()
-
-
-@pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.WIDE])
-async def test_rows_for_programs(
-    output: OutputFormat, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("output", "columns", "expected"),
+    [
+        (OutputFormat.TABLE, "80", "N\n1\n2\nN\n3\n"),
+        (OutputFormat.TABLE, "", "N\n1\n2\n3\n"),
+        (OutputFormat.WIDE, "80", "N\n1\n2\n3\n"),
+    ],
+    ids=["people", "piped", "wide"],
+)
+async def test_tables(
+    output: OutputFormat,
+    columns: str,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where nobody looks, or one line a row is asked for, the headings are told once."""
-    monkeypatch.delenv("COLUMNS", raising=False)
+    """For people each page is a table; where nobody looks or rows are whole, the headings are told once."""
+    monkeypatch.setenv("COLUMNS", columns)
 
     await _listing(output).walk(_fetch, after=None, all_pages=True)
 
-    assert ("N\n1\n2\n3\n", "") == capsys.readouterr()
+    assert (expected, "") == capsys.readouterr()
 
 
 @pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.JSONL])
@@ -97,13 +106,6 @@ async def test_nothing_to_list(capsys: pytest.CaptureFixture[str], output: Outpu
     await _listing(output).walk(_fetch, after="2", all_pages=True)
 
     assert ("", "no odd numbers\n") == capsys.readouterr()
-
-
-async def test_an_empty_document(capsys: pytest.CaptureFixture[str]) -> None:
-    """As JSON nothing is an empty list."""
-    await _listing(OutputFormat.JSON).walk(_fetch, after="2", all_pages=True)
-
-    assert {"odd_numbers": [], "next_cursor": None} == json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -124,15 +126,13 @@ def test_one_thing(capsys: pytest.CaptureFixture[str], output: OutputFormat, exp
 
 @pytest.mark.parametrize(
     ("columns", "wide", "width"),
-    [(None, False, None), ("40", False, 40), ("40", True, None), ("0", False, None), ("x", False, None)],
+    [("", False, None), ("40", False, 40), ("40", True, None), ("0", False, None), ("x", False, None)],
 )
 def test_the_width_where_nobody_looks(
-    columns: str | None, width: int | None, monkeypatch: pytest.MonkeyPatch, *, wide: bool
+    columns: str, width: int | None, monkeypatch: pytest.MonkeyPatch, *, wide: bool
 ) -> None:
     """What is piped has no bound, unless COLUMNS says one."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    if columns is not None:
-        monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("COLUMNS", columns)
 
     assert Screen(width=width, encoding="utf-8") == screen(wide=wide, stream=io.StringIO())
 
@@ -242,7 +242,7 @@ def test_streams_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in for stdout is left as it is; stdout itself escapes what its encoding lacks."""
+    """A stand-in for stdout is left as it is; a stream itself escapes what its encoding lacks or obeys."""
     taken = io.BytesIO()
     own = io.TextIOWrapper(taken, encoding="ascii", errors="strict")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -250,30 +250,23 @@ def test_streams_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
     prepare_streams()
     write(["\u5b57\ud800"], own)
+    sys.stderr.writelines(["a\x1b\tb\n", "c\r\n"])
+    sys.stderr.flush()
 
-    assert b"\\u5b57\\ud800\n" == taken.getvalue()
+    assert b"\\u5b57\\ud800\na\\x1b\tb\nc\\r\n" == taken.getvalue()
 
 
-def test_a_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far work is stands on one line of a terminal, as much as fits; it is gone once that is cleared."""
-    terminal = _Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+@pytest.mark.parametrize(
+    ("stderr", "shown"), [(_Terminal(), "\r\\x1b 1 ...\r2         \r \r"), (io.StringIO(), "")]
+)
+def test_a_status_line(stderr: io.StringIO, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far work is stands on one line of a terminal, as much as fits, and is gone in the end."""
+    monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("COLUMNS", "11")
-    line = StatusLine()
 
-    for text in ("\x1b 1 of 2", "2"):
-        line.tell(text)
-    line.clear()
-    line.clear()
-
-    assert "\r\\x1b 1 ...\r2         \r \r" == terminal.getvalue()
-
-
-def test_a_status_line_that_nobody_sees(capsys: pytest.CaptureFixture[str]) -> None:
-    """How far work is is not told where stderr is no terminal."""
-    line = StatusLine()
-
-    line.tell("1 of 2")
+    with StatusLine() as line:
+        for text in ("\x1b 1 of 2", "2"):
+            line.tell(text)
     line.clear()
 
-    assert ("", "") == capsys.readouterr()
+    assert shown == stderr.getvalue()

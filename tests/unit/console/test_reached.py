@@ -65,11 +65,7 @@ async def _denies(context: Any) -> bytes:
 
 
 class _Calls:
-    """Takes every call, and answers each alike.
-
-    Args:
-        answer: Answers.
-    """
+    """Takes every call, and answers each alike."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -180,11 +176,11 @@ async def test_the_doctor_looks_no_further(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_who_waits_is_told_for_what(capsys: pytest.CaptureFixture[str]) -> None:
-    """What takes longer than a moment is told on stderr: what it is, and how long it may take."""
+    """What takes longer than a moment, and nothing else, is told on stderr, and how long it may take."""
     answered, said = asyncio.Event(), asyncio.Event()
 
     async def reach(seconds: float) -> None:
-        assert 7 == seconds
+        assert REACH_SECONDS == seconds
         await answered.wait()
 
     async def answer() -> None:
@@ -194,25 +190,14 @@ async def test_who_waits_is_told_for_what(capsys: pytest.CaptureFixture[str]) ->
         await said.wait()
         answered.set()
 
-    await asyncio.gather(reached("Firestore (here)", reach, seconds=7, told_after=0), answer())
-
-    assert ("", "waiting for Firestore (here), 7 s at most\n") == capsys.readouterr()
-
-
-async def test_what_answers_at_once_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where an answer comes soon, or an error, nothing is said of waiting."""
-
     async def refuse(_seconds: float) -> None:
         raise StoreUnavailableError("refused")
 
-    async def answer(_seconds: float) -> None:
-        """Answer at once."""
-
-    await reached("here", answer)
     with pytest.raises(StoreUnavailableError):
         await reached("here", refuse)
+    await asyncio.gather(reached("Firestore (here)", reach, told_after=0), answer())
 
-    assert ("", "") == capsys.readouterr()
+    assert ("", "waiting for Firestore (here), 3 s at most\n") == capsys.readouterr()
 
 
 @pytest.mark.search  # each waits for seconds

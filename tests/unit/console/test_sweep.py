@@ -47,9 +47,11 @@ async def _sweep(log: InMemoryRunLogService, *, mark: bool, workflow_id: str | N
 
 
 async def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without being told to mark, a sweep shows what is stale and leaves it."""
+    """Without being told to mark, a sweep shows what is stale, of one workflow if asked, and leaves it."""
     log = await _filled(InMemoryRunLogService(), 4)
 
+    one = await _sweep(log, mark=False, workflow_id="w1")
+    assert (1, True) == (one.found, "r000" not in capsys.readouterr().out)
     swept = await _sweep(log, mark=False)
 
     printed = capsys.readouterr().out
@@ -109,16 +111,6 @@ async def test_what_cannot_be_marked_is_named(capsys: pytest.CaptureFixture[str]
     assert "run 'last' of workflow 'w' cannot be marked as lost" in capsys.readouterr().err
 
 
-async def test_one_workflow_is_swept() -> None:
-    """Only the workflow that is named is swept."""
-    log = await _filled(InMemoryRunLogService(), 6)
-
-    swept = await _sweep(log, mark=True, workflow_id="w1")
-
-    assert Swept(found=2, marked=2) == swept
-    assert {"w0", "w2"} == {one.run.workflow_id for one in (await log.list_stale(HOUR, now=NOON))[0]}
-
-
 async def test_what_was_not_published_is_told() -> None:
     """Marks that could not be published in time are an error that says what to do; a dry run has none."""
     log = await _filled(_Undelivered(), 1)
@@ -128,22 +120,15 @@ async def test_what_was_not_published_is_told() -> None:
         await _sweep(log, mark=True)
 
 
-@pytest.mark.process
-def test_a_wrong_time_ends_with_2(tmp_path: Path) -> None:
-    """A time that is none ends the command with 2 and says what is one."""
-    ended = run_log("sweep", "--older-than", "soon", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("age", "told"), [("soon", "'soon' is not a duration"), ("1h", "only its own process can read")]
+)
+def test_what_cannot_be_swept(age: str, told: str, tmp_path: Path) -> None:
+    """A time that is none exits 2, and so does the embedded back end: what another process held is gone."""
+    ended = run_log("sweep", "--older-than", age, folder=tmp_path)
 
     assert (2, "") == (ended.code, ended.out)
-    assert "'soon' is not a duration" in ended.err
-
-
-@pytest.mark.process
-def test_memory_has_nothing_to_sweep(tmp_path: Path) -> None:
-    """The embedded back end ends the command with 2: what another process held is gone."""
-    ended = run_log("sweep", "--older-than", "1h", folder=tmp_path)
-
-    assert (2, "") == (ended.code, ended.out)
-    assert "only its own process can read" in ended.err
+    assert told in ended.err
 
 
 def test_a_file_is_swept(tmp_path: Path) -> None:

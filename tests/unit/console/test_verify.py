@@ -49,42 +49,37 @@ def test_what_is_right(folder: Path) -> None:
     assert (0, "", told) == (ended.code, ended.out, ended.err)
 
 
-def test_what_is_wrong(folder: Path) -> None:
-    """Where counts differ it exits 1 and shows what is stored and what a recount gives."""
+def test_what_is_wrong_and_repaired(folder: Path) -> None:
+    """Where counts differ it exits 1 and shows them; with --repair it exits 0, and nothing differs after."""
     change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
 
-    ended = run_log("verify", folder=folder, **SQLITE)
-
-    rows = [line.split() for line in ended.out.splitlines() if line.strip().startswith("w1")]
-    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (ended.code, rows)
-    assert ended.err.endswith("workflows that differ: 1\n")
-
-
-def test_what_is_repaired(folder: Path) -> None:
-    """With --repair it tells what was wrong, exits 0, and nothing differs afterwards."""
-    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
-
+    wrong = run_log("verify", folder=folder, **SQLITE)
     repaired = run_log("verify", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
     after = run_log("verify", "-o", "json", folder=folder, **SQLITE)
 
+    rows = [line.split() for line in wrong.out.splitlines() if line.strip().startswith("w1")]
+    assert (1, [["w1", "failed", "7", "0"], ["w1", "total", "9", "2"]]) == (wrong.code, rows)
+    assert wrong.err.endswith("workflows that differ: 1\n")
     count = {"workflow_id": "w1", "kind": "count", "scope": "all", "begins": None, "repaired": True}
     assert [
         {**count, "name": "failed", "stored": 7, "recounted": 0},
         {**count, "name": "total", "stored": 9, "recounted": 2},
     ] == [json.loads(line) for line in repaired.out.splitlines()]
-    assert (0, 0) == (repaired.code, after.code)
+    assert (0, 0, True) == (repaired.code, after.code, "; repaired: 1; nothing differs" in repaired.err)
     assert {"findings": [], "next_cursor": None} == json.loads(after.out)
 
 
-def test_what_cannot_be_read(folder: Path) -> None:
-    """A run that cannot be read is shown with why, is not repaired, and exits 1."""
-    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE run = 'r2'")
+def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that cannot be read are shown with why, many only counted; they are not repaired, and exit 1."""
+    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE workflow = 'w0'")
+    monkeypatch.setattr("run_log.stores.audit._verify.MAX_LISTED_RUNS", 1)
 
     ended = run_log("verify", "w0", "--repair", "-o", "jsonl", folder=folder, **SQLITE)
 
-    finding = json.loads(ended.out)
-    assert (1, "w0", "run", "r2") == (ended.code, *list(finding.values())[:3])
+    finding, unlisted = map(json.loads, ended.out.splitlines())
+    assert (1, "w0", "run", "r0") == (ended.code, *list(finding.values())[:3])
     assert "trigger_type" in finding["problem"]
+    assert {"workflow_id": "w0", "kind": "unlisted", "runs": 2} == unlisted
 
 
 def test_how_far_it_is(folder: Path) -> None:
@@ -137,6 +132,7 @@ def test_two_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
+        ((), 2, "RUN_LOG_BACKEND is 'memory', which only its own process can read; set it to"),
         (("w9",), 3, "there is no workflow 'w9'"),
         (("--against", "nothing.sqlite3"), 3, "there is no file 'nothing.sqlite3'"),
         (("--against", "runs.sqlite3"), 2, "pass another one"),
@@ -145,17 +141,10 @@ def test_two_files(folder: Path) -> None:
 )
 def test_what_is_asked_wrongly(folder: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
     """What is not there exits 3, what makes no sense 2, and nothing is made or changed."""
-    ended = run_log("verify", *arguments, folder=folder, **SQLITE)
+    settings = SQLITE if arguments else {}
+
+    ended = run_log("verify", *arguments, folder=folder, **settings)
 
     assert (code, "") == (ended.code, ended.out)
     assert told in ended.err
     assert ["runs.sqlite3"] == [path.name for path in folder.glob("*.sqlite3")]
-
-
-def test_a_back_end_of_its_own_process(folder: Path) -> None:
-    """The embedded back end cannot be looked into: it exits 2 and says which can."""
-    ended = run_log("verify", folder=folder)
-
-    assert (2, "") == (ended.code, ended.out)
-    assert "RUN_LOG_BACKEND is 'memory'" in ended.err
-    assert "'sqlite'" in ended.err

@@ -10,6 +10,7 @@ import typer
 
 from run_log.console.exit_codes import require
 from run_log.console.options import (
+    Limit,
     Output,
     Wide,
     WorkflowOption,
@@ -26,22 +27,11 @@ if TYPE_CHECKING:
 
 app: Final = group("Messages that could not be projected. A command leases them while it works.")
 
-_MessageId = Annotated[
-    str,
-    typer.Argument(
-        metavar="MESSAGE_ID",
-        show_default=False,
-        help="The id of the letter, or of the message that became it, as logs have it.",
-    ),
-]
-_MessageIds = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="MESSAGE_ID",
-        show_default=False,
-        help="Ids of letters, or of the messages that became them, as logs have them.",
-    ),
-]
+_ID: Final = typer.Argument(
+    metavar="MESSAGE_ID",
+    show_default=False,
+    help="The id of a letter, or of the message that became it, as logs have it.",
+)
 _Reason = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,8 +39,7 @@ _Reason = Annotated[
     ),
 ]
 _Since = Annotated[
-    str | None,
-    typer.Option(metavar="MOMENT", help="Only letters since then: 2h, or 2026-03-04T12:00:00Z."),
+    str | None, typer.Option(metavar="MOMENT", help="Only letters since then: 2h, or 2026-03-04T12:00:00Z.")
 ]
 _Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Only letters from before then.")]
 _All = Annotated[bool, typer.Option("--all", help="All letters.")]
@@ -64,8 +53,8 @@ _Quiet = Annotated[
         help="Stop looking for more after so many seconds without a new letter.",
     ),
 ]
+# The default of the library, which is not imported for a help text.
 QUIET_SECONDS: Final = 5.0
-"""The default of the library, which is not imported for a help text."""
 
 
 @app.command(
@@ -78,7 +67,7 @@ def list_(
     since: _Since = None,
     until: _Until = None,
     workflow: WorkflowOption = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000, help="Show at most so many.")] = 50,
+    limit: Limit = 50,
     everything: _All = False,
     wait: _Quiet = QUIET_SECONDS,
     wide: Wide = False,
@@ -86,27 +75,25 @@ def list_(
 ) -> None:
     """List dead letters: since when, why, and of which run. Nothing is changed."""
     require("projector")
-    from run_log.console.work.dead_letters import list_letters, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, list_letters
 
     output = shape(output, wide=wide)
     choice = _choice(None, reason, since, until, workflow)
     most = None if everything else limit
-    complete(stoppable(list_letters(choice, limit=most, quiet_seconds=wait, output=output)))
+    complete_or_stop(list_letters(choice, limit=most, quiet_seconds=wait, output=output))
 
 
 @app.command(name="show", epilog=examples("dead-letters show 4711 -o json"))
 def show_(
-    message_id: _MessageId, *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
+    message_id: Annotated[str, _ID], *, wait: _Quiet = QUIET_SECONDS, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show one dead letter: its reason, its attributes, its body."""
     require("projector")
     from run_log.console.views.records import letter_record
     from run_log.console.views.tables import letter_sheet
-    from run_log.console.work.dead_letters import find_letter, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, find_letter
 
-    letter = complete(stoppable(find_letter(message_id, quiet_seconds=wait)))
+    letter = complete_or_stop(find_letter(message_id, quiet_seconds=wait))
     show(output, letter_record(letter), lambda: [letter_sheet(letter)])
 
 
@@ -118,7 +105,7 @@ def show_(
     )
 )
 def redrive(
-    message_ids: _MessageIds = None,
+    message_ids: Annotated[list[str] | None, _ID] = None,
     *,
     reason: _Reason = None,
     since: _Since = None,
@@ -150,31 +137,26 @@ def redrive(
 ) -> None:
     """Publish dead letters again, as the messages they were.
 
-    A letter that would only come back is kept. Exits 1 if any is kept. It is safe to repeat, also after a
-    kill at any point.
+    A letter that would only come back is kept. Exits 1 if any is kept. You can repeat the command, also after
+    a kill.
     """
     require("projector")
-    from run_log.console.work.dead_letters import redrive_letters, stoppable
-    from run_log.console.work.opening import complete
+    from run_log.console.work.dead_letters import complete_or_stop, redrive_letters
     from run_log.core import InvalidArgumentError
 
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if body is not None and len(choice.ids) != 1:
         raise InvalidArgumentError("--body is for one dead letter; pass its id")
-    repaired = None if body is None else body.read_bytes()
-    complete(
-        stoppable(
-            redrive_letters(
-                choice,
-                repaired=repaired,
-                earlier=timedelta(0) if earlier is None else duration(earlier),
-                dry_run=dry_run,
-                quiet_seconds=wait,
-                output=output,
-            )
-        )
+    work = redrive_letters(
+        choice,
+        repaired=None if body is None else body.read_bytes(),
+        earlier=timedelta(0) if earlier is None else duration(earlier),
+        dry_run=dry_run,
+        quiet_seconds=wait,
+        output=output,
     )
+    complete_or_stop(work)
 
 
 @app.command(
@@ -183,7 +165,7 @@ def redrive(
     )
 )
 def discard(
-    message_ids: _MessageIds = None,
+    message_ids: Annotated[list[str] | None, _ID] = None,
     *,
     reason: _Reason = None,
     since: _Since = None,
@@ -206,24 +188,18 @@ def discard(
 ) -> None:
     """Throw dead letters away. Asks first with --all."""
     require("projector")
-    from run_log.console.work.dead_letters import (
-        agree_to_discard_all,
-        discard_letters,
-        reached_letters,
-        stoppable,
-    )
+    from run_log.console.work import dead_letters as work
     from run_log.console.work.opening import complete
-    from run_log.core import Settings
 
     output = shape(output, wide=wide)
     choice = _choice(message_ids, reason, since, until, workflow, everything=everything)
     if everything and not dry_run:
         # Asked before anything is leased, so that nothing is held while nobody answers, and only once Pub/Sub
         # answers, so that nobody is asked in vain. Outside of an event loop Ctrl-C ends the question.
-        complete(reached_letters(Settings.from_env()))
-        agree_to_discard_all(into=into, yes=yes)
-    complete(
-        stoppable(discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output))
+        complete(work.reached_letters())
+        work.agree_to_discard_all(into=into, yes=yes)
+    work.complete_or_stop(
+        work.discard_letters(choice, into=into, dry_run=dry_run, quiet_seconds=wait, output=output)
     )
 
 
@@ -236,19 +212,7 @@ def _choice(
     *,
     everything: bool | None = None,
 ) -> LetterChoice:
-    """Return the choice of letters that the options make.
-
-    Args:
-        ids: As for `LetterChoice`.
-        reasons: As for `LetterChoice`.
-        since: As text.
-        until: As text.
-        workflow: As for `LetterChoice`.
-        everything: Whether ``--all`` was given; None if all are meant without it.
-
-    Raises:
-        InvalidArgumentError: The options choose nothing, or contradict each other.
-    """
+    # Where *everything* is None, all are meant without --all.
     from run_log.core import InvalidArgumentError, utc_now
     from run_log.projector import LetterChoice
 

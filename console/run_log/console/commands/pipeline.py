@@ -15,7 +15,7 @@ projector: Final = group("Project events into Firestore.")
 
 
 def demo() -> None:
-    """Run sample workflows on the embedded run log, and show what it keeps.
+    """Run sample workflows, and show what is kept of them.
 
     Needs no network and no Google service. Events go through an in-memory topic that delivers some of them
     twice and out of order. At the end the runs are written to a temporary file, where another process reads

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from run_log.console.exit_codes import ExitCode, require
 from run_log.console.options import Output, moment
 from run_log.console.views.output import OutputFormat, note, say, show
 
@@ -61,15 +62,14 @@ def rebuild(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Fold all known events into a new projection beside the live one, which is not changed.
+    """Fold all known events into a new projection.
 
-    After a signal or a kill, the same command continues. Exits 1 if anything was rejected, and 130 if it was
-    stopped before the end.
+    The live projection is not changed. After a signal or a kill, the same command continues. Exits 1 if
+    anything was rejected, and 130 if it was stopped before the end.
     """
-    from run_log.console.exit_codes import ExitCode, require
     from run_log.console.log_lines import log_to_stderr
     from run_log.console.work.opening import complete
-    from run_log.console.work.rebuild import named_source, rebuild_until_signal, rebuilt_record, rebuilt_sheet
+    from run_log.console.work.rebuild import named_source, rebuild_until_signal
     from run_log.core import Settings, utc_now
 
     settings = Settings.from_env()
@@ -80,7 +80,7 @@ def rebuild(
         require("producer")
     log_to_stderr()
     done = complete(rebuild_until_signal(settings, begins, into=into, state=state, rejects=rejects))
-    show(output, rebuilt_record(done), lambda: [rebuilt_sheet(done)])
+    show(output, done.record, lambda: [done.sheet])
     for line in done.advice:
         note(line)
     if not done.rebuilt.complete:
@@ -115,8 +115,6 @@ def archive(
     A message is acknowledged only once its line is on the disk, so a kill repeats some lines and loses none.
     In the cloud, a Cloud Storage subscription does the same.
     """
-    from run_log.console.exit_codes import require
-
     require("producer")
     from run_log.console.log_lines import log_to_stderr
     from run_log.console.work.archive import archive_until_signal
@@ -124,13 +122,12 @@ def archive(
     from run_log.core import Settings
 
     log_to_stderr()
-    report: Any = complete(
-        archive_until_signal(
-            Settings.from_env(),
-            folder=into,
-            subscription=subscription,
-            until_idle=until_idle,
-            segment_bytes=segment_bytes,
-        )
+    work = archive_until_signal(
+        Settings.from_env(),
+        folder=into,
+        subscription=subscription,
+        until_idle=until_idle,
+        segment_bytes=segment_bytes,
     )
+    report = complete(work)
     say(f"pulled {report.pulled}, wrote {report.written} lines into {into}")

@@ -1,9 +1,9 @@
-"""``run-log runs``: show runs, watch them, answer paused ones."""
+"""``run-log runs`` and ``run-log workflows``: show runs, watch them, answer paused ones."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,6 +25,8 @@ from run_log.console.options import (
 from run_log.console.views.output import Listing, OutputFormat, note, show
 
 if TYPE_CHECKING:
+    from run_log.core import WorkflowRun
+    from run_log.stores import RunLog
     from run_log.stores.listings import RunFilters
 
 app: Final = group("Show runs, watch them, and answer paused ones.")
@@ -66,7 +68,7 @@ def list_(
     """List the runs of a workflow, newest first."""
     from run_log.console.views.records import run_record
     from run_log.console.views.tables import runs_table
-    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.opening import asked
     from run_log.core import utc_now
 
     now = utc_now()
@@ -80,15 +82,14 @@ def list_(
     table = partial(runs_table, workflow_id=workflow)
     listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
 
-    async def listed() -> None:
-        async with opened_run_log() as log:
-            await listing.walk(
-                lambda cursor: log.list_runs(workflow, limit=limit, start_after=cursor, **filters),
-                after=after,
-                all_pages=all_pages,
-            )
+    async def listed(log: RunLog) -> None:
+        await listing.walk(
+            lambda cursor: log.list_runs(workflow, limit=limit, start_after=cursor, **filters),
+            after=after,
+            all_pages=all_pages,
+        )
 
-    complete(listed())
+    asked(listed)
 
 
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
@@ -96,14 +97,10 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
     """Show one run: its state, its payloads, its error."""
     from run_log.console.views.records import run_record
     from run_log.console.views.tables import run_sheet
-    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
 
-    async def found() -> Any:
-        async with opened_run_log() as log:
-            return await log.get_run(workflow, run)
-
-    stored = complete(found())
+    stored = asked(lambda log: log.get_run(workflow, run))
     if stored is None:
         raise RunNotFoundError(workflow, run)
     show(output, run_record(stored), lambda: [run_sheet(stored)])
@@ -113,17 +110,13 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
 def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
-    """Show the history of a run: when, how long, which attempt, who answered."""
+    """Show each change of a run: when, how long, who answered."""
     from run_log.console.views.records import transition_record
     from run_log.console.views.tables import history_table
-    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
 
-    async def found() -> Any:
-        async with opened_run_log() as log:
-            return await log.get_history(workflow, run)
-
-    transitions = complete(found())
+    transitions = asked(lambda log: log.get_history(workflow, run))
     if not transitions:
         raise RunNotFoundError(workflow, run)
     listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=transition_record)
@@ -165,7 +158,10 @@ def watch(
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show changes of runs as they come, until Ctrl-C; of one run, until it ends."""
+    """Show changes of runs as they come.
+
+    Goes on until Ctrl-C, or with RUN until that run ends.
+    """
     from run_log.console.exit_codes import ExitCode
     from run_log.console.work.opening import complete
     from run_log.console.work.watch import watch_one, watch_runs
@@ -175,10 +171,11 @@ def watch(
         raise InvalidArgumentError(
             "--timeout and --exit-status are for one run; pass its id after its workflow"
         )
+    output = shape(output, wide=wide)
     if workflow is None or run is None:
-        complete(watch_runs(workflow, cursor=cursor, output=shape(output, wide=wide)))
+        complete(watch_runs(workflow, cursor=cursor, output=output))
         return
-    ended = complete(watch_one(workflow, run, cursor=cursor, within=timeout, output=shape(output, wide=wide)))
+    ended = complete(watch_one(workflow, run, cursor=cursor, within=timeout, output=output))
     if exit_status and ended.status is not RunStatus.SUCCESS:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -192,18 +189,13 @@ def stats(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show the summary of a workflow: counts, success rate, durations, its last runs."""
+    """Show counts, success rate, durations and last runs."""
     from run_log.console.views.records import summary_record
     from run_log.console.views.tables import summary_view
-    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.opening import asked
 
     back = None if window is None else duration(window)
-
-    async def found() -> Any:
-        async with opened_run_log() as log:
-            return await log.get_summary(workflow, back)
-
-    summary = complete(found())
+    summary = asked(lambda log: log.get_summary(workflow, back))
     show(output, summary_record(summary), lambda: summary_view(summary))
 
 
@@ -229,21 +221,45 @@ def pending(
     """List the runs that wait for an answer."""
     from run_log.console.views.records import pending_record
     from run_log.console.views.tables import pending_table
-    from run_log.console.work.opening import complete, opened_run_log
+    from run_log.console.work.opening import asked
 
     listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=pending_record)
 
-    async def listed() -> None:
-        async with opened_run_log() as log:
-            await listing.walk(
-                lambda cursor: log.list_pending(
-                    assignee=assignee, overdue=overdue, workflow_id=workflow, limit=limit, start_after=cursor
-                ),
-                after=after,
-                all_pages=all_pages,
-            )
+    async def listed(log: RunLog) -> None:
+        await listing.walk(
+            lambda cursor: log.list_pending(
+                assignee=assignee, overdue=overdue, workflow_id=workflow, limit=limit, start_after=cursor
+            ),
+            after=after,
+            all_pages=all_pages,
+        )
 
-    complete(listed())
+    asked(listed)
+
+
+def workflows(
+    *,
+    limit: Limit = 50,
+    after: After = None,
+    all_pages: All = False,
+    wide: Wide = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List the workflows that have runs, with their counts."""
+    from run_log.console.views.records import workflow_record
+    from run_log.console.views.tables import workflows_table
+    from run_log.console.work.opening import asked
+
+    listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=workflow_record)
+
+    async def listed(log: RunLog) -> None:
+        await listing.walk(
+            lambda cursor: log.list_workflows(limit=limit, start_after=cursor),
+            after=after,
+            all_pages=all_pages,
+        )
+
+    asked(listed)
 
 
 _By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]
@@ -263,12 +279,11 @@ def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) 
 
 
 def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | None) -> None:
-    from run_log.console.work.opening import complete, delivered, opened_run_log
+    from run_log.console.work.opening import asked, delivered
 
-    async def answered() -> Any:
-        async with opened_run_log(saves=True) as log:
-            found = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
-            await delivered(log)
-            return found
+    async def answered(log: RunLog) -> WorkflowRun:
+        found: WorkflowRun = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
+        await delivered(log)
+        return found
 
-    note(f"run {run!r} of workflow {workflow!r} is {complete(answered()).status.value}")
+    note(f"run {run!r} of workflow {workflow!r} is {asked(answered, saves=True).status.value}")

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple, TypeVar
 _T = TypeVar("_T")
 
 _GAP: Final = "  "
+# If names would get fewer columns, other cells go to a second line instead.
 _SHORTEST_NAME: Final = 12
-"""If names would get fewer columns, other cells go to a second line instead."""
 
 # Each is readable on light and on dark backgrounds. Dim, blue and yellow are not.
 _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
@@ -23,10 +23,8 @@ _CODES: Final = {"bold": 1, "red": 31, "green": 32, "magenta": 35, "cyan": 36}
 class Screen:
     """The screen that lines are laid out for."""
 
-    width: int | None = None
-    """Columns; None for unbounded: each row is one line, and nothing is left out."""
-    encoding: str = "utf-8"
-    """Characters that it lacks are escaped."""
+    width: int | None = None  # None is unbounded: each row is one line, and nothing is left out
+    encoding: str = "utf-8"  # characters that it lacks are escaped
     coloured: bool = False
 
 
@@ -53,18 +51,12 @@ class Column:
 
     heading: str
     _: KW_ONLY
-    right: bool = False
-    """Whether it is aligned to the right."""
-    stays: bool = False
-    """Whether it keeps its column even with little room; a long name then gets a line of its own."""
-    spare: bool = False
-    """Whether it is left out if there is no room."""
-    prose: bool = False
-    """Whether it is a text of any length. A terminal shows its first line, cut to fit."""
-    wraps: bool = False
-    """Whether a terminal shows such a text whole, on as many lines as needed."""
-    labelled: bool = False
-    """Whether its heading is repeated if it moves below the row."""
+    right: bool = False  # aligned to the right
+    stays: bool = False  # keeps its column even with little room; a long name then gets a line of its own
+    spare: bool = False  # left out if there is no room
+    prose: bool = False  # a text of any length, of which a terminal shows the first line, cut to fit
+    wraps: bool = False  # such a text, shown whole on as many lines as needed
+    labelled: bool = False  # its heading is repeated if it moves below the row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +65,13 @@ class Table:
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    title: str = ""
-    """The line above the table on a terminal; empty for none."""
+    title: str = ""  # the line above the table on a terminal
 
     @classmethod
     def of(
         cls, things: Iterable[_T], *columns: tuple[Column, Callable[[_T], Cell]], title: str = ""
     ) -> Table:
-        """Return a table with a row for each of *things*.
-
-        Args:
-            things: The things to show.
-            columns: The columns, each with a function that returns the cell of a thing.
-            title: The line above the table on a terminal; empty for none.
-        """
+        """Return a table with a row for each thing; each column has a function that returns its cell."""
         return cls(
             columns=[column for column, _ in columns],
             rows=[[cell(thing) for _, cell in columns] for thing in things],
@@ -94,12 +79,7 @@ class Table:
         )
 
     def lines(self, screen: Screen, *, headed: bool = True) -> Iterator[str]:
-        """Yield its lines: one for each row, and an indented one below for what does not fit.
-
-        Args:
-            screen: The screen to lay out for.
-            headed: Whether to begin with the title and the headings.
-        """
+        """Yield its lines: one for each row, and indented ones below for what does not fit."""
         cells = [
             [_shown(cell, column, screen) for cell, column in zip(row, self.columns, strict=True)]
             for row in self.rows
@@ -117,29 +97,24 @@ class Table:
 class Sheet:
     """Names and their values, one below the other. Names without a value are left out.
 
-    One text is wrapped between words. Several texts get one line each, and are not wrapped.
+    A text is wrapped between words. The lines of a list are not wrapped.
     """
 
-    rows: Sequence[tuple[str, Cell | tuple[str, ...]]]
+    rows: Sequence[tuple[str, Cell | list[str]]]
 
     def lines(self, screen: Screen) -> Iterator[str]:
-        """Yield its lines. They are wrapped only between words, so that a long id can be copied.
-
-        Args:
-            screen: The screen to lay out for.
-        """
-        rows = [row for row in self.rows if (row[1].text if isinstance(row[1], Styled) else any(row[1]))]
+        """Yield its lines. They are wrapped only between words, so that a long id can be copied."""
+        rows = [(name, cell) for name, cell in self.rows if any(cell)]
         indent = max((len(name) for name, _ in rows), default=0) + len(_GAP)
         for label, cell in rows:
             for number, (text, style) in enumerate(_parts(cell, screen, indent)):
                 shown = "" if number else label
-                yield (
-                    painted(shown, "bold", screen)
-                    + " " * (indent - len(shown))
-                    + painted(text, style, screen)
-                ).rstrip()
+                padding = " " * (indent - len(shown))
+                yield f"{painted(shown, 'bold', screen)}{padding}{painted(text, style, screen)}".rstrip()
 
 
+# rich would cut a long id, or break it over lines of its cell: neither can be copied. So a cell that does not
+# fit moves to a line below its row, and importing rich would slow every command down.
 class _Layout:
     """Decides which columns are aligned on the first line of a row, and which cells come after or below."""
 
@@ -164,7 +139,6 @@ class _Layout:
                 self._narrow([row[0].width for row in rows])
 
     def headings(self) -> str:
-        """Return the line of headings."""
         cells = [Styled(column.heading.upper()) for column in self._columns]
         line = self._line(cells)
         for number in self._after[:1]:
@@ -174,7 +148,6 @@ class _Layout:
         return line.rstrip()
 
     def row(self, cells: Sequence[Styled]) -> Iterator[str]:
-        """Yield the lines of a row."""
         name, *others = cells
         if name.width > self._widths[0]:
             yield painted(*name, self._screen)
@@ -196,7 +169,6 @@ class _Layout:
             yield line.rstrip()
 
     def _goes_on(self, column: Column, cell: Styled, used: int, *, is_below: bool) -> bool:
-        """Return whether a cell goes to the same line as the one before it."""
         left = self._room - used - len(_GAP)
         # On the row's first line it would stand below no heading.
         if not is_below and not column.prose:
@@ -206,7 +178,6 @@ class _Layout:
         return cell.width <= left or (column.prose and left >= self._room // 2)
 
     def _parts(self, column: Column, cell: Styled, left: int) -> list[Styled]:
-        """Return a cell as lines, of which all but the last are lines of their own."""
         if column.wraps:
             return [cell._replace(text=part) for part in wrapped(cell.text, left)]
         return [cut(cell, left, self._screen.encoding)] if column.prose else [cell]
@@ -298,14 +269,13 @@ def _styled(cell: Cell) -> Styled:
     return cell if isinstance(cell, Styled) else Styled(cell)
 
 
-def _parts(cell: Cell | tuple[str, ...], screen: Screen, indent: int) -> Iterator[Styled]:
-    if isinstance(cell, tuple) and not isinstance(cell, Styled):
-        yield from (Styled(literal(line, screen.encoding)) for line in cell)
-        return
+def _parts(cell: Cell | list[str], screen: Screen, indent: int) -> list[Styled]:
+    if isinstance(cell, list):
+        return [Styled(literal(line, screen.encoding)) for line in cell]
     text, style = _styled(cell)
     line = literal(text, screen.encoding)
-    for part in [line] if screen.width is None else wrapped(line, screen.width - indent):
-        yield Styled(part, style)
+    parts = [line] if screen.width is None else wrapped(line, screen.width - indent)
+    return [Styled(part, style) for part in parts]
 
 
 def _columns(letter: str) -> int:

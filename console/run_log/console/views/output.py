@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Generic, TextIO, TypeVar, cast
@@ -18,37 +19,29 @@ from .layout import Screen, Sheet, Styled, Table, cut, literal, painted
 
 _T = TypeVar("_T")
 
+# Of a terminal that does not report its width.
 _USUAL_COLUMNS: Final = 80
-"""Width of a terminal that does not report it."""
 
+# Codes of `painted` and of the log renderer. Any such code in the text itself is escaped before.
 _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
-"""Colour codes of `painted` and of the log renderer. Any such code in the text itself is escaped before."""
 
+# Levels of JSON that are indented. Deeper ones would be mostly spaces.
 _DEEPEST_INDENT: Final = 20
-"""Most levels of JSON that are indented. Deeper ones would be mostly spaces."""
 
 
 class OutputFormat(enum.StrEnum):
     """The format in which a command prints its results."""
 
-    TABLE = "table"
-    """Rows that fit the terminal; without a terminal, whole rows."""
-    WIDE = "wide"
-    """Each row whole, on one line."""
-    JSON = "json"
-    """One document."""
-    JSONL = "jsonl"
-    """One document on each line, as soon as it is available."""
+    TABLE = "table"  # rows that fit the terminal; without a terminal, whole rows
+    WIDE = "wide"  # each row whole, on one line
+    JSON = "json"  # one document
+    JSONL = "jsonl"  # one document on each line, as soon as it is available
 
 
 class Listing(Generic[_T]):
     """Prints things page by page, and the cursor of the next page.
 
-    Args:
-        output: The format to print in.
-        name: The key of the things in the JSON document.
-        table: Returns a page as a table.
-        record: Returns one thing as JSON.
+    *name* is the key of the things in the JSON document.
     """
 
     def __init__(
@@ -73,12 +66,12 @@ class Listing(Generic[_T]):
         if self._output is OutputFormat.JSON:
             self._kept += (json_text(self._record(thing), indent=2) for thing in page)
         elif self._output is OutputFormat.JSONL:
-            for thing in page:
-                self.is_read &= print_line(self._record(thing))
+            self.is_read &= write(json_text(self._record(thing)) for thing in page)
         elif page:
             seen = screen(wide=self._output is OutputFormat.WIDE)
+            # A program that reads rows wants the headings once, not again with each page.
             headed = seen.width is not None or not self._shown
-            self.is_read &= print_lines(self._table(page).lines(seen, headed=headed))
+            self.is_read &= write(self._table(page).lines(seen, headed=headed))
         self._shown += len(page)
 
     async def walk(
@@ -88,13 +81,7 @@ class Listing(Generic[_T]):
         after: str | None,
         all_pages: bool,
     ) -> None:
-        """Print one page, or all pages.
-
-        Args:
-            fetch: Returns the page after a cursor, and the cursor of the next page.
-            after: The cursor to begin after; None for the start.
-            all_pages: Whether to print all pages that are left.
-        """
+        """Print a page, or all that are left. *fetch* returns the page after a cursor, and the next one."""
         cursor = after
         while True:
             page, cursor = await fetch(cursor)
@@ -104,11 +91,7 @@ class Listing(Generic[_T]):
         self.end(cursor)
 
     def end(self, next_cursor: str | None = None) -> None:
-        """Finish the listing after the last page.
-
-        Args:
-            next_cursor: The cursor of the next page; None if nothing is left.
-        """
+        """Finish the listing after the last page. Without *next_cursor* nothing is left."""
         if self._output is OutputFormat.JSON:
             things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
             listed = f"[\n{things}\n  ]" if things else "[]"
@@ -123,17 +106,11 @@ class Listing(Generic[_T]):
 def show(
     output: OutputFormat, record: Mapping[str, Any], render: Callable[[], Iterable[Table | Sheet]]
 ) -> None:
-    """Print one thing.
-
-    Args:
-        output: The format to print in.
-        record: The thing as JSON.
-        render: Returns the thing for people.
-    """
+    """Print one thing: *record* for programs, or what *render* returns for people."""
     if output is OutputFormat.JSON:
         write(json_text(record, indent=2).split("\n"))
     elif output is OutputFormat.JSONL:
-        print_line(record)
+        write([json_text(record)])
     else:
         seen = screen(wide=output is OutputFormat.WIDE)
         lines = (("", *part.lines(seen)) for part in render())
@@ -150,19 +127,16 @@ def prepare_streams() -> None:
         if stream is None:
             # It was closed before the process began. The next file that is opened would get its descriptor,
             # and all that is printed.
-            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
-            setattr(sys, name, nowhere)
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, Border(cast("TextIO", stream)))
 
 
 def screen(*, wide: bool = False, stream: TextIO | None = None) -> Screen:
-    """Return the screen for results: as wide as the terminal, as COLUMNS says, or unbounded.
+    """Return the screen of *stream*, which is stdout if it is None: bounded by COLUMNS or the terminal.
 
-    Args:
-        wide: Whether the width is unbounded in any case.
-        stream: The stream to print to; None for stdout.
+    *wide* makes it unbounded in any case.
     """
     target = sys.stdout if stream is None else stream
     # Windows sets no TERM, and its older consoles do not know colour codes.
@@ -191,9 +165,6 @@ class Border:
     """A stream for text of others: tracebacks, warnings of libraries, errors of the command line's parser.
 
     It escapes characters that could control the terminal. Lines of commands bypass it, through `write`.
-
-    Args:
-        stream: The stream of the interpreter.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -218,23 +189,10 @@ class Border:
         return getattr(self.stream, name)
 
 
-def print_lines(lines: Iterable[str]) -> bool:
-    """Print lines that were laid out for the `screen`; return whether anybody still reads stdout."""
-    return write(lines)
-
-
-def print_line(record: Mapping[str, Any]) -> bool:
-    """Print JSON on one line; return whether anybody still reads stdout."""
-    return write([json_text(record)])
-
-
 def json_text(value: object, *, indent: int | None = None, ascii_only: bool = True) -> str:
-    """Return *value* as JSON text. A value that JSON does not have is replaced by its nearest form.
+    """Return *value* as JSON text. What JSON does not have is replaced by its nearest form.
 
-    Args:
-        value: JSON types, and anything that a damaged document may hold.
-        indent: Spaces for each level; None for one line. Very deep values are one line in any case.
-        ascii_only: Whether to escape all other characters, so that any encoding can take the text.
+    Very deep values are one line, whatever *indent* is. With *ascii_only* any encoding can take the text.
     """
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
@@ -254,12 +212,7 @@ def say(text: str) -> None:
 
 
 def note(text: str, *, style: str = "") -> None:
-    """Print something that is not a result on stderr.
-
-    Args:
-        text: One line; any characters in it are escaped as needed.
-        style: As for a `Styled`.
-    """
+    """Print a line on stderr that is not a result, in a style of `Styled`."""
     seen = screen(stream=sys.stderr)
     write([painted(literal(text, seen.encoding), style, seen)], sys.stderr)
 
@@ -269,8 +222,8 @@ def ask(text: str) -> None:
     _put(literal(text, sys.stderr.encoding), sys.stderr)
 
 
-class StatusLine:
-    """One line on stderr that reports progress and is overwritten in place. Only terminals show it."""
+class StatusLine(AbstractContextManager["StatusLine"]):
+    """A line of progress on stderr: overwritten in place, removed at the end, shown on terminals only."""
 
     def __init__(self) -> None:
         self.is_shown: Final = sys.stderr.isatty()
@@ -286,6 +239,10 @@ class StatusLine:
         _put(f"\r{told.text}{' ' * (self._taken - told.width)}", sys.stderr)
         self._taken = told.width
 
+    def __exit__(self, *_: object) -> None:
+        """Remove the line."""
+        self.clear()
+
     def clear(self) -> None:
         """Remove the line, so that something else can be printed."""
         if self._taken:
@@ -297,10 +254,7 @@ def write(lines: Iterable[str], stream: TextIO | None = None) -> bool:
     """Write *lines*, and return whether anybody still reads them. If not, later lines are dropped.
 
     All output of commands goes through this. It escapes line ends and all terminal codes except colours.
-
-    Args:
-        lines: Lines without their ends.
-        stream: The stream to write to; None for stdout.
+    *stream* is stdout if it is None.
 
     Raises:
         RunLogError: A result cannot be written, for example because the disk is full.

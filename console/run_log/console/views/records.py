@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
+# They hold JSON already, and the model's own dump does not take every depth and every text.
 _PAYLOADS: Final = {"trigger_data", "result"}
-"""Fields that hold JSON already. The model's own dump does not take every depth and every text."""
 
 
 def run_record(run: WorkflowRun) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def pending_record(pending: PendingRun) -> dict[str, Any]:
     """Return a run that waits for an answer as JSON."""
     return {
         **run_record(pending.run),
-        "paused_at": _moment(pending.paused_at),
+        "paused_at": moment(pending.paused_at),
         "age_ms": _milliseconds(pending.age),
         "overdue": pending.overdue,
     }
@@ -40,7 +40,7 @@ def stale_record(stale: StaleRun) -> dict[str, Any]:
     """Return a stale run as JSON."""
     return {
         **run_record(stale.run),
-        "heard_at": _moment(stale.heard_at),
+        "heard_at": moment(stale.heard_at),
         "silence_ms": _milliseconds(stale.silence),
     }
 
@@ -54,8 +54,8 @@ def transition_record(transition: Transition) -> dict[str, Any]:
     """Return one transition of a history as JSON."""
     return {
         "status": transition.status.value,
-        "occurred_at": _moment(transition.occurred_at),
-        "lasted_ms": None if transition.lasted is None else _milliseconds(transition.lasted),
+        "occurred_at": moment(transition.occurred_at),
+        "lasted_ms": _milliseconds(transition.lasted),
         "attempt": transition.attempt,
         "event_id": transition.version.event_id,
         "inferred": transition.inferred,
@@ -71,23 +71,22 @@ def workflow_record(stats: WorkflowStats) -> dict[str, Any]:
         "total": stats.total,
         "successful": stats.successful,
         "by_status": _by_status(stats.by_status),
-        "as_of": None if stats.as_of is None else _moment(stats.as_of),
+        "as_of": moment(stats.as_of),
     }
 
 
 def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
     """Return the summary of a workflow as JSON."""
-    last = {"run": summary.last_run, "success": summary.last_success, "failure": summary.last_failure}
     return {
         "workflow_id": summary.workflow_id,
-        "since": None if summary.since is None else _moment(summary.since),
+        "since": moment(summary.since),
         "total": summary.total,
         "by_status": _by_status(summary.by_status),
         "success_rate": summary.success_rate,
         "durations": _durations(summary.durations),
         "buckets": [
             {
-                "begins": _moment(bucket.begins),
+                "begins": moment(bucket.begins),
                 "width_ms": _milliseconds(bucket.width),
                 "total": bucket.total,
                 "by_status": _by_status(bucket.by_status),
@@ -95,8 +94,10 @@ def summary_record(summary: WorkflowSummary) -> dict[str, Any]:
             }
             for bucket in summary.buckets
         ],
-        **{f"last_{name}": run and run_record(run) for name, run in last.items()},
-        "as_of": None if summary.as_of is None else _moment(summary.as_of),
+        "last_run": summary.last_run and run_record(summary.last_run),
+        "last_success": summary.last_success and run_record(summary.last_success),
+        "last_failure": summary.last_failure and run_record(summary.last_failure),
+        "as_of": moment(summary.as_of),
     }
 
 
@@ -104,7 +105,7 @@ def letter_line(letter: DeadLetter) -> dict[str, Any]:
     """Return a dead letter as JSON, without attributes and body."""
     return {
         "message_id": letter.message_id,
-        "published_at": None if letter.published_at is None else _moment(letter.published_at),
+        "published_at": moment(letter.published_at),
         "reason": letter.reason,
         "error": letter.error,
         "workflow_id": letter.workflow_id,
@@ -144,7 +145,7 @@ def _durations(durations: Durations) -> dict[str, Any]:
     measures = {"mean": durations.mean, "p50": durations.p50, "p95": durations.p95, "p99": durations.p99}
     return {
         "count": durations.count,
-        **{f"{name}_ms": None if value is None else _milliseconds(value) for name, value in measures.items()},
+        **{f"{name}_ms": _milliseconds(value) for name, value in measures.items()},
     }
 
 
@@ -152,9 +153,10 @@ def _by_status(counts: Mapping[RunStatus, int]) -> dict[str, int]:
     return {status.value: count for status, count in counts.items()}
 
 
-def _moment(value: datetime) -> str:
-    return value.isoformat().replace("+00:00", "Z")
+def moment(value: datetime | None) -> str | None:
+    """Return *value* as JSON."""
+    return None if value is None else value.isoformat().replace("+00:00", "Z")
 
 
-def _milliseconds(value: timedelta) -> float:
-    return value / _MILLISECOND
+def _milliseconds(value: timedelta | None) -> float | None:
+    return None if value is None else value / _MILLISECOND

@@ -17,13 +17,13 @@ from .output import json_text
 if TYPE_CHECKING:
     from run_log.projector import DeadLetter, HandledLetter
 
+# Statuses that are active or need attention. The word is always shown too: nobody depends on a colour.
 STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.RUNNING: "cyan",
     RunStatus.SUCCESS: "green",
     RunStatus.FAILED: "red",
     RunStatus.PAUSED: "magenta",
 }
-"""Colours of statuses that are active or need attention. The word of the status is always shown too."""
 
 VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.OK: "green",
@@ -31,20 +31,13 @@ VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.UNKNOWN: "magenta",
 }
 
-_SECOND: Final = 1_000.0
-_MINUTE: Final = 60_000.0
-_DAY: Final = 86_400.0
+_DAY_SECONDS: Final = 86_400.0
 _LONGEST_STATUS: Final = max(map(len, RunStatus))
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -> Table:
-    """Return *runs* as a table, in the order given.
-
-    Args:
-        runs: The runs.
-        workflow_id: The workflow of all runs, if the user asked for one; None if there may be several.
-    """
+    """Return *runs* as a table, in the order given; *workflow_id* is the one that the user asked for."""
     return Table.of(
         runs,
         (Column("run"), lambda run: run.id),
@@ -70,12 +63,7 @@ def stale_table(runs: Sequence[StaleRun]) -> Table:
 
 
 def findings_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return findings as a table.
-
-    Args:
-        headings: Headings of the workflow, of the finding, of two numbers, and of a note.
-        rows: The cells of each finding, in the same order.
-    """
+    """Return findings as a table: the workflow, what was found, two numbers, and a note."""
     workflow, what, first, second, noted = headings
     numbers = (Column(name, right=True, labelled=True) for name in (first, second))
     return Table(
@@ -112,13 +100,14 @@ def run_sheet(run: WorkflowRun) -> Sheet:
     pause = run.pause and run.pause.model_dump(mode="json", exclude_none=True)
     return Sheet(
         rows=[
-            ("run", _name(run.id)),
-            ("workflow", _name(run.workflow_id)),
+            # Ids are lines, which are not wrapped, so that they can be copied.
+            ("run", [run.id]),
+            ("workflow", [run.workflow_id]),
             ("status", status_text(run.status)),
             ("started (UTC)", moment(run.started_at)),
             ("completed (UTC)", moment(run.completed_at)),
             ("took", _run_took(run)),
-            ("trigger", f"{run.trigger_type}"),
+            ("trigger", str(run.trigger_type)),
             ("attempt", str(run.attempt)),
             ("error", run.error or ""),
             ("pause", _json(pause) if pause else ""),
@@ -146,7 +135,7 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
     percentiles = (durations.p50, durations.p95, durations.p99)
     yield Sheet(
         rows=[
-            ("workflow", _name(summary.workflow_id)),
+            ("workflow", [summary.workflow_id]),
             ("since (UTC)", "the beginning" if summary.since is None else moment(summary.since)),
             ("runs", str(summary.total)),
             *((status.value, str(count)) for status, count in summary.by_status.items()),
@@ -159,14 +148,14 @@ def summary_view(summary: WorkflowSummary) -> Iterator[Table | Sheet]:
             ("as of (UTC)", moment(summary.as_of)),
         ]
     )
-    if any(bucket.total for bucket in summary.buckets):
-        yield buckets_table(summary.buckets)
+    buckets = [bucket for bucket in summary.buckets if bucket.total]
+    if buckets:
+        yield _buckets_table(buckets)
 
 
-def buckets_table(buckets: Sequence[TimeBucket]) -> Table:
-    """Return hours or days as a table, the oldest first, without those in which no run started."""
+def _buckets_table(buckets: Sequence[TimeBucket]) -> Table:
     return Table.of(
-        (bucket for bucket in buckets if bucket.total),
+        buckets,
         (Column("began (UTC)"), lambda bucket: moment(bucket.begins)[:-3]),
         (Column("runs", right=True), lambda bucket: str(bucket.total)),
         (Column("successful", right=True), lambda bucket: str(bucket.by_status.get(RunStatus.SUCCESS, 0))),
@@ -224,33 +213,25 @@ def letters_table(letters: Sequence[DeadLetter]) -> Table:
 
 def letter_sheet(letter: DeadLetter) -> Sheet:
     """Return all of a dead letter: its reason, its attributes, its body."""
-    attributes = tuple(f"{name} = {value}" for name, value in sorted(letter.attributes.items()))
+    attributes = [f"{name} = {value}" for name, value in sorted(letter.attributes.items())]
+    left_out = {"attributes": letter.left_out, "bytes of the body's end": letter.cut}
+    text = letter.data.decode(errors="backslashreplace")
     return Sheet(
         rows=[
-            ("dead letter", _name(letter.message_id)),
+            ("dead letter", [letter.message_id]),
             ("since (UTC)", moment(letter.published_at)),
             ("reason", letter.reason),
             ("error", letter.error),
-            ("workflow", _name(letter.workflow_id or "")),
-            ("run", _name(letter.run_id or "")),
+            ("workflow", [letter.workflow_id or ""]),
+            ("run", [letter.run_id or ""]),
             ("original message", letter.original_id or ""),
             ("deliveries", str(letter.delivery_attempt or "")),
             ("attributes", attributes),
-            ("left out", _left_out(letter)),
+            ("left out", ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)),
             ("bytes", f"{len(letter.data):,}"),
-            (
-                "body",
-                (letter.data.decode(errors="backslashreplace"),)
-                if letter.body is None
-                else _json(letter.body),
-            ),
+            ("body", [text] if letter.body is None else _json(letter.body)),
         ]
     )
-
-
-def _left_out(letter: DeadLetter) -> str:
-    counts = {"attributes": letter.left_out, "bytes of the body's end": letter.cut}
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def handled_table(letters: Sequence[HandledLetter], *, dry_run: bool) -> Table:
@@ -282,10 +263,10 @@ def took(milliseconds: float) -> str:
         return f"{milliseconds} ms"
     if milliseconds < 0:
         return f"-{took(-milliseconds)}"
-    if milliseconds < _SECOND:
+    seconds = milliseconds / 1_000
+    if seconds < 1:
         return f"{milliseconds:.1f} ms"
-    seconds = milliseconds / _SECOND
-    return f"{seconds:.2f} s" if milliseconds < _MINUTE else _clock(seconds)
+    return f"{seconds:.2f} s" if seconds < 60 else _clock(seconds)  # noqa: PLR2004 - a minute
 
 
 def elapsed(value: timedelta) -> str:
@@ -296,7 +277,7 @@ def elapsed(value: timedelta) -> str:
 def _clock(seconds: float) -> str:
     if seconds < 0:
         return f"-{_clock(-seconds)}"
-    days, rest = divmod(seconds, _DAY)
+    days, rest = divmod(seconds, _DAY_SECONDS)
     if days > timedelta.max.days:
         return f"{days:.3g} days"
     clock = str(timedelta(seconds=int(rest)))
@@ -320,13 +301,8 @@ def _run_at(run: WorkflowRun | None) -> str:
     return "none" if run is None else f"{run.id} at {moment(run.started_at)}"
 
 
-def _json(value: object) -> tuple[str, ...]:
-    return tuple(json_text(value, indent=2, ascii_only=False).split("\n"))
-
-
-def _name(text: str) -> tuple[str]:
-    """Return an id as lines, which are not wrapped, so that it can be copied."""
-    return (text,)
+def _json(value: object) -> list[str]:
+    return json_text(value, indent=2, ascii_only=False).split("\n")
 
 
 def _deadline(pending: PendingRun) -> Cell:

@@ -18,12 +18,8 @@ async def archive_until_signal(
 ) -> ArchiveReport:
     """Write what is published to files until SIGTERM or SIGINT, or until idle.
 
-    Args:
-        settings: Where the event topic is.
-        folder: The folder for the files.
-        subscription: The archive's own subscription; created if it does not exist.
-        until_idle: Seconds without a message that end the work too, raised by `idle_seconds`; None for never.
-        segment_bytes: A new file begins after so many bytes.
+    *subscription* is the archive's own, and is created if it does not exist. *until_idle* is raised by
+    `idle_seconds`.
     """
     stop = stopped_by_signal()
     await reached_broker(settings)

@@ -8,8 +8,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,25 +25,21 @@ from run_log.console.views.records import handled_record, letter_line, letter_re
 from run_log.console.views.tables import handled_table, letters_table
 from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentError, NotFoundError, Settings
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
+from run_log.projector.dead_letters.leased import LeasedLetters
 from run_log.projector.google_cloud import event_topic, leased_letters
 from run_log.stores.files import open_private, sync_directory
 
-from .opening import reached_broker
+from .opening import complete, reached_broker
 
+# Between two reports of progress.
 PROGRESS_SECONDS: Final = 5.0
-"""Seconds between two reports of progress."""
-
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 _T = TypeVar("_T")
 
 
 class Progress:
-    """Reports on stderr how far a command has come if it takes long.
-
-    Args:
-        now: Monotonic seconds.
-    """
+    """Reports on stderr how far a command has come if it takes long."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -57,12 +53,7 @@ class Progress:
 
 
 class Report:
-    """Counts and shows what became of letters: with one JSON object on each line at once, else at the end.
-
-    Args:
-        output: The format to print in.
-        dry_run: Whether it is a dry run.
-    """
+    """Counts and shows what became of letters: with one JSON object on each line at once, else at the end."""
 
     def __init__(self, output: OutputFormat, *, dry_run: bool) -> None:
         self._is_streamed = output is OutputFormat.JSONL
@@ -73,26 +64,16 @@ class Report:
             record=partial(handled_record, dry_run=dry_run),
         )
         self._waiting: list[HandledLetter] = []
-        self._counts: Counter[LetterOutcome] = Counter()
-        self._ids: set[str | None] = set()
         self._dry_run = dry_run
         self._progress = Progress()
-
-    @property
-    def is_told(self) -> bool:
-        """Whether any letter was reported."""
-        return bool(self._ids)
-
-    @property
-    def kept(self) -> int:
-        """Number of letters that were kept."""
-        return self._counts[LetterOutcome.KEPT]
+        self.counts: Counter[LetterOutcome] = Counter()
+        self.ids: set[str | None] = set()
 
     def tell(self, handled: Sequence[HandledLetter]) -> None:
         """Take in what became of letters."""
-        self._counts.update(one.outcome for one in handled)
+        self.counts.update(one.outcome for one in handled)
         for one in handled:
-            self._ids |= {one.letter.message_id, one.letter.original_id}
+            self.ids |= {one.letter.message_id, one.letter.original_id}
         if self._is_streamed:
             self._listing.add(handled)
         else:
@@ -104,36 +85,24 @@ class Report:
         if not self._is_streamed:
             self._listing.add(self._waiting)
         self._listing.end()
-        if self.is_told:
+        if self.counts:
             note(self._summary())
 
-    def missing(self, ids: frozenset[str]) -> list[str]:
-        """Return those of *ids* that were not reported."""
-        return sorted(ids - self._ids)
-
     def _summary(self) -> str:
-        counts = ", ".join(f"{count} {outcome.value}" for outcome, count in sorted(self._counts.items()))
+        counts = ", ".join(f"{count} {outcome.value}" for outcome, count in sorted(self.counts.items()))
         return f"{counts or 'none'}{' (dry run: nothing is changed)' if self._dry_run else ''}"
 
 
 async def list_letters(
     choice: LetterChoice, *, limit: int | None, quiet_seconds: float, output: OutputFormat
 ) -> None:
-    """Show dead letters, the oldest first. As one JSON object on each line, they come in any order, at once.
-
-    Args:
-        choice: Which letters.
-        limit: Show at most so many; None for all.
-        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
-        output: The format to print in.
-    """
+    """Show dead letters, the oldest first; as JSON lines, they come in any order, at once."""
     is_streamed = output is OutputFormat.JSONL
     listing = Listing(output, "dead_letters", table=letters_table, record=letter_line)
     found: list[DeadLetter] = []
     is_cut = False
     progress = Progress()
-    await reached_letters(Settings.from_env())
-    async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
+    async with _leased(quiet_seconds) as letters:
         async for page in letters.chosen(choice):
             fitting = page if limit is None else page[: limit - len(found)]
             if is_streamed:
@@ -145,30 +114,29 @@ async def list_letters(
             if is_cut or not listing.is_read:
                 break
     if not is_streamed:
-        listing.add(sorted(found, key=_age))
+        found.sort(key=lambda letter: (letter.published_at or _LONG_AGO, letter.message_id))
+        listing.add(found)
     listing.end()
     if is_cut:
         note(f"{len(found)} shown, and there may be more; pass --limit or --all")
 
 
-async def reached_letters(settings: Settings) -> None:
-    """Wait until Pub/Sub answers that the subscription of the dead letters exists. See `reached_broker`."""
+async def reached_letters() -> None:
+    """Wait until Pub/Sub answers that the subscription of the dead letters exists."""
+    settings = Settings.from_env()
     await reached_broker(settings, subscription=settings.dead_letter_topic)
 
 
-async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
-    """Return a dead letter.
-
-    Args:
-        message_id: The id of the letter, or of the message that became it.
-        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
-
-    Raises:
-        NotFoundError: There is no such letter.
-        InvalidArgumentError: The message became several letters.
-    """
-    await reached_letters(Settings.from_env())
+@asynccontextmanager
+async def _leased(quiet_seconds: float) -> AsyncGenerator[LeasedLetters]:
+    await reached_letters()
     async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
+        yield letters
+
+
+async def find_letter(message_id: str, *, quiet_seconds: float) -> DeadLetter:
+    """Return the dead letter with this id, or the one that the message with this id became."""
+    async with _leased(quiet_seconds) as letters:
         async for page in letters.chosen(LetterChoice(ids=frozenset({message_id}))):
             for letter in page:
                 return letter
@@ -184,38 +152,13 @@ async def redrive_letters(
     quiet_seconds: float,
     output: OutputFormat,
 ) -> None:
-    """Publish dead letters again, and show what became of them.
-
-    Args:
-        choice: Which letters.
-        repaired: A body to publish instead of the letter's; None publishes the letter's.
-        earlier: How far ahead the clock was that stamped letters with the reason ``clock_ahead``.
-        dry_run: Whether to change nothing.
-        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
-        output: The format to print in.
-
-    Raises:
-        InvalidArgumentError: *repaired* is not an event.
-        NotFoundError: An id is not that of a letter.
-        Exit: Some letters are kept.
-    """
-    settings = Settings.from_env()
-    await reached_letters(settings)
+    """Publish dead letters again, and show what became of them. The arguments are those of `redrive`."""
+    # The report is shown after the leases are given back: whoever reads it may take long.
     with _reported(choice, output, dry_run=dry_run) as report:
-        async with (
-            event_topic(settings) as topic,
-            leased_letters(settings, quiet_seconds=quiet_seconds) as letters,
-        ):
+        work = partial(redrive, tell=report.tell, repaired=repaired, earlier=earlier, dry_run=dry_run)
+        async with _leased(quiet_seconds) as letters, event_topic(Settings.from_env()) as topic:
             try:
-                await redrive(
-                    letters,
-                    topic,
-                    choice,
-                    tell=report.tell,
-                    repaired=repaired,
-                    earlier=earlier,
-                    dry_run=dry_run,
-                )
+                await work(letters, topic, choice)
             except EventDecodeError as error:
                 raise InvalidArgumentError(f"the file in --body is not an event: {error}") from error
 
@@ -223,36 +166,15 @@ async def redrive_letters(
 async def discard_letters(
     choice: LetterChoice, *, into: Path | None, dry_run: bool, quiet_seconds: float, output: OutputFormat
 ) -> None:
-    """Throw dead letters away, and show which.
-
-    Args:
-        choice: Which letters.
-        into: The file to append them to first; None for none.
-        dry_run: Whether to change nothing.
-        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
-        output: The format to print in.
-
-    Raises:
-        ConfigurationError: The file cannot be written.
-        NotFoundError: An id is not that of a letter.
-    """
-    await reached_letters(Settings.from_env())
-    with _reported(choice, output, dry_run=dry_run) as report, saving(None if dry_run else into) as save:
-        async with leased_letters(Settings.from_env(), quiet_seconds=quiet_seconds) as letters:
-            await discard(letters, choice, tell=report.tell, save=save, dry_run=dry_run)
+    """Throw dead letters away, and show which; append them to the file *into* first."""
+    with _reported(choice, output, dry_run=dry_run) as report:
+        async with _leased(quiet_seconds) as letters:
+            with saving(None if dry_run else into) as save:
+                await discard(letters, choice, tell=report.tell, save=save, dry_run=dry_run)
 
 
 def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
-    """Ask at the terminal whether to throw away all dead letters.
-
-    Args:
-        into: The file that keeps them; None for none.
-        yes: Whether ``--yes`` was given; then nothing is asked.
-
-    Raises:
-        InvalidArgumentError: There is no terminal to ask at.
-        Exit: The answer is not yes.
-    """
+    """Ask at the terminal whether to throw away all dead letters, unless *yes* was said already."""
     if yes:
         return
     stdin: Any = sys.stdin  # None where it is closed
@@ -274,12 +196,7 @@ def agree_to_discard_all(*, into: Path | None, yes: bool) -> None:
 def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None]]:
     """Yield a function that appends letters to a file, one JSON object on each line, durably.
 
-    Args:
-        path: The file. If it does not exist it is created, and only its owner can read it. None writes
-            nothing.
-
-    Raises:
-        ConfigurationError: It cannot be written.
+    If the file does not exist it is created, and only its owner can read it. None writes nothing.
     """
     if path is None:
         yield lambda _letters: None
@@ -310,12 +227,13 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
         os.close(file)
 
 
-async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of *work*. SIGTERM cancels it as Ctrl-C does, so that it can give back its leases.
+def complete_or_stop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run *work* as `complete` does, so that it is `stoppable`."""
+    return complete(stoppable(work))
 
-    Raises:
-        Exit: SIGTERM ended it.
-    """
+
+async def stoppable(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of *work*. SIGTERM cancels it as Ctrl-C does, so that it can give back its leases."""
     task = asyncio.ensure_future(work)
     is_told = False
 
@@ -342,14 +260,14 @@ def _reported(choice: LetterChoice, output: OutputFormat, *, dry_run: bool) -> G
     try:
         yield report
     except BaseException:
-        if report.is_told:
+        if report.counts:
             # The letters reported so far are handled, whatever happened after.
             report.show()
         raise
     report.show()
-    if missing := report.missing(choice.ids):
+    if missing := sorted(choice.ids - report.ids):
         raise _not_found(missing)
-    if report.kept:
+    if report.counts[LetterOutcome.KEPT]:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -359,10 +277,6 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as fault:
         raise ConfigurationError(f"cannot write {path}: {fault.strerror}; pass another file") from fault
-
-
-def _age(letter: DeadLetter) -> tuple[datetime, str]:
-    return letter.published_at or _LONG_AGO, letter.message_id
 
 
 def _not_found(ids: Sequence[str]) -> NotFoundError:

@@ -28,46 +28,37 @@ from run_log.stores.factory import backend_entry
 from run_log.stores.listings import Order, RunFilters
 
 from .emit import emit_state
-from .opening import opened_run_log, reached
+from .opening import opened_run_log, reached, reached_broker
 
 # Imported late: a missing extra is a finding of the doctor, and must not end it.
 if TYPE_CHECKING:
     from run_log.pubsub import PubSubConnection
+    from run_log.pubsub.inspection import SubscriptionState
     from run_log.stores.firestore import Connection
 
+# With more difference between this machine's clock and Firestore's, states of one run that several machines
+# emit may be merged in the wrong order.
 MAX_SKEW: Final = timedelta(seconds=5)
-"""Most difference between this machine's clock and Firestore's. With more, states of one run that several
-machines emit may be merged in the wrong order."""
 
+# The alert has the same limit.
 MAX_LAG: Final = timedelta(minutes=5)
-"""Greatest age of the oldest event that is not projected. The alert has the same limit."""
 
+# It has only the run of the probe. Which index a query needs does not depend on the runs.
 _NOWHERE: Final = "run-log-doctor"
-"""A workflow that has only the run of the probe. Which index a query needs does not depend on the runs."""
 
-_PROBE: Final = "probe"
-
-
+# They need rights that no other command needs.
 _UNSEEN: Final = frozenset({"dead-letter rights", "expiry", "lag"})
-"""Checks that need rights which no other command needs."""
 
 _RECREATE: Final = "delete it, then run `run-log provision`, or deploy infra/terraform again"
-_SET_LEASE: Final = (
-    "gcloud pubsub subscriptions update --clear-retry-policy --ack-deadline=20, or deploy infra/terraform "
-    "again"
-)
+_UPDATE: Final = "gcloud pubsub subscriptions update"
+_SET_LEASE: Final = f"{_UPDATE} --clear-retry-policy --ack-deadline=20, or deploy infra/terraform again"
 _SET_POLICY: Final = (
-    "gcloud pubsub subscriptions update --dead-letter-topic=... --max-delivery-attempts=50, or deploy "
-    "infra/terraform again"
+    f"{_UPDATE} --dead-letter-topic=... --max-delivery-attempts=50, or deploy infra/terraform again"
 )
-
 
 _PUBSUB: Final = "Pub/Sub"
 _FIRESTORE: Final = "Firestore"
-_OF_FIRESTORE: Final = frozenset({"store", "documents", "clock", "indexes", "expiry"})
 _UNREACHABLE: Final = "start it, or check the network, the proxy, and the emulator hosts that are set"
-
-_Look = Callable[[], Awaitable[Check]]
 
 
 async def examine(
@@ -75,33 +66,17 @@ async def examine(
 ) -> AsyncIterator[Check]:
     """Yield one check after the other. If one makes the rest pointless, it is the last.
 
-    Args:
-        settings: The settings of the deployment.
-        probe: Seconds within which queries must see a new event; None emits none.
-        now: The time by this machine's clock.
+    With *probe*, a new event is emitted, which queries must see within so many seconds.
     """
-    if settings.backend == "memory":
-        yield Check(
-            name="settings",
-            verdict=Verdict.WRONG,
-            found="RUN_LOG_BACKEND is 'memory': runs are lost when their process ends",
-            remedy="set it to firestore, pubsub or sqlite",
-        )
+    first = _of_settings(settings)
+    yield first
+    if first.verdict is Verdict.WRONG:
         return
-    try:
-        backend_entry(settings.backend)
-    except RunLogError as error:
-        yield Check(name="settings", verdict=Verdict.WRONG, found=str(error))
-        return
-    yield Check(name="settings", verdict=Verdict.OK, found=f"back end {settings.backend}")
     if settings.backend not in {"firestore", "pubsub"}:
         yield await _looked("store", partial(_store, settings))
         return
     if (module := missing_module("projector")) is not None:
-        found = f"{module} is not installed"
-        yield Check(
-            name="installation", verdict=Verdict.WRONG, found=found, remedy=how_to_install("projector")
-        )
+        yield _wrong(f"{module} is not installed", how_to_install("projector"), name="installation")
         return
     from run_log.pubsub import PubSubConnection
     from run_log.stores.firestore import Connection
@@ -112,14 +87,13 @@ async def examine(
     except RunLogError as error:
         yield failed("credentials", error)
         return
-    yield Check(name="credentials", verdict=Verdict.OK, found=str(broker))
+    yield _ok(str(broker), name="credentials")
     try:
-        away = [check async for check in _away(broker, database, settings)]
-        for check in away:
+        silent = await _silent(settings, database)
+        for check in silent.values():
             yield check
-        names = {check.name for check in away}
-        for name, look in _looks(broker, database, settings, now):
-            if (_FIRESTORE if name in _OF_FIRESTORE else _PUBSUB) in names:
+        for service, name, look in _looks(broker, database, settings, now):
+            if service in silent:
                 continue
             check = await _looked(name, look)
             # Short names: the check of the credentials says which project they belong to.
@@ -127,50 +101,57 @@ async def examine(
             yield replace(check, found=brief)
     finally:
         await database.close()
-    if probe is not None and not away:
+    if probe is not None and not silent:
         yield await _looked("probe", partial(_probe, probe))
+
+
+def _of_settings(settings: Settings) -> Check:
+    if settings.backend == "memory":
+        found = "RUN_LOG_BACKEND is 'memory': runs are lost when their process ends"
+        return _wrong(found, "set it to firestore, pubsub or sqlite", name="settings")
+    try:
+        backend_entry(settings.backend)
+    except RunLogError as error:
+        return _wrong(str(error), name="settings")
+    return _ok(f"back end {settings.backend}", name="settings")
 
 
 def _looks(
     broker: PubSubConnection, database: Connection, settings: Settings, now: Callable[[], datetime]
-) -> Iterator[tuple[str, _Look]]:
-    yield "topic", partial(_topic, broker, settings.topic)
-    yield "subscription", partial(_subscription, broker, settings)
-    yield "dead-letter topic", partial(_topic, broker, settings.dead_letter_topic)
-    yield "dead-letter policy", partial(_dead_letter_policy, broker, settings)
-    yield "dead-letter subscription", partial(_dead_letter_subscription, broker, settings)
-    yield "dead-letter rights", partial(_dead_letter_rights, broker, settings)
-    yield "store", partial(_store, settings)
-    yield "documents", partial(_documents, database, settings)
-    yield "clock", partial(_clock, database, settings, now)
-    yield "indexes", partial(_indexes, settings)
-    yield "expiry", partial(_expiry, database, settings)
-    yield "lag", partial(_lag, broker, settings, now)
+) -> Iterator[tuple[str, str, Callable[[], Awaitable[Check]]]]:
+    yield _PUBSUB, "topic", partial(_topic, broker, settings.topic)
+    yield _PUBSUB, "subscription", partial(_subscription, broker, settings)
+    yield _PUBSUB, "dead-letter topic", partial(_topic, broker, settings.dead_letter_topic)
+    yield _PUBSUB, "dead-letter policy", partial(_dead_letter_policy, broker, settings)
+    yield _PUBSUB, "dead-letter subscription", partial(_dead_letter_subscription, broker, settings)
+    yield _PUBSUB, "dead-letter rights", partial(_dead_letter_rights, broker, settings)
+    yield _FIRESTORE, "store", partial(_store, settings)
+    yield _FIRESTORE, "documents", partial(_documents, database, settings)
+    yield _FIRESTORE, "clock", partial(_clock, database, settings, now)
+    yield _FIRESTORE, "indexes", partial(_indexes, settings)
+    yield _FIRESTORE, "expiry", partial(_expiry, database, settings)
+    yield _PUBSUB, "lag", partial(_lag, broker, settings, now)
 
 
-async def _away(broker: PubSubConnection, database: Connection, settings: Settings) -> AsyncIterator[Check]:
-    """Yield a check for each service that does not answer. No other check of that service can be made."""
-
+async def _silent(settings: Settings, database: Connection) -> dict[str, Check]:
+    # No other check of a service can be made that does not answer: each would wait, and say the same again.
     async def asked(name: str, reaching: Awaitable[None]) -> Check | None:
         try:
             await reaching
         except (StoreUnavailableError, TransportUnavailableError) as error:
-            return Check(name=name, verdict=Verdict.WRONG, found=str(error), remedy=_UNREACHABLE)
+            return _wrong(str(error), _UNREACHABLE, name=name)
         except RunLogError:
             pass  # it answers, and the other checks find what is wrong
         return None
 
-    topic, root = broker.topic_path(settings.topic), settings.root_collection
+    reach = partial(database.reach, settings.root_collection)
     answers = await asyncio.gather(
-        asked(_PUBSUB, reached(str(broker), lambda seconds: asyncio.to_thread(broker.reach, topic, seconds))),
-        asked(_FIRESTORE, reached(str(database), lambda seconds: database.reach(root, seconds))),
+        asked(_PUBSUB, reached_broker(settings)), asked(_FIRESTORE, reached(str(database), reach))
     )
-    for check in answers:
-        if check is not None:
-            yield check
+    return {check.name: check for check in answers if check is not None}
 
 
-async def _looked(name: str, look: _Look) -> Check:
+async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
     try:
         check = await look()
     except RunLogError as error:
@@ -188,16 +169,13 @@ def failed(name: str, error: RunLogError) -> Check:
     return Check(name=name, verdict=verdict, found=found, remedy=remedy)
 
 
-def _ok(found: str) -> Check:
-    return Check(name="", verdict=Verdict.OK, found=found)
+def _check(verdict: Verdict, found: str, remedy: str = "", *, name: str = "") -> Check:
+    return Check(name=name, verdict=verdict, found=found, remedy=remedy)
 
 
-def _wrong(found: str, remedy: str) -> Check:
-    return Check(name="", verdict=Verdict.WRONG, found=found, remedy=remedy)
-
-
-def _skipped(found: str) -> Check:
-    return Check(name="", verdict=Verdict.SKIPPED, found=found)
+_ok: Final = partial(_check, Verdict.OK)
+_wrong: Final = partial(_check, Verdict.WRONG)
+_skipped: Final = partial(_check, Verdict.SKIPPED)
 
 
 async def _topic(broker: PubSubConnection, topic: str) -> Check:
@@ -208,11 +186,15 @@ async def _topic(broker: PubSubConnection, topic: str) -> Check:
     return _ok(f"{broker.topic_path(topic)}, {kept}")
 
 
-async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
+async def _inspected(broker: PubSubConnection, subscription: str) -> tuple[str, SubscriptionState]:
     from run_log.pubsub.inspection import inspect_subscription
 
-    name = broker.subscription_path(settings.subscription)
-    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    name = broker.subscription_path(subscription)
+    return name, await asyncio.to_thread(inspect_subscription, broker, name)
+
+
+async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
+    name, state = await _inspected(broker, settings.subscription)
     topic = broker.topic_path(settings.topic)
     if state.topic != topic:
         return _wrong(
@@ -224,7 +206,7 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
     if state.expires_after is not None:
         return _wrong(
             f"{name} is deleted after {state.expires_after.days} days without use",
-            "gcloud pubsub subscriptions update --expiration-period=never",
+            f"{_UPDATE} --expiration-period=never",
         )
     if state.has_retry_policy and not state.push_endpoint:
         return _wrong(
@@ -236,10 +218,7 @@ async def _subscription(broker: PubSubConnection, settings: Settings) -> Check:
 
 
 async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> Check:
-    from run_log.pubsub.inspection import inspect_subscription
-
-    name = broker.subscription_path(settings.subscription)
-    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    _, state = await _inspected(broker, settings.subscription)
     wanted = broker.topic_path(settings.dead_letter_topic)
     if state.dead_letter_topic is None:
         return _wrong("Pub/Sub delivers a bad message again and again", _SET_POLICY)
@@ -251,10 +230,7 @@ async def _dead_letter_policy(broker: PubSubConnection, settings: Settings) -> C
 
 
 async def _dead_letter_subscription(broker: PubSubConnection, settings: Settings) -> Check:
-    from run_log.pubsub.inspection import inspect_subscription
-
-    name = broker.subscription_path(settings.dead_letter_topic)
-    state = await asyncio.to_thread(inspect_subscription, broker, name)
+    name, state = await _inspected(broker, settings.dead_letter_topic)
     if state.topic != broker.topic_path(settings.dead_letter_topic):
         return _wrong(f"{name} belongs to {state.topic}", _RECREATE)
     return _ok(f"{name} keeps dead letters")
@@ -318,7 +294,7 @@ async def _indexes(settings: Settings) -> Check:
 
 
 def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
-    """Yield one query of each shape. A missing index makes those fail that need it."""
+    # One of each shape: a missing index makes those fail that need it.
     moment = utc_now()
     statuses = (None, RunStatus.FAILED, (RunStatus.FAILED, RunStatus.SUCCESS))
     for status, trigger, since, order in product(statuses, (None, TriggerType.MANUAL), (None, moment), Order):
@@ -361,5 +337,5 @@ async def _lag(broker: PubSubConnection, settings: Settings, now: Callable[[], d
 
 async def _probe(seconds: float) -> Check:
     state = {"status": RunStatus.SUCCESS}
-    run, took = await emit_state(_NOWHERE, _PROBE, state, wait=seconds, backend="pubsub")
+    run, took = await emit_state(_NOWHERE, "probe", state, wait=seconds, backend="pubsub")
     return _ok(f"queries saw attempt {run.attempt} of run {run.id!r} after {took or 0:.3f} s")

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from run_log.core import TriggerType, WaitTimeoutError, WorkflowRun, utc_now
 from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
-from run_log.stores import RunLog
 
 from .opening import delivered, opened_run_log
-
-_LOOK_SECONDS: Final = 0.05
 
 
 async def emit_state(
@@ -25,19 +22,9 @@ async def emit_state(
     wait: float | None,
     backend: str | None = None,
 ) -> tuple[WorkflowRun, float | None]:
-    """Save a state of a run; return the run, and the seconds until queries saw it.
+    """Save a state of a run, new or not; return the run, and the seconds until queries saw it.
 
-    Args:
-        workflow_id: The workflow of the run.
-        run_id: The id of the run, which may exist; None for a new run.
-        fields: The fields of the state.
-        wait: Seconds to wait until queries see it; None does not wait, and returns None for the seconds.
-        backend: The back end; None is the environment's.
-
-    Raises:
-        InvalidRunError: A field cannot be used.
-        TransportUnavailableError: It was not published in bounded time.
-        WaitTimeoutError: Queries did not see it in time.
+    *wait* is for how many seconds to wait for that; None does not wait, and returns None for the seconds.
     """
     asks = run_id is not None or wait is not None
     async with opened_run_log(backend, queries=asks, saves=True, makes=True) as log:
@@ -50,7 +37,8 @@ async def emit_state(
             return run, None
         try:
             async with asyncio.timeout(wait):
-                await _seen(log, run)
+                while await log.get_run(*run.key) != run:  # noqa: ASYNC110 - queries tell nobody
+                    await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise WaitTimeoutError(
                 f"run {run.id!r} of workflow {workflow_id!r} is published, but queries did not see it within "
@@ -77,8 +65,3 @@ def _state(
         run.completed_at = now
         run.duration_ms = (now - run.started_at).total_seconds() * 1_000
     return run
-
-
-async def _seen(log: RunLog, run: WorkflowRun) -> None:
-    while await log.get_run(*run.key) != run:  # noqa: ASYNC110 - queries tell nobody of what they see
-        await asyncio.sleep(_LOOK_SECONDS)

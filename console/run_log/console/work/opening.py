@@ -23,13 +23,11 @@ from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.audit import Audit
 from run_log.stores.telemetry import skipped_runs
 
+# For events to be published, before a command gives up.
 FLUSH_SECONDS: Final = 30.0
-"""How long a command waits until its events are published."""
 
+# For the first answer of a service: long enough for a lost packet. Later the library's patience applies.
 REACH_SECONDS: Final = 3.0
-"""How long a command waits for the first answer of a service: long enough for a lost packet. After that, the
-patience of the library applies."""
-
 TOLD_AFTER_SECONDS: Final = 1.0
 
 _T = TypeVar("_T")
@@ -46,20 +44,11 @@ async def opened_run_log(
         queries: Whether the command queries it.
         saves: Whether the command saves to it. If not, nothing is created, neither a file nor a spool.
         makes: Whether it may be created if it does not exist.
-
-    Raises:
-        ConfigurationError: Only its own process can read it, or it cannot be created.
-        NotFoundError: It does not exist, and may not be created.
-        StoreUnavailableError: It does not answer.
-        TransportUnavailableError: The command publishes, and Pub/Sub does not answer.
     """
     settings = Settings.from_env()
     name = backend or settings.backend
     if name == "memory":
-        raise ConfigurationError(
-            "RUN_LOG_BACKEND is 'memory', which only its own process can read; set it to 'firestore' or "
-            "'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
-        )
+        raise _own_process_only(name)
     publishes = saves and name == "pubsub"
     if publishes:
         await reached_broker(settings)
@@ -85,38 +74,22 @@ async def reached(
     place: str,
     reach: Callable[[float], Awaitable[None]],
     *,
-    seconds: float = REACH_SECONDS,
     told_after: float = TOLD_AFTER_SECONDS,
 ) -> None:
-    """Wait until a service answers. If that takes longer than a moment, say on stderr what is waited for.
+    """Wait until *reach* returns; it raises an error if the service does not answer in time.
 
-    Args:
-        place: What it is, and where it is.
-        reach: Asks it; raises an error if it does not answer within so many seconds.
-        seconds: How long it may take.
-        told_after: After how many seconds to say what is waited for.
+    If that takes longer than *told_after* seconds, stderr says that *place* is waited for.
     """
-    telling = asyncio.get_running_loop().call_later(
-        told_after, note, f"waiting for {place}, {seconds:g} s at most"
-    )
+    waiting = f"waiting for {place}, {REACH_SECONDS:g} s at most"
+    telling = asyncio.get_running_loop().call_later(told_after, note, waiting)
     try:
-        await reach(seconds)
+        await reach(REACH_SECONDS)
     finally:
         telling.cancel()
 
 
 async def reached_broker(settings: Settings, *, subscription: str | None = None) -> None:
-    """Wait until Pub/Sub answers that a subscription or topic exists. See `reached`.
-
-    Args:
-        settings: Where it is.
-        subscription: The id of the subscription; None for the event topic.
-
-    Raises:
-        ConfigurationError: The project, the credentials or the extra is missing.
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: It does not exist, or access is denied.
-    """
+    """Wait until Pub/Sub answers that *subscription* exists, or the event topic if it is None."""
     require("producer")
     from run_log.pubsub import PubSubConnection
 
@@ -130,14 +103,7 @@ async def idle_seconds(
 ) -> float | None:
     """Return *until_idle*, raised to the silence after which no process that was killed holds a lease.
 
-    Args:
-        settings: Where Pub/Sub is.
-        subscription: The id of the subscription that is pulled.
-        until_idle: What the user asked for; None for never.
-        extends: Whether leases are extended.
-
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
+    Leases of *subscription* are as long as it says, or longer if the command *extends* them.
     """
     if until_idle is None:
         return None
@@ -157,24 +123,24 @@ async def idle_seconds(
 
 @contextlib.asynccontextmanager
 async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
-    """Yield the audit of the store that the environment names once it answers, and close it.
-
-    Args:
-        root: Another root collection in its database, or another file; None for its own.
-
-    Raises:
-        ConfigurationError: Only its own process can read that store, or it cannot be opened.
-        InvalidArgumentError: *root* is its own.
-        NotFoundError: The file does not exist.
-        StoreUnavailableError: It does not answer.
-    """
+    """Yield the audit of the environment's store once it answers, or of another root or file; close it."""
     settings = Settings.from_env()
-    setting = "sqlite_path" if settings.backend == "sqlite" else "root_collection"
+    # A third party's back end has no audit, whatever it keeps.
+    is_file = settings.backend == "sqlite"
+    if not is_file and settings.backend not in {"firestore", "pubsub"}:
+        raise _own_process_only(settings.backend)
+    setting = "sqlite_path" if is_file else "root_collection"
     if root is not None:
         if root == getattr(settings, setting):
             raise InvalidArgumentError(f"{root!r} is RUN_LOG_{setting.upper()} itself; pass another one")
         settings = settings.model_copy(update={setting: root})
-    service = _audited_service(settings)
+    try:
+        from run_log import stores
+
+        kind: Any = stores.SQLiteRunLogService if is_file else stores.FirestoreRunLogService
+    except ImportError as error:
+        raise ConfigurationError(str(error)) from error
+    service = kind.from_settings(settings)
     try:
         await reached(service.place, service.reach)
         yield service.audit()
@@ -182,23 +148,21 @@ async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
         await service.close()
 
 
-def _audited_service(settings: Settings) -> Any:
-    match settings.backend:
-        case "sqlite":
-            from run_log.stores import SQLiteRunLogService
+def _own_process_only(backend: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"RUN_LOG_BACKEND is {backend!r}, which only its own process can read; set it to 'firestore' or "
+        "'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
+    )
 
-            return SQLiteRunLogService.from_settings(settings)
-        case "firestore" | "pubsub":
-            try:
-                from run_log.stores import FirestoreRunLogService
-            except ImportError as error:
-                raise ConfigurationError(str(error)) from error
-            return FirestoreRunLogService.from_settings(settings)
-        case backend:
-            raise ConfigurationError(
-                f"RUN_LOG_BACKEND is {backend!r}, which only its own process can read; set it to "
-                "'firestore' or 'pubsub', or to 'sqlite' and RUN_LOG_SQLITE_PATH to the file"
-            )
+
+def asked(ask: Callable[[RunLog], Awaitable[_T]], *, saves: bool = False) -> _T:
+    """Return what the environment's run log answers; *saves* is that of `opened_run_log`."""
+
+    async def answered() -> _T:
+        async with opened_run_log(saves=saves) as log:
+            return await ask(log)
+
+    return complete(answered())
 
 
 def complete(work: Coroutine[Any, Any, _T]) -> _T:
@@ -229,11 +193,7 @@ def _left_out(skipped: Sequence[UnreadableRunError]) -> str:
 
 
 async def delivered(log: RunLog) -> None:
-    """Wait until what was saved is durable.
-
-    Raises:
-        TransportUnavailableError: It is not durable in bounded time.
-    """
+    """Wait until what was saved is durable, or raise a `TransportUnavailableError`."""
     if not await log.flush(FLUSH_SECONDS):
         raise TransportUnavailableError(
             f"it was not published within {FLUSH_SECONDS:.0f} s; try again: an event counts only once"

@@ -18,10 +18,8 @@ from run_log.projector import PullReport, PullWorker
 from run_log.projector.google_cloud import Route, pull, push
 
 TOLD_EVERY: Final = 60.0
-"""Seconds between two reports of progress."""
-
+# While nothing happens: a sign of life.
 QUIET_SECONDS: Final = 600.0
-"""Seconds between two reports while nothing happens, as a sign of life."""
 
 _logger: Final = get_logger("run_log.console")
 
@@ -31,10 +29,7 @@ async def pull_until_signal(
 ) -> PullReport:
     """Pull until SIGTERM or SIGINT, or until idle; what is in hand is finished or given back.
 
-    Args:
-        settings: Where to pull from, and where to project to.
-        until_idle: Seconds without a message that end the work too, raised by `idle_seconds`; None for never.
-        health: The address and port of the health endpoints; None for none.
+    *until_idle* is raised by `idle_seconds`. *health* is the address and port of the health endpoints.
     """
     stop = stopped_by_signal()
     until_idle = await idle_seconds(settings, settings.subscription, until_idle)
@@ -47,13 +42,7 @@ async def pull_until_signal(
 
 
 async def push_until_signal(settings: Settings, *, host: str, port: int) -> None:
-    """Take pushes until SIGTERM or SIGINT, and finish the requests under way.
-
-    Args:
-        settings: Who may push, and where to project to.
-        host: The address to listen at.
-        port: The port.
-    """
+    """Take pushes until SIGTERM or SIGINT, and finish the requests under way."""
     await push(settings, host=host, port=port, stop=stopped_by_signal(), started=tell_route)
 
 
@@ -64,17 +53,10 @@ async def tell_progress(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
 ) -> None:
-    """Report each minute what *worker* has done since the last report, for ever.
+    """Tell each minute what *worker* has done since the last time, for ever.
 
-    While nothing happens, there is a report only every ten minutes.
-
-    Args:
-        worker: The worker.
-        tell: Called with the ``seconds`` since the last report; messages ``pulled``; events ``applied`` and
-            ``duplicates``; ``dead_letters``; messages ``in_hand`` now; and ``lag_seconds``, the age of the
-            oldest of these.
-        now: Monotonic seconds.
-        sleep: Waits so many seconds.
+    While nothing happens, it is told only every ten minutes. ``lag_seconds`` is the age of the oldest message
+    ``in_hand``.
     """
     before, told_at = worker.report, now()
     while True:
@@ -85,41 +67,32 @@ async def tell_progress(
         if report == before and not in_hand and moment - told_at < QUIET_SECONDS:
             continue
         outcomes = {outcome: report.outcomes[outcome] - before.outcomes[outcome] for outcome in Outcome}
-        tell(
-            {
-                "seconds": round(moment - told_at),
-                "pulled": report.pulled - before.pulled,
-                "applied": outcomes[Outcome.APPLIED],
-                "duplicates": outcomes[Outcome.DUPLICATE],
-                "dead_letters": report.dead_lettered - before.dead_lettered,
-                "in_hand": in_hand,
-                "lag_seconds": round(worker.progress.oldest_age(), 1),
-            }
-        )
+        figures = {
+            "seconds": round(moment - told_at),
+            "pulled": report.pulled - before.pulled,
+            "applied": outcomes[Outcome.APPLIED],
+            "duplicates": outcomes[Outcome.DUPLICATE],
+            "dead_letters": report.dead_lettered - before.dead_lettered,
+            "in_hand": in_hand,
+            "lag_seconds": round(worker.progress.oldest_age(), 1),
+        }
+        tell(figures)
         before, told_at = report, moment
 
 
 def tell_route(route: Route, *, until_idle: float | None = None) -> None:
-    """Report where events come from and go to: as lines on a terminal, else as a log entry.
-
-    Args:
-        route: Where events come from and go to.
-        until_idle: Seconds without a message that end the work; None for never.
-    """
+    """Tell where events come from and go to: as lines on a terminal, else as a log entry."""
     idle = {} if until_idle is None else {"until_idle": f"{until_idle:g} s without a message"}
     if not sys.stderr.isatty():
         _logger.info("run_log_projector_started", **asdict(route), **idle)
         return
-    lines = {
-        "from": route.source,
-        "dead letters": route.dead_letters,
-        "Pub/Sub": route.pubsub,
-        "into": route.into,
-        "Firestore": route.firestore,
-        **({"ends after": idle["until_idle"]} if idle else {}),
-    }
-    for name, value in lines.items():
-        note(f"{name:12}  {value}")
+    note(f"from          {route.source}")
+    note(f"dead letters  {route.dead_letters}")
+    note(f"Pub/Sub       {route.pubsub}")
+    note(f"into          {route.into}")
+    note(f"Firestore     {route.firestore}")
+    for value in idle.values():
+        note(f"ends after    {value}")
 
 
 def show_progress(figures: dict[str, float]) -> None:

@@ -8,10 +8,10 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from run_log.console.signals import stopped_by_signal
 from run_log.console.views.layout import Sheet
@@ -34,36 +34,27 @@ from run_log.projector.rebuild import (
 )
 
 LOGGED_EVERY: Final = 30.0
-"""Seconds between two log entries of its progress, without a terminal."""
-
 _SHOWN_EVERY: Final = 0.5
 
 _logger: Final = get_logger("run_log.console")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """The result of a rebuild, and what to do then."""
+class Done(NamedTuple):
+    """The result of a rebuild, for programs, and what to do then."""
 
     rebuilt: Rebuilt
-    into: str
-    state: Path
-    rejects: Path
+    record: dict[str, Any]
     advice: list[str]
 
     @property
-    def rate(self) -> int | None:
-        """Events a second of this process; None if it folded none."""
-        rebuilt = self.rebuilt
-        return round(rebuilt.folded / rebuilt.seconds) if rebuilt.folded and rebuilt.seconds else None
+    def sheet(self) -> Sheet:
+        """The result for people."""
+        shown = {name: value for name, value in self.record.items() if value is not None}
+        return Sheet(rows=[(name.replace("_", " "), str(value)) for name, value in shown.items()])
 
 
 def named_source(text: str, *, since: datetime | None, until_idle: float, keeps: bool) -> RebuildSource:
-    """Return the source in ``--from``.
-
-    Raises:
-        InvalidArgumentError: It is not a source, or another option does not fit it.
-    """
+    """Return the source in ``--from``; other options that do not fit it are an `InvalidArgumentError`."""
     kind, _, name = text.partition(":")
     if text == "subscription":
         return FromSubscription(since=since, until_idle=until_idle, keeps=keeps)
@@ -81,16 +72,15 @@ async def rebuild_until_signal(
 ) -> Done:
     """Rebuild until all is folded, or until SIGTERM or SIGINT.
 
-    Args:
-        settings: Where the live projection is.
-        source: Where events come from.
-        into: The root collection or file to create.
-        state: The file for its progress; None makes a name from *into* and *source*.
-        rejects: The file for what cannot be folded; None makes a name from *state*.
+    *state* and *rejects* are the files for its progress and for what cannot be folded; None makes a name.
     """
     stop = stopped_by_signal()
     if isinstance(source, FromSubscription):
-        source = replace(source, until_idle=max(source.until_idle, _shortest_silence()))
+        from run_log.projector.pubsub import silence_after_kill
+        from run_log.pubsub import REPLAY_LEASE
+
+        silence = silence_after_kill(REPLAY_LEASE, extended=REPLAY_LEASE.total_seconds())
+        source = replace(source, until_idle=max(source.until_idle, silence))
     state = state or _default_state(source, into)
     rejects = rejects or state.with_suffix(".rejects")
     with closing(
@@ -106,21 +96,13 @@ async def rebuild_until_signal(
             if noted.is_new and not noted.notes:
                 state.unlink(missing_ok=True)  # it never began, so there is nothing to continue
     advice = _advice(settings, source, rebuilt, into=into, state=state, rejects=rejects)
-    return Done(rebuilt=rebuilt, into=into, state=state, rejects=rejects, advice=advice)
+    return Done(rebuilt, _record(rebuilt, into=into, state=state, rejects=rejects), advice)
 
 
-def _shortest_silence() -> float:
-    from run_log.projector.pubsub import silence_after_kill
-    from run_log.pubsub import REPLAY_LEASE
-
-    return silence_after_kill(REPLAY_LEASE, extended=REPLAY_LEASE.total_seconds())
-
-
-def rebuilt_record(done: Done) -> dict[str, Any]:
-    """Return *done* as JSON."""
-    rebuilt = done.rebuilt
+def _record(rebuilt: Rebuilt, *, into: str, state: Path, rejects: Path) -> dict[str, Any]:
+    is_timed = rebuilt.folded and rebuilt.seconds
     return {
-        "into": done.into,
+        "into": into,
         "complete": rebuilt.complete,
         "events": rebuilt.events,
         "folded_now": rebuilt.folded,
@@ -128,18 +110,10 @@ def rebuilt_record(done: Done) -> dict[str, Any]:
         "rejects": rebuilt.rejects,
         "expiring": rebuilt.expired,
         "seconds": round(rebuilt.seconds, 3),
-        "events_per_second": done.rate,
-        "state": str(done.state),
-        "rejects_file": str(done.rejects) if rebuilt.rejects else None,
+        "events_per_second": round(rebuilt.folded / rebuilt.seconds) if is_timed else None,
+        "state": str(state),
+        "rejects_file": str(rejects) if rebuilt.rejects else None,
     }
-
-
-def rebuilt_sheet(done: Done) -> Sheet:
-    """Return *done* for people."""
-    record = rebuilt_record(done)
-    return Sheet(
-        rows=[(name.replace("_", " "), str(value)) for name, value in record.items() if value is not None]
-    )
 
 
 def _default_state(source: RebuildSource, into: str) -> Path:
@@ -182,16 +156,16 @@ def _advice(
 
 @contextlib.asynccontextmanager
 async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
-    """Show the progress: on a terminal as it goes, else as a log entry now and then."""
-    begun = time.monotonic()
-    line = StatusLine()
-    showing = asyncio.create_task(_show(line, progress, begun) if line.is_shown else _log(progress, begun))
-    try:
-        yield
-    finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-        line.clear()
+    with StatusLine() as line:
+        begun = time.monotonic()
+        showing = asyncio.create_task(
+            _show(line, progress, begun) if line.is_shown else _log(progress, begun)
+        )
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
 
 
 async def _show(line: StatusLine, progress: RebuildProgress, begun: float) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from run_log.console.views.output import Listing, note
 from run_log.core import RunNotFoundError, TransportUnavailableError, UnreadableRunError, WriteRefusedError
@@ -15,16 +14,12 @@ from .opening import FLUSH_SECONDS
 PAGE: Final = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """The result of a sweep."""
+class Swept(NamedTuple):
+    """How many runs were stale, how many of them still were when they were marked, how many cannot be."""
 
     found: int
-    """Number of stale runs."""
     marked: int
-    """Number of runs that were still stale when they were marked."""
     refused: int = 0
-    """Number of runs that cannot be marked. Each is named on stderr."""
 
 
 async def sweep(
@@ -36,21 +31,9 @@ async def sweep(
     mark: bool,
     now: datetime,
 ) -> Swept:
-    """Show stale runs. If *mark*, read each again and mark it as lost.
+    """Show runs whose newest event is *older_than* that. If *mark*, read each again and mark it as lost.
 
     A run that cannot be marked is named on stderr, and the others are marked.
-
-    Args:
-        log: The run log.
-        listing: Shows the runs.
-        older_than: Least age of a run's newest event.
-        workflow_id: Only runs of this workflow; None for all.
-        mark: Whether to mark the runs. If not, nothing is changed.
-        now: The time, to tell ages.
-
-    Raises:
-        StoreUnavailableError: The store does not answer in bounded time.
-        TransportUnavailableError: The marks were not published in time.
     """
     found = marked = refused = 0
     cursor = None
@@ -58,6 +41,7 @@ async def sweep(
         page, cursor = await log.list_stale(
             older_than, workflow_id=workflow_id, limit=PAGE, start_after=cursor, now=now
         )
+        # Before anything is marked, so that what is shown is how runs were found.
         listing.add(page)
         found += len(page)
         if mark:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from run_log.console.views.output import Listing, OutputFormat, StatusLine, note
+from run_log.console.views.records import moment
 from run_log.console.views.tables import findings_table
 from run_log.core import NotFoundError
 from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
@@ -18,8 +18,7 @@ FIRST: Final = "here"
 SECOND: Final = "there"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that is wrong, for people and for programs."""
 
     cells: Sequence[str]
@@ -27,20 +26,11 @@ class Finding:
 
 
 async def verify_counts(workflow_id: str | None, *, repair: bool, output: OutputFormat) -> bool:
-    """Show wrong counts and unreadable runs; return whether anything is still wrong.
-
-    Args:
-        workflow_id: The workflow; None for all.
-        repair: Whether to correct counts.
-        output: The format to print in.
-
-    Raises:
-        NotFoundError: The workflow does not exist.
-    """
+    """Show wrong counts and unreadable runs of one workflow, or of all; return whether any is still wrong."""
     listing = _listing(output, ("workflow", "what", "stored", "recounted", "note"))
     workflows = runs = differing = repaired = 0
     async with opened_audit() as audit:
-        with _progress() as progress:
+        with StatusLine() as progress:
 
             def tell(far: VerifyProgress) -> None:
                 progress.tell(f"{far.workflow_id}: {far.runs}/{max(far.runs, far.total)} runs")
@@ -61,16 +51,7 @@ async def verify_counts(workflow_id: str | None, *, repair: bool, output: Output
 
 
 async def compare_roots(workflow_id: str | None, *, against: str, output: OutputFormat) -> bool:
-    """Show what differs between the projection here and another one; return whether anything does.
-
-    Args:
-        workflow_id: Only this workflow; None for all.
-        against: The root collection or the file of the other one.
-        output: The format to print in.
-
-    Raises:
-        NotFoundError: Neither has the workflow, or the other one is empty.
-    """
+    """Show what differs between the projection here and another root or file; return whether any does."""
     listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
     workflows = runs = differing = 0
     async with opened_audit() as first, opened_audit(against) as second:
@@ -78,7 +59,7 @@ async def compare_roots(workflow_id: str | None, *, against: str, output: Output
             raise NotFoundError(
                 f"the projection {against!r} does not exist, or is empty; pass another one as --against"
             )
-        with _progress() as progress:
+        with StatusLine() as progress:
 
             def tell(workflow: str, count: int) -> None:
                 progress.tell(f"{workflow}: {count} runs")
@@ -94,85 +75,50 @@ async def compare_roots(workflow_id: str | None, *, against: str, output: Output
     return differing > 0
 
 
-def _of_verification(one: Verification) -> list[Finding]:
-    workflow = {"workflow_id": one.workflow_id}
-    found = [
-        Finding(
-            cells=(
-                one.workflow_id,
-                str(count.count),
-                str(count.stored),
-                str(count.recounted),
-                "repaired" if one.repaired else "",
-            ),
-            record={
-                **workflow,
-                "kind": "count",
-                **_count_record(count.count),
-                "stored": count.stored,
-                "recounted": count.recounted,
-                "repaired": one.repaired,
-            },
-        )
-        for count in one.counts
-    ]
+def _of_verification(one: Verification) -> Iterator[Finding]:
+    for count in one.counts:
+        numbers = {"stored": count.stored, "recounted": count.recounted}
+        noted = "repaired" if one.repaired else ""
+        yield _count(one.workflow_id, count.count, numbers, noted, repaired=one.repaired)
     if one.problem is not None:
-        record = {**workflow, "kind": "counts", "problem": one.problem}
-        found.append(Finding(cells=(one.workflow_id, "counts", "", "", one.problem), record=record))
+        yield _other(one.workflow_id, "counts", "counts", one.problem, problem=one.problem)
     for run in one.run_findings:
-        record = {**workflow, "kind": "run", "run_id": run.run_id, "problem": run.problem}
-        found.append(
-            Finding(cells=(one.workflow_id, f"run {run.run_id}", "", "", run.problem), record=record)
-        )
-    return found + _unlisted(one.workflow_id, one.unlisted)
+        told = {"run_id": run.run_id, "problem": run.problem}
+        yield _other(one.workflow_id, "run", f"run {run.run_id}", run.problem, **told)
+    yield from _unlisted(one.workflow_id, one.unlisted)
 
 
-def _of_comparison(one: Comparison) -> list[Finding]:
-    workflow = {"workflow_id": one.workflow_id}
-    found = [
-        Finding(
-            cells=(one.workflow_id, str(count.count), str(count.first), str(count.second), ""),
-            record={
-                **workflow,
-                "kind": "count",
-                **_count_record(count.count),
-                FIRST: count.first,
-                SECOND: count.second,
-            },
-        )
-        for count in one.counts
-    ]
-    found += [
-        Finding(
-            cells=(one.workflow_id, "counts", "", "", problem),
-            record={**workflow, "kind": "counts", "problem": problem},
-        )
-        for problem in one.problems
-    ]
+def _of_comparison(one: Comparison) -> Iterator[Finding]:
+    for count in one.counts:
+        yield _count(one.workflow_id, count.count, {FIRST: count.first, SECOND: count.second})
+    for problem in one.problems:
+        yield _other(one.workflow_id, "counts", "counts", problem, problem=problem)
     for run in one.differences:
         only_in = {None: None, "first": FIRST, "second": SECOND}[run.only_in]
-        told = ", ".join(run.fields) if only_in is None else f"only {only_in}"
-        record: dict[str, Any] = {
-            **workflow,
-            "kind": "run",
-            "run_id": run.run_id,
-            "only_in": only_in,
-            "fields": list(run.fields),
-        }
-        found.append(Finding(cells=(one.workflow_id, f"run {run.run_id}", "", "", told), record=record))
-    return found + _unlisted(one.workflow_id, one.unlisted)
+        noted = ", ".join(run.fields) if only_in is None else f"only {only_in}"
+        told: dict[str, Any] = {"run_id": run.run_id, "only_in": only_in, "fields": list(run.fields)}
+        yield _other(one.workflow_id, "run", f"run {run.run_id}", noted, **told)
+    yield from _unlisted(one.workflow_id, one.unlisted)
 
 
-def _unlisted(workflow_id: str, count: int) -> list[Finding]:
-    if not count:
-        return []
-    record = {"workflow_id": workflow_id, "kind": "unlisted", "runs": count}
-    return [Finding(cells=(workflow_id, f"{count} runs more", "", "", "not listed"), record=record)]
+def _unlisted(workflow_id: str, count: int) -> Iterator[Finding]:
+    if count:
+        yield _other(workflow_id, "unlisted", f"{count} runs more", "not listed", runs=count)
 
 
-def _count_record(count: CountName) -> dict[str, Any]:
-    begins = None if count.begins is None else count.begins.isoformat().replace("+00:00", "Z")
-    return {"scope": count.scope.value, "begins": begins, "name": count.name}
+def _count(
+    workflow_id: str, count: CountName, numbers: Mapping[str, int], noted: str = "", **more: Any
+) -> Finding:
+    name = {"scope": count.scope.value, "begins": moment(count.begins), "name": count.name}
+    return Finding(
+        (workflow_id, str(count), *map(str, numbers.values()), noted),
+        {"workflow_id": workflow_id, "kind": "count", **name, **numbers, **more},
+    )
+
+
+def _other(workflow_id: str, kind: str, what: str, noted: str, **more: Any) -> Finding:
+    record = {"workflow_id": workflow_id, "kind": kind, **more}
+    return Finding((workflow_id, what, "", "", noted), record)
 
 
 def _listing(output: OutputFormat, headings: Sequence[str]) -> Listing[Finding]:
@@ -198,18 +144,8 @@ def _differ(workflows: int) -> str:
     return f"workflows that differ: {workflows}" if workflows else "nothing differs"
 
 
-@contextlib.contextmanager
-def _progress() -> Generator[StatusLine]:
-    """Yield a status line on stderr, and clear it at the end."""
-    line = StatusLine()
-    try:
-        yield line
-    finally:
-        line.clear()
-
-
-def _add(listing: Listing[Finding], findings: Sequence[Finding], progress: StatusLine) -> None:
-    """Show results, after clearing the status line."""
-    if findings:
+def _add(listing: Listing[Finding], findings: Iterator[Finding], progress: StatusLine) -> None:
+    page = list(findings)
+    if page:
         progress.clear()
-    listing.add(findings)
+    listing.add(page)

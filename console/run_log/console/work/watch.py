@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from run_log.console.views.output import OutputFormat, print_line, print_lines, screen
+from run_log.console.views.output import OutputFormat, json_text, screen, write
 from run_log.console.views.records import run_record, update_record
 from run_log.console.views.tables import run_line
 from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
@@ -15,13 +15,7 @@ from .opening import opened_run_log
 
 
 async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: OutputFormat) -> None:
-    """Show the changes of the runs of one workflow, or of all, for ever.
-
-    Args:
-        workflow_id: The workflow; None for all.
-        cursor: The cursor of the update to continue after; None begins now.
-        output: The format to print in.
-    """
+    """Show the changes of the runs of one workflow, or of all, until nobody reads them."""
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
             if not _show(update.run, update_record(update), output):
@@ -31,19 +25,7 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
 async def watch_one(
     workflow_id: str, run_id: str, *, cursor: str | None, within: float | None, output: OutputFormat
 ) -> WorkflowRun:
-    """Show the changes of one run until it ends, and return its last state.
-
-    Args:
-        workflow_id: The workflow of the run.
-        run_id: The run.
-        cursor: The cursor of the update to continue after; None begins with the state of now.
-        within: Seconds to wait for the end of the run; None for ever.
-        output: The format to print in.
-
-    Raises:
-        RunNotFoundError: It does not exist.
-        WaitTimeoutError: It has not ended in time.
-    """
+    """Show the changes of one run until it ends, *within* so many seconds; return its last state."""
     state = "could not be read"
     try:
         async with (
@@ -51,6 +33,7 @@ async def watch_one(
             opened_run_log() as log,
             log.watch(workflow_id, since_cursor=cursor) as updates,
         ):
+            # Read once the watch has begun: a change in between would be missed, and the end never seen.
             run = await log.get_run(workflow_id, run_id)
             if run is None:
                 raise RunNotFoundError(workflow_id, run_id)
@@ -69,8 +52,7 @@ async def watch_one(
 
 
 def _show(run: WorkflowRun, record: Mapping[str, Any], output: OutputFormat) -> bool:
-    """Show the state of a run, and return whether anybody still reads stdout."""
     if output in {OutputFormat.JSON, OutputFormat.JSONL}:
-        return print_line(record)
+        return write([json_text(record)])
     seen = screen(wide=output is OutputFormat.WIDE)
-    return print_lines(run_line(run).lines(seen, headed=False))
+    return write(run_line(run).lines(seen, headed=False))
