@@ -44,13 +44,10 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def _bounds() -> list[int]:
-    """Return the longest duration of each bucket, in microseconds.
-
-    Each is (1 + e) / (1 - e) times the one below, where e is the error (Masson, Rim and Lee, DDSketch,
-    VLDB 2019).
-    """
-    # In whole numbers: a logarithm may be rounded to either side of a bound on another machine. Then a run
-    # that was added to one bucket would be taken out of its neighbour.
+    """Return the longest duration of each bucket, in microseconds."""
+    # Each is (1 + e) / (1 - e) times the one below, where e is the error (Masson, Rim and Lee, DDSketch,
+    # VLDB 2019). In whole numbers: a logarithm may be rounded to either side of a bound on another machine.
+    # Then a run that was added to one bucket would be taken out of its neighbour.
     percent = round(100 * RELATIVE_ERROR)
     last = MAX_DURATION // MICROSECOND
     bounds = [RESOLUTION // MICROSECOND]
@@ -122,13 +119,10 @@ class Durations:
     def quantile(self, share: float) -> timedelta | None:
         """Return the shortest duration that *share* of the runs did not exceed; None without runs.
 
-        The returned value differs from that duration by at most `RELATIVE_ERROR` of it, or by `RESOLUTION`.
-
-        Args:
-            share: From 0 to 1.
+        It is exact but for `RELATIVE_ERROR` of it, or `RESOLUTION`.
 
         Raises:
-            ValueError: *share* is outside that range.
+            ValueError: *share* is not within 0 and 1.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}, not within 0 and 1")
@@ -142,21 +136,19 @@ class Durations:
 
 
 def _middle(bucket: int) -> timedelta:
-    """Return the duration whose relative error to the bucket's shortest and longest one is the same."""
     if bucket == 0:
         return RESOLUTION / 2
+    # Not the mean: of this one, the bucket's shortest and longest duration differ by the same share.
     shortest, longest = _BOUNDS[bucket - 1] + 1, _BOUNDS[bucket]
     return 2 * shortest * longest / (shortest + longest) * MICROSECOND
 
 
 class Scope(enum.StrEnum):
-    """Which runs a counter counts."""
+    """Which runs a counter counts: all, or those that started on one day or in one hour, in UTC."""
 
     ALL = "all"
     DAY = "day"
-    """The runs that started on one day, in UTC."""
     HOUR = "hour"
-    """The runs that started in one hour, in UTC."""
 
 
 class SummaryCounter(NamedTuple):
@@ -173,7 +165,7 @@ class SummaryCounter(NamedTuple):
         """Return the counter that a store has under this name.
 
         Raises:
-            ValueError: There is no such counter: no run has this status or duration, or started then.
+            ValueError: No run has this status or duration, or started then.
         """
         counter = cls(Scope(scope), slot, name)
         if counter.name not in _names():
@@ -215,7 +207,7 @@ class Horizon:
     """The days and hours that are counted at a moment: those that a summary reads, and one day more."""
 
     today: int
-    """Days since the epoch."""
+    """Days since the epoch, like all of these."""
 
     @classmethod
     def at(cls, now: datetime) -> Horizon:
@@ -232,15 +224,15 @@ class Horizon:
         """The oldest day whose hours are counted."""
         return self.today - HOURS_KEPT // 24 - _SPARE_DAYS
 
-    def counts(self, counter: SummaryCounter) -> bool:
-        """Return whether *counter* is within the horizon."""
-        first = {Scope.ALL: 0, Scope.DAY: self.first_day, Scope.HOUR: 24 * self.first_hours}
-        return counter.slot >= first[counter.scope]
-
     @property
     def last_day(self) -> int:
         """The newest day that is counted. A run that starts later comes from a wrong clock."""
         return self.today + _SPARE_DAYS
+
+    def counts(self, counter: SummaryCounter) -> bool:
+        """Return whether *counter* is within the horizon."""
+        first = {Scope.ALL: 0, Scope.DAY: self.first_day, Scope.HOUR: 24 * self.first_hours}
+        return counter.slot >= first[counter.scope]
 
 
 class Counted(NamedTuple):
@@ -256,12 +248,7 @@ class Counted(NamedTuple):
 
     @classmethod
     def of(cls, run: WorkflowRun, horizon: Horizon | None) -> Counted:
-        """Return what is counted of *run*.
-
-        Args:
-            run: The run's newest state.
-            horizon: The days that are counted; None for none.
-        """
+        """Return what is counted of *run*, in its newest state. A *horizon* of None has no days."""
         hour = hour_of(run.started_at)
         held = horizon is not None and horizon.first_day <= hour // 24 <= horizon.last_day
         return cls(micros=duration_micros(run), hour=hour if held else None)
@@ -274,32 +261,25 @@ NOT_COUNTED: Final = Counted()
 def counters_of(
     status: RunStatus, counted: Counted, horizon: Horizon | None
 ) -> Iterator[tuple[SummaryCounter, int]]:
-    """Yield what one run adds to each counter.
-
-    Args:
-        status: The run's status.
-        counted: What is counted of the run.
-        horizon: The days whose counters exist; None for none. Counters of other days are deleted, so the run
-            adds nothing to them.
-    """
+    """Yield what one run adds to each counter of *horizon*; None has no days."""
     micros, hour = counted
-    bucket = None if micros is None else bucket_name(duration_bucket(micros))
-    if micros is not None and bucket is not None:
-        # No status here: the stats already count them for all time.
-        yield SummaryCounter(Scope.ALL, 0, MICROS), micros
-        yield SummaryCounter(Scope.ALL, 0, bucket), 1
+    durations: dict[str, int] = {}
+    if micros is not None:
+        durations = {MICROS: micros, bucket_name(duration_bucket(micros)): 1}
+    # No status here: the stats already count them for all time.
+    yield from _each(Scope.ALL, 0, durations)
     if horizon is None or hour is None:
         return
-    day = hour // 24
-    for scope, slot, first in (
-        (Scope.DAY, day, horizon.first_day),
-        (Scope.HOUR, hour, horizon.first_hours),
-    ):
-        if day >= first:
-            yield SummaryCounter(scope, slot, status.value), 1
-            if micros is not None and bucket is not None:
-                yield SummaryCounter(scope, slot, MICROS), micros
-                yield SummaryCounter(scope, slot, bucket), 1
+    # Counters of days beyond the horizon are deleted, so a run adds nothing to them.
+    if hour // 24 >= horizon.first_day:
+        yield from _each(Scope.DAY, hour // 24, {status.value: 1, **durations})
+    if hour // 24 >= horizon.first_hours:
+        yield from _each(Scope.HOUR, hour, {status.value: 1, **durations})
+
+
+def _each(scope: Scope, slot: int, counts: Mapping[str, int]) -> Iterator[tuple[SummaryCounter, int]]:
+    for name, count in counts.items():
+        yield SummaryCounter(scope, slot, name), count
 
 
 def add_counters(into: dict[SummaryCounter, int], counts: Mapping[SummaryCounter, int]) -> None:

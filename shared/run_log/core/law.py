@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -74,13 +75,7 @@ class Transition:
         # Statuses, names and texts only make the order total. Without that, the order of arrival would
         # decide.
         status = self.status
-        return (
-            not self.inferred,
-            self.occurred_at,
-            status.is_terminal,
-            status.value,
-            self.answered_by or "",
-        )
+        return not self.inferred, self.occurred_at, status.is_terminal, status.value, self.answered_by or ""
 
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
@@ -103,11 +98,7 @@ def _short(text: str | None) -> str | None:
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return the newest `MAX_HISTORY` of *transitions*, one for each version, in version order.
-
-    Args:
-        transitions: Transitions of one run, in any order and with repeats.
-    """
+    """Return the newest `MAX_HISTORY` of a run's *transitions*, one for each version, in version order."""
     unique: dict[Version, Transition] = {}
     for transition in transitions:
         known = unique.setdefault(transition.version, transition)
@@ -119,9 +110,7 @@ def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
 def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
     """Return a digest of those fields of a run that a transition does not have. Equal states have equal ones.
 
-    Args:
-        run: The run.
-        payloads: The run's trigger data and result, encoded by `encode_json`; None encodes them here.
+    *payloads* are the run's trigger data and result, encoded by `encode_json`; None encodes them here.
     """
     fields: dict[str, object] = {
         "trigger_type": run.trigger_type.value,
@@ -148,15 +137,15 @@ def _digest(event: RunEvent) -> str:
 
 def newest_event(events: Iterable[RunEvent]) -> RunEvent:
     """Return the event whose state a run has after all *events*, at least one, all of this run."""
-    newest: RunEvent | None = None
-    for event in events:
-        if newest is None or event.version > newest.version:
+    first, *others = events
+    newest = first
+    for event in others:
+        if event.version > newest.version:
             newest = event
         elif event.version == newest.version and event is not newest:
+            # Only now: a digest encodes the payloads, and two events of one version are a fault.
             one, other = ((Transition.of(each).rank, _digest(each)) for each in (newest, event))
             newest = newest if one >= other else event
-    if newest is None:
-        raise ValueError("newest_event() needs at least one event")
     return newest
 
 
@@ -171,11 +160,7 @@ def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
 
 
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with each transition marked that breaks the state machine.
-
-    Args:
-        history: Transitions of one run in version order.
-    """
+    """Return *history*, in version order, with each transition marked that breaks the state machine."""
     # Computed from the whole history, and not stored when an event arrives: the marks must not depend on the
     # order of arrival. A step after an inferred transition is no anomaly, because the inference was wrong,
     # not the run.
@@ -193,11 +178,7 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
 
 
 def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause.
-
-    Args:
-        history: Transitions of one run in version order, as stored.
-    """
+    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause."""
     marked = mark_anomalies(history)
     return tuple(
         replace(
@@ -227,13 +208,9 @@ class RunHead:
     """The `run_digest` of the newest state; None if a version without digests stored it."""
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
-        """Return *event*, which a save made, with a version after the stored one.
+        """Return *event*, which a save of this process made, with a version after the stored one.
 
         If the event is stored already, it is returned with its stored version.
-
-        Args:
-            event: An event that this process made, so its id is unique.
-            clock: Stamps the event.
 
         Raises:
             WriteRefusedError: No version comes after the stored one; see `RunEvent.later_than`.
@@ -284,12 +261,11 @@ class StatsDelta:
     def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
         """Return the sum of *deltas*."""
         total = successful = 0
-        by_status: dict[RunStatus, int] = {}
+        by_status = Counter[RunStatus]()
         for delta in deltas:
             total += delta.total
             successful += delta.successful
-            for status, count in delta.by_status.items():
-                by_status[status] = by_status.get(status, 0) + count
+            by_status.update(delta.by_status)
         return cls(
             total=total,
             successful=successful,
@@ -367,10 +343,10 @@ def fold(
 
     Args:
         before: The run's stored head; None for a new run.
-        events: At least one event, all of the same run.
+        events: At least one event.
         earlier: Transitions of events that one of *events* has superseded and that are no longer known.
         horizon: The days and hours whose runs are counted; None for none.
-        digest: Returns the `run_digest` of an event's run. A caller that has computed it passes its own.
+        digest: Returns the `run_digest` of an event's run, for a caller that has computed it.
     """
     newest_version = before.version if before else None
     newest_digest = before.digest if before else None
@@ -447,11 +423,7 @@ def _added(before: RunHead | None, after: RunHead, winner: RunEvent | None) -> t
 
 
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
-    """Return the positions of each run's events among *events*, in order.
-
-    Args:
-        events: Events of any runs.
-    """
+    """Return the positions of each run's events among *events*, in order."""
     positions: dict[RunKey, list[int]] = {}
     for position, event in enumerate(events):
         positions.setdefault(event.key, []).append(position)
@@ -459,9 +431,5 @@ def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
 
 
 def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
-    """Return the stats of runs with these statuses: the recount that stored stats must equal.
-
-    Args:
-        statuses: The status of each distinct run.
-    """
+    """Return the stats of distinct runs with these statuses: the recount that stored stats must equal."""
     return StatsDelta.sum(StatsDelta.between(None, status) for status in statuses)

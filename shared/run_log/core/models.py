@@ -35,7 +35,7 @@ from .nearest import (
     unwrapped,
     valid_text,
 )
-from .payload import as_payload, detached, fit_payloads, fit_text
+from .payload import MAX_TEXT_BYTES, as_payload, detached, fit_payloads, fit_text
 
 # Earlier versions stored such long ids. A new one has at most `MAX_ID_BYTES`.
 MAX_ID_LENGTH: Final = 50_000
@@ -48,7 +48,14 @@ MAX_ATTEMPT: Final = 2**31 - 1
 
 # A wrong type there is a fault of the writer, which must be seen, and not a value to interpret.
 STORED: Final = object()
-"""The context for the fields of a message or a document: they must have their types already."""
+"""The context for the fields of a document: they must have their types already."""
+
+
+class Received:
+    """The context for the fields of a message: typed as in a document. Ids and texts are made to fit."""
+
+    cut_texts = 0
+
 
 _STORED_PAYLOADS: Final = frozenset({dict, type(None)})
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -116,17 +123,27 @@ def _to_utc(value: datetime) -> datetime:
     return datetime.combine(moved.date(), moved.timetz())
 
 
+def _is_typed(info: ValidationInfo) -> bool:
+    return info.context is STORED or isinstance(info.context, Received)
+
+
 def _as_text(value: object, info: ValidationInfo) -> object:
-    """Cut a text that is too long. Outside of documents, accept anything in its nearest form."""
-    if value is None or (info.context is STORED and not isinstance(value, str)):
+    """Cut a text that is too long. If it is not typed yet, accept anything in its nearest form."""
+    if value is None or (_is_typed(info) and not isinstance(value, str)):
         return value
-    return fit_text(value if type(value) is str else as_text(value))
+    text = value if type(value) is str else as_text(value)
+    if isinstance(info.context, Received):
+        info.context.cut_texts += len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES
+    return fit_text(text)
 
 
 def _as_id(value: object, info: ValidationInfo) -> object:
-    """Outside of documents, accept whatever has a text: a number, a UUID, a path, a member of an enum."""
+    """If it is not typed yet, accept whatever has a text: a number, a UUID, a path, a member of an enum."""
     if info.context is STORED:
         return value
+    if isinstance(info.context, Received):
+        # Another program may have made it.
+        return bounded_id(value) if isinstance(value, str) else value
     text = id_text(value)
     if text is None:
         what = f"an id is a text, or has one, as a number or a UUID does; a {type_name(value)} has none"
@@ -138,8 +155,10 @@ def _as_id(value: object, info: ValidationInfo) -> object:
 
 
 def _as_person(value: object, info: ValidationInfo) -> object:
-    """Accept anything in its nearest form. Outside of documents, shorten it as `bounded_id` does."""
-    if value is None or info.context is STORED:
+    """Shorten it as `bounded_id` does, but not that of a document."""
+    if isinstance(info.context, Received) and isinstance(value, str):
+        value = bounded_id(value)
+    if value is None or _is_typed(info):
         return _as_text(value, info)
     return bounded_id(valid_text(value) if type(value) is str else as_text(value))
 
@@ -155,10 +174,10 @@ def _none_is(default: object) -> Callable[[object], object]:
 
 
 def _as_milliseconds(value: object, info: ValidationInfo) -> object:
-    """Accept a timedelta. Outside of documents, read a number that is no length of time as 0, for unknown."""
+    """Accept a timedelta. If it is not typed yet, read a number that is no duration as 0, for unknown."""
     if value is None:
         return 0
-    if info.context is STORED or isinstance(value, str):
+    if _is_typed(info) or isinstance(value, str):
         return value
     # If the code of a foreign object raises, the value is not a number, and pydantic refuses it.
     with Contained():
@@ -176,20 +195,18 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
 
 
 def _not_negative(duration_ms: float) -> float:
-    """Read a negative duration as 0."""
-    # Earlier versions stored one if clocks differed, and a run seemed to end before it started.
+    # Earlier versions stored a negative one if clocks differed, and a run seemed to end before it started.
     return max(0.0, duration_ms)
 
 
 def _method_is_none(value: object) -> object:
-    """Read a method as None."""
     # A platform's own model may have a method `pause`.
     return None if callable(value) else value
 
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
-    """Copy a payload. Outside of documents, accept anything in its nearest form."""
-    if info.context is STORED:
+    """Copy a payload. If it is not typed yet, accept anything in its nearest form."""
+    if _is_typed(info):
         if type(value) not in _STORED_PAYLOADS:
             raise PydanticCustomError("payload_type", "a payload is an object")
         return dict(cast("Mapping[str, Any] | None", value) or {})
@@ -291,17 +308,12 @@ def validated(run: object) -> WorkflowRun:
     """Return *run* as a validated `WorkflowRun`. Its payloads still hold the given values.
 
     Ids, texts and payloads may be anything that has a nearest form. A payload without keys becomes the value
-    of `OUTER_KEY`, which is logged.
-
-    Args:
-        run: A `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
+    of `OUTER_KEY`, which is logged. *run* is what `snapshot` takes.
 
     Raises:
         InvalidRunError: A field is missing or wrong. The message names each.
     """
-    source = run
-    if isinstance(source, Mapping):
-        source = dict(cast("Mapping[str, object]", source))
+    source = dict(cast("Mapping[str, object]", run)) if isinstance(run, Mapping) else run
     without_keys: list[str] = []
     try:
         copy = WorkflowRun.model_validate(source, from_attributes=True, context=without_keys)
@@ -337,11 +349,7 @@ def snapshot(run: object) -> WorkflowRun:
 
 
 def fit_run(run: WorkflowRun) -> WorkflowRun:
-    """Return *run* with its payloads cut, as `snapshot` does, if they are too large.
-
-    Args:
-        run: A run that nobody else holds. It may be changed.
-    """
+    """Return *run*, which nobody else holds. Payloads that are too large are cut, as `snapshot` does."""
     payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run))
     if cut:
         # Only if something was cut: each assignment validates the whole run.
