@@ -185,7 +185,6 @@ def _names() -> frozenset[str]:
     return frozenset({MICROS, *RunStatus, *map(bucket_name, range(DURATION_BUCKETS))})
 
 
-@cache
 def bucket_name(bucket: int) -> str:
     """Return the name of the counter of the runs in a bucket of the histogram."""
     return f"b{bucket}"
@@ -236,10 +235,7 @@ class Horizon:
 
 
 class Counted(NamedTuple):
-    """What was counted of a run besides its status.
-
-    It is stored with the run. When the run's state changes, exactly this is subtracted.
-    """
+    """What was counted of a run besides its status: exactly this is subtracted when its state changes."""
 
     micros: int | None = None
     """The run's duration in microseconds; None if it is not among the durations."""

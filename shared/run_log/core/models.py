@@ -313,7 +313,9 @@ def validated(run: object) -> WorkflowRun:
     Raises:
         InvalidRunError: A field is missing or wrong. The message names each.
     """
-    source = dict(cast("Mapping[str, object]", run)) if isinstance(run, Mapping) else run
+    source = run
+    if isinstance(source, Mapping):
+        source = dict(cast("Mapping[str, object]", source))
     without_keys: list[str] = []
     try:
         copy = WorkflowRun.model_validate(source, from_attributes=True, context=without_keys)
