@@ -7,31 +7,28 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from run_log.core import Message, ReceivedMessage
 
 from ._faults import Chance
 
+# A message that is held back is delivered at last.
 _MAX_DELAYS: Final = 3
-"""Most times that one message is held back, so that it is delivered at last."""
 
+# A shuffled pull picks among so many times the messages it may take, so that a deep backlog stays cheap.
 _SHUFFLE_WINDOW: Final = 10
-"""A shuffled pull picks among so many times the messages it may take, so that a deep backlog stays cheap."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     message_id: str
     message: Message
     deliveries: int = 0
     delays: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Out:
+class _Out(NamedTuple):
     waiting: _Waiting
     deadline: float
 
@@ -91,17 +88,13 @@ class DeliveryQueue:
 
     def put(self, message_id: str, message: Message) -> None:
         """Make *message* available."""
-        self._waiting.append(_Waiting(message_id=message_id, message=message))
+        self._waiting.append(_Waiting(message_id, message))
         self._on_available()
 
     def take(self, max_messages: int) -> list[ReceivedMessage] | None:
-        """Deliver up to *max_messages*, each with a new ack id.
+        """Deliver up to *max_messages*, at least 1, each with a new ack id.
 
-        Args:
-            max_messages: At least 1.
-
-        Returns:
-            The messages, which are none if all were held back for a later call; None if none is available.
+        No messages if all were held back for a later call; None if none is available.
         """
         self.expire()
         if not self._waiting:
@@ -111,8 +104,8 @@ class DeliveryQueue:
         for waiting in self._candidates(max_messages):
             if len(taken) == max_messages:
                 left.append(waiting)
-            elif waiting.delays < _MAX_DELAYS and self._chance.delays():
-                left.append(replace(waiting, delays=waiting.delays + 1))
+            elif waiting.delays < _MAX_DELAYS and self._chance.strikes(self._chance.faults.delay):
+                left.append(waiting._replace(delays=waiting.delays + 1))
             else:
                 taken.append(waiting)
         self._waiting.extendleft(reversed(left))
@@ -137,7 +130,7 @@ class DeliveryQueue:
         for ack_id in ack_ids:
             out = self._out.get(ack_id)
             if out is not None:
-                self._put_out(ack_id, replace(out, deadline=deadline))
+                self._put_out(ack_id, out._replace(deadline=deadline))
         self.expire()
 
     def expire(self) -> None:
@@ -157,7 +150,7 @@ class DeliveryQueue:
         return out is not None and out.deadline == deadline
 
     def _candidates(self, max_messages: int) -> list[_Waiting]:
-        reorders = self._chance.reorders()
+        reorders = self._chance.strikes(self._chance.faults.reorder)
         count = min(len(self._waiting), max_messages * (_SHUFFLE_WINDOW if reorders else 1))
         candidates = [self._waiting.popleft() for _ in range(count)]
         if reorders:
@@ -166,9 +159,9 @@ class DeliveryQueue:
 
     def _deliver(self, waiting: _Waiting, deadline: float) -> ReceivedMessage:
         self._delivered += 1
-        delivered = replace(waiting, deliveries=waiting.deliveries + 1)
+        delivered = waiting._replace(deliveries=waiting.deliveries + 1)
         ack_id = f"ack-{self._delivered}"
-        self._put_out(ack_id, _Out(waiting=delivered, deadline=deadline))
+        self._put_out(ack_id, _Out(delivered, deadline))
         return ReceivedMessage(
             data=waiting.message.data,
             attributes=dict(waiting.message.attributes),

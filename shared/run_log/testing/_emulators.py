@@ -6,8 +6,9 @@ import contextlib
 import http.client
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,19 +18,13 @@ from urllib.parse import quote
 from run_log.core.errors import EmulatorError, PortTakenError
 
 from ._sdk import find_jar, find_java
-from ._server import Server, running
+from ._server import running
 
-START_TIMEOUT: Final = timedelta(seconds=60)
-"""Default of how long an emulator may take until it answers."""
-
-POLL_INTERVAL: Final = timedelta(milliseconds=50)
-"""Default wait between two looks whether it answers."""
-
+# Another process may take a port between the choice and the start of the emulator.
 _PORT_TRIES: Final = 5
-"""Ports to try. Another process may take a port between the choice and the start of the emulator."""
 
+# How long the emulator may take to delete the documents of a project.
 _CLEAR_SECONDS: Final = 60
-"""How long the emulator may take to delete the documents of a project."""
 
 
 def free_port() -> int:
@@ -51,7 +46,6 @@ class Emulator:
     Args:
         environ: The environment variables to search with and to start it with.
         start_timeout: Longest time until it answers.
-        poll_interval: Time between two looks whether it answers.
         choose_port: Proposes a port of 127.0.0.1. It is called again if the port is taken.
         memory: Size of its Java heap, as for ``-Xmx``, such as ``8g``. It holds all data there. None for
             2 GiB (Firestore) and 1 GiB (Pub/Sub), which is enough for about 100,000 runs.
@@ -68,14 +62,12 @@ class Emulator:
         self,
         *,
         environ: Mapping[str, str] = os.environ,
-        start_timeout: timedelta = START_TIMEOUT,
-        poll_interval: timedelta = POLL_INTERVAL,
+        start_timeout: timedelta = timedelta(seconds=60),
         choose_port: Callable[[], int] = free_port,
         memory: str | None = None,
     ) -> None:
         self._environ = environ
         self._start_timeout = start_timeout
-        self._poll_interval = poll_interval
         self._choose_port = choose_port
         self._heap = memory or self._memory
         self._host: str | None = None
@@ -84,11 +76,7 @@ class Emulator:
 
     @property
     def host(self) -> str:
-        """Where it listens, such as ``127.0.0.1:8080``.
-
-        Raises:
-            EmulatorError: It is not running.
-        """
+        """Where it listens, such as ``127.0.0.1:8080``. EmulatorError if it is not running."""
         if self._host is None:
             raise EmulatorError(f"the {self._name} is not running; start it with a `with` block")
         return self._host
@@ -100,11 +88,7 @@ class Emulator:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables that point clients at it.
-
-        Raises:
-            EmulatorError: It is not running.
-        """
+        """The environment variables that point clients at it. EmulatorError if it is not running."""
         return MappingProxyType({self.host_variable: self.host})
 
     def __enter__(self) -> Self:
@@ -127,33 +111,26 @@ class Emulator:
     def _start(self) -> str:
         java = find_java(self._environ)
         jar = find_jar(self._jar, self._environ)
-        server = Server(
-            name=self._name,
-            command=lambda home, port: self._command(java, jar, home, port),
-            environ=self._environ,
-            start_timeout=self._start_timeout,
-            poll_interval=self._poll_interval,
-        )
+        options = [
+            f"-Xmx{self._heap}",
+            "-XX:-UsePerfData",  # its file would lie outside of the folder
+            "-Dfile.encoding=UTF-8",  # a bare container's locale would make it ASCII
+        ]
+        main = ["-cp", str(jar), self._main_class, "--host=127.0.0.1"]
         for _ in range(_PORT_TRIES):
             port = self._choose_port()
+            command = partial(_command, java, options, [*main, f"--port={port}"])
+            server = running(
+                self._name, command, port, environ=self._environ, start_timeout=self._start_timeout
+            )
             with contextlib.suppress(PortTakenError):
-                self._pid = self._until_exit.enter_context(running(server, port))
+                self._pid = self._until_exit.enter_context(server)
                 return f"127.0.0.1:{port}"
         raise EmulatorError(f"the {self._name} found each of {_PORT_TRIES} ports taken; try again")
 
-    def _command(self, java: str, jar: Path, home: Path, port: int) -> list[str]:
-        return [
-            java,
-            f"-Xmx{self._heap}",
-            "-XX:-UsePerfData",  # its file would lie outside of home
-            f"-Djava.io.tmpdir={home}",
-            "-Dfile.encoding=UTF-8",  # a bare container's locale would make it ASCII
-            "-cp",
-            str(jar),
-            self._main_class,
-            "--host=127.0.0.1",
-            f"--port={port}",
-        ]
+
+def _command(java: str, options: Sequence[str], main: Sequence[str], folder: Path) -> list[str]:
+    return [java, *options, f"-Djava.io.tmpdir={folder}", *main]
 
 
 class FirestoreEmulator(Emulator):

@@ -11,11 +11,11 @@ from typing import Final
 
 from run_log.core.errors import EmulatorNotFoundError
 
-ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
-"""Names the root of a Google Cloud SDK, for a machine without ``gcloud`` on the PATH."""
+# Names the root of a Google Cloud SDK, for a machine without ``gcloud`` on the PATH.
+_ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
 
+# It usually answers within a second.
 _GCLOUD_SECONDS: Final = 60
-"""How long ``gcloud`` may take. It usually answers within a second."""
 
 _HOW_TO_GET: Final = (
     "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
@@ -24,14 +24,7 @@ _HOW_TO_GET: Final = (
 
 
 def find_java(environ: Mapping[str, str]) -> str:
-    """Return the Java on the PATH.
-
-    Args:
-        environ: The environment variables.
-
-    Raises:
-        EmulatorNotFoundError: There is no Java.
-    """
+    """Return the Java on the PATH. EmulatorNotFoundError if there is none."""
     java = shutil.which("java", path=environ.get("PATH", ""))
     if java is None:
         raise EmulatorNotFoundError(f"no java on the PATH to run emulators with; {_HOW_TO_GET}")
@@ -39,11 +32,7 @@ def find_java(environ: Mapping[str, str]) -> str:
 
 
 def find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
-    """Return the newest file that *pattern* matches under a Google Cloud SDK.
-
-    Args:
-        pattern: Relative to the SDK's root.
-        environ: The environment variables: `ROOT_VARIABLE` is used first, then ``gcloud`` on the PATH.
+    """Return the newest file that *pattern* matches under the root of a Google Cloud SDK.
 
     Raises:
         EmulatorNotFoundError: No file matches.
@@ -59,11 +48,11 @@ def find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
 
 def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
     """Yield possible roots of an SDK, and note in *looked_at* what leads to none."""
-    named = environ.get(ROOT_VARIABLE)
+    named = environ.get(_ROOT_VARIABLE)
     if named:
         yield Path(named).absolute()
     else:
-        looked_at.append(f"{ROOT_VARIABLE} is not set")
+        looked_at.append(f"{_ROOT_VARIABLE} is not set")
     gcloud = shutil.which("gcloud", path=environ.get("PATH", ""))
     if gcloud is None:
         looked_at.append("gcloud is not on the PATH")

@@ -16,11 +16,8 @@ from run_log.core.bell import Bell
 from ._deliveries import DeliveryQueue
 from ._faults import NO_FAULTS, Chance, Faults
 
-ACK_DEADLINE: Final = timedelta(seconds=60)
-"""Default of how long a delivered message waits for its acknowledgement."""
-
+# Least seconds between two looks of a waiting pull at a clock that may stand still.
 _SHORTEST_WAIT: Final = 0.01
-"""Least seconds between two looks of a waiting pull at a clock that may stand still."""
 
 
 class InMemoryTopic:
@@ -64,18 +61,21 @@ class InMemoryTopic:
             TransportUnavailableError: By chance, as often as `Faults.fail` says.
         """
         with self._lock:
-            if self._chance.fails():
+            if self._chance.strikes(self._chance.faults.fail):
                 raise TransportUnavailableError("the in-memory topic failed this publish: Faults.fail")
             for message in messages:
                 self._arrive(message)
-                if self._chance.duplicates():
+                if self._chance.strikes(self._chance.faults.duplicate):
                     self._arrive(message)
 
     def close(self) -> None:
         """Do nothing: there is no connection. Publishing still works."""
 
     def subscribe(
-        self, *, now: Callable[[], float] = time.monotonic, ack_deadline: timedelta = ACK_DEADLINE
+        self,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        ack_deadline: timedelta = timedelta(seconds=60),
     ) -> InMemorySubscription:
         """Return a new subscription. It gets what is published from now on.
 
@@ -161,31 +161,21 @@ class InMemorySubscription:
                     await self._bell.wait(unless=lambda: self._is_available() or self._closings != closings)
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Remove the messages delivered with *ack_ids* for good.
-
-        Args:
-            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
-        """
+        """Remove the messages delivered with *ack_ids* for good. Expired and unknown ones are ignored."""
         await asyncio.sleep(0)
         with self._lock:
             self._queue.acknowledge(ack_ids)
 
     async def release(self, ack_ids: Sequence[str]) -> None:
-        """Make the messages delivered with *ack_ids* available again at once.
-
-        Args:
-            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
-        """
+        """Make the messages delivered with *ack_ids* available at once. Unknown ids are ignored."""
         await asyncio.sleep(0)
         with self._lock:
             self._queue.release(ack_ids)
 
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """Set the ack deadline of the messages delivered with *ack_ids* to *seconds* from now.
+        """Set the deadline of the messages delivered with *ack_ids* to *seconds* from now; 0 releases them.
 
-        Args:
-            ack_ids: Ack ids of any pulls. Expired and unknown ones are ignored, as by Pub/Sub.
-            seconds: 0 or less releases them.
+        Expired and unknown ids are ignored, as by Pub/Sub.
         """
         await asyncio.sleep(0)
         with self._lock:
