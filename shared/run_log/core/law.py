@@ -53,7 +53,7 @@ class Transition:
     status: RunStatus
     """The status that the event stated."""
     occurred_at: datetime
-    """When the event occurred, on the emitter's wall clock, in UTC."""
+    """When it occurred, on the emitter's wall clock, in UTC."""
     inferred: bool = False
     """Whether the event was inferred rather than observed."""
     anomaly: bool = False
@@ -100,11 +100,11 @@ def _short(text: str | None) -> str | None:
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
     """Return the newest `MAX_HISTORY` of a run's *transitions*, one for each version, in version order."""
     unique: dict[Version, Transition] = {}
-    for transition in transitions:
-        known = unique.setdefault(transition.version, transition)
-        if known is not transition and known.rank < transition.rank:
-            unique[transition.version] = transition
-    return tuple(sorted(unique.values(), key=lambda transition: transition.version)[-MAX_HISTORY:])
+    for line in transitions:
+        known = unique.setdefault(line.version, line)
+        if known is not line and known.rank < line.rank:
+            unique[line.version] = line
+    return tuple(unique[version] for version in sorted(unique)[-MAX_HISTORY:])
 
 
 def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
@@ -149,31 +149,26 @@ def newest_event(events: Iterable[RunEvent]) -> RunEvent:
     return newest
 
 
-def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
-    """Return whether the step from *before* to *after*, within one attempt, breaks the state machine.
-
-    An ended run keeps its status, and a run that has started is not pending again.
-    """
-    if before.is_terminal:
-        return after is not before
-    return after is RunStatus.PENDING and before is not RunStatus.PENDING
-
-
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history*, in version order, with each transition marked that breaks the state machine."""
+    """Return *history*, in version order, with each transition marked that breaks the state machine.
+
+    Within one attempt, an ended run keeps its status, and a run that has started is not pending again.
+    """
     # Computed from the whole history, and not stored when an event arrives: the marks must not depend on the
     # order of arrival. A step after an inferred transition is no anomaly, because the inference was wrong,
     # not the run.
     marked: list[Transition] = []
-    for transition in history:
-        before = marked[-1] if marked else None
+    before: Transition | None = None
+    for line in history:
         anomaly = (
             before is not None
             and not before.inferred
-            and before.version.attempt == transition.version.attempt
-            and is_anomaly(before.status, transition.status)
+            and before.attempt == line.attempt
+            and before.status is not line.status
+            and (before.status.is_terminal or line.status is RunStatus.PENDING)
         )
-        marked.append(transition if anomaly == transition.anomaly else replace(transition, anomaly=anomaly))
+        marked.append(line if anomaly == line.anomaly else replace(line, anomaly=anomaly))
+        before = line
     return tuple(marked)
 
 
@@ -182,13 +177,12 @@ def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
     marked = mark_anomalies(history)
     return tuple(
         replace(
-            transition,
-            lasted=max(after.occurred_at - transition.occurred_at, timedelta(0)) if after else None,
-            # Every later state of the run repeats the answer. Only the first one after the pause is shown
-            # with it.
-            answered_by=transition.answered_by if before and before.status is RunStatus.PAUSED else None,
+            line,
+            lasted=max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None,
+            # Every later state repeats the answer. Only the first one after the pause is shown with it.
+            answered_by=line.answered_by if before and before.status is RunStatus.PAUSED else None,
         )
-        for before, transition, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
+        for before, line, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
     )
 
 
@@ -253,7 +247,7 @@ class StatsDelta:
         by_status = {after: 1} if before is None else {after: 1, before: -1}
         return cls(
             total=int(before is None),
-            successful=int(after is RunStatus.SUCCESS) - int(before is RunStatus.SUCCESS),
+            successful=by_status.get(RunStatus.SUCCESS, 0),
             by_status=by_status,
         )
 
@@ -286,9 +280,8 @@ class RunChange:
     """What one batch of events does to one run."""
 
     before: RunHead | None
-    """The head that the events were folded onto; None for a new run."""
+    """None for a new run."""
     after: RunHead
-    """The head afterwards."""
     winner: RunEvent | None
     """The event whose state is to be stored; None if the stored state stays."""
     added: tuple[Transition, ...]
@@ -322,10 +315,7 @@ class RunChange:
         if len(self.after.history) == 1 or not self.added:
             return 0
         added = {transition.version for transition in self.added}
-        return sum(
-            transition.anomaly and transition.version in added
-            for transition in mark_anomalies(self.after.history)
-        )
+        return sum(line.anomaly and line.version in added for line in mark_anomalies(self.after.history))
 
 
 def fold(
@@ -413,13 +403,9 @@ def _outcome(
 
 def _added(before: RunHead | None, after: RunHead, winner: RunEvent | None) -> tuple[Transition, ...]:
     """Return the transitions of *after* that *before* does not have, and always the winner's."""
-    known = {transition.version: transition for transition in before.history} if before else {}
+    known = {line.version: line for line in before.history} if before else {}
     stated = winner.version if winner is not None else None
-    return tuple(
-        transition
-        for transition in after.history
-        if transition.version == stated or known.get(transition.version) != transition
-    )
+    return tuple(line for line in after.history if line.version == stated or known.get(line.version) != line)
 
 
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:

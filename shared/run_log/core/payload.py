@@ -85,9 +85,8 @@ def encode_json(value: object) -> str:
     text, NaN and the infinities their names, an unknown object its repr. A marker replaces nesting beyond
     `MAX_DEPTH`, circular references, and whatever exceeds `MAX_READ_BYTES`. Iterators are not consumed.
     """
-    if is_plain(value, MAX_ENCODED_BYTES):
-        return _encode_plain(value)
-    return dumps(Reading(MAX_READ_BYTES).readable(value, MAX_DEPTH))
+    text = _plain_text(value) if is_plain(value, MAX_ENCODED_BYTES) else None
+    return dumps(Reading(MAX_READ_BYTES).readable(value, MAX_DEPTH)) if text is None else text
 
 
 def decode_json(text: str) -> Any:
@@ -220,12 +219,7 @@ def _encode_payload(payload: dict[str, Any], reading: Reading) -> str:
     if text is not None:
         return text
     # One value at fault, too deep for example, must not cost the others.
-    return dumps({key: decode_json(_encode_plain(value)) for key, value in values.items()})
-
-
-def _encode_plain(value: object) -> str:
-    text = _plain_text(value)
-    return dumps(Reading(MAX_ENCODED_BYTES).readable(value, MAX_DEPTH)) if text is None else text
+    return dumps({key: decode_json(encode_json(value)) for key, value in values.items()})
 
 
 def is_deeper(text: str, most: int) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from run_log.core import Message, ReceivedMessage
@@ -34,14 +33,7 @@ class _Out(NamedTuple):
 
 
 class DeliveryQueue:
-    """The messages of a subscription. Not thread-safe, and never waits: the subscription adds both.
-
-    Args:
-        chance: Decides what is shuffled and held back.
-        now: Monotonic seconds.
-        ack_deadline: How long a delivered message stays out.
-        on_available: Called whenever messages become available.
-    """
+    """The messages of a subscription. Not thread-safe, and never waits: the subscription adds both."""
 
     def __init__(
         self,
@@ -57,10 +49,6 @@ class DeliveryQueue:
         self._on_available = on_available
         self._waiting: deque[_Waiting] = deque()
         self._out: dict[str, _Out] = {}
-        # A heap. Deadlines that were extended or acknowledged stay in it until they are due. The turn keeps
-        # equal deadlines in order of delivery.
-        self._deadlines: list[tuple[float, int, str]] = []
-        self._turns = itertools.count()
         self._delivered = 0
 
     @property
@@ -82,9 +70,7 @@ class DeliveryQueue:
     @property
     def expires_in(self) -> float:
         """Seconds until the next delivery expires; infinite if none is out."""
-        while self._deadlines and not self._holds(self._deadlines[0]):
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] - self._now() if self._deadlines else math.inf
+        return min((out.deadline for out in self._out.values()), default=math.inf) - self._now()
 
     def put(self, message_id: str, message: Message) -> None:
         """Make *message* available."""
@@ -128,26 +114,16 @@ class DeliveryQueue:
         self.expire()
         deadline = self._now() + seconds
         for ack_id in ack_ids:
-            out = self._out.get(ack_id)
-            if out is not None:
-                self._put_out(ack_id, out._replace(deadline=deadline))
+            if ack_id in self._out:
+                self._out[ack_id] = self._out[ack_id]._replace(deadline=deadline)
         self.expire()
 
     def expire(self) -> None:
         """Make messages available that were not acknowledged in time."""
-        expired: list[str] = []
-        while self.expires_in <= 0:
-            expired.append(heapq.heappop(self._deadlines)[-1])
-        self._give_back(expired)
-
-    def _put_out(self, ack_id: str, out: _Out) -> None:
-        self._out[ack_id] = out
-        heapq.heappush(self._deadlines, (out.deadline, next(self._turns), ack_id))
-
-    def _holds(self, said: tuple[float, int, str]) -> bool:
-        deadline, _, ack_id = said
-        out = self._out.get(ack_id)
-        return out is not None and out.deadline == deadline
+        now = self._now()
+        expired = [(out.deadline, ack_id) for ack_id, out in self._out.items() if out.deadline <= now]
+        # By deadline alone: what was delivered together comes back in the same order.
+        self._give_back([ack_id for _, ack_id in sorted(expired, key=itemgetter(0))])
 
     def _candidates(self, max_messages: int) -> list[_Waiting]:
         reorders = self._chance.strikes(self._chance.faults.reorder)
@@ -161,7 +137,7 @@ class DeliveryQueue:
         self._delivered += 1
         delivered = waiting._replace(deliveries=waiting.deliveries + 1)
         ack_id = f"ack-{self._delivered}"
-        self._put_out(ack_id, _Out(delivered, deadline))
+        self._out[ack_id] = _Out(delivered, deadline)
         return ReceivedMessage(
             data=waiting.message.data,
             attributes=dict(waiting.message.attributes),

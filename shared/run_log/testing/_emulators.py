@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import quote
 
-from run_log.core.errors import EmulatorError, PortTakenError
+from run_log.core.errors import EmulatorError, EmulatorNotFoundError, PortTakenError
 
-from ._sdk import find_jar, find_java
 from ._server import running
 
 # Another process may take a port between the choice and the start of the emulator.
@@ -25,6 +27,17 @@ _PORT_TRIES: Final = 5
 
 # How long the emulator may take to delete the documents of a project.
 _CLEAR_SECONDS: Final = 60
+
+# Names the root of a Google Cloud SDK, for a machine without ``gcloud`` on the PATH.
+_ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
+
+# It usually answers within a second.
+_GCLOUD_SECONDS: Final = 60
+
+_HOW_TO_GET: Final = (
+    "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
+    "and put Java 11 or later on the PATH"
+)
 
 
 def free_port() -> int:
@@ -109,8 +122,8 @@ class Emulator:
         self._until_exit.close()
 
     def _start(self) -> str:
-        java = find_java(self._environ)
-        jar = find_jar(self._jar, self._environ)
+        java = _find_java(self._environ)
+        jar = _find_jar(self._jar, self._environ)
         options = [
             f"-Xmx{self._heap}",
             "-XX:-UsePerfData",  # its file would lie outside of the folder
@@ -173,3 +186,58 @@ class PubSubEmulator(Emulator):
     _jar = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
     _memory = "1g"
     _main_class = "com.google.cloud.pubsub.testing.v1.Main"
+
+
+def _find_java(environ: Mapping[str, str]) -> str:
+    java = shutil.which("java", path=environ.get("PATH", ""))
+    if java is None:
+        raise EmulatorNotFoundError(f"no java on the PATH to run emulators with; {_HOW_TO_GET}")
+    return str(Path(java).absolute())
+
+
+def _find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
+    """Return the newest file that *pattern* matches under the root of a Google Cloud SDK."""
+    looked_at: list[str] = []
+    for root in _roots(environ, looked_at):
+        jars = sorted(root.glob(pattern))
+        if jars:
+            return jars[-1]
+        looked_at.append(f"{root / pattern} is not there")
+    raise EmulatorNotFoundError(f"{'; '.join(looked_at)}: {_HOW_TO_GET}")
+
+
+def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
+    """Yield possible roots of an SDK, and note in *looked_at* what leads to none."""
+    named = environ.get(_ROOT_VARIABLE)
+    if named:
+        yield Path(named).absolute()
+    else:
+        looked_at.append(f"{_ROOT_VARIABLE} is not set")
+    gcloud = shutil.which("gcloud", path=environ.get("PATH", ""))
+    if gcloud is None:
+        looked_at.append("gcloud is not on the PATH")
+        return
+    root = _ask_gcloud(gcloud, environ)
+    if root:
+        yield Path(root)
+    else:
+        looked_at.append(f"{gcloud} does not say where its SDK is")
+
+
+def _ask_gcloud(gcloud: str, environ: Mapping[str, str]) -> str:
+    """Return the root of the SDK according to *gcloud*; empty if it does not tell."""
+    # gcloud always writes settings and logs. They are deleted with this folder.
+    with TemporaryDirectory(prefix="run-log-gcloud-") as settings:
+        try:
+            answer = subprocess.run(  # noqa: S603  # the gcloud on the PATH, with fixed arguments
+                [gcloud, "info", "--format=value(installation.sdk_root)"],
+                env={**environ, "CLOUDSDK_CONFIG": settings},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_GCLOUD_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+    return answer.stdout.strip()

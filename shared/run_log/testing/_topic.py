@@ -23,12 +23,8 @@ _SHORTEST_WAIT: Final = 0.01
 class InMemoryTopic:
     """A topic in this process, with subscriptions. Thread-safe.
 
-    It can be used as the transport of a producer. All randomness comes from *seed*: the same calls in the
-    same order meet the same faults.
-
-    Args:
-        faults: How often the topic and its subscriptions misbehave.
-        seed: The seed of all randomness.
+    It can be used as the transport of a producer. *faults* say how often it and its subscriptions misbehave.
+    All randomness comes from *seed*: the same calls in the same order meet the same faults.
     """
 
     def __init__(self, *, faults: Faults = NO_FAULTS, seed: int = 0) -> None:
@@ -54,11 +50,8 @@ class InMemoryTopic:
         As with Pub/Sub, a subscription that is created later does not get them, and without any subscription
         they are lost. A message that is published again is delivered again.
 
-        Args:
-            messages: The messages; if this raises, none is taken.
-
         Raises:
-            TransportUnavailableError: By chance, as often as `Faults.fail` says.
+            TransportUnavailableError: By chance, as often as `Faults.fail` says. Then no message is taken.
         """
         with self._lock:
             if self._chance.strikes(self._chance.faults.fail):
@@ -80,8 +73,7 @@ class InMemoryTopic:
         """Return a new subscription. It gets what is published from now on.
 
         Args:
-            now: Monotonic seconds. With `ManualClock.monotonic`, a test lets deliveries expire without a
-                wait.
+            now: Monotonic seconds; with `ManualClock.monotonic`, deliveries expire without a wait.
             ack_deadline: How long a delivered message waits for its acknowledgement.
 
         Raises:
@@ -182,11 +174,7 @@ class InMemorySubscription:
             self._queue.extend(ack_ids, seconds)
 
     async def close(self) -> None:
-        """Make pulls that wait return empty.
-
-        The subscription stays, as on a server: what is out comes back after its deadline, and another reader
-        may pull.
-        """
+        """Make pulls that wait return empty. The subscription stays, as on a server, for another reader."""
         await asyncio.sleep(0)
         with self._lock:
             self._closings += 1
