@@ -47,11 +47,7 @@ def moment_of(micros: int) -> datetime:
 
 
 def hlc_after(hlc: int, run: tuple[str, str]) -> int:
-    """Return the reading just after *hlc*, the latest one that is known of *run*.
-
-    Raises:
-        WriteRefusedError: There is no later reading below `MAX_HLC`.
-    """
+    """Return the reading after *hlc*, the latest of *run*. WriteRefusedError if none is below `MAX_HLC`."""
     if hlc >= MAX_HLC - 1:
         raise WriteRefusedError(
             f"run {run[1]!r} of workflow {run[0]!r} already has the last possible version, "
@@ -61,11 +57,10 @@ def hlc_after(hlc: int, run: tuple[str, str]) -> int:
 
 
 class HybridLogicalClock:
-    """A clock whose readings strictly increase. A reading is in microseconds since the epoch.
+    """A clock whose readings, in microseconds since the epoch, strictly increase whatever the machine's does.
 
-    No two readings of one clock are equal, and none is less than an earlier one, whatever the machine's
-    clock does. After `observe`, every reading is greater than the observed one. So a process that reads a
-    run before it goes on with it writes later versions, even if its own clock is behind.
+    After `observe`, every reading is greater than the observed one. So a process that reads a run before it
+    goes on with it writes later versions, even if its own clock is behind.
 
     A reading `MAX_AHEAD` or more ahead of this machine's time comes from a wrong clock, here or there. The
     clock does not follow it. Only events of that one run are stamped after it.

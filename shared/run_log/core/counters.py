@@ -1,8 +1,7 @@
 """What a workflow's summary counts: runs by status and by duration, for all time, by day and by hour.
 
-A counter is a sum over runs. Each run adds what its newest state contributes, so a counter changes by the
-difference between two states, as the stats do. Duplicates and order change nothing, and a counter equals a
-recount. Durations are counted in a histogram that merges by addition and whose error is stated.
+A counter is a sum over runs. It changes by the difference between two states of a run, as the stats do, so
+it equals a recount. Durations are counted in a histogram that merges by addition and whose error is stated.
 """
 
 from __future__ import annotations
@@ -29,11 +28,9 @@ RESOLUTION: Final = timedelta(microseconds=10)
 MAX_DURATION: Final = timedelta(days=3_653)
 """A longer run counts as one of ten years."""
 
+# A summary looks back this far, the current day or hour included.
 DAYS_KEPT: Final = 90
-"""A summary looks back this many days, the current one included."""
-
 HOURS_KEPT: Final = 48
-"""A summary looks back this many hours, the current one included."""
 
 # Clocks differ: a day that one machine still reads must not be deleted by another.
 _SPARE_DAYS: Final = 1
@@ -60,7 +57,6 @@ def _bounds() -> list[int]:
 _BOUNDS: Final = _bounds()
 
 DURATION_BUCKETS: Final = len(_BOUNDS)
-"""The most buckets that a histogram has."""
 
 
 def duration_bucket(micros: int) -> int:
@@ -71,9 +67,9 @@ def duration_bucket(micros: int) -> int:
 def duration_micros(run: WorkflowRun) -> int | None:
     """Return how long *run* took in microseconds, at most `MAX_DURATION`; None if it has no duration.
 
-    Only runs that succeeded or failed have one: a skipped run did nothing. The duration is the run's
-    ``duration_ms``, or, where that is 0, the time between its start and its end.
+    That is its ``duration_ms``, or, where that is 0, the time between its start and its end.
     """
+    # A skipped run did nothing.
     if run.status not in (RunStatus.SUCCESS, RunStatus.FAILED):
         return None
     if run.duration_ms > 0:
@@ -90,11 +86,11 @@ class Durations:
     """How long the runs took that succeeded or failed."""
 
     count: int = 0
-    """The number of runs whose duration is known."""
+    """Runs whose duration is known."""
     total: timedelta = timedelta(0)
     """The sum of their durations, exactly."""
     buckets: Mapping[int, int] = field(default_factory=dict[int, int])
-    """The number of runs in each bucket of `duration_bucket`; empty buckets are absent."""
+    """Runs in each bucket of `duration_bucket`; empty buckets are absent."""
 
     @property
     def mean(self) -> timedelta | None:
@@ -162,11 +158,7 @@ class SummaryCounter(NamedTuple):
 
     @classmethod
     def stored(cls, scope: str, slot: int, name: str) -> SummaryCounter:
-        """Return the counter that a store has under this name.
-
-        Raises:
-            ValueError: No run has this status or duration, or started then.
-        """
+        """Return the counter that a store has under this name. ValueError if no run can be counted there."""
         counter = cls(Scope(scope), slot, name)
         if counter.name not in _names():
             raise ValueError(f"{reprlib.repr(name)} is not the name of a counter")

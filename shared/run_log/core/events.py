@@ -66,7 +66,7 @@ class RunEvent(BaseModel):
 
     ``RunEvent(run=run)`` states that *run* is in this state now. It has a new identity. Its version is later
     than every version that this process has made, or has observed less than `MAX_AHEAD` ahead of its clock.
-    The version that `from_run` gives is also later than everything that was observed of the run.
+    That of `from_run` is also later than everything that was observed of the run.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)

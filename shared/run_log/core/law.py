@@ -2,9 +2,8 @@
 
 A run's state is its event of the greatest version. Its history is the set of its transitions, one for each
 version, of which the newest are kept. Only a faulty publisher makes two different events of one version;
-their content decides between them. State and history are CRDT joins (of a semilattice), so merging is
-commutative, associative and idempotent. Duplicates, any order and any grouping of the events end in the same
-state.
+their content decides between them. State and history are joins of a semilattice (a CRDT): duplicates, any
+order and any grouping of the events end in the same state.
 """
 
 from __future__ import annotations
@@ -193,7 +192,6 @@ class RunHead:
     version: Version
     """The version of the newest event."""
     status: RunStatus
-    """The status of the newest event."""
     history: tuple[Transition, ...]
     """The newest `MAX_HISTORY` transitions in version order."""
     counted: Counted = NOT_COUNTED
@@ -204,10 +202,7 @@ class RunHead:
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
         """Return *event*, which a save of this process made, with a version after the stored one.
 
-        If the event is stored already, it is returned with its stored version.
-
-        Raises:
-            WriteRefusedError: No version comes after the stored one; see `RunEvent.later_than`.
+        If the event is stored already, it is returned with its stored version. Raises as `later_than` does.
         """
         for transition in self.history:
             version = transition.version
@@ -233,11 +228,11 @@ class StatsDelta:
     """How a workflow's stats change. Changes add up, so a batch is one change."""
 
     total: int = 0
-    """The change of the number of distinct runs."""
+    """Distinct runs."""
     successful: int = 0
-    """The change of the number of runs whose newest state is success. It may be negative."""
+    """Runs whose newest state is success. It may be negative, as the next ones may."""
     by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
-    """The change of the number of runs in each status. Statuses that do not change are absent."""
+    """Runs in each status. Statuses that do not change are absent."""
 
     @classmethod
     def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
@@ -287,9 +282,9 @@ class RunChange:
     added: tuple[Transition, ...]
     """Transitions to store, in version order, always the winner's too; empty if nothing changes."""
     outcomes: tuple[Outcome, ...]
-    """One outcome for each event, in the given order."""
+    """One for each event, in the given order."""
     horizon: Horizon | None = None
-    """The days that were counted when the change was made; None for none."""
+    """The days that were counted; None for none."""
 
     @property
     def delta(self) -> StatsDelta:

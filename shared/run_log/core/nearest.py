@@ -156,13 +156,7 @@ def is_plain(value: object, budget: int) -> bool:
 
 
 def dumps(value: object) -> str:
-    """Return *value*, which is made of JSON's types, as compact ASCII JSON text.
-
-    Raises:
-        ValueError: It contains itself, NaN or an infinity.
-        TypeError: It is not made of JSON's types.
-        RecursionError: It is nested too deep.
-    """
+    """Return *value* as compact ASCII JSON text. It raises for what is not JSON, and for what is too deep."""
     return _encoder.encode(value)
 
 
@@ -320,8 +314,7 @@ def _readable_number(value: float) -> object:
 def unwrapped(value: object, most: int = 1) -> object:
     """Return what *value* stands for, or itself: the value of an enum's member, the number of a numpy scalar.
 
-    What has entries or items becomes a list of at most *most* of them. The code of a foreign object may raise
-    anything.
+    What has entries or items becomes a list of at most *most* of them. A foreign object may raise anything.
     """
     for _ in range(_MAX_WRAPPED):
         level = _level(value, most)

@@ -56,9 +56,8 @@ _foreign_decoder: Final = json.JSONDecoder(parse_constant=str, parse_float=_fini
 def as_payload(value: object) -> dict[str, Any]:
     """Return *value* as a payload. Its values are kept as they are, not read.
 
-    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. Anything else becomes
-    the value of `OUTER_KEY`. None becomes an empty payload. A dict whose keys are all texts is returned
-    itself.
+    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. None is an empty
+    payload. Anything else becomes the value of `OUTER_KEY`. A dict whose keys are texts is returned itself.
     """
     if value is None:
         return {}
@@ -98,10 +97,7 @@ def decode_foreign_json(text: str) -> Any:
     """Return the value of JSON *text* that another program wrote.
 
     NaN, the infinities, and numbers that are too large for a float become their names, as in `encode_json`.
-
-    Raises:
-        ValueError: *text* is not JSON.
-        RecursionError: It is nested too deep.
+    ValueError if *text* is not JSON, RecursionError if it is too deep.
     """
     return _foreign_decoder.decode(text)
 
@@ -116,7 +112,7 @@ def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[d
     trimmed, cut = _trimmed(tuple(map(as_payload, payloads)), limit)
     reading = Reading(MAX_READ_BYTES)
     texts = [_encode_payload(payload, reading) for payload in trimmed]
-    copies = tuple(cast("dict[str, Any]", decode_json(text)) for text in texts)
+    copies: tuple[dict[str, Any], ...] = tuple(map(decode_json, texts))
     cut += reading.raised
     if sum(map(len, texts)) <= limit:
         return copies, cut
@@ -140,16 +136,13 @@ def fit_payloads(
     if excess <= 0:
         return payloads, trimmed
     fitted = tuple(dict(payload) for payload in payloads)
-    sizes = sorted(
-        (
-            (len(encode_json(value)), index, key)
-            for index, payload in enumerate(payloads)
-            for key, value in payload.items()
-        ),
-        reverse=True,
-    )
+    sizes = [
+        (len(encode_json(value)), index, key)
+        for index, payload in enumerate(payloads)
+        for key, value in payload.items()
+    ]
     cut = trimmed
-    for size, index, key in sizes:
+    for size, index, key in sorted(sizes, reverse=True):
         marker = f"{CUT_MARKER}, {size} bytes"
         if excess <= 0 or size <= len(marker) + 2:
             break
@@ -162,10 +155,7 @@ def fit_payloads(
 
 
 def fit_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Return *text*, or its beginning with a marker if it takes more than *limit* bytes of UTF-8.
-
-    Lone surrogates are written with backslashes.
-    """
+    """Return *text* without lone surrogates, or its beginning with a marker, in *limit* bytes of UTF-8."""
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= limit:
         return encoded.decode()

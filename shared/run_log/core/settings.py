@@ -22,16 +22,9 @@ from .logs import get_logger
 
 PREFIX: Final = "RUN_LOG_"
 
-TEST_VARIABLES: Final = frozenset(
-    {
-        "RUN_LOG_REQUIRE_EMULATORS",
-        "RUN_LOG_EMULATOR_ROOT",
-        "RUN_LOG_TRACE_FILE",
-        "RUN_LOG_TRACE_SHARE",
-        "RUN_LOG_TERRAFORM_CHECK",
-    }
-)
-"""Variables with the prefix that only the tests and the testing kit read."""
+# Variables with the prefix that only the tests and the testing kit read.
+_OF_TESTS: Final = ("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE", "TERRAFORM_CHECK")
+TEST_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in _OF_TESTS)
 
 # The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), and Docker for a
@@ -83,8 +76,6 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
-        # Compose files and templates often leave a variable empty that is not set.
-        env_ignore_empty=True,
         validate_by_name=True,
         validate_by_alias=True,
     )
@@ -152,6 +143,7 @@ class Settings(BaseSettings):
         environ = _environ.get()
         _check_names(environ)
         environment = EnvSettingsSource(settings_cls)
+        # Compose files and templates often leave a variable empty that is not set.
         environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
         return (init_settings, environment)
 
@@ -182,11 +174,7 @@ def is_cloud_run_service(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def check_collection_id(value: str) -> str:
-    """Return *value* if Firestore accepts it as the id of a collection.
-
-    Raises:
-        ConfigurationError: Firestore does not accept it.
-    """
+    """Return *value* if Firestore accepts it as the id of a collection. ConfigurationError if it does not."""
     try:
         return TypeAdapter[str](CollectionId).validate_python(value)
     except ValidationError as error:

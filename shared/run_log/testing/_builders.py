@@ -66,8 +66,8 @@ def an_event(
 
     Args:
         run: The state of the run; None for `a_run`.
-        hlc: The clock reading of the event, in microseconds since the epoch; None for the next one.
-        event_id: The id of the event; None for a new one.
+        hlc: The clock's reading, in microseconds since the epoch; None for the next one.
+        event_id: None for a new one.
         occurred_at: When it happened; None for the end of the run, or else its start.
         inferred: Whether the state was inferred rather than observed.
         **run_changes: Fields that differ from *run*.

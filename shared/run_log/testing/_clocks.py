@@ -16,13 +16,8 @@ class ManualClock:
     """A clock that stands still until it is advanced. Thread-safe.
 
     Its methods fit wherever the library takes a clock: ``RunEvent.from_run(run, now=clock.now)``,
-    ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``.
-
-    Args:
-        start: The first time that it shows; aware.
-
-    Raises:
-        InvalidArgumentError: *start* is naive.
+    ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``. *start* is the first
+    time that it shows; InvalidArgumentError if it is naive.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
@@ -45,14 +40,7 @@ class ManualClock:
         return self._passed.total_seconds()
 
     def advance(self, by: timedelta | float) -> None:
-        """Advance the clock.
-
-        Args:
-            by: How far; a number is in seconds. The clock counts microseconds.
-
-        Raises:
-            InvalidArgumentError: *by* is negative.
-        """
+        """Advance the clock; a number is in seconds. InvalidArgumentError if *by* is negative."""
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
             raise InvalidArgumentError(f"by={by} would turn the clock back; pass 0 or more")

@@ -156,14 +156,7 @@ class FirestoreEmulator(Emulator):
     _main_class = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 
     def clear(self, project: str) -> None:
-        """Delete every document of the project's default database.
-
-        Args:
-            project: The project's id; one that has no documents is fine.
-
-        Raises:
-            EmulatorError: It is not running, or failed.
-        """
+        """Delete every document of the project's default database. EmulatorError if it cannot."""
         path = f"/emulator/v1/projects/{quote(project, safe='')}/databases/(default)/documents"
         with contextlib.closing(http.client.HTTPConnection(self.host, timeout=_CLEAR_SECONDS)) as connection:
             try:

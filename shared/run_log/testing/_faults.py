@@ -12,11 +12,7 @@ from run_log.core import InvalidArgumentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """How often a topic misbehaves. Each field is a probability from 0 (never) to 1 (always).
-
-    Raises:
-        InvalidArgumentError: A field is not within 0 to 1.
-    """
+    """How often a topic misbehaves. Each field is a probability from 0 (never) to 1 (always)."""
 
     duplicate: float = 0
     """A published message arrives twice, the second time with another message id."""

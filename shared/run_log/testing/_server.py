@@ -50,16 +50,10 @@ def running(
     end_timeout: timedelta = timedelta(seconds=10),
     now: Callable[[], float] = time.monotonic,
 ) -> Generator[int]:
-    """Start a server, yield its process id once it answers, and end it.
+    """Start a server, yield its process id once it answers on *port* of 127.0.0.1, and end it.
 
-    Args:
-        name: Its name in errors.
-        command: Returns its command line, with an absolute path, for a folder for temporary files.
-        port: The port of 127.0.0.1 on which it will answer.
-        environ: Its environment variables.
-        start_timeout: Longest time until it answers.
-        end_timeout: Time from asking it to end until it is killed.
-        now: Monotonic seconds.
+    *command* returns its command line, with an absolute path, for a folder for temporary files. Asked to end,
+    it has *end_timeout* until it is killed.
 
     Raises:
         PortTakenError: The port is taken.

@@ -18,7 +18,6 @@ import pytest
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, InMemoryTopic, PubSubEmulator
 
 REQUIRE_VARIABLE: Final = "RUN_LOG_REQUIRE_EMULATORS"
-"""If this is 1 or true, a missing emulator is a failure."""
 
 
 @contextlib.contextmanager
