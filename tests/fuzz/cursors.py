@@ -23,50 +23,12 @@ VALUE: Final = "value"
 
 _CHECK_BYTES: Final = 6
 _PARTS: Final[tuple[Any, ...]] = (
-    None,
-    True,
-    0.5,
-    float("nan"),
-    [],
-    {},
-    0,
-    -1,
-    1,
-    2**31,
-    2**53,
-    2**62,
-    2**63 - 1,
-    2**63,
-    -(2**63),
-    -(2**63) - 1,
-    10**30,
-    10**4_000,
-    253_402_300_799_999_999,
-    253_402_300_800_000_000,
-    -62_135_596_800_000_000,
-    -62_135_596_800_000_001,
-    253_402_300_799_999_999_000,
-    "",
-    "a",
-    "\x00",
-    "\x7f",
-    "\ud800",
-    "a\udfffb",
-    "/",
-    "a/b",
-    "a/runs/b",
-    "a/runs/",
-    "/runs/b",
-    "..",
-    ".",
-    "__x__",
-    "____",
-    "é" * 800,
-    "x" * 1_501,
-    "x" * 70_000,
-    "%",
-    "\u2028",
-    "\U0001f600",
+    *(None, True, 0.5, float("nan"), [], {}),
+    *(0, -1, 1, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30, 10**4_000),
+    *(253_402_300_799_999_999, 253_402_300_800_000_000, 253_402_300_799_999_999_000),
+    *(-62_135_596_800_000_000, -62_135_596_800_000_001),
+    *("", "a", "\x00", "\x7f", "\ud800", "a\udfffb", "/", "a/b", "a/runs/b", "a/runs/", "/runs/b"),
+    *("..", ".", "__x__", "____", "é" * 800, "x" * 1_501, "x" * 70_000, "%", "\u2028", "\U0001f600"),
 )
 
 
@@ -101,12 +63,7 @@ async def fill(store: ProjectionStore) -> None:
 
 
 async def listings(log: RunLog, *, watch: bool) -> list[Listing]:
-    """Return everything that takes cursors, once `fill` is visible.
-
-    Args:
-        log: What is asked.
-        watch: Whether watches are opened too.
-    """
+    """Return everything that takes cursors, once `fill` is visible."""
 
     async def stale(cursor: Any) -> Any:
         return await log.list_stale(timedelta(0), limit=1, start_after=cursor)
@@ -146,11 +103,6 @@ async def listings(log: RunLog, *, watch: bool) -> list[Listing]:
 
 async def run_cursors(numbers: Iterable[int], *, seed: int, among: list[Listing]) -> Counter[str]:
     """Hand over one cursor for each of these *numbers*, and return what came of them.
-
-    Args:
-        numbers: Which.
-        seed: Of all.
-        among: To what; see `listings`.
 
     Raises:
         FuzzFailedError: Something came of one that is neither a page nor an `InvalidCursorError`.
