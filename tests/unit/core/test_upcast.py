@@ -19,18 +19,12 @@ def test_a_bare_run_is_an_event() -> None:
 
 
 def test_the_same_dump_twice_is_the_same_event() -> None:
-    """Identity and version come from the content, whatever the order of its keys."""
+    """Identity and version come from the content, whatever the order of its keys; another has others."""
     dump = v0_body(result={"a": 1, "b": 2})
     turned = dict(reversed(dump.items()))
 
     assert decode_event(message(dump)) == decode_event(message(turned))
-
-
-def test_another_content_is_another_event() -> None:
-    """Two dumps of one run that differ are two events."""
-    one, other = decode_event(message(v0_body())), decode_event(message(v0_body(result={"a": 1})))
-
-    assert one.event_id != other.event_id
+    assert decode_event(message(dump)).event_id != decode_event(message(v0_body())).event_id
 
 
 def test_a_life_in_one_moment_is_in_order() -> None:
@@ -81,9 +75,3 @@ def test_junk_in_a_bare_run_is_refused(changes: dict[str, object]) -> None:
         decode_event(message(v0_body(**changes)))
 
     assert caught.value.reason == "invalid_event"
-
-
-def test_a_bare_run_without_a_moment_is_refused() -> None:
-    """Nothing but a type is no run."""
-    with pytest.raises(EventDecodeError, match="started_at"):
-        decode_event(message({"type": "run-log.run-state.v0"}))
