@@ -11,7 +11,8 @@ FIELDS = ["backend", "project", "topic", "subscription", "dead_letter_topic", "r
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("run_log.core.settings._told", set[str]())
     for name in os.environ:
         if name.startswith("RUN_LOG_") or name in {"GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"}:
             monkeypatch.delenv(name)
@@ -71,10 +72,7 @@ def test_googles_older_project_variable_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("RUN_LOG_TOPC", "RUN_LOG_TOPIC"),
-        ("RUN_LOG_TOPICS", "RUN_LOG_TOPIC"),
-        ("RUN_LOG_TPOIC", "RUN_LOG_TOPIC"),
-        ("run_log_topic", "RUN_LOG_TOPIC"),
+        *((name, "RUN_LOG_TOPIC") for name in ("RUN_LOG_TOPC", "RUN_LOG_TPOIC", "run_log_topic")),
         ("RUN_LOG_BACK_END", "RUN_LOG_BACKEND"),
         ("RUN_LOG_BACKEN", "RUN_LOG_BACKEND"),
         ("RUNLOG_BACKEND", "RUN_LOG_BACKEND"),
@@ -127,30 +125,13 @@ def _is_refused(name: str) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "LEVEL",
-            "PORT",
-            "DEBUG",
-            "FORMAT",
-            "DIR",
-            "FILE",
-            "HOME",
-            "VERSION",
-            "HOST",
-            "URL",
-            "PATH",
-            "NAME",
-        ),
-        *("ENV", "CONFIG", "TIMEOUT", "TOKEN", "DATA", "DATABASE_URL", "DB", "BACKUP", "MAX_BYTES"),
+        *("LEVEL", "PORT", "DEBUG", "FORMAT", "DIR", "FILE", "HOME", "VERSION", "HOST", "URL", "PATH"),
+        *("NAME", "ENV", "CONFIG", "TIMEOUT", "TOKEN", "DATA", "DATABASE_URL", "DB", "BACKUP", "MAX_BYTES"),
         *("TRACE", "KEY", "MODE", "TYPE", "BUCKET", "QUEUE", "BATCH_SIZE", "TOPIC_PREFIX", "XYZZY_PLUGH"),
     ],
 )
-def test_a_variable_of_others_is_told_once(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_variable_of_others_is_told_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A variable that is nobody's we know changes nothing, and is a warning in the log, once a process."""
-    monkeypatch.setattr("run_log.core.settings._told", set[str]())
-
     read = [Settings.from_env({f"RUN_LOG_{name}": "s3cret"}) for _ in range(2)]
 
     assert [Settings.from_env({})] * 2 == read
@@ -161,12 +142,8 @@ def test_a_variable_of_others_is_told_once(
     assert "s3cret" not in text
 
 
-def test_a_warning_says_what_may_have_been_meant(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_warning_says_what_may_have_been_meant(caplog: pytest.LogCaptureFixture) -> None:
     """What is too far from a setting to be an error is still told with the nearest one."""
-    monkeypatch.setattr("run_log.core.settings._told", set[str]())
-
     Settings.from_env({"RUN_LOG_COLLECTION": "runs"})
 
     assert "did you mean RUN_LOG_ROOT_COLLECTION?" in caplog.records[0].getMessage()
@@ -195,12 +172,8 @@ def _service_links(service: str) -> dict[str, str]:
     "service",
     ["run-log", "run-log-topic", "run-log-backend-x", "run-log-2", "run-log-service", "run-log-port"],
 )
-def test_service_links_are_passed_over(
-    service: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_service_links_are_passed_over(service: str, caplog: pytest.LogCaptureFixture) -> None:
     """What a Service or a linked container of our name puts into the environment changes and says nothing."""
-    monkeypatch.setattr("run_log.core.settings._told", set[str]())
-
     assert Settings.from_env({}) == Settings.from_env(_service_links(service))
     assert [] == caplog.records
 

@@ -77,46 +77,37 @@ def test_only_trace_context_that_pubsub_takes_is_carried(
     assert carried == {name: value for name, value in attributes.items() if name.startswith("trace")}
 
 
+NO_EVENTS: dict[DeadLetterReason, list[object]] = {
+    DeadLetterReason.UNDECODABLE: [
+        *(b"", b"not json", b"\xff\xfe{", b'{"a": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000),
+        *([1], "text", None),
+        _spliced('"HERE"', "[" * 100_000 + "]" * 100_000),
+        _spliced('"hlc": 7', '"hlc": 1' + "0" * 5_000),
+    ],
+    DeadLetterReason.UNKNOWN_TYPE: [
+        *({}, {"type": 5}, {"type": None}, {"type": ["run-log.run-state.v1"]}),
+        *(body(type="com.example.order.v1"), body(type="run-log.run-state.v")),
+        *(body(type="run-log.run-state.v-1"), body(type="run-log.run-state.v\uff11")),
+    ],
+    DeadLetterReason.UNSUPPORTED_VERSION: [
+        *(body(type="run-log.run-state.v2"), body(type="run-log.run-state.v999999999")),
+    ],
+    DeadLetterReason.INVALID_EVENT: [
+        _spliced('"hlc": 7', '"hlc": 1' + "0" * 4_000),
+        _spliced('"hlc": 7', '"hlc": NaN'),
+        _spliced('"duration_ms": 0.0', '"duration_ms": NaN'),
+        _spliced('"duration_ms": 0.0', '"duration_ms": 1e999'),
+        *(body(hlc=-1), body(hlc=2**62), body(hlc=1.5), body(run=[])),
+        *(body(occurred_at="2026-03-04T12:00:00"), body(occurred_at=10**400)),
+        *(_in_run(status="finished"), _in_run(id=""), _in_run(id="\ud800"), _in_run(attempt=10**30)),
+        _in_run(started_at="0001-01-01T00:00:00+14:00"),
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (b"", DeadLetterReason.UNDECODABLE),
-        (b"not json", DeadLetterReason.UNDECODABLE),
-        (b"\xff\xfe{", DeadLetterReason.UNDECODABLE),
-        (b'{"a": "\xff"}', DeadLetterReason.UNDECODABLE),
-        (b"[" * 100_000, DeadLetterReason.UNDECODABLE),
-        (b'{"a":' * 100_000, DeadLetterReason.UNDECODABLE),
-        (_spliced('"HERE"', "[" * 100_000 + "]" * 100_000), DeadLetterReason.UNDECODABLE),
-        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 5_000), DeadLetterReason.UNDECODABLE),
-        ([1], DeadLetterReason.UNDECODABLE),
-        ("text", DeadLetterReason.UNDECODABLE),
-        (None, DeadLetterReason.UNDECODABLE),
-        ({}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": 5}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": None}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": ["run-log.run-state.v1"]}, DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="com.example.order.v1"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v-1"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v\uff11"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v2"), DeadLetterReason.UNSUPPORTED_VERSION),
-        (body(type="run-log.run-state.v999999999"), DeadLetterReason.UNSUPPORTED_VERSION),
-        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 4_000), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"hlc": 7', '"hlc": NaN'), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"duration_ms": 0.0', '"duration_ms": NaN'), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"duration_ms": 0.0', '"duration_ms": 1e999'), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=-1), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=2**62), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=1.5), DeadLetterReason.INVALID_EVENT),
-        (body(occurred_at="2026-03-04T12:00:00"), DeadLetterReason.INVALID_EVENT),
-        (body(occurred_at=10**400), DeadLetterReason.INVALID_EVENT),
-        (body(run=[]), DeadLetterReason.INVALID_EVENT),
-        (_in_run(status="finished"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(id=""), DeadLetterReason.INVALID_EVENT),
-        (_in_run(id="\ud800"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(started_at="0001-01-01T00:00:00+14:00"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(attempt=10**30), DeadLetterReason.INVALID_EVENT),
-    ],
+    [(content, reason) for reason, contents in NO_EVENTS.items() for content in contents],
     ids=lambda part: part.value if isinstance(part, DeadLetterReason) else str(part)[:32],
 )
 def test_what_is_no_event_is_refused_with_its_reason(content: object, reason: DeadLetterReason) -> None:
@@ -250,14 +241,8 @@ def test_a_negative_duration_is_read_as_none(milliseconds: float) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"id": 5},
-        {"id": True},
-        {"workflow_id": ["w"]},
-        {"trigger_data": [1]},
-        {"result": "text"},
-        {"error": 5},
-        {"error": {}},
-        {"pause": {"reason": 5}},
+        *({"id": 5}, {"id": True}, {"workflow_id": ["w"]}, {"trigger_data": [1]}),
+        *({"result": "text"}, {"error": 5}, {"error": {}}, {"pause": {"reason": 5}}),
     ],
     ids=repr,
 )
