@@ -83,7 +83,7 @@ def test_a_naive_datetime_is_refused(field: str) -> None:
     An assignment is checked like the constructor, and a refused one leaves the run as it was.
     """
     made = PauseRequest(deadline=NOON) if field == "deadline" else make_run(completed_at=NOON)
-    fields = {**dict(made), field: NAIVE}
+    fields: dict[str, Any] = {**dict(made), field: NAIVE}
     for make in (lambda: type(made)(**fields), lambda: setattr(made, field, NAIVE)):
         with pytest.raises(ValidationError, match=r"no time zone; pass an aware datetime.*timezone\.utc"):
             make()

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
@@ -292,7 +292,7 @@ def test_what_has_no_text_is_no_id(value: object) -> None:
     assert not id_text(value)
     with pytest.raises(InvalidRunError, match="id: "):
         validated(run_fields(id=value))
-    assert not isinstance(value, Iterator) or ["a", "b"] == list(value)
+    assert not isinstance(value, Iterator) or ["a", "b"] == list(cast("Iterator[str]", value))
 
 
 @pytest.mark.parametrize(
