@@ -129,36 +129,36 @@ async def run_cursors(numbers: Iterable[int], *, seed: int, among: list[Listing]
 
 def _forged(chance: random.Random, listing: Listing) -> object:
     """Return a cursor that says of itself that it is whole: whoever reads the sources can make one."""
-    place = _place(listing.cursor)
+    parts = _parts_of(listing.cursor)
     for _ in range(chance.choice((1, 1, 2))):
         change = chance.randrange(12)
         if change == 0:
-            place.append(chance.choice(_PARTS))
-        elif change == 1 and place:
-            place.pop()
-        elif place:
-            place[chance.randrange(len(place))] = chance.choice(_PARTS)
-    return encode_parts(place, scope=listing.scope, selection=listing.selection)
+            parts.append(chance.choice(_PARTS))
+        elif change == 1 and parts:
+            parts.pop()
+        elif parts:
+            parts[chance.randrange(len(parts))] = chance.choice(_PARTS)
+    return encode_parts(parts, scope=listing.scope, selection=listing.selection)
 
 
 def _altered(chance: random.Random, listing: Listing) -> object:
     """Return a genuine cursor with something wrong in it."""
-    cursor, place = listing.cursor, chance.randrange(len(listing.cursor))
+    cursor, at = listing.cursor, chance.randrange(len(listing.cursor))
     return chance.choice(
         (
-            cursor[:place],
-            cursor[:place] + chance.choice("-_=A \x00é\ud800") + cursor[place + 1 :],
+            cursor[:at],
+            cursor[:at] + chance.choice("-_=A \x00é\ud800") + cursor[at + 1 :],
             cursor + chance.choice(("=", "A", "\n", cursor)),
             cursor[::-1],
             cursor.encode(),
             [cursor],
-            base64.urlsafe_b64encode(chance.randbytes(place + 7)).rstrip(b"=").decode(),
+            base64.urlsafe_b64encode(chance.randbytes(at + 7)).rstrip(b"=").decode(),
             base64.urlsafe_b64encode(b"123456" + b"[" * 9_999).rstrip(b"=").decode(),
         )
     )
 
 
-def _place(cursor: str) -> list[Any]:
+def _parts_of(cursor: str) -> list[Any]:
     raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    _, *place = json.loads(raw[_CHECK_BYTES:])
-    return list(place)
+    _, *parts = json.loads(raw[_CHECK_BYTES:])
+    return list(parts)
