@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from run_log.core import Outcome, RunStatus
-from run_log.core.law import MAX_HISTORY, StatsDelta, by_run, count_statuses, fold, mark_anomalies
+from run_log.core import Outcome, PauseRequest, RunStatus
+from run_log.core.law import (
+    MAX_HISTORY,
+    StatsDelta,
+    annotated,
+    by_run,
+    count_statuses,
+    fold,
+    mark_anomalies,
+)
 
-from .builders import make_event
+from .builders import NOON, make_event
 
 ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED]
 
@@ -79,6 +89,22 @@ def test_the_state_machine(before: RunStatus, after: RunStatus) -> None:
 
     assert [False, not is_fine] == [line.anomaly for line in mark_anomalies(history)]
     assert [False, False] == [line.anomaly for line in mark_anomalies(retried)]
+
+
+def test_what_follows_from_the_order_of_a_history() -> None:
+    """A state lasts until the next one, never less than nothing. An answer is shown once, after its pause."""
+    answered = PauseRequest(reason="why", answered_by="mei")
+    late, early = NOON + timedelta(minutes=5), NOON - timedelta(minutes=1)
+    events = [
+        make_event(1),
+        make_event(2, occurred_at=late, status=RunStatus.PAUSED, pause=PauseRequest(reason="why")),
+        make_event(3, occurred_at=early, pause=answered),
+        make_event(4, occurred_at=early, status=RunStatus.SUCCESS, pause=answered),
+    ]
+    history = annotated(fold(None, events).after.history)
+
+    assert [timedelta(minutes=5), timedelta(0), timedelta(0), None] == [line.lasted for line in history]
+    assert [None, None, "mei", None] == [line.answered_by for line in history]
 
 
 def test_positions_by_run_keep_their_order() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
 
 from run_log.core import DeadLetterReason, EventDecodeError, Message, decode_event, encode_event
+from run_log.core.clock import micros_of
 from run_log.core.nearest import MAX_DEPTH
-from run_log.core.wire import EVENT_TYPE, SCHEMA_VERSION
+from run_log.core.wire import EVENT_TYPE, MAX_STAMPED_AHEAD, SCHEMA_VERSION, check_stamp
 
 from .builders import NOON, body, make_event, message
 
@@ -183,6 +185,19 @@ def test_nesting_at_the_parsers_limit_is_an_event_or_refused(name: str, version:
             reasons.add(error.reason)
 
     assert {"undecodable"} <= reasons <= {"undecodable", "invalid_event"}
+
+
+@pytest.mark.parametrize("published_at", [None, NOON - MAX_STAMPED_AHEAD, NOON])
+def test_a_stamp_may_be_a_day_ahead(published_at: datetime | None) -> None:
+    """The later of the reader's clock and the transport's counts. Beyond a day, what to do is said."""
+    now = NOON if published_at != NOON else NOON - MAX_STAMPED_AHEAD
+    bound = micros_of(NOON + MAX_STAMPED_AHEAD)
+
+    check_stamp(make_event(hlc=bound), now, published_at)
+    with pytest.raises(EventDecodeError, match="correct the clock") as caught:
+        check_stamp(make_event(hlc=bound + 1), now, published_at)
+
+    assert caught.value.reason == DeadLetterReason.CLOCK_AHEAD
 
 
 class _NoMemory:
