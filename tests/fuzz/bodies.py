@@ -28,101 +28,31 @@ _DEEPEST: Final = 120_000
 _AROUND: Final = 12
 
 _NUMBERS: Final = (
-    "1" + "0" * 400,
-    "9" * 4_299,
-    "9" * 4_300,
-    "9" * 4_301,
-    "-" + "9" * 4_300,
-    "1" * 6_000,
-    "1e308",
-    "1e309",
-    "-1e999",
-    "1e-999",
-    "-0",
-    "-0.0",
-    "-1",
-    "1.8e18",
-    "4611686018427387904",
-    "18446744073709551616",
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "0x10",
-    "01",
+    *("1" + "0" * 400, "9" * 4_299, "9" * 4_300, "9" * 4_301, "-" + "9" * 4_300, "1" * 6_000),
+    *("1e308", "1e309", "-1e999", "1e-999", "-0", "-0.0", "-1", "1.8e18", "0x10", "01"),
+    *("4611686018427387904", "18446744073709551616", "NaN", "Infinity", "-Infinity"),
 )
 _ODD: Final[list[Any]] = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1.5,
-    2**63,
-    10**30,
-    "",
-    " ",
-    "\x00",
-    "\ud800",
-    "\udcff\U0001f600",
-    "x" * 60_000,
-    "success",
-    "running",
-    "2026-03-04T12:00:00Z",
-    "2026-03-04T12:00:00",
-    "0001-01-01T00:00:00+14:00",
-    "9999-12-31T23:59:59-14:00",
-    "2026-W10-3",
-    "run-log.run-state.v0",
-    "run-log.run-state.v7",
-    "run-log.run-state.v999999999",
-    [],
-    {},
-    [1],
-    [[]],
-    {"": None},
-    {"\ud800": "\ud800"},
-    {"run": {"run": {}}},
+    *(None, True, False, 0, -1, 1.5, 2**63, 10**30),
+    *("", " ", "\x00", "\ud800", "\udcff\U0001f600", "x" * 60_000, "success", "running"),
+    *("2026-03-04T12:00:00Z", "2026-03-04T12:00:00", "2026-W10-3"),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+    *("run-log.run-state.v0", "run-log.run-state.v7", "run-log.run-state.v999999999"),
+    *([], {}, [1], [[]], {"": None}, {"\ud800": "\ud800"}, {"run": {"run": {}}}),
     {"reason": ["x"], "deadline": 10**30},
 ]
 _ENCODINGS: Final = (
-    "utf-8-sig",
-    "utf-16",
-    "utf-16-le",
-    "utf-16-be",
-    "utf-32",
-    "utf-32-le",
-    "utf-32-be",
-    "latin-1",
-    "utf-7",
-    "cp037",
+    *("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
+    *("latin-1", "utf-7", "cp037"),
 )
 _NAMES: Final = (
-    "ce-type",
-    "ce-source",
-    "ce-subject",
-    "ce-id",
-    "traceparent",
-    "tracestate",
-    "googclient_traceparent",
-    "run-log-reason",
-    "run-log-error",
-    "run-log-attributes-left-out",
-    "CloudPubSubDeadLetterSourceDeliveryCount",
-    "",
-    "\ud800",
-    "n" * 300,
+    *("ce-type", "ce-source", "ce-subject", "ce-id", "traceparent", "tracestate", "googclient_traceparent"),
+    *("run-log-reason", "run-log-error", "run-log-attributes-left-out"),
+    *("CloudPubSubDeadLetterSourceDeliveryCount", "", "\ud800", "n" * 300),
 )
 _VALUES: Final = (
-    "",
-    "\x00",
-    "\ud800",
-    "é" * 2_000,
-    "run-log.run-state.v1",
-    "run-log.run-state.v2",
-    "//run-log/workflows/%FF%",
-    "runs/",
-    "9" * 5_000,
-    "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
+    *("", "\x00", "\ud800", "é" * 2_000, "9" * 5_000, "//run-log/workflows/%FF%", "runs/"),
+    *("run-log.run-state.v1", "run-log.run-state.v2", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"),
 )
 
 
@@ -134,12 +64,7 @@ class Body(NamedTuple):
 
 
 class Bodies:
-    """Makes any number of messages, each always the same.
-
-    Args:
-        seed: Of all of them.
-        count: How many are wanted, about: so many values Hypothesis is asked for.
-    """
+    """Makes any number of messages, each always the same."""
 
     def __init__(self, *, seed: int, count: int) -> None:
         self._seed = seed
@@ -315,22 +240,9 @@ def _odd_attributes(chance: random.Random, values: Sequence[Any]) -> Message:
 
 
 _MAKERS: Final[tuple[Callable[[random.Random, Sequence[Any]], Message], ...]] = (
-    _good,
-    _version_0,
-    _random_bytes,
-    _mutated_bytes,
-    _mutated_bytes,
-    _wrong_fields,
-    _wrong_fields,
-    _wrong_fields,
-    _of_hypothesis,
-    _of_hypothesis,
-    _huge_numbers,
-    _nested,
-    _repeated_keys,
-    _odd_encodings,
-    _lone_surrogates,
-    _odd_attributes,
+    *(_good, _version_0, _random_bytes, _mutated_bytes, _mutated_bytes),
+    *(_wrong_fields, _wrong_fields, _wrong_fields, _of_hypothesis, _of_hypothesis),
+    *(_huge_numbers, _nested, _repeated_keys, _odd_encodings, _lone_surrogates, _odd_attributes),
 )
 
 

@@ -23,50 +23,12 @@ VALUE: Final = "value"
 
 _CHECK_BYTES: Final = 6
 _PARTS: Final[tuple[Any, ...]] = (
-    None,
-    True,
-    0.5,
-    float("nan"),
-    [],
-    {},
-    0,
-    -1,
-    1,
-    2**31,
-    2**53,
-    2**62,
-    2**63 - 1,
-    2**63,
-    -(2**63),
-    -(2**63) - 1,
-    10**30,
-    10**4_000,
-    253_402_300_799_999_999,
-    253_402_300_800_000_000,
-    -62_135_596_800_000_000,
-    -62_135_596_800_000_001,
-    253_402_300_799_999_999_000,
-    "",
-    "a",
-    "\x00",
-    "\x7f",
-    "\ud800",
-    "a\udfffb",
-    "/",
-    "a/b",
-    "a/runs/b",
-    "a/runs/",
-    "/runs/b",
-    "..",
-    ".",
-    "__x__",
-    "____",
-    "é" * 800,
-    "x" * 1_501,
-    "x" * 70_000,
-    "%",
-    "\u2028",
-    "\U0001f600",
+    *(None, True, 0.5, float("nan"), [], {}),
+    *(0, -1, 1, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30, 10**4_000),
+    *(253_402_300_799_999_999, 253_402_300_800_000_000, 253_402_300_799_999_999_000),
+    *(-62_135_596_800_000_000, -62_135_596_800_000_001),
+    *("", "a", "\x00", "\x7f", "\ud800", "a\udfffb", "/", "a/b", "a/runs/b", "a/runs/", "/runs/b"),
+    *("..", ".", "__x__", "____", "é" * 800, "x" * 1_501, "x" * 70_000, "%", "\u2028", "\U0001f600"),
 )
 
 
@@ -101,12 +63,7 @@ async def fill(store: ProjectionStore) -> None:
 
 
 async def listings(log: RunLog, *, watch: bool) -> list[Listing]:
-    """Return everything that takes cursors, once `fill` is visible.
-
-    Args:
-        log: What is asked.
-        watch: Whether watches are opened too.
-    """
+    """Return everything that takes cursors, once `fill` is visible."""
 
     async def stale(cursor: Any) -> Any:
         return await log.list_stale(timedelta(0), limit=1, start_after=cursor)
@@ -147,11 +104,6 @@ async def listings(log: RunLog, *, watch: bool) -> list[Listing]:
 async def run_cursors(numbers: Iterable[int], *, seed: int, among: list[Listing]) -> Counter[str]:
     """Hand over one cursor for each of these *numbers*, and return what came of them.
 
-    Args:
-        numbers: Which.
-        seed: Of all.
-        among: To what; see `listings`.
-
     Raises:
         FuzzFailedError: Something came of one that is neither a page nor an `InvalidCursorError`.
     """
@@ -177,36 +129,36 @@ async def run_cursors(numbers: Iterable[int], *, seed: int, among: list[Listing]
 
 def _forged(chance: random.Random, listing: Listing) -> object:
     """Return a cursor that says of itself that it is whole: whoever reads the sources can make one."""
-    place = _place(listing.cursor)
+    parts = _parts_of(listing.cursor)
     for _ in range(chance.choice((1, 1, 2))):
         change = chance.randrange(12)
         if change == 0:
-            place.append(chance.choice(_PARTS))
-        elif change == 1 and place:
-            place.pop()
-        elif place:
-            place[chance.randrange(len(place))] = chance.choice(_PARTS)
-    return encode_parts(place, scope=listing.scope, selection=listing.selection)
+            parts.append(chance.choice(_PARTS))
+        elif change == 1 and parts:
+            parts.pop()
+        elif parts:
+            parts[chance.randrange(len(parts))] = chance.choice(_PARTS)
+    return encode_parts(parts, scope=listing.scope, selection=listing.selection)
 
 
 def _altered(chance: random.Random, listing: Listing) -> object:
     """Return a genuine cursor with something wrong in it."""
-    cursor, place = listing.cursor, chance.randrange(len(listing.cursor))
+    cursor, at = listing.cursor, chance.randrange(len(listing.cursor))
     return chance.choice(
         (
-            cursor[:place],
-            cursor[:place] + chance.choice("-_=A \x00é\ud800") + cursor[place + 1 :],
+            cursor[:at],
+            cursor[:at] + chance.choice("-_=A \x00é\ud800") + cursor[at + 1 :],
             cursor + chance.choice(("=", "A", "\n", cursor)),
             cursor[::-1],
             cursor.encode(),
             [cursor],
-            base64.urlsafe_b64encode(chance.randbytes(place + 7)).rstrip(b"=").decode(),
+            base64.urlsafe_b64encode(chance.randbytes(at + 7)).rstrip(b"=").decode(),
             base64.urlsafe_b64encode(b"123456" + b"[" * 9_999).rstrip(b"=").decode(),
         )
     )
 
 
-def _place(cursor: str) -> list[Any]:
+def _parts_of(cursor: str) -> list[Any]:
     raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    _, *place = json.loads(raw[_CHECK_BYTES:])
-    return list(place)
+    _, *parts = json.loads(raw[_CHECK_BYTES:])
+    return list(parts)

@@ -81,12 +81,6 @@ def run_bodies(
 ) -> Counter[str]:
     """Send the messages with these *numbers* through everything; return what came of them, by kind.
 
-    Args:
-        numbers: Which.
-        seed: Of all messages.
-        count: How many there are in all; see `Bodies`.
-        decode: What each is given to by itself.
-
     Raises:
         FuzzFailedError: Something came of one that is neither an event nor a dead letter.
     """

@@ -50,11 +50,6 @@ _SHORTEST_SECRET: Final = 12
 def run_reader(name: str, numbers: Iterable[int], *, seed: int) -> Counter[str]:
     """Give one of `READERS` an input for each of *numbers*; return what came of them.
 
-    Args:
-        name: Which.
-        numbers: Which inputs.
-        seed: Of all inputs.
-
     Raises:
         FuzzFailedError: Something came of one that is neither a value nor an error of ours.
     """

@@ -61,60 +61,15 @@ Ask = Callable[[], Awaitable[object]]
 
 _TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs")
 _PALETTE: Final[tuple[Any, ...]] = (
-    None,
-    b"",
-    b"\xff\xfe",
-    b"a",
-    b"7",
-    "",
-    "\x00",
-    "a\x00b",
-    "b",
-    "a/b",
-    "..",
-    "x" * 70_000,
-    "9" * 5_000,
-    "{",
-    "[]",
-    "[" * 60_000,
-    "null",
-    '{"a": NaN}',
-    '[1,1,"e","success",1e999,0]',
-    f'[1,{10**30},"e","running",{10**30},0]',
-    '[-5,-5,"","paused",0,1]',
-    '{"reason": ["x"], "deadline": 10e30}',
+    *(None, b"", b"\xff\xfe", b"a", b"7"),
+    *("", "\x00", "a\x00b", "b", "a/b", "..", "x" * 70_000, "9" * 5_000, "e" * 128, "~" * 128),
+    *("success", "running", "paused", "b0", "b-1", "b9999999", "micros"),
+    *("{", "[]", "[" * 60_000, "null", '{"a": NaN}', '{"reason": ["x"], "deadline": 10e30}'),
+    *('[1,1,"e","success",1e999,0]', f'[1,{10**30},"e","running",{10**30},0]', '[-5,-5,"","paused",0,1]'),
     '{"deadline": "0001-01-01T00:00:00+14:00"}',
-    0,
-    1,
-    -1,
-    2**31 - 1,
-    2**31,
-    2**53 + 1,
-    2**61,
-    2**62 - 1,
-    2**62,
-    2**63 - 1,
-    -(2**63),
-    253_402_300_799_999_999,
-    -62_135_596_800_000_000,
-    253_402_300_800_000_000,
-    0.0,
-    1.5,
-    -0.5,
-    1e18,
-    1e23,
-    1e300,
-    float("inf"),
-    float("-inf"),
-    "e" * 128,
-    "~" * 128,
-    "success",
-    "running",
-    "paused",
-    "b0",
-    "b-1",
-    "b9999999",
-    "micros",
+    *(0, 1, -1, 2**31 - 1, 2**31, 2**53 + 1, 2**61, 2**62 - 1, 2**62, 2**63 - 1, -(2**63)),
+    *(253_402_300_799_999_999, -62_135_596_800_000_000, 253_402_300_800_000_000),
+    *(0.0, 1.5, -0.5, 1e18, 1e23, 1e300, float("inf"), float("-inf")),
 )
 _NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
 """As text."""
@@ -154,10 +109,6 @@ _SCHEMAS: Final = (
 
 def run_files(numbers: Iterable[int], *, seed: int) -> Counter[str]:
     """Change one file for each of these *numbers*, read it by all that reads one, and return what came of it.
-
-    Args:
-        numbers: Which changes.
-        seed: Of all of them.
 
     Raises:
         FuzzFailedError: Something came of one that is neither a value nor an error of ours, or did not end.
@@ -482,10 +433,6 @@ _CHANGES: Final = (_cell, _cell, _cell, _cell, _cell, _cell, _row, _schema, _byt
 
 def run_rows(numbers: Iterable[int], *, seed: int) -> Counter[str]:
     """Read one row for each of these *numbers*, in which something is wrong, by all that reads rows.
-
-    Args:
-        numbers: Which.
-        seed: Of all.
 
     Raises:
         FuzzFailedError: Something came of one that is neither a value nor an error of ours.

@@ -9,19 +9,64 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any, cast
 
-from run_log.core.schema import make_event_schema_text
-from run_log.core.wire import SCHEMA_VERSION
+import run_log.core
+from run_log.core import RunEvent
+from run_log.core.wire import EVENT_TYPE, NO_DEFAULT_ON_THE_WIRE, SCHEMA_VERSION
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCHEMAS = REPOSITORY / "shared" / "run_log" / "core" / "schemas"
+SCHEMAS = Path(run_log.core.__path__[0]) / "schemas"
 PINNED = Path(__file__).with_name("schemas.json")
+
+
+def schema_of_the_model() -> str:
+    """Return the text of the schema that the model has now."""
+    schema = RunEvent.model_json_schema(mode="validation")
+    event = _plain(schema)
+    kind = {"type": "string", "const": EVENT_TYPE, "description": "Which event, and its major version."}
+    beside_the_body = {"traceparent", "tracestate"}
+    fields = {name: value for name, value in event["properties"].items() if name not in beside_the_body}
+    made = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
+        "title": event["title"],
+        "description": event["description"],
+        "type": "object",
+        "properties": {"type": kind, **fields},
+        "required": ["type", *NO_DEFAULT_ON_THE_WIRE, *event["required"]],
+        "$defs": {name: _plain(definition) for name, definition in schema["$defs"].items()},
+    }
+    return json.dumps(made, indent=2) + "\n"
+
+
+def _plain(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's schema without the details that only matter in Python."""
+    plain = {**definition, "description": _first_paragraph(definition["description"])}
+    if "properties" in definition:
+        fields = cast("dict[str, dict[str, Any]]", definition["properties"])
+        plain["properties"] = {name: _field(field) for name, field in fields.items()}
+    return plain
+
+
+def _field(field: dict[str, Any]) -> dict[str, Any]:
+    # The title that pydantic makes only repeats the name.
+    return {
+        name: _first_paragraph(value) if name == "description" else value
+        for name, value in field.items()
+        if name != "title"
+    }
+
+
+def _first_paragraph(docstring: str) -> str:
+    """Return the first paragraph of a docstring as one line, with JSON's name for None."""
+    paragraph = docstring.partition("\n\n")[0]
+    return " ".join(paragraph.split()).replace("`", "").replace("None", "null")
 
 
 def main() -> int:
     """Write and pin the schema; return 1 where that would change a pinned one."""
     path = SCHEMAS / f"run-state-{SCHEMA_VERSION}.json"
-    text = make_event_schema_text()
+    text = schema_of_the_model()
     digest = hashlib.sha256(text.encode()).hexdigest()
     pinned: dict[str, str] = json.loads(PINNED.read_text())
     if pinned.get(path.name, digest) != digest:

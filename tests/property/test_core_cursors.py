@@ -23,41 +23,24 @@ scopes = st.text(anything, max_size=12)
 @examples(150)
 @given(positions, scopes)
 def test_a_cursor_gives_its_position_back(position: Position, scope: str) -> None:
-    """Any position of any listing comes back from its cursor, to the microsecond."""
-    assert position == decode_cursor(encode_cursor(position, scope=scope), scope=scope)
+    """Any position of any listing comes back from its cursor, which no URL has to escape."""
+    cursor = encode_cursor(position, scope=scope)
 
-
-@examples(100)
-@given(positions, scopes)
-def test_a_cursor_is_url_safe(position: Position, scope: str) -> None:
-    """A cursor is made of characters that no URL has to escape."""
-    assert re.fullmatch(r"[A-Za-z0-9_-]+", encode_cursor(position, scope=scope))
+    assert position == decode_cursor(cursor, scope=scope)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", cursor)
 
 
 @examples(150)
 @given(positions, scopes, st.data())
 def test_an_altered_cursor_is_refused(position: Position, scope: str, data: st.DataObject) -> None:
-    """A cursor with any one character changed is no cursor."""
+    """A cursor with a character changed, with its end left out, or with anything added to it is no cursor."""
     cursor = encode_cursor(position, scope=scope)
     index = data.draw(st.integers(min_value=0, max_value=len(cursor) - 1))
     character = data.draw(st.sampled_from(string.ascii_letters + string.digits + "-_=+/ \n.é"))
+    more = data.draw(st.text(min_size=1, max_size=4) | st.sampled_from(["A", "=", "==", "\n"]))
     assume(character != cursor[index])
 
-    with pytest.raises(InvalidCursorError):
-        decode_cursor(cursor[:index] + character + cursor[index + 1 :], scope=scope)
-
-
-@examples(100)
-@given(positions, scopes, st.data())
-def test_a_truncated_or_extended_cursor_is_refused(
-    position: Position, scope: str, data: st.DataObject
-) -> None:
-    """A cursor with anything missing at its end, or anything added to it, is no cursor."""
-    cursor = encode_cursor(position, scope=scope)
-    truncated = cursor[: data.draw(st.integers(min_value=0, max_value=len(cursor) - 1))]
-    extended = cursor + data.draw(st.text(min_size=1, max_size=4) | st.sampled_from(["A", "=", "==", "\n"]))
-
-    for damaged in (truncated, extended):
+    for damaged in (cursor[:index] + character + cursor[index + 1 :], cursor[:index], cursor + more):
         with pytest.raises(InvalidCursorError):
             decode_cursor(damaged, scope=scope)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 from hypothesis import example, given
@@ -124,10 +123,3 @@ def test_fitted_text_takes_at_most_the_limit(text: str, limit: int) -> None:
     assert len(fitted.encode()) <= max(limit, 0)
     assert (text == fitted) == (size <= limit)
     assert size <= limit or limit < len(f" [{CUT_MARKER}, {size} bytes]") or CUT_MARKER in fitted
-
-
-@examples(100)
-@given(st.text(anything))
-def test_encoded_text_is_what_the_json_module_reads(text: str) -> None:
-    """The text of a payload is plain JSON: any reader of JSON gets the same value."""
-    assert text == json.loads(encode_json(text))

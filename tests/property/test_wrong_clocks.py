@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -289,23 +290,16 @@ def told(story: Sequence[Step], *, published: bool) -> None:
     asyncio.run(tell())
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["a store", "a topic"])
 @examples(40)
 @example(block(0, 4, rejects=False))
 @example([("look", 0), *block(1, 0, rejects=True)])
 @example(handover(4, 0))
 @example(handover(0, 5))
 @given(stories())
-def test_wrong_clocks_among_honest_ones_over_a_store(story: list[Step]) -> None:
-    """However wrong other clocks are, a run ends as its own worker said, and no right clock follows them."""
-    told(story, published=False)
+def test_wrong_clocks_among_honest_ones(published: bool, story: list[Step]) -> None:  # noqa: FBT001
+    """However wrong other clocks are, a run ends as its own worker said, and no right clock follows them.
 
-
-@examples(40)
-@example(block(0, 4, rejects=False))
-@example([("look", 0), *block(1, 0, rejects=True)])
-@example(handover(4, 0))
-@example(handover(0, 5))
-@given(stories())
-def test_wrong_clocks_among_honest_ones_over_a_topic(story: list[Step]) -> None:
-    """Through a topic, too, a run ends as its honest worker said, whatever clocks read and answer it."""
-    told(story, published=True)
+    Through a topic the worker has to be honest, too.
+    """
+    told(story, published=published)

@@ -1,12 +1,11 @@
-"""What users' type checkers see of `run_log.core`. Checked by mypy and pyright, never run."""
+"""What users' type checkers see. Checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, assert_type
-
-from structlog.stdlib import BoundLogger
 
 from run_log.core import (
     DeadLetterReason,
@@ -30,26 +29,31 @@ from run_log.core import (
     encode_event,
     utc_now,
 )
-from run_log.core.clock import HybridLogicalClock
-from run_log.core.events import current_trace
-from run_log.core.ids import document_id, original_id, uuid7
-from run_log.core.law import (
-    RunChange,
-    RunHead,
-    StatsDelta,
-    by_run,
-    count_statuses,
-    fold,
-    is_anomaly,
-    mark_anomalies,
-    newest,
+from run_log.core.models import RunKey
+from run_log.producer import (
+    EmitterStats,
+    FlushReport,
+    PubSubRunLogService,
+    RunEventEmitter,
+    RunHandle,
+    record_run,
 )
-from run_log.core.logs import get_logger
-from run_log.core.models import RunKey, snapshot
-from run_log.core.payload import decode_json, detached, encode_json, fit_payloads, fit_text
-from run_log.core.schema import event_schema, event_schema_text
-from run_log.core.settings import variable
-from run_log.stores.listings import Position, decode_cursor, encode_cursor
+from run_log.projector import Projector
+from run_log.stores import (
+    FirestoreRunLogService,
+    InMemoryRunLogService,
+    PendingRun,
+    ProjectionStore,
+    RunLog,
+    RunLogReader,
+    RunUpdate,
+    RunWatch,
+    SQLiteRunLogService,
+    WorkflowStats,
+    create_run_log_service,
+    get_run_log_service,
+    reset_run_log_service,
+)
 
 
 def runs(moment: datetime) -> None:
@@ -75,40 +79,20 @@ def runs(moment: datetime) -> None:
     assert_type(run.pause.deadline, datetime | None)
     assert_type(run.key, RunKey)
     assert_type(run.status.is_terminal, bool)
-    assert_type(snapshot(object()), WorkflowRun)
     WorkflowRun(id=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def events(run: WorkflowRun, clock: HybridLogicalClock) -> None:
+def events(run: WorkflowRun) -> None:
     """An event is made from anything, and its version compares."""
     event = RunEvent(run=run)
-    assert_type(RunEvent.from_run(object(), clock=clock), RunEvent)
+    assert_type(RunEvent.from_run(object()), RunEvent)
     assert_type(event.infer(run), RunEvent)
     assert_type(event.version, Version)
     assert_type(event.version < event.version.successor, bool)
     assert_type(event.key, tuple[str, str])
     assert_type(event.status, RunStatus)
     assert_type(event.traceparent, str | None)
-    assert_type(clock.tick(), int)
     event.hlc = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def law(head: RunHead | None, batch: list[RunEvent]) -> None:
-    """Folding takes a head or None, and says what to store and to count."""
-    change = fold(head, batch)
-    assert_type(change, RunChange)
-    assert_type(change.before, RunHead | None)
-    assert_type(change.after, RunHead)
-    assert_type(change.winner, RunEvent | None)
-    assert_type(change.added, tuple[Transition, ...])
-    assert_type(change.outcomes, tuple[Outcome, ...])
-    assert_type(change.delta + change.delta, StatsDelta)
-    assert_type(change.delta.by_status, Mapping[RunStatus, int])
-    assert_type(by_run(batch), dict[tuple[str, str], list[int]])
-    assert_type(count_statuses([RunStatus.FAILED]), StatsDelta)
-    assert_type(newest(change.added), tuple[Transition, ...])
-    assert_type(mark_anomalies(change.after.history), tuple[Transition, ...])
-    assert_type(is_anomaly(RunStatus.PENDING, RunStatus.RUNNING), bool)
 
 
 def wire(event: RunEvent, received: ReceivedMessage) -> None:
@@ -118,27 +102,6 @@ def wire(event: RunEvent, received: ReceivedMessage) -> None:
     assert_type(received.attributes, Mapping[str, str])
     assert_type(DeadLetterReason.UNDECODABLE, Literal[DeadLetterReason.UNDECODABLE])
     assert_type(EventDecodeError("what", reason="undecodable").reason, str)
-    assert_type(event_schema(), dict[str, Any])
-    assert_type(event_schema_text(), str)
-    assert_type(current_trace(), tuple[str | None, str | None])
-
-
-def payloads(payload: dict[str, Any]) -> None:
-    """Anything goes into JSON; payloads stay dictionaries."""
-    assert_type(encode_json(object()), str)
-    decode_json("{}").anything()
-    assert_type(detached(payload), tuple[tuple[dict[str, Any], ...], int])
-    assert_type(fit_payloads((payload,), 10), tuple[tuple[dict[str, Any], ...], int])
-    assert_type(fit_text("text", 10), str)
-
-
-def places(position: Position) -> None:
-    """A cursor is text; what a caller passes as one may be anything."""
-    assert_type(encode_cursor(position, scope="w1"), str)
-    assert_type(decode_cursor(object(), scope="w1"), Position)
-    assert_type(document_id("a/b"), str)
-    assert_type(original_id("a%2Fb"), str | None)
-    assert_type(uuid7(), str)
     assert_type(utc_now(), datetime)
 
 
@@ -147,8 +110,6 @@ def settings() -> None:
     read = Settings.from_env({"RUN_LOG_BACKEND": "memory"})
     assert_type(read, Settings)
     assert_type(read.project, str | None)
-    assert_type(variable("topic"), str)
-    assert_type(get_logger("run_log.x"), BoundLogger)
     read.topic = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -160,13 +121,65 @@ def errors(error: UnreadableRunError, cursor: InvalidCursorError) -> None:
     raise root from mistake
 
 
-async def protocol(log: RunLogProtocol, run: WorkflowRun) -> None:
-    """The contract every run log keeps."""
-    await log.save_run(run)
+async def queries(log: RunLogProtocol, run: WorkflowRun) -> None:
+    """Every query of the contract has a precise type; what is saved may be anything."""
+    assert_type(await log.save_run(run), None)
     await log.save_run(object())
-    assert_type(await log.list_runs("w1", limit=10, start_after=None), tuple[list[WorkflowRun], str | None])
-    assert_type(await log.get_run("w1", "r1"), WorkflowRun | None)
-    assert_type(await log.get_stats("w1"), dict[str, int])
+    assert_type(await log.list_runs("w", limit=10, start_after=None), tuple[list[WorkflowRun], str | None])
+    assert_type(await log.get_run("w", "r"), WorkflowRun | None)
+    assert_type(await log.get_stats("w"), dict[str, int])
     assert_type(await log.get_pending_runs(), list[WorkflowRun])
-    assert_type(await log.get_latest_run("w1"), WorkflowRun | None)
-    await log.list_runs("w1", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(await log.get_latest_run("w"), WorkflowRun | None)
+    await log.list_runs("w", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def reading(log: RunLog) -> None:
+    """What reads and answers has precise types; every service is one, and a reader."""
+    assert_type(
+        await log.list_runs("w", status="failed", order="oldest"), tuple[list[WorkflowRun], str | None]
+    )
+    assert_type([run async for run in log.iter_runs("w", trigger_type=TriggerType.MANUAL)], list[WorkflowRun])
+    assert_type(await log.list_workflows(), tuple[list[WorkflowStats], str | None])
+    assert_type(await log.list_pending(overdue=True), tuple[list[PendingRun], str | None])
+    assert_type(await log.get_history("w", "r"), tuple[Transition, ...])
+    assert_type(log.watch("w", since_cursor="c"), RunWatch)
+    assert_type([update async for update in log.watch()], list[RunUpdate])
+    assert_type(await log.resume("w", "r", answered_by="mei"), WorkflowRun)
+    assert_type(await log.reject("w", "r", answered_by="mei", comment="no"), WorkflowRun)
+    readers: list[RunLogReader] = [log, InMemoryRunLogService(), PubSubRunLogService.from_env()]
+    assert readers
+
+
+async def services() -> None:
+    """Every service is a run log, and a store for the projector where it can be written to."""
+    memory: RunLogProtocol = InMemoryRunLogService()
+    firestore: RunLogProtocol = FirestoreRunLogService(project="p", database="d", root_collection="c")
+    sqlite: ProjectionStore = SQLiteRunLogService(
+        path=Path("runs.sqlite3"), busy_timeout=timedelta(seconds=1)
+    )
+    assert_type(await sqlite.apply([]), list[Outcome])
+    pubsub: RunLogProtocol = PubSubRunLogService.from_env()
+    assert_type(create_run_log_service("memory"), RunLog)
+    assert_type(get_run_log_service(), RunLog)
+    reset_run_log_service()
+    await queries(memory, await pubsub.get_latest_run("w") or (await firestore.list_runs("w"))[0][0])
+    assert_type(await FirestoreRunLogService.from_env().get_history("w", "r"), tuple[Transition, ...])
+
+
+async def producer(run: WorkflowRun, event: RunEvent) -> None:
+    """Emitting and recording have precise types, sync and async."""
+    emitter = RunEventEmitter.from_env()
+    emitter.emit(run)
+    emitter.emit(event)
+    assert_type(await emitter.flush(timeout=2.0), FlushReport)
+    assert_type(emitter.stats, EmitterStats)
+    with record_run("w", trigger_type=TriggerType.MANUAL, trigger_data={"a": 1}, run_id="r") as handle:
+        assert_type(handle, RunHandle)
+    async with record_run("w", emitter=emitter) as handle:
+        assert_type(handle, RunHandle)
+
+
+async def projector(events: list[RunEvent]) -> None:
+    """The projector takes every store and answers outcomes."""
+    assert_type(await Projector(InMemoryRunLogService()).apply(events), list[Outcome])
+    assert_type(await Projector(FirestoreRunLogService.from_env()).apply(events), list[Outcome])

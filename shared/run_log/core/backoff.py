@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+# A thousand failures, an hour without an answer, would double to more than a float holds.
 _MOST_DOUBLINGS: Final = 64
-"""A thousand failures, an hour without an answer, would double to more than a float holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,7 @@ class Backoff:
     """Most seconds to wait after any number of failures."""
 
     def limit(self, failures: int) -> float:
-        """Return the most seconds to wait.
-
-        Args:
-            failures: Failures in a row, from 1.
-        """
+        """Return the most seconds to wait after so many *failures* in a row, at least one."""
         return min(self.longest, self.first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
 
     def seconds(
@@ -35,11 +31,5 @@ class Backoff:
         *,
         shortest: float = 0.0,
     ) -> float:
-        """Return how many seconds to wait: a random number up to `limit`.
-
-        Args:
-            failures: Failures in a row, from 1.
-            uniform: Returns a random number between two.
-            shortest: Least seconds to wait.
-        """
+        """Return how many seconds to wait after so many *failures*: at random from *shortest* to `limit`."""
         return uniform(shortest, self.limit(failures))

@@ -32,16 +32,12 @@ class Bell:
                 future.get_loop().call_soon_threadsafe(partial(_wake, future))
 
     async def wait(self, unless: Callable[[], bool]) -> None:
-        """Wait for the next ring.
-
-        Args:
-            unless: Returns whether there is nothing to wait for any more. It is called once a ring would be
-                heard, so that no ring can fall between a look and the wait.
-        """
+        """Wait for the next ring, or not at all if *unless* returns true."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.add(future)
         try:
+            # Only now, since a ring would be heard: none can fall between this look and the wait.
             if not unless():
                 await future
         finally:

@@ -42,24 +42,12 @@ def micros_of(moment: datetime) -> int:
 
 
 def moment_of(micros: int) -> datetime:
-    """Return the moment in UTC that is so many microseconds after the epoch.
-
-    Raises:
-        OverflowError: It is outside the years 1 to 9999.
-    """
+    """Return the moment in UTC so many microseconds after the epoch. OverflowError beyond years 1 to 9999."""
     return EPOCH + micros * MICROSECOND
 
 
 def hlc_after(hlc: int, run: tuple[str, str]) -> int:
-    """Return the reading just after *hlc*.
-
-    Args:
-        hlc: The latest reading that is known of the run.
-        run: The run's key.
-
-    Raises:
-        WriteRefusedError: There is no later reading below `MAX_HLC`.
-    """
+    """Return the reading after *hlc*, the latest of *run*. WriteRefusedError if none is below `MAX_HLC`."""
     if hlc >= MAX_HLC - 1:
         raise WriteRefusedError(
             f"run {run[1]!r} of workflow {run[0]!r} already has the last possible version, "
@@ -69,19 +57,15 @@ def hlc_after(hlc: int, run: tuple[str, str]) -> int:
 
 
 class HybridLogicalClock:
-    """A clock whose readings strictly increase. A reading is in microseconds since the epoch.
+    """A clock whose readings, in microseconds since the epoch, strictly increase whatever the machine's does.
 
-    No two readings of one clock are equal, and none is less than an earlier one, whatever the machine's
-    clock does. After `observe`, every reading is greater than the observed one. So a process that reads a
-    run before it goes on with it writes later versions, even if its own clock is behind.
+    After `observe`, every reading is greater than the observed one. So a process that reads a run before it
+    goes on with it writes later versions, even if its own clock is behind.
 
     A reading `MAX_AHEAD` or more ahead of this machine's time comes from a wrong clock, here or there. The
     clock does not follow it. Only events of that one run are stamped after it.
 
-    Safe in threads, signal handlers and forked children.
-
-    Args:
-        now: Returns microseconds since the epoch.
+    Safe in threads, signal handlers and forked children. *now* returns microseconds since the epoch.
     """
 
     def __init__(self, now: Callable[[], int] = epoch_micros) -> None:
@@ -107,11 +91,10 @@ class HybridLogicalClock:
             return max(self._last, self._ahead.get(run, 0))
 
     def tick(self, run: tuple[str, str] | None = None) -> int:
-        """Return the next reading, in microseconds since the epoch.
+        """Return the next reading, in microseconds since the epoch, for an event of *run*.
 
-        Args:
-            run: The key of the run that the reading is for; None for no run. If this run was observed to be
-                ahead, its reading comes just after the observed one, and the clock itself does not move.
+        If this run was observed to be ahead, its reading comes just after the observed one, and the clock
+        itself does not move.
 
         Raises:
             WriteRefusedError: No reading below `MAX_HLC` comes after what was observed of *run*.
@@ -131,16 +114,13 @@ class HybridLogicalClock:
             del self._ahead[run]
             self._last = now
             return now
-        ahead = self._ahead[run] = hlc_after(self._ahead[run], run)
-        return ahead
+        self._ahead[run] = hlc_after(self._ahead[run], run)
+        return self._ahead[run]
 
     def observe(self, hlc: int, run: tuple[str, str] | None = None) -> None:
-        """Make every later reading greater than *hlc*, if that is less than `MAX_AHEAD` ahead.
+        """Make every later reading greater than *hlc*, which any clock may have made.
 
-        Args:
-            hlc: A reading of any clock.
-            run: The key of the run that the reading is of. A reading that is too far ahead counts for this
-                run only; with None it does not count at all.
+        A reading that is `MAX_AHEAD` or more ahead counts only for *run*, the run that it is of.
         """
         # Read without the lock: the last reading only grows, so a reading that it has passed stays passed.
         if hlc <= self._last:

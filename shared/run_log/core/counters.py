@@ -1,8 +1,7 @@
 """What a workflow's summary counts: runs by status and by duration, for all time, by day and by hour.
 
-A counter is a sum over runs. Each run adds what its newest state contributes, so a counter changes by the
-difference between two states, as the stats do. Duplicates and order change nothing, and a counter equals a
-recount. Durations are counted in a histogram that merges by addition and whose error is stated.
+A counter is a sum over runs. It changes by the difference between two states of a run, as the stats do, so
+it equals a recount. Durations are counted in a histogram that merges by addition and whose error is stated.
 """
 
 from __future__ import annotations
@@ -29,11 +28,9 @@ RESOLUTION: Final = timedelta(microseconds=10)
 MAX_DURATION: Final = timedelta(days=3_653)
 """A longer run counts as one of ten years."""
 
+# A summary looks back this far, the current day or hour included.
 DAYS_KEPT: Final = 90
-"""A summary looks back this many days, the current one included."""
-
 HOURS_KEPT: Final = 48
-"""A summary looks back this many hours, the current one included."""
 
 # Clocks differ: a day that one machine still reads must not be deleted by another.
 _SPARE_DAYS: Final = 1
@@ -44,13 +41,10 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def _bounds() -> list[int]:
-    """Return the longest duration of each bucket, in microseconds.
-
-    Each is (1 + e) / (1 - e) times the one below, where e is the error (Masson, Rim and Lee, DDSketch,
-    VLDB 2019).
-    """
-    # In whole numbers: a logarithm may be rounded to either side of a bound on another machine. Then a run
-    # that was added to one bucket would be taken out of its neighbour.
+    """Return the longest duration of each bucket, in microseconds."""
+    # Each is (1 + e) / (1 - e) times the one below, where e is the error (Masson, Rim and Lee, DDSketch,
+    # VLDB 2019). In whole numbers: a logarithm may be rounded to either side of a bound on another machine.
+    # Then a run that was added to one bucket would be taken out of its neighbour.
     percent = round(100 * RELATIVE_ERROR)
     last = MAX_DURATION // MICROSECOND
     bounds = [RESOLUTION // MICROSECOND]
@@ -63,7 +57,6 @@ def _bounds() -> list[int]:
 _BOUNDS: Final = _bounds()
 
 DURATION_BUCKETS: Final = len(_BOUNDS)
-"""The most buckets that a histogram has."""
 
 
 def duration_bucket(micros: int) -> int:
@@ -74,9 +67,9 @@ def duration_bucket(micros: int) -> int:
 def duration_micros(run: WorkflowRun) -> int | None:
     """Return how long *run* took in microseconds, at most `MAX_DURATION`; None if it has no duration.
 
-    Only runs that succeeded or failed have one: a skipped run did nothing. The duration is the run's
-    ``duration_ms``, or, where that is 0, the time between its start and its end.
+    That is its ``duration_ms``, or, where that is 0, the time between its start and its end.
     """
+    # A skipped run did nothing.
     if run.status not in (RunStatus.SUCCESS, RunStatus.FAILED):
         return None
     if run.duration_ms > 0:
@@ -93,11 +86,11 @@ class Durations:
     """How long the runs took that succeeded or failed."""
 
     count: int = 0
-    """The number of runs whose duration is known."""
+    """Runs whose duration is known."""
     total: timedelta = timedelta(0)
     """The sum of their durations, exactly."""
     buckets: Mapping[int, int] = field(default_factory=dict[int, int])
-    """The number of runs in each bucket of `duration_bucket`; empty buckets are absent."""
+    """Runs in each bucket of `duration_bucket`; empty buckets are absent."""
 
     @property
     def mean(self) -> timedelta | None:
@@ -122,13 +115,10 @@ class Durations:
     def quantile(self, share: float) -> timedelta | None:
         """Return the shortest duration that *share* of the runs did not exceed; None without runs.
 
-        The returned value differs from that duration by at most `RELATIVE_ERROR` of it, or by `RESOLUTION`.
-
-        Args:
-            share: From 0 to 1.
+        It is exact but for `RELATIVE_ERROR` of it, or `RESOLUTION`.
 
         Raises:
-            ValueError: *share* is outside that range.
+            ValueError: *share* is not within 0 and 1.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}, not within 0 and 1")
@@ -142,21 +132,19 @@ class Durations:
 
 
 def _middle(bucket: int) -> timedelta:
-    """Return the duration whose relative error to the bucket's shortest and longest one is the same."""
     if bucket == 0:
         return RESOLUTION / 2
+    # Not the mean: of this one, the bucket's shortest and longest duration differ by the same share.
     shortest, longest = _BOUNDS[bucket - 1] + 1, _BOUNDS[bucket]
     return 2 * shortest * longest / (shortest + longest) * MICROSECOND
 
 
 class Scope(enum.StrEnum):
-    """Which runs a counter counts."""
+    """Which runs a counter counts: all, or those that started on one day or in one hour, in UTC."""
 
     ALL = "all"
     DAY = "day"
-    """The runs that started on one day, in UTC."""
     HOUR = "hour"
-    """The runs that started in one hour, in UTC."""
 
 
 class SummaryCounter(NamedTuple):
@@ -170,11 +158,7 @@ class SummaryCounter(NamedTuple):
 
     @classmethod
     def stored(cls, scope: str, slot: int, name: str) -> SummaryCounter:
-        """Return the counter that a store has under this name.
-
-        Raises:
-            ValueError: There is no such counter: no run has this status or duration, or started then.
-        """
+        """Return the counter that a store has under this name. ValueError if no run can be counted there."""
         counter = cls(Scope(scope), slot, name)
         if counter.name not in _names():
             raise ValueError(f"{reprlib.repr(name)} is not the name of a counter")
@@ -193,7 +177,6 @@ def _names() -> frozenset[str]:
     return frozenset({MICROS, *RunStatus, *map(bucket_name, range(DURATION_BUCKETS))})
 
 
-@cache
 def bucket_name(bucket: int) -> str:
     """Return the name of the counter of the runs in a bucket of the histogram."""
     return f"b{bucket}"
@@ -215,7 +198,7 @@ class Horizon:
     """The days and hours that are counted at a moment: those that a summary reads, and one day more."""
 
     today: int
-    """Days since the epoch."""
+    """Days since the epoch, like all of these."""
 
     @classmethod
     def at(cls, now: datetime) -> Horizon:
@@ -232,22 +215,19 @@ class Horizon:
         """The oldest day whose hours are counted."""
         return self.today - HOURS_KEPT // 24 - _SPARE_DAYS
 
-    def counts(self, counter: SummaryCounter) -> bool:
-        """Return whether *counter* is within the horizon."""
-        first = {Scope.ALL: 0, Scope.DAY: self.first_day, Scope.HOUR: 24 * self.first_hours}
-        return counter.slot >= first[counter.scope]
-
     @property
     def last_day(self) -> int:
         """The newest day that is counted. A run that starts later comes from a wrong clock."""
         return self.today + _SPARE_DAYS
 
+    def counts(self, counter: SummaryCounter) -> bool:
+        """Return whether *counter* is within the horizon."""
+        first = {Scope.ALL: 0, Scope.DAY: self.first_day, Scope.HOUR: 24 * self.first_hours}
+        return counter.slot >= first[counter.scope]
+
 
 class Counted(NamedTuple):
-    """What was counted of a run besides its status.
-
-    It is stored with the run. When the run's state changes, exactly this is subtracted.
-    """
+    """What was counted of a run besides its status: exactly this is subtracted when its state changes."""
 
     micros: int | None = None
     """The run's duration in microseconds; None if it is not among the durations."""
@@ -256,12 +236,7 @@ class Counted(NamedTuple):
 
     @classmethod
     def of(cls, run: WorkflowRun, horizon: Horizon | None) -> Counted:
-        """Return what is counted of *run*.
-
-        Args:
-            run: The run's newest state.
-            horizon: The days that are counted; None for none.
-        """
+        """Return what is counted of *run*, in its newest state. A *horizon* of None has no days."""
         hour = hour_of(run.started_at)
         held = horizon is not None and horizon.first_day <= hour // 24 <= horizon.last_day
         return cls(micros=duration_micros(run), hour=hour if held else None)
@@ -274,32 +249,25 @@ NOT_COUNTED: Final = Counted()
 def counters_of(
     status: RunStatus, counted: Counted, horizon: Horizon | None
 ) -> Iterator[tuple[SummaryCounter, int]]:
-    """Yield what one run adds to each counter.
-
-    Args:
-        status: The run's status.
-        counted: What is counted of the run.
-        horizon: The days whose counters exist; None for none. Counters of other days are deleted, so the run
-            adds nothing to them.
-    """
+    """Yield what one run adds to each counter of *horizon*; None has no days."""
     micros, hour = counted
-    bucket = None if micros is None else bucket_name(duration_bucket(micros))
-    if micros is not None and bucket is not None:
-        # No status here: the stats already count them for all time.
-        yield SummaryCounter(Scope.ALL, 0, MICROS), micros
-        yield SummaryCounter(Scope.ALL, 0, bucket), 1
+    durations: dict[str, int] = {}
+    if micros is not None:
+        durations = {MICROS: micros, bucket_name(duration_bucket(micros)): 1}
+    # No status here: the stats already count them for all time.
+    yield from _each(Scope.ALL, 0, durations)
     if horizon is None or hour is None:
         return
-    day = hour // 24
-    for scope, slot, first in (
-        (Scope.DAY, day, horizon.first_day),
-        (Scope.HOUR, hour, horizon.first_hours),
-    ):
-        if day >= first:
-            yield SummaryCounter(scope, slot, status.value), 1
-            if micros is not None and bucket is not None:
-                yield SummaryCounter(scope, slot, MICROS), micros
-                yield SummaryCounter(scope, slot, bucket), 1
+    # Counters of days beyond the horizon are deleted, so a run adds nothing to them.
+    if hour // 24 >= horizon.first_day:
+        yield from _each(Scope.DAY, hour // 24, {status.value: 1, **durations})
+    if hour // 24 >= horizon.first_hours:
+        yield from _each(Scope.HOUR, hour, {status.value: 1, **durations})
+
+
+def _each(scope: Scope, slot: int, counts: Mapping[str, int]) -> Iterator[tuple[SummaryCounter, int]]:
+    for name, count in counts.items():
+        yield SummaryCounter(scope, slot, name), count
 
 
 def add_counters(into: dict[SummaryCounter, int], counts: Mapping[SummaryCounter, int]) -> None:

@@ -31,35 +31,6 @@ The tree::
 
 from __future__ import annotations
 
-__all__ = [
-    "ConfigurationError",
-    "EmulatorError",
-    "EmulatorNotFoundError",
-    "EventDecodeError",
-    "GuessRefusedError",
-    "InvalidArgumentError",
-    "InvalidCursorError",
-    "InvalidRunError",
-    "MessageRefusedError",
-    "NotFoundError",
-    "NotPausedError",
-    "PortTakenError",
-    "PushRefusedError",
-    "RunExpiredError",
-    "RunLogError",
-    "RunNotFoundError",
-    "SpoolError",
-    "StoreError",
-    "StoreUnavailableError",
-    "TransportError",
-    "TransportRefusedError",
-    "TransportUnavailableError",
-    "UnreadableRunError",
-    "WaitTimeoutError",
-    "WriteRefusedError",
-]
-
-
 # The cause may quote the document, which may be of any length.
 _MAX_CAUSE = 1_000
 
@@ -89,12 +60,7 @@ class NotFoundError(InvalidArgumentError):
 
 
 class RunNotFoundError(NotFoundError):
-    """A run is not there. It was never recorded here, is not projected yet, or has expired.
-
-    Attributes:
-        workflow_id: The run's workflow.
-        run_id: The run's id.
-    """
+    """A run, `workflow_id` and `run_id`, was never recorded here, is not projected yet, or has expired."""
 
     def __init__(self, workflow_id: str, run_id: str) -> None:
         super().__init__(
@@ -109,11 +75,7 @@ class NotPausedError(InvalidArgumentError):
 
 
 class EventDecodeError(RunLogError, ValueError):
-    """A message is not an event that this version understands.
-
-    Attributes:
-        reason: The machine-readable cause, a value of `core.DeadLetterReason`.
-    """
+    """A message is not an event that this version understands. `reason` is a `DeadLetterReason`'s value."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
@@ -121,12 +83,7 @@ class EventDecodeError(RunLogError, ValueError):
 
 
 class UnreadableRunError(RunLogError):
-    """A stored run cannot be read back.
-
-    Attributes:
-        workflow_id: The run's workflow.
-        run_id: The run's id.
-    """
+    """A stored run, `workflow_id` and `run_id`, cannot be read back."""
 
     def __init__(self, workflow_id: str, run_id: str, cause: str) -> None:
         super().__init__(
@@ -183,11 +140,7 @@ class MessageRefusedError(TransportError):
 
 
 class PushRefusedError(RunLogError):
-    """A push request is not authorized. The message says why, and what to do.
-
-    Attributes:
-        status: The HTTP status of the answer.
-    """
+    """A push request is not authorized. The message says what to do; `status` is the HTTP answer's."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)

@@ -57,7 +57,7 @@ EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 
 
 def _copied(run: object) -> object:
-    """Copy a run that somebody else may change. The fields of one, in a dict, were made for the event."""
+    # Somebody else may change a run. The fields of one, in a dict, were made for the event.
     return cast("object", run) if isinstance(run, dict) else snapshot(run)
 
 
@@ -66,7 +66,7 @@ class RunEvent(BaseModel):
 
     ``RunEvent(run=run)`` states that *run* is in this state now. It has a new identity. Its version is later
     than every version that this process has made, or has observed less than `MAX_AHEAD` ahead of its clock.
-    The version that `from_run` gives is also later than everything that was observed of the run.
+    That of `from_run` is also later than everything that was observed of the run.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
@@ -109,8 +109,7 @@ class RunEvent(BaseModel):
 
         Raises:
             InvalidRunError: *run* does not have a run's fields; the message names each field at fault.
-            WriteRefusedError: No version comes after what was observed of the run; see
-                `HybridLogicalClock.tick`.
+            WriteRefusedError: No version comes after what was observed of the run.
         """
         copy = snapshot(run)
         try:
@@ -132,10 +131,6 @@ class RunEvent(BaseModel):
 
         Its version comes just after this event's. So every real event that follows this one beats it, and
         two observers who infer the same state make the same event.
-
-        Args:
-            run: The inferred state, of the same run and attempt as this event.
-            now: The wall clock that people see.
 
         Raises:
             InvalidRunError: *run* is not a run, or not the run and attempt of this event.
@@ -159,13 +154,10 @@ class RunEvent(BaseModel):
             raise InvalidRunError(f"nothing more can be inferred about {concluded.key}: {error}") from error
 
     def later_than(self, version: Version, *, clock: HybridLogicalClock = PROCESS_CLOCK) -> Self:
-        """Return this event with a version after *version*; the event itself if it has one.
+        """Return this event with a version after *version*, the stored one; itself if it has one.
 
-        An event of an earlier attempt than *version* is returned as it is: no stamp makes it later.
-
-        Args:
-            version: The stored version of the event's run.
-            clock: Stamps the event. It observes *version* first.
+        An event of an earlier attempt than *version* is returned as it is: no stamp makes it later. *clock*
+        stamps the event. It observes *version* first.
 
         Raises:
             WriteRefusedError: No version comes after *version*.
@@ -205,11 +197,7 @@ def current_span_context() -> SpanContext | None:
 
 
 def trace_headers(context: SpanContext | None) -> tuple[str | None, str | None]:
-    """Return the W3C ``traceparent`` and ``tracestate`` of *context*; (None, None) for None.
-
-    Args:
-        context: The context of the span that emitted the event.
-    """
+    """Return the W3C ``traceparent`` and ``tracestate`` of *context*; (None, None) for None."""
     if context is None:
         return None, None
     carrier: dict[str, str] = {}
@@ -223,14 +211,7 @@ def current_trace() -> tuple[str | None, str | None]:
 
 
 def span_link(traceparent: str | None, tracestate: str | None) -> Link | None:
-    """Return a link to the span that *traceparent* names; None if it names none.
-
-    Args:
-        traceparent: The W3C trace context of the emitter, as it arrived.
-        tracestate: Its vendor state.
-    """
-    if traceparent is None:
-        return None
-    carrier = {"traceparent": traceparent, **({"tracestate": tracestate} if tracestate else {})}
+    """Return a link to the span that *traceparent* names, whatever it is; None if it names none."""
+    carrier = {"traceparent": traceparent or "", "tracestate": tracestate or ""}
     context = get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
     return Link(context) if context.is_valid else None

@@ -26,15 +26,12 @@ class TakesPart(Protocol):
 
     def before_fork(self) -> None:
         """Finish what the child must not inherit half done."""
-        ...
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        ...
 
     def after_fork_in_child(self) -> None:
         """Begin anew: all other threads stayed with the parent."""
-        ...
 
 
 class _Part(NamedTuple):
@@ -66,14 +63,10 @@ _forks: Final = _Forks()
 
 
 def renewed(owner: object, name: str, make: Callable[[], _T], *, is_held: bool = False) -> _T:
-    """Return a new value from *make* for an attribute of *owner*. A forked child gets another one there.
+    """Return what *make* makes, for the attribute *name* of *owner*. A forked child gets another one there.
 
-    Args:
-        owner: The object that has the attribute. It is referenced weakly.
-        name: The attribute's name.
-        make: Makes a lock, or another object that threads share.
-        is_held: Whether the fork holds the value, a reentrant lock, so that the data that it guards is whole
-            in the child too.
+    *make* makes a lock, or another object that threads share. With *is_held*, the fork holds the value, a
+    reentrant lock, so that the data that it guards is whole in the child too.
     """
     number = next(_numbers)
     _parts[number] = _Part(weakref.ref(owner, lambda _: _parts.pop(number, None)), name, make, is_held)

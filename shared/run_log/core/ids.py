@@ -39,12 +39,7 @@ def uuid7(
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     randbits: Callable[[int], int] = random.getrandbits,
 ) -> str:
-    """Return a new UUIDv7 (RFC 9562) as text. It sorts by its millisecond; the rest is random.
-
-    Args:
-        now_ms: Returns milliseconds since the epoch.
-        randbits: Returns so many random bits.
-    """
+    """Return a new UUIDv7 (RFC 9562) as text. It sorts by its millisecond; the rest is random."""
     # Not `secrets`: an id is no secret, and the default generator is faster. Python reseeds it after a fork.
     bits, ms = randbits(74), now_ms() & 0xFFFF_FFFF_FFFF
     value = ms << 80 | bits >> 62 << 64 | bits & _LOW_BITS | _VERSION_AND_VARIANT
@@ -59,9 +54,6 @@ def id_text(value: object) -> str | None:
     A text is its own id. A number, a UUID, a path, a date, a member of an enum and bytes have the text that
     they have as a key. Lone surrogates are written with backslashes. None, lists, mappings and other objects
     have no text.
-
-    Args:
-        value: Anything.
     """
     if type(value) is str:
         return valid_text(value)
@@ -95,9 +87,6 @@ def bounded_id(text: str) -> str:
     A short text stands for itself. The id of a longer one is its beginning and a SHA-256 digest of the whole.
     So the id is the same wherever it is made, an id that is given again stays as it is, and two longer texts
     never share one.
-
-    Args:
-        text: Any text.
     """
     if not is_long_id(text):
         return text
@@ -111,10 +100,7 @@ def document_id(text: str) -> str:
 
     Most ids stay as they are. ``%``, ``/`` and control characters are percent-encoded, and so are the whole
     ids that Firestore reserves (``.``, ``..``, ``__x__``). An id that would exceed `MAX_DOCUMENT_ID_BYTES`
-    keeps a readable prefix and ends in a SHA-256 digest of the whole text.
-
-    Args:
-        text: Any non-empty text. Lone surrogates are written with backslashes, as in `id_text`.
+    keeps a readable prefix and ends in a SHA-256 digest of the whole text. *text* is not empty.
     """
     text = valid_text(text)
     escaped = _NEEDS_ESCAPE.sub(lambda match: f"%{ord(match[0]):02X}", text)
@@ -140,11 +126,7 @@ def is_document_id(text: str) -> bool:
 
 
 def original_id(document: str) -> str | None:
-    """Return the text that `document_id` was given; None if only its digest is left.
-
-    Args:
-        document: A document id that `document_id` returned.
-    """
+    """Return the text that `document_id` made *document* of; None if only its digest is left."""
     if _LONG_ID_MARK in document:
         return None
     return re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), document)

@@ -14,13 +14,8 @@ DISTRIBUTION: Final = "run-log"
 
 
 def how_to_install(extras: str, origin: Mapping[str, Any] | None = None) -> str:
-    """Return the command that adds *extras* to this installation, for the end of an error message.
-
-    Args:
-        extras: Names of extras, separated by commas.
-        origin: Where run-log was installed from, as the installer recorded it; None looks it up
-            (https://packaging.python.org/en/latest/specifications/direct-url/).
-    """
+    """Return the command that adds *extras*, such as ``producer,stores``, for the end of an error message."""
+    # What the installer recorded: https://packaging.python.org/en/latest/specifications/direct-url/
     origin = noted_origin(DISTRIBUTION) if origin is None else origin
     url = str(origin.get("url", ""))
     local = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None

@@ -2,9 +2,8 @@
 
 A run's state is its event of the greatest version. Its history is the set of its transitions, one for each
 version, of which the newest are kept. Only a faulty publisher makes two different events of one version;
-their content decides between them. State and history are CRDT joins (of a semilattice), so merging is
-commutative, associative and idempotent. Duplicates, any order and any grouping of the events end in the same
-state.
+their content decides between them. State and history are joins of a semilattice (a CRDT): duplicates, any
+order and any grouping of the events end in the same state.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -52,7 +52,7 @@ class Transition:
     status: RunStatus
     """The status that the event stated."""
     occurred_at: datetime
-    """When the event occurred, on the emitter's wall clock, in UTC."""
+    """When it occurred, on the emitter's wall clock, in UTC."""
     inferred: bool = False
     """Whether the event was inferred rather than observed."""
     anomaly: bool = False
@@ -74,13 +74,7 @@ class Transition:
         # Statuses, names and texts only make the order total. Without that, the order of arrival would
         # decide.
         status = self.status
-        return (
-            not self.inferred,
-            self.occurred_at,
-            status.is_terminal,
-            status.value,
-            self.answered_by or "",
-        )
+        return not self.inferred, self.occurred_at, status.is_terminal, status.value, self.answered_by or ""
 
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
@@ -103,25 +97,19 @@ def _short(text: str | None) -> str | None:
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return the newest `MAX_HISTORY` of *transitions*, one for each version, in version order.
-
-    Args:
-        transitions: Transitions of one run, in any order and with repeats.
-    """
+    """Return the newest `MAX_HISTORY` of a run's *transitions*, one for each version, in version order."""
     unique: dict[Version, Transition] = {}
-    for transition in transitions:
-        known = unique.setdefault(transition.version, transition)
-        if known is not transition and known.rank < transition.rank:
-            unique[transition.version] = transition
-    return tuple(sorted(unique.values(), key=lambda transition: transition.version)[-MAX_HISTORY:])
+    for line in transitions:
+        known = unique.setdefault(line.version, line)
+        if known is not line and known.rank < line.rank:
+            unique[line.version] = line
+    return tuple(unique[version] for version in sorted(unique)[-MAX_HISTORY:])
 
 
 def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
     """Return a digest of those fields of a run that a transition does not have. Equal states have equal ones.
 
-    Args:
-        run: The run.
-        payloads: The run's trigger data and result, encoded by `encode_json`; None encodes them here.
+    *payloads* are the run's trigger data and result, encoded by `encode_json`; None encodes them here.
     """
     fields: dict[str, object] = {
         "trigger_type": run.trigger_type.value,
@@ -148,66 +136,52 @@ def _digest(event: RunEvent) -> str:
 
 def newest_event(events: Iterable[RunEvent]) -> RunEvent:
     """Return the event whose state a run has after all *events*, at least one, all of this run."""
-    newest: RunEvent | None = None
-    for event in events:
-        if newest is None or event.version > newest.version:
+    first, *others = events
+    newest = first
+    for event in others:
+        if event.version > newest.version:
             newest = event
         elif event.version == newest.version and event is not newest:
+            # Only now: a digest encodes the payloads, and two events of one version are a fault.
             one, other = ((Transition.of(each).rank, _digest(each)) for each in (newest, event))
             newest = newest if one >= other else event
-    if newest is None:
-        raise ValueError("newest_event() needs at least one event")
     return newest
 
 
-def is_anomaly(before: RunStatus, after: RunStatus) -> bool:
-    """Return whether the step from *before* to *after*, within one attempt, breaks the state machine.
-
-    An ended run keeps its status, and a run that has started is not pending again.
-    """
-    if before.is_terminal:
-        return after is not before
-    return after is RunStatus.PENDING and before is not RunStatus.PENDING
-
-
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with each transition marked that breaks the state machine.
+    """Return *history*, in version order, with each transition marked that breaks the state machine.
 
-    Args:
-        history: Transitions of one run in version order.
+    Within one attempt, an ended run keeps its status, and a run that has started is not pending again.
     """
     # Computed from the whole history, and not stored when an event arrives: the marks must not depend on the
     # order of arrival. A step after an inferred transition is no anomaly, because the inference was wrong,
     # not the run.
     marked: list[Transition] = []
-    for transition in history:
-        before = marked[-1] if marked else None
+    before: Transition | None = None
+    for line in history:
         anomaly = (
             before is not None
             and not before.inferred
-            and before.version.attempt == transition.version.attempt
-            and is_anomaly(before.status, transition.status)
+            and before.attempt == line.attempt
+            and before.status is not line.status
+            and (before.status.is_terminal or line.status is RunStatus.PENDING)
         )
-        marked.append(transition if anomaly == transition.anomaly else replace(transition, anomaly=anomaly))
+        marked.append(line if anomaly == line.anomaly else replace(line, anomaly=anomaly))
+        before = line
     return tuple(marked)
 
 
 def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause.
-
-    Args:
-        history: Transitions of one run in version order, as stored.
-    """
+    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause."""
     marked = mark_anomalies(history)
     return tuple(
         replace(
-            transition,
-            lasted=max(after.occurred_at - transition.occurred_at, timedelta(0)) if after else None,
-            # Every later state of the run repeats the answer. Only the first one after the pause is shown
-            # with it.
-            answered_by=transition.answered_by if before and before.status is RunStatus.PAUSED else None,
+            line,
+            lasted=max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None,
+            # Every later state repeats the answer. Only the first one after the pause is shown with it.
+            answered_by=line.answered_by if before and before.status is RunStatus.PAUSED else None,
         )
-        for before, transition, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
+        for before, line, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
     )
 
 
@@ -218,7 +192,6 @@ class RunHead:
     version: Version
     """The version of the newest event."""
     status: RunStatus
-    """The status of the newest event."""
     history: tuple[Transition, ...]
     """The newest `MAX_HISTORY` transitions in version order."""
     counted: Counted = NOT_COUNTED
@@ -227,16 +200,9 @@ class RunHead:
     """The `run_digest` of the newest state; None if a version without digests stored it."""
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
-        """Return *event*, which a save made, with a version after the stored one.
+        """Return *event*, which a save of this process made, with a version after the stored one.
 
-        If the event is stored already, it is returned with its stored version.
-
-        Args:
-            event: An event that this process made, so its id is unique.
-            clock: Stamps the event.
-
-        Raises:
-            WriteRefusedError: No version comes after the stored one; see `RunEvent.later_than`.
+        If the event is stored already, it is returned with its stored version. Raises as `later_than` does.
         """
         for transition in self.history:
             version = transition.version
@@ -262,11 +228,11 @@ class StatsDelta:
     """How a workflow's stats change. Changes add up, so a batch is one change."""
 
     total: int = 0
-    """The change of the number of distinct runs."""
+    """Distinct runs."""
     successful: int = 0
-    """The change of the number of runs whose newest state is success. It may be negative."""
+    """Runs whose newest state is success. It may be negative, as the next ones may."""
     by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
-    """The change of the number of runs in each status. Statuses that do not change are absent."""
+    """Runs in each status. Statuses that do not change are absent."""
 
     @classmethod
     def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
@@ -276,7 +242,7 @@ class StatsDelta:
         by_status = {after: 1} if before is None else {after: 1, before: -1}
         return cls(
             total=int(before is None),
-            successful=int(after is RunStatus.SUCCESS) - int(before is RunStatus.SUCCESS),
+            successful=by_status.get(RunStatus.SUCCESS, 0),
             by_status=by_status,
         )
 
@@ -284,12 +250,11 @@ class StatsDelta:
     def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
         """Return the sum of *deltas*."""
         total = successful = 0
-        by_status: dict[RunStatus, int] = {}
+        by_status = Counter[RunStatus]()
         for delta in deltas:
             total += delta.total
             successful += delta.successful
-            for status, count in delta.by_status.items():
-                by_status[status] = by_status.get(status, 0) + count
+            by_status.update(delta.by_status)
         return cls(
             total=total,
             successful=successful,
@@ -310,17 +275,16 @@ class RunChange:
     """What one batch of events does to one run."""
 
     before: RunHead | None
-    """The head that the events were folded onto; None for a new run."""
+    """None for a new run."""
     after: RunHead
-    """The head afterwards."""
     winner: RunEvent | None
     """The event whose state is to be stored; None if the stored state stays."""
     added: tuple[Transition, ...]
     """Transitions to store, in version order, always the winner's too; empty if nothing changes."""
     outcomes: tuple[Outcome, ...]
-    """One outcome for each event, in the given order."""
+    """One for each event, in the given order."""
     horizon: Horizon | None = None
-    """The days that were counted when the change was made; None for none."""
+    """The days that were counted; None for none."""
 
     @property
     def delta(self) -> StatsDelta:
@@ -346,10 +310,7 @@ class RunChange:
         if len(self.after.history) == 1 or not self.added:
             return 0
         added = {transition.version for transition in self.added}
-        return sum(
-            transition.anomaly and transition.version in added
-            for transition in mark_anomalies(self.after.history)
-        )
+        return sum(line.anomaly and line.version in added for line in mark_anomalies(self.after.history))
 
 
 def fold(
@@ -367,10 +328,10 @@ def fold(
 
     Args:
         before: The run's stored head; None for a new run.
-        events: At least one event, all of the same run.
+        events: At least one event.
         earlier: Transitions of events that one of *events* has superseded and that are no longer known.
         horizon: The days and hours whose runs are counted; None for none.
-        digest: Returns the `run_digest` of an event's run. A caller that has computed it passes its own.
+        digest: Returns the `run_digest` of an event's run, for a caller that has computed it.
     """
     newest_version = before.version if before else None
     newest_digest = before.digest if before else None
@@ -437,21 +398,13 @@ def _outcome(
 
 def _added(before: RunHead | None, after: RunHead, winner: RunEvent | None) -> tuple[Transition, ...]:
     """Return the transitions of *after* that *before* does not have, and always the winner's."""
-    known = {transition.version: transition for transition in before.history} if before else {}
+    known = {line.version: line for line in before.history} if before else {}
     stated = winner.version if winner is not None else None
-    return tuple(
-        transition
-        for transition in after.history
-        if transition.version == stated or known.get(transition.version) != transition
-    )
+    return tuple(line for line in after.history if line.version == stated or known.get(line.version) != line)
 
 
 def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
-    """Return the positions of each run's events among *events*, in order.
-
-    Args:
-        events: Events of any runs.
-    """
+    """Return the positions of each run's events among *events*, in order."""
     positions: dict[RunKey, list[int]] = {}
     for position, event in enumerate(events):
         positions.setdefault(event.key, []).append(position)
@@ -459,9 +412,5 @@ def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
 
 
 def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
-    """Return the stats of runs with these statuses: the recount that stored stats must equal.
-
-    Args:
-        statuses: The status of each distinct run.
-    """
+    """Return the stats of distinct runs with these statuses: the recount that stored stats must equal."""
     return StatsDelta.sum(StatsDelta.between(None, status) for status in statuses)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 import sys
 import threading
 import time
@@ -22,8 +23,8 @@ from opentelemetry import metrics
 
 from .nearest import Contained, is_foreign, type_name
 
+# The most characters of a value that a log line shows.
 MAX_SHOWN: Final = 1_000
-"""The most characters of a value that a log line shows."""
 
 # A handler behind a queue runs in a thread of its own, where its lines are not seen to be made while we log.
 # If each line makes it log another, this limit ends the loop, however slow the handler is.
@@ -32,22 +33,16 @@ LINES_AT_ONCE: Final = 50
 
 SECONDS_A_LINE: Final = 60.0
 
+_Fields = MutableMapping[str, Any]
 _TEXT: Final = "_run_log_text"
 _FOR_LOGGING: Final = frozenset({"exc_info", "stack_info", "stacklevel"})
 
-_UNSEEN: Final = frozenset(
-    map(
-        chr,
-        (
-            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0),
-            *range(0xFE00, 0xFE0E),
-            *range(0xE0100, 0xE01F0),
-        ),
-    )
+# The printable characters that show nothing: Unicode's Default_Ignorable_Code_Point, without the two that
+# choose between a character's text and its picture
+# (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point).
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0\ufe00-\ufe0d\U000e0100-\U000e01ef]"
 )
-"""The printable characters that show nothing: Unicode's Default_Ignorable_Code_Point, without the two that
-choose between a character's text and its picture
-(https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point)."""
 
 _left_out: Final = metrics.get_meter("run_log.core").create_counter(
     "run_log.logs.left_out", unit="{line}", description="Log lines left out, by why"
@@ -67,8 +62,6 @@ class LeftOut(enum.StrEnum):
 
 
 class _Thread(threading.local):
-    """What this thread is doing now, and the lines that it will log later."""
-
     is_logging = False
     is_counting = False
     waiting: list[Callable[[], object]] | None = None
@@ -76,8 +69,6 @@ class _Thread(threading.local):
 
 @dataclass(slots=True)
 class _Allowance:
-    """How many lines of an event may be logged now."""
-
     # No lock: every line would pay for it, and threads that race only let through a line too many or too few.
     lines: float = LINES_AT_ONCE
     at: float = 0.0
@@ -128,17 +119,12 @@ class _HarmlessLogger(structlog.stdlib.BoundLogger):
             _thread.is_logging = False
 
 
+# Attributes of a log record. As extras they would raise `KeyError`.
 _RESERVED: Final = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - _FOR_LOGGING
-"""Attributes of a log record. As extras they would raise `KeyError`."""
 
 
 def one_line(text: str, limit: int = MAX_SHOWN) -> str:
-    """Return *text* as part of a line: escaped as by `literal`, and cut if it is long.
-
-    Args:
-        text: A text of any origin.
-        limit: The most characters of *text* to return.
-    """
+    """Return *text* as part of a line: escaped as by `literal`, and cut if it has over *limit* characters."""
     return literal(text if len(text) <= limit else f"{text[:limit]}...")
 
 
@@ -147,26 +133,18 @@ def literal(text: str, encoding: str = "utf-8") -> str:
 
     These are control characters, line and paragraph separators, characters that change the direction or have
     no width, tags, and lone surrogates. Joiners are no exception: an emoji of several parts is shown as its
-    parts with ``\u200d`` between.
-
-    Args:
-        text: A text of any origin.
-        encoding: Characters that this encoding lacks are escaped too.
+    parts with ``\u200d`` between. Characters that *encoding* lacks are escaped too.
     """
-    if not text.isprintable() or not (text.isascii() or _UNSEEN.isdisjoint(text)):
-        text = "".join(
-            letter if letter.isprintable() and letter not in _UNSEEN else ascii(letter)[1:-1]
-            for letter in text
-        )
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    if not text.isascii():
+        text = _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], text)
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager
 def logging_later() -> Generator[None]:
-    """Log what this thread logs in the block after the block, so that no handler runs while a lock is held.
-
-    Put it around the block that holds the lock.
-    """
+    """Log what this thread logs in the block after it. Put it around a block that holds a lock."""
     # A handler may record a run, which needs our locks, or wait for a thread that needs them.
     if _thread.waiting is not None:
         yield
@@ -186,19 +164,12 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
     It logs through the standard library. The message is the event's name and its fields; the extras are
     ``event`` and each field.
-
-    Args:
-        name: A dotted name under ``run_log``.
     """
-    processors: list[Any] = [
-        _limit,
-        _add_text,
-        structlog.contextvars.merge_contextvars,
-        _rename_reserved,
-        _as_record,
-    ]
+    merge: structlog.typing.Processor = structlog.contextvars.merge_contextvars
     logger = structlog.wrap_logger(
-        logging.getLogger(name), processors=processors, wrapper_class=_HarmlessLogger
+        logging.getLogger(name),
+        processors=[_limit, _add_text, merge, _rename_reserved, _as_record],
+        wrapper_class=_HarmlessLogger,
     )
     return cast("structlog.stdlib.BoundLogger", logger)
 
@@ -213,7 +184,7 @@ def _count(reason: LeftOut) -> None:
             _thread.is_counting = False
 
 
-def _limit(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _limit(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
     allowance = _allowances.setdefault(event_dict["event"], _Allowance())
     if not allowance.take(time.monotonic()):
         _count(LeftOut.RATE)
@@ -223,9 +194,7 @@ def _limit(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) 
     return event_dict
 
 
-def _add_text(
-    _logger: object, _method: str, event_dict: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _add_text(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
     # Before the host's context variables are merged in: the host decides whether to show those.
     event_dict[_TEXT] = " ".join(
         f"{key}={_shown(value)}"
@@ -243,16 +212,12 @@ def _shown(value: object) -> str:
     return one_line(f"<{type_name(value)}>")
 
 
-def _rename_reserved(
-    _logger: object, _method: str, event_dict: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _rename_reserved(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
     # The host's context variables are among the fields, and one may be called "name" or "module".
     return {f"{key}_" if key in _RESERVED else key: value for key, value in event_dict.items()}
 
 
-def _as_record(
-    _logger: object, _method: str, event_dict: MutableMapping[str, Any]
-) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _as_record(_logger: object, _method: str, event_dict: _Fields) -> tuple[tuple[str, ...], dict[str, Any]]:
     text = event_dict.pop(_TEXT)
     event = event_dict["event"]
     stacks = {name: event_dict.pop(name) for name in _FOR_LOGGING if name in event_dict}

@@ -35,11 +35,10 @@ from .nearest import (
     unwrapped,
     valid_text,
 )
-from .payload import as_payload, detached, fit_payloads, fit_text
+from .payload import MAX_TEXT_BYTES, as_payload, detached, fit_payloads, fit_text
 
-# Earlier versions stored such long ids. A new one has at most `MAX_ID_BYTES`.
-MAX_ID_LENGTH: Final = 50_000
-"""The most characters of a workflow id and of a run id that are read back."""
+# The most characters of an id. Earlier versions stored such long ones. A new one has at most `MAX_ID_BYTES`.
+_MAX_ID_LENGTH: Final = 50_000
 
 # A document holds 1 MiB. The rest of it is for five texts, a history, names and scalar fields.
 _IDS_AND_PAYLOAD_BYTES: Final = 830_000
@@ -48,7 +47,14 @@ MAX_ATTEMPT: Final = 2**31 - 1
 
 # A wrong type there is a fault of the writer, which must be seen, and not a value to interpret.
 STORED: Final = object()
-"""The context for the fields of a message or a document: they must have their types already."""
+"""The context for the fields of a document: they must have their types already."""
+
+
+class Received:
+    """The context for the fields of a message: typed as in a document. Ids and texts are made to fit."""
+
+    cut_texts = 0
+
 
 _STORED_PAYLOADS: Final = frozenset({dict, type(None)})
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -116,17 +122,27 @@ def _to_utc(value: datetime) -> datetime:
     return datetime.combine(moved.date(), moved.timetz())
 
 
+def _is_typed(info: ValidationInfo) -> bool:
+    return info.context is STORED or isinstance(info.context, Received)
+
+
 def _as_text(value: object, info: ValidationInfo) -> object:
-    """Cut a text that is too long. Outside of documents, accept anything in its nearest form."""
-    if value is None or (info.context is STORED and not isinstance(value, str)):
+    """Cut a text that is too long. If it is not typed yet, accept anything in its nearest form."""
+    if value is None or (_is_typed(info) and not isinstance(value, str)):
         return value
-    return fit_text(value if type(value) is str else as_text(value))
+    text = value if type(value) is str else as_text(value)
+    if isinstance(info.context, Received):
+        info.context.cut_texts += len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES
+    return fit_text(text)
 
 
 def _as_id(value: object, info: ValidationInfo) -> object:
-    """Outside of documents, accept whatever has a text: a number, a UUID, a path, a member of an enum."""
+    """If it is not typed yet, accept whatever has a text: a number, a UUID, a path, a member of an enum."""
     if info.context is STORED:
         return value
+    if isinstance(info.context, Received):
+        # Another program may have made it.
+        return bounded_id(value) if isinstance(value, str) else value
     text = id_text(value)
     if text is None:
         what = f"an id is a text, or has one, as a number or a UUID does; a {type_name(value)} has none"
@@ -138,27 +154,29 @@ def _as_id(value: object, info: ValidationInfo) -> object:
 
 
 def _as_person(value: object, info: ValidationInfo) -> object:
-    """Accept anything in its nearest form. Outside of documents, shorten it as `bounded_id` does."""
-    if value is None or info.context is STORED:
+    """Shorten it as `bounded_id` does, but not that of a document."""
+    if isinstance(info.context, Received) and isinstance(value, str):
+        value = bounded_id(value)
+    if value is None or _is_typed(info):
         return _as_text(value, info)
     return bounded_id(valid_text(value) if type(value) is str else as_text(value))
 
 
 def _enum_value(value: object) -> object:
-    """Accept a member of a platform's own enum by its value."""
+    # It may be a member of a platform's own enum.
     return value.value if isinstance(value, enum.Enum) else value
 
 
 def _none_is(default: object) -> Callable[[object], object]:
-    """Accept None, which platforms write for an unknown value."""
+    # Platforms write None for an unknown value.
     return lambda value: default if value is None else value
 
 
 def _as_milliseconds(value: object, info: ValidationInfo) -> object:
-    """Accept a timedelta. Outside of documents, read a number that is no length of time as 0, for unknown."""
+    """Accept a timedelta. If it is not typed yet, read a number that is no duration as 0, for unknown."""
     if value is None:
         return 0
-    if info.context is STORED or isinstance(value, str):
+    if _is_typed(info) or isinstance(value, str):
         return value
     # If the code of a foreign object raises, the value is not a number, and pydantic refuses it.
     with Contained():
@@ -176,20 +194,18 @@ def _as_milliseconds(value: object, info: ValidationInfo) -> object:
 
 
 def _not_negative(duration_ms: float) -> float:
-    """Read a negative duration as 0."""
-    # Earlier versions stored one if clocks differed, and a run seemed to end before it started.
+    # Earlier versions stored a negative one if clocks differed, and a run seemed to end before it started.
     return max(0.0, duration_ms)
 
 
 def _method_is_none(value: object) -> object:
-    """Read a method as None."""
     # A platform's own model may have a method `pause`.
     return None if callable(value) else value
 
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
-    """Copy a payload. Outside of documents, accept anything in its nearest form."""
-    if info.context is STORED:
+    """Copy a payload. If it is not typed yet, accept anything in its nearest form."""
+    if _is_typed(info):
         if type(value) not in _STORED_PAYLOADS:
             raise PydanticCustomError("payload_type", "a payload is an object")
         return dict(cast("Mapping[str, Any] | None", value) or {})
@@ -203,36 +219,37 @@ def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
 UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
 """An aware datetime, converted to UTC. A naive one is refused."""
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(_as_id)]
-"""Any non-empty text of at most `MAX_ID_BYTES`; see `id_text` for what other values become."""
+_Identifier = Annotated[str, Field(min_length=1, max_length=_MAX_ID_LENGTH), BeforeValidator(_as_id)]
+_Text = Annotated[str, BeforeValidator(_as_text)]
+_Person = Annotated[str, BeforeValidator(_as_person)]
+_Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
+_Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
 
-Text = Annotated[str, BeforeValidator(_as_text)]
-Person = Annotated[str, BeforeValidator(_as_person)]
-"""Who is asked, or who answered: any text. `bounded_id` shortens a long one."""
 
-Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
-Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
+_CONFIG: Final = ConfigDict(
+    from_attributes=True,
+    validate_assignment=True,
+    allow_inf_nan=False,
+    # An instance proves nothing: `model_construct` and `model_copy` validate nothing.
+    revalidate_instances="always",
+    use_attribute_docstrings=True,
+)
 
 
 class PauseRequest(BaseModel):
     """What a paused run waits for."""
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        validate_assignment=True,
-        revalidate_instances="always",
-        use_attribute_docstrings=True,
-    )
+    model_config = _CONFIG
 
-    reason: Annotated[Text, BeforeValidator(_none_is(""))] = ""
+    reason: Annotated[_Text, BeforeValidator(_none_is(""))] = ""
     """What a human is asked to decide."""
-    assignee: Person | None = None
+    assignee: _Person | None = None
     """Who is asked; None for anybody."""
     deadline: UtcDatetime | None = None
     """When the answer is due; None for no deadline."""
-    answered_by: Person | None = None
+    answered_by: _Person | None = None
     """Who answered; None while nobody has."""
-    comment: Text | None = None
+    comment: _Text | None = None
     """What they had to say; None for nothing."""
 
 
@@ -243,34 +260,27 @@ class WorkflowRun(BaseModel):
     converted to UTC. Stores and the emitter take copies.
     """
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        validate_assignment=True,
-        allow_inf_nan=False,
-        # An instance proves nothing: `model_construct` and `model_copy` validate nothing.
-        revalidate_instances="always",
-        use_attribute_docstrings=True,
-    )
+    model_config = _CONFIG
 
-    id: Identifier
+    id: _Identifier
     """Unique within its workflow. Any non-empty text."""
-    workflow_id: Identifier
+    workflow_id: _Identifier
     """The workflow's name. Any non-empty text."""
     status: Annotated[RunStatus, BeforeValidator(_enum_value)]
     """Where the run stands."""
     trigger_type: Annotated[TriggerType, BeforeValidator(_enum_value)]
     """What started it."""
-    trigger_data: Payload = Field(default_factory=dict)
+    trigger_data: _Payload = Field(default_factory=dict)
     """What it was started with: any JSON value under each key."""
-    result: Payload = Field(default_factory=dict)
+    result: _Payload = Field(default_factory=dict)
     """What it produced: any JSON value under each key."""
-    error: Text | None = None
+    error: _Text | None = None
     """Why it failed or was skipped; None otherwise."""
     started_at: UtcDatetime
     """When it started; the order of every listing."""
     completed_at: UtcDatetime | None = None
     """When it ended; None while it has not."""
-    duration_ms: Milliseconds = 0
+    duration_ms: _Milliseconds = 0
     """How long it took, in milliseconds."""
     attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), BeforeValidator(_none_is(1))] = 1
     """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
@@ -288,16 +298,10 @@ RunKey = tuple[str, str]
 
 
 def validated(run: object) -> WorkflowRun:
-    """Return *run* as a validated `WorkflowRun`. Its payloads still hold the given values.
+    """Return *run*, as `snapshot` does, but its payloads still hold the given values.
 
     Ids, texts and payloads may be anything that has a nearest form. A payload without keys becomes the value
     of `OUTER_KEY`, which is logged.
-
-    Args:
-        run: A `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
-
-    Raises:
-        InvalidRunError: A field is missing or wrong. The message names each.
     """
     source = run
     if isinstance(source, Mapping):
@@ -306,7 +310,8 @@ def validated(run: object) -> WorkflowRun:
     try:
         copy = WorkflowRun.model_validate(source, from_attributes=True, context=without_keys)
     except ValidationError as error:
-        raise InvalidRunError(_explain(run, error)) from error
+        what = f"a {type_name(run)} is not a run: {faults_of(error)}"
+        raise InvalidRunError(what[:_MAX_EXPLANATION]) from error
     for name in without_keys:
         _logger.warning(
             "run_log_payload_without_keys",
@@ -321,11 +326,9 @@ def validated(run: object) -> WorkflowRun:
 def snapshot(run: object) -> WorkflowRun:
     """Return a validated copy of *run* that shares nothing with it and fits into a document.
 
+    *run* is a `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
     Payloads beyond `MAX_PAYLOAD_BYTES` are cut: markers replace the largest values, and every outer key
     stays. The metric ``run_log.payload.cut_values`` counts the values that were cut.
-
-    Args:
-        run: A `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
 
     Raises:
         InvalidRunError: A field is missing or wrong. The message names each.
@@ -337,11 +340,7 @@ def snapshot(run: object) -> WorkflowRun:
 
 
 def fit_run(run: WorkflowRun) -> WorkflowRun:
-    """Return *run* with its payloads cut, as `snapshot` does, if they are too large.
-
-    Args:
-        run: A run that nobody else holds. It may be changed.
-    """
+    """Return *run*, which nobody else holds. Payloads that are too large are cut, as `snapshot` does."""
     payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run))
     if cut:
         # Only if something was cut: each assignment validates the whole run.
@@ -351,7 +350,7 @@ def fit_run(run: WorkflowRun) -> WorkflowRun:
 
 
 def count_cut(workflow_id: str, run_id: str, values: int) -> None:
-    """Count and log how many *values* of a run's payloads and texts were cut, if any."""
+    """Count and log how many *values* of a run's payloads and texts were cut, if any were."""
     if values:
         _cut_values.add(values)
         hint = f"they exceed {MAX_PAYLOAD_BYTES} bytes, or their own code raised; the markers say which"
@@ -365,9 +364,9 @@ def _payload_room(run: WorkflowRun) -> int:
     return min(MAX_PAYLOAD_BYTES, room)
 
 
-def _explain(run: object, error: ValidationError) -> str:
-    faults = "; ".join(
+def faults_of(error: ValidationError) -> str:
+    """Return what *error* says of each field at fault."""
+    return "; ".join(
         f"{'.'.join(map(str, fault['loc'])) or 'run'}: {fault['msg']}"[:_MAX_FAULT]
-        for fault in error.errors(include_url=False, include_input=False)
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
     )
-    return f"a {type_name(run)} is not a run: {faults}"[:_MAX_EXPLANATION]

@@ -27,12 +27,10 @@ _T = TypeVar("_T")
 MAX_DEPTH: Final = 500
 """The deepest nesting that is kept."""
 
+# A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas). The rest is for ids,
+# scalar fields and the run's history.
 MAX_PAYLOAD_BYTES: Final = 800_000
-"""The most bytes of JSON text that trigger data and result take together.
-
-A Firestore document holds 1 MiB (https://firebase.google.com/docs/firestore/quotas). The rest is for ids,
-scalar fields and the run's history.
-"""
+"""The most bytes of JSON text that trigger data and result take together."""
 
 CUT_MARKER: Final = "run-log: cut"
 """The beginning of the text that replaces a value that was cut."""
@@ -47,19 +45,19 @@ MAX_ENCODED_BYTES: Final = 4 * MAX_PAYLOAD_BYTES
 MAX_READ_BYTES: Final = MAX_PAYLOAD_BYTES
 """The most bytes of JSON text, roughly, that are made of objects of other types."""
 
-MAX_REPR: Final = 10_000
-"""The most characters that are kept of the repr of an object."""
+_MAX_REPR: Final = 10_000
 
 # With more, even the shortest entries would not fit into a payload.
 MAX_ENTRIES: Final = MAX_PAYLOAD_BYTES // 4
 """The most outer entries of an object that are read."""
 
+# What a value costs of the budget, however little text it becomes. Reading an object that is no text, number
+# or container takes microseconds, and costs more.
 _NODE_BYTES: Final = 16
-# Reading an object takes microseconds, however little text it becomes.
 OBJECT_BYTES: Final = 48
-"""The budget that an object costs in addition, if it is not a text, a number or a container."""
 
 _BUILT_IN: Final = (dict, list, tuple, set, frozenset)
+_HOLDERS: Final = (*_BUILT_IN, deque)
 
 # An enum's member may stand for an array, whose scalar stands for a number. A chain without end is a fault.
 _MAX_WRAPPED: Final = 8
@@ -76,10 +74,7 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class Contained:
-    """Suppresses whatever the code of a foreign object raises in its block.
-
-    An interrupt, an exit and a cancellation are the workflow's own. They pass through.
-    """
+    """Suppresses whatever the code of a foreign object raises in its block; see `is_foreign`."""
 
     def __enter__(self) -> None:
         """Begin."""
@@ -92,7 +87,7 @@ class Contained:
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Return whether *error* is a fault of the code that raised it, and not the workflow's own."""
+    """Return whether *error* is not the workflow's own, as an interrupt, an exit and a cancellation are."""
     # Not `isinstance(error, Exception)`: a panic of a Rust extension is a BaseException. And isinstance would
     # ask the error for its class, which may lie, or raise.
     return not issubclass(type(error), _OWN)
@@ -104,11 +99,7 @@ def type_name(value: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """Return *value* as a text that UTF-8 can hold. A text stays; anything else becomes what it is as a key.
-
-    Args:
-        value: Anything.
-    """
+    """Return *value* as a text that UTF-8 can hold. What is no text becomes what it would be as a key."""
     return valid_text(Reading(MAX_READ_BYTES).key(value))
 
 
@@ -165,13 +156,7 @@ def is_plain(value: object, budget: int) -> bool:
 
 
 def dumps(value: object) -> str:
-    """Return *value*, which is made of JSON's types, as compact ASCII JSON text.
-
-    Raises:
-        ValueError: It contains itself, NaN or an infinity.
-        TypeError: It is not made of JSON's types.
-        RecursionError: It is nested too deep.
-    """
+    """Return *value* as compact ASCII JSON text. It raises for what is not JSON, and for what is too deep."""
     return _encoder.encode(value)
 
 
@@ -180,18 +165,12 @@ class Entries(list[tuple[object, object]]):
 
 
 class Reading:
-    """Turns anything into JSON types, as much of it as a budget allows.
-
-    Args:
-        budget: Bytes of JSON text, roughly.
-
-    Attributes:
-        raised: How many values could not be read because their own code raised.
-    """
+    """Turns anything into JSON types, as much of it as a budget allows: bytes of JSON text, roughly."""
 
     def __init__(self, budget: int) -> None:
         self._left = budget
         self.raised = 0
+        """How many values could not be read because their own code raised."""
         self._open: set[int] = set()
         self._in_key = False
 
@@ -242,13 +221,11 @@ class Reading:
             # Not isinstance: it would ask the value for its class, which may lie, or raise.
             kind = type(value)
             if issubclass(kind, str):
+                self.raised += kind is _Unread
                 # An enum's member has another __str__ than the text that it is.
                 return self._text(str.__str__(cast("str", value)))
             if issubclass(kind, int | float):
                 return _readable_number(cast("float", value))
-            if kind is _Unread:
-                self.raised += 1
-                return cast("_Unread", value).text
             if depth == 0:
                 return f"{CUT_MARKER}, nested deeper than {MAX_DEPTH} levels"
             # By identity: a foreign object may have no hash, or an __eq__ that raises.
@@ -275,7 +252,7 @@ class Reading:
     def _object(self, value: object, depth: int) -> object:
         if not issubclass(type(value), _BUILT_IN):
             self._left -= OBJECT_BYTES
-        level = self._level(value)
+        level = _level(value, max(0, self._left) // _NODE_BYTES + 1)
         if isinstance(level, Entries):
             copy: dict[str, object] = {}
             for name, item in self.named(level):
@@ -297,16 +274,6 @@ class Reading:
             return self.readable(level, depth)
         nearest = self._nearest(value)
         return self._text(nearest) if isinstance(nearest, str) else self.readable(nearest, depth)
-
-    def _level(self, value: object) -> object:
-        most = max(0, self._left) // _NODE_BYTES + 1
-        try:
-            return _level(value, most)
-        except BaseException as error:
-            level = underneath(value, most) if is_foreign(error) else None
-            if level is None:
-                raise
-            return level
 
     def _nearest(self, value: object) -> object:
         if isinstance(value, bytes | bytearray):
@@ -347,10 +314,7 @@ def _readable_number(value: float) -> object:
 def unwrapped(value: object, most: int = 1) -> object:
     """Return what *value* stands for, or itself: the value of an enum's member, the number of a numpy scalar.
 
-    What has entries or items becomes a list of at most *most* of them.
-
-    Raises:
-        BaseException: The code of a foreign object raised it.
+    What has entries or items becomes a list of at most *most* of them. A foreign object may raise anything.
     """
     for _ in range(_MAX_WRAPPED):
         level = _level(value, most)
@@ -362,6 +326,21 @@ def unwrapped(value: object, most: int = 1) -> object:
 
 def _level(value: object, most: int) -> object:
     """Return one level of *value*: at most *most* entries or items of it; *value* itself if it has none."""
+    try:
+        return _told_level(value, most)
+    except BaseException as error:
+        if not is_foreign(error) or not issubclass(type(value), _HOLDERS):
+            raise
+    # Its own methods raise. It is read as the built-in type that it derives from.
+    held: Any = value
+    if issubclass(type(value), dict):
+        return Entries(islice(dict[object, object].items(held), most))
+    own: Any = next(base for base in _HOLDERS if issubclass(type(value), base))
+    items: Iterator[object] = own.__iter__(held)
+    return list(islice(items, most))
+
+
+def _told_level(value: object, most: int) -> object:
     if isinstance(value, Mapping):
         return Entries(_items(cast("Mapping[object, object]", value), most))
     if isinstance(value, tuple) and (names := _field_names(cast("tuple[object, ...]", value))):
@@ -382,11 +361,12 @@ def _level(value: object, most: int) -> object:
 
 def _items(mapping: Mapping[object, object], most: int) -> Iterable[tuple[object, object]]:
     """Return at most *most* entries of *mapping*."""
-    with Contained():
+    try:
         return _first(mapping.items, most)
+    except BaseException as error:
+        if not is_foreign(error) or issubclass(type(mapping), dict):
+            raise
     # `items` raised. One by one, only the entries at fault are lost.
-    if issubclass(type(mapping), dict):
-        return cast("Entries", underneath(mapping, most))
     keys = _first(lambda: mapping, most)
     return [(key, _part(mapping, partial(mapping.__getitem__, key))) for key in keys]
 
@@ -401,28 +381,14 @@ def _part(owner: object, read: Callable[[], object]) -> object:
         return _Unread(_raised(owner, error))
 
 
-class _Unread:
-    """Stands for a part of a value that could not be read because its code raised."""
+class _Unread(str):
+    """The marker of a part of a value that could not be read because its code raised."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    __slots__ = ()
 
 
 def _raised(value: object, error: BaseException) -> str:
     return f"{CUT_MARKER}, a {type_name(value)} that raised {type_name(error)}"
-
-
-def underneath(value: object, most: int) -> list[Any] | None:
-    """Return at most *most* items of *value*, read as the built-in type that it derives from, or None.
-
-    For a value whose own methods raise.
-    """
-    held: Any = value
-    if issubclass(type(value), dict):
-        return Entries(islice(dict[object, object].items(held), most))
-    bases: tuple[Any, ...] = (*_BUILT_IN, deque)
-    own = next((base for base in bases if issubclass(type(value), base)), None)
-    return None if own is None else list(islice(own.__iter__(held), most))
 
 
 def _field_names(value: tuple[object, ...]) -> tuple[str, ...]:
@@ -434,7 +400,7 @@ def _field_names(value: tuple[object, ...]) -> tuple[str, ...]:
 
 
 def _first(entries: Callable[[], Iterable[_T]], most: int) -> list[_T]:
-    """Return the first entries, at most *most*: a foreign object may have no end."""
+    # A foreign object may have no end.
     try:
         return list(islice(entries(), most))
     except RuntimeError:
@@ -446,7 +412,7 @@ def _model(model: BaseModel, most: int) -> object:
     if isinstance(model, RootModel):
         return cast("object", model.root)  # pyright: ignore[reportUnknownMemberType]
     extra = model.__pydantic_extra__ or {}
-    if is_plain([vars(model), extra], MAX_REPR):
+    if is_plain([vars(model), extra], _MAX_REPR):
         # A model's own serializer may raise anything. Then its fields are read one by one.
         with Contained():
             return _jsonable(model)
@@ -458,8 +424,8 @@ def _model(model: BaseModel, most: int) -> object:
 def _listed(array: Any) -> object:
     """Return an array as a list, and a scalar of an array library as its value."""
     size = getattr(array, "nbytes", None)
-    if size is None:
-        size = memoryview(array).nbytes
+    # The standard library's array does not tell.
+    size = memoryview(array).nbytes if size is None else size
     if size > MAX_PAYLOAD_BYTES:
         return f"{CUT_MARKER}, a {type_name(array)} of {size} bytes"
     listed = array.tolist()
@@ -481,11 +447,10 @@ def _repr(value: object) -> str:
         text = str(value)
     else:
         text = repr(value) if _has_quick_repr(value) else object.__repr__(value)
-    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]} [{CUT_MARKER}, {len(text)} characters]"
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]} [{CUT_MARKER}, {len(text)} characters]"
 
 
 def _has_quick_repr(value: object) -> bool:
-    """Return whether the repr of *value* is known to be short to make."""
     # A repr may read a whole database, or a table of gigabytes, while the workflow waits in `emit`. A repr in
     # Python of an object with few attributes is taken to be quick.
     kind = type(value)
@@ -503,7 +468,7 @@ def _has_quick_repr(value: object) -> bool:
     held: list[object] = [getattr(value, name, None) for name in ("__dict__", *slots)]
     if isinstance(value, BaseException):
         held.append(value.args)
-    return is_plain(held, MAX_REPR)
+    return is_plain(held, _MAX_REPR)
 
 
 _QUICK_TYPES: Final[frozenset[type]] = frozenset(

@@ -22,7 +22,6 @@ from .nearest import (
     Reading,
     dumps,
     is_plain,
-    underneath,
     unwrapped,
     weigh,
 )
@@ -30,18 +29,18 @@ from .nearest import (
 MAX_TEXT_BYTES: Final = 32_768
 """The most bytes of UTF-8 that an error, or the reason of a pause, takes."""
 
-MAX_KEYS: Final = 50_000
-"""The most outer keys of a payload that are read one by one if it has to be cut."""
+# The most outer keys of a payload that are read one by one if it has to be cut.
+_MAX_KEYS: Final = 50_000
 
 # `weigh` counts a float as 1, and its text has up to 24 characters. One character of a text takes up to 12.
 _MAX_TEXT_PER_WEIGHT: Final = 24
 
+# Matches everything in JSON text but the brackets of its structure.
 _NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
-"""Matches everything in JSON text but the brackets of its structure."""
 
-# A quote is left only if a text has no end. That is not JSON, which the parser says.
+# How many levels deeper each character leads. A quote is left only if a text has no end. That is not JSON,
+# which the parser says.
 _STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1, '"': 0}
-"""How many levels deeper each character leads."""
 
 
 def _finite(text: str) -> float | str:
@@ -57,11 +56,8 @@ _foreign_decoder: Final = json.JSONDecoder(parse_constant=str, parse_float=_fini
 def as_payload(value: object) -> dict[str, Any]:
     """Return *value* as a payload. Its values are kept as they are, not read.
 
-    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. Anything else becomes
-    the value of `OUTER_KEY`. None becomes an empty payload.
-
-    Args:
-        value: Anything. A dict whose keys are all texts is returned itself.
+    What has keys keeps them, as texts: a mapping, a model, a dataclass, a named tuple. None is an empty
+    payload. Anything else becomes the value of `OUTER_KEY`. A dict whose keys are texts is returned itself.
     """
     if value is None:
         return {}
@@ -72,14 +68,11 @@ def as_payload(value: object) -> dict[str, Any]:
         with Contained():
             if {*map(type, payload)} <= {str}:
                 return payload
-    level: object = None
+    # If its code raises, `Reading` says so later, where the value is read.
     with Contained():
         level = unwrapped(value, MAX_ENTRIES)
-    if level is None:
-        # Its own code has raised. `Reading` says so later, where its values are read.
-        level = underneath(value, MAX_ENTRIES)
-    if isinstance(level, Entries):
-        return dict(Reading(MAX_READ_BYTES).named(level))
+        if isinstance(level, Entries):
+            return dict(Reading(MAX_READ_BYTES).named(level))
     return {OUTER_KEY: value}
 
 
@@ -90,36 +83,21 @@ def encode_json(value: object) -> str:
     surrogates. Any other value takes its nearest readable form: a set becomes a list, a datetime its ISO
     text, NaN and the infinities their names, an unknown object its repr. A marker replaces nesting beyond
     `MAX_DEPTH`, circular references, and whatever exceeds `MAX_READ_BYTES`. Iterators are not consumed.
-
-    Args:
-        value: Anything.
     """
-    if is_plain(value, MAX_ENCODED_BYTES):
-        return _encode_plain(value)
-    return dumps(Reading(MAX_READ_BYTES).readable(value, MAX_DEPTH))
+    text = _plain_text(value) if is_plain(value, MAX_ENCODED_BYTES) else None
+    return dumps(Reading(MAX_READ_BYTES).readable(value, MAX_DEPTH)) if text is None else text
 
 
 def decode_json(text: str) -> Any:
-    """Return the value that `encode_json` was given.
-
-    Args:
-        text: What `encode_json` returned.
-
-    Raises:
-        ValueError: *text* is not JSON.
-    """
+    """Return the value that `encode_json` was given. ValueError if *text* is not JSON."""
     return json.loads(text)
 
 
 def decode_foreign_json(text: str) -> Any:
     """Return the value of JSON *text* that another program wrote.
 
-    NaN, the infinities, and numbers that are too large for a float become texts, their names, as in
-    `encode_json`.
-
-    Raises:
-        ValueError: *text* is not JSON.
-        RecursionError: It is nested too deep.
+    NaN, the infinities, and numbers that are too large for a float become their names, as in `encode_json`.
+    ValueError if *text* is not JSON, RecursionError if it is too deep.
     """
     return _foreign_decoder.decode(text)
 
@@ -127,17 +105,14 @@ def decode_foreign_json(text: str) -> Any:
 def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[dict[str, Any], ...], int]:
     """Return copies of *payloads* in JSON types that share nothing with them, and how many values were cut.
 
-    A value whose own code raised counts as cut.
-
-    Args:
-        payloads: Payloads, or anything that `as_payload` accepts. Their owner may go on changing them.
-        limit: Bytes of JSON text that they may take together; see `fit_payloads`.
+    Each may be anything that `as_payload` accepts. Together they take at most *limit* bytes, as those of
+    `fit_payloads` do. A value whose own code raised counts as cut.
     """
     # Through text and back: `copy.deepcopy` is slower, and runs the code of foreign objects.
     trimmed, cut = _trimmed(tuple(map(as_payload, payloads)), limit)
     reading = Reading(MAX_READ_BYTES)
     texts = [_encode_payload(payload, reading) for payload in trimmed]
-    copies = tuple(cast("dict[str, Any]", decode_json(text)) for text in texts)
+    copies: tuple[dict[str, Any], ...] = tuple(map(decode_json, texts))
     cut += reading.raised
     if sum(map(len, texts)) <= limit:
         return copies, cut
@@ -148,14 +123,10 @@ def detached(*payloads: object, limit: int = MAX_PAYLOAD_BYTES) -> tuple[tuple[d
 def fit_payloads(
     payloads: tuple[dict[str, Any], ...], limit: int = MAX_PAYLOAD_BYTES
 ) -> tuple[tuple[dict[str, Any], ...], int]:
-    """Return *payloads* cut to *limit* bytes of JSON in all, and how many values were cut.
+    """Return *payloads*, of JSON types, cut to *limit* bytes of JSON in all, and how many values were cut.
 
     The largest values under the outer keys are cut first. A marker that states its size replaces each, so
     every outer key can still be seen.
-
-    Args:
-        payloads: Payloads in JSON types. They are not changed.
-        limit: Bytes of JSON text that all payloads may take together.
     """
     # Most payloads are small, and need not be encoded to see that they fit.
     if all(is_plain(payload, limit // _MAX_TEXT_PER_WEIGHT // len(payloads)) for payload in payloads):
@@ -165,16 +136,13 @@ def fit_payloads(
     if excess <= 0:
         return payloads, trimmed
     fitted = tuple(dict(payload) for payload in payloads)
-    sizes = sorted(
-        (
-            (len(encode_json(value)), index, key)
-            for index, payload in enumerate(payloads)
-            for key, value in payload.items()
-        ),
-        reverse=True,
-    )
+    sizes = [
+        (len(encode_json(value)), index, key)
+        for index, payload in enumerate(payloads)
+        for key, value in payload.items()
+    ]
     cut = trimmed
-    for size, index, key in sizes:
+    for size, index, key in sorted(sizes, reverse=True):
         marker = f"{CUT_MARKER}, {size} bytes"
         if excess <= 0 or size <= len(marker) + 2:
             break
@@ -187,12 +155,7 @@ def fit_payloads(
 
 
 def fit_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Return *text*, or its beginning with a marker if it takes more than *limit* bytes of UTF-8.
-
-    Args:
-        text: Any text. Lone surrogates are written with backslashes.
-        limit: Bytes of UTF-8.
-    """
+    """Return *text* without lone surrogates, or its beginning with a marker, in *limit* bytes of UTF-8."""
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= limit:
         return encoded.decode()
@@ -206,7 +169,7 @@ def _trimmed(payloads: tuple[dict[str, Any], ...], limit: int) -> tuple[tuple[di
     # values that are left.
     if all(weigh(payload, limit)[0] <= limit for payload in payloads):
         return payloads, 0
-    if sum(map(len, payloads)) > MAX_KEYS:
+    if sum(map(len, payloads)) > _MAX_KEYS:
         return _counted(payloads)
     copies = tuple(dict(payload) for payload in payloads)
     left = 2 * limit
@@ -246,19 +209,16 @@ def _encode_payload(payload: dict[str, Any], reading: Reading) -> str:
     if text is not None:
         return text
     # One value at fault, too deep for example, must not cost the others.
-    return dumps({key: decode_json(_encode_plain(value)) for key, value in values.items()})
-
-
-def _encode_plain(value: object) -> str:
-    text = _plain_text(value)
-    return dumps(Reading(MAX_ENCODED_BYTES).readable(value, MAX_DEPTH)) if text is None else text
+    return dumps({key: decode_json(encode_json(value)) for key, value in values.items()})
 
 
 def is_deeper(text: str, most: int) -> bool:
     """Return whether the JSON *text* nests more than *most* levels of lists and objects."""
     # Not a try of the parser: how deep it goes depends on the version of Python and on the caller's stack.
     # Every level opens a bracket, so a text with few brackets needs no closer look.
-    return text.count("[") + text.count("{") > most and _depth(text) > most
+    if text.count("[") + text.count("{") <= most:
+        return False
+    return max(accumulate(map(_STEPS.__getitem__, _NOT_BRACKETS.sub("", text))), default=0) > most
 
 
 def _plain_text(value: object) -> str | None:
@@ -273,8 +233,3 @@ def _plain_text(value: object) -> str | None:
         # It has an integer of too many digits or a key of another type, contains itself, or is too deep.
         return None
     return None if is_deeper(text, MAX_DEPTH) else text
-
-
-def _depth(text: str) -> int:
-    """Return how deep the JSON *text* nests lists and objects."""
-    return max(accumulate(map(_STEPS.__getitem__, _NOT_BRACKETS.sub("", text))), default=0)

@@ -22,17 +22,13 @@ from .logs import get_logger
 
 PREFIX: Final = "RUN_LOG_"
 
-TEST_VARIABLES: Final = frozenset(
-    {
-        "RUN_LOG_REQUIRE_EMULATORS",
-        "RUN_LOG_EMULATOR_ROOT",
-        "RUN_LOG_TRACE_FILE",
-        "RUN_LOG_TRACE_SHARE",
-        "RUN_LOG_TERRAFORM_CHECK",
-    }
-)
-"""Variables with the prefix that only the tests and the testing kit read."""
+# Variables with the prefix that only the tests and the testing kit read.
+_OF_TESTS: Final = ("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE", "TERRAFORM_CHECK")
+TEST_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in _OF_TESTS)
 
+# The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), and Docker for a
+# linked container.
 _SERVICE_LINK: Final = re.compile(
     r"RUN_LOG_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
     r"|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?|ENV_\w+)=.*"
@@ -40,9 +36,6 @@ _SERVICE_LINK: Final = re.compile(
     r"|RUN_LOG_(?:\w+_)?NAME=/.*",
     re.DOTALL,
 )
-"""The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``
-(https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), and Docker for a
-linked container."""
 
 # Every reader adds up all of them, so each one costs a read.
 MAX_STATS_SHARDS: Final = 500
@@ -66,8 +59,8 @@ CollectionId = Annotated[str, StringConstraints(min_length=1, max_length=375), A
 # that `from_env` was given.
 _environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=os.environ)
 _logger: Final = get_logger("run_log.core")
+# Unknown variables that this process has already warned of.
 _told: Final[set[str]] = set()
-"""Unknown variables that this process has already warned of."""
 
 
 class Settings(BaseSettings):
@@ -83,8 +76,6 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
-        # Compose files and templates often leave a variable empty that is not set.
-        env_ignore_empty=True,
         validate_by_name=True,
         validate_by_alias=True,
     )
@@ -152,15 +143,13 @@ class Settings(BaseSettings):
         environ = _environ.get()
         _check_names(environ)
         environment = EnvSettingsSource(settings_cls)
+        # Compose files and templates often leave a variable empty that is not set.
         environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
         return (init_settings, environment)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the environment.
-
-        Args:
-            environ: The variables; those of the process by default.
+        """Read the variables of *environ*.
 
         Raises:
             ConfigurationError: A variable is misspelt or has a value that cannot be used.
@@ -179,21 +168,13 @@ class Settings(BaseSettings):
 
 
 def is_cloud_run_service(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this is a Cloud Run service or function, and not a job or a worker pool.
-
-    Args:
-        environ: The variables; those of the process by default
-            (https://cloud.google.com/run/docs/container-contract#env-vars).
-    """
+    """Return whether this is a Cloud Run service or function, and not a job or a worker pool."""
+    # https://cloud.google.com/run/docs/container-contract#env-vars
     return bool(environ.get("K_SERVICE"))
 
 
 def check_collection_id(value: str) -> str:
-    """Return *value* if Firestore accepts it as the id of a collection.
-
-    Raises:
-        ConfigurationError: Firestore does not accept it.
-    """
+    """Return *value* if Firestore accepts it as the id of a collection. ConfigurationError if it does not."""
     try:
         return TypeAdapter[str](CollectionId).validate_python(value)
     except ValidationError as error:
@@ -205,18 +186,13 @@ def variable(field: str) -> str:
     return "GOOGLE_CLOUD_PROJECT" if field == "project" else PREFIX + field.upper()
 
 
-def known_variables() -> frozenset[str]:
-    """Return every variable with the prefix that run-log reads."""
+def _known_variables() -> frozenset[str]:
     return TEST_VARIABLES | {variable(name) for name in Settings.model_fields if name != "project"}
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
-    """Refuse variables that are nearly ours, and warn of those that are unknown.
-
-    Raises:
-        ConfigurationError: A variable is misspelt. The message says which one was meant.
-    """
-    known = {_letters(name): name for name in sorted(known_variables())}
+    """Refuse variables that are nearly ours, and warn of those that are unknown."""
+    known = {_letters(name): name for name in sorted(_known_variables())}
     misspelt: list[str] = []
     unknown: list[str] = []
     for name in sorted(environ):
@@ -242,39 +218,35 @@ def _letters(name: str) -> str:
 
 
 def _meant(letters: str, known: Mapping[str, str]) -> str | None:
-    """Return the *known* variable that was meant: one with few letters changed, or with its end left out."""
+    """Return the *known* variable that was meant: few letters are different, or the end is left out."""
     prefix = len(_letters(PREFIX))
     given = letters[prefix:]
     for other, name in known.items():
         wanted = other[prefix:]
         # One letter in five, so that short names do not match any other.
-        slips = max(1, len(wanted) // 5)
-        if abs(len(given) - len(wanted)) <= slips and _slips(given, wanted) <= slips:
+        if _is_near(given, wanted, max(1, len(wanted) // 5)):
             return name
         if wanted.startswith(given) and 2 * len(given) > len(wanted) and name not in TEST_VARIABLES:
             return name
     return None
 
 
-def _slips(one: str, other: str) -> int:
-    """Return how many letters are missing, added, changed or swapped with their neighbour."""
+def _is_near(one: str, other: str, slips: int) -> bool:
+    """Return whether at most *slips* letters are missing, added, changed or swapped with their neighbour."""
     # Not difflib's ratio of equal letters: it is as high for TOPIC and PORT as for TOPIC and TPOIC.
-    before: list[int] = []
-    last = list(range(len(other) + 1))
-    for row, letter in enumerate(one, start=1):
-        this = [row]
-        for column, wanted in enumerate(other, start=1):
-            best = min(last[column] + 1, this[-1] + 1, last[column - 1] + (letter != wanted))
-            if row > 1 and column > 1 and (one[row - 2], letter) == (wanted, other[column - 2]):
-                best = min(best, before[column - 2] + 1)
-            this.append(best)
-        before, last = last, this
-    return last[-1]
+    if one == other or slips == 0:
+        return one == other
+    if one[:1] == other[:1]:
+        return _is_near(one[1:], other[1:], slips)
+    ways = [(one[1:], other), (one, other[1:]), (one[1:], other[1:])]
+    if one[1::-1] == other[:2]:
+        ways.append((one[2:], other[2:]))
+    return any(_is_near(*way, slips - 1) for way in ways)
 
 
 def _hint(name: str) -> str:
     # Compared without the prefix, which alone would make any two variables similar.
-    known = [variable.removeprefix(PREFIX) for variable in known_variables()]
+    known = [variable.removeprefix(PREFIX) for variable in _known_variables()]
     close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
     meant = f"did you mean {PREFIX}{close[0]}?" if close else "it may belong to another program"
     return f"not a setting of run-log, ignored; {meant}"

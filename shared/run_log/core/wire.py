@@ -1,8 +1,7 @@
 """The wire form of an event: CloudEvents 1.0 in binary mode, as Pub/Sub attributes and a JSON body.
 
 The body alone is enough to read an event back, from an archive, a dead letter or a BigQuery export. The
-attributes repeat what a router or a trace needs. A body of an older major version is upcast, one version at a
-time, by pure functions.
+attributes repeat what a router or a trace needs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -24,19 +23,17 @@ from pydantic import ValidationError
 from .clock import micros_of
 from .errors import EventDecodeError
 from .events import RunEvent
-from .ids import bounded_id
-from .models import STORED, PauseRequest, WorkflowRun, count_cut, fit_run
+from .models import PauseRequest, Received, count_cut, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
-from .payload import MAX_TEXT_BYTES, decode_foreign_json, encode_json, fit_text, is_deeper
+from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
 
-SCHEMA_MAJOR: Final = 1
-"""The major schema version that this version writes."""
+_SCHEMA_MAJOR: Final = 1
 
 SCHEMA_VERSION: Final = "1-0-1"
 """The SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
 
-EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
-EVENT_TYPE: Final = f"{EVENT_TYPE_PREFIX}{SCHEMA_MAJOR}"
+_EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
+EVENT_TYPE: Final = f"{_EVENT_TYPE_PREFIX}{_SCHEMA_MAJOR}"
 """The CloudEvents ``type`` that this version writes."""
 
 MAX_ATTRIBUTE_VALUE_BYTES: Final = 1_024
@@ -48,25 +45,21 @@ MAX_ATTRIBUTES: Final = 100
 # Quoting an id takes microseconds, and the same id comes with every state of its run.
 _REMEMBERED_REFERENCES: Final = 1_024
 
+# The most bytes of the message that says why a message is not an event.
 _MAX_WHAT: Final = 2_000
-"""The most bytes of the message that says why a message is not an event."""
 
 MAX_STAMPED_AHEAD: Final = timedelta(days=1)
 """How far ahead of the time an event may be stamped. Beyond that, the clock of its machine is wrong."""
 
-_RUN_IDS: Final = ("id", "workflow_id")
-_PERSONS: Final = ("assignee", "answered_by")
-
 # Nine digits are plenty for a version. `int` would raise for thousands of them.
-_TYPE: Final = re.compile(re.escape(EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
+_TYPE: Final = re.compile(re.escape(_EVENT_TYPE_PREFIX) + r"([0-9]{1,9})")
 
-# A byte of the body becomes at most six bytes in a document, an escape such as \u001f.
+# A document holds the payloads of any body of so many bytes. Each becomes at most six bytes, an escape such
+# as \u001f.
 _SURELY_FITS: Final = MAX_PAYLOAD_BYTES // 6
-"""A document holds the payloads of any body of so many bytes."""
 
 # The model has defaults for new events. With them, each delivery of a message would be another event.
 NO_DEFAULT_ON_THE_WIRE: Final = ("event_id", "hlc", "occurred_at")
-"""The fields that a message must have, although the model makes them for a new event."""
 
 _V0_NAMESPACE: Final = uuid.UUID("5f2c1c7e-2a43-5d0b-9d51-3f0d6f7f9a10")
 
@@ -74,8 +67,6 @@ _V0_NAMESPACE: Final = uuid.UUID("5f2c1c7e-2a43-5d0b-9d51-3f0d6f7f9a10")
 # stage of a run's life is the later version.
 _V0_STAGE: Final[Mapping[str, int]] = {"pending": 0, "running": 1, "paused": 2}
 _V0_ENDED: Final = 3
-
-Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class DeadLetterReason(enum.StrEnum):
@@ -122,11 +113,7 @@ class ReceivedMessage(Message):
 
 
 def encode_event(event: RunEvent) -> Message:
-    """Return the message that states *event*.
-
-    Args:
-        event: Any event. Its payloads are read now, so later changes to them have no effect.
-    """
+    """Return the message that states *event*. Payloads are read now, so later changes have no effect."""
     return Message(data=_body(event).encode("ascii"), attributes=_attributes(event))
 
 
@@ -135,10 +122,7 @@ def decode_event(message: Message) -> RunEvent:
 
     Unknown fields are ignored. `bounded_id` shortens ids beyond `MAX_ID_BYTES`. Payloads that are too large
     for a document are cut and counted, as `snapshot` does. Of the attributes only the trace context is read,
-    and it may be absent.
-
-    Args:
-        message: A message from the event topic, or one that was rebuilt from an archived body.
+    and it may be absent, as in a message that was rebuilt from an archived body.
 
     Raises:
         EventDecodeError: The message states no event that this version understands. `reason` says why. No
@@ -158,12 +142,8 @@ def decode_event(message: Message) -> RunEvent:
 def check_stamp(event: RunEvent, now: datetime, published_at: datetime | None = None) -> None:
     """Check that *event* is not stamped so far ahead that no later event of its run could beat it.
 
-    Args:
-        event: The event that was published.
-        now: The reader's time. An old event passes, so a rebuild from an archive accepts what a re-drive
-            would.
-        published_at: When the event was published, by the transport's clock. It counts if the reader's clock
-            is behind it.
+    An old event passes, so a rebuild from an archive accepts what a re-drive would. If *now*, the reader's
+    time, is behind *published_at*, the transport's, that one counts.
 
     Raises:
         EventDecodeError: The event is stamped more than `MAX_STAMPED_AHEAD` ahead.
@@ -185,50 +165,23 @@ def _decoded(message: Message) -> RunEvent:
     if major == 0:
         # The upcaster wraps the body, which adds a level.
         _check_depth(text, MAX_DEPTH - 1)
-    for version in range(major, SCHEMA_MAJOR):
-        body = UPCASTERS[version](body)
-    if isinstance(body.get("run"), dict):
-        body = {**body, "run": _with_bounded_ids(body["run"])}
+    for version in range(major, _SCHEMA_MAJOR):
+        body = _UPCASTERS[version](body)
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
     attributes = message.attributes
     # Google's Pub/Sub client propagates the publisher's span under a prefix of its own.
     parent = attributes.get("traceparent") or attributes.get("googclient_traceparent")
+    received = Received()
     event = RunEvent.model_validate(
         {**body, "traceparent": _fitting(parent), "tracestate": _fitting(attributes.get("tracestate"))},
-        context=STORED,
+        context=received,
     )
-    if len(message.data) > MAX_TEXT_BYTES:
-        _count_cut_texts(event.run, body["run"])
+    count_cut(event.run.workflow_id, event.run.id, received.cut_texts)
     if len(message.data) > _SURELY_FITS:
         fit_run(event.run)
     return event
-
-
-def _count_cut_texts(run: WorkflowRun, stated: Mapping[str, Any]) -> None:
-    """Count the texts that the model has cut."""
-    pause: Mapping[str, Any] = stated.get("pause") or {}
-    texts: list[str] = [
-        stated.get("error") or "",
-        *(pause.get(name) or "" for name in PauseRequest.model_fields),
-    ]
-    cut = sum(len(text.encode(errors="backslashreplace")) > MAX_TEXT_BYTES for text in texts)
-    count_cut(run.workflow_id, run.id, cut)
-
-
-def _with_bounded_ids(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's fields with ids of at most `MAX_ID_BYTES`: another program may have made them."""
-    fields = {**run, **_bounded(run, _RUN_IDS)}
-    pause = fields.get("pause")
-    if isinstance(pause, dict):
-        asked = cast("dict[str, Any]", pause)
-        fields["pause"] = {**asked, **_bounded(asked, _PERSONS)}
-    return fields
-
-
-def _bounded(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    return {name: bounded_id(text) for name in names if isinstance(text := fields.get(name), str)}
 
 
 def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
@@ -249,7 +202,6 @@ def _json_object(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _check_depth(text: str, most: int) -> None:
-    """Refuse a body that nests more than *most* levels."""
     # The parser reads it or not depending on the depth of its stack, and `encode_event` would cut it.
     if is_deeper(text, most):
         what = f"the body nests more than {most} levels"
@@ -264,8 +216,7 @@ def _explanation(error: Exception) -> str:
     # Explaining an error may fail as well: no memory, no stack, or a message that cannot be made.
     try:
         if isinstance(error, ValidationError):
-            faults = error.errors(include_url=False, include_context=False, include_input=False)
-            return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+            return faults_of(error)
         return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - the error's name is better than none
         return type(error).__name__
@@ -280,10 +231,10 @@ def _major_version(body: Mapping[str, Any], attributes: Mapping[str, str]) -> in
             f"the type is {name!r:.200}, not {EVENT_TYPE!r}; publish other events to another topic",
         )
     major = int(match[1])
-    if major > SCHEMA_MAJOR:
+    if major > _SCHEMA_MAJOR:
         raise _refused(
             DeadLetterReason.UNSUPPORTED_VERSION,
-            f"the event has schema version {major}, this reader knows up to {SCHEMA_MAJOR}; "
+            f"the event has schema version {major}, this reader knows up to {_SCHEMA_MAJOR}; "
             "deploy a newer projector, then re-drive the dead letters",
         )
     return major
@@ -293,13 +244,8 @@ def run_dump_to_event(body: dict[str, Any]) -> dict[str, Any]:
     """Return a v0 body, a bare run as its platform dumped it, as a v1 body, an event around it.
 
     A bare run has no identity and no version. Both are derived from its content. So the same dump, delivered
-    twice, is the same event, and an ended run is later than the same run when it started.
-
-    Args:
-        body: ``{"type": "run-log.run-state.v0", "id": ..., "workflow_id": ..., "status": ..., ...}``.
-
-    Raises:
-        EventDecodeError: The body has no moment to derive the version from.
+    twice, is the same event, and an ended run is later than the same run when it started. EventDecodeError if
+    the body has no moment to derive the version from.
     """
     run = {key: value for key, value in body.items() if key != "type"}
     moments = [_v0_micros(run[name]) for name in ("started_at", "completed_at") if run.get(name)]
@@ -308,7 +254,7 @@ def run_dump_to_event(body: dict[str, Any]) -> dict[str, Any]:
     # The id of each v0 event that is stored was made from exactly this text, so it must never change.
     content = json.dumps(run, sort_keys=True, separators=(",", ":"))
     return {
-        "type": f"{EVENT_TYPE_PREFIX}1",
+        "type": f"{_EVENT_TYPE_PREFIX}1",
         "event_id": str(uuid.uuid5(_V0_NAMESPACE, content)),
         "hlc": max(moments) + _V0_STAGE.get(str(run.get("status")), _V0_ENDED),
         "occurred_at": run.get("completed_at") or run["started_at"],
@@ -326,8 +272,8 @@ def _v0_micros(moment: object) -> int:
         raise _refused(DeadLetterReason.INVALID_EVENT, what) from error
 
 
-UPCASTERS: Final[Mapping[int, Upcaster]] = {0: run_dump_to_event}
-"""The upcaster from each older major version to the next one."""
+# From each older major version to the next one.
+_UPCASTERS: Final = {0: run_dump_to_event}
 
 
 def _body(event: RunEvent) -> str:
@@ -394,7 +340,6 @@ def _fitting(value: str | None) -> str | None:
 
 @lru_cache(_REMEMBERED_REFERENCES)
 def _reference(prefix: str, text: str) -> str:
-    """Return *text* as a URI reference that fits into an attribute."""
     reference = prefix + quote(text, safe="")
     if len(reference) <= MAX_ATTRIBUTE_VALUE_BYTES:
         return reference

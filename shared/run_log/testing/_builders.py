@@ -11,9 +11,7 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
 
-STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""Default start of a built run."""
-
+_STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _DURATION: Final = timedelta(seconds=1.5)
 _ENDED: Final = frozenset(status for status in RunStatus if status.is_terminal)
 
@@ -39,10 +37,7 @@ def a_run(**changes: Unpack[RunChanges]) -> WorkflowRun:
     """Return a run: ``run-1`` of ``workflow-1``, started by hand on 2026-01-01, ended in success.
 
     The defaults follow the status. An ended run took 1.5 seconds. A failed or skipped run has an error. A
-    paused run has a pause request.
-
-    Args:
-        **changes: Fields that differ.
+    paused run has a pause request. *changes* are the fields that differ.
 
     Raises:
         InvalidRunError: A field is invalid; the message names it.
@@ -52,7 +47,7 @@ def a_run(**changes: Unpack[RunChanges]) -> WorkflowRun:
         "workflow_id": "workflow-1",
         "status": RunStatus.SUCCESS,
         "trigger_type": TriggerType.MANUAL,
-        "started_at": STARTED_AT,
+        "started_at": _STARTED_AT,
     }
     fields: RunChanges = {**defaults, **changes}
     return snapshot({**_defaults_for(fields["status"], fields["started_at"]), **fields})
@@ -71,8 +66,8 @@ def an_event(
 
     Args:
         run: The state of the run; None for `a_run`.
-        hlc: The clock reading of the event, in microseconds since the epoch; None for the next one.
-        event_id: The id of the event; None for a new one.
+        hlc: The clock's reading, in microseconds since the epoch; None for the next one.
+        event_id: None for a new one.
         occurred_at: When it happened; None for the end of the run, or else its start.
         inferred: Whether the state was inferred rather than observed.
         **run_changes: Fields that differ from *run*.
@@ -101,15 +96,7 @@ def a_life(
 ) -> list[RunEvent]:
     """Return the two events of one run: it is running, then it has the status *end*.
 
-    Args:
-        workflow_id: The workflow of the run.
-        run_id: The id of the run.
-        end: The status of the second event.
-        clock: Stamps the events. Each is a later version than the one before.
-        new_id: Makes the ids of the events.
-
-    Raises:
-        InvalidRunError: An id is invalid.
+    *clock* stamps the events, and *new_id* makes their ids. InvalidRunError if an id of the run is invalid.
     """
     return [
         an_event(
@@ -120,7 +107,6 @@ def a_life(
 
 
 def _defaults_for(status: RunStatus, started_at: datetime) -> RunChanges:
-    """Return the defaults of the other fields of a run in *status*."""
     fields: RunChanges = {}
     if status in _ENDED:
         fields["completed_at"] = started_at + _DURATION

@@ -7,29 +7,20 @@ import itertools
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from run_log.core import InvalidArgumentError
 from run_log.core.clock import micros_of
-
-START: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""Default start of a `ManualClock`."""
 
 
 class ManualClock:
     """A clock that stands still until it is advanced. Thread-safe.
 
     Its methods fit wherever the library takes a clock: ``RunEvent.from_run(run, now=clock.now)``,
-    ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``.
-
-    Args:
-        start: The first time that it shows; aware.
-
-    Raises:
-        InvalidArgumentError: *start* is naive.
+    ``HybridLogicalClock(now=clock.micros)``, ``topic.subscribe(now=clock.monotonic)``. *start* is the first
+    time that it shows; InvalidArgumentError if it is naive.
     """
 
-    def __init__(self, start: datetime = START) -> None:
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         if start.utcoffset() is None:
             raise InvalidArgumentError(f"start={start.isoformat()} has no time zone: pass an aware datetime")
         self._start = start.astimezone(UTC)
@@ -49,14 +40,7 @@ class ManualClock:
         return self._passed.total_seconds()
 
     def advance(self, by: timedelta | float) -> None:
-        """Advance the clock.
-
-        Args:
-            by: How far; a number is in seconds. The clock counts microseconds.
-
-        Raises:
-            InvalidArgumentError: *by* is negative.
-        """
+        """Advance the clock; a number is in seconds. InvalidArgumentError if *by* is negative."""
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
             raise InvalidArgumentError(f"by={by} would turn the clock back; pass 0 or more")
@@ -64,13 +48,7 @@ class ManualClock:
             self._passed += step
 
     async def sleep(self, seconds: float) -> None:
-        """Advance the clock by *seconds* at once, without a wait.
-
-        Other coroutines get one turn, as with any sleep.
-
-        Args:
-            seconds: How far; a negative number counts as 0, as for `asyncio.sleep`.
-        """
+        """Advance the clock by *seconds* at once. Other coroutines get one turn, as with any sleep."""
         self.advance(max(seconds, 0))
         await asyncio.sleep(0)
 
@@ -79,9 +57,6 @@ def sequential_ids(prefix: str = "event") -> Callable[[], str]:
     """Return a function that makes ``event-000001``, ``event-000002`` and so on.
 
     Up to a million ids sort in the order in which they were made.
-
-    Args:
-        prefix: The text before the number.
     """
     numbers = itertools.count(1)
     return lambda: f"{prefix}-{next(numbers):06d}"

@@ -5,31 +5,39 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import socket
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import quote
 
-from run_log.core.errors import EmulatorError, PortTakenError
+from run_log.core.errors import EmulatorError, EmulatorNotFoundError, PortTakenError
 
-from ._sdk import find_jar, find_java
-from ._server import Server, running
+from ._server import running
 
-START_TIMEOUT: Final = timedelta(seconds=60)
-"""Default of how long an emulator may take until it answers."""
-
-POLL_INTERVAL: Final = timedelta(milliseconds=50)
-"""Default wait between two looks whether it answers."""
-
+# Another process may take a port between the choice and the start of the emulator.
 _PORT_TRIES: Final = 5
-"""Ports to try. Another process may take a port between the choice and the start of the emulator."""
 
+# How long the emulator may take to delete the documents of a project.
 _CLEAR_SECONDS: Final = 60
-"""How long the emulator may take to delete the documents of a project."""
+
+# Names the root of a Google Cloud SDK, for a machine without ``gcloud`` on the PATH.
+_ROOT_VARIABLE: Final = "RUN_LOG_EMULATOR_ROOT"
+
+# It usually answers within a second.
+_GCLOUD_SECONDS: Final = 60
+
+_HOW_TO_GET: Final = (
+    "get them with `gcloud components install cloud-firestore-emulator pubsub-emulator` "
+    "and put Java 11 or later on the PATH"
+)
 
 
 def free_port() -> int:
@@ -51,7 +59,6 @@ class Emulator:
     Args:
         environ: The environment variables to search with and to start it with.
         start_timeout: Longest time until it answers.
-        poll_interval: Time between two looks whether it answers.
         choose_port: Proposes a port of 127.0.0.1. It is called again if the port is taken.
         memory: Size of its Java heap, as for ``-Xmx``, such as ``8g``. It holds all data there. None for
             2 GiB (Firestore) and 1 GiB (Pub/Sub), which is enough for about 100,000 runs.
@@ -68,14 +75,12 @@ class Emulator:
         self,
         *,
         environ: Mapping[str, str] = os.environ,
-        start_timeout: timedelta = START_TIMEOUT,
-        poll_interval: timedelta = POLL_INTERVAL,
+        start_timeout: timedelta = timedelta(seconds=60),
         choose_port: Callable[[], int] = free_port,
         memory: str | None = None,
     ) -> None:
         self._environ = environ
         self._start_timeout = start_timeout
-        self._poll_interval = poll_interval
         self._choose_port = choose_port
         self._heap = memory or self._memory
         self._host: str | None = None
@@ -84,11 +89,7 @@ class Emulator:
 
     @property
     def host(self) -> str:
-        """Where it listens, such as ``127.0.0.1:8080``.
-
-        Raises:
-            EmulatorError: It is not running.
-        """
+        """Where it listens, such as ``127.0.0.1:8080``. EmulatorError if it is not running."""
         if self._host is None:
             raise EmulatorError(f"the {self._name} is not running; start it with a `with` block")
         return self._host
@@ -100,11 +101,7 @@ class Emulator:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables that point clients at it.
-
-        Raises:
-            EmulatorError: It is not running.
-        """
+        """The environment variables that point clients at it. EmulatorError if it is not running."""
         return MappingProxyType({self.host_variable: self.host})
 
     def __enter__(self) -> Self:
@@ -125,35 +122,28 @@ class Emulator:
         self._until_exit.close()
 
     def _start(self) -> str:
-        java = find_java(self._environ)
-        jar = find_jar(self._jar, self._environ)
-        server = Server(
-            name=self._name,
-            command=lambda home, port: self._command(java, jar, home, port),
-            environ=self._environ,
-            start_timeout=self._start_timeout,
-            poll_interval=self._poll_interval,
-        )
+        java = _find_java(self._environ)
+        jar = _find_jar(self._jar, self._environ)
+        options = [
+            f"-Xmx{self._heap}",
+            "-XX:-UsePerfData",  # its file would lie outside of the folder
+            "-Dfile.encoding=UTF-8",  # a bare container's locale would make it ASCII
+        ]
+        main = ["-cp", str(jar), self._main_class, "--host=127.0.0.1"]
         for _ in range(_PORT_TRIES):
             port = self._choose_port()
+            command = partial(_command, java, options, [*main, f"--port={port}"])
+            server = running(
+                self._name, command, port, environ=self._environ, start_timeout=self._start_timeout
+            )
             with contextlib.suppress(PortTakenError):
-                self._pid = self._until_exit.enter_context(running(server, port))
+                self._pid = self._until_exit.enter_context(server)
                 return f"127.0.0.1:{port}"
         raise EmulatorError(f"the {self._name} found each of {_PORT_TRIES} ports taken; try again")
 
-    def _command(self, java: str, jar: Path, home: Path, port: int) -> list[str]:
-        return [
-            java,
-            f"-Xmx{self._heap}",
-            "-XX:-UsePerfData",  # its file would lie outside of home
-            f"-Djava.io.tmpdir={home}",
-            "-Dfile.encoding=UTF-8",  # a bare container's locale would make it ASCII
-            "-cp",
-            str(jar),
-            self._main_class,
-            "--host=127.0.0.1",
-            f"--port={port}",
-        ]
+
+def _command(java: str, options: Sequence[str], main: Sequence[str], folder: Path) -> list[str]:
+    return [java, *options, f"-Djava.io.tmpdir={folder}", *main]
 
 
 class FirestoreEmulator(Emulator):
@@ -166,14 +156,7 @@ class FirestoreEmulator(Emulator):
     _main_class = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 
     def clear(self, project: str) -> None:
-        """Delete every document of the project's default database.
-
-        Args:
-            project: The project's id; one that has no documents is fine.
-
-        Raises:
-            EmulatorError: It is not running, or failed.
-        """
+        """Delete every document of the project's default database. EmulatorError if it cannot."""
         path = f"/emulator/v1/projects/{quote(project, safe='')}/databases/(default)/documents"
         with contextlib.closing(http.client.HTTPConnection(self.host, timeout=_CLEAR_SECONDS)) as connection:
             try:
@@ -196,3 +179,58 @@ class PubSubEmulator(Emulator):
     _jar = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
     _memory = "1g"
     _main_class = "com.google.cloud.pubsub.testing.v1.Main"
+
+
+def _find_java(environ: Mapping[str, str]) -> str:
+    java = shutil.which("java", path=environ.get("PATH", ""))
+    if java is None:
+        raise EmulatorNotFoundError(f"no java on the PATH to run emulators with; {_HOW_TO_GET}")
+    return str(Path(java).absolute())
+
+
+def _find_jar(pattern: str, environ: Mapping[str, str]) -> Path:
+    """Return the newest file that *pattern* matches under the root of a Google Cloud SDK."""
+    looked_at: list[str] = []
+    for root in _roots(environ, looked_at):
+        jars = sorted(root.glob(pattern))
+        if jars:
+            return jars[-1]
+        looked_at.append(f"{root / pattern} is not there")
+    raise EmulatorNotFoundError(f"{'; '.join(looked_at)}: {_HOW_TO_GET}")
+
+
+def _roots(environ: Mapping[str, str], looked_at: list[str]) -> Iterator[Path]:
+    """Yield possible roots of an SDK, and note in *looked_at* what leads to none."""
+    named = environ.get(_ROOT_VARIABLE)
+    if named:
+        yield Path(named).absolute()
+    else:
+        looked_at.append(f"{_ROOT_VARIABLE} is not set")
+    gcloud = shutil.which("gcloud", path=environ.get("PATH", ""))
+    if gcloud is None:
+        looked_at.append("gcloud is not on the PATH")
+        return
+    root = _ask_gcloud(gcloud, environ)
+    if root:
+        yield Path(root)
+    else:
+        looked_at.append(f"{gcloud} does not say where its SDK is")
+
+
+def _ask_gcloud(gcloud: str, environ: Mapping[str, str]) -> str:
+    """Return the root of the SDK according to *gcloud*; empty if it does not tell."""
+    # gcloud always writes settings and logs. They are deleted with this folder.
+    with TemporaryDirectory(prefix="run-log-gcloud-") as settings:
+        try:
+            answer = subprocess.run(  # noqa: S603  # the gcloud on the PATH, with fixed arguments
+                [gcloud, "info", "--format=value(installation.sdk_root)"],
+                env={**environ, "CLOUDSDK_CONFIG": settings},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_GCLOUD_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+    return answer.stdout.strip()

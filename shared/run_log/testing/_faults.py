@@ -12,11 +12,7 @@ from run_log.core import InvalidArgumentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """How often a topic misbehaves. Each field is a probability from 0 (never) to 1 (always).
-
-    Raises:
-        InvalidArgumentError: A field is not within 0 to 1.
-    """
+    """How often a topic misbehaves. Each field is a probability from 0 (never) to 1 (always)."""
 
     duplicate: float = 0
     """A published message arrives twice, the second time with another message id."""
@@ -40,36 +36,16 @@ NO_FAULTS: Final = Faults()
 
 
 class Chance:
-    """Decides from one seed when a fault happens. Not thread-safe: the lock of its topic guards it.
-
-    Args:
-        faults: How often each fault happens. It can be assigned at any time.
-        seed: The same seed and the same calls give the same answers.
-    """
+    """Decides from one seed when a fault happens. Not thread-safe: the lock of its topic guards it."""
 
     def __init__(self, faults: Faults, *, seed: int) -> None:
         self.faults = faults
         self._random = random.Random(seed)  # noqa: S311  # decides faults in tests, no secret
 
-    def duplicates(self) -> bool:
-        """Return whether this message arrives twice."""
-        return self._strikes(self.faults.duplicate)
-
-    def reorders(self) -> bool:
-        """Return whether this pull shuffles."""
-        return self._strikes(self.faults.reorder)
-
-    def delays(self) -> bool:
-        """Return whether this message is held back."""
-        return self._strikes(self.faults.delay)
-
-    def fails(self) -> bool:
-        """Return whether this publish fails."""
-        return self._strikes(self.faults.fail)
+    def strikes(self, probability: float) -> bool:
+        """Return whether a fault of this probability happens now."""
+        return self._random.random() < probability
 
     def shuffle(self, items: MutableSequence[Any]) -> None:
         """Shuffle *items* in place."""
         self._random.shuffle(items)
-
-    def _strikes(self, probability: float) -> bool:
-        return self._random.random() < probability

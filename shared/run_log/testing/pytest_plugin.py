@@ -18,16 +18,11 @@ import pytest
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, InMemoryTopic, PubSubEmulator
 
 REQUIRE_VARIABLE: Final = "RUN_LOG_REQUIRE_EMULATORS"
-"""If this is 1 or true, a missing emulator is a failure."""
 
 
 @contextlib.contextmanager
 def skipping_without_emulators(environ: Mapping[str, str] = os.environ) -> Generator[None]:
-    """Skip the test if an emulator in the block cannot be found. For fixtures of your own.
-
-    Args:
-        environ: The environment variables; `REQUIRE_VARIABLE` says whether the test fails instead.
-    """
+    """Skip the test if an emulator in the block cannot be found. For fixtures of your own."""
     try:
         yield
     except EmulatorNotFoundError as error:
@@ -63,11 +58,7 @@ def emulator_environment(
     emulator_project: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Mapping[str, str]:
-    """Point all Google clients of the test to the emulators and to the test's own project.
-
-    Returns:
-        The environment variables that are set for the test.
-    """
+    """Point all Google clients to the emulators and to a project of the test, and return what is set."""
     environment = {
         **firestore_emulator.environment,
         **pubsub_emulator.environment,

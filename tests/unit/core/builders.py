@@ -35,7 +35,7 @@ def make_event(number: int = 1, **changes: Any) -> RunEvent:
     """Return the event of identity *number*; at clock reading *number* unless *changes* say otherwise."""
     own: dict[str, Any] = {
         name: changes.pop(name)
-        for name in ("event_id", "hlc", "inferred", "traceparent", "tracestate")
+        for name in ("event_id", "hlc", "occurred_at", "inferred", "traceparent", "tracestate")
         if name in changes
     }
     fields: dict[str, Any] = {"event_id": f"e{number:03}", "hlc": number, "occurred_at": NOON, **own}

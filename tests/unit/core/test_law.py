@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from run_log.core import Outcome, RunStatus
-from run_log.core.law import MAX_HISTORY, StatsDelta, by_run, count_statuses, fold, is_anomaly, mark_anomalies
+from run_log.core import Outcome, PauseRequest, RunStatus
+from run_log.core.law import (
+    MAX_HISTORY,
+    StatsDelta,
+    annotated,
+    by_run,
+    count_statuses,
+    fold,
+    mark_anomalies,
+)
 
-from .builders import make_event
+from .builders import NOON, make_event
 
 ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED]
-STARTED = [RunStatus.RUNNING, RunStatus.PAUSED]
 
 
 def test_a_fold_needs_an_event() -> None:
@@ -47,17 +56,12 @@ def test_an_event_within_the_batch_can_be_overtaken_there() -> None:
     assert success == change.winner
 
 
-def test_a_later_attempt_beats_a_later_clock() -> None:
-    """The attempt orders before the clock."""
+def test_the_attempt_then_the_clock_then_the_identity_orders() -> None:
+    """A later attempt beats a later clock; a tie on the clock is broken by the ids, alike for everybody."""
     retry, late = make_event(1, attempt=2), make_event(9, status=RunStatus.FAILED)
-
-    assert RunStatus.RUNNING is fold(None, [retry, late]).after.status
-
-
-def test_a_tie_on_the_clock_is_broken_by_identity() -> None:
-    """Two events at one reading are ordered by their ids, alike for everybody."""
     one, other = make_event(1, hlc=5, status=RunStatus.FAILED), make_event(2, hlc=5)
 
+    assert RunStatus.RUNNING is fold(None, [retry, late]).after.status
     assert RunStatus.RUNNING is fold(None, [other, one]).after.status
 
 
@@ -74,28 +78,33 @@ def test_an_event_that_fell_out_of_a_full_history_changes_nothing() -> None:
 @pytest.mark.parametrize("before", RunStatus)
 @pytest.mark.parametrize("after", RunStatus)
 def test_the_state_machine(before: RunStatus, after: RunStatus) -> None:
-    """A pending run may become anything, a started one is never pending again, an ended one stays so."""
-    allowed = (
-        before is RunStatus.PENDING
-        or (before in STARTED and after is not RunStatus.PENDING)
-        or (before in ENDED and after is before)
-    )
+    """A pending run may become anything, a started one is never pending again, an ended one stays so.
 
-    assert allowed is not is_anomaly(before, after)
+    A step that breaks this is applied by version and marked, unless it begins a new attempt.
+    """
+    is_fine = (before not in ENDED and after is not RunStatus.PENDING) or before is after
+    first = make_event(1, status=before)
+    history = fold(None, [first, make_event(2, status=after)]).after.history
+    retried = fold(None, [first, make_event(2, status=after, attempt=2)]).after.history
 
-
-def test_running_after_success_is_marked() -> None:
-    """A step that breaks the state machine is applied by version and marked."""
-    history = fold(None, [make_event(1, status=RunStatus.SUCCESS), make_event(2)]).after.history
-
-    assert [line.anomaly for line in mark_anomalies(history)] == [False, True]
+    assert [False, not is_fine] == [line.anomaly for line in mark_anomalies(history)]
+    assert [False, False] == [line.anomaly for line in mark_anomalies(retried)]
 
 
-def test_a_new_attempt_starts_anew() -> None:
-    """Running after failed is no anomaly where it is the next attempt."""
-    history = fold(None, [make_event(1, status=RunStatus.FAILED), make_event(2, attempt=2)]).after.history
+def test_what_follows_from_the_order_of_a_history() -> None:
+    """A state lasts until the next one, never less than nothing. An answer is shown once, after its pause."""
+    answered = PauseRequest(reason="why", answered_by="mei")
+    late, early = NOON + timedelta(minutes=5), NOON - timedelta(minutes=1)
+    events = [
+        make_event(1),
+        make_event(2, occurred_at=late, status=RunStatus.PAUSED, pause=PauseRequest(reason="why")),
+        make_event(3, occurred_at=early, pause=answered),
+        make_event(4, occurred_at=early, status=RunStatus.SUCCESS, pause=answered),
+    ]
+    history = annotated(fold(None, events).after.history)
 
-    assert [line.anomaly for line in mark_anomalies(history)] == [False, False]
+    assert [timedelta(minutes=5), timedelta(0), timedelta(0), None] == [line.lasted for line in history]
+    assert [None, None, "mei", None] == [line.answered_by for line in history]
 
 
 def test_positions_by_run_keep_their_order() -> None:
@@ -106,17 +115,12 @@ def test_positions_by_run_keep_their_order() -> None:
 
 
 def test_deltas_that_cancel_out_are_nothing() -> None:
-    """A run that goes and comes back changes no stats, and no status stays with a zero."""
+    """A run that goes and comes back, or stays, changes no stats, and no status stays with a zero."""
     there = StatsDelta.between(RunStatus.RUNNING, RunStatus.SUCCESS)
     back = StatsDelta.between(RunStatus.SUCCESS, RunStatus.RUNNING)
 
-    assert StatsDelta() == there + back
+    assert StatsDelta() == there + back == StatsDelta.between(RunStatus.PAUSED, RunStatus.PAUSED)
     assert not there + back
-
-
-def test_no_step_is_no_change() -> None:
-    """A run that stays in its status changes no stats."""
-    assert StatsDelta() == StatsDelta.between(RunStatus.PAUSED, RunStatus.PAUSED)
 
 
 def test_a_recount_counts_runs_and_successes() -> None:

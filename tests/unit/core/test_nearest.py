@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
@@ -23,7 +23,7 @@ from run_log.core import InvalidRunError, WorkflowRun
 from run_log.core.ids import id_text
 from run_log.core.models import snapshot, validated
 from run_log.core.nearest import CUT_MARKER, OUTER_KEY, as_text
-from run_log.core.payload import encode_json
+from run_log.core.payload import decode_json, encode_json
 
 from .builders import NOON, make_run, run_fields
 
@@ -228,25 +228,19 @@ def test_keys_that_are_the_same_text_are_both_kept() -> None:
     }
     run = snapshot(run_fields(result=mapping, trigger_data={"deep": [mapping]}))
 
-    assert kept == run.result
+    assert kept == run.result == decode_json(encode_json(mapping))
     assert {"deep": [kept]} == run.trigger_data
-    assert [kept] == [snapshot(run_fields(result=encode_and_back)).result for encode_and_back in [kept]]
+    assert kept == snapshot(run_fields(result=kept)).result
 
 
 def test_many_keys_that_are_no_texts_are_kept() -> None:
-    """As many integers for keys as fit into a document are all kept, outside and inside."""
+    """As many integers for keys as fit into a document are all kept, outside and inside, and no more."""
     numbers = dict.fromkeys(range(60_000), 1)
     texts = {str(number): 1 for number in numbers}
 
     assert texts == snapshot(run_fields(result=numbers)).result
     assert {"deep": [texts]} == snapshot(run_fields(result={"deep": [numbers]})).result
-
-
-def test_a_payload_with_no_end_of_odd_keys_is_cut() -> None:
-    """However many keys that are no texts there are, the run is told."""
-    run = snapshot(run_fields(result=dict.fromkeys(range(300_000), 1)))
-
-    assert [CUT_MARKER] == list(run.result)
+    assert [CUT_MARKER] == list(snapshot(run_fields(result=dict.fromkeys(range(300_000), 1))).result)
 
 
 @pytest.mark.parametrize(
@@ -287,43 +281,18 @@ def test_an_id_is_one_text(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None,
-        "",
-        b"",
-        [],
-        ["a"],
-        {},
-        {"a": 1},
-        _Pair(),
-        _Row(),
-        _Model(),
-        _Kind.LIST,
-        float("nan"),
-        float("-inf"),
-        SecretStr("x"),
-        ValueError("x"),
-        object(),
-        len,
-        int,
-        (letter for letter in "ab"),
-        1 << 40_000,
-        bytes(1_000_000),
+        *(None, "", b"", [], ["a"], {}, {"a": 1}, float("nan"), float("-inf"), 1 << 40_000),
+        *(_Pair(), _Row(), _Model(), _Kind.LIST, SecretStr("x"), ValueError("x"), object(), len, int),
+        *((letter for letter in "ab"), bytes(1_000_000)),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_text_is_no_id(value: object) -> None:
-    """What has no text, or none of its own, is no id: an error names the field."""
+    """What has no text, or none of its own, is no id: an error names the field. An iterator is not read."""
     assert not id_text(value)
     with pytest.raises(InvalidRunError, match="id: "):
         validated(run_fields(id=value))
-
-
-def test_a_generator_given_for_an_id_is_not_read() -> None:
-    """Whose an iterator is may go on reading it."""
-    letters = iter("ab")
-
-    assert id_text(letters) is None
-    assert ["a", "b"] == list(letters)
+    assert not isinstance(value, Iterator) or ["a", "b"] == list(cast("Iterator[str]", value))
 
 
 @pytest.mark.parametrize(
@@ -341,6 +310,7 @@ def test_a_generator_given_for_an_id_is_not_read() -> None:
 )
 def test_a_text_is_the_nearest_one(value: object, text: str) -> None:
     """Errors and what a pause says may be anything; each is kept as the text that it is as a key."""
+    """Errors and what a pause says may be anything; each is kept as the text that it is as a key."""
     run = validated(run_fields(error=value, pause={"reason": value, "assignee": value, "comment": value}))
 
     assert text == as_text(value) == run.error
@@ -348,33 +318,14 @@ def test_a_text_is_the_nearest_one(value: object, text: str) -> None:
     assert (text, text, text) == (run.pause.reason, run.pause.assignee, run.pause.comment)
 
 
-def test_no_reason_is_an_empty_one() -> None:
-    """None for the reason of a pause is no reason, and what may be absent stays so."""
-    pause = validated(run_fields(pause={"reason": None, "assignee": None})).pause
-
-    assert pause is not None
-    assert ("", None) == (pause.reason, pause.assignee)
-
-
 @pytest.mark.parametrize(
     ("value", "milliseconds"),
     [
-        (-419_944.1, 0),
-        (-1, 0),
-        (float("nan"), 0),
-        (float("inf"), 0),
-        (float("-inf"), 0),
-        (10**400, 0),
-        (dt.timedelta(seconds=2), 2_000),
-        (dt.timedelta(seconds=-2), 0),
-        (decimal.Decimal("2.5"), 2.5),
-        (decimal.Decimal("NaN"), 0),
-        (numpy.float32(2.5), 2.5),
-        (numpy.float32("nan"), 0),
-        (numpy.timedelta64(2, "s"), 2_000),
-        ("-5", 0),
-        (None, 0),
-        (1.8e18, 1.8e18),
+        *((none, 0) for none in (-419_944.1, -1, "-5", None, 10**400, dt.timedelta(seconds=-2))),
+        *((none, 0) for none in map(float, ("nan", "inf", "-inf"))),
+        *((none, 0) for none in (decimal.Decimal("NaN"), numpy.float32("nan"))),
+        *((decimal.Decimal("2.5"), 2.5), (numpy.float32(2.5), 2.5), (1.8e18, 1.8e18)),
+        *((dt.timedelta(seconds=2), 2_000), (numpy.timedelta64(2, "s"), 2_000)),
     ],
     ids=repr,
 )
@@ -383,19 +334,3 @@ def test_no_duration_is_negative(value: object, milliseconds: float) -> None:
     for taken in (validated(run_fields(duration_ms=value)), WorkflowRun(**run_fields(duration_ms=value))):
         assert milliseconds == taken.duration_ms
         assert "-" not in str(taken.duration_ms)
-
-
-class _Unreal:
-    def tolist(self) -> object:
-        raise RuntimeError("gone")
-
-
-def test_an_object_that_raises_is_no_duration() -> None:
-    """Whatever an object does that is asked for a number, the error names the field."""
-    with pytest.raises(InvalidRunError, match="duration_ms: "):
-        validated(run_fields(duration_ms=_Unreal()))
-
-
-def test_encoding_keeps_both_keys_too() -> None:
-    """JSON text is made by the same rule: nothing of a mapping is lost in it."""
-    assert '{"1 (2)":1,"1":2}' == encode_json({1: 1, "1": 2})

@@ -179,10 +179,6 @@ class _Level(enum.IntEnum):
     HIGH = 3
 
 
-class _Model(BaseModel):
-    at: dt.datetime
-
-
 def _in_list(inner: Any) -> list[Any]:
     return [inner]
 
@@ -224,32 +220,20 @@ def _strict(text: str) -> Any:
 @pytest.mark.parametrize(
     ("value", "decoded"),
     [
-        (float("nan"), "NaN"),
         ([float("inf"), float("-inf")], ["Infinity", "-Infinity"]),
-        ({1}, [1]),
         ((1, (2,)), [1, [2]]),
         (dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC), "2026-01-02T03:04:05.000006Z"),
-        (dt.date(2026, 1, 2), "2026-01-02"),
         (decimal.Decimal("1.50"), "1.50"),
         (b"\xff\x00", "_wA="),
         ([_Colour.RED, _Level.HIGH], ["red", 3]),
-        (_Model(at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), {"at": "2026-01-01T00:00:00Z"}),
-        ({1: "a", None: "b", False: "c", 1.5: "d"}, {"1": "a", "null": "b", "false": "c", "1.5": "d"}),
-        ({_Colour.RED: 1, (1, 2): 2, dt.date(2026, 1, 2): 3}, {"red": 1, "[1,2]": 2, "2026-01-02": 3}),
         ({_Level.HIGH: 1, "x": float("nan")}, {"3": 1, "x": "NaN"}),
         ({"b": b"", "nan": [float("nan"), {float("inf"): 1}]}, {"b": "", "nan": ["NaN", {"Infinity": 1}]}),
-        ([float("nan"), {float("nan"): -float("inf")}], ["NaN", {"NaN": "-Infinity"}]),
-        ({b"pass\xff": 1}, {"pass\\xff": 1}),
         ({"a": 1}.items(), [["a", 1]]),
-        ({"a": 1}.keys(), ["a"]),
         (deque([1]), [1]),
-        (types.MappingProxyType({"a": 1}), {"a": 1}),
         (_extra(2, 3), {"known": 2, "more": 3}),
         (_extra({1}, 3), {"known": [1], "more": 3}),
-        (_Row({1}), {"held": [1]}),
         (_enum_of((1, 2)), [1, 2]),
         (_enum_of(_Row({1})), {"held": [1]}),
-        (types.SimpleNamespace(a=1), "namespace(a=1)"),
         (_Held([1]), "held: [1]"),
         (_Slotted([1]), "held: [1]"),
         (ValueError("a", 1), "ValueError('a', 1)"),
@@ -269,46 +253,18 @@ def test_what_json_cannot_hold_becomes_its_nearest_form(value: object, decoded: 
 @pytest.mark.parametrize(
     "value",
     [
-        _Raises(),
-        {"key": _Raises(), "other": 1},
-        {_Raises(): 1},
-        _BadDict(a=1),
-        [_BadDict(a=1), float("nan")],
-        _BadInt(5),
-        [_BadInt(5), float("nan")],
-        _circular_list(),
-        _circular_dict(),
-        10**5_000,
-        10**10_000,
-        1 << 1_000_000,
-        {10**10_000: [10**10_000]},
-        _Text("x"),
-        Mock(spec=str),
-        Mock(spec=dict),
-        Mock(spec=bool),
-        MagicMock(),
-        _Changing(1_000),
-        _Endless(),
-        _EndlessSet(),
-        _Endless().keys(),
-        _Endless().items(),
-        _extra(_doubled(_lists), _doubled(_lists)),
-        _enum_of(_Row(_doubled(_lists))),
-        _doubled(_slices),
-        _doubled(_partials),
-        _doubled(_namespaces),
+        *(_Raises(), {"key": _Raises(), "other": 1}, {_Raises(): 1}, _Text("x"), _Changing(1_000)),
+        *(_BadDict(a=1), [_BadDict(a=1), float("nan")], _BadInt(5), [_BadInt(5), float("nan")]),
+        *(_circular_list(), _circular_dict()),
+        *(10**5_000, 10**10_000, 1 << 1_000_000, {10**10_000: [10**10_000]}),
+        *(Mock(spec=str), Mock(spec=dict), Mock(spec=bool), MagicMock()),
+        *(_Endless(), _EndlessSet(), _Endless().keys(), _Endless().items()),
+        *(_extra(_doubled(_lists), _doubled(_lists)), _enum_of(_Row(_doubled(_lists)))),
+        *(_doubled(_slices), _doubled(_partials), _doubled(_namespaces)),
         _doubled(lambda one, _: _extra(one, one)),
-        _Held(_doubled(_lists)),
-        _Slotted(_doubled(_lists)),
-        ValueError(_doubled(_lists)),
-        bytes(2_000_000),
-        _nested(5_000),
-        _nested(5_000, kind=_in_object),
-        _nested(5_000, kind=_in_tuple),
-        (item for item in [1, 2]),
-        object(),
-        sys,
-        test_what_json_cannot_hold_becomes_its_nearest_form,
+        *(_Held(_doubled(_lists)), _Slotted(_doubled(_lists)), ValueError(_doubled(_lists))),
+        *(_nested(5_000), _nested(5_000, kind=_in_object), _nested(5_000, kind=_in_tuple)),
+        *(bytes(2_000_000), (item for item in [1, 2]), object(), sys, _circular_list),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -374,12 +330,15 @@ def test_small_values_stay_beside_large_ones() -> None:
     assert len(encode_json(left)) <= 600
 
 
-def test_one_value_too_deep_beside_plain_ones() -> None:
-    """A value nested too deep is cut at its depth, beside objects that JSON has no type for."""
-    (left,), _ = detached({"deep": _nested(MAX_DEPTH + 10), "odd": {1}, "plain": [1]})
+def test_one_bad_value_costs_only_itself() -> None:
+    """What is nested too deep, or cannot be read, is marked. What stands beside it is kept."""
+    value = {"deep": _nested(MAX_DEPTH + 10), "bad": _Raises(), "odd": {1}, "plain": [1, {"a": 2}]}
+    (left,), _ = detached(value)
 
-    assert ([1], [1]) == (left["odd"], left["plain"])
-    assert CUT_MARKER in encode_json(left["deep"])
+    for found in (left, decode_json(encode_json(value))):
+        assert ([1], [1, {"a": 2}]) == (found["odd"], found["plain"])
+        assert CUT_MARKER in encode_json(found["deep"])
+        assert found["bad"].startswith(CUT_MARKER)
 
 
 def test_a_huge_text_tells_its_length() -> None:
@@ -387,14 +346,6 @@ def test_a_huge_text_tells_its_length() -> None:
     (left,), cut = detached({"a": "x" * 4_000_000})
 
     assert ({"a": f"{CUT_MARKER}, 4000000 characters"}, 1) == (left, cut)
-
-
-def test_one_bad_value_costs_only_itself() -> None:
-    """What stands beside a value that cannot be read is kept."""
-    decoded = decode_json(encode_json({"good": [1, {"a": 2}], "bad": _Raises()}))
-
-    assert decoded["good"] == [1, {"a": 2}]
-    assert decoded["bad"].startswith(CUT_MARKER)
 
 
 @pytest.mark.parametrize("kind", [_in_list, _in_object], ids=["list", "object"])
@@ -405,14 +356,6 @@ def test_nesting_up_to_the_limit_comes_back(kind: Callable[[Any], Any], wide: bo
     value = [deep, *([{"brackets in text": '[[{{\\"]'}] * 600 if wide else [])]
 
     assert value == decode_json(encode_json(value))
-
-
-def test_one_level_more_is_cut_with_a_marker() -> None:
-    """What lies beyond `MAX_DEPTH` levels is replaced by a text that says so."""
-    text = encode_json(_nested(MAX_DEPTH + 1))
-
-    assert CUT_MARKER in text
-    assert text.count("[") <= MAX_DEPTH
 
 
 def test_the_limit_holds_where_recursion_may_go_deeper() -> None:
@@ -445,12 +388,6 @@ def test_edges_of_json_come_back(value: object) -> None:
     assert repr(value) == repr(decode_json(encode_json({"v": value}))["v"])
 
 
-def test_text_that_is_no_json_is_refused() -> None:
-    """Decoding anything but JSON raises `ValueError`."""
-    with pytest.raises(ValueError, match="Expecting"):
-        decode_json("{nope")
-
-
 def test_detached_payloads_share_nothing() -> None:
     """Changing the original's inside does not change the copy; empty payloads stay empty."""
     original: dict[str, Any] = {"list": [1], "map": {"a": {"b": 1}}}
@@ -480,21 +417,6 @@ def test_too_many_keys_leave_their_number() -> None:
 def test_a_key_too_large_leaves_its_number() -> None:
     """Where a key is too much even beside a marker, nothing of the payload is left but the number."""
     assert (({CUT_MARKER: "1 keys"},), 1) == fit_payloads(({"k" * 200: "x" * 100},), 150)
-
-
-def test_cutting_leaves_the_original_alone() -> None:
-    """The payloads given are not changed."""
-    payload: dict[str, Any] = {"a": ["x" * 500], "b": 1}
-    fit_payloads((payload,), 200)
-
-    assert payload == {"a": ["x" * 500], "b": 1}
-
-
-def test_cutting_twice_changes_nothing_more() -> None:
-    """What was cut to a limit fits it."""
-    fitted, _ = fit_payloads(({"a": "x" * 500, "b": "y" * 400},), 200)
-
-    assert (fitted, 0) == fit_payloads(fitted, 200)
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,12 @@ def test_a_bare_run_is_an_event() -> None:
 
 
 def test_the_same_dump_twice_is_the_same_event() -> None:
-    """Identity and version come from the content, whatever the order of its keys."""
+    """Identity and version come from the content, whatever the order of its keys; another has others."""
     dump = v0_body(result={"a": 1, "b": 2})
     turned = dict(reversed(dump.items()))
 
     assert decode_event(message(dump)) == decode_event(message(turned))
-
-
-def test_another_content_is_another_event() -> None:
-    """Two dumps of one run that differ are two events."""
-    one, other = decode_event(message(v0_body())), decode_event(message(v0_body(result={"a": 1})))
-
-    assert one.event_id != other.event_id
+    assert decode_event(message(dump)).event_id != decode_event(message(v0_body())).event_id
 
 
 def test_a_life_in_one_moment_is_in_order() -> None:
@@ -52,38 +46,23 @@ def test_an_end_is_later_than_its_start(status: str, completed: str | None) -> N
     assert ended.version > running.version
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"started_at": None},
-        {"started_at": ""},
-        {"started_at": 1_772_625_600},
-        {"started_at": "yesterday"},
-        {"started_at": []},
-        {"started_at": "2026-03-04T12:00:00"},
-        {"started_at": "1960-01-01T00:00:00Z"},
-        {"started_at": "0001-01-01T00:00:00"},
-        {"started_at": "0001-01-01T00:00:00+14:00"},
-        {"started_at": "9999-12-31T23:59:59-14:00"},
-        {"completed_at": "soon"},
-        {"status": []},
-        {"status": {}},
-        {"status": None},
-        {"id": None},
-        {"trigger_data": [1]},
-        {"duration_ms": "long"},
+JUNK: dict[str, list[object]] = {
+    "started_at": [
+        *(None, "", 1_772_625_600, "yesterday", [], "2026-03-04T12:00:00", "1960-01-01T00:00:00Z"),
+        *("0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
     ],
-    ids=repr,
-)
+    "completed_at": ["soon"],
+    "status": [[], {}, None],
+    "id": [None],
+    "trigger_data": [[1]],
+    "duration_ms": ["long"],
+}
+
+
+@pytest.mark.parametrize("changes", [{name: junk} for name in JUNK for junk in JUNK[name]], ids=repr)
 def test_junk_in_a_bare_run_is_refused(changes: dict[str, object]) -> None:
     """A bare run that cannot be read raises `EventDecodeError` as an invalid event, nothing else."""
     with pytest.raises(EventDecodeError) as caught:
         decode_event(message(v0_body(**changes)))
 
     assert caught.value.reason == "invalid_event"
-
-
-def test_a_bare_run_without_a_moment_is_refused() -> None:
-    """Nothing but a type is no run."""
-    with pytest.raises(EventDecodeError, match="started_at"):
-        decode_event(message({"type": "run-log.run-state.v0"}))

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
 
 from run_log.core import DeadLetterReason, EventDecodeError, Message, decode_event, encode_event
+from run_log.core.clock import micros_of
 from run_log.core.nearest import MAX_DEPTH
-from run_log.core.wire import EVENT_TYPE, SCHEMA_VERSION
+from run_log.core.wire import EVENT_TYPE, MAX_STAMPED_AHEAD, SCHEMA_VERSION, check_stamp
 
 from .builders import NOON, body, make_event, message
 
@@ -77,71 +79,37 @@ def test_only_trace_context_that_pubsub_takes_is_carried(
     assert carried == {name: value for name, value in attributes.items() if name.startswith("trace")}
 
 
-def test_the_transports_own_trace_attribute_is_read() -> None:
-    """A trace context that Google's publisher wrote is taken where there is no other."""
-    assert decode_event(message(body(), googclient_traceparent=PARENT)).traceparent == PARENT
-
-
-def test_a_body_needs_no_attributes() -> None:
-    """A hand-written body with the required fields is an event, defaults for the rest."""
-    event = decode_event(message(body()))
-
-    assert (event.event_id, event.hlc, event.occurred_at, event.inferred) == ("e1", 7, NOON, False)
-    assert (event.traceparent, event.tracestate) == (None, None)
-
-
-def test_the_type_may_stand_in_the_attributes_alone() -> None:
-    """A body without type is read by its CloudEvents attribute."""
-    decoded = decode_event(message(_without(body(), "type"), **{"ce-type": EVENT_TYPE}))
-
-    assert decode_event(message(body())) == decoded
-
-
-def test_a_trace_context_in_the_body_is_not_believed() -> None:
-    """The trace context is the delivery's, never the body's."""
-    assert decode_event(message(body(traceparent=PARENT))).traceparent is None
+NO_EVENTS: dict[DeadLetterReason, list[object]] = {
+    DeadLetterReason.UNDECODABLE: [
+        *(b"", b"not json", b"\xff\xfe{", b'{"a": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000),
+        *([1], "text", None),
+        _spliced('"HERE"', "[" * 100_000 + "]" * 100_000),
+        _spliced('"hlc": 7', '"hlc": 1' + "0" * 5_000),
+    ],
+    DeadLetterReason.UNKNOWN_TYPE: [
+        *({}, {"type": 5}, {"type": None}, {"type": ["run-log.run-state.v1"]}),
+        *(body(type="com.example.order.v1"), body(type="run-log.run-state.v")),
+        *(body(type="run-log.run-state.v-1"), body(type="run-log.run-state.v\uff11")),
+    ],
+    DeadLetterReason.UNSUPPORTED_VERSION: [
+        *(body(type="run-log.run-state.v2"), body(type="run-log.run-state.v999999999")),
+    ],
+    DeadLetterReason.INVALID_EVENT: [
+        _spliced('"hlc": 7', '"hlc": 1' + "0" * 4_000),
+        _spliced('"hlc": 7', '"hlc": NaN'),
+        _spliced('"duration_ms": 0.0', '"duration_ms": NaN'),
+        _spliced('"duration_ms": 0.0', '"duration_ms": 1e999'),
+        *(body(hlc=-1), body(hlc=2**62), body(hlc=1.5), body(run=[])),
+        *(body(occurred_at="2026-03-04T12:00:00"), body(occurred_at=10**400)),
+        *(_in_run(status="finished"), _in_run(id=""), _in_run(id="\ud800"), _in_run(attempt=10**30)),
+        _in_run(started_at="0001-01-01T00:00:00+14:00"),
+    ],
+}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (b"", DeadLetterReason.UNDECODABLE),
-        (b"not json", DeadLetterReason.UNDECODABLE),
-        (b"\xff\xfe{", DeadLetterReason.UNDECODABLE),
-        (b'{"a": "\xff"}', DeadLetterReason.UNDECODABLE),
-        (b"[" * 100_000, DeadLetterReason.UNDECODABLE),
-        (b'{"a":' * 100_000, DeadLetterReason.UNDECODABLE),
-        (_spliced('"HERE"', "[" * 100_000 + "]" * 100_000), DeadLetterReason.UNDECODABLE),
-        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 5_000), DeadLetterReason.UNDECODABLE),
-        ([1], DeadLetterReason.UNDECODABLE),
-        ("text", DeadLetterReason.UNDECODABLE),
-        (None, DeadLetterReason.UNDECODABLE),
-        ({}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": 5}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": None}, DeadLetterReason.UNKNOWN_TYPE),
-        ({"type": ["run-log.run-state.v1"]}, DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="com.example.order.v1"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v-1"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v\uff11"), DeadLetterReason.UNKNOWN_TYPE),
-        (body(type="run-log.run-state.v2"), DeadLetterReason.UNSUPPORTED_VERSION),
-        (body(type="run-log.run-state.v999999999"), DeadLetterReason.UNSUPPORTED_VERSION),
-        (_spliced('"hlc": 7', '"hlc": 1' + "0" * 4_000), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"hlc": 7', '"hlc": NaN'), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"duration_ms": 0.0', '"duration_ms": NaN'), DeadLetterReason.INVALID_EVENT),
-        (_spliced('"duration_ms": 0.0', '"duration_ms": 1e999'), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=-1), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=2**62), DeadLetterReason.INVALID_EVENT),
-        (body(hlc=1.5), DeadLetterReason.INVALID_EVENT),
-        (body(occurred_at="2026-03-04T12:00:00"), DeadLetterReason.INVALID_EVENT),
-        (body(occurred_at=10**400), DeadLetterReason.INVALID_EVENT),
-        (body(run=[]), DeadLetterReason.INVALID_EVENT),
-        (_in_run(status="finished"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(id=""), DeadLetterReason.INVALID_EVENT),
-        (_in_run(id="\ud800"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(started_at="0001-01-01T00:00:00+14:00"), DeadLetterReason.INVALID_EVENT),
-        (_in_run(attempt=10**30), DeadLetterReason.INVALID_EVENT),
-    ],
+    [(content, reason) for reason, contents in NO_EVENTS.items() for content in contents],
     ids=lambda part: part.value if isinstance(part, DeadLetterReason) else str(part)[:32],
 )
 def test_what_is_no_event_is_refused_with_its_reason(content: object, reason: DeadLetterReason) -> None:
@@ -219,6 +187,19 @@ def test_nesting_at_the_parsers_limit_is_an_event_or_refused(name: str, version:
     assert {"undecodable"} <= reasons <= {"undecodable", "invalid_event"}
 
 
+@pytest.mark.parametrize("published_at", [None, NOON - MAX_STAMPED_AHEAD, NOON])
+def test_a_stamp_may_be_a_day_ahead(published_at: datetime | None) -> None:
+    """The later of the reader's clock and the transport's counts. Beyond a day, what to do is said."""
+    now = NOON if published_at != NOON else NOON - MAX_STAMPED_AHEAD
+    bound = micros_of(NOON + MAX_STAMPED_AHEAD)
+
+    check_stamp(make_event(hlc=bound), now, published_at)
+    with pytest.raises(EventDecodeError, match="correct the clock") as caught:
+        check_stamp(make_event(hlc=bound + 1), now, published_at)
+
+    assert caught.value.reason == DeadLetterReason.CLOCK_AHEAD
+
+
 class _NoMemory:
     """Stands for bytes that there is no memory to read."""
 
@@ -275,14 +256,8 @@ def test_a_negative_duration_is_read_as_none(milliseconds: float) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"id": 5},
-        {"id": True},
-        {"workflow_id": ["w"]},
-        {"trigger_data": [1]},
-        {"result": "text"},
-        {"error": 5},
-        {"error": {}},
-        {"pause": {"reason": 5}},
+        *({"id": 5}, {"id": True}, {"workflow_id": ["w"]}, {"trigger_data": [1]}),
+        *({"result": "text"}, {"error": 5}, {"error": {}}, {"pause": {"reason": 5}}),
     ],
     ids=repr,
 )
@@ -292,57 +267,6 @@ def test_the_wire_is_as_its_schema_says(changes: dict[str, object]) -> None:
         decode_event(message(_in_run(**changes)))
 
     assert caught.value.reason == DeadLetterReason.INVALID_EVENT
-
-
-@pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "run"])
-def test_a_missing_field_is_named(name: str) -> None:
-    """A body without identity, version, moment or run is refused: made anew, each delivery would differ."""
-    with pytest.raises(EventDecodeError, match=name) as caught:
-        decode_event(message(_without(body(), name)))
-
-    assert caught.value.reason == DeadLetterReason.INVALID_EVENT
-
-
-@pytest.mark.parametrize("name", ["id", "workflow_id", "status", "trigger_type", "started_at"])
-def test_a_missing_field_of_the_run_is_named(name: str) -> None:
-    """A run without its required fields is refused with the field's place."""
-    with pytest.raises(EventDecodeError, match=rf"run\.{name}"):
-        decode_event(message(body(run=_without(body()["run"], name))))
-
-
-@pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "inferred", "run"])
-def test_null_is_no_value_of_an_event(name: str) -> None:
-    """Null in a field of the event is refused as a wrong value."""
-    with pytest.raises(EventDecodeError, match=name) as caught:
-        decode_event(message(body(**{name: None})))
-
-    assert caught.value.reason == DeadLetterReason.INVALID_EVENT
-
-
-@pytest.mark.parametrize("name", sorted(body()["run"]))
-def test_null_in_a_field_of_the_run_is_refused_or_means_nothing_there(name: str) -> None:
-    """Null is refused where a value is needed, and reads as empty where none is."""
-    optional = {"trigger_data", "result", "error", "completed_at", "pause", "duration_ms", "attempt"}
-    if name in optional:
-        assert decode_event(message(body())) == decode_event(message(_in_run(**{name: None})))
-    else:
-        with pytest.raises(EventDecodeError, match=rf"run\.{name}"):
-            decode_event(message(_in_run(**{name: None})))
-
-
-def test_constants_that_are_no_json_come_as_their_names() -> None:
-    """NaN and Infinity from other writers come as text: what our own encoder makes of them."""
-    event = decode_event(message(_spliced('"HERE"', "[NaN, Infinity, -Infinity]")))
-
-    assert event.run.result == {"deep": ["NaN", "Infinity", "-Infinity"]}
-    assert event == decode_event(encode_event(event))
-
-
-def test_numbers_that_are_infinite_to_python_come_as_names() -> None:
-    """A number beyond a double comes as the name that a document has for it, in every store alike."""
-    event = decode_event(message(_spliced('"HERE"', "[1e999, -1E400, 1e308, 1e-999]")))
-
-    assert event.run.result == {"deep": ["Infinity", "-Infinity", 1e308, 0.0]}
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -361,3 +285,46 @@ def test_a_message_is_made_once() -> None:
     event.run.result["a"].append(2)
 
     assert decode_event(Message(data=encoded.data)).run.result == {"a": [1]}
+
+
+@pytest.mark.parametrize("name", ["event_id", "hlc", "occurred_at", "run", *sorted(body()["run"])])
+def test_a_field_that_is_missing_or_null_is_named(name: str) -> None:
+    """What an event needs is refused where it is missing or null. What may be absent reads as empty.
+
+    Without identity, version or moment of its own, an event would be another one at each delivery.
+    """
+    optional = {"trigger_data", "result", "error", "completed_at", "pause", "duration_ms", "attempt"}
+    is_runs = name in body()["run"]
+    changed = [
+        body(run=_without(body()["run"], name)) if is_runs else _without(body(), name),
+        _in_run(**{name: None}) if is_runs else body(**{name: None}),
+    ]
+    for content in changed:
+        if name in optional:
+            assert decode_event(message(body())) == decode_event(message(content))
+        else:
+            with pytest.raises(EventDecodeError, match=rf"run\.{name}" if is_runs else name) as caught:
+                decode_event(message(content))
+            assert caught.value.reason == DeadLetterReason.INVALID_EVENT
+
+
+def test_numbers_that_are_no_json_come_as_their_names() -> None:
+    """NaN and what is infinite to Python come as text: what our own encoder makes of them."""
+    event = decode_event(message(_spliced('"HERE"', "[NaN, Infinity, -Infinity, 1e999, -1E400, 1e308]")))
+
+    assert event.run.result == {"deep": ["NaN", *["Infinity", "-Infinity"] * 2, 1e308]}
+    assert event == decode_event(encode_event(event))
+
+
+def test_what_may_stand_in_the_attributes() -> None:
+    """A body needs no attributes. The type may stand there alone; the trace context stands nowhere else."""
+    event = decode_event(message(body()))
+
+    assert (event.event_id, event.hlc, event.occurred_at, event.inferred) == ("e1", 7, NOON, False)
+    assert (event.traceparent, event.tracestate) == (None, None)
+    assert event == decode_event(message(_without(body(), "type"), **{"ce-type": EVENT_TYPE}))
+    assert event == decode_event(message(body(traceparent=PARENT)))
+    # Google's publisher writes one of its own.
+    for name in ("traceparent", "googclient_traceparent"):
+        traced = decode_event(message(body(), **{name: PARENT}, tracestate="v=1"))
+        assert (PARENT, "v=1") == (traced.traceparent, traced.tracestate)

@@ -9,20 +9,13 @@ from run_log.core.law import fold
 from run_log.testing import ManualClock, a_life, a_run, an_event, sequential_ids
 
 
-def test_a_run_is_the_same_every_time() -> None:
-    """Two runs built without changes are equal and share nothing."""
-    first, second = a_run(), a_run()
-
-    assert first == second
-    assert first is not second
-    assert first.trigger_data is not second.trigger_data
-
-
 @pytest.mark.parametrize("status", RunStatus)
 def test_a_run_looks_like_its_status(status: RunStatus) -> None:
-    """A built run has ended exactly if its status says so, with a duration that fits."""
-    run = a_run(status=status)
+    """A built run is the same every time. It has ended exactly if its status says so, with a fitting time."""
+    run, again = a_run(status=status), a_run(status=status)
 
+    assert run == again
+    assert run.trigger_data is not again.trigger_data
     assert status.is_terminal == (run.completed_at is not None)
     ended = run.completed_at or run.started_at
     assert timedelta(milliseconds=run.duration_ms) == ended - run.started_at
@@ -61,38 +54,25 @@ def test_a_run_that_cannot_be_is_refused() -> None:
 
 
 def test_every_event_is_new_and_later() -> None:
-    """Without an identity and a clock reading, each event is another one and later than the one before."""
-    first, second = an_event(), an_event()
-
-    assert first.event_id != second.event_id
-    assert first.version < second.version
-    assert first.run == second.run
-
-
-def test_an_event_states_the_run_it_is_given() -> None:
-    """The event's run is the one given, with the changes made to a copy."""
-    run = a_run(id="r", result={"a": 1})
-
-    event = an_event(run, status=RunStatus.FAILED)
-
-    assert (("workflow-1", "r"), RunStatus.FAILED, {"a": 1}) == (event.key, event.status, event.run.result)
-    assert RunStatus.SUCCESS is run.status
-
-
-def test_an_event_takes_its_version() -> None:
-    """Identity, clock reading, attempt and whether it was inferred are as given."""
-    event = an_event(hlc=0, event_id="e", inferred=True, attempt=2)
-
-    assert (2, 0, "e") == event.version
-    assert event.inferred
-
-
-def test_an_event_happens_when_its_run_says() -> None:
-    """An event occurs when its run ended or, while it has not, when it started."""
+    """By default each event is another one, later than the one before, at the end of its run or its start."""
     running, ended = an_event(status=RunStatus.RUNNING), an_event()
 
+    assert running.event_id != ended.event_id
+    assert running.version < ended.version
     assert running.run.started_at == running.occurred_at
     assert ended.run.completed_at == ended.occurred_at
+
+
+def test_an_event_is_as_given() -> None:
+    """The event's run is the one given, with the changes made to a copy; its version is the one given."""
+    run = a_run(id="r", result={"a": 1})
+
+    event = an_event(run, hlc=0, event_id="e", inferred=True, attempt=2, status=RunStatus.FAILED)
+
+    assert (("workflow-1", "r"), RunStatus.FAILED, {"a": 1}) == (event.key, event.status, event.run.result)
+    assert (2, 0, "e") == event.version
+    assert event.inferred
+    assert RunStatus.SUCCESS is run.status
 
 
 @pytest.mark.parametrize("end", [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.PAUSED])

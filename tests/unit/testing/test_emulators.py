@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.ports import unused_port
 
 from run_log.testing import EmulatorError, EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
-from run_log.testing._server import Server, running
+from run_log.testing._server import running
 
 pytestmark = pytest.mark.process
 
@@ -44,9 +45,6 @@ server.serve_forever()
 """
 """Stands for Java with an emulator: it answers, or says that its port is taken and ends."""
 
-SHORT = timedelta(milliseconds=300)
-POLL = timedelta(milliseconds=5)
-
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
 
 
@@ -62,7 +60,7 @@ class Machine:
     def install_program(self, name: str, source: str) -> None:
         """Put a Python program on the PATH."""
         program = self.programs / name
-        program.write_text(f"#!{sys.executable}\n{source}")
+        program.write_text(source if source.startswith("#!") else f"#!{sys.executable}\n{source}")
         program.chmod(0o755)
 
     def install_sdk(self) -> None:
@@ -76,6 +74,14 @@ class Machine:
         self.install_program("java", java)
         self.install_sdk()
         self.environ["RUN_LOG_EMULATOR_ROOT"] = str(self.sdk)
+
+    def runs_java(self, **options: Any) -> contextlib.AbstractContextManager[int]:
+        """Run what is called java on the PATH as a server, with *options* of `running`."""
+        port = unused_port()
+        command = [str(self.programs / "java"), f"--port={port}"]
+        return running(
+            "a server", lambda _: command, port, environ={}, start_timeout=timedelta(seconds=30), **options
+        )
 
 
 @pytest.fixture
@@ -99,7 +105,7 @@ def test_an_emulator_is_there_for_as_long_as_the_block_lasts(
     """Within the block the emulator answers at its host; afterwards its process is gone."""
     machine.install_emulators(ANSWERING)
 
-    with kind(environ=machine.environ, poll_interval=POLL) as emulator:
+    with kind(environ=machine.environ) as emulator:
         pid, host, environment = emulator.pid, emulator.host, emulator.environment
         address, port = host.split(":")
         socket.create_connection((address, int(port))).close()
@@ -111,80 +117,49 @@ def test_an_emulator_is_there_for_as_long_as_the_block_lasts(
 
 
 @on_linux
-def test_an_emulator_leaves_nothing_behind(machine: Machine) -> None:
-    """The folder an emulator works in is gone when it has ended."""
+def test_an_emulator_leaves_nothing_behind_and_starts_again(machine: Machine) -> None:
+    """An emulator may be entered any number of times, each with a process and a folder, gone at the end."""
     machine.install_emulators(ANSWERING)
-
-    with PubSubEmulator(environ=machine.environ, poll_interval=POLL) as emulator:
-        home = Path(f"/proc/{emulator.pid}/cwd").resolve()
-        there = home.is_dir()
-
-    assert there
-    assert not home.exists()
-
-
-def test_an_emulator_starts_again_after_its_end(machine: Machine) -> None:
-    """One emulator object may be entered any number of times, each time with a new process."""
-    machine.install_emulators(ANSWERING)
-    emulator = PubSubEmulator(environ=machine.environ, poll_interval=POLL)
-
-    pids: list[int | None] = []
+    emulator = PubSubEmulator(environ=machine.environ)
+    homes: set[Path] = set()
     for _ in range(2):
         with emulator:
-            pids.append(emulator.pid)
+            home = Path(f"/proc/{emulator.pid}/cwd").resolve()
+            assert home.is_dir()
+        assert not home.exists()
+        homes.add(home)
 
-    assert 2 == len(set(pids) - {None})
+    assert 2 == len(homes)
 
 
 def test_an_emulator_that_runs_already_is_used_and_left_alone(machine: Machine) -> None:
-    """Where the host variable is set, nothing is looked for, started or ended."""
+    """Where the host variable is set, nothing is started or ended. Outside of the block there is no host."""
     machine.environ["FIRESTORE_EMULATOR_HOST"] = "firestore.test:8080"
 
     with FirestoreEmulator(environ=machine.environ) as emulator:
-        host, pid = emulator.host, emulator.pid
-
-    assert "firestore.test:8080" == host
-    assert pid is None
-
-
-def test_an_emulator_that_is_not_running_has_no_host(machine: Machine) -> None:
-    """Asking for the host outside of the block says what to do."""
-    emulator = FirestoreEmulator(environ=machine.environ)
+        assert ("firestore.test:8080", None) == (emulator.host, emulator.pid)
 
     with pytest.raises(EmulatorError, match="start it with a `with` block"):
         _ = emulator.host
 
 
-def test_without_java_the_error_says_so(machine: Machine) -> None:
-    """A machine without Java gets an error that names Java and how to get what is needed."""
+def test_what_is_missing_is_named(machine: Machine) -> None:
+    """Without Java or an SDK, the error lists what was looked at and says how to get what is needed."""
+
+    def said(kind: type[FirestoreEmulator | PubSubEmulator]) -> str:
+        with pytest.raises(EmulatorNotFoundError, match="gcloud components install") as caught:
+            kind(environ=machine.environ).__enter__()
+        return str(caught.value)
+
     machine.install_sdk()
+    assert "no java on the PATH" in said(FirestoreEmulator)
 
-    with pytest.raises(EmulatorNotFoundError, match=r"no java on the PATH.*gcloud components install"):
-        FirestoreEmulator(environ=machine.environ).__enter__()
-
-
-def test_without_an_sdk_the_error_says_what_was_looked_at(machine: Machine) -> None:
-    """A machine without emulators gets an error that lists each place and how to get them."""
     machine.install_program("java", ANSWERING)
     machine.environ["RUN_LOG_EMULATOR_ROOT"] = ""
+    assert "RUN_LOG_EMULATOR_ROOT is not set; gcloud is not on the PATH" in said(PubSubEmulator)
 
-    with pytest.raises(EmulatorNotFoundError) as caught:
-        PubSubEmulator(environ=machine.environ).__enter__()
-
-    assert "RUN_LOG_EMULATOR_ROOT is not set" in str(caught.value)
-    assert "gcloud is not on the PATH" in str(caught.value)
-    assert "gcloud components install cloud-firestore-emulator pubsub-emulator" in str(caught.value)
-
-
-def test_an_sdk_without_emulators_is_named(machine: Machine) -> None:
-    """An SDK root without the emulator is named in the error, with the file that is missing."""
-    machine.install_program("java", ANSWERING)
-    machine.environ["RUN_LOG_EMULATOR_ROOT"] = str(machine.sdk)
-
-    with pytest.raises(EmulatorNotFoundError) as caught:
-        FirestoreEmulator(environ=machine.environ).__enter__()
-
-    assert f"{machine.sdk / JARS[0]} is not there" in str(caught.value)
+    machine.environ["RUN_LOG_EMULATOR_ROOT"] = str(machine.programs)
+    assert f"{machine.programs / JARS[0]} is not there" in said(FirestoreEmulator)
 
 
 def test_gcloud_is_asked_where_its_sdk_is(machine: Machine) -> None:
@@ -193,15 +168,19 @@ def test_gcloud_is_asked_where_its_sdk_is(machine: Machine) -> None:
     machine.install_program("gcloud", f"print({str(machine.sdk)!r})")
     machine.install_sdk()
 
-    with PubSubEmulator(environ=machine.environ, poll_interval=POLL) as emulator:
+    with PubSubEmulator(environ=machine.environ) as emulator:
         pid = emulator.pid
 
     assert pid is not None
 
 
-@pytest.mark.parametrize("gcloud", ["raise SystemExit(1)", "print()"])
+@pytest.mark.parametrize(
+    "gcloud",
+    [f"#!{sys.executable}\nraise SystemExit(1)", f"#!{sys.executable}\nprint()", "#!/no/such/interpreter\n"],
+    ids=["fails", "says nothing", "cannot run"],
+)
 def test_a_gcloud_that_does_not_tell_is_named(machine: Machine, gcloud: str) -> None:
-    """A gcloud that fails or says nothing is named in the error."""
+    """A gcloud that fails, says nothing, or that the system refuses to run, is named in the error."""
     machine.install_program("java", ANSWERING)
     machine.install_program("gcloud", gcloud)
 
@@ -209,18 +188,8 @@ def test_a_gcloud_that_does_not_tell_is_named(machine: Machine, gcloud: str) -> 
         PubSubEmulator(environ=machine.environ).__enter__()
 
 
-def test_a_gcloud_that_cannot_run_is_named(machine: Machine) -> None:
-    """A gcloud that the system refuses to run counts as one that does not tell."""
-    machine.install_program("java", ANSWERING)
-    (machine.programs / "gcloud").write_text("#!/no/such/interpreter\n")
-    (machine.programs / "gcloud").chmod(0o755)
-
-    with pytest.raises(EmulatorNotFoundError, match="gcloud does not say where its SDK is"):
-        PubSubEmulator(environ=machine.environ).__enter__()
-
-
 def test_a_port_taken_meanwhile_is_given_up_for_another(machine: Machine, taken_port: int) -> None:
-    """Where somebody took the port in between, the emulator starts on the next one proposed."""
+    """Where somebody took the port in between, the emulator starts on the next one; not for ever."""
     machine.install_emulators(ANSWERING)
     proposed: list[int] = []
 
@@ -228,20 +197,13 @@ def test_a_port_taken_meanwhile_is_given_up_for_another(machine: Machine, taken_
         proposed.append(unused_port() if proposed else taken_port)
         return proposed[-1]
 
-    with PubSubEmulator(environ=machine.environ, poll_interval=POLL, choose_port=choose_port) as emulator:
+    with PubSubEmulator(environ=machine.environ, choose_port=choose_port) as emulator:
         host = emulator.host
 
     assert taken_port == proposed[0]
     assert f"127.0.0.1:{proposed[-1]}" == host
-
-
-def test_the_search_for_a_port_is_bounded(machine: Machine, taken_port: int) -> None:
-    """Where every port proposed is taken, starting ends in an error."""
-    machine.install_emulators(ANSWERING)
-    emulator = PubSubEmulator(environ=machine.environ, poll_interval=POLL, choose_port=lambda: taken_port)
-
     with pytest.raises(EmulatorError, match="ports taken"):
-        emulator.__enter__()
+        PubSubEmulator(environ=machine.environ, choose_port=lambda: taken_port).__enter__()
 
 
 def test_an_emulator_that_ends_at_its_start_is_quoted(machine: Machine) -> None:
@@ -249,7 +211,7 @@ def test_an_emulator_that_ends_at_its_start_is_quoted(machine: Machine) -> None:
     machine.install_emulators("import sys; print('no memory', file=sys.stderr); sys.exit(3)")
 
     with pytest.raises(EmulatorError, match=r"status 3:\nno memory"):
-        FirestoreEmulator(environ=machine.environ, poll_interval=POLL).__enter__()
+        FirestoreEmulator(environ=machine.environ).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -275,26 +237,9 @@ def test_an_emulator_that_does_not_answer_is_not_waited_for_for_ever(
     machine.install_program(
         "java", f"import pathlib, signal, sys; {java}\npathlib.Path({str(is_up)!r}).touch()\nsignal.pause()"
     )
-    server = Server(
-        name="mute server",
-        command=lambda _, port: [str(machine.programs / "java"), f"--port={port}"],
-        environ={},
-        start_timeout=timedelta(seconds=30),
-        poll_interval=POLL,
-        now=now,
-    )
 
-    with pytest.raises(EmulatorError, match=rf"did not answer .*\n.*{said}"), running(server, unused_port()):
+    with pytest.raises(EmulatorError, match=rf"did not answer .*\n.*{said}"), machine.runs_java(now=now):
         raise AssertionError
-
-
-def test_the_time_to_start_is_the_callers(machine: Machine) -> None:
-    """An emulator is given as long to answer as the caller says."""
-    machine.install_emulators("import signal; signal.pause()")
-    emulator = FirestoreEmulator(environ=machine.environ, start_timeout=SHORT, poll_interval=POLL)
-
-    with pytest.raises(EmulatorError, match=rf"did not answer on port \d+ within {SHORT}"):
-        emulator.__enter__()
 
 
 def test_a_server_that_does_not_end_when_asked_is_killed(machine: Machine) -> None:
@@ -302,16 +247,8 @@ def test_a_server_that_does_not_end_when_asked_is_killed(machine: Machine) -> No
     machine.install_program(
         "java", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + ANSWERING
     )
-    server = Server(
-        name="stubborn server",
-        command=lambda _, port: [str(machine.programs / "java"), f"--port={port}"],
-        environ={},
-        start_timeout=timedelta(seconds=30),
-        poll_interval=POLL,
-        end_timeout=POLL,
-    )
 
-    with running(server, unused_port()) as pid:
+    with machine.runs_java(end_timeout=timedelta(milliseconds=5)) as pid:
         pass
 
     assert not is_alive(pid)
@@ -320,7 +257,7 @@ def test_a_server_that_does_not_end_when_asked_is_killed(machine: Machine) -> No
 def test_an_emulator_outlives_the_thread_that_started_it(machine: Machine) -> None:
     """An emulator started by a thread that has ended since is still there, until its block ends."""
     machine.install_emulators(ANSWERING)
-    emulator = PubSubEmulator(environ=machine.environ, poll_interval=POLL)
+    emulator = PubSubEmulator(environ=machine.environ)
     starter = threading.Thread(target=emulator.__enter__)
     starter.start()
     starter.join()
@@ -360,25 +297,15 @@ def test_an_emulator_ends_with_a_process_that_is_killed(machine: Machine) -> Non
     assert [emulator] == ended
 
 
-def test_clearing_an_emulator_that_refuses_is_an_error(machine: Machine) -> None:
-    """Where the emulator does not delete the documents, the caller learns the answer."""
+def test_clearing_that_fails_is_an_error(machine: Machine, taken_port: int) -> None:
+    """Where the emulator does not answer, or does not delete the documents, the caller learns so."""
     machine.install_emulators(ANSWERING)
 
-    with (
-        FirestoreEmulator(environ=machine.environ, poll_interval=POLL) as emulator,
-        pytest.raises(EmulatorError, match="answered with 500"),
-    ):
+    emulator = FirestoreEmulator(environ=machine.environ)
+    with emulator, pytest.raises(EmulatorError, match="answered with 500"):
         emulator.clear("a-project")
-
-
-def test_clearing_an_emulator_that_does_not_answer_is_an_error(taken_port: int) -> None:
-    """Where nothing answers at the emulator's host, the caller learns so."""
-    host = f"127.0.0.1:{taken_port}"
-
-    with (
-        FirestoreEmulator(environ={"FIRESTORE_EMULATOR_HOST": host}) as emulator,
-        pytest.raises(EmulatorError, match="does not answer"),
-    ):
+    machine.environ["FIRESTORE_EMULATOR_HOST"] = f"127.0.0.1:{taken_port}"
+    with emulator, pytest.raises(EmulatorError, match="does not answer"):
         emulator.clear("a-project")
 
 
