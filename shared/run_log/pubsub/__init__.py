@@ -4,8 +4,15 @@ from run_log.core.wire import MAX_ATTRIBUTES
 from run_log.pubsub._connection import ATTRIBUTE_FRAME_BYTES, MAX_MESSAGE_BYTES, message_bytes, message_fault
 
 from ._connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS, PubSubConnection
-from ._provision import Provisioned, provision
-from ._replay import REPLAY_LEASE, add_subscription, begin_replay, end_replay, topic_retention
+from ._provision import (
+    REPLAY_LEASE,
+    Provisioned,
+    add_subscription,
+    begin_replay,
+    end_replay,
+    provision,
+    topic_retention,
+)
 
 __all__ = [
     "ATTRIBUTE_FRAME_BYTES",
