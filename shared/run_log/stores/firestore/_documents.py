@@ -109,9 +109,7 @@ class FirestoreDocuments(ProjectionDocuments):
 
         Raises:
             GuessRefusedError: It has another one; nothing is written.
-            StoreUnavailableError: See `commit`.
-            WriteRefusedError: See `commit`.
-            ConfigurationError: See `commit`.
+            RunLogError: See `commit`.
         """
         counting = Write()
         counting.update.name = f"{self._connection.documents_name}/{guard}"
@@ -210,6 +208,7 @@ class FirestoreDocuments(ProjectionDocuments):
 
     def _announcement(self, workflow_id: str, shards: int) -> Any:
         write = self._workflow_write(workflow_id, 0)
+        # A raise to a maximum, so that whoever writes with fewer shards hides none.
         write.update_transforms.add(field_path=SHARDS).maximum.integer_value = shards
         return write
 
@@ -229,13 +228,7 @@ def stats_path(root: str, workflow_id: str, shard: int) -> str:
 
 
 def further_stats_paths(root: str, workflow_id: str, fields: Mapping[str, Any]) -> list[str]:
-    """Return the paths of the shards of a workflow's stats beside its own document.
-
-    Args:
-        root: The collection that holds the projection.
-        workflow_id: The workflow.
-        fields: What its own document holds.
-    """
+    """Return the paths of the shards of a workflow's stats beside its own document, which holds *fields*."""
     shards = fields.get(SHARDS)
     # Whatever something else put there, one query reads no more than that.
     count = min(shards, MAX_STATS_SHARDS) if isinstance(shards, int) else 1
@@ -269,14 +262,17 @@ def _unused(used: range, count: int) -> list[int]:
     return sorted(set(range(count)) - {each % count for each in used})
 
 
-def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> WorkflowStats:
-    """Return the stats of a workflow, summed over the documents that hold them.
+def summed(
+    workflow_id: str, documents: Iterable[Mapping[str, Any]]
+) -> tuple[WorkflowStats, dict[SummaryCounter, int]]:
+    """Return the stats of a workflow and its summary's counters, summed over the documents that hold them.
 
     Raises:
         StoreError: One of them holds something else.
     """
     deltas: list[StatsDelta] = []
     latest: list[int] = []
+    counters: dict[SummaryCounter, int] = {}
     try:
         for fields in documents:
             by_status: Mapping[str, Any] = fields.get("by_status") or {}
@@ -289,32 +285,19 @@ def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> Wo
             )
             if AS_OF in fields:
                 latest.append(int(fields[AS_OF]))
+            add_counters(counters, dict(_counters(fields)))
         as_of = moment_of(max(latest)) if latest else None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {error}") from error
     total = StatsDelta.sum(deltas)
-    return WorkflowStats(
+    stats = WorkflowStats(
         workflow_id=workflow_id,
         total=total.total,
         successful=total.successful,
         by_status=total.by_status,
         as_of=as_of,
     )
-
-
-def summed_counters(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> dict[SummaryCounter, int]:
-    """Return the counters of a workflow's summary, summed over the documents that hold them.
-
-    Raises:
-        StoreError: One of them holds something else.
-    """
-    counters: dict[SummaryCounter, int] = {}
-    try:
-        for fields in documents:
-            add_counters(counters, dict(_counters(fields)))
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise StoreError(f"the summary of workflow {workflow_id!r} is damaged: {error}") from error
-    return counters
+    return stats, counters
 
 
 def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]:
@@ -330,12 +313,9 @@ def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]
 
 
 def set_fields(target: Any, fields: Mapping[str, Any]) -> None:
-    """Set *fields* in a map of protobuf values.
+    """Set *fields*, of the types that are stored, in a map of protobuf values.
 
-    Args:
-        target: The ``fields`` of a document or of a map value.
-        fields: Values of the types that are stored: text, numbers, truth values, None, aware datetimes,
-            and maps of these.
+    These are texts, numbers, truth values, None, aware datetimes, and maps of these.
     """
     for name, value in fields.items():
         _set_value(target[name], value)

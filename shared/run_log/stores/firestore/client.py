@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, cast
 import google.auth
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 from google.cloud.firestore_v1.types import firestore as firestore_types
 from grpc.aio import AioRpcError
@@ -53,7 +54,6 @@ point-in-time recovery longer, but of each minute only."""
 PATIENCE_SECONDS: Final = 15.0
 """How long an operation is tried before it is given up, retries included."""
 
-_EMULATOR: Final = "FIRESTORE_EMULATOR_HOST"
 _BACKOFF: Final = Backoff(0.1, 2.0)
 
 _SECOND: Final = timedelta(seconds=1)
@@ -86,7 +86,6 @@ _OURS: Final[tuple[tuple[Any, type[RunLogError], str], ...]] = (
     (_PASSING, StoreUnavailableError, "does not answer; is it up and reachable?"),
     (google_errors.InvalidArgument, WriteRefusedError, "refuses the request for good"),
     (auth_errors.GoogleAuthError, ConfigurationError, "does not accept the credentials"),
-    (Exception, StoreError, "failed"),
 )
 """The vendor's errors, each with ours and what to do; the first that fits counts."""
 
@@ -162,13 +161,10 @@ class Connection(GoogleCloud):
     """
 
     def __init__(self, project: str | None, database: str | None) -> None:
-        if not os.environ.get(_EMULATOR):
-            # Set to nothing, it leads the vendor's client to an emulator at no address.
-            os.environ.pop(_EMULATOR, None)
         super().__init__(
             "Firestore",
             project or Settings.from_env().project,
-            variable=_EMULATOR,
+            variable="FIRESTORE_EMULATOR_HOST",
             find_credentials=cast("Any", google.auth).default,  # not annotated
             failures=(auth_errors.GoogleAuthError,),
         )
@@ -199,16 +195,17 @@ class Connection(GoogleCloud):
                 "RUN_LOG_BACKEND=pubsub to record in them"
             )
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            # The vendor's client reads the variable anew: what began on the emulator must not end elsewhere.
-            if os.environ.get(_EMULATOR) != self.emulator:
-                raise ConfigurationError(f"{_EMULATOR} has changed since {self} was chosen")
-            client = firestore.AsyncClient(
-                project=self.project, database=self.database, credentials=self.credentials
+        if loop not in self._clients:
+            made: Any = firestore.AsyncClient(
+                project=self.project,
+                database=self.database,
+                credentials=self.credentials or AnonymousCredentials(),
             )
-            self._clients[loop] = client
-        return client
+            # It reads the variable by itself, and anew: what began on the emulator must not end elsewhere.
+            # And where that is set to nothing, it would look for an emulator at no address.
+            made._emulator_host = self.emulator  # noqa: SLF001
+            self._clients[loop] = made
+        return self._clients[loop]
 
     async def reach(self, root_collection: str, seconds: float) -> None:
         """Return once Firestore answers, within that time; raise what `error` returns if it does not."""
@@ -382,8 +379,10 @@ class Connection(GoogleCloud):
                 f"{self} no longer knows what was stored at {at.isoformat()}: it can be read as it was for "
                 f"an hour, and reading the workflow took longer; run it where Firestore is near ({error})"
             )
-        ours, advice = next((ours, advice) for theirs, ours, advice in _OURS if isinstance(error, theirs))
-        return ours(f"{self} {advice} ({error})")
+        for theirs, ours, advice in _OURS:
+            if isinstance(error, theirs):
+                return ours(f"{self} {advice} ({error})")
+        return StoreError(f"{self} failed ({error})")
 
 
 def run_path(root_collection: str, key: RunKey) -> str:

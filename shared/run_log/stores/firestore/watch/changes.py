@@ -56,12 +56,8 @@ class Change:
 
     @classmethod
     def of(cls, document: Any, root: str) -> Self | None:
-        """Return the change that left *document*; None where that is not below *root*.
-
-        Args:
-            document: As a protocol buffer. A group of collections spans every root collection.
-            root: The full name of the collection that holds the projection.
-        """
+        """Return the change that left *document*; None where that is not below *root*, a full name."""
+        # A group of collections spans every root collection.
         before, _, path = document.name.partition(f"{root}/")
         ids = RUN_PATH.fullmatch(path)
         if before or ids is None:
@@ -117,10 +113,6 @@ class RecentChanges:
             surplus += 1
         del self._changes[:surplus]
 
-    def raise_floor(self, floor: ChangePosition) -> None:
-        """Take back the promise for what comes up to that place."""
-        self.floor = max(self.floor, floor)
-
     def after(self, place: ChangePosition) -> Change | None:
         """Return the first change after *place*; None where it has yet to come."""
         index = bisect_right(self._changes, place, key=_place)
@@ -148,9 +140,6 @@ class Snapshot:
 
     def take_in(self, message: Any) -> bool:
         """Take in what a listener says, and return whether all it told is consistent now.
-
-        Args:
-            message: A response as a protocol buffer.
 
         Raises:
             GoogleAPICallError: It says that it will tell nothing.
@@ -187,7 +176,7 @@ class Snapshot:
         # committed before the newest change in it, on both.
         self._recent.add(self._changes.values())
         if self._dropped is not None:
-            self._recent.raise_floor(self._dropped)
+            self._recent.floor = max(self._recent.floor, self._dropped)
         self._clear()
 
     def _clear(self) -> None:
@@ -222,21 +211,13 @@ class Snapshot:
 
 
 def requests_around(nanos: int) -> tuple[datetime, datetime]:
-    """Return the earliest and the latest `CHANGED_AT` that a commit at that moment may have.
-
-    Args:
-        nanos: The moment, in nanoseconds since the epoch.
+    """Return the earliest and the latest `CHANGED_AT` that a commit at that nanosecond may have.
 
     Raises:
         OverflowError: No datetime is so far away.
     """
     moment = moment_of(nanos // 1_000)
     return moment - MARGIN, moment + MARGIN
-
-
-def stored_micros(moment: Any) -> int:
-    """Return a protobuf timestamp, which Firestore stores in microseconds, as those since the epoch."""
-    return nanos(moment) // 1_000
 
 
 def _place(change: Change) -> ChangePosition:
