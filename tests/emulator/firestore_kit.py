@@ -56,6 +56,13 @@ class Watch:
         self.garbled = 0
         """How many of the next responses of listeners cannot be decoded."""
 
+    def fail(self, error: str, *, times: int) -> Exception:
+        """Have so many next calls of each kind fail unseen by Firestore; return the vendor's error."""
+        theirs = vendor_error(error)
+        for name in CALLS[:3]:
+            self.before[name] = [theirs] * times
+        return theirs
+
     async def called(self, name: str, times: int) -> None:
         """Wait until there were that many calls of that name."""
         while self.calls.count(name) < times:

@@ -16,7 +16,6 @@ of the maps whose turn it is not. What a turn finds left over from the one befor
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -32,7 +31,14 @@ from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.models import RunKey
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores.committing.commits import Commit, KnownRun, ProjectionDocuments, RunWrite, StatsWrite
+from run_log.stores.committing.commits import (
+    Commit,
+    KnownRun,
+    ProjectionDocuments,
+    RunWrite,
+    StatsWrite,
+    shard_of,
+)
 from run_log.stores.stored.fields import (
     CHANGED_AT,
     CHANGED_SHARD,
@@ -163,7 +169,7 @@ class FirestoreDocuments(ProjectionDocuments):
         set_fields(projected, run.projection)
         # Times only go up. An index on those alone takes all writes at its end, and no more than 500 a second
         # (https://firebase.google.com/docs/firestore/solutions/shard-timestamp).
-        projected[CHANGED_SHARD].integer_value = changed_shard(run.key[1])
+        projected[CHANGED_SHARD].integer_value = shard_of(run.key[1], CHANGED_SHARDS)
         # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
         if run.replaces_history:
@@ -346,8 +352,3 @@ def _set_value(target: Any, value: object) -> None:
             set_fields(target.map_value.fields, value)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             raise TypeError(f"a {type(value).__name__} is not stored as such")
-
-
-def changed_shard(run_id: str) -> int:
-    """Return the value of `CHANGED_SHARD` for a run: always the same, in every process."""
-    return zlib.crc32(run_id.encode()) % CHANGED_SHARDS
