@@ -10,7 +10,7 @@ from typing import Any
 
 from google.api_core import exceptions as google_errors
 
-from run_log.core import utc_now
+from run_log.core import ConfigurationError, StoreError, WriteRefusedError, utc_now
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
 from run_log.stores import FirestoreRunLogService
@@ -29,6 +29,20 @@ def vendor_error(name: str) -> Exception:
     error: Exception = getattr(errors, name)("the vendor's words")
     return error
 
+
+FINAL_ERRORS: list[tuple[str, type[Exception], str]] = [
+    ("PermissionDenied", ConfigurationError, "grant roles/datastore.user"),
+    ("Unauthenticated", ConfigurationError, "grant roles/datastore.user"),
+    ("InvalidArgument", WriteRefusedError, "for good"),
+    ("OutOfRange", StoreError, "failed"),
+]
+"""What no call gets over: the vendor's error, ours, and what that says."""
+
+NOT_DEPLOYED: list[tuple[str, type[Exception], str]] = [
+    ("NotFound", ConfigurationError, "set RUN_LOG_DATABASE"),
+    ("FailedPrecondition", ConfigurationError, "firestore.indexes.json"),
+]
+"""What no query gets over; to a commit the same says that a precondition did not hold."""
 
 CALLS = ("commit", "batch_get_documents", "run_query", "listen")
 """The calls to Firestore that a run log makes."""

@@ -14,15 +14,20 @@ from run_log.core import (
     ConfigurationError,
     Outcome,
     RunStatus,
-    StoreError,
     StoreUnavailableError,
-    WriteRefusedError,
 )
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
-from .firestore_kit import OpenedService, Watch, WatchedService, vendor_error
+from .firestore_kit import (
+    FINAL_ERRORS,
+    NOT_DEPLOYED,
+    OpenedService,
+    Watch,
+    WatchedService,
+    vendor_error,
+)
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -42,19 +47,6 @@ OPERATIONS: dict[str, Operation] = {
     "save_run": lambda service: service.save_run(a_run(workflow_id="w", id="r")),
     "apply": lambda service: service.apply([an_event(workflow_id="w", id="r")]),
 }
-
-
-FINAL: list[tuple[str, type[Exception], str]] = [
-    ("PermissionDenied", ConfigurationError, "grant roles/datastore.user"),
-    ("Unauthenticated", ConfigurationError, "grant roles/datastore.user"),
-    ("InvalidArgument", WriteRefusedError, "for good"),
-    ("OutOfRange", StoreError, "failed"),
-]
-NOT_DEPLOYED: list[tuple[str, type[Exception], str]] = [
-    ("NotFound", ConfigurationError, "set RUN_LOG_DATABASE"),
-    ("FailedPrecondition", ConfigurationError, "firestore.indexes.json"),
-]
-"""What a query meets; to a commit the same says that a precondition did not hold."""
 
 
 @pytest.fixture
@@ -206,7 +198,7 @@ async def test_tries_are_bounded(watch: Watch, operation: str) -> None:
 @pytest.mark.parametrize(
     ("operation", "error", "ours", "advice"),
     [
-        *((name, *final) for name in OPERATIONS for final in FINAL),
+        *((name, *final) for name in OPERATIONS for final in FINAL_ERRORS),
         *((name, *missing) for name in QUERIES for missing in NOT_DEPLOYED),
     ],
 )

@@ -93,7 +93,6 @@ def oldest_unacknowledged(
     *,
     now: datetime,
     session: Any = None,
-    endpoint: str = _MONITORING,
 ) -> timedelta | None:
     """Return how old the oldest message is that a subscription still holds, as Cloud Monitoring has it.
 
@@ -102,7 +101,6 @@ def oldest_unacknowledged(
         subscription: Its id.
         now: The time, aware.
         session: What requests are made with; None is one with the connection's credentials.
-        endpoint: Where Cloud Monitoring is.
 
     Returns:
         The age of some minutes ago; None where Cloud Monitoring has none, of a new subscription say.
@@ -116,7 +114,7 @@ def oldest_unacknowledged(
         session = vendor(connection.credentials)
     try:
         answer = session.get(
-            f"{endpoint}/v3/projects/{connection.project}/timeSeries",
+            f"{_MONITORING}/v3/projects/{connection.project}/timeSeries",
             params={
                 "filter": f'metric.type="{_AGE_METRIC}" AND resource.labels.subscription_id="{subscription}"',
                 "interval.startTime": _text(now - _METRIC_WINDOW),
