@@ -104,6 +104,7 @@ class Committer:
         self._known: Recent[RunKey, KnownRun] = Recent(
             known_runs, MAX_KNOWN_BYTES, lambda key, run: names_bytes(key) + head_bytes(run.stored.head)
         )
+        # No lock: event loops of several threads may lose a count of each other, which costs a read or a retry.
         self._wariness = 0
         self._announced: Recent[str, int] = Recent(
             MAX_WORKFLOWS, MAX_WORKFLOWS_BYTES, lambda workflow_id, _: names_bytes((workflow_id,))
@@ -224,12 +225,13 @@ class Committer:
         # (https://firebase.google.com/docs/firestore/ttl). A write by memory would be refused then, and
         # one as new would bring back a run that is gone.
         retention = self._retention
-        old = {
-            key
-            for key, batch in runs.items()
-            if key not in known and retention and retention.is_over(batch.events, now)
-        }
-        doubtful = [key for key in runs if key in old or (key in known and known[key].stored.is_expired(now))]
+
+        def may_be_gone(key: RunKey) -> bool:
+            if key in known:
+                return known[key].stored.is_expired(now)
+            return retention is not None and retention.is_over(runs[key].events, now)
+
+        doubtful = [key for key in runs if may_be_gone(key)]
         if not doubtful:
             return known
         found = await self._read(doubtful)
@@ -240,6 +242,7 @@ class Committer:
 
     async def _read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
         known = await self._documents.read(keys)
+        # A commit under way may have made this old by now. Whoever trusts it is refused, and reads again.
         for key, run in known.items():
             self._known.put(key, run)
         return known
@@ -258,6 +261,7 @@ class Committer:
         ]
         if not writes:
             return
+        # Together with the runs, or a fault between the two would leave counts wrong for good.
         stats = [self._tidying(write, horizon) for write in stats_writes(changes, shards=self._shards)]
         if len(writes) > 1 and any(write.changes > MAX_STATS_CHANGES for write in stats):
             raise _TooManyChangesError
@@ -302,6 +306,7 @@ class Committer:
 
     def _not_announced(self, stats: Sequence[StatsWrite]) -> dict[str, int]:
         """Return the workflows whose readers may not know yet that there are shards to add up."""
+        # In the workflow's own document, which shards are to relieve: so once a process, not with each commit.
         return {
             write.workflow_id: self._shards
             for write in stats
