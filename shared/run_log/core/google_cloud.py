@@ -38,6 +38,7 @@ class GoogleCloud:
         """``HOST:PORT``; None is Google Cloud itself."""
         self.credentials: Any = None
         """What calls are made with; None on an emulator."""
+        # Read once: what was chosen on the emulator must never go on to production.
         if self.emulator is None:
             try:
                 self.credentials, own = find_credentials()

@@ -133,6 +133,8 @@ class PubSubConnection(GoogleCloud):
             channel = library.insecure_channel(self.emulator, options=[*options.items()])
             return client(transport=transport(channel=channel))
 
+        # The client itself makes the transport, for it knows the endpoint and the certificates that the
+        # environment asks for; only its channel is ours.
         def open_channel(*where: Any, options: Sequence[tuple[str, int]], **how: Any) -> Any:
             both = {**dict(options), **dict(own)}
             return transport.create_channel(*where, options=[*both.items()], **how)
@@ -215,6 +217,7 @@ def message_fault(message: Message) -> str | None:
         return "it has neither a body nor an attribute"
     if len(attributes) > MAX_ATTRIBUTES:
         return f"it has {len(attributes)} attributes; the most are {MAX_ATTRIBUTES}"
+    # Here, for the vendor would tell it of the whole batch: one message at fault fails those beside it.
     size = len(message.data) + ATTRIBUTE_FRAME_BYTES * len(attributes)
     for name, value in attributes.items():
         try:

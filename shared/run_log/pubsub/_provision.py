@@ -20,8 +20,8 @@ REPLAY_LEASE: Final = timedelta(seconds=10)
 """How long a message of a replay is leased. As short as Pub/Sub allows: after a replay was killed, the next
 one waits that long (https://cloud.google.com/pubsub/docs/lease-management)."""
 
+# The lease of a subscription whose messages are written to a disk. Nobody extends it.
 _KEEPER_LEASE: Final = timedelta(seconds=60)
-"""The lease of a subscription whose messages are written to a disk. Nobody extends it."""
 
 MAX_DELIVERY_ATTEMPTS: Final = 50
 """Deliveries before Pub/Sub itself gives a message up. With fewer, an outage of minutes would dead-letter

@@ -14,13 +14,13 @@ from run_log.core import TransportRefusedError, TransportUnavailableError
 
 from ._connection import PubSubConnection
 
+# How the name of the account ends that Pub/Sub itself acts as
+# (https://cloud.google.com/pubsub/docs/access-control#service-agent).
 _SERVICE_AGENT: Final = "@gcp-sa-pubsub.iam.gserviceaccount.com"
-"""How the name of the account ends that Pub/Sub itself acts as
-(https://cloud.google.com/pubsub/docs/access-control#service-agent)."""
 
 _MONITORING: Final = "https://monitoring.googleapis.com"
+# https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub
 _AGE_METRIC: Final = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-"""https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub"""
 
 _TIMEOUT_SECONDS: Final = 20.0
 _METRIC_WINDOW: Final = timedelta(minutes=10)  # Pub/Sub's metrics come a few minutes late
@@ -109,6 +109,7 @@ def oldest_unacknowledged(
         TransportUnavailableError: Cloud Monitoring does not answer.
         TransportRefusedError: It does not let us; it wants roles/monitoring.viewer.
     """
+    # By REST: the client library of Cloud Monitoring would be one more dependency, for one number.
     if session is None:
         vendor: Any = AuthorizedSession  # not annotated
         session = vendor(connection.credentials)
@@ -131,6 +132,7 @@ def oldest_unacknowledged(
             f"Cloud Monitoring refuses to tell; grant roles/monitoring.viewer (HTTP {answer.status_code})"
         )
     series = cast("dict[str, Any]", answer.json()).get("timeSeries", [])
+    # Points come newest first.
     points = [one["points"][0]["value"] for one in series if one.get("points")]
     ages = [float(value.get("int64Value", value.get("doubleValue", 0))) for value in points]
     return timedelta(seconds=max(ages)) if ages else None

@@ -289,6 +289,7 @@ def count_anomalies(changes: Iterable[RunChange]) -> None:
 
 
 def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> StatsWrite:
+    # Most commits of a workflow end one run, and sums of one cost time.
     delta, counters = changes[0].delta, changes[0].counters
     if len(changes) > 1:
         delta = StatsDelta.sum(change.delta for change in changes)

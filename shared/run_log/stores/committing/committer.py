@@ -104,7 +104,7 @@ class Committer:
         self._known: Recent[RunKey, KnownRun] = Recent(
             known_runs, MAX_KNOWN_BYTES, lambda key, run: names_bytes(key) + head_bytes(run.stored.head)
         )
-        # No lock: event loops of several threads may lose a count of each other, which costs a read or a retry.
+        # No lock: event loops of several threads may lose each other's count, which costs a read or a retry.
         self._wariness = 0
         self._announced: Recent[str, int] = Recent(
             MAX_WORKFLOWS, MAX_WORKFLOWS_BYTES, lambda workflow_id, _: names_bytes((workflow_id,))
@@ -306,7 +306,7 @@ class Committer:
 
     def _not_announced(self, stats: Sequence[StatsWrite]) -> dict[str, int]:
         """Return the workflows whose readers may not know yet that there are shards to add up."""
-        # In the workflow's own document, which shards are to relieve: so once a process, not with each commit.
+        # In the workflow's own document, which shards are to relieve: once a process, not with each commit.
         return {
             write.workflow_id: self._shards
             for write in stats

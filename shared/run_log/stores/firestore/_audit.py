@@ -179,6 +179,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
         if not self._seen:
             await self.counts()
         (mark,) = self._seen
+        # Differences, not the recount itself: what projectors have added since the moment stays.
         documents = FirestoreDocuments(self._connection, self._root)
         for part in _parts(change):
 
@@ -196,16 +197,16 @@ class FirestoreSnapshot(WorkflowSnapshot):
         return True
 
     async def _documents(self, paths: Sequence[str]) -> dict[str, Any]:
-        """Return those of the documents at *paths* that are there, in order."""
+        """Return those of the documents at *paths* that are there."""
         if not paths:
             return {}
         found = await self._patience.run(partial(self._connection.documents, paths, at=self._at))
-        known = {self._connection.path(document): document for document in found}
-        return {path: known[path] for path in paths if path in known}
+        return {self._connection.path(document): document for document in found}
 
     async def _runs(self, after: str | None, size: int, *, whole: bool) -> list[RunDocument]:
         client = self._connection.client()
         runs = client.document(self._path).collection(RUNS)
+        # By names, which every document has: in the order of a field, one that lacks it would not be seen.
         query = (runs if whole else runs.select(_WITHOUT_PAYLOADS)).order_by("__name__").limit(size)
         if after is not None:
             query = query.start_after({"__name__": runs.document(after)})

@@ -57,8 +57,8 @@ _write_types: Any = write_types
 Write: Final[Any] = _write_types.Write.pb()
 """The class of one write."""
 
+# The server's clock, as the value of a transform: milliseconds of when it began to process the request.
 _REQUEST_TIME: Final[int] = int(_write_types.DocumentTransform.FieldTransform.ServerValue.REQUEST_TIME)
-"""The server's clock, as the value of a transform: milliseconds of when it began to process the request."""
 
 _HISTORY_PATH: Final = f"{PROJECTION}.{HISTORY}"
 _CHANGED_AT_PATH: Final = f"{PROJECTION}.{CHANGED_AT}"
@@ -78,14 +78,17 @@ STATS_FIELDS: Final = ("workflow_id", "total", "successful", "by_status", SHARDS
 
 _DURATIONS: Final = "durations"
 _DAYS: Final = "days"
+
+# Maps of days, each of which holds a period.
 _PERIODS: Final = 8
-"""Maps of days; each holds a period of so many days:"""
 _PERIOD_DAYS: Final = 31
 _HOURS: Final = "hours"
+
+# Maps of hours; each holds a day's. No multiple of a week, which is how often a workflow may run.
 _HOUR_MAPS: Final = 11
-"""Maps of hours; each holds a day's. No multiple of a week, which is how often a workflow may run."""
+
+# What is not taken away yet beyond what is counted: another machine's clock may be ahead.
 _SPARE_DAYS: Final = 1
-"""What is not taken away yet beyond what is counted: another machine's clock may be ahead."""
 
 
 class FirestoreDocuments(ProjectionDocuments):
@@ -158,6 +161,8 @@ class FirestoreDocuments(ProjectionDocuments):
             raise WriteRefusedError(f"{self._connection} cannot hold a value ({error})") from error
 
     def _run_write(self, run: RunWrite) -> Any:
+        # As a protocol buffer: through the vendor's layers this was most of what a projection cost, in CPU
+        # (docs/adr/0011).
         write = Write()
         write.update.name = f"{self._connection.documents_name}/{run_path(self._root_collection, run.key)}"
         stored = write.update.fields
@@ -185,6 +190,7 @@ class FirestoreDocuments(ProjectionDocuments):
         # What the mask does not name is kept as it is stored; the transforms take effect all the same.
         write.update_mask.field_paths.append(_CHANGED_SHARD_PATH)
         if run.fields is not None:
+            # A path replaces what is below it: the vendor's merge would keep the keys of an older pause.
             # A path without a field takes away what is stored there. So a run that goes on leaves the inbox.
             projection = {*OPTIONAL, *run.projection}
             write.update_mask.field_paths.extend(run.fields)
@@ -220,6 +226,7 @@ class FirestoreDocuments(ProjectionDocuments):
 
     def _workflow_write(self, workflow_id: str, shard: int) -> Any:
         """Return a write that makes sure that a shard's document says whose it is."""
+        # By its mask it creates the document where it is not there, and leaves alone what else is in it.
         write = Write()
         write.update.name = stats_path(self._root, workflow_id, shard)
         write.update.fields["workflow_id"].string_value = workflow_id

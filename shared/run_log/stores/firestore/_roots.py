@@ -210,6 +210,8 @@ class FirestoreRoot:
         if self._since is None:
             return await self._documents(after, None)
         since = micros_of(self._since - SETTLED) * 1_000
+        # By the time of the commit, which Firestore keeps of every document: `CHANGED_AT` is missing where
+        # another program has written, and comes a little before.
         heads, last = await self._documents(after, ["status"], HEADS * self._page)
         paths = [f"{self._root}/{path}" for path, head in heads.items() if nanos(head.update_time) >= since]
         documents: dict[str, Any] = {}
@@ -296,5 +298,6 @@ def _expiry(document: Any, path: str, retention: Retention | None) -> Any | None
     write.update.name = document.name
     set_fields(write.update.fields, {EXPIRE_AT: expires_at})
     write.update_mask.field_paths.append(EXPIRE_AT)
+    # Where an event has come between, this is refused and the page is read again.
     write.current_document.update_time.CopyFrom(document.update_time)
     return write

@@ -199,6 +199,7 @@ class FirestoreRunLogService(RunLogService):
         runs = self._runs(workflow_id)
         query = runs_query(runs, selection)
         if after is not None:
+            # By both: most runs share their start with another, and a time alone would skip or repeat these.
             start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
             query = query.start_after(start)
         return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
@@ -264,6 +265,7 @@ class FirestoreRunLogService(RunLogService):
             for path in further_stats_paths(self._root, workflow_id, own)
         }
         documents = {workflow_id: [own] for workflow_id, own in workflows.items()}
+        # One call for all shards of all workflows: a call each would make a page as slow as it is long.
         for shard in await self._get(list(further), fields) if further else ():
             documents[further[self._connection.path(shard)]].append(fields_of(shard.fields))
         return documents
@@ -352,6 +354,7 @@ class FirestoreRunLogService(RunLogService):
         )
 
     def _feed(self) -> Feed:
+        # For each event loop one: a listener belongs to its loop, and wakes the watches there.
         loop = asyncio.get_running_loop()
         feed = self._feeds.get(loop)
         if feed is None:
@@ -366,6 +369,7 @@ class FirestoreRunLogService(RunLogService):
         return self._workflow(workflow_id).collection(RUNS)
 
     def _all_runs(self) -> Any:
+        # Of every root collection in the database, for Firestore knows no other group; see `_readable`.
         return self._connection.client().collection_group(RUNS)
 
     def _readable(

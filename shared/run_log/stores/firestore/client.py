@@ -58,8 +58,8 @@ _BACKOFF: Final = Backoff(0.1, 2.0)
 
 _SECOND: Final = timedelta(seconds=1)
 
+# A precondition did not hold, or a lock was not to be had: AlreadyExists and Aborted are both Conflicts.
 _REFUSED: Final = (google_errors.Conflict, google_errors.NotFound, google_errors.FailedPrecondition)
-"""A precondition did not hold, or a lock was not to be had: AlreadyExists and Aborted are both Conflicts."""
 
 VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, AioRpcError)
 """What a call to Firestore may raise."""
@@ -75,6 +75,7 @@ _PASSING: Final = (
 )
 _DENIED: Final = (google_errors.PermissionDenied, google_errors.Unauthenticated)
 
+# The vendor's errors, each with ours and what to do; the first that fits counts.
 _OURS: Final[tuple[tuple[Any, type[RunLogError], str], ...]] = (
     (_DENIED, ConfigurationError, "denies access; grant roles/datastore.user"),
     (google_errors.NotFound, ConfigurationError, "is not there; create it or set RUN_LOG_DATABASE"),
@@ -87,7 +88,6 @@ _OURS: Final[tuple[tuple[Any, type[RunLogError], str], ...]] = (
     (google_errors.InvalidArgument, WriteRefusedError, "refuses the request for good"),
     (auth_errors.GoogleAuthError, ConfigurationError, "does not accept the credentials"),
 )
-"""The vendor's errors, each with ours and what to do; the first that fits counts."""
 
 _types: Any = firestore_types
 _CommitRequest: Final = _types.CommitRequest.pb()
@@ -98,8 +98,8 @@ _ListDocumentsRequest: Final = _types.ListDocumentsRequest.pb()
 
 _T = TypeVar("_T")
 
+# The process in which a client of this module was used first.
 _used_in: Final[list[int]] = []
-"""The process in which a client of this module was used first."""
 
 
 class Patience:
@@ -161,6 +161,7 @@ class Connection(GoogleCloud):
     """
 
     def __init__(self, project: str | None, database: str | None) -> None:
+        # Looked up once, over the network; the vendor's client would do so for each event loop.
         super().__init__(
             "Firestore",
             project or Settings.from_env().project,
@@ -397,7 +398,8 @@ def listen_response(response: Any) -> Any:
 
 
 def nanos(moment: Any) -> int:
-    """Return a protobuf timestamp in nanoseconds since the epoch: a datetime would cut it."""
+    """Return a protobuf timestamp in nanoseconds since the epoch."""
+    # Two commits may be nanoseconds apart, and a datetime would make one moment of both.
     return int(moment.seconds) * 1_000_000_000 + int(moment.nanos)
 
 
@@ -449,6 +451,6 @@ def _go_on_after(structured: Any, document: Any, sorted_by: str | None) -> None:
 
 
 async def _held_open(request: Any, is_over: asyncio.Event) -> AsyncIterator[Any]:
-    """Yield *request*, and keep the stream open: the server ends one whose client has said all."""
     yield request
+    # The server ends the stream of a client that has said all.
     await is_over.wait()

@@ -28,8 +28,8 @@ _types: Any = firestore_types
 TargetChange: Final[Any] = _types.TargetChange.pb()
 """The class of what a listener says of its query; it has the kinds there are."""
 
+# What the vendor's own listener takes for an error without a code.
 _INTERNAL: Final = 13
-"""What the vendor's own listener takes for an error without a code."""
 
 
 class ChangePosition(NamedTuple):
@@ -101,6 +101,7 @@ class RecentChanges:
 
     def add(self, changes: Iterable[Change]) -> None:
         """Add *changes*, all of them after those that were added before."""
+        # A consistent state is told in no order.
         for change in sorted(changes, key=_place):
             self._changes.append(change)
             self._bytes += change.document.ByteSize()

@@ -23,8 +23,8 @@ from .walks import ChangedDocuments, WatchPosition
 
 _vendor_errors: Any = google_errors  # published without annotations
 
+# Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment.
 _LONGEST_PAUSE_SECONDS: Final = 1.0
-"""Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment."""
 
 
 class Feed:
@@ -181,6 +181,7 @@ class Feed:
         since, _ = requests_around(self._recent.newest.nanos)
         query = changed_query(self._connection.client().collection_group(RUNS), since)
         is_over = asyncio.Event()
+        # It ends by itself after a while: its query begins at a fixed moment, so what it matches only grows.
         call = self._connection.listen(query, is_over, self._bounds.listen_seconds)
         responses: Any = aiter(call)
         try:

@@ -109,6 +109,7 @@ class FirestoreUpdates(UpdateSource):
             if change is not None and self._place.includes(change):
                 return change
         if self._is_last_page:
+            # What changed during the round is the next one's, or the feed's where that reaches back so far.
             self._is_last_page = False
             self._place = WatchPosition(seen=ChangePosition.after_all_at(self._place.until))
         return None
