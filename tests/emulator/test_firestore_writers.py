@@ -197,13 +197,16 @@ def test_event_loops_at_once() -> None:
             await service.save_run(a_run(workflow_id="w", id=f"r{number}-{n}"))
         await service.close()
 
+    def in_loop(number: int) -> None:
+        asyncio.run(save(number))
+
     async def stats() -> dict[str, int]:
         answer = await service.get_stats("w")
         await service.close()
         return answer
 
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda number: asyncio.run(save(number)), range(3)))
+        list(threads.map(in_loop, range(3)))
 
     assert asyncio.run(stats()) == {"total": 15, "successful": 15}
 

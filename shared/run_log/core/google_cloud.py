@@ -18,7 +18,7 @@ class GoogleCloud:
         variable: Names the emulator.
         find_credentials: Returns the credentials and their project, as ``google.auth.default`` does. It is
             given, for this room knows no library of Google's.
-        failures: What that raises.
+        failures: What that raises, beside `OSError`.
 
     Raises:
         ConfigurationError: There is no project, or there are no credentials.
@@ -40,9 +40,10 @@ class GoogleCloud:
         """What calls are made with; None on an emulator."""
         # Read once: what was chosen on the emulator must never go on to production.
         if self.emulator is None:
+            failed: tuple[type[Exception], ...] = (*failures, OSError)
             try:
                 self.credentials, own = find_credentials()
-            except (*failures, OSError) as error:
+            except failed as error:
                 raise ConfigurationError(
                     "no Google Cloud credentials; run `gcloud auth application-default login`, run as a "
                     f"service account, or set {variable} to use the emulator ({error})"

@@ -10,7 +10,7 @@ from google.api_core import exceptions as google_errors
 
 from run_log.core import Settings
 
-from ._connection import PubSubConnection
+from .connection import PubSubConnection
 
 ACK_DEADLINE: Final = timedelta(seconds=20)
 """How long a pulled message is leased. What a killed puller held is delivered again after that. A puller that

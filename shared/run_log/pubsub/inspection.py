@@ -12,7 +12,7 @@ from requests import RequestException
 
 from run_log.core import TransportRefusedError, TransportUnavailableError
 
-from ._connection import PubSubConnection
+from .connection import PubSubConnection
 
 # How the name of the account ends that Pub/Sub itself acts as
 # (https://cloud.google.com/pubsub/docs/access-control#service-agent).

@@ -10,7 +10,7 @@ from tests.unit.infra.terraform_module import TerraformModule
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
 from run_log.core.settings import MAX_STATS_SHARDS
 from run_log.projector import GroupLimits
-from run_log.pubsub._connection import MAX_MESSAGE_BYTES
+from run_log.pubsub.connection import MAX_MESSAGE_BYTES
 from run_log.stores.committing.commits import MAX_COMMIT_BYTES, MAX_COMMIT_RUNS, MAX_STATS_CHANGES
 from run_log.stores.stored.fields import CHANGED_SHARDS, MAX_DOCUMENT_BYTES
 

@@ -19,7 +19,8 @@ from run_log.core import (
 )
 from run_log.producer import FlushReport, RunEventEmitter
 from run_log.producer._emitter import pubsub_transport
-from run_log.pubsub import VENDOR_ERRORS, PubSubConnection, provision
+from run_log.pubsub import PubSubConnection, provision
+from run_log.pubsub.connection import VENDOR_ERRORS
 from run_log.testing import a_run, an_event
 
 _TOPIC = "projects/p/topics/t"

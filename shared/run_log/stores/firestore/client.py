@@ -197,10 +197,11 @@ class Connection(GoogleCloud):
             )
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
+            anonymous: Any = AnonymousCredentials  # not annotated
             made: Any = firestore.AsyncClient(
                 project=self.project,
                 database=self.database,
-                credentials=self.credentials or AnonymousCredentials(),
+                credentials=self.credentials or anonymous(),
             )
             # It reads the variable by itself, and anew: what began on the emulator must not end elsewhere.
             # And where that is set to nothing, it would look for an emulator at no address.
