@@ -11,7 +11,6 @@ import pytest
 
 from run_log.core import ConfigurationError, RunStatus
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, an_event
 
 from .firestore_kit import Watch, WatchedService
@@ -93,19 +92,6 @@ async def test_one_shard_costs_nothing(service: WatchedService, watch: Watch) ->
     assert ["autopilot_runs/w"] == [path for path in paths if "/runs/" not in path]
     assert 0 == await _documents(service)
     assert ["batch_get_documents"] == calls
-
-
-async def test_shards_are_announced_once(watch: Watch) -> None:
-    """Once a process has announced its shards, commits leave the workflow's own document alone."""
-    service = WatchedService(watch, Patience(), stats_shards=500)
-
-    for life in LIVES[1:]:
-        await service.apply(life)
-
-    told = [writes for writes in watch.writes if "autopilot_runs/w" in writes]
-    assert 1 <= len(told) <= 2  # one of sixty runs may be counted by the workflow's own document
-    assert {"total": RUNS - 1, "successful": RUNS * 2 // 3} == await service.get_stats("w")
-    await service.close()
 
 
 @pytest.mark.parametrize("shards", [0, -1, 501])

@@ -108,16 +108,6 @@ async def test_what_is_over_is_taken_away(service: WatchedService, clock: Clock)
             await check_summaries(service, "w", runs[:12], clock.now)
 
 
-async def test_a_day_is_tidied_once(service: WatchedService, watch: Watch, clock: Clock) -> None:
-    """Only the first commit of a day takes anything away: the others are no longer for it."""
-    for number in range(3):
-        await service.apply([an_event(ended(number, NOON, 5.0))])
-    clock.now = NOON + DAY
-    await service.apply([an_event(ended(4, NOON, 5.0))])
-
-    assert [True, False, False, True] == [1 < masked <= 10 for masked in watch.masked]
-
-
 async def test_a_commit_at_midnight(service: WatchedService, watch: Watch, clock: Clock) -> None:
     """A commit that is made while a day begins takes away nothing that it counts."""
     clock.now = datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)

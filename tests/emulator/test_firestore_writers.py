@@ -13,13 +13,11 @@ import pytest
 
 from run_log.core import Outcome, RunEvent, RunStatus, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.law import MAX_HISTORY
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.committing.committer import WARY_COMMITS
 from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
-from .firestore_kit import OpenedService, Watch, WatchedService, vendor_error
+from .firestore_kit import Watch, WatchedService, vendor_error
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -127,47 +125,6 @@ async def test_the_recount_equals_the_stats(writers: list[FirestoreRunLogService
     counts = {name: count for name, count in stored.to_dict()["by_status"].items() if count}
     assert [event.run for event in events[140:]] == sorted(runs, key=lambda run: int(run.id[1:]))
     assert Counter(run.status.value for run in runs) == Counter(counts)
-
-
-async def test_a_memory_of_one_run(watch: Watch) -> None:
-    """A service that remembers one run only is slower, never wrong; guessing wrong once, it reads first."""
-    service = WatchedService(watch, Patience(), known_runs=1)
-    lives = [a_life("w", f"r{n}") for n in range(4)]
-    for step in range(2):
-        for life in lives:
-            await service.apply([life[step]])
-    calls = Counter(watch.calls)
-
-    stats = await service.get_stats("w")
-    await service.close()
-
-    assert stats == {"total": 4, "successful": 4}
-    assert Counter({"batch_get_documents": 4, "commit": 4 * 2 + 1}) == calls
-
-
-async def test_wariness_ends(service: WatchedService, watch: Watch, plain: OpenedService) -> None:
-    """After a wrong guess runs are read first, until sixteen commits in a row have met new ones only."""
-    met = a_life("w", "met")
-    await plain.apply([met[0]])
-    await service.apply([met[1]])
-    watch.calls.clear()
-
-    for number in range(WARY_COMMITS + 3):
-        await service.apply(a_life("w", f"new-{number}"))
-
-    assert ["batch_get_documents", "commit"] * WARY_COMMITS + ["commit"] * 3 == watch.calls
-
-
-async def test_the_stored_history_is_trimmed(plain: OpenedService) -> None:
-    """The stored history grows to twice what is kept, then is trimmed to it: the document stays small."""
-    lengths: list[int] = []
-    for n in range(2 * MAX_HISTORY + 2):
-        await plain.apply([an_event(workflow_id="w", id="r", hlc=n)])
-        fields = (await plain.reference("autopilot_runs/w/runs/r").get()).to_dict()
-        lengths.append(len(fields["projection"]["history"]))
-
-    assert [*range(1, 101), 50, 51] == lengths
-    assert [*range(52, 102)] == [item.version.hlc for item in await plain.get_history("w", "r")]
 
 
 def test_event_loops_in_turn() -> None:
