@@ -101,17 +101,8 @@ def add_subscription(connection: PubSubConnection, topic: str, subscription: str
 def begin_replay(connection: PubSubConnection, topic: str, subscription: str, since: datetime) -> None:
     """Have a subscription of *topic* deliver again all that was published since a moment and is retained.
 
-    It is made where it is not there. Pub/Sub deletes it when nobody has used it for 31 days.
-
-    Args:
-        connection: Where to.
-        topic: The topic's id.
-        subscription: The subscription's id.
-        since: The moment, aware.
-
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: The topic is not there, or access is denied.
+    It is made where it is not there. Pub/Sub deletes it when nobody has used it for 31 days. *topic* and
+    *subscription* are ids, *since* is aware; it raises what `add_subscription` does.
     """
     name = _subscription(connection, topic, subscription, lease=REPLAY_LEASE).name
     with connection.subscriber() as client, connection.translated(name):
@@ -119,12 +110,7 @@ def begin_replay(connection: PubSubConnection, topic: str, subscription: str, si
 
 
 def end_replay(connection: PubSubConnection, subscription: str) -> None:
-    """Delete a subscription. One that is not there is no error.
-
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: Access is denied.
-    """
+    """Delete the subscription with that id, if it is there; raises what `add_subscription` does."""
     name = connection.subscription_path(subscription)
     with connection.subscriber() as client, connection.translated(name):
         try:
@@ -134,11 +120,9 @@ def end_replay(connection: PubSubConnection, subscription: str) -> None:
 
 
 def topic_retention(connection: PubSubConnection, topic: str) -> timedelta | None:
-    """Return for how long *topic* keeps what is published, acknowledged or not; None where it does not.
+    """Return for how long *topic*, an id, keeps what is published, acknowledged or not; None: it does not.
 
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: The topic is not there, or access is denied.
+    It raises what `add_subscription` does.
     """
     name = connection.topic_path(topic)
     with connection.publisher() as client, connection.translated(name):

@@ -220,10 +220,10 @@ class Retrying(Protocol):
 def batches(
     events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]] = MappingProxyType({})
 ) -> Iterator[dict[RunKey, RunBatch]]:
-    """Yield *events* grouped by run, packed into commits that a store takes.
+    """Yield *events*, in any order, grouped by run and packed into commits that a store takes.
 
     Args:
-        events: Events of any runs, in any order, with repeats.
+        events: Of any runs.
         earlier: By run, what is known of events that these have superseded.
 
     Raises:
@@ -283,8 +283,7 @@ def count_commit(outcome: CommitOutcome, *, runs: int, seconds: float) -> None:
 
 def count_anomalies(changes: Iterable[RunChange]) -> None:
     """Count the transitions that *changes*, now stored, added in breach of the state machine."""
-    anomalies = sum(change.anomalies for change in changes)
-    if anomalies:
+    if anomalies := sum(change.anomalies for change in changes):
         _anomalies.add(anomalies)
 
 

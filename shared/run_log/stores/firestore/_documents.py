@@ -106,7 +106,13 @@ class FirestoreDocuments(ProjectionDocuments):
 
     @override
     async def commit(self, commit: Commit) -> Sequence[Any]:
-        return (await self._connection.commit(self._writes(commit)))[: len(commit.runs)]
+        with self._refusing():
+            writes = [
+                *(self._run_write(run) for run in commit.runs),
+                *(self._stats_write(stats) for stats in commit.stats),
+                *(self._announcement(*announced) for announced in commit.announced.items()),
+            ]
+        return (await self._connection.commit(writes))[: len(commit.runs)]
 
     async def repair(self, stats: StatsWrite, *, guard: str, expected: Any | None) -> Any:
         """Add *stats* to a workflow's, and count that in another document; return the mark of that.
@@ -143,14 +149,6 @@ class FirestoreDocuments(ProjectionDocuments):
             stored = head_to_merge(fields_of(document.fields), key)
             known[key] = KnownRun(stored=stored, mark=document.update_time)
         return known
-
-    def _writes(self, commit: Commit) -> list[Any]:
-        with self._refusing():
-            return [
-                *(self._run_write(run) for run in commit.runs),
-                *(self._stats_write(stats) for stats in commit.stats),
-                *(self._announcement(*announced) for announced in commit.announced.items()),
-            ]
 
     @contextlib.contextmanager
     def _refusing(self) -> Generator[None]:

@@ -145,29 +145,21 @@ class Snapshot:
         Raises:
             GoogleAPICallError: It says that it will tell nothing.
         """
-        match message.WhichOneof("response_type"):
-            case "document_change":
-                change = Change.of(message.document_change.document, self._root)
-                # What is not newer was told before: the margin's at first, and everything after a reset.
-                if change is not None and change.place > self._recent.newest:
-                    self.add(change)
-                return False
-            case "target_change":
-                return self._target_changed(message.target_change)
-            case _:
-                return False  # a document is gone from the query, or how many it has
-
-    def _target_changed(self, told: Any) -> bool:
-        match told.target_change_type:
-            case TargetChange.REMOVE:
-                raise _vendor_errors.from_grpc_status(told.cause.code or _INTERNAL, told.cause.message)
-            case TargetChange.RESET:
-                self._clear()
-                self._is_current = False
-            case TargetChange.CURRENT:
-                self._is_current = True
-            case _:
-                pass
+        if message.HasField("document_change"):
+            change = Change.of(message.document_change.document, self._root)
+            # What is not newer was told before: the margin's at first, and everything after a reset.
+            if change is not None and change.place > self._recent.newest:
+                self.add(change)
+        if not message.HasField("target_change"):
+            return False  # a document, or that one is gone from the query, or how many it has
+        told = message.target_change
+        kind = told.target_change_type
+        if kind == TargetChange.REMOVE:
+            raise _vendor_errors.from_grpc_status(told.cause.code or _INTERNAL, told.cause.message)
+        if kind == TargetChange.RESET:
+            self._clear()
+        if kind in {TargetChange.RESET, TargetChange.CURRENT}:
+            self._is_current = kind == TargetChange.CURRENT
         # The vendor's promise for a moment without targets is a consistent state of them all.
         return self._is_current and told.HasField("read_time") and not told.target_ids
 
