@@ -73,37 +73,13 @@ async def test_a_deleted_run_does_not_come_back(service: Service) -> None:
     await later.close()
 
 
-async def test_a_deleted_run_whose_id_is_used_again(service: Service) -> None:
-    """What was deleted, replayed, changes neither a later run with its id nor the stats."""
-    deleted = an_event(workflow_id="w", id="r", attempt=2, status=RunStatus.FAILED, occurred_at=NOON)
-    await service.apply([deleted])
-    await service.reference(RUN).delete()
-    later = Service(NOON + 31 * DAY)
-    again = an_event(workflow_id="w", id="r", occurred_at=later.time)
-    await later.apply([again])
-    stats = await later.get_stats("w")
-
-    outcomes = await Projector(later).apply([deleted, again])
-
-    assert [Outcome.REJECTED, Outcome.DUPLICATE] == outcomes
-    assert (again.run, stats) == (await later.get_run("w", "r"), await later.get_stats("w"))
-    await later.close()
-
-
-async def test_it_is_visible_until_it_expires(service: Service) -> None:
-    """A run is seen until the moment it expires, also by who keeps all and only reads."""
+async def test_a_reader_that_keeps_all_sees_none(service: Service) -> None:
+    """An expired run is not seen by who keeps all and only reads, from the moment it expires."""
     await service.apply([an_event(workflow_id="w", id="r", occurred_at=NOON)])
-
-    service.time = NOON + 30 * DAY - timedelta(microseconds=1)
-    before = await service.get_run("w", "r")
-    service.time = NOON + 30 * DAY
-    after = await service.get_run("w", "r")
     reader = FirestoreRunLogService(now=lambda: NOON + 30 * DAY)
     seen = (await reader.list_runs("w"), await reader.get_run("w", "r"))
     await reader.close()
 
-    assert before is not None
-    assert after is None
     assert (([], None), None) == seen
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -12,8 +11,6 @@ import pytest
 from run_log.core import ConfigurationError, RunStatus
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import a_life, an_event
-
-from .firestore_kit import Watch, WatchedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -79,19 +76,6 @@ async def test_writers_with_different_numbers_at_once(with_shards: OpenService) 
     await asyncio.gather(*(with_shards(shards).apply(EVENTS) for shards in (1, 3, 16)))
 
     assert TOTALS == await with_shards(1).get_stats("w")
-
-
-async def test_one_shard_costs_nothing(service: WatchedService, watch: Watch) -> None:
-    """With one shard nothing but the workflow's own document is written or read for its stats."""
-    await service.apply(EVENTS)
-    watch.calls.clear()
-    await service.get_stats("w")
-    calls = list(watch.calls)
-
-    paths = set(itertools.chain(*watch.writes))
-    assert ["autopilot_runs/w"] == [path for path in paths if "/runs/" not in path]
-    assert 0 == await _documents(service)
-    assert ["batch_get_documents"] == calls
 
 
 @pytest.mark.parametrize("shards", [0, -1, 501])

@@ -17,7 +17,7 @@ from run_log.stores.firestore.client import Patience
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.testing import a_run, an_event
 
-from .firestore_kit import OpenedService, Watch, WatchedService
+from .firestore_kit import Watch, WatchedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -120,35 +120,6 @@ async def test_a_commit_at_midnight(service: WatchedService, watch: Watch, clock
     assert Horizon.at(clock.now) != day
     assert [True] == [0 < masked for masked in watch.masked]
     assert [] == watch.contradictions
-
-
-async def test_runs_from_before_the_summaries_are_not_taken_out(
-    service: WatchedService, plain: OpenedService
-) -> None:
-    """Runs that were stored before there were summaries count once they change, and nothing goes below 0."""
-    for number in range(2):
-        await service.apply([an_event(ended(number, NOON, 5.0))])
-        reference = plain.reference(f"autopilot_runs/w/runs/r{number}")
-        fields = (await reference.get()).to_dict()
-        for name in ("counted_hour", "counted_micros"):
-            del fields["projection"][name]
-        await reference.set(fields)
-    stats = await document(service)
-    await plain.reference("autopilot_runs/w").set(
-        {name: stats[name] for name in ("workflow_id", "total", "successful", "by_status")}
-    )
-    fresh = WatchedService(Watch(), Patience(), now=Clock())
-
-    before = await fresh.get_summary("w", DAY, now=NOON)
-    await fresh.apply([an_event(ended(0, NOON, 7.0, status=RunStatus.FAILED))])
-    after = await fresh.get_summary("w", DAY, now=NOON)
-    whole = await fresh.get_summary("w", now=NOON)
-    await fresh.close()
-
-    assert (0, None) == (before.total, before.as_of)
-    assert (1, {RunStatus.FAILED: 1}) == (after.total, after.by_status)
-    assert (2, {RunStatus.FAILED: 1, RunStatus.SUCCESS: 1}) == (whole.total, whole.by_status)
-    assert (1, timedelta(milliseconds=7)) == (whole.durations.count, whole.durations.total)
 
 
 @pytest.mark.parametrize("today", range(20_000, 20_400, 13))

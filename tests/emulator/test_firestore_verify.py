@@ -103,23 +103,6 @@ TOLD: Told = frozenset(
 )
 
 
-async def test_each_wrong_count(service: WatchedService, plain: OpenedService) -> None:
-    """Each wrong count is found, and no other; a repair makes all of them right."""
-    await service.apply(lives(30, seed=1))
-    before = await held(plain)
-    await plant(plain, WRONG)
-
-    found = await verified(service)
-    repaired = await verified(service, repair=True)
-
-    assert TOLD == told(found) == told(repaired)
-    assert (True, True) == (found.differs, repaired.repaired)
-    after = await held(plain)
-    hour = counter_path(SummaryCounter(Scope.HOUR, HOUR, "b7")).split(".")
-    assert 0 == after[hour[0]][hour[1]][hour[2]].pop(hour[3])
-    assert before == after
-
-
 async def test_shards(plain: OpenedService) -> None:
     """Counts over shards are verified as their sum, also once there are fewer shards, and repaired in one."""
     many = WatchedService(Watch(), Patience(), stats_shards=5)
