@@ -200,11 +200,6 @@ class OpenService(FirestoreRunLogService):
         """The running event loop's feed."""
         return self._feed()
 
-    @property
-    def watched_in(self) -> set[object]:
-        """The event loops of its open watches."""
-        return set(self._watches._loops.values())  # pyright: ignore[reportPrivateUsage]
-
     async def forget_changes(self, key: RunKey) -> None:
         """Make a run's document one that an earlier version stored."""
         document = self._connection.client().document(run_path(self._root, key))
