@@ -63,6 +63,7 @@ def provision(connection: PubSubConnection, settings: Settings) -> list[Provisio
         TransportRefusedError: It does not let us; the message says which resource.
     """
     letters = settings.dead_letter_topic
+    # No ordering and no exactly-once delivery: both cost latency, and the merge law needs neither.
     # No retry policy: it would also hold back what a killed puller had in hand (docs/adr/0025), and the
     # worker backs off by itself.
     policy = {

@@ -79,6 +79,7 @@ def service_agent_may_publish(connection: PubSubConnection, topic: str) -> bool:
     """
     with connection.publisher() as client, connection.translated(topic):
         policy = client.get_iam_policy(request={"resource": topic}, retry=None, timeout=_TIMEOUT_SECONDS)
+    # By any of the roles that may publish. One that is bound to the project is not seen from here.
     return any(
         member.endswith(_SERVICE_AGENT)
         for binding in policy.bindings

@@ -98,7 +98,8 @@ class FirestoreAudit(Audit):
                 return
 
     async def store_now(self) -> datetime:
-        """Return Firestore's time, in whole microseconds as it takes moments."""
+        """Return Firestore's time."""
+        # It takes a moment to read at in whole microseconds only, and answers in nanoseconds.
         return moment_of(await self.patience.run(partial(self.connection.now, self.root)) // 1_000)
 
     @contextlib.asynccontextmanager

@@ -116,8 +116,10 @@ class FirestoreRunLogService(RunLogService):
             wall_now=now,
         )
         self._now = now
+        # A query is given up after a while. A watch waits for as long as the store is away.
         self._endless = Patience(math.inf)
         self._bounds = Bounds()
+        # Weak, for a loop that has ended comes to no close().
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
 
     @classmethod

@@ -88,6 +88,7 @@ async def _unseen(connection: Connection, root_collection: str, workflow: str) -
 
 
 async def _count(query: Any) -> int:
+    # Bounded, for it is billed as a read for each 1,000 entries of the index that it looks at.
     ((counted,),) = await query.limit(MOST_COUNTED).count().get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
     return int(counted.value)
 
