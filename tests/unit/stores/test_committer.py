@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,13 @@ from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
 KEY: RunKey = ("w", "r")
+
+
+class OverDays(DocumentStore):
+    """Documents whose summaries are not recounted: that goes by the days that are counted on one day."""
+
+    def check(self, workflow_id: str) -> None:
+        """See `DocumentStore.check`."""
 
 
 class Documents:
@@ -48,9 +55,17 @@ def documents() -> Documents:
     return Documents()
 
 
-def committer(documents: Documents, **settings: Any) -> Committer:
+def committer(
+    documents: Documents,
+    *,
+    known_runs: int = 100,
+    stats_shards: int = 1,
+    now: Callable[[], datetime] = lambda: TODAY,
+) -> Committer:
     """Return a committer that has remembered nothing yet."""
-    return Committer(documents, patience=Patience(), **{"wall_now": lambda: TODAY, **settings})
+    return Committer(
+        documents, patience=Patience(), known_runs=known_runs, stats_shards=stats_shards, wall_now=now
+    )
 
 
 async def test_wariness_ends(documents: Documents) -> None:
@@ -108,15 +123,15 @@ async def test_shards_are_announced_once(documents: Documents) -> None:
     assert 20 == sum(counts["total"] for counts in documents.store.stats.values())
 
 
-async def test_a_day_is_tidied_once(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_day_is_tidied_once(documents: Documents) -> None:
     """Only the first commit of a day takes anything away: the others are no longer for it."""
-    monkeypatch.setattr(documents.store, "check", lambda _workflow_id: None)  # it goes by one day
+    documents.store = OverDays(Record(lambda: 0.0))
     today: datetime = TODAY
 
     def now() -> datetime:
         return today
 
-    writer = committer(documents, wall_now=now)
+    writer = committer(documents, now=now)
     for n in range(5):
         today = TODAY + (n // 3) * timedelta(days=1)
         await writer.apply([an_event(workflow_id="w", id=f"r{n}", started_at=TODAY)])
