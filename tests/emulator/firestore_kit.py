@@ -10,7 +10,7 @@ from typing import Any
 
 from google.api_core import exceptions as google_errors
 
-from run_log.core import utc_now
+from run_log.core import ConfigurationError, StoreError, WriteRefusedError, utc_now
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
 from run_log.stores import FirestoreRunLogService
@@ -29,6 +29,20 @@ def vendor_error(name: str) -> Exception:
     error: Exception = getattr(errors, name)("the vendor's words")
     return error
 
+
+FINAL_ERRORS: list[tuple[str, type[Exception], str]] = [
+    ("PermissionDenied", ConfigurationError, "grant roles/datastore.user"),
+    ("Unauthenticated", ConfigurationError, "grant roles/datastore.user"),
+    ("InvalidArgument", WriteRefusedError, "for good"),
+    ("OutOfRange", StoreError, "failed"),
+]
+"""What no call gets over: the vendor's error, ours, and what that says."""
+
+NOT_DEPLOYED: list[tuple[str, type[Exception], str]] = [
+    ("NotFound", ConfigurationError, "set RUN_LOG_DATABASE"),
+    ("FailedPrecondition", ConfigurationError, "firestore.indexes.json"),
+]
+"""What no query gets over; to a commit the same says that a precondition did not hold."""
 
 CALLS = ("commit", "batch_get_documents", "run_query", "listen")
 """The calls to Firestore that a run log makes."""
@@ -55,6 +69,13 @@ class Watch:
         """Errors of the next calls, by name, whose answer is lost."""
         self.garbled = 0
         """How many of the next responses of listeners cannot be decoded."""
+
+    def fail(self, error: str, *, times: int) -> Exception:
+        """Have so many next calls of each kind fail unseen by Firestore; return the vendor's error."""
+        theirs = vendor_error(error)
+        for name in CALLS[:3]:
+            self.before[name] = [theirs] * times
+        return theirs
 
     async def called(self, name: str, times: int) -> None:
         """Wait until there were that many calls of that name."""
@@ -178,11 +199,6 @@ class OpenService(FirestoreRunLogService):
     def feed(self) -> OpenFeed:
         """The running event loop's feed."""
         return self._feed()
-
-    @property
-    def watched_in(self) -> set[object]:
-        """The event loops of its open watches."""
-        return set(self._watches._loops.values())  # pyright: ignore[reportPrivateUsage]
 
     async def forget_changes(self, key: RunKey) -> None:
         """Make a run's document one that an earlier version stored."""

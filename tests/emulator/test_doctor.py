@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -50,31 +49,22 @@ class Deployment:
         self.connection = PubSubConnection.from_settings(self.settings)
         provision(self.connection, self.settings)
 
-    def path(self, subscription: str) -> str:
-        """Return the full name of a subscription."""
-        return self.connection.subscription_path(subscription)
+    def delete(self, kind: str, name: str) -> None:
+        """Delete a topic or a subscription."""
+        if kind == "topic":
+            with self.connection.publisher() as client:
+                client.delete_topic(topic=self.connection.topic_path(name))
+        else:
+            with self.connection.subscriber() as client:
+                client.delete_subscription(subscription=self.connection.subscription_path(name))
 
-    def without_topic(self, topic: str) -> None:
-        """Delete a topic."""
-        with self.connection.publisher() as client:
-            client.delete_topic(topic=self.connection.topic_path(topic))
-
-    def without_subscription(self, subscription: str) -> None:
-        """Delete a subscription."""
+    def set_up_projector(self, topic: str, **fields: Any) -> None:
+        """Make the projector's subscription another one."""
+        self.delete("subscription", "run-log-projector")
+        name = self.connection.subscription_path("run-log-projector")
+        request = {"name": name, "topic": self.connection.topic_path(topic), **fields}
         with self.connection.subscriber() as client:
-            client.delete_subscription(subscription=self.path(subscription))
-
-    def with_subscription(self, subscription: str, topic: str, **fields: Any) -> None:
-        """Make a subscription another one."""
-        self.without_subscription(subscription)
-        with self.connection.subscriber() as client:
-            client.create_subscription(
-                request={
-                    "name": self.path(subscription),
-                    "topic": self.connection.topic_path(topic),
-                    **fields,
-                }
-            )
+            client.create_subscription(request=request)
 
     async def checks(self, **options: Any) -> dict[str, Check]:
         """Return what the doctor finds, by name."""
@@ -97,81 +87,59 @@ async def test_a_deployment_that_can_work(deployment: Deployment) -> None:
     assert {""} == {check.remedy for check in checks.values()}
 
 
-def _no_topic(deployment: Deployment) -> None:
-    deployment.without_topic("run-log-events")
+MISSING = [
+    ("topic", "run-log-events", "topic"),
+    ("subscription", "run-log-projector", "subscription"),
+    ("topic", "run-log-dead-letters", "dead-letter topic"),
+    ("subscription", "run-log-dead-letters", "dead-letter subscription"),
+]
 
 
-def _no_subscription(deployment: Deployment) -> None:
-    deployment.without_subscription("run-log-projector")
+@pytest.mark.parametrize(("kind", "name", "wrong"), MISSING)
+async def test_what_is_missing(deployment: Deployment, kind: str, name: str, wrong: str) -> None:
+    """What is missing is found, and what makes it is said."""
+    deployment.delete(kind, name)
+
+    check = (await deployment.checks())[wrong]
+
+    assert Verdict.WRONG is check.verdict
+    assert "run-log provision" in check.remedy
 
 
-def _another_topics(deployment: Deployment) -> None:
-    deployment.with_subscription("run-log-projector", "run-log-dead-letters")
-
-
-def _filtered(deployment: Deployment) -> None:
-    deployment.with_subscription("run-log-projector", "run-log-events", filter='attributes.type = "x"')
-
-
-def _expiring(deployment: Deployment) -> None:
-    deployment.with_subscription(
-        "run-log-projector", "run-log-events", expiration_policy={"ttl": timedelta(days=3)}
-    )
-
-
-def _no_policy(deployment: Deployment) -> None:
-    deployment.with_subscription("run-log-projector", "run-log-events", expiration_policy={})
-
-
-def _another_policy(deployment: Deployment) -> None:
-    deployment.with_subscription(
-        "run-log-projector",
-        "run-log-events",
-        expiration_policy={},
-        dead_letter_policy={
-            "dead_letter_topic": deployment.connection.topic_path("run-log-events"),
-            "max_delivery_attempts": 5,
-        },
-    )
-
-
-def _backing_off(deployment: Deployment) -> None:
-    deployment.with_subscription(
-        "run-log-projector",
-        "run-log-events",
-        expiration_policy={},
-        retry_policy={"minimum_backoff": timedelta(seconds=10), "maximum_backoff": timedelta(seconds=600)},
-    )
-
-
-def _no_letters(deployment: Deployment) -> None:
-    deployment.without_subscription("run-log-dead-letters")
-
-
-def _no_dead_letter_topic(deployment: Deployment) -> None:
-    deployment.without_topic("run-log-dead-letters")
+NEVER: dict[str, Any] = {"expiration_policy": {}}
+FIVE_TIMES: dict[str, Any] = {"max_delivery_attempts": 5}
+BACKS_OFF = {"minimum_backoff": timedelta(seconds=10), "maximum_backoff": timedelta(seconds=600)}
 
 
 @pytest.mark.parametrize(
-    ("spoil", "wrong", "told"),
+    ("topic", "fields", "wrong", "told"),
     [
-        (_no_topic, "topic", "run-log provision"),
-        (_no_subscription, "subscription", "run-log provision"),
-        (_another_topics, "subscription", "RUN_LOG_SUBSCRIPTION"),
-        (_filtered, "subscription", "run-log provision"),
-        (_expiring, "subscription", "--expiration-period=never"),
-        (_backing_off, "subscription", "--clear-retry-policy --ack-deadline=20"),
-        (_no_policy, "dead-letter policy", "--dead-letter-topic"),
-        (_another_policy, "dead-letter policy", "--dead-letter-topic"),
-        (_no_letters, "dead-letter subscription", "run-log provision"),
-        (_no_dead_letter_topic, "dead-letter topic", "run-log provision"),
+        ("dead-letters", {}, "subscription", "RUN_LOG_SUBSCRIPTION"),
+        ("events", {"filter": 'attributes.type = "x"'}, "subscription", "run-log provision"),
+        (
+            "events",
+            {"expiration_policy": {"ttl": timedelta(days=3)}},
+            "subscription",
+            "--expiration-period=never",
+        ),
+        (
+            "events",
+            {**NEVER, "retry_policy": BACKS_OFF},
+            "subscription",
+            "--clear-retry-policy --ack-deadline=20",
+        ),
+        ("events", NEVER, "dead-letter policy", "--dead-letter-topic"),
+        ("events", {**NEVER, "dead_letter_policy": FIVE_TIMES}, "dead-letter policy", "--dead-letter-topic"),
     ],
+    ids=["another topic's", "filtered", "expiring", "backing off", "no policy", "another policy"],
 )
-async def test_what_is_wrong(
-    deployment: Deployment, spoil: Callable[[Deployment], None], wrong: str, told: str
+async def test_what_is_set_up_otherwise(
+    deployment: Deployment, topic: str, fields: dict[str, Any], wrong: str, told: str
 ) -> None:
-    """What is missing or set up otherwise is found, and what to do is said."""
-    spoil(deployment)
+    """What is set up otherwise is found, and what to do is said."""
+    if policy := fields.get("dead_letter_policy"):
+        policy["dead_letter_topic"] = deployment.connection.topic_path("run-log-events")
+    deployment.set_up_projector(f"run-log-{topic}", **fields)
 
     check = (await deployment.checks())[wrong]
 
@@ -181,10 +149,8 @@ async def test_what_is_wrong(
 
 async def test_it_fits_a_screen(deployment: Deployment) -> None:
     """Where nothing of what is deployed is there, all of it fits 80 columns and 24 lines, with what to do."""
-    for topic in ("run-log-events", "run-log-dead-letters"):
-        deployment.without_topic(topic)
-    for subscription in ("run-log-projector", "run-log-dead-letters"):
-        deployment.without_subscription(subscription)
+    for kind, name, _ in MISSING:
+        deployment.delete(kind, name)
 
     checks = list((await deployment.checks()).values())
     lines = list(checks_table(checks).lines(Screen(width=80)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -23,13 +22,14 @@ from run_log.core import (
     WorkflowRun,
     WriteRefusedError,
 )
-from run_log.core.ids import document_id
 from run_log.core.law import run_digest
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import verify
 from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, OPTIONAL, PROJECTION
 from run_log.testing import a_life, a_run, an_event
+
+from .firestore_kit import OpenedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -38,27 +38,10 @@ firestore: Any = google.cloud.firestore  # published without annotations
 NOON = datetime(2026, 3, 4, 12, 0, 0, 123_456, tzinfo=UTC)
 
 
-class OpenedService(FirestoreRunLogService):
-    """A service that shows its documents."""
-
-    def run_document(self, workflow_id: str, run_id: str) -> Any:
-        """Return the reference of a run's document."""
-        return self._runs(workflow_id).document(document_id(run_id))
-
-    def stats_document(self, workflow_id: str) -> Any:
-        """Return the reference of a workflow's document."""
-        return self._workflow(workflow_id)
+RUN = "autopilot_runs/w/runs/r"
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[OpenedService]:
-    """Yield a service of an empty project."""
-    service = OpenedService.from_env()
-    yield service
-    await service.close()
-
-
-async def test_the_layout_of_a_run(service: OpenedService) -> None:
+async def test_the_layout_of_a_run(plain: OpenedService) -> None:
     """A run's document has its fields, native timestamps, payloads as JSON text, and the projection's map."""
     event = an_event(
         a_run(
@@ -73,10 +56,9 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
         event_id="e1",
     )
 
-    await service.apply([event])
+    await plain.apply([event])
 
-    snapshot = await service.run_document("a/b", "r").get()
-    assert snapshot.reference.path == "autopilot_runs/a%2Fb/runs/r"
+    snapshot = await plain.reference("autopilot_runs/a%2Fb/runs/r").get()
     fields = snapshot.to_dict()
     assert isinstance(fields["projection"].pop("changed_at"), datetime)
     assert fields == {
@@ -113,13 +95,13 @@ async def test_the_layout_of_a_run(service: OpenedService) -> None:
     }
 
 
-async def test_what_only_some_runs_have(service: OpenedService) -> None:
+async def test_what_only_some_runs_have(plain: OpenedService) -> None:
     """Active runs have when they were heard of, paused ones who is asked until when; others neither."""
     own = ("active_shard", "active_since", "paused_assignee", "paused_deadline", "paused_started_at")
     found: list[dict[str, Any]] = []
     for status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.SUCCESS):
-        await service.save_run(a_run(workflow_id="w", id="r", status=status, started_at=NOON))
-        projection = (await service.run_document("w", "r").get()).to_dict()["projection"]
+        await plain.save_run(a_run(workflow_id="w", id="r", status=status, started_at=NOON))
+        projection = (await plain.reference(RUN).get()).to_dict()["projection"]
         found.append({name: projection[name] for name in own if name in projection})
 
     running, paused, ended = found
@@ -130,29 +112,29 @@ async def test_what_only_some_runs_have(service: OpenedService) -> None:
 
 
 @pytest.mark.parametrize("name", ["%zz", "%5F%5Fx", "a%2fb"])
-async def test_what_is_no_workflow_is_not_listed(service: OpenedService, name: str) -> None:
+async def test_what_is_no_workflow_is_not_listed(plain: OpenedService, name: str) -> None:
     """A document beside the workflows', under a name that no workflow has, ends and repeats nothing."""
-    await service.apply([an_event(workflow_id=workflow_id) for workflow_id in ("!", "b", "~")])
-    await service.stats_document("b").parent.document(name).set({"workflow_id": "b", "total": 7})
+    await plain.apply([an_event(workflow_id=workflow_id) for workflow_id in ("!", "b", "~")])
+    await plain.reference(f"autopilot_runs/{name}").set({"workflow_id": "b", "total": 7})
 
     found: list[str] = []
     cursor = None
     for _ in range(3):
-        page, cursor = await service.list_workflows(limit=1, start_after=cursor)
+        page, cursor = await plain.list_workflows(limit=1, start_after=cursor)
         found += [stats.workflow_id for stats in page]
 
     assert (["!", "b", "~"], None) == (found, cursor)
 
 
 async def test_a_damaged_workflow_is_not_listed(
-    service: OpenedService, caplog: pytest.LogCaptureFixture
+    plain: OpenedService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A workflow whose stats something else damaged is skipped with a warning, and ends no page."""
-    await service.apply([an_event(workflow_id=workflow_id) for workflow_id in ("a", "b", "c")])
-    await service.stats_document("b").update({"by_status": "text"})
+    await plain.apply([an_event(workflow_id=workflow_id) for workflow_id in ("a", "b", "c")])
+    await plain.reference("autopilot_runs/b").update({"by_status": "text"})
 
-    first, cursor = await service.list_workflows(limit=1)
-    second, end = await service.list_workflows(limit=1, start_after=cursor)
+    first, cursor = await plain.list_workflows(limit=1)
+    second, end = await plain.list_workflows(limit=1, start_after=cursor)
 
     assert (["a", "c"], None) == ([stats.workflow_id for stats in (*first, *second)], end)
     assert {"b"} == {
@@ -162,58 +144,44 @@ async def test_a_damaged_workflow_is_not_listed(
     }
 
 
-async def test_the_layout_of_the_stats(service: OpenedService) -> None:
+async def test_the_layout_of_the_stats(plain: OpenedService) -> None:
     """A workflow's document has total, successful, and a count for each status there was."""
-    await service.apply([*a_life("w", "r1"), *a_life("w", "r2", end=RunStatus.FAILED)])
-    await service.save_run(a_run(workflow_id="w", id="r1", status=RunStatus.FAILED))
+    await plain.apply([*a_life("w", "r1"), *a_life("w", "r2", end=RunStatus.FAILED)])
+    await plain.save_run(a_run(workflow_id="w", id="r1", status=RunStatus.FAILED))
 
-    snapshot = await service.stats_document("w").get()
+    fields = (await plain.reference("autopilot_runs/w").get()).to_dict()
 
-    fields = snapshot.to_dict()
-    assert snapshot.reference.path == "autopilot_runs/w"
-    assert {
+    assert isinstance(fields.pop("as_of"), int)
+    assert isinstance(fields.pop("durations"), dict)
+    assert fields == {
         "workflow_id": "w",
         "total": 2,
         "successful": 0,
         "by_status": {"failed": 2, "success": 0},
-    } == {name: fields[name] for name in ("workflow_id", "total", "successful", "by_status")}
-    assert {"workflow_id", "total", "successful", "by_status", "durations", "as_of"} == set(fields)
+    }
 
 
-async def test_only_paused_runs_have_the_inbox_field(service: OpenedService) -> None:
-    """The field that the inbox is an index on is there while a run is paused, and at no other time."""
-    there: dict[RunStatus, bool] = {}
-    for status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.SUCCESS):
-        await service.save_run(a_run(workflow_id="w", id="r", status=status))
-        fields = (await service.run_document("w", "r").get()).to_dict()
-        there[status] = "paused_started_at" in fields["projection"]
-
-    assert there == {RunStatus.RUNNING: False, RunStatus.PAUSED: True, RunStatus.SUCCESS: False}
-
-
-async def test_an_update_leaves_nothing_old(service: OpenedService) -> None:
+async def test_an_update_leaves_nothing_old(plain: OpenedService) -> None:
     """A run's update replaces every field whole: no key of an older payload or pause stays."""
-    paused = a_run(
-        workflow_id="w", id="r", status=RunStatus.PAUSED, trigger_data={"old": 1}, result={"old": 1}
+    old, new = {"old": 1}, {"new": 1}
+    ended = a_run(workflow_id="w", id="r", result=new, pause=None)
+    await plain.save_run(
+        a_run(workflow_id="w", id="r", status=RunStatus.PAUSED, trigger_data=old, result=old)
     )
-    ended = a_run(workflow_id="w", id="r", result={"new": 1}, pause=None)
+    await plain.save_run(ended)
 
-    await service.save_run(paused)
-    await service.save_run(ended)
-
-    fields = (await service.run_document("w", "r").get()).to_dict()
-    assert (json.loads(fields["trigger_data"]), json.loads(fields["result"])) == ({}, {"new": 1})
-    assert fields["pause"] is None
-    assert ended == await service.get_run("w", "r")
+    fields = (await plain.reference(RUN).get()).to_dict()
+    assert ("{}", new, None) == (fields["trigger_data"], json.loads(fields["result"]), fields["pause"])
+    assert ended == await plain.get_run("w", "r")
 
 
-async def test_the_inbox_is_of_one_root_collection(service: OpenedService) -> None:
+async def test_the_inbox_is_of_one_root_collection(plain: OpenedService) -> None:
     """Runs paused in another root collection, such as a rebuild's, are not in the inbox."""
     other = FirestoreRunLogService(root_collection="autopilot_runs_2")
-    await other.save_run(a_run(workflow_id="w", id="other", status=RunStatus.PAUSED))
-    await service.save_run(a_run(workflow_id="w", id="own", status=RunStatus.PAUSED))
+    for service, run_id in ((other, "other"), (plain, "own")):
+        await service.save_run(a_run(workflow_id="w", id=run_id, status=RunStatus.PAUSED))
 
-    inboxes = [[run.id for run in await one.get_pending_runs()] for one in (service, other)]
+    inboxes = [[run.id for run in await one.get_pending_runs()] for one in (plain, other)]
     await other.close()
 
     assert inboxes == [["own"], ["other"]]
@@ -234,20 +202,20 @@ SPOILS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
-async def test_what_cannot_be_read_is_skipped(service: OpenedService, spoil: dict[str, Any]) -> None:
+async def test_what_cannot_be_read_is_skipped(plain: OpenedService, spoil: dict[str, Any]) -> None:
     """A document that something else changed is named by `get_run`, and skipped by pages of any size."""
     for n in range(5):
-        await service.apply([an_event(workflow_id="w", id=f"r{n}", started_at=NOON - timedelta(hours=n))])
-    await service.run_document("w", "r2").update(spoil)
+        await plain.apply([an_event(workflow_id="w", id=f"r{n}", started_at=NOON - timedelta(hours=n))])
+    await plain.reference("autopilot_runs/w/runs/r2").update(spoil)
 
     with pytest.raises(UnreadableRunError, match="r2"):
-        await service.get_run("w", "r2")
+        await plain.get_run("w", "r2")
 
     for limit in (1, 2, 3, 4):
-        page, cursor = await service.list_runs("w", limit=limit)
+        page, cursor = await plain.list_runs("w", limit=limit)
         walked = list(page)
         while cursor is not None:
-            page, cursor = await service.list_runs("w", limit=limit, start_after=cursor)
+            page, cursor = await plain.list_runs("w", limit=limit, start_after=cursor)
             walked += page
         assert [run.id for run in walked] == ["r0", "r1", "r3", "r4"]
 
@@ -260,22 +228,22 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
-async def test_a_run_with_a_damaged_history_is_still_read(service: OpenedService, history: list[str]) -> None:
+async def test_a_run_with_a_damaged_history_is_still_read(plain: OpenedService, history: list[str]) -> None:
     """A run whose history something else damaged is listed and returned; only its history cannot be read."""
-    await service.apply([an_event(workflow_id="w", id="r")])
-    await service.run_document("w", "r").update({"projection.history": history})
+    await plain.apply([an_event(workflow_id="w", id="r")])
+    await plain.reference(RUN).update({"projection.history": history})
 
-    listed, _ = await service.list_runs("w")
-    assert [await service.get_run("w", "r")] == listed
+    listed, _ = await plain.list_runs("w")
+    assert [await plain.get_run("w", "r")] == listed
     with pytest.raises(UnreadableRunError, match="r"):
-        await service.get_history("w", "r")
+        await plain.get_history("w", "r")
 
 
 @pytest.mark.parametrize("spoil", [{"status": "no such"}, {"projection": "text"}])
-async def test_what_cannot_be_merged_is_refused_alone(service: OpenedService, spoil: dict[str, Any]) -> None:
+async def test_what_cannot_be_merged_is_refused_alone(plain: OpenedService, spoil: dict[str, Any]) -> None:
     """Events of a run whose stored head cannot be read are refused; the others of the batch are applied."""
-    await service.apply([an_event(workflow_id="w", id="bad")])
-    await service.run_document("w", "bad").update(spoil)
+    await plain.apply([an_event(workflow_id="w", id="bad")])
+    await plain.reference("autopilot_runs/w/runs/bad").update(spoil)
     other = OpenedService.from_env()
     events = [an_event(workflow_id="w", id=run_id) for run_id in ("good", "bad", "better")]
 
@@ -285,25 +253,25 @@ async def test_what_cannot_be_merged_is_refused_alone(service: OpenedService, sp
     await other.close()
 
     assert outcomes == [Outcome.APPLIED, Outcome.REJECTED, Outcome.APPLIED]
-    assert await service.get_stats("w") == {"total": 3, "successful": 3}
+    assert await plain.get_stats("w") == {"total": 3, "successful": 3}
 
 
-async def test_a_document_without_a_projection_map(service: OpenedService) -> None:
+async def test_a_document_without_a_projection_map(plain: OpenedService) -> None:
     """A run that was written without versions can be read, and any event is newer than it."""
     started = a_run(workflow_id="w", id="r", status=RunStatus.RUNNING)
-    await service.save_run(started)
-    fields = (await service.run_document("w", "r").get()).to_dict()
+    await plain.save_run(started)
+    fields = (await plain.reference(RUN).get()).to_dict()
     del fields["projection"]
-    await service.run_document("w", "r").set({**fields, "trigger_data": {"native": [1]}})
-    found = await service.get_run("w", "r")
+    await plain.reference(RUN).set({**fields, "trigger_data": {"native": [1]}})
+    found = await plain.get_run("w", "r")
 
     ended = an_event(workflow_id="w", id="r", hlc=1)
-    outcomes = await service.apply([ended])
+    outcomes = await plain.apply([ended])
 
     assert started.model_copy(update={"trigger_data": {"native": [1]}}) == found
     assert outcomes == [Outcome.APPLIED]
-    assert ended.run == await service.get_run("w", "r")
-    assert await service.get_stats("w") == {"total": 1, "successful": 1}
+    assert ended.run == await plain.get_run("w", "r")
+    assert await plain.get_stats("w") == {"total": 1, "successful": 1}
 
 
 @pytest.mark.parametrize("root", ["a/b", "a/b/c", "", ".", "..", "__x__"])
@@ -348,7 +316,7 @@ _FIELDS: Final = (
 _STATS: Final = ("total", "successful", "by_status", "durations", "days", "hours", "shards", "as_of")
 
 
-async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(service: OpenedService) -> None:
+async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(plain: OpenedService) -> None:
     """Whatever stands in each field of a document, each query, save and audit of it ends, as it may."""
     chance = random.Random(1)
     statuses = (RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS)
@@ -360,29 +328,26 @@ async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(service:
     whole = [a_run(workflow_id="w", id=f"whole-{status.value}", status=status) for status in statuses]
     several = [(field, value) for field in _STATS for value in chance.sample(_ODD, 8)]
     stats = [(f"s{number}", *spoil) for number, spoil in enumerate(several)]
-    await service.apply([an_event(run) for run in (*runs, *whole)])
-    await service.apply([an_event(workflow_id=workflow) for workflow, _, _ in stats])
-    writes: list[tuple[Any, dict[str, Any]]] = [
-        *(
-            (service.run_document("w", run.id), {field: value})
-            for run, (field, value) in zip(runs, spoils, strict=True)
-        ),
-        *((service.stats_document(workflow), {field: value}) for workflow, field, value in stats),
+    await plain.apply([an_event(run) for run in (*runs, *whole)])
+    await plain.apply([an_event(workflow_id=workflow) for workflow, _, _ in stats])
+    writes: list[tuple[str, dict[str, Any]]] = [
+        *((f"w/runs/{run.id}", {field: value}) for run, (field, value) in zip(runs, spoils, strict=True)),
+        *((workflow, {field: value}) for workflow, field, value in stats),
     ]
     for start in range(0, len(writes), 200):
-        batch = service.run_document("w", "r")._client.batch()
-        for reference, change in writes[start : start + 200]:
-            batch.update(reference, change)
+        batch = plain.reference(RUN)._client.batch()
+        for path, change in writes[start : start + 200]:
+            batch.update(plain.reference(f"autopilot_runs/{path}"), change)
         await batch.commit()
 
-    found = {run.id async for run in service.iter_runs("w", page_size=20)}
+    found = {run.id async for run in plain.iter_runs("w", page_size=20)}
     assert {run.id for run in whole} <= found
     for ask in (
-        partial(service.list_pending, limit=20),
-        partial(service.list_pending, limit=20, overdue=False),
-        partial(service.list_pending, limit=20, workflow_id="w"),
-        partial(service.list_stale, timedelta(0), limit=20),
-        partial(service.list_workflows, limit=20),
+        partial(plain.list_pending, limit=20),
+        partial(plain.list_pending, limit=20, overdue=False),
+        partial(plain.list_pending, limit=20, workflow_id="w"),
+        partial(plain.list_stale, timedelta(0), limit=20),
+        partial(plain.list_workflows, limit=20),
     ):
         cursor = None
         for _ in range(50):
@@ -390,14 +355,14 @@ async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(service:
             if cursor is None:
                 break
         assert cursor is None
-    asked: list[Any] = [service.get_pending_runs(), service.get_latest_run("w"), service.get_stats("w")]
-    asked += [service.get_history("w", run.id) for run in runs]
-    asked += [service.mark_lost("w", run.id, older_than=timedelta(0)) for run in runs]
-    asked += [service.get_summary(workflow) for workflow, _, _ in stats]
+    asked: list[Any] = [plain.get_pending_runs(), plain.get_latest_run("w"), plain.get_stats("w")]
+    asked += [plain.get_history("w", run.id) for run in runs]
+    asked += [plain.mark_lost("w", run.id, older_than=timedelta(0)) for run in runs]
+    asked += [plain.get_summary(workflow) for workflow, _, _ in stats]
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         assert not isinstance(answer, BaseException) or isinstance(answer, RunLogError), repr(answer)
 
-    outcomes = await Projector(service).apply([an_event(run) for run in (*runs, *whole)])
+    outcomes = await Projector(plain).apply([an_event(run) for run in (*runs, *whole)])
     assert [Outcome.APPLIED] * len(whole) == outcomes[-len(whole) :]
-    verified = [one async for one in verify(service.audit(page=100), repair=True)]
+    verified = [one async for one in verify(plain.audit(page=100), repair=True)]
     assert {"w", "s0"} <= {one.workflow_id for one in verified}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,21 +14,27 @@ from run_log.core import (
     ConfigurationError,
     Outcome,
     RunStatus,
-    StoreError,
     StoreUnavailableError,
-    WriteRefusedError,
 )
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore.client import Patience
-from run_log.testing import ManualClock, a_life, a_run, an_event
+from run_log.testing import a_life, a_run, an_event
 
-from .firestore_kit import Watch, WatchedService, vendor_error
+from .firestore_kit import (
+    FINAL_ERRORS,
+    NOT_DEPLOYED,
+    OpenedService,
+    Watch,
+    WatchedService,
+    vendor_error,
+)
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
 LOST = vendor_error("ServiceUnavailable")
 
-QUERIES: dict[str, Callable[[FirestoreRunLogService], Awaitable[object]]] = {
+Operation = Callable[[FirestoreRunLogService], Awaitable[object]]
+QUERIES: dict[str, Operation] = {
     "list_runs": lambda service: service.list_runs("w"),
     "get_run": lambda service: service.get_run("w", "r"),
     "get_stats": lambda service: service.get_stats("w"),
@@ -35,49 +42,28 @@ QUERIES: dict[str, Callable[[FirestoreRunLogService], Awaitable[object]]] = {
     "get_latest_run": lambda service: service.get_latest_run("w"),
     "get_history": lambda service: service.get_history("w", "r"),
 }
-OPERATIONS: dict[str, Callable[[FirestoreRunLogService], Awaitable[object]]] = {
+OPERATIONS: dict[str, Operation] = {
     **QUERIES,
     "save_run": lambda service: service.save_run(a_run(workflow_id="w", id="r")),
     "apply": lambda service: service.apply([an_event(workflow_id="w", id="r")]),
 }
 
 
-class Waits:
-    """Remembers for how long was waited, without waiting."""
-
-    def __init__(self) -> None:
-        self.ceilings: list[float] = []
-        self.slept: list[float] = []
-        self._clock = ManualClock()
-
-    def uniform(self, low: float, high: float) -> float:
-        """Return the longest of the waits there could be."""
-        assert low == 0
-        self.ceilings.append(high)
-        return high
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait no time."""
-        self.slept.append(seconds)
-        await self._clock.sleep(seconds)
+@pytest.fixture
+def slept() -> list[float]:
+    """Return for how long `service` would have waited, each time as long as it might."""
+    return []
 
 
 @pytest.fixture
-def watch() -> Watch:
-    """Return what sees the calls of `service`."""
-    return Watch()
-
-
-@pytest.fixture
-def waits() -> Waits:
-    """Return what sees the waits of `service`."""
-    return Waits()
-
-
-@pytest.fixture
-async def service(watch: Watch, waits: Waits) -> AsyncIterator[WatchedService]:
+async def service(watch: Watch, slept: list[float]) -> AsyncIterator[WatchedService]:
     """Yield a service whose calls fail when told to, and that does not wait between its tries."""
-    service = WatchedService(watch, Patience(uniform=waits.uniform, sleep=waits.sleep))
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0)
+
+    service = WatchedService(watch, Patience(uniform=lambda low, high: high - low, sleep=sleep))
     yield service
     await service.close()
 
@@ -97,26 +83,17 @@ async def test_an_applied_commit_whose_answer_is_lost(service: WatchedService, w
     ]
 
 
-async def test_a_save_whose_answer_is_lost(service: WatchedService, watch: Watch) -> None:
-    """A save whose answer was lost is found done, once in the history."""
-    run = a_run(workflow_id="w", id="r")
-    watch.after["commit"] = [LOST]
-
-    await service.save_run(run)
-
-    assert run == await service.get_run("w", "r")
-    assert await service.get_stats("w") == {"total": 1, "successful": 1}
-    assert len(await service.get_history("w", "r")) == 1
-
-
 async def test_every_answer_of_a_run_is_lost(service: WatchedService, watch: Watch) -> None:
     """However often answers are lost, updates too, each event is in the run once."""
-    for status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS):
+    statuses = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS)
+    for number, status in enumerate(statuses, 1):
         watch.after["commit"] = [LOST]
-        await service.save_run(a_run(workflow_id="w", id="r", status=status))
+        run = a_run(workflow_id="w", id="r", status=status)
+        await service.save_run(run)
+
+        assert (run, number) == (await service.get_run("w", "r"), len(await service.get_history("w", "r")))
 
     assert await service.get_stats("w") == {"total": 1, "successful": 1}
-    assert len(await service.get_history("w", "r")) == 4
 
 
 @pytest.mark.parametrize("name", ["Aborted", "ServiceUnavailable", "DeadlineExceeded"])
@@ -124,13 +101,18 @@ async def test_every_answer_of_a_run_is_lost(service: WatchedService, watch: Wat
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_fault_at_any_call_counts_nothing_twice(
-    service: WatchedService, watch: Watch, *, name: str, call: str, moment: str, times: int
+    service: WatchedService,
+    watch: Watch,
+    plain: OpenedService,
+    *,
+    name: str,
+    call: str,
+    moment: str,
+    times: int,
 ) -> None:
     """Whatever fails at whichever call, before or after it took effect: state and stats are exact."""
-    other = FirestoreRunLogService()
     lives = [a_life("w", f"r{n}", end=RunStatus.FAILED if n % 2 else RunStatus.SUCCESS) for n in range(4)]
-    await other.apply([life[0] for life in lives[:2]])
-    await other.close()
+    await plain.apply([life[0] for life in lives[:2]])
     getattr(watch, moment)[call] = [vendor_error(name)] * times
 
     await service.apply([event for life in lives for event in life])
@@ -156,125 +138,85 @@ async def test_commits_are_metered(
     await service.apply(a_life("w", "r2"))
     told = metered() - before
 
-    assert 1 == told["run_log.store.commits", "failed"]
-    assert 1 == told["run_log.store.commits", "guess_refused"]
-    assert 1 == told["run_log.store.commits", "committed"]
-    assert 1 == told["run_log.store.commit.duration", "committed"]
-    assert 1 == told["run_log.store.commit.runs",]
-    assert 1 == told["run_log.store.retries", "unavailable"]
-    assert 1 == told["run_log.store.retries", "guess_refused"]
+    for what in (
+        ("run_log.store.commits", "failed"),
+        ("run_log.store.commits", "guess_refused"),
+        ("run_log.store.commits", "committed"),
+        ("run_log.store.commit.duration", "committed"),
+        ("run_log.store.commit.runs",),
+        ("run_log.store.retries", "unavailable"),
+        ("run_log.store.retries", "guess_refused"),
+    ):
+        assert 1 == told[what], what
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        vendor_error("ServiceUnavailable"),
-        vendor_error("InternalServerError"),
-        vendor_error("DeadlineExceeded"),
-        vendor_error("ResourceExhausted"),
-        vendor_error("Cancelled"),
-        vendor_error("Aborted"),
+        "ServiceUnavailable",
+        "InternalServerError",
+        "DeadlineExceeded",
+        "ResourceExhausted",
+        "Cancelled",
+        "Aborted",
     ],
-    ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 async def test_passing_errors_are_retried(
-    service: WatchedService,
-    watch: Watch,
-    operation: Callable[[FirestoreRunLogService], Awaitable[object]],
-    error: Exception,
+    service: WatchedService, watch: Watch, operation: str, error: str
 ) -> None:
     """A passing error of any call is retried until the call succeeds."""
-    for name in ("commit", "batch_get_documents", "run_query"):
-        watch.before[name] = [error] * 3
+    watch.fail(error, times=3)
 
-    await operation(service)
+    await OPERATIONS[operation](service)
 
     assert len(watch.calls) >= 4
 
 
-async def test_waits_grow_and_are_bounded(service: WatchedService, watch: Watch, waits: Waits) -> None:
+async def test_waits_grow_and_are_bounded(service: WatchedService, watch: Watch, slept: list[float]) -> None:
     """Between tries it waits a random time, up to a ceiling that doubles and stops at two seconds."""
-    watch.before["batch_get_documents"] = [vendor_error("ServiceUnavailable")] * 8
+    watch.fail("ServiceUnavailable", times=8)
 
     await service.get_run("w", "r")
 
-    assert [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0] == waits.ceilings == waits.slept
+    assert [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0] == slept
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-async def test_tries_are_bounded(
-    watch: Watch,
-    operation: Callable[[FirestoreRunLogService], Awaitable[object]],
-) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_tries_are_bounded(watch: Watch, operation: str) -> None:
     """When its time is up, an operation that met nothing but passing errors raises one of ours."""
     service = WatchedService(watch, Patience(seconds=0))
-    for name in ("commit", "batch_get_documents", "run_query"):
-        watch.before[name] = [vendor_error("ServiceUnavailable")] * 2
+    watch.fail("ServiceUnavailable", times=2)
 
     with pytest.raises(StoreUnavailableError, match="is it up and reachable"):
-        await operation(service)
+        await OPERATIONS[operation](service)
 
     await service.close()
     assert len(watch.calls) == 1
 
 
 @pytest.mark.parametrize(
-    ("error", "ours", "advice"),
+    ("operation", "error", "ours", "advice"),
     [
-        (vendor_error("PermissionDenied"), ConfigurationError, "grant roles/datastore.user"),
-        (vendor_error("Unauthenticated"), ConfigurationError, "grant roles/datastore.user"),
-        (vendor_error("InvalidArgument"), WriteRefusedError, "for good"),
-        (vendor_error("OutOfRange"), StoreError, "failed"),
+        *((name, *final) for name in OPERATIONS for final in FINAL_ERRORS),
+        *((name, *missing) for name in QUERIES for missing in NOT_DEPLOYED),
     ],
-    ids=lambda value: type(value).__name__,
 )
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_final_errors_are_not_retried(
-    service: WatchedService,
-    watch: Watch,
-    operation: Callable[[FirestoreRunLogService], Awaitable[object]],
-    error: Exception,
-    ours: type[Exception],
-    advice: str,
+    service: WatchedService, watch: Watch, operation: str, error: str, ours: type[Exception], advice: str
 ) -> None:
     """A final error comes at once, as one of ours that says what to do, caused by the vendor's."""
-    for name in ("commit", "batch_get_documents", "run_query"):
-        watch.before[name] = [error] * 2
+    theirs = watch.fail(error, times=2)
 
     with pytest.raises(ours, match=advice) as caught:
-        await operation(service)
+        await OPERATIONS[operation](service)
 
-    assert error is caught.value.__cause__
+    assert theirs is caught.value.__cause__
     assert len(watch.calls) == 1
 
 
-@pytest.mark.parametrize("name", ["batch_get_documents", "run_query"])
-@pytest.mark.parametrize(
-    ("error", "advice"),
-    [
-        (vendor_error("NotFound"), "set RUN_LOG_DATABASE"),
-        (vendor_error("FailedPrecondition"), "firestore.indexes.json"),
-    ],
-    ids=["NotFound", "FailedPrecondition"],
-)
-async def test_what_is_not_deployed_is_named(
-    service: WatchedService, watch: Watch, name: str, error: Exception, advice: str
-) -> None:
-    """A query where the database or an index is missing says what to create."""
-    watch.before[name] = [error]
-    query = QUERIES["get_run" if name == "batch_get_documents" else "list_runs"]
-
-    with pytest.raises(ConfigurationError, match=advice):
-        await query(service)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-async def test_nobody_at_the_port(
-    monkeypatch: pytest.MonkeyPatch,
-    watch: Watch,
-    operation: Callable[[FirestoreRunLogService], Awaitable[object]],
-) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_nobody_at_the_port(monkeypatch: pytest.MonkeyPatch, watch: Watch, operation: str) -> None:
     """Where nobody listens, each operation ends in bounded time with where it went and what to do."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # it listens not, and nobody else can
@@ -283,7 +225,7 @@ async def test_nobody_at_the_port(
         service = WatchedService(watch, Patience(seconds=0.1))
 
         with pytest.raises(StoreUnavailableError, match=rf"{host}.*is it up and reachable\?"):
-            await operation(service)
+            await OPERATIONS[operation](service)
 
         await service.close()
 
@@ -302,31 +244,27 @@ def no_environment(
     monkeypatch.setenv("NO_GCE_CHECK", "true")
 
 
-@pytest.mark.usefixtures("no_environment")
-def test_no_credentials() -> None:
-    """Without credentials and emulator the service is not made, and the error says how to get either."""
-    with pytest.raises(ConfigurationError, match=r"gcloud auth application-default login.*EMULATOR_HOST"):
-        FirestoreRunLogService(project="p")
+AUTHORIZED = '{"type": "authorized_user", "client_id": "x", "client_secret": "x", "refresh_token": "x"}'
 
 
 @pytest.mark.usefixtures("no_environment")
-def test_no_project_for_the_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a project for the emulator the service is not made, and the error says what to set."""
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("emulator", "credentials", "advice"),
+    [
+        ("", "", r"gcloud auth application-default login.*FIRESTORE_EMULATOR_HOST"),
+        ("127.0.0.1:1", "", "set GOOGLE_CLOUD_PROJECT to any name"),
+        ("", AUTHORIZED, "set GOOGLE_CLOUD_PROJECT"),
+    ],
+    ids=["no credentials", "no project for the emulator", "credentials without a project"],
+)
+def test_what_a_service_needs(
+    emulator: str, credentials: str, advice: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without credentials or without a project the service is not made, and the error says what to set."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+    if credentials:
+        (tmp_path / "missing.json").write_text(credentials)
+        monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(ConfigurationError, match="set GOOGLE_CLOUD_PROJECT"):
-        FirestoreRunLogService()
-
-
-@pytest.mark.usefixtures("no_environment")
-def test_credentials_without_a_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where neither the environment nor the credentials name a project, the error says what to set."""
-    credentials = tmp_path / "credentials.json"
-    credentials.write_text(
-        '{"type": "authorized_user", "client_id": "x", "client_secret": "x", "refresh_token": "x"}'
-    )
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    with pytest.raises(ConfigurationError, match="set GOOGLE_CLOUD_PROJECT"):
+    with pytest.raises(ConfigurationError, match=advice):
         FirestoreRunLogService()

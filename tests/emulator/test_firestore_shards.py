@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from run_log.core import ConfigurationError, RunEvent, RunStatus
+from run_log.core import ConfigurationError, RunStatus
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, an_event
-
-from .firestore_kit import Watch, WatchedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -25,24 +22,23 @@ OpenService = Callable[[int], FirestoreRunLogService]
 @pytest.fixture
 async def with_shards() -> AsyncIterator[OpenService]:
     """Yield what makes services that write that many shards."""
-    services: list[FirestoreRunLogService] = []
+    async with contextlib.AsyncExitStack() as opened:
 
-    def make(shards: int) -> FirestoreRunLogService:
-        services.append(FirestoreRunLogService(stats_shards=shards))
-        return services[-1]
+        def make(shards: int) -> FirestoreRunLogService:
+            service = FirestoreRunLogService(stats_shards=shards)
+            opened.push_async_callback(service.close)
+            return service
 
-    yield make
-    await asyncio.gather(*(service.close() for service in services))
-
-
-def _lives() -> list[list[RunEvent]]:
-    return [
-        a_life("w", f"r{n}", end=RunStatus.FAILED if n % 3 == 0 else RunStatus.SUCCESS) for n in range(RUNS)
-    ]
+        yield make
 
 
-def _step(lives: Sequence[Sequence[RunEvent]], number: int) -> list[RunEvent]:
-    return [life[number] for life in lives]
+ENDS = (RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.SUCCESS)
+LIVES = [a_life("w", f"r{n}", end=ENDS[n % 3]) for n in range(RUNS)]
+EVENTS = [event for life in LIVES for event in life]
+AGAIN = [
+    an_event(life[1].run.model_copy(update={"status": RunStatus.SUCCESS, "attempt": 2})) for life in LIVES
+]
+TOTALS = {"total": RUNS, "successful": RUNS * 2 // 3}
 
 
 async def _documents(service: FirestoreRunLogService) -> int:
@@ -55,23 +51,19 @@ async def test_shards_add_up(with_shards: OpenService) -> None:
     """Stats over sixteen shards equal a recount, also for a reader that is set to another number."""
     writer, reader = with_shards(16), with_shards(1)
 
-    await writer.apply([event for life in _lives() for event in life])
+    await writer.apply(EVENTS)
 
     runs, _ = await reader.list_runs("w", limit=1_000)
     recount = {"total": len(runs), "successful": sum(run.status is RunStatus.SUCCESS for run in runs)}
-    assert {"total": RUNS, "successful": RUNS * 2 // 3} == recount
-    assert recount == await reader.get_stats("w") == await writer.get_stats("w")
+    assert TOTALS == recount == await reader.get_stats("w") == await writer.get_stats("w")
     assert 15 == await _documents(reader)
 
 
 @pytest.mark.parametrize("numbers", [(1, 4, 16), (16, 4, 1), (1, 16, 4)])
 async def test_another_number_keeps_totals(with_shards: OpenService, numbers: tuple[int, ...]) -> None:
     """Raising or lowering the number of shards keeps the totals while runs go on to change."""
-    lives = _lives()
-    again = [
-        an_event(life[1].run.model_copy(update={"status": RunStatus.SUCCESS, "attempt": 2})) for life in lives
-    ]
-    for shards, events in zip(numbers, (_step(lives, 0), _step(lives, 1), again), strict=True):
+    steps = ([life[0] for life in LIVES], [life[1] for life in LIVES], AGAIN)
+    for shards, events in zip(numbers, steps, strict=True):
         await with_shards(shards).apply(events)
 
     stats = [await with_shards(shards).get_stats("w") for shards in (1, 4, 16)]
@@ -81,44 +73,9 @@ async def test_another_number_keeps_totals(with_shards: OpenService, numbers: tu
 
 async def test_writers_with_different_numbers_at_once(with_shards: OpenService) -> None:
     """Writers that are set to different numbers of shards at the same time end in exact totals."""
-    events = [event for life in _lives() for event in life]
-    writers = [with_shards(shards) for shards in (1, 3, 16)]
+    await asyncio.gather(*(with_shards(shards).apply(EVENTS) for shards in (1, 3, 16)))
 
-    await asyncio.gather(*(writer.apply(events) for writer in writers))
-
-    assert {"total": RUNS, "successful": RUNS * 2 // 3} == await with_shards(1).get_stats("w")
-
-
-async def test_one_shard_costs_nothing() -> None:
-    """With one shard nothing but the workflow's own document is written or read for its stats."""
-    watch = Watch()
-    service = WatchedService(watch, Patience())
-
-    await service.apply([event for life in _lives() for event in life])
-    watch.calls.clear()
-    await service.get_stats("w")
-    calls = list(watch.calls)
-
-    paths = set(itertools.chain(*watch.writes))
-    assert ["autopilot_runs/w"] == [path for path in paths if "/runs/" not in path]
-    assert 0 == await _documents(service)
-    assert ["batch_get_documents"] == calls
-    await service.close()
-
-
-async def test_shards_are_announced_once() -> None:
-    """Once a process has announced its shards, commits leave the workflow's own document alone."""
-    watch = Watch()
-    service = WatchedService(watch, Patience(), stats_shards=500)
-    lives = [life for life in _lives() if life[0].run.id != "r0"]
-
-    for life in lives:
-        await service.apply(life)
-
-    told = [writes for writes in watch.writes if "autopilot_runs/w" in writes]
-    assert 1 <= len(told) <= 2  # one of sixty runs may be counted by the workflow's own document
-    assert {"total": RUNS - 1, "successful": RUNS * 2 // 3} == await service.get_stats("w")
-    await service.close()
+    assert TOTALS == await with_shards(1).get_stats("w")
 
 
 @pytest.mark.parametrize("shards", [0, -1, 501])
@@ -133,7 +90,7 @@ async def test_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_LOG_STATS_SHARDS", "8")
     service = FirestoreRunLogService.from_env()
 
-    await service.apply([event for life in _lives() for event in life])
+    await service.apply(EVENTS)
 
     assert 7 == await _documents(service)
     await service.close()

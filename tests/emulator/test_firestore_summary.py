@@ -17,7 +17,7 @@ from run_log.stores.firestore.client import Patience
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.testing import a_run, an_event
 
-from .firestore_kit import OpenedService, Watch, WatchedService
+from .firestore_kit import Watch, WatchedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -37,12 +37,6 @@ class Clock:
         """Return the time."""
         moment, self.now = self.now, self.now + self.passes
         return moment
-
-
-@pytest.fixture
-def watch() -> Watch:
-    """Return what sees the calls of `service`."""
-    return Watch()
 
 
 @pytest.fixture
@@ -93,40 +87,25 @@ def slots(fields: Mapping[str, Any], kind: str) -> set[int]:
 
 
 async def test_what_is_over_is_taken_away(service: WatchedService, clock: Clock) -> None:
-    """Days that no summary shows any more are taken away by a later commit, whenever that comes."""
+    """Days and hours that no summary shows any more are taken away by a later commit, whenever that comes."""
+    runs = [ended(day, NOON + day * DAY, 5.0) for day in (*range(12), *range(14, 400, 7))]
     first = Horizon.at(NOON).today
-    for day in range(0, 400, 7):
-        clock.now = NOON + day * DAY
-        await service.apply([an_event(ended(day, clock.now, 5.0))])
-        days = slots(await document(service), "days")
-        assert {first + one for one in range(0, day + 1, 7) if day - one <= 91} <= days
-        assert min(days) >= first + day - 91 - 2 * 31
-
-
-async def test_hours_go_before_their_days(service: WatchedService, clock: Clock) -> None:
-    """The hours of a day are taken away when the day itself is still shown."""
-    runs = [ended(day, NOON + day * DAY, 5.0) for day in range(12)]
+    shown: set[int] = set()
     for run in runs:
         clock.now = run.started_at
+        today = Horizon.at(clock.now).today
+        shown.add(today)
         await service.apply([an_event(run)])
-
-    fields = await document(service)
-
-    assert 12 == len(slots(fields, "days"))
-    assert {hour // 24 for hour in slots(fields, "hours")} == {
-        Horizon.at(run.started_at).today for run in runs[-4:]
-    }
-    await check_summaries(service, "w", runs, clock.now)
-
-
-async def test_a_day_is_tidied_once(service: WatchedService, watch: Watch, clock: Clock) -> None:
-    """Only the first commit of a day takes anything away: the others are no longer for it."""
-    for number in range(3):
-        await service.apply([an_event(ended(number, NOON, 5.0))])
-    clock.now = NOON + DAY
-    await service.apply([an_event(ended(4, NOON, 5.0))])
-
-    assert [True, False, False, True] == [1 < masked <= 10 for masked in watch.masked]
+        fields = await document(service)
+        days, hours = slots(fields, "days"), {hour // 24 for hour in slots(fields, "hours")}
+        assert {day for day in shown if today - day <= 91} <= days <= shown
+        assert min(days) >= today - 91 - 2 * 31
+        assert {day for day in shown if today - day <= 2} <= hours
+        assert min(hours) >= max(first, today - 11)
+        if today == first + 11:
+            # The hours of a day go while the day itself is still shown.
+            assert (12, {today - 3, today - 2, today - 1, today}) == (len(days), hours)
+            await check_summaries(service, "w", runs[:12], clock.now)
 
 
 async def test_a_commit_at_midnight(service: WatchedService, watch: Watch, clock: Clock) -> None:
@@ -141,37 +120,6 @@ async def test_a_commit_at_midnight(service: WatchedService, watch: Watch, clock
     assert Horizon.at(clock.now) != day
     assert [True] == [0 < masked for masked in watch.masked]
     assert [] == watch.contradictions
-
-
-async def test_runs_from_before_the_summaries_are_not_taken_out(service: WatchedService) -> None:
-    """Runs that were stored before there were summaries count once they change, and nothing goes below 0."""
-    old = [ended(number, NOON, 5.0) for number in range(2)]
-    await service.apply([an_event(run) for run in old])
-    plain = OpenedService.from_env()
-    for run in old:
-        reference = plain.reference(f"autopilot_runs/w/runs/{run.id}")
-        fields = (await reference.get()).to_dict()
-        for name in ("counted_hour", "counted_micros"):
-            del fields["projection"][name]
-        await reference.set(fields)
-    stats = await document(service)
-    await plain.reference("autopilot_runs/w").set(
-        {name: stats[name] for name in ("workflow_id", "total", "successful", "by_status")}
-    )
-    fresh = WatchedService(Watch(), Patience(), now=Clock())
-    again = ended(0, NOON, 7.0, status=RunStatus.FAILED)
-
-    before = await fresh.get_summary("w", DAY, now=NOON)
-    await fresh.apply([an_event(again)])
-    after = await fresh.get_summary("w", DAY, now=NOON)
-    whole = await fresh.get_summary("w", now=NOON)
-    await fresh.close()
-    await plain.close()
-
-    assert (0, None) == (before.total, before.as_of)
-    assert (1, {RunStatus.FAILED: 1}) == (after.total, after.by_status)
-    assert (2, {RunStatus.FAILED: 1, RunStatus.SUCCESS: 1}) == (whole.total, whole.by_status)
-    assert (1, timedelta(milliseconds=7)) == (whole.durations.count, whole.durations.total)
 
 
 @pytest.mark.parametrize("today", range(20_000, 20_400, 13))

@@ -6,18 +6,19 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from run_log.core import ConfigurationError, RunEvent, StoreError, StoreUnavailableError, WriteRefusedError
+from run_log.core import RunEvent, StoreUnavailableError
 from run_log.stores import FirestoreRunLogService, RunUpdate, RunWatch
 from run_log.stores.firestore.client import Patience
 from run_log.stores.firestore.watch.changes import Bounds
 from run_log.testing import FirestoreEmulator, a_life, an_event
 
-from .firestore_kit import OpenService, Watch, WatchedService, vendor_error
+from .firestore_kit import FINAL_ERRORS, NOT_DEPLOYED, OpenService, Watch, WatchedService, vendor_error
 from .tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
@@ -26,12 +27,32 @@ PATIENCE = 180.0
 CALLS_OF_A_WATCH = ("batch_get_documents", "listen", "run_query")
 
 
+Opens = Callable[..., OpenService]
+
+
 @pytest.fixture
-async def service() -> AsyncIterator[OpenService]:
-    """Yield a service of an empty project."""
-    service = OpenService()
-    yield service
-    await service.close()
+async def opens() -> AsyncIterator[Opens]:
+    """Yield what makes services of one empty project."""
+    async with AsyncExitStack() as opened:
+
+        def make(*bounds: Bounds, watch: Watch | None = None) -> OpenService:
+            service = OpenService(*bounds, watch=watch)
+            opened.push_async_callback(service.close)
+            return service
+
+        yield make
+
+
+@pytest.fixture
+def service(opens: Opens) -> OpenService:
+    """Return a service of that project."""
+    return opens()
+
+
+@pytest.fixture
+def vendor(watch: Watch) -> Watch:
+    """Return what sees the calls of the services that are given it."""
+    return watch
 
 
 def events(count: int, *, hlc: int = 0) -> list[RunEvent]:
@@ -52,10 +73,15 @@ def versions(updates: list[RunUpdate]) -> list[Any]:
 
 async def only(service: FirestoreRunLogService, watch: RunWatch) -> None:
     """See that nothing comes but what is changed here."""
-    (event,) = [an_event(workflow_id="w", id="the end")]
+    event = an_event(workflow_id="w", id="the end")
     await service.apply([event])
 
-    assert [event.version] == versions(await following(watch, 1))
+    assert stamps([event]) == versions(await following(watch, 1))
+
+
+def stamps(told: list[RunEvent], workflow_id: str | None = None) -> list[Any]:
+    """Return the versions of the events of a workflow, or of all."""
+    return [event.version for event in told if workflow_id in {None, event.run.workflow_id}]
 
 
 async def until_nothing_is_left(before: set[Any]) -> None:
@@ -66,12 +92,13 @@ async def until_nothing_is_left(before: set[Any]) -> None:
 
 
 async def test_a_line_that_is_cut(
-    service: FirestoreRunLogService, firestore_emulator: FirestoreEmulator, monkeypatch: pytest.MonkeyPatch
+    opens: Opens, firestore_emulator: FirestoreEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch whose line is cut tells, once it is mended, what changed meanwhile, each change once."""
+    service = opens()
     with TcpProxy(firestore_emulator.host) as line:
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", line.host)
-        behind = FirestoreRunLogService()
+        behind = opens()
         async with behind.watch() as watch, behind.watch("w1") as one:
             told = events(4)
             await service.apply(told)
@@ -85,16 +112,16 @@ async def test_a_line_that_is_cut(
                 found += await following(watch, 6)
             await only(service, watch)
             of_one = await following(one, 2 + 3 * 3)
-        await behind.close()
 
-    assert [event.version for event in told] == versions(found)
-    assert [event.version for event in told if event.run.workflow_id == "w1"] == versions(of_one)
+    assert stamps(told) == versions(found)
+    assert stamps(told, "w1") == versions(of_one)
 
 
 async def test_an_outage_while_it_is_behind(
-    service: FirestoreRunLogService, firestore_emulator: FirestoreEmulator, monkeypatch: pytest.MonkeyPatch
+    opens: Opens, firestore_emulator: FirestoreEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch that is behind when the line is cut goes on where it was once that is mended."""
+    service = opens()
     async with service.watch() as watch:
         await service.apply(events(1, hlc=7))
         (first,) = await following(watch, 1)
@@ -102,7 +129,7 @@ async def test_an_outage_while_it_is_behind(
     await service.apply(more)
     with TcpProxy(firestore_emulator.host) as line:
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", line.host)
-        behind = OpenService(Bounds(page=10))
+        behind = opens(Bounds(page=10))
         async with behind.watch(since_cursor=first.cursor) as watch:
             found = await following(watch, 10)
             line.cut()
@@ -111,17 +138,16 @@ async def test_an_outage_while_it_is_behind(
             line.heal()
             found += await waiting
             await only(service, watch)
-        await behind.close()
 
-    assert [event.version for event in more] == versions(found)
+    assert stamps(more) == versions(found)
 
 
 @pytest.mark.parametrize(
     "bounds", [Bounds(changes=5, page=3), Bounds(changes=1, page=1), Bounds(bytes=1, page=7)]
 )
-async def test_more_than_is_kept(bounds: Bounds) -> None:
+async def test_more_than_is_kept(opens: Opens, bounds: Bounds) -> None:
     """A watch that is behind what is kept in memory reads the rest, and then goes by what it is told."""
-    service = OpenService(bounds)
+    service = opens(bounds)
     async with service.watch() as watch, service.watch("w1") as one:
         told = events(20)
         for start in range(0, 20, 4):
@@ -133,15 +159,13 @@ async def test_more_than_is_kept(bounds: Bounds) -> None:
         assert bounds.changes >= service.feed.kept
         await only(service, watch)
 
-    await service.close()
-    assert [event.version for event in told] == versions(found)
-    assert [event.version for event in told if event.run.workflow_id == "w1"] == versions(of_one)
+    assert stamps(told) == versions(found)
+    assert stamps(told, "w1") == versions(of_one)
 
 
-async def test_a_listener_begins_anew() -> None:
+async def test_a_listener_begins_anew(opens: Opens, vendor: Watch) -> None:
     """A listener begins anew from time to time, and nobody notices."""
-    vendor = Watch()
-    service = OpenService(Bounds(listen_seconds=1.0), watch=vendor)
+    service = opens(Bounds(listen_seconds=1.0), watch=vendor)
     told: list[RunEvent] = []
     found: list[RunUpdate] = []
     async with service.watch() as watch:
@@ -151,19 +175,18 @@ async def test_a_listener_begins_anew() -> None:
             told += batch
             found += await following(watch, 3)
         await only(service, watch)
-    await service.close()
 
-    assert [event.version for event in told] == versions(found)
+    assert stamps(told) == versions(found)
 
 
 async def test_a_line_that_falls_silent(
-    firestore_emulator: FirestoreEmulator, service: OpenService, monkeypatch: pytest.MonkeyPatch
+    firestore_emulator: FirestoreEmulator, opens: Opens, vendor: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener that hears nothing, be the line dead or nothing new, begins anew, and nobody notices."""
+    service = opens()
     with TcpProxy(firestore_emulator.host) as line:
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", line.host)
-        vendor = Watch()
-        behind = OpenService(Bounds(silent_seconds=2.0), watch=vendor)
+        behind = opens(Bounds(silent_seconds=2.0), watch=vendor)
         async with behind.watch() as watch:
             await service.apply(events(1))
             found = await following(watch, 1)
@@ -174,16 +197,14 @@ async def test_a_line_that_falls_silent(
             line.heal()
             found += await following(watch, 3)
             await only(service, watch)
-        await behind.close()
 
     assert 4 == len({update.version for update in found})
 
 
 @pytest.mark.parametrize("responses", [0, 3])
-async def test_a_response_that_cannot_be_decoded(responses: int) -> None:
+async def test_a_response_that_cannot_be_decoded(opens: Opens, vendor: Watch, responses: int) -> None:
     """A listener's response that cannot be decoded, the first or a later one, is made good for."""
-    vendor = Watch()
-    service = OpenService(watch=vendor)
+    service = opens(watch=vendor)
     vendor.garbled = 0 if responses else 2
     async with service.watch() as watch:
         told = events(4)
@@ -194,9 +215,8 @@ async def test_a_response_that_cannot_be_decoded(responses: int) -> None:
         await service.apply(more)
         found += await following(watch, 4)
         await only(service, watch)
-    await service.close()
 
-    assert versions(found) == sorted(event.version for event in [*told, *more])
+    assert versions(found) == sorted(stamps(told + more))
     assert 1 < vendor.calls.count("listen")
 
 
@@ -247,19 +267,17 @@ async def test_nothing_is_left_behind(service: OpenService) -> None:
     assert threads >= set(threading.enumerate())
 
 
-async def test_one_listener_for_all() -> None:
+async def test_one_listener_for_all(opens: Opens, vendor: Watch) -> None:
     """All watches of an event loop share one listener, and each change is read once for all of them."""
-    watch = Watch()
-    service = WatchedService(watch, Patience())
+    service = opens(watch=vendor)
     watches = [service.watch(workflow_id) for workflow_id in (None, "w0", "w1", None)]
     for one in watches:
         await one.__aenter__()
     await service.apply(events(2))
     for one in watches:
         await following(one, 1)
-    await service.close()
 
-    assert (1, 1) == (watch.calls.count("listen"), watch.calls.count("run_query"))
+    assert (1, 1) == (vendor.calls.count("listen"), vendor.calls.count("run_query"))
 
 
 async def test_event_loops_of_their_own(service: OpenService) -> None:
@@ -288,26 +306,8 @@ async def test_event_loops_of_their_own(service: OpenService) -> None:
     await asyncio.to_thread(thread.join, PATIENCE)
 
     assert not thread.is_alive()
-    assert [event.version for event in told] == versions(here) == versions(there)
+    assert stamps(told) == versions(here) == versions(there)
     assert [] == left
-
-
-async def test_another_process_goes_on(service: FirestoreRunLogService) -> None:
-    """A cursor of one service is good in another one, in another event loop."""
-    async with service.watch() as watch:
-        told = events(9)
-        await service.apply(told)
-        found = await following(watch, 3)
-
-    async def rest() -> list[RunUpdate]:
-        other = FirestoreRunLogService()
-        async with other.watch(since_cursor=found[-1].cursor) as watch:
-            updates = await following(watch, 6)
-        await other.close()
-        return updates
-
-    found += await asyncio.to_thread(lambda: asyncio.run(rest()))
-    assert [event.version for event in told] == versions(found)
 
 
 async def test_another_root_is_not_watched(service: FirestoreRunLogService) -> None:
@@ -325,28 +325,28 @@ async def test_another_root_is_not_watched(service: FirestoreRunLogService) -> N
 
 
 @pytest.mark.parametrize("late", [True, False])
-async def test_a_run_stored_by_an_earlier_version(service: OpenService, *, late: bool) -> None:
+async def test_a_run_stored_by_an_earlier_version(opens: Opens, *, late: bool) -> None:
     """A run that an earlier version stored comes with its next change, be that its history alone."""
+    service, other = opens(), opens()
     early, newest = a_life("w", "r")
     first, then = (newest, early) if late else (early, newest)
     await service.apply([first])
     await service.forget_changes(("w", "r"))
-    other = FirestoreRunLogService()
 
     async with other.watch("w") as watch:
         await other.apply([then])
         (update,) = await following(watch, 1)
 
     assert newest.version == update.version
-    await other.close()
 
 
 @pytest.mark.parametrize("name", ["ServiceUnavailable", "DeadlineExceeded", "ResourceExhausted", "Aborted"])
 @pytest.mark.parametrize("call", CALLS_OF_A_WATCH)
-async def test_passing_errors_are_survived(name: str, call: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_passing_errors_are_survived(
+    opens: Opens, vendor: Watch, name: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A passing error of any call is survived, without a gap or a repeat, and told once."""
-    vendor = Watch()
-    service = WatchedService(vendor, Patience())
+    service = opens(watch=vendor)
     async with service.watch() as watch:
         await service.apply(events(2))
         (first, _) = await following(watch, 2)
@@ -360,7 +360,6 @@ async def test_passing_errors_are_survived(name: str, call: str, caplog: pytest.
             while not {update.version for update in found} >= {event.version for event in more}:
                 found += await following(watch, 1)
             await only(service, watch)
-    await service.close()
 
     assert len(found) == len({update.version for update in found})
     if call == "listen":
@@ -369,28 +368,15 @@ async def test_passing_errors_are_survived(name: str, call: str, caplog: pytest.
         ]
 
 
-@pytest.mark.parametrize(
-    ("error", "ours", "advice"),
-    [
-        (vendor_error("PermissionDenied"), ConfigurationError, "grant roles/datastore.user"),
-        (vendor_error("NotFound"), ConfigurationError, "set RUN_LOG_DATABASE"),
-        (vendor_error("FailedPrecondition"), ConfigurationError, "firestore.indexes.json"),
-        (vendor_error("InvalidArgument"), WriteRefusedError, "for good"),
-        (vendor_error("OutOfRange"), StoreError, "failed"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
+@pytest.mark.parametrize(("error", "ours", "advice"), FINAL_ERRORS + NOT_DEPLOYED)
 @pytest.mark.parametrize("call", CALLS_OF_A_WATCH)
 async def test_what_somebody_has_to_mend_ends_every_watch(
-    call: str,
-    error: Exception,
-    ours: type[Exception],
-    advice: str,
+    opens: Opens, vendor: Watch, call: str, error: str, ours: type[Exception], advice: str
 ) -> None:
     """An error that will not pass is raised by every watch, as ours, which says what to do."""
-    vendor = Watch()
-    service = WatchedService(vendor, Patience())
-    vendor.before[call] = [error] * 20
+    service = opens(watch=vendor)
+    theirs = vendor_error(error)
+    vendor.before[call] = [theirs] * 20
     tasks = asyncio.all_tasks()
 
     async def follow() -> None:
@@ -404,16 +390,14 @@ async def test_what_somebody_has_to_mend_ends_every_watch(
     for failure in failures:
         assert isinstance(failure, ours)
         assert advice in str(failure)
-        assert error is failure.__cause__
+        assert theirs is failure.__cause__
     await until_nothing_is_left(tasks)
     async with service.watch() as watch:
         await only(service, watch)
-    await service.close()
 
 
-async def test_a_store_that_is_away_is_told_at_once() -> None:
+async def test_a_store_that_is_away_is_told_at_once(vendor: Watch) -> None:
     """A watch cannot be entered while the store does not answer, and nothing is left of the try."""
-    vendor = Watch()
     service = WatchedService(vendor, Patience(0))
     vendor.before["batch_get_documents"] = [vendor_error("ServiceUnavailable")]
     tasks = asyncio.all_tasks()

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from run_log.core import Outcome, RunStatus, WorkflowRun
+from run_log.core import Outcome, RunEvent, RunStatus, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.law import MAX_HISTORY
 from run_log.stores import FirestoreRunLogService
-from run_log.stores.committing.committer import WARY_COMMITS
 from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
@@ -34,6 +32,14 @@ async def writers() -> AsyncIterator[list[FirestoreRunLogService]]:
     await asyncio.gather(*(service.close() for service in services))
 
 
+async def apply_by_all(
+    writers: Sequence[FirestoreRunLogService], events: Sequence[RunEvent]
+) -> list[list[Outcome]]:
+    """Have the writers apply *events* at once, each its share."""
+    shares = (writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers))
+    return await asyncio.gather(*shares)
+
+
 async def test_writers_of_one_run(writers: list[FirestoreRunLogService]) -> None:
     """Sixteen writers of one run end in its newest state, with every event in its history, counted once."""
     events = [
@@ -41,7 +47,7 @@ async def test_writers_of_one_run(writers: list[FirestoreRunLogService]) -> None
         for n in range(32)
     ]
 
-    outcomes = await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
+    outcomes = await apply_by_all(writers, events)
 
     assert await writers[0].get_stats("w") == {"total": 1, "successful": 1}
     assert events[-1].run == await writers[0].get_run("w", "r")
@@ -53,12 +59,9 @@ async def test_writers_of_one_run(writers: list[FirestoreRunLogService]) -> None
 
 async def test_savers_of_one_run(writers: list[FirestoreRunLogService]) -> None:
     """Sixteen savers of one run count it once, and each save is in its history."""
-    await asyncio.gather(
-        *(
-            writer.save_run(a_run(workflow_id="w", id="r", result={"by": n}))
-            for n, writer in enumerate(writers)
-        )
-    )
+    runs = [a_run(workflow_id="w", id="r", result={"by": n}) for n in range(WRITERS)]
+
+    await asyncio.gather(*(writer.save_run(run) for writer, run in zip(writers, runs, strict=True)))
 
     history = await writers[0].get_history("w", "r")
     assert await writers[0].get_stats("w") == {"total": 1, "successful": 1}
@@ -73,7 +76,7 @@ async def test_writers_of_one_workflow(writers: list[FirestoreRunLogService]) ->
     events = [event for life in lives for event in life] * 2
     random.Random(3).shuffle(events)
 
-    await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
+    await apply_by_all(writers, events)
 
     runs, _ = await writers[0].list_runs("w", limit=1_000)
     assert await writers[0].get_stats("w") == {"total": 200, "successful": 150}
@@ -86,9 +89,8 @@ async def test_two_services_with_stale_memory(writers: list[FirestoreRunLogServi
     for n in range(6):
         status = RunStatus.SUCCESS if n % 2 else RunStatus.FAILED
         await (one if n % 3 else other).save_run(a_run(workflow_id="w", id="r", status=status))
-        expected = {"total": 1, "successful": n % 2}
 
-        assert expected == await one.get_stats("w") == await other.get_stats("w")
+        assert {"total": 1, "successful": n % 2} == await one.get_stats("w") == await other.get_stats("w")
 
     assert len(await one.get_history("w", "r")) == 6
 
@@ -106,74 +108,6 @@ async def test_a_save_comes_after_what_is_stored(writers: list[FirestoreRunLogSe
     assert a_run(workflow_id="w", id="r") == await writers[1].get_run("w", "r")
     assert await writers[1].get_stats("w") == {"total": 1, "successful": 1}
     assert [item.status for item in history] == [RunStatus.RUNNING, RunStatus.SUCCESS]
-
-
-async def test_the_recount_equals_the_stats(writers: list[FirestoreRunLogService]) -> None:
-    """After many writers, the stored count of each status is that of the stored runs."""
-    events = [
-        an_event(workflow_id="w", id=f"r{n % 20}", hlc=n, status=random.Random(n).choice([*RunStatus]))
-        for n in range(160)
-    ]
-
-    await asyncio.gather(*(writer.apply(events[n::WRITERS]) for n, writer in enumerate(writers)))
-
-    runs, _ = await writers[0].list_runs("w")
-    stored = await writers[0]._workflow("w").get()  # pyright: ignore[reportPrivateUsage] # what is stored
-    counts = {name: count for name, count in stored.to_dict()["by_status"].items() if count}
-    assert [event.run for event in events[140:]] == sorted(runs, key=lambda run: int(run.id[1:]))
-    assert Counter(run.status.value for run in runs) == Counter(counts)
-
-
-async def test_a_memory_of_one_run() -> None:
-    """A service that remembers one run only is slower, never wrong; guessing wrong once, it reads first."""
-    watch = Watch()
-    service = WatchedService(watch, Patience(), known_runs=1)
-    lives = [a_life("w", f"r{n}") for n in range(4)]
-    for step in range(2):
-        for life in lives:
-            await service.apply([life[step]])
-    calls = list(watch.calls)
-
-    stats = await service.get_stats("w")
-    await service.close()
-
-    assert stats == {"total": 4, "successful": 4}
-    assert calls.count("batch_get_documents") == 4
-    assert calls.count("commit") == 4 * 2 + 1
-
-
-async def test_wariness_ends() -> None:
-    """After a wrong guess runs are read first, until sixteen commits in a row have met new ones only."""
-    watch = Watch()
-    service, other = WatchedService(watch, Patience()), FirestoreRunLogService()
-    met = a_life("w", "met")
-    await other.apply([met[0]])
-    await other.close()
-    await service.apply([met[1]])
-    watch.calls.clear()
-
-    for number in range(WARY_COMMITS + 3):
-        await service.apply(a_life("w", f"new-{number}"))
-    calls = list(watch.calls)
-    await service.close()
-
-    assert ["batch_get_documents", "commit"] * WARY_COMMITS + ["commit"] * 3 == calls
-
-
-async def test_the_stored_history_is_trimmed() -> None:
-    """The stored history grows to twice what is kept, then is trimmed to it: the document stays small."""
-    service = FirestoreRunLogService()
-    lengths: list[int] = []
-    for n in range(2 * MAX_HISTORY + 2):
-        await service.apply([an_event(workflow_id="w", id="r", hlc=n)])
-        snapshot = await service._runs("w").document("r").get()  # pyright: ignore[reportPrivateUsage] # what is stored
-        lengths.append(len(snapshot.to_dict()["projection"]["history"]))
-    history = await service.get_history("w", "r")
-
-    await service.close()
-
-    assert [*range(1, 101), 50, 51] == lengths
-    assert [*range(52, 102)] == [item.version.hlc for item in history]
 
 
 def test_event_loops_in_turn() -> None:
@@ -206,24 +140,19 @@ def test_event_loops_at_once() -> None:
     def in_loop(number: int) -> None:
         asyncio.run(save(number))
 
-    threads = [threading.Thread(target=in_loop, args=(n,)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
     async def stats() -> dict[str, int]:
         answer = await service.get_stats("w")
         await service.close()
         return answer
 
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(in_loop, range(3)))
+
     assert asyncio.run(stats()) == {"total": 15, "successful": 15}
 
 
-async def test_saves_under_way_together_keep_their_order() -> None:
+async def test_saves_under_way_together_keep_their_order(service: WatchedService, watch: Watch) -> None:
     """Of two saves of a run under way at once, the one that began last is the run's state."""
-    watch = Watch()
-    service = WatchedService(watch, Patience())
     runs = [a_run(workflow_id="w", id=f"r{n}", status=RunStatus.RUNNING) for n in range(20)]
 
     async def end(run: WorkflowRun) -> None:
@@ -235,8 +164,6 @@ async def test_saves_under_way_together_keep_their_order() -> None:
     watch.before["commit"] = [vendor_error("ServiceUnavailable") for _ in range(10)]
     await asyncio.gather(*(end(run) for run in runs))
     listed, _ = await service.list_runs("w")
-    stats = await service.get_stats("w")
-    await service.close()
 
     assert {RunStatus.SUCCESS} == {run.status for run in listed}
-    assert {"total": 20, "successful": 20} == stats
+    assert {"total": 20, "successful": 20} == await service.get_stats("w")

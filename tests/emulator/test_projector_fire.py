@@ -14,9 +14,9 @@ import pytest
 
 from run_log.core import Message, Outcome, ReceivedMessage, RunEvent, RunStatus, encode_event
 from run_log.core.nearest import CUT_MARKER
+from run_log.core.wire import MAX_ATTRIBUTES
 from run_log.projector import DeadLetter, PullReport
 from run_log.projector.google_cloud import pull
-from run_log.pubsub import MAX_ATTRIBUTES
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.committing.committer import WARY_COMMITS
 from run_log.testing import FirestoreEmulator, PubSubEmulator, an_event

@@ -19,7 +19,8 @@ from run_log.projector.beam.steps import read_events
 from run_log.projector.dead_letters.letters import DeadLetter
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.projector.push.app import create_push_app
-from run_log.pubsub import PubSubConnection, message_fault
+from run_log.pubsub import PubSubConnection
+from run_log.pubsub.connection import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemoryTopic
 

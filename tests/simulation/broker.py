@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, TransportUnavailableError
 from run_log.projector import DeadLetter
-from run_log.pubsub import PubSubConnection, message_fault
+from run_log.pubsub import PubSubConnection
+from run_log.pubsub.connection import message_fault
 
 from .process import Process
 from .record import Record, ViolationError
@@ -44,14 +45,7 @@ class _Pull:
 
 
 class Broker:
-    """One subscription.
-
-    Args:
-        chance: Decides order, batches and duplicates.
-        record: Where it is written down.
-        now: Virtual seconds.
-        on_acknowledged: Called with each message that is acknowledged: it will not come again.
-    """
+    """One subscription."""
 
     def __init__(
         self,
@@ -159,13 +153,7 @@ class Broker:
 
 
 class SimulatedSource:
-    """The subscription as one process sees it. See `MessageSource`.
-
-    Args:
-        broker: The subscription.
-        process: Who calls.
-        chance: Decides which calls fail, and how.
-    """
+    """The subscription as one process sees it. See `MessageSource`."""
 
     def __init__(self, broker: Broker, process: Process, chance: random.Random) -> None:
         self._broker = broker
@@ -200,13 +188,7 @@ class SimulatedSource:
 
 
 class SimulatedLetters(PubSubConnection):
-    """The dead-letter topic as one process sees it, with Pub/Sub's limits, for `PubSubDeadLetters` itself.
-
-    Args:
-        kept: What is there: the messages that the letters hold, as others read them.
-        process: Who calls.
-        chance: Decides which calls fail, and how.
-    """
+    """The dead-letter topic as one process sees it, with Pub/Sub's limits, for `PubSubDeadLetters` itself."""
 
     def __init__(
         self, kept: list[tuple[Message, DeadLetterReason]], process: Process, chance: random.Random

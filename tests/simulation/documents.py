@@ -69,11 +69,7 @@ class Document:
 
 
 class DocumentStore:
-    """The documents, and what is checked after every commit.
-
-    Args:
-        record: Where it is written down.
-    """
+    """The documents, and what is checked after every commit."""
 
     def __init__(self, record: Record) -> None:
         self.runs: dict[RunKey, Document] = {}
@@ -191,14 +187,7 @@ class DocumentStore:
 
 
 class SimulatedDocuments:
-    """The store as one process sees it. See `ProjectionDocuments`.
-
-    Args:
-        store: The documents.
-        process: Who calls.
-        chance: Decides which calls fail, and how.
-        record: Where it is written down.
-    """
+    """The store as one process sees it. See `ProjectionDocuments`."""
 
     def __init__(self, store: DocumentStore, process: Process, chance: random.Random, record: Record) -> None:
         self.store = store

@@ -16,12 +16,7 @@ ANSWER_SECONDS = 10.0
 
 
 class Process:
-    """Where a projector runs. Every answer and every timer reaches it through here.
-
-    Args:
-        name: For the trace.
-        chance: Decides how long calls take.
-    """
+    """Where a projector runs. Every answer and every timer reaches it through here."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name = name

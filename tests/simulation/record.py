@@ -11,11 +11,7 @@ class ViolationError(Exception):
 
 
 class Record:
-    """The trace of one schedule.
-
-    Args:
-        now: Virtual seconds.
-    """
+    """The trace of one schedule."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

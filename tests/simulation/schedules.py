@@ -13,13 +13,7 @@ LAST_LINES = 40
 
 
 class ScheduleFailedError(AssertionError):
-    """An invariant did not hold in a schedule.
-
-    Args:
-        seed: Of the schedule.
-        record: What happened in it.
-        error: What did not hold.
-    """
+    """An invariant did not hold in a schedule."""
 
     def __init__(self, seed: int, record: Record, error: BaseException) -> None:
         lines = "\n".join(record.lines[-LAST_LINES:])

@@ -46,12 +46,7 @@ SOUND: Final = Build()
 
 
 class World:
-    """One schedule.
-
-    Args:
-        seed: Decides everything.
-        build: What projectors are made of.
-    """
+    """One schedule."""
 
     def __init__(self, seed: int, build: Build = SOUND) -> None:
         self._loop = VirtualLoop()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from google.auth import exceptions as auth_errors
 from google.auth.transport.requests import AuthorizedSession
@@ -13,21 +12,18 @@ from requests import RequestException
 
 from run_log.core import TransportRefusedError, TransportUnavailableError
 
-from ._connection import VENDOR_ERRORS, PubSubConnection
+from .connection import PubSubConnection
 
-_T = TypeVar("_T")
+# How the name of the account ends that Pub/Sub itself acts as
+# (https://cloud.google.com/pubsub/docs/access-control#service-agent).
+_SERVICE_AGENT: Final = "@gcp-sa-pubsub.iam.gserviceaccount.com"
 
-SERVICE_AGENT: Final = "@gcp-sa-pubsub.iam.gserviceaccount.com"
-"""How the name of the account ends that Pub/Sub itself acts as
-(https://cloud.google.com/pubsub/docs/access-control#service-agent)."""
-
-MONITORING: Final = "https://monitoring.googleapis.com"
-AGE_METRIC: Final = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-"""https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub"""
+_MONITORING: Final = "https://monitoring.googleapis.com"
+# https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub
+_AGE_METRIC: Final = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
 
 _TIMEOUT_SECONDS: Final = 20.0
-_METRIC_WINDOW: Final = timedelta(minutes=10)
-"""Pub/Sub's metrics come a few minutes late."""
+_METRIC_WINDOW: Final = timedelta(minutes=10)  # Pub/Sub's metrics come a few minutes late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +49,14 @@ class SubscriptionState:
 
 
 def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
-    """Return how a subscription is set up.
-
-    Args:
-        connection: Where it is.
-        name: Its full name.
+    """Return how the subscription with that full name is set up.
 
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
         TransportRefusedError: It is not there, or we may not look at it.
     """
-    with connection.subscriber() as client:
-        found = _called(
-            connection,
-            name,
-            lambda: client.get_subscription(subscription=name, retry=None, timeout=_TIMEOUT_SECONDS),
-        )
+    with connection.subscriber() as client, connection.translated(name):
+        found = client.get_subscription(subscription=name, retry=None, timeout=_TIMEOUT_SECONDS)
     policy = found.dead_letter_policy
     return SubscriptionState(
         topic=found.topic,
@@ -83,24 +71,17 @@ def inspect_subscription(connection: PubSubConnection, name: str) -> Subscriptio
 
 
 def service_agent_may_publish(connection: PubSubConnection, topic: str) -> bool:
-    """Return whether Pub/Sub itself may give messages up to *topic*; the emulator asks for no leave.
-
-    Args:
-        connection: Where it is.
-        topic: Its full name.
+    """Return whether Pub/Sub itself may give messages up to the topic with that full name.
 
     Raises:
         TransportUnavailableError: Pub/Sub does not answer.
         TransportRefusedError: We may not look at the topic's policy.
     """
-    with connection.publisher() as client:
-        policy = _called(
-            connection,
-            topic,
-            lambda: client.get_iam_policy(request={"resource": topic}, retry=None, timeout=_TIMEOUT_SECONDS),
-        )
+    with connection.publisher() as client, connection.translated(topic):
+        policy = client.get_iam_policy(request={"resource": topic}, retry=None, timeout=_TIMEOUT_SECONDS)
+    # By any of the roles that may publish. One that is bound to the project is not seen from here.
     return any(
-        member.endswith(SERVICE_AGENT)
+        member.endswith(_SERVICE_AGENT)
         for binding in policy.bindings
         if binding.role in {"roles/pubsub.publisher", "roles/pubsub.editor", "roles/pubsub.admin"}
         for member in binding.members
@@ -113,7 +94,6 @@ def oldest_unacknowledged(
     *,
     now: datetime,
     session: Any = None,
-    endpoint: str = MONITORING,
 ) -> timedelta | None:
     """Return how old the oldest message is that a subscription still holds, as Cloud Monitoring has it.
 
@@ -122,7 +102,6 @@ def oldest_unacknowledged(
         subscription: Its id.
         now: The time, aware.
         session: What requests are made with; None is one with the connection's credentials.
-        endpoint: Where Cloud Monitoring is.
 
     Returns:
         The age of some minutes ago; None where Cloud Monitoring has none, of a new subscription say.
@@ -131,14 +110,15 @@ def oldest_unacknowledged(
         TransportUnavailableError: Cloud Monitoring does not answer.
         TransportRefusedError: It does not let us; it wants roles/monitoring.viewer.
     """
+    # By REST: the client library of Cloud Monitoring would be one more dependency, for one number.
     if session is None:
         vendor: Any = AuthorizedSession  # not annotated
         session = vendor(connection.credentials)
     try:
         answer = session.get(
-            f"{endpoint}/v3/projects/{connection.project}/timeSeries",
+            f"{_MONITORING}/v3/projects/{connection.project}/timeSeries",
             params={
-                "filter": f'metric.type="{AGE_METRIC}" AND resource.labels.subscription_id="{subscription}"',
+                "filter": f'metric.type="{_AGE_METRIC}" AND resource.labels.subscription_id="{subscription}"',
                 "interval.startTime": _text(now - _METRIC_WINDOW),
                 "interval.endTime": _text(now),
             },
@@ -153,16 +133,10 @@ def oldest_unacknowledged(
             f"Cloud Monitoring refuses to tell; grant roles/monitoring.viewer (HTTP {answer.status_code})"
         )
     series = cast("dict[str, Any]", answer.json()).get("timeSeries", [])
+    # Points come newest first.
     points = [one["points"][0]["value"] for one in series if one.get("points")]
     ages = [float(value.get("int64Value", value.get("doubleValue", 0))) for value in points]
     return timedelta(seconds=max(ages)) if ages else None
-
-
-def _called(connection: PubSubConnection, resource: str, call: Callable[[], _T]) -> _T:
-    try:
-        return call()
-    except VENDOR_ERRORS as error:
-        raise connection.error(error, resource) from error
 
 
 def _text(moment: datetime) -> str:

@@ -19,14 +19,23 @@ from run_log.core import (
 )
 from run_log.producer import FlushReport, RunEventEmitter
 from run_log.producer._emitter import pubsub_transport
-from run_log.pubsub import VENDOR_ERRORS, PubSubConnection, provision
+from run_log.pubsub import PubSubConnection, provision
+from run_log.pubsub.connection import VENDOR_ERRORS
 from run_log.testing import a_run, an_event
 
 _TOPIC = "projects/p/topics/t"
 
 
-def _error(kind: Callable[[str], Exception]) -> Exception:
-    return kind("what Google says")
+PASSING: tuple[Callable[[str], Exception], ...] = (
+    google_errors.ServiceUnavailable,
+    google_errors.DeadlineExceeded,
+    google_errors.InternalServerError,
+    google_errors.ResourceExhausted,
+    google_errors.Aborted,
+    google_errors.Cancelled,
+    auth_errors.TransportError,
+    grpc.RpcError,
+)
 
 
 @pytest.fixture
@@ -76,14 +85,7 @@ def test_credentials_are_needed(where: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("kind", "ours", "told"),
     [
-        (google_errors.ServiceUnavailable, TransportUnavailableError, "is it up and reachable"),
-        (google_errors.DeadlineExceeded, TransportUnavailableError, "is it up and reachable"),
-        (google_errors.InternalServerError, TransportUnavailableError, "is it up and reachable"),
-        (google_errors.ResourceExhausted, TransportUnavailableError, "is it up and reachable"),
-        (google_errors.Aborted, TransportUnavailableError, "is it up and reachable"),
-        (google_errors.Cancelled, TransportUnavailableError, "is it up and reachable"),
-        (auth_errors.TransportError, TransportUnavailableError, "is it up and reachable"),
-        (grpc.RpcError, TransportUnavailableError, "is it up and reachable"),
+        *((kind, TransportUnavailableError, "is it up and reachable") for kind in PASSING),
         (google_errors.NotFound, TransportRefusedError, f"{_TOPIC} is not there; run `run-log provision`"),
         (google_errors.PermissionDenied, TransportRefusedError, f"denies access to {_TOPIC}; grant its role"),
         (google_errors.Unauthenticated, TransportRefusedError, f"denies access to {_TOPIC}; grant its role"),
@@ -95,7 +97,7 @@ def test_vendor_errors_become_ours(
     kind: Callable[[str], Exception], ours: type[TransportError], told: str
 ) -> None:
     """Every error of Google's is one of ours that says whether to try again, what to do, and the cause."""
-    error = _error(kind)
+    error = kind("what Google says")
 
     translated = PubSubConnection("p").error(error, _TOPIC)
 
@@ -147,13 +149,13 @@ async def test_clients_for_google_cloud(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "their-own")
     connection = PubSubConnection(None)
 
-    publisher, subscriber = connection.publisher(), connection.subscriber()
-    async_publisher, async_subscriber = connection.async_publisher(), connection.async_subscriber()
-    hosts = {client.transport.host for client in (publisher, subscriber, async_publisher, async_subscriber)}
-    publisher.transport.close()
-    subscriber.transport.close()
-    await async_publisher.transport.close()
-    await async_subscriber.transport.close()
+    hosts: set[str] = set()
+    for client in (connection.publisher(), connection.subscriber()):
+        hosts.add(client.transport.host)
+        client.transport.close()
+    for client in (connection.async_publisher(), connection.async_subscriber()):
+        hosts.add(client.transport.host)
+        await client.transport.close()
 
     assert hosts == {"pubsub.googleapis.com:443"}
     assert str(connection) == "Pub/Sub (Google Cloud, project 'their-own')"

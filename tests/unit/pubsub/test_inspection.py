@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
-from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, Self
-from urllib.parse import parse_qs, urlparse
 
 import pytest
 import requests
@@ -29,38 +23,26 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> PubSubConnection:
     return PubSubConnection("project-1")
 
 
-@contextlib.contextmanager
-def monitoring(status: int, answer: object) -> Generator[tuple[str, list[str]]]:
-    """Serve *answer* as Cloud Monitoring would; yield where, and what is asked there."""
-    asked: list[str] = []
+class _Monitoring:
+    """Answers as Cloud Monitoring would.
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    Args:
+        status: Of the HTTP answer; None is none at all.
+        answer: Its body.
+    """
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the signature is the library's
-            del format, args
+    def __init__(self, status: int | None, answer: object = None) -> None:
+        self._answer = SimpleNamespace(status_code=status, json=lambda: answer)
+        self.url = ""
+        self.params: dict[str, str] = {}
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def _age(connection: PubSubConnection, endpoint: str) -> timedelta | None:
-    with requests.Session() as session:
-        session.trust_env = False
-        return oldest_unacknowledged(connection, "sub", now=NOON, session=session, endpoint=endpoint)
+    def get(self, url: str, *, params: dict[str, str], timeout: float) -> Any:
+        """See `requests.Session.get`."""
+        assert timeout > 0
+        if self._answer.status_code is None:
+            raise requests.ConnectionError
+        self.url, self.params = url, params
+        return self._answer
 
 
 AGES: list[tuple[dict[str, Any], timedelta | None]] = [
@@ -83,33 +65,30 @@ AGES: list[tuple[dict[str, Any], timedelta | None]] = [
 @pytest.mark.parametrize(("answer", "age"), AGES)
 def test_the_age_of_what_waits(connection: PubSubConnection, answer: object, age: timedelta | None) -> None:
     """The age is the newest point of the oldest series, and none where Cloud Monitoring has none."""
-    with monitoring(200, answer) as (endpoint, asked):
-        found = _age(connection, endpoint)
+    monitoring = _Monitoring(200, answer)
 
-    url = urlparse(asked[0])
-    query = parse_qs(url.query)
-    assert age == found
-    assert "/v3/projects/project-1/timeSeries" == url.path
-    assert 'resource.labels.subscription_id="sub"' in query["filter"][0]
-    assert ["2026-03-04T11:50:00Z"] == query["interval.startTime"]
-    assert ["2026-03-04T12:00:00Z"] == query["interval.endTime"]
+    assert age == oldest_unacknowledged(connection, "sub", now=NOON, session=monitoring)
+
+    assert "https://monitoring.googleapis.com/v3/projects/project-1/timeSeries" == monitoring.url
+    assert 'resource.labels.subscription_id="sub"' in monitoring.params["filter"]
+    assert "2026-03-04T11:50:00Z" == monitoring.params["interval.startTime"]
+    assert "2026-03-04T12:00:00Z" == monitoring.params["interval.endTime"]
 
 
-def test_monitoring_that_refuses(connection: PubSubConnection) -> None:
-    """Where we may not ask, the error says which role is needed."""
-    with (
-        monitoring(403, {}) as (endpoint, _),
-        pytest.raises(TransportRefusedError, match="grant roles/monitoring"),
-    ):
-        _age(connection, endpoint)
-
-
-def test_monitoring_that_fails(connection: PubSubConnection) -> None:
-    """Where Cloud Monitoring fails or is away, that is an error that may pass."""
-    with monitoring(503, {}) as (endpoint, _), pytest.raises(TransportUnavailableError, match="503"):
-        _age(connection, endpoint)
-    with pytest.raises(TransportUnavailableError, match="does not answer"):
-        _age(connection, endpoint)
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (403, TransportRefusedError, "grant roles/monitoring"),
+        (503, TransportUnavailableError, "503"),
+        (None, TransportUnavailableError, "does not answer"),
+    ],
+)
+def test_monitoring_that_does_not_tell(
+    connection: PubSubConnection, status: int | None, error: type[Exception], told: str
+) -> None:
+    """Where we may not ask, the error says which role is needed; where it is away, that it may pass."""
+    with pytest.raises(error, match=told):
+        oldest_unacknowledged(connection, "sub", now=NOON, session=_Monitoring(status))
 
 
 class _Policies(PubSubConnection):

@@ -80,24 +80,27 @@ def test_changes_come_by_commit_and_path() -> None:
     assert (2, "w/b") == recent.newest
 
 
-@pytest.mark.parametrize("bounds", [Bounds(changes=2), Bounds(bytes=2 * 1_100)])
-def test_what_is_kept_is_bounded(bounds: Bounds) -> None:
-    """Beyond their number or bytes the oldest changes go, and what is promised begins after them."""
+@pytest.mark.parametrize(
+    ("bounds", "newest"),
+    [(Bounds(changes=2), [4, 5]), (Bounds(bytes=2 * 1_100), [4, 5]), (Bounds(bytes=1), [5])],
+    ids=["number", "bytes", "larger than all bounds"],
+)
+def test_what_is_kept_is_bounded(bounds: Bounds, newest: list[int]) -> None:
+    """Beyond their number or bytes all but the newest changes go, and what is promised begins after them."""
     recent = RecentChanges(START, bounds)
 
     recent.add([change(number, text="x" * 1_000) for number in range(1, 6)])
 
-    assert [4, 5] == [place.nanos for place in kept(recent)]
-    assert (3, "w/r") == recent.floor
+    assert newest == [place.nanos for place in kept(recent)]
+    assert (newest[0] - 1, "w/r") == recent.floor
 
 
-def test_one_change_is_kept_whatever_its_size() -> None:
-    """A change larger than all bounds is kept while it is the newest."""
-    recent = RecentChanges(START, Bounds(bytes=1))
-
-    recent.add([change(1), change(2)])
-
-    assert [2] == [place.nanos for place in kept(recent)]
+def snapshot_of(recent: RecentChanges, bounds: Bounds, *changes: Change) -> None:
+    """Hand over *changes* as one consistent state."""
+    snapshot = Snapshot(ROOT, recent, bounds)
+    for each in changes:
+        snapshot.add(each)
+    snapshot.pour_out()
 
 
 def test_a_snapshot_is_handed_over_once_it_is_consistent() -> None:
@@ -124,62 +127,39 @@ def test_after_a_reset_only_what_is_newer_counts() -> None:
     """A listener that is reset tells everything anew: what it told before comes no second time."""
     recent = RecentChanges(START, Bounds())
     snapshot = Snapshot(ROOT, recent, Bounds())
-    for message in (changed(1, "a"), changed(9, "lost"), told(TargetChange.RESET, targets=(1,))):
-        snapshot.take_in(message)
-    for message in (changed(1, "a"), changed(2, "b"), told(TargetChange.CURRENT)):
-        is_consistent = snapshot.take_in(message)
-    snapshot.pour_out()
+    reset = told(TargetChange.RESET, targets=(1,))
+    first = [changed(1, "a"), changed(9, "lost"), reset, changed(1, "a"), changed(2, "b")]
 
-    for message in (
-        told(TargetChange.RESET, targets=(1,)),
-        changed(1, "a"),
-        changed(2, "b"),
-        changed(3, "c"),
-    ):
+    said = [snapshot.take_in(message) for message in (*first, told(TargetChange.CURRENT))]
+    snapshot.pour_out()
+    for message in (reset, changed(1, "a"), changed(2, "b"), changed(3, "c")):
         snapshot.take_in(message)
     snapshot.pour_out()
 
-    assert is_consistent
+    assert [False] * 5 + [True] == said
     assert [(1, "w/a"), (2, "w/b"), (3, "w/c")] == kept(recent)
 
 
 def test_of_one_run_a_snapshot_has_the_newest() -> None:
     """A run that changes twice between two consistent states is there once, as it is then."""
     recent = RecentChanges(START, Bounds())
-    snapshot = Snapshot(ROOT, recent, Bounds())
 
-    for number in (3, 5, 4):
-        snapshot.add(change(number))
-    snapshot.pour_out()
+    snapshot_of(recent, Bounds(), *(change(number) for number in (3, 5, 4)))
 
     assert [5] == [place.nanos for place in kept(recent)]
 
 
-def test_a_snapshot_is_bounded() -> None:
+@pytest.mark.parametrize(
+    ("bounds", "count", "first"), [(Bounds(changes=10), 100, 91), (Bounds(bytes=1), 3, 3)]
+)
+def test_a_snapshot_is_bounded(bounds: Bounds, count: int, first: int) -> None:
     """Of a snapshot larger than what is kept the newest is taken, and the promise begins after the rest."""
-    bounds = Bounds(changes=10)
     recent = RecentChanges(START, bounds)
-    snapshot = Snapshot(ROOT, recent, bounds)
 
-    for number in range(1, 101):
-        snapshot.add(change(number, f"r{number}"))
-    snapshot.pour_out()
+    snapshot_of(recent, bounds, *(change(number, f"r{number}") for number in range(1, count + 1)))
 
-    assert list(range(91, 101)) == [place.nanos for place in kept(recent)]
-    assert (90, "w/r90") == recent.floor
-
-
-def test_a_snapshot_of_large_documents_is_bounded() -> None:
-    """Of documents that exceed the bytes that are kept the newest is taken, at least."""
-    bounds = Bounds(bytes=1)
-    recent = RecentChanges(START, bounds)
-    snapshot = Snapshot(ROOT, recent, bounds)
-
-    for number in range(1, 4):
-        snapshot.add(change(number, f"r{number}"))
-    snapshot.pour_out()
-
-    assert [3] == [place.nanos for place in kept(recent)]
+    assert list(range(first, count + 1)) == [place.nanos for place in kept(recent)]
+    assert (first - 1, f"w/r{first - 1}") == recent.floor
 
 
 @pytest.mark.parametrize(

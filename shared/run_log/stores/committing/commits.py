@@ -31,9 +31,10 @@ from run_log.stores.stored.writing import (
 
 _T = TypeVar("_T")
 
+# Firestore takes 10 MiB (https://firebase.google.com/docs/firestore/quotas#writes_and_transactions). The
+# emulator refuses 4 MiB. The room between is for writes that trim a history.
 MAX_COMMIT_BYTES: Final = 3 * 2**20
-"""Most bytes of writes in one commit: Firestore takes 10 MiB, its emulator refuses 4 MiB. The room between
-is for writes that trim a history."""
+"""Most bytes of writes in one commit."""
 
 MAX_COMMIT_RUNS: Final = 500
 """Most runs in one commit."""
@@ -84,7 +85,7 @@ class RunBatch:
     fields: Mapping[str, Any]
     """The run's fields by it."""
     digest: str
-    """Likewise: see `run_digest`."""
+    """That of its run; see `run_digest`."""
     size: int
     """The bytes of its write, unless that write trims the history."""
     earlier: Sequence[Transition] = ()
@@ -93,7 +94,11 @@ class RunBatch:
     def merged(self, known: KnownRun | None, horizon: Horizon) -> RunChange:
         """Return what the events do to the run as it is known, counting the days of *horizon*."""
         head = known.stored.head if known else None
-        return fold(head, self.events, earlier=self.earlier, horizon=horizon, digest=self._digest)
+
+        def digest(event: RunEvent) -> str:
+            return self.digest if event is self.newest else run_digest(event.run)
+
+        return fold(head, self.events, earlier=self.earlier, horizon=horizon, digest=digest)
 
     def saved(self, known: KnownRun | None, clock: HybridLogicalClock) -> RunBatch:
         """Return the batch of a save, its one event stamped after what is *known*; see `RunHead.saved`."""
@@ -101,9 +106,6 @@ class RunBatch:
             return self
         event = known.stored.head.saved(self.newest, clock=clock)
         return replace(self, events=[event], newest=event)
-
-    def _digest(self, event: RunEvent) -> str:
-        return self.digest if event is self.newest else run_digest(event.run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,8 @@ class Commit:
 class ProjectionDocuments(Protocol):
     """What a projection needs of a document store: atomic writes under preconditions, and reads.
 
-    Defined by what the committer needs. An answer may be lost: the writes of a call that failed with
+    Both raise `StoreUnavailableError` where the store does not answer or is too busy, `ConfigurationError`
+    where it is not there or does not let us in. An answer may be lost: the writes of a call that failed with
     `StoreUnavailableError` may be there all the same.
     """
 
@@ -193,9 +196,7 @@ class ProjectionDocuments(Protocol):
 
         Raises:
             GuessRefusedError: A run is not as expected; nothing is written.
-            StoreUnavailableError: The store does not answer, or was too busy.
             WriteRefusedError: It will never take one of these writes; nothing is written.
-            ConfigurationError: It is not there, or does not let us in.
         """
         ...
 
@@ -203,9 +204,7 @@ class ProjectionDocuments(Protocol):
         """Return what is stored of those *keys* that are there.
 
         Raises:
-            StoreUnavailableError: See `commit`.
             WriteRefusedError: One of them cannot be read, so no event can be merged into it.
-            ConfigurationError: See `commit`.
         """
         ...
 
@@ -214,21 +213,17 @@ class Retrying(Protocol):
     """How an operation on the store is tried again."""
 
     async def run(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what *operation* returns, trying again while the store is unavailable.
-
-        Raises:
-            StoreUnavailableError: It was unavailable to the end.
-        """
+        """Return what *operation* returns, trying again for a while where the store is unavailable."""
         ...
 
 
 def batches(
     events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]] = MappingProxyType({})
 ) -> Iterator[dict[RunKey, RunBatch]]:
-    """Yield *events* grouped by run, packed into commits that a store takes.
+    """Yield *events*, in any order, grouped by run and packed into commits that a store takes.
 
     Args:
-        events: Events of any runs, in any order, with repeats.
+        events: Of any runs.
         earlier: By run, what is known of events that these have superseded.
 
     Raises:
@@ -252,22 +247,18 @@ def batches(
 
 def shard_of(run_id: str, shards: int) -> int:
     """Return which of a workflow's *shards* counts a run: always the same, in every process."""
-    # Python's own hash of a text differs from process to process.
+    # Not `hash`: Python's own differs from process to process.
     return zlib.crc32(run_id.encode()) % shards if shards > 1 else 0
 
 
 def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> list[StatsWrite]:
-    """Return how the workflows' stats change; what stays is absent.
-
-    Args:
-        changes: What is done to each run.
-        shards: Over how many documents the stats of a workflow are spread.
-    """
+    """Return how the workflows' stats, each over *shards* documents, change; what stays is absent."""
     places: dict[tuple[str, int], list[RunChange]] = {}
     for (workflow_id, run_id), change in changes.items():
         if change.added:
             places.setdefault((workflow_id, shard_of(run_id, shards)), []).append(change)
-    # Increments commute, so they need no condition, and a busy workflow's document is never read to count.
+    # Increments commute, so they need no condition, and a busy workflow's document is never read to count: a
+    # transaction that reads it fell to 0.05 events a second with 16 writers.
     writes = (_stats_write(*place, own) for place, own in places.items())
     return [write for write in writes if write.delta or write.counters]
 
@@ -283,13 +274,7 @@ class CommitOutcome(enum.StrEnum):
 
 
 def count_commit(outcome: CommitOutcome, *, runs: int, seconds: float) -> None:
-    """Count one try of a commit.
-
-    Args:
-        outcome: How it ended.
-        runs: Run documents in it.
-        seconds: How long the store took to answer.
-    """
+    """Count one try of a commit of so many *runs*, which the store took so many *seconds* to answer."""
     _commits.add(1, {"outcome": outcome.value})
     _commit_duration.record(seconds, {"outcome": outcome.value})
     if outcome is CommitOutcome.COMMITTED:
@@ -298,12 +283,12 @@ def count_commit(outcome: CommitOutcome, *, runs: int, seconds: float) -> None:
 
 def count_anomalies(changes: Iterable[RunChange]) -> None:
     """Count the transitions that *changes*, now stored, added in breach of the state machine."""
-    anomalies = sum(change.anomalies for change in changes)
-    if anomalies:
+    if anomalies := sum(change.anomalies for change in changes):
         _anomalies.add(anomalies)
 
 
 def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> StatsWrite:
+    # Most commits of a workflow end one run, and sums of one cost time.
     delta, counters = changes[0].delta, changes[0].counters
     if len(changes) > 1:
         delta = StatsDelta.sum(change.delta for change in changes)

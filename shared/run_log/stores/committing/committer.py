@@ -60,11 +60,9 @@ WARY_COMMITS: Final = 16
 """Commits after a wrong guess for which runs that are not remembered are read first, rather than guessed to
 be new: whoever shares a subscription, or has just started, meets runs that others have begun."""
 
-MAX_ANNOUNCED: Final = 100_000
-"""Workflows remembered to be announced as sharded; one beyond costs a write now and then."""
-
-MAX_TIDIED: Final = 100_000
-"""Stats documents remembered to hold no days that are over; one beyond costs a longer write now and then."""
+MAX_WORKFLOWS: Final = 100_000
+"""Stats documents remembered to be announced as shards, and as many to hold no days that are over. One beyond
+costs a write, or a longer one, now and then."""
 
 MAX_WORKFLOWS_BYTES: Final = 16 * 2**20
 """Bytes of each of these two."""
@@ -106,19 +104,20 @@ class Committer:
         self._known: Recent[RunKey, KnownRun] = Recent(
             known_runs, MAX_KNOWN_BYTES, lambda key, run: names_bytes(key) + head_bytes(run.stored.head)
         )
+        # No lock: event loops of several threads may lose each other's count, which costs a read or a retry.
         self._wariness = 0
         self._announced: Recent[str, int] = Recent(
-            MAX_ANNOUNCED, MAX_WORKFLOWS_BYTES, lambda workflow_id, _: names_bytes((workflow_id,))
+            MAX_WORKFLOWS, MAX_WORKFLOWS_BYTES, lambda workflow_id, _: names_bytes((workflow_id,))
         )
         self._tidied: Recent[tuple[str, int], int] = Recent(
-            MAX_TIDIED, MAX_WORKFLOWS_BYTES, lambda place, _: names_bytes(place[:1])
+            MAX_WORKFLOWS, MAX_WORKFLOWS_BYTES, lambda place, _: names_bytes(place[:1])
         )
         self._now = now
         self._wall_now = wall_now
         self._saves = SavesUnderWay()
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """Commit *events*, and return the outcome of each in order; see `ProjectionStore.apply`."""
+        """See `ProjectionStore.apply`."""
         return await self._apply(events, {})
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
@@ -198,9 +197,9 @@ class Committer:
             changes = await self._patience.run(attempt)
         except _TooManyChangesError:
             # How many fields a run changes is known once it is merged, so batches cannot be packed by that.
-            return {
-                key: change for half in _halves(runs) for key, change in (await self._commit(half)).items()
-            }
+            both, middle = list(runs.items()), len(runs) // 2
+            first, last = dict(both[:middle]), dict(both[middle:])
+            return {**await self._commit(first), **await self._commit(last)}
         count_anomalies(changes.values())
         return changes
 
@@ -219,20 +218,20 @@ class Committer:
     ) -> Mapping[RunKey, KnownRun]:
         """Return what is *known*, having read again what may be gone by now.
 
-        That is what has expired by what is remembered of it, and what is not known whose events are old.
-
         Raises:
-            RunExpiredError: One of the latter is not there.
+            RunExpiredError: A run is not there, and all its events are old.
         """
-        # Firestore deletes what has expired when it sees fit, and tells nobody. A write by memory would be
-        # refused then, and a write as new would bring back a run that is gone.
+        # Firestore deletes what has expired when it sees fit and tells nobody
+        # (https://firebase.google.com/docs/firestore/ttl). A write by memory would be refused then, and
+        # one as new would bring back a run that is gone.
         retention = self._retention
-        old = {
-            key
-            for key, batch in runs.items()
-            if key not in known and retention and retention.is_over(batch.events, now)
-        }
-        doubtful = [key for key in runs if key in old or (key in known and known[key].stored.is_expired(now))]
+
+        def may_be_gone(key: RunKey) -> bool:
+            if key in known:
+                return known[key].stored.is_expired(now)
+            return retention is not None and retention.is_over(runs[key].events, now)
+
+        doubtful = [key for key in runs if may_be_gone(key)]
         if not doubtful:
             return known
         found = await self._read(doubtful)
@@ -243,6 +242,7 @@ class Committer:
 
     async def _read(self, keys: Iterable[RunKey]) -> Mapping[RunKey, KnownRun]:
         known = await self._documents.read(keys)
+        # A commit under way may have made this old by now. Whoever trusts it is refused, and reads again.
         for key, run in known.items():
             self._known.put(key, run)
         return known
@@ -261,13 +261,18 @@ class Committer:
         ]
         if not writes:
             return
+        # Together with the runs, or a fault between the two would leave counts wrong for good.
         stats = [self._tidying(write, horizon) for write in stats_writes(changes, shards=self._shards)]
         if len(writes) > 1 and any(write.changes > MAX_STATS_CHANGES for write in stats):
             raise _TooManyChangesError
         commit = Commit(runs=writes, stats=stats, announced=self._not_announced(stats))
         marks = await self._counted(commit)
         # Only now. Where the answer is lost memory keeps the older mark, and the next write is refused.
-        self._remember_stats(commit)
+        for workflow_id, shards in commit.announced.items():
+            self._announced.put(workflow_id, shards)
+        for tidied in commit.stats:
+            if tidied.forgets is not None:
+                self._tidied.put((tidied.workflow_id, tidied.shard), tidied.forgets.today)
         for write, mark in zip(writes, marks, strict=True):
             before = known.get(write.key)
             length = len(write.history)
@@ -277,13 +282,6 @@ class Committer:
                 head=changes[write.key].after, history_length=length, expires_at=write.expires_at
             )
             self._known.put(write.key, KnownRun(stored=stored, mark=mark))
-
-    def _remember_stats(self, commit: Commit) -> None:
-        for workflow_id, shards in commit.announced.items():
-            self._announced.put(workflow_id, shards)
-        for write in commit.stats:
-            if write.forgets is not None:
-                self._tidied.put((write.workflow_id, write.shard), write.forgets.today)
 
     async def _counted(self, commit: Commit) -> Sequence[object]:
         begun = self._now()
@@ -299,12 +297,8 @@ class Committer:
         return marks
 
     def _tidying(self, write: StatsWrite, horizon: Horizon) -> StatsWrite:
-        """Return *write*; the first of a day takes away what the summary's horizon has left behind.
-
-        Args:
-            write: What is to be written.
-            horizon: The one its counters are of: by a later one it could take away what it counts.
-        """
+        """Return *write*; the first of a day takes away what *horizon* has left behind."""
+        # By the very horizon that its counters are of: a later one could take away what it counts.
         by_time = any(counter.scope is not Scope.ALL for counter in write.counters)
         if not by_time or self._tidied.get((write.workflow_id, write.shard)) == horizon.today:
             return write
@@ -312,7 +306,7 @@ class Committer:
 
     def _not_announced(self, stats: Sequence[StatsWrite]) -> dict[str, int]:
         """Return the workflows whose readers may not know yet that there are shards to add up."""
-        # A raise to a maximum, so that whoever writes with fewer shards hides none.
+        # In the workflow's own document, which shards are to relieve: once a process, not with each commit.
         return {
             write.workflow_id: self._shards
             for write in stats
@@ -322,12 +316,6 @@ class Committer:
 
 class _TooManyChangesError(Exception):
     """A commit would change more fields of one document than Firestore takes."""
-
-
-def _halves(runs: Mapping[RunKey, RunBatch]) -> tuple[dict[RunKey, RunBatch], dict[RunKey, RunBatch]]:
-    middle = len(runs) // 2
-    both = list(runs.items())
-    return dict(both[:middle]), dict(both[middle:])
 
 
 class Recent(Generic[_K, _V]):

@@ -7,7 +7,8 @@ condition that nobody has written it since the moment of the reads: so two never
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from google.api_core import exceptions as google_errors
 from typing_extensions import override
 
-from run_log.core import StoreError, WorkflowRun
+from run_log.core import StoreError, WorkflowRun, utc_now
 from run_log.core.clock import moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
@@ -32,7 +33,7 @@ from run_log.stores.committing.commits import MAX_STATS_CHANGES, StatsWrite
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import EXPIRE_AT, PAYLOADS, PROJECTION
 
-from ._documents import FirestoreDocuments, further_stats_paths, summed_counters, summed_stats
+from ._documents import FirestoreDocuments, further_stats_paths, summed
 from .client import RUNS, Connection, Patience, fields_of
 
 REPAIRS: Final = "repairs"
@@ -63,16 +64,16 @@ class FirestoreAudit(Audit):
         root: str,
         *,
         patience: Patience,
-        retention: Retention | None,
-        now: Callable[[], datetime],
+        retention: Retention | None = None,
+        now: Callable[[], datetime] = utc_now,
         page: int,
     ) -> None:
-        self._connection = connection
-        self._root = root
-        self._patience = patience
+        self.connection = connection
+        self.root = root
+        self.patience = patience
         self._retention = retention
         self._now = now
-        self._page = page
+        self.page = page
 
     @property
     @override
@@ -88,49 +89,44 @@ class FirestoreAudit(Audit):
         token = ""
         while True:
             # Missing ones too: whose document was deleted may have runs.
-            names, token = await self._patience.run(
-                partial(self._connection.names, self._root, size=self._page, token=token)
+            names, token = await self.patience.run(
+                partial(self.connection.names, self.root, size=self.page, token=token)
             )
             for name in names:
                 yield name.rpartition("/")[2]
             if not token:
                 return
 
+    async def store_now(self) -> datetime:
+        """Return Firestore's time."""
+        # It takes a moment to read at in whole microseconds only, and answers in nanoseconds.
+        return moment_of(await self.patience.run(partial(self.connection.now, self.root)) // 1_000)
+
     @contextlib.asynccontextmanager
     @override
     async def snapshot(
         self, workflow: str, *, at: datetime | None = None
     ) -> AsyncGenerator[FirestoreSnapshot]:
-        if at is None:
-            # Firestore takes moments in whole microseconds.
-            at = moment_of(await self._patience.run(partial(self._connection.now, self._root)) // 1_000)
-        yield FirestoreSnapshot(
-            self._connection, self._root, workflow, patience=self._patience, at=at, page=self._page
-        )
+        yield FirestoreSnapshot(self, workflow, await self.store_now() if at is None else at)
 
 
 class FirestoreSnapshot(WorkflowSnapshot):
     """A workflow as Firestore had it at a moment.
 
     Args:
-        connection: Where to.
-        root: The collection that holds the projection.
+        audit: Whose it is.
         workflow: The workflow's document id.
-        patience: How reads are tried again.
         at: The moment, in whole microseconds.
-        page: How many documents are read at a time.
     """
 
-    def __init__(
-        self, connection: Connection, root: str, workflow: str, *, patience: Patience, at: datetime, page: int
-    ) -> None:
-        self._connection = connection
-        self._root = root
+    def __init__(self, audit: FirestoreAudit, workflow: str, at: datetime) -> None:
+        self._connection = audit.connection
+        self._root = audit.root
+        self._patience = audit.patience
+        self._page = audit.page
         self._workflow = workflow
-        self._patience = patience
         self._at = at
-        self._page = page
-        self._path = f"{root}/{workflow}"
+        self._path = f"{audit.root}/{workflow}"
         self._guard = f"{self._path}/{REPAIRS}/last"
         self._seen: list[Any] = []
         """The mark of the guard, once it was read: None where it was not there."""
@@ -156,7 +152,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
         further = await self._documents(further_stats_paths(self._root, said, fields))
         documents = [fields, *(fields_of(shard.fields) for shard in further.values())]
         try:
-            stats, counters = summed_stats(said, documents), summed_counters(said, documents)
+            stats, counters = summed(said, documents)
         except StoreError as error:
             return StoredCounts(problem=str(error))
         return StoredCounts(
@@ -184,6 +180,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
         if not self._seen:
             await self.counts()
         (mark,) = self._seen
+        # Differences, not the recount itself: what projectors have added since the moment stays.
         documents = FirestoreDocuments(self._connection, self._root)
         for part in _parts(change):
 
@@ -201,16 +198,16 @@ class FirestoreSnapshot(WorkflowSnapshot):
         return True
 
     async def _documents(self, paths: Sequence[str]) -> dict[str, Any]:
-        """Return those of the documents at *paths* that are there, as protocol buffers, in order."""
+        """Return those of the documents at *paths* that are there."""
         if not paths:
             return {}
         found = await self._patience.run(partial(self._connection.documents, paths, at=self._at))
-        known = {self._connection.path(document): document for document in found}
-        return {path: known[path] for path in paths if path in known}
+        return {self._connection.path(document): document for document in found}
 
     async def _runs(self, after: str | None, size: int, *, whole: bool) -> list[RunDocument]:
         client = self._connection.client()
         runs = client.document(self._path).collection(RUNS)
+        # By names, which every document has: in the order of a field, one that lacks it would not be seen.
         query = (runs if whole else runs.select(_WITHOUT_PAYLOADS)).order_by("__name__").limit(size)
         if after is not None:
             query = query.start_after({"__name__": runs.document(after)})
@@ -222,19 +219,11 @@ class FirestoreSnapshot(WorkflowSnapshot):
 
 def _parts(change: CountsRepair) -> Iterator[StatsWrite]:
     """Yield *change* as writes that Firestore takes, all that is not in the summary first."""
-    counters = list(change.counters.items())
-    first = StatsWrite(
-        workflow_id=change.workflow_id, shard=0, delta=change.delta, counters={}, as_of=change.as_of
-    )
+    first = StatsWrite(workflow_id=change.workflow_id, shard=0, delta=change.delta, as_of=change.as_of)
     # Several commits where there are many. A repair that is cut short has added some of them, and the next
     # recount finds what is left.
+    counters = list(change.counters.items())
     room = MAX_STATS_CHANGES - first.changes
     for start in range(0, max(len(counters), 1), room):
-        part: Mapping[Any, int] = dict(counters[start : start + room])
-        yield StatsWrite(
-            workflow_id=change.workflow_id,
-            shard=0,
-            delta=change.delta if start == 0 else StatsDelta(),
-            counters=part,
-            as_of=change.as_of,
-        )
+        part = replace(first, counters=dict(counters[start : start + room]))
+        yield part if start == 0 else replace(part, delta=StatsDelta())

@@ -16,7 +16,6 @@ of the maps whose turn it is not. What a turn finds left over from the one befor
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -32,7 +31,14 @@ from run_log.core.ids import document_id
 from run_log.core.law import StatsDelta
 from run_log.core.models import RunKey
 from run_log.core.settings import MAX_STATS_SHARDS
-from run_log.stores.committing.commits import Commit, KnownRun, ProjectionDocuments, RunWrite, StatsWrite
+from run_log.stores.committing.commits import (
+    Commit,
+    KnownRun,
+    ProjectionDocuments,
+    RunWrite,
+    StatsWrite,
+    shard_of,
+)
 from run_log.stores.stored.fields import (
     CHANGED_AT,
     CHANGED_SHARD,
@@ -51,8 +57,8 @@ _write_types: Any = write_types
 Write: Final[Any] = _write_types.Write.pb()
 """The class of one write."""
 
+# The server's clock, as the value of a transform: milliseconds of when it began to process the request.
 _REQUEST_TIME: Final[int] = int(_write_types.DocumentTransform.FieldTransform.ServerValue.REQUEST_TIME)
-"""The server's clock, as the value of a transform: milliseconds of when it began to process the request."""
 
 _HISTORY_PATH: Final = f"{PROJECTION}.{HISTORY}"
 _CHANGED_AT_PATH: Final = f"{PROJECTION}.{CHANGED_AT}"
@@ -72,14 +78,17 @@ STATS_FIELDS: Final = ("workflow_id", "total", "successful", "by_status", SHARDS
 
 _DURATIONS: Final = "durations"
 _DAYS: Final = "days"
+
+# Maps of days, each of which holds a period.
 _PERIODS: Final = 8
-"""Maps of days; each holds a period of so many days:"""
 _PERIOD_DAYS: Final = 31
 _HOURS: Final = "hours"
+
+# Maps of hours; each holds a day's. No multiple of a week, which is how often a workflow may run.
 _HOUR_MAPS: Final = 11
-"""Maps of hours; each holds a day's. No multiple of a week, which is how often a workflow may run."""
+
+# What is not taken away yet beyond what is counted: another machine's clock may be ahead.
 _SPARE_DAYS: Final = 1
-"""What is not taken away yet beyond what is counted: another machine's clock may be ahead."""
 
 
 class FirestoreDocuments(ProjectionDocuments):
@@ -97,7 +106,13 @@ class FirestoreDocuments(ProjectionDocuments):
 
     @override
     async def commit(self, commit: Commit) -> Sequence[Any]:
-        return (await self._connection.commit(self._writes(commit)))[: len(commit.runs)]
+        with self._refusing():
+            writes = [
+                *(self._run_write(run) for run in commit.runs),
+                *(self._stats_write(stats) for stats in commit.stats),
+                *(self._announcement(*announced) for announced in commit.announced.items()),
+            ]
+        return (await self._connection.commit(writes))[: len(commit.runs)]
 
     async def repair(self, stats: StatsWrite, *, guard: str, expected: Any | None) -> Any:
         """Add *stats* to a workflow's, and count that in another document; return the mark of that.
@@ -109,9 +124,7 @@ class FirestoreDocuments(ProjectionDocuments):
 
         Raises:
             GuessRefusedError: It has another one; nothing is written.
-            StoreUnavailableError: See `commit`.
-            WriteRefusedError: See `commit`.
-            ConfigurationError: See `commit`.
+            RunLogError: See `commit`.
         """
         counting = Write()
         counting.update.name = f"{self._connection.documents_name}/{guard}"
@@ -137,14 +150,6 @@ class FirestoreDocuments(ProjectionDocuments):
             known[key] = KnownRun(stored=stored, mark=document.update_time)
         return known
 
-    def _writes(self, commit: Commit) -> list[Any]:
-        with self._refusing():
-            return [
-                *(self._run_write(run) for run in commit.runs),
-                *(self._stats_write(stats) for stats in commit.stats),
-                *(self._announcement(*announced) for announced in commit.announced.items()),
-            ]
-
     @contextlib.contextmanager
     def _refusing(self) -> Generator[None]:
         try:
@@ -154,6 +159,8 @@ class FirestoreDocuments(ProjectionDocuments):
             raise WriteRefusedError(f"{self._connection} cannot hold a value ({error})") from error
 
     def _run_write(self, run: RunWrite) -> Any:
+        # As a protocol buffer: through the vendor's layers this was most of what a projection cost, in CPU
+        # (docs/adr/0011).
         write = Write()
         write.update.name = f"{self._connection.documents_name}/{run_path(self._root_collection, run.key)}"
         stored = write.update.fields
@@ -165,7 +172,7 @@ class FirestoreDocuments(ProjectionDocuments):
         set_fields(projected, run.projection)
         # Times only go up. An index on those alone takes all writes at its end, and no more than 500 a second
         # (https://firebase.google.com/docs/firestore/solutions/shard-timestamp).
-        projected[CHANGED_SHARD].integer_value = changed_shard(run.key[1])
+        projected[CHANGED_SHARD].integer_value = shard_of(run.key[1], CHANGED_SHARDS)
         # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
         if run.replaces_history:
@@ -181,6 +188,7 @@ class FirestoreDocuments(ProjectionDocuments):
         # What the mask does not name is kept as it is stored; the transforms take effect all the same.
         write.update_mask.field_paths.append(_CHANGED_SHARD_PATH)
         if run.fields is not None:
+            # A path replaces what is below it: the vendor's merge would keep the keys of an older pause.
             # A path without a field takes away what is stored there. So a run that goes on leaves the inbox.
             projection = {*OPTIONAL, *run.projection}
             write.update_mask.field_paths.extend(run.fields)
@@ -210,11 +218,13 @@ class FirestoreDocuments(ProjectionDocuments):
 
     def _announcement(self, workflow_id: str, shards: int) -> Any:
         write = self._workflow_write(workflow_id, 0)
+        # A raise to a maximum, so that whoever writes with fewer shards hides none.
         write.update_transforms.add(field_path=SHARDS).maximum.integer_value = shards
         return write
 
     def _workflow_write(self, workflow_id: str, shard: int) -> Any:
         """Return a write that makes sure that a shard's document says whose it is."""
+        # By its mask it creates the document where it is not there, and leaves alone what else is in it.
         write = Write()
         write.update.name = stats_path(self._root, workflow_id, shard)
         write.update.fields["workflow_id"].string_value = workflow_id
@@ -229,13 +239,7 @@ def stats_path(root: str, workflow_id: str, shard: int) -> str:
 
 
 def further_stats_paths(root: str, workflow_id: str, fields: Mapping[str, Any]) -> list[str]:
-    """Return the paths of the shards of a workflow's stats beside its own document.
-
-    Args:
-        root: The collection that holds the projection.
-        workflow_id: The workflow.
-        fields: What its own document holds.
-    """
+    """Return the paths of the shards of a workflow's stats beside its own document, which holds *fields*."""
     shards = fields.get(SHARDS)
     # Whatever something else put there, one query reads no more than that.
     count = min(shards, MAX_STATS_SHARDS) if isinstance(shards, int) else 1
@@ -269,14 +273,17 @@ def _unused(used: range, count: int) -> list[int]:
     return sorted(set(range(count)) - {each % count for each in used})
 
 
-def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> WorkflowStats:
-    """Return the stats of a workflow, summed over the documents that hold them.
+def summed(
+    workflow_id: str, documents: Iterable[Mapping[str, Any]]
+) -> tuple[WorkflowStats, dict[SummaryCounter, int]]:
+    """Return the stats of a workflow and its summary's counters, summed over the documents that hold them.
 
     Raises:
         StoreError: One of them holds something else.
     """
     deltas: list[StatsDelta] = []
     latest: list[int] = []
+    counters: dict[SummaryCounter, int] = {}
     try:
         for fields in documents:
             by_status: Mapping[str, Any] = fields.get("by_status") or {}
@@ -289,32 +296,19 @@ def summed_stats(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> Wo
             )
             if AS_OF in fields:
                 latest.append(int(fields[AS_OF]))
+            add_counters(counters, dict(_counters(fields)))
         as_of = moment_of(max(latest)) if latest else None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"the stats of workflow {workflow_id!r} are damaged: {error}") from error
     total = StatsDelta.sum(deltas)
-    return WorkflowStats(
+    stats = WorkflowStats(
         workflow_id=workflow_id,
         total=total.total,
         successful=total.successful,
         by_status=total.by_status,
         as_of=as_of,
     )
-
-
-def summed_counters(workflow_id: str, documents: Iterable[Mapping[str, Any]]) -> dict[SummaryCounter, int]:
-    """Return the counters of a workflow's summary, summed over the documents that hold them.
-
-    Raises:
-        StoreError: One of them holds something else.
-    """
-    counters: dict[SummaryCounter, int] = {}
-    try:
-        for fields in documents:
-            add_counters(counters, dict(_counters(fields)))
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise StoreError(f"the summary of workflow {workflow_id!r} is damaged: {error}") from error
-    return counters
+    return stats, counters
 
 
 def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]:
@@ -330,12 +324,9 @@ def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]
 
 
 def set_fields(target: Any, fields: Mapping[str, Any]) -> None:
-    """Set *fields* in a map of protobuf values.
+    """Set *fields*, of the types that are stored, in a map of protobuf values.
 
-    Args:
-        target: The ``fields`` of a document or of a map value.
-        fields: Values of the types that are stored: text, numbers, truth values, None, aware datetimes,
-            and maps of these.
+    These are texts, numbers, truth values, None, aware datetimes, and maps of these.
     """
     for name, value in fields.items():
         _set_value(target[name], value)
@@ -366,8 +357,3 @@ def _set_value(target: Any, value: object) -> None:
             set_fields(target.map_value.fields, value)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             raise TypeError(f"a {type(value).__name__} is not stored as such")
-
-
-def changed_shard(run_id: str) -> int:
-    """Return the value of `CHANGED_SHARD` for a run: always the same, in every process."""
-    return zlib.crc32(run_id.encode()) % CHANGED_SHARDS

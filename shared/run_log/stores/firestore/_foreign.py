@@ -31,6 +31,7 @@ def foreign_run(fields: Mapping[str, Any], *, place: tuple[str, str]) -> tuple[W
     """
     workflow, run = place
     key = (original_id(workflow) or workflow, original_id(run) or run)
+    # The ids first, so that what the document itself says of them counts, and is compared with its place.
     found: dict[str, Any] = {"workflow_id": key[0], "id": key[1], **fields}
     assumed: set[str] = set()
     try:

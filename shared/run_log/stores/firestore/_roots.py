@@ -21,9 +21,8 @@ from run_log.core import (
     UnreadableRunError,
     WorkflowRun,
     decode_event,
-    utc_now,
 )
-from run_log.core.clock import micros_of, moment_of
+from run_log.core.clock import micros_of
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun
 from run_log.core.models import STORED, RunKey
@@ -43,16 +42,14 @@ from .client import RUNS, Connection, Patience, fields_of, nanos
 PAGE: Final = 200
 """Documents read at a time: at a megabyte each they are still a few seconds' reading."""
 
-_FIRST: Final = "\x01"
-"""The document id before all others."""
-
 HEADS: Final = 5
 """How many times as many documents are read at a time where only their change times are wanted."""
 
+# An emulator may show a commit a little later than it says that it was made. What is read twice counts once.
 SETTLED: Final = timedelta(seconds=10)
-"""Changes so long before a moment are taken for some after it: an emulator may show a commit a little later
-than it says that it was made. What is read again changes nothing."""
+"""Changes so long before a moment are taken for some after it."""
 
+_FIRST: Final = "\x01"  # the document id before all others
 _HEAD_FIELDS: Final = ("status", EXPIRE_AT, PROJECTION)
 
 
@@ -87,7 +84,6 @@ class FirestoreRoot:
     Args:
         connection: Where it is.
         root_collection: Its name.
-        patience: How reads and writes are tried again.
         page: Documents of a page.
         since: Only runs whose documents have changed since, by whomever, are on its pages; None for all.
 
@@ -100,23 +96,18 @@ class FirestoreRoot:
         connection: Connection,
         root_collection: str,
         *,
-        patience: Patience | None = None,
         page: int = PAGE,
         since: datetime | None = None,
     ) -> None:
         self._connection = connection
         self._since = since
         self._root = check_collection_id(root_collection)
-        self._patience = patience or Patience()
+        self._patience = Patience()
         self._page = page
 
     @classmethod
     def from_settings(cls, settings: Settings, root_collection: str) -> Self:
-        """Return that root collection of the database that *settings* describe.
-
-        Raises:
-            ConfigurationError: There is no project, there are no credentials, or see the constructor.
-        """
+        """Return that root collection of the database that *settings* describe; see the constructor."""
         return cls(Connection(settings.project, settings.database), root_collection)
 
     def changed_since(self, moment: datetime | None) -> Self:
@@ -124,9 +115,7 @@ class FirestoreRoot:
 
         It costs a read a run, for when it changed, and one more for each that has.
         """
-        return type(self)(
-            self._connection, self._root, patience=self._patience, page=self._page, since=moment
-        )
+        return type(self)(self._connection, self._root, page=self._page, since=moment)
 
     async def now(self) -> datetime:
         """Return the time by Firestore's clock: what was committed before is on the pages that come.
@@ -136,25 +125,20 @@ class FirestoreRoot:
             StoreUnavailableError: The store does not answer in bounded time.
             ConfigurationError: It is not there, or does not let us in.
         """
-        audit = FirestoreAudit(
-            self._connection, self._root, patience=self._patience, retention=None, now=utc_now, page=1
-        )
+        audit = FirestoreAudit(self._connection, self._root, patience=self._patience, page=1)
         async with aclosing(audit.workflows()) as workflows:
             if await anext(workflows, None) is None:
                 raise NotFoundError(
                     f"{self._connection} has no root collection {self._root!r}, or an empty one; is its name "
                     "right, and are GOOGLE_CLOUD_PROJECT and RUN_LOG_DATABASE?"
                 )
-        return moment_of(await self._patience.run(partial(self._connection.now, self._root)) // 1_000)
+        return await audit.store_now()
 
     async def page(self, after: str = "") -> RootPage:
-        """Return the runs after a place, expired ones too.
+        """Return the runs after a place, expired ones too; the first page is after an empty one.
 
         A document that something without versions stored becomes what a bare run in an archive is, and is the
         later the longer after its creation it was written again.
-
-        Args:
-            after: The place; empty for the first page.
 
         Raises:
             StoreUnavailableError: The store does not answer in bounded time.
@@ -208,16 +192,7 @@ class FirestoreRoot:
         return await self._patience.run(expire)
 
     async def expire_workflow(self, workflow_id: str, days: int) -> int:
-        """Have those ended runs of a workflow expire that do not yet, and return how many that were.
-
-        Args:
-            workflow_id: Which one. What comes after it may begin to expire too, a page at most.
-            days: How long after its latest event a run expires.
-
-        Raises:
-            StoreUnavailableError: See `expire_page`.
-            ConfigurationError: See `expire_page`.
-        """
+        """Do as `expire_page` with all runs of a workflow, and a page at most of what comes after it."""
         own = f"{document_id(workflow_id)}/{RUNS}/"
         after: str | None = f"{own}{_FIRST}"
         expired = 0
@@ -235,6 +210,8 @@ class FirestoreRoot:
         if self._since is None:
             return await self._documents(after, None)
         since = micros_of(self._since - SETTLED) * 1_000
+        # By the time of the commit, which Firestore keeps of every document: `CHANGED_AT` is missing where
+        # another program has written, and comes a little before.
         heads, last = await self._documents(after, ["status"], HEADS * self._page)
         paths = [f"{self._root}/{path}" for path, head in heads.items() if nanos(head.update_time) >= since]
         documents: dict[str, Any] = {}
@@ -249,7 +226,14 @@ class FirestoreRoot:
     ) -> tuple[dict[str, Any], str | None]:
         """Return a page's documents by path below the root, and where the next page goes on."""
         size = size or self._page
-        found = await self._patience.run(partial(self._query, after, fields, size))
+        client = self._connection.client()
+        place = client.document(f"{self._root}/{after or f'{_FIRST}/{RUNS}/{_FIRST}'}")
+        query = (
+            client.collection_group(RUNS).order_by("__name__").limit(size).start_after({"__name__": place})
+        )
+        if fields is not None:
+            query = query.select(fields)
+        found = await self._patience.run(partial(self._connection.query, query))
         root = f"{self._connection.documents_name}/{self._root}/"
         # A group spans every root collection; those that come after this one in the order end it.
         own = {self._below(document): document for document in found if document.name.startswith(root)}
@@ -257,26 +241,12 @@ class FirestoreRoot:
         last = None if is_last else self._below(found[-1])
         return {path: document for path, document in own.items() if RUN_PATH.fullmatch(path)}, last
 
-    async def _query(self, after: str, fields: Sequence[str] | None, size: int) -> list[Any]:
-        client = self._connection.client()
-        path = after or f"{_FIRST}/{RUNS}/{_FIRST}"
-        query = client.collection_group(RUNS).order_by("__name__").limit(size)
-        if fields is not None:
-            query = query.select(fields)
-        query = query.start_after({"__name__": client.document(f"{self._root}/{path}")})
-        return await self._connection.query(query)
-
     def _below(self, document: Any) -> str:
         """Return the path of a document below the root collection."""
         return self._connection.path(document).removeprefix(f"{self._root}/")
 
 
 def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
-    """Return the run of a document that is kept under these document ids.
-
-    Raises:
-        UnreadableRunError: It does not hold a run, or that of another place.
-    """
     key: RunKey = (original_id(workflow) or workflow, original_id(run) or run)
     at_its_place(workflow, run)(fields)
     projection = fields[PROJECTION]
@@ -319,14 +289,15 @@ def _expiry(document: Any, path: str, retention: Retention | None) -> Any | None
         stored = head_from_fields(fields_of(document.fields), ("", path))
     except UnreadableRunError:
         return None
-    expires_at = None
-    if retention is not None and stored.expires_at is None and stored.head.history:
-        expires_at = retention.expires_at(stored.head)
+    if retention is None or stored.expires_at is not None or not stored.head.history:
+        return None
+    expires_at = retention.expires_at(stored.head)
     if expires_at is None:
         return None
     write = Write()
     write.update.name = document.name
     set_fields(write.update.fields, {EXPIRE_AT: expires_at})
     write.update_mask.field_paths.append(EXPIRE_AT)
+    # Where an event has come between, this is refused and the page is read again.
     write.current_document.update_time.CopyFrom(document.update_time)
     return write

@@ -30,10 +30,6 @@ from run_log.core.law import FoldedRun
 from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.committing.committer import Committer
-from run_log.stores.firestore.watch.changes import Bounds, Change
-from run_log.stores.firestore.watch.feed import Feed
-from run_log.stores.firestore.watch.updates import FirestoreUpdates
-from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPosition
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import OverallPosition, Position, Selection
 from run_log.stores.retention import Retention
@@ -58,11 +54,14 @@ from ._documents import (
     FirestoreDocuments,
     further_stats_paths,
     stats_path,
-    summed_counters,
-    summed_stats,
+    summed,
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
 from .queries import placed_query, runs_query
+from .watch.changes import Bounds, Change
+from .watch.feed import Feed
+from .watch.updates import FirestoreUpdates
+from .watch.walks import ChangedDocuments, WatchPosition
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 
@@ -109,17 +108,18 @@ class FirestoreRunLogService(RunLogService):
         self._connection = Connection(project, database)
         self._patience = Patience()
         self._retention = Retention.of_days(retention_days)
-        documents = FirestoreDocuments(self._connection, root_collection)
         self._committer = Committer(
-            documents,
+            FirestoreDocuments(self._connection, root_collection),
             patience=self._patience,
             stats_shards=stats_shards,
             retention=self._retention,
             wall_now=now,
         )
         self._now = now
+        # A query is given up after a while. A watch waits for as long as the store is away.
         self._endless = Patience(math.inf)
         self._bounds = Bounds()
+        # Weak, for a loop that has ended comes to no close().
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -157,11 +157,7 @@ class FirestoreRunLogService(RunLogService):
         return await self._committer.apply(events)
 
     def audit(self, *, page: int = AUDIT_PAGE) -> FirestoreAudit:
-        """Return what checks the counts, and compares the runs; see `run_log.stores.audit`.
-
-        Args:
-            page: How many documents are read at a time.
-        """
+        """Return what checks the counts, and compares the runs, by so many documents at a time."""
         return FirestoreAudit(
             self._connection,
             self._root,
@@ -172,18 +168,10 @@ class FirestoreRunLogService(RunLogService):
         )
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """Merge what another projection holds of *runs*, and return what became of each one's newest event.
+        """Merge what another projection holds of *runs*, each once; return what became of its newest event.
 
         Afterwards each is as if its events had been applied here; the newest 50 of them, where they are more.
-        Repeats and order change nothing, and any number of callers may apply and merge at once.
-
-        Args:
-            runs: Each once.
-
-        Raises:
-            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
-            WriteRefusedError: See `ProjectionStore.apply`.
-            ConfigurationError: See `ProjectionStore.apply`.
+        Repeats and order change nothing. It raises what `ProjectionStore.apply` does, and as safe to repeat.
         """
         return await self._committer.merge(runs)
 
@@ -213,6 +201,7 @@ class FirestoreRunLogService(RunLogService):
         runs = self._runs(workflow_id)
         query = runs_query(runs, selection)
         if after is not None:
+            # By both: most runs share their start with another, and a time alone would skip or repeat these.
             start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
             query = query.start_after(start)
         return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
@@ -235,7 +224,7 @@ class FirestoreRunLogService(RunLogService):
             }
             for workflow_id, counts in (await self._stats_documents(own, STATS_FIELDS)).items():
                 try:
-                    found.append(summed_stats(workflow_id, counts))
+                    found.append(summed(workflow_id, counts)[0])
                 except StoreError as error:
                     skipped_unreadable_stats(workflow_id, error)
             if len(documents) < wanted or len(found) == most:
@@ -256,12 +245,11 @@ class FirestoreRunLogService(RunLogService):
 
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
-        return summed_stats(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))
+        return summed(workflow_id, await self._workflow_documents(workflow_id, STATS_FIELDS))[0]
 
     @override
     async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
-        documents = await self._workflow_documents(workflow_id, ())
-        return summed_stats(workflow_id, documents), summed_counters(workflow_id, documents)
+        return summed(workflow_id, await self._workflow_documents(workflow_id, ()))
 
     async def _workflow_documents(self, workflow_id: str, fields: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return all documents that hold the stats of a workflow; of each those *fields*, or all."""
@@ -279,6 +267,7 @@ class FirestoreRunLogService(RunLogService):
             for path in further_stats_paths(self._root, workflow_id, own)
         }
         documents = {workflow_id: [own] for workflow_id, own in workflows.items()}
+        # One call for all shards of all workflows: a call each would make a page as slow as it is long.
         for shard in await self._get(list(further), fields) if further else ():
             documents[further[self._connection.path(shard)]].append(fields_of(shard.fields))
         return documents
@@ -367,6 +356,7 @@ class FirestoreRunLogService(RunLogService):
         )
 
     def _feed(self) -> Feed:
+        # For each event loop one: a listener belongs to its loop, and wakes the watches there.
         loop = asyncio.get_running_loop()
         feed = self._feeds.get(loop)
         if feed is None:
@@ -381,6 +371,7 @@ class FirestoreRunLogService(RunLogService):
         return self._workflow(workflow_id).collection(RUNS)
 
     def _all_runs(self) -> Any:
+        # Of every root collection in the database, for Firestore knows no other group; see `_readable`.
         return self._connection.client().collection_group(RUNS)
 
     def _readable(

@@ -14,13 +14,16 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
+import google.auth
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 from google.cloud.firestore_v1.types import firestore as firestore_types
 from grpc.aio import AioRpcError
+from typing_extensions import override
 
 from run_log.core import (
     ConfigurationError,
@@ -33,6 +36,7 @@ from run_log.core import (
 from run_log.core.backoff import Backoff
 from run_log.core.clock import EPOCH, MICROSECOND
 from run_log.core.errors import GuessRefusedError
+from run_log.core.google_cloud import GoogleCloud
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
 from run_log.stores.telemetry import count_retry
@@ -52,10 +56,13 @@ PATIENCE_SECONDS: Final = 15.0
 
 _BACKOFF: Final = Backoff(0.1, 2.0)
 
-_PROBED: Final = "run-log-probe"
-"""A workflow without runs."""
-
 _SECOND: Final = timedelta(seconds=1)
+
+# A precondition did not hold, or a lock was not to be had: AlreadyExists and Aborted are both Conflicts.
+_REFUSED: Final = (google_errors.Conflict, google_errors.NotFound, google_errors.FailedPrecondition)
+
+VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, AioRpcError)
+"""What a call to Firestore may raise."""
 
 _PASSING: Final = (
     google_errors.ServerError,
@@ -66,13 +73,21 @@ _PASSING: Final = (
     auth_errors.TransportError,
     AioRpcError,
 )
+_DENIED: Final = (google_errors.PermissionDenied, google_errors.Unauthenticated)
 
-_REFUSED: Final = (google_errors.Conflict, google_errors.NotFound, google_errors.FailedPrecondition)
-"""A precondition did not hold, or a lock was not to be had: AlreadyExists and Aborted are both Conflicts."""
-
-VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, AioRpcError)
-"""What a call to Firestore may raise."""
-
+# The vendor's errors, each with ours and what to do; the first that fits counts.
+_OURS: Final[tuple[tuple[Any, type[RunLogError], str], ...]] = (
+    (_DENIED, ConfigurationError, "denies access; grant roles/datastore.user"),
+    (google_errors.NotFound, ConfigurationError, "is not there; create it or set RUN_LOG_DATABASE"),
+    (
+        google_errors.FailedPrecondition,
+        ConfigurationError,
+        "lacks an index; deploy infra/firestore.indexes.json",
+    ),
+    (_PASSING, StoreUnavailableError, "does not answer; is it up and reachable?"),
+    (google_errors.InvalidArgument, WriteRefusedError, "refuses the request for good"),
+    (auth_errors.GoogleAuthError, ConfigurationError, "does not accept the credentials"),
+)
 
 _types: Any = firestore_types
 _CommitRequest: Final = _types.CommitRequest.pb()
@@ -83,8 +98,8 @@ _ListDocumentsRequest: Final = _types.ListDocumentsRequest.pb()
 
 _T = TypeVar("_T")
 
+# The process in which a client of this module was used first.
 _used_in: Final[list[int]] = []
-"""The process in which a client of this module was used first."""
 
 
 class Patience:
@@ -134,7 +149,7 @@ class Patience:
             await self._sleep(wait)
 
 
-class Connection:
+class Connection(GoogleCloud):
     """Firestore clients, one for each event loop: the vendor's is bound to the loop it is first used in.
 
     Args:
@@ -146,55 +161,24 @@ class Connection:
     """
 
     def __init__(self, project: str | None, database: str | None) -> None:
-        self._emulator = os.environ.get("FIRESTORE_EMULATOR_HOST") or None
-        if self._emulator is None:
-            # Set to nothing, it leads the vendor's client to an emulator at no address.
-            os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
-        project = project or Settings.from_env().project
-        if self._emulator and not project:
-            raise ConfigurationError(
-                "no project for the Firestore emulator; set GOOGLE_CLOUD_PROJECT to any name"
-            )
-        try:
-            first: Any = firestore.AsyncClient(project=project, database=database)
-        except auth_errors.DefaultCredentialsError as error:
-            raise ConfigurationError(
-                "no Google Cloud credentials; run `gcloud auth application-default login`, run as a service "
-                "account, or set FIRESTORE_EMULATOR_HOST to use the emulator"
-            ) from error
-        except OSError as error:
-            raise ConfigurationError(
-                f"no Google Cloud project; set GOOGLE_CLOUD_PROJECT ({error})"
-            ) from error
-        self.project: str = first.project
+        # Looked up once, over the network; the vendor's client would do so for each event loop.
+        super().__init__(
+            "Firestore",
+            project or Settings.from_env().project,
+            variable="FIRESTORE_EMULATOR_HOST",
+            find_credentials=cast("Any", google.auth).default,  # not annotated
+            failures=(auth_errors.GoogleAuthError,),
+        )
         self.database: str = database or "(default)"
         self.database_name = f"projects/{self.project}/databases/{self.database}"
         """The full name of the database."""
         self.documents_name = f"{self.database_name}/documents"
         """What the full names of its documents and collections begin with."""
-        self._credentials = None if self._emulator else first._credentials  # noqa: SLF001 - resolved once, over the network
-        # Not bound to an event loop until it is used, so the first loop may have it.
-        self._unused: list[Any] = [first]
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
+    @override
     def __str__(self) -> str:
-        """Return where this leads, for error messages."""
         return f"Firestore ({self.where}, project {self.project!r}, database {self.database!r})"
-
-    @property
-    def where(self) -> str:
-        """``emulator at HOST:PORT``, or ``Google Cloud``."""
-        return f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
-
-    @property
-    def is_emulator(self) -> bool:
-        """Whether this leads to an emulator."""
-        return self._emulator is not None
-
-    @property
-    def credentials(self) -> Any:
-        """What calls are made with; None on an emulator."""
-        return self._credentials
 
     def client(self) -> Any:
         """Return the running event loop's `firestore.AsyncClient`; its annotations are too loose to use.
@@ -212,23 +196,23 @@ class Connection:
                 "RUN_LOG_BACKEND=pubsub to record in them"
             )
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._unused.pop() if self._unused else self._new_client()
-            self._clients[loop] = client
-        return client
+        if loop not in self._clients:
+            anonymous: Any = AnonymousCredentials  # not annotated
+            made: Any = firestore.AsyncClient(
+                project=self.project,
+                database=self.database,
+                credentials=self.credentials or anonymous(),
+            )
+            # It reads the variable by itself, and anew: what began on the emulator must not end elsewhere.
+            # And where that is set to nothing, it would look for an emulator at no address.
+            made._emulator_host = self.emulator  # noqa: SLF001
+            self._clients[loop] = made
+        return self._clients[loop]
 
     async def reach(self, root_collection: str, seconds: float) -> None:
-        """Return once Firestore answers.
-
-        Args:
-            root_collection: What is read of it: a document that is not there.
-            seconds: How long that may take.
-
-        Raises:
-            RunLogError: It does not, or with an error; see `error`.
-        """
-        await self.documents([f"{root_collection}/{_PROBED}"], ["workflow_id"], timeout=seconds)
+        """Return once Firestore answers, within that time; raise what `error` returns if it does not."""
+        # A document that is not there: no workflow of ours has runs under that name.
+        await self.documents([f"{root_collection}/run-log-probe"], ["workflow_id"], timeout=seconds)
 
     def path(self, document: Any) -> str:
         """Return the path of a document, a protocol buffer, below the database."""
@@ -240,8 +224,7 @@ class Connection:
         Raises:
             GuessRefusedError: A precondition did not hold; nothing is written.
             StoreUnavailableError: Firestore does not answer, or was too busy. The writes may be there.
-            WriteRefusedError: It will never take one of them; nothing is written.
-            ConfigurationError: It is not there, or does not let us in.
+            RunLogError: See `error`; nothing is written.
         """
         request = _types.CommitRequest.wrap(_CommitRequest(database=self.database_name, writes=writes))
         with self.translated():
@@ -269,9 +252,7 @@ class Connection:
             timeout: How many seconds the call may take.
 
         Raises:
-            StoreUnavailableError: Firestore does not answer, or was too busy.
-            StoreError: It no longer knows that moment.
-            ConfigurationError: It is not there, or does not let us in.
+            RunLogError: See `error`, as for every read.
         """
         found = await self._batch_get(paths, fields, at, timeout)
         return [response.found for response in found if response.HasField("found")]
@@ -279,14 +260,9 @@ class Connection:
     async def now(self, root_collection: str) -> int:
         """Return Firestore's time in nanoseconds since the epoch: what was committed by then can be read.
 
-        Args:
-            root_collection: What is read of it: a document that need not be there.
-
-        Raises:
-            StoreUnavailableError: Firestore does not answer, or was too busy.
-            ConfigurationError: It is not there, or does not let us in.
+        It is told by a read, of a document below *root_collection* that need not be there.
         """
-        # The answer tells when it was read; a snapshot of the vendor's would cut that to microseconds.
+        # A snapshot of the vendor's would cut the time of the read to microseconds.
         found = await self._batch_get([f"{root_collection}/-"], ["workflow_id"], None, RPC_TIMEOUT_SECONDS)
         return max(nanos(response.read_time) for response in found)
 
@@ -300,11 +276,6 @@ class Connection:
             at: As of which moment; None for now.
             after: The document to go on after; None for where the query begins.
             sorted_by: The path of the field; None for names alone.
-
-        Raises:
-            StoreUnavailableError: See `documents`, as the other errors.
-            StoreError: See `documents`.
-            ConfigurationError: See `documents`.
         """
         parent, structured = _structured(query)
         if after is not None:
@@ -314,23 +285,18 @@ class Connection:
             set_moment(request.read_time, at)
         with self.translated(at):
             responses = await self._call("run_query", _types.RunQueryRequest.wrap(request))
+            # All of them within the caller's retry: the vendor's asynchronous stream does not go on by itself
+            # after a fault in the middle, as its blocking one does.
             found = [_types.RunQueryResponse.pb(response) async for response in responses]
         return [response.document for response in found if response.HasField("document")]
 
     async def names(self, collection: str, *, size: int, token: str) -> tuple[list[str], str]:
-        """Return a page of the full names in a collection, missing documents that have others below too.
+        """Return a page of the full names in a root collection, and the page's token; empty at the end.
 
         Args:
-            collection: Its id; it is no other document's.
+            collection: Its id. Documents that are missing, but have others below, are named too.
             size: How many documents are a page.
             token: Of the page before; empty for the first.
-
-        Returns:
-            The names in order, and the page's token; empty at the end.
-
-        Raises:
-            StoreUnavailableError: See `documents`, as the other error.
-            ConfigurationError: See `documents`.
         """
         request = _ListDocumentsRequest(
             parent=self.documents_name,
@@ -359,7 +325,8 @@ class Connection:
         request.add_target.query.structured_query.CopyFrom(structured)
         client = self.client()
         # The transport's call, as the vendor's own listener makes it: the client's waits for the connection,
-        # and cancelled meanwhile leaves a call that nobody can end.
+        # and cancelled meanwhile leaves a call that nobody can end. `on_snapshot` is not there for
+        # asynchronous clients (https://github.com/googleapis/python-firestore/issues/131).
         return client._firestore_api.transport.listen(  # noqa: SLF001
             _held_open(_types.ListenRequest.wrap(request), is_over),
             metadata=client._rpc_metadata,  # noqa: SLF001
@@ -398,14 +365,6 @@ class Connection:
             # close() of the vendor's asynchronous client leaves its channel open.
             await client._firestore_api.transport.close()  # noqa: SLF001
 
-    def _new_client(self) -> Any:
-        # The vendor's client reads the variable anew: what began on the emulator must not end elsewhere.
-        if os.environ.get("FIRESTORE_EMULATOR_HOST") != self._emulator:
-            raise ConfigurationError(f"FIRESTORE_EMULATOR_HOST has changed since {self} was chosen")
-        return firestore.AsyncClient(
-            project=self.project, database=self.database, credentials=self._credentials
-        )
-
     @contextlib.contextmanager
     def translated(self, at: datetime | None = None) -> Generator[None]:
         """Raise the vendor's errors in the block as ours; *at* is the moment that is read, None is now."""
@@ -415,30 +374,16 @@ class Connection:
             raise self.error(error, at) from error
 
     def error(self, error: Exception, at: datetime | None = None) -> RunLogError:
-        """Return *error*, a vendor's, as one of ours that says what to do.
-
-        Args:
-            error: What a call raised.
-            at: The moment that was read; None is now.
-        """
+        """Return *error*, a vendor's, as one of ours that says what to do; *at* as in `translated`."""
         is_refused = isinstance(error, google_errors.FailedPrecondition | google_errors.InvalidArgument)
         if is_refused and at is not None and datetime.now(UTC) - at >= VERSIONS_KEPT:
             return StoreError(
                 f"{self} no longer knows what was stored at {at.isoformat()}: it can be read as it was for "
                 f"an hour, and reading the workflow took longer; run it where Firestore is near ({error})"
             )
-        if isinstance(error, google_errors.PermissionDenied | google_errors.Unauthenticated):
-            return ConfigurationError(f"{self} denies access; grant roles/datastore.user ({error})")
-        if isinstance(error, google_errors.NotFound):
-            return ConfigurationError(f"{self} is not there; create it or set RUN_LOG_DATABASE ({error})")
-        if isinstance(error, google_errors.FailedPrecondition):
-            return ConfigurationError(f"{self} lacks an index; deploy infra/firestore.indexes.json ({error})")
-        if isinstance(error, _PASSING):
-            return StoreUnavailableError(f"{self} does not answer; is it up and reachable? ({error})")
-        if isinstance(error, google_errors.InvalidArgument):
-            return WriteRefusedError(f"{self} refuses the request for good ({error})")
-        if isinstance(error, auth_errors.GoogleAuthError):
-            return ConfigurationError(f"{self} does not accept the credentials ({error})")
+        for theirs, ours, advice in _OURS:
+            if isinstance(error, theirs):
+                return ours(f"{self} {advice} ({error})")
         return StoreError(f"{self} failed ({error})")
 
 
@@ -454,7 +399,8 @@ def listen_response(response: Any) -> Any:
 
 
 def nanos(moment: Any) -> int:
-    """Return a protobuf timestamp in nanoseconds since the epoch: a datetime would cut it."""
+    """Return a protobuf timestamp in nanoseconds since the epoch."""
+    # Two commits may be nanoseconds apart, and a datetime would make one moment of both.
     return int(moment.seconds) * 1_000_000_000 + int(moment.nanos)
 
 
@@ -506,6 +452,6 @@ def _go_on_after(structured: Any, document: Any, sorted_by: str | None) -> None:
 
 
 async def _held_open(request: Any, is_over: asyncio.Event) -> AsyncIterator[Any]:
-    """Yield *request*, and keep the stream open: the server ends one whose client has said all."""
     yield request
+    # The server ends the stream of a client that has said all.
     await is_over.wait()

@@ -11,7 +11,6 @@ from typing import Any, Final
 from google.cloud.firestore_admin_v1 import FirestoreAdminClient
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from run_log.core import utc_now
 from run_log.core.clock import moment_of
 from run_log.core.ids import original_id
 from run_log.stores.stored.fields import EXPIRE_AT
@@ -52,14 +51,7 @@ async def find_unseen(connection: Connection, root_collection: str) -> tuple[int
         StoreUnavailableError: It does not answer.
         ConfigurationError: It is not there, or does not let us in.
     """
-    audit = FirestoreAudit(
-        connection,
-        root_collection,
-        patience=Patience(),
-        retention=None,
-        now=utc_now,
-        page=WORKFLOWS_LOOKED_AT,
-    )
+    audit = FirestoreAudit(connection, root_collection, patience=Patience(), page=WORKFLOWS_LOOKED_AT)
     looked_at = 0
     async with aclosing(audit.workflows()) as workflows:
         async for workflow in workflows:
@@ -96,6 +88,7 @@ async def _unseen(connection: Connection, root_collection: str, workflow: str) -
 
 
 async def _count(query: Any) -> int:
+    # Bounded, for it is billed as a read for each 1,000 entries of the index that it looks at.
     ((counted,),) = await query.limit(MOST_COUNTED).count().get(retry=None, timeout=RPC_TIMEOUT_SECONDS)
     return int(counted.value)
 

@@ -25,12 +25,7 @@ from run_log.stores.stored.fields import (
 
 
 def runs_query(runs: Any, selection: Selection) -> Any:
-    """Return the query for those of a workflow's *runs* that are selected, in order.
-
-    Args:
-        runs: The reference of the collection.
-        selection: Which of them.
-    """
+    """Return the query for those of *runs*, a workflow's collection, that are selected, in order."""
     query = runs
     for condition in _conditions(selection):
         query = query.where(filter=FieldFilter(*condition[:2], condition[2]))
@@ -39,7 +34,7 @@ def runs_query(runs: Any, selection: Selection) -> Any:
 
 
 def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
-    """Return the query for those runs of several workflows that are selected, in order.
+    """Return the query for those of *runs* that are selected, in order.
 
     Args:
         runs: The reference of a workflow's runs, or of all runs as a collection group.
@@ -56,10 +51,7 @@ def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
 def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> Any:
     """Return the query for those *runs* whose record changed from *since* to *until*, in that order.
 
-    Args:
-        runs: The reference of a workflow's runs, or of all runs as a collection group.
-        since: Included.
-        until: Included; None for no end.
+    Both are included; without *until* there is no end.
     """
     changed_at = f"{PROJECTION}.{CHANGED_AT}"
     # Firestore merges the shards' index ranges, so the order is that of the times all the same.
@@ -70,6 +62,8 @@ def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> 
     return _in_order(query, changed_at, "ASCENDING")
 
 
+# Only by fields that paused runs alone have: an index to which all runs write neighbouring keys takes 500
+# writes a second (https://firebase.google.com/docs/firestore/best-practices).
 def _of_inbox(selection: InboxSelection) -> list[tuple[str, str, Any]]:
     conditions: list[tuple[str, str, Any]] = []
     if selection.assignee is not None:
@@ -87,6 +81,7 @@ def _of_stale(selection: StaleSelection) -> list[tuple[str, str, Any]]:
     return conditions
 
 
+# By the name too, in the same direction: it ends each index, and tells apart those whose field is equal.
 def _in_order(query: Any, field: str, direction: str) -> Any:
     return query.order_by(field, direction=direction).order_by("__name__", direction=direction)
 

@@ -28,8 +28,8 @@ _types: Any = firestore_types
 TargetChange: Final[Any] = _types.TargetChange.pb()
 """The class of what a listener says of its query; it has the kinds there are."""
 
+# What the vendor's own listener takes for an error without a code.
 _INTERNAL: Final = 13
-"""What the vendor's own listener takes for an error without a code."""
 
 
 class ChangePosition(NamedTuple):
@@ -56,12 +56,8 @@ class Change:
 
     @classmethod
     def of(cls, document: Any, root: str) -> Self | None:
-        """Return the change that left *document*; None where that is not below *root*.
-
-        Args:
-            document: As a protocol buffer. A group of collections spans every root collection.
-            root: The full name of the collection that holds the projection.
-        """
+        """Return the change that left *document*; None where that is not below *root*, a full name."""
+        # A group of collections spans every root collection.
         before, _, path = document.name.partition(f"{root}/")
         ids = RUN_PATH.fullmatch(path)
         if before or ids is None:
@@ -105,6 +101,7 @@ class RecentChanges:
 
     def add(self, changes: Iterable[Change]) -> None:
         """Add *changes*, all of them after those that were added before."""
+        # A consistent state is told in no order.
         for change in sorted(changes, key=_place):
             self._changes.append(change)
             self._bytes += change.document.ByteSize()
@@ -116,10 +113,6 @@ class RecentChanges:
             self.floor = self._changes[surplus].place
             surplus += 1
         del self._changes[:surplus]
-
-    def raise_floor(self, floor: ChangePosition) -> None:
-        """Take back the promise for what comes up to that place."""
-        self.floor = max(self.floor, floor)
 
     def after(self, place: ChangePosition) -> Change | None:
         """Return the first change after *place*; None where it has yet to come."""
@@ -149,35 +142,24 @@ class Snapshot:
     def take_in(self, message: Any) -> bool:
         """Take in what a listener says, and return whether all it told is consistent now.
 
-        Args:
-            message: A response as a protocol buffer.
-
         Raises:
             GoogleAPICallError: It says that it will tell nothing.
         """
-        match message.WhichOneof("response_type"):
-            case "document_change":
-                change = Change.of(message.document_change.document, self._root)
-                # What is not newer was told before: the margin's at first, and everything after a reset.
-                if change is not None and change.place > self._recent.newest:
-                    self.add(change)
-                return False
-            case "target_change":
-                return self._target_changed(message.target_change)
-            case _:
-                return False  # a document is gone from the query, or how many it has
-
-    def _target_changed(self, told: Any) -> bool:
-        match told.target_change_type:
-            case TargetChange.REMOVE:
-                raise _vendor_errors.from_grpc_status(told.cause.code or _INTERNAL, told.cause.message)
-            case TargetChange.RESET:
-                self._clear()
-                self._is_current = False
-            case TargetChange.CURRENT:
-                self._is_current = True
-            case _:
-                pass
+        if message.HasField("document_change"):
+            change = Change.of(message.document_change.document, self._root)
+            # What is not newer was told before: the margin's at first, and everything after a reset.
+            if change is not None and change.place > self._recent.newest:
+                self.add(change)
+        if not message.HasField("target_change"):
+            return False  # a document, or that one is gone from the query, or how many it has
+        told = message.target_change
+        kind = told.target_change_type
+        if kind == TargetChange.REMOVE:
+            raise _vendor_errors.from_grpc_status(told.cause.code or _INTERNAL, told.cause.message)
+        if kind == TargetChange.RESET:
+            self._clear()
+        if kind in {TargetChange.RESET, TargetChange.CURRENT}:
+            self._is_current = kind == TargetChange.CURRENT
         # The vendor's promise for a moment without targets is a consistent state of them all.
         return self._is_current and told.HasField("read_time") and not told.target_ids
 
@@ -187,7 +169,7 @@ class Snapshot:
         # committed before the newest change in it, on both.
         self._recent.add(self._changes.values())
         if self._dropped is not None:
-            self._recent.raise_floor(self._dropped)
+            self._recent.floor = max(self._recent.floor, self._dropped)
         self._clear()
 
     def _clear(self) -> None:
@@ -222,21 +204,13 @@ class Snapshot:
 
 
 def requests_around(nanos: int) -> tuple[datetime, datetime]:
-    """Return the earliest and the latest `CHANGED_AT` that a commit at that moment may have.
-
-    Args:
-        nanos: The moment, in nanoseconds since the epoch.
+    """Return the earliest and the latest `CHANGED_AT` that a commit at that nanosecond may have.
 
     Raises:
         OverflowError: No datetime is so far away.
     """
     moment = moment_of(nanos // 1_000)
     return moment - MARGIN, moment + MARGIN
-
-
-def stored_micros(moment: Any) -> int:
-    """Return a protobuf timestamp, which Firestore stores in microseconds, as those since the epoch."""
-    return nanos(moment) // 1_000
 
 
 def _place(change: Change) -> ChangePosition:

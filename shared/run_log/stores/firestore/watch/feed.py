@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -15,18 +15,16 @@ from grpc.aio import AioRpcError
 from run_log.core import RunLogError, StoreUnavailableError
 from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection, Patience, listen_response
 from run_log.stores.firestore.queries import changed_query
-from run_log.stores.firestore.watch.changes import ChangePosition
-from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.telemetry import listener_failed, listener_recovered
 from run_log.stores.watch import call_soon
 
-from .changes import Bounds, Change, RecentChanges, Snapshot, requests_around
-from .walks import ChangedDocuments
+from .changes import Bounds, Change, ChangePosition, RecentChanges, Snapshot, requests_around
+from .walks import ChangedDocuments, WatchPosition
 
 _vendor_errors: Any = google_errors  # published without annotations
 
+# Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment.
 _LONGEST_PAUSE_SECONDS: Final = 1.0
-"""Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment."""
 
 
 class Feed:
@@ -41,7 +39,6 @@ class Feed:
         root: The full name of the collection that holds the projection.
         bounds: How much is kept.
         patience: How a listener that cannot begin is tried again: without end.
-        sleep: Waits that many seconds.
         uniform: Returns a random number between two.
     """
 
@@ -52,7 +49,6 @@ class Feed:
         *,
         bounds: Bounds,
         patience: Patience,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._connection = connection
@@ -61,7 +57,6 @@ class Feed:
         self._documents = ChangedDocuments(connection, collection, None, page=bounds.page)
         self._bounds = bounds
         self._patience = patience
-        self._sleep = sleep
         self._uniform = uniform
         self._joined = 0
         self._listening: asyncio.Task[None] | None = None
@@ -131,7 +126,7 @@ class Feed:
             while True:
                 await self._patience.run(self._try_to_listen)
                 # At random: when a server goes, every process begins a new listener.
-                await self._sleep(self._uniform(0, _LONGEST_PAUSE_SECONDS))
+                await asyncio.sleep(self._uniform(0, _LONGEST_PAUSE_SECONDS))
         finally:
             self._told.set()
 
@@ -145,24 +140,20 @@ class Feed:
             raise
 
     async def _listen_once(self) -> None:
-        """Listen until that ends, once it has worked.
-
-        Raises:
-            StoreUnavailableError: It has not worked at all.
-            RunLogError: It never will.
-        """
+        """Listen until that ends; raise where it has not worked at all, or never will."""
         # Anew with each listener: what one that broke had half told is told again, and whole.
         snapshot = Snapshot(self._root, self._recent, self._bounds)
         works = False
         try:
             async with aclosing(self._responses()) as responses:
                 async for response in responses:
-                    if snapshot.take_in(listen_response(response)):
-                        if not works:
-                            await self._look_around(snapshot)
-                        works = True
-                        snapshot.pour_out()
-                        self._tell()
+                    if not snapshot.take_in(listen_response(response)):
+                        continue
+                    if not works:
+                        await self._look_around(snapshot)
+                    works = True
+                    snapshot.pour_out()
+                    self._tell()
         except VENDOR_ERRORS as error:
             ours = self._connection.error(error)
             # One that has worked is begun anew without a word: Firestore ends them now and then.
@@ -172,11 +163,9 @@ class Feed:
             raise StoreUnavailableError(f"{self._connection} ended the listener before it told anything")
 
     async def _look_around(self, snapshot: Snapshot) -> None:
-        """Read what was committed while the listener started, now that it works.
-
-        The emulator looks what is there before it heeds what is written: of what is committed between, it
-        tells with the next commit.
-        """
+        """Read what was committed while the listener started, now that it works."""
+        # The emulator looks what is there before it heeds what is written: of what is committed between, it
+        # tells with the next commit.
         place = WatchPosition(seen=self._recent.newest, until=await self._documents.now())
         is_last = False
         while not is_last:
@@ -192,6 +181,7 @@ class Feed:
         since, _ = requests_around(self._recent.newest.nanos)
         query = changed_query(self._connection.client().collection_group(RUNS), since)
         is_over = asyncio.Event()
+        # It ends by itself after a while: its query begins at a fixed moment, so what it matches only grows.
         call = self._connection.listen(query, is_over, self._bounds.listen_seconds)
         responses: Any = aiter(call)
         try:

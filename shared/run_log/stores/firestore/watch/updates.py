@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
 
 from run_log.stores.firestore.client import Patience
-from run_log.stores.firestore.watch.changes import ChangePosition
-from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.watch import RunUpdate, UpdateSource
 
-from .changes import Change
+from .changes import Change, ChangePosition
 from .feed import Feed
-from .walks import ChangedDocuments
+from .walks import ChangedDocuments, WatchPosition
 
 
 class FirestoreUpdates(UpdateSource):
@@ -80,7 +79,7 @@ class FirestoreUpdates(UpdateSource):
             # A round has an end, or a walk over a busy store would never come to it.
             now = await self._patience.run(self._documents.now)
             self._place = replace(self._place, until=now)
-        documents, self._is_last_page = await self._patience.run(self._next_page)
+        documents, self._is_last_page = await self._patience.run(partial(self._documents.page, self._place))
         self._page.extend(documents)
 
     @override
@@ -90,9 +89,6 @@ class FirestoreUpdates(UpdateSource):
     @override
     def abandon(self) -> None:
         self._feed.abandon()
-
-    async def _next_page(self) -> tuple[Sequence[Any], bool]:
-        return await self._documents.page(self._place)
 
     def _next(self) -> Change | None:
         """Return the next change at hand, and be after it."""
@@ -113,6 +109,7 @@ class FirestoreUpdates(UpdateSource):
             if change is not None and self._place.includes(change):
                 return change
         if self._is_last_page:
+            # What changed during the round is the next one's, or the feed's where that reaches back so far.
             self._is_last_page = False
             self._place = WatchPosition(seen=ChangePosition.after_all_at(self._place.until))
         return None

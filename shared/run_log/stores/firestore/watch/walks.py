@@ -10,13 +10,12 @@ from typing import Any, Final, Self
 from run_log.core import InvalidCursorError
 from run_log.core.clock import moment_of
 from run_log.core.ids import document_id
-from run_log.stores.firestore.client import RUNS, Connection
+from run_log.stores.firestore.client import RUNS, Connection, nanos
 from run_log.stores.firestore.queries import changed_query
-from run_log.stores.firestore.watch.changes import ChangePosition
 from run_log.stores.listings import check_names, decode_parts, encode_parts
 from run_log.stores.stored.fields import CHANGED_AT, PROJECTION
 
-from .changes import Change, requests_around, stored_micros
+from .changes import Change, ChangePosition, requests_around
 
 _KINDS: Final = (int, str, int, int, str)
 
@@ -44,7 +43,8 @@ class WatchPosition:
         """Return this place once the round has come past *document*, a protocol buffer."""
         changed_at = document.fields[PROJECTION].map_value.fields[CHANGED_AT].timestamp_value
         path = document.name.split("/documents/", 1)[1]
-        return replace(self, changed_at=stored_micros(changed_at), path=path)
+        # Stored in microseconds, unlike the time of the commit.
+        return replace(self, changed_at=nanos(changed_at) // 1_000, path=path)
 
     def includes(self, change: Change) -> bool:
         """Return whether the round under way is to deliver *change*."""
@@ -63,10 +63,10 @@ class WatchPosition:
         Raises:
             InvalidCursorError: It is malformed, or of a watch of other runs.
         """
-        nanos, seen, until, micros, path = decode_parts(cursor, _KINDS, scope="watch", selection=selection)
+        moment, seen, until, micros, path = decode_parts(cursor, _KINDS, scope="watch", selection=selection)
         try:
-            for moment in (nanos, until, micros * 1_000):
-                requests_around(moment)
+            for each in (moment, until, micros * 1_000):
+                requests_around(each)
         except OverflowError as error:
             raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
         for name, between in ((seen, "/"), (path, f"/{RUNS}/")):
@@ -74,11 +74,11 @@ class WatchPosition:
                 workflow, _, run = name.partition(between)
                 check_names(cursor, workflow, run)
         path = path and f"{root}/{path}"
-        return cls(seen=ChangePosition(nanos, seen), until=until, changed_at=micros, path=path)
+        return cls(seen=ChangePosition(moment, seen), until=until, changed_at=micros, path=path)
 
 
 class ChangedDocuments:
-    """Reads what changed of one workflow's runs, or of all.
+    """Reads what changed of one workflow's runs, or of all; see `Connection` for what that raises.
 
     Args:
         connection: Where to.
@@ -87,42 +87,19 @@ class ChangedDocuments:
         page: How many documents are a page.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        root: str,
-        workflow_id: str | None,
-        *,
-        page: int,
-    ) -> None:
+    def __init__(self, connection: Connection, root: str, workflow_id: str | None, *, page: int) -> None:
         self._connection = connection
         self._root = root
         self._workflow_id = workflow_id
         self._page = page
 
     async def now(self) -> int:
-        """Return the store's time in nanoseconds since the epoch: what was committed by then can be read.
-
-        Raises:
-            StoreUnavailableError: The store does not answer, or was too busy.
-            ConfigurationError: It is not there, or does not let us in.
-        """
+        """See `Connection.now`."""
         return await self._connection.now(self._root)
 
     async def page(self, place: WatchPosition) -> tuple[Sequence[Any], bool]:
-        """Return the next documents of a round as protocol buffers, and whether they are its last.
-
-        Args:
-            place: The round, and where in it.
-
-        Raises:
-            StoreUnavailableError: The store does not answer, or was too busy.
-            ConfigurationError: It is not there, or does not let us in.
-        """
-        documents = await self._connection.query(self._query(self._connection.client(), place))
-        return documents, len(documents) < self._page
-
-    def _query(self, client: Any, place: WatchPosition) -> Any:
+        """Return the next documents of *place*'s round, and whether they are its last."""
+        client = self._connection.client()
         runs = client.collection_group(RUNS)
         if self._workflow_id is not None:
             runs = client.collection(self._root).document(document_id(self._workflow_id)).collection(RUNS)
@@ -135,4 +112,5 @@ class ChangedDocuments:
             changed_at = moment_of(place.changed_at)
             after = {f"{PROJECTION}.{CHANGED_AT}": changed_at, "__name__": client.document(place.path)}
             query = query.start_after(after)
-        return query
+        documents = await self._connection.query(query)
+        return documents, len(documents) < self._page

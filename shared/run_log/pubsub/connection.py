@@ -1,13 +1,13 @@
 """Where Pub/Sub is, and what it takes of a message.
 
-One place builds every client, so that none reaches production by mistake.
-Google's generated clients ignore ``PUBSUB_EMULATOR_HOST``; only its hand-written ones read it.
+One place builds every client, so that none reaches production by mistake: of the vendor's generated clients
+most ignore ``PUBSUB_EMULATOR_HOST``.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
 
 import google.auth
@@ -26,7 +26,6 @@ from google.pubsub_v1.services.subscriber.transports import (
 )
 
 from run_log.core import (
-    ConfigurationError,
     Message,
     MessageRefusedError,
     Settings,
@@ -34,6 +33,7 @@ from run_log.core import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from run_log.core.google_cloud import GoogleCloud
 from run_log.core.wire import MAX_ATTRIBUTE_VALUE_BYTES, MAX_ATTRIBUTES
 
 MAX_MESSAGE_BYTES: Final = 10_000_000
@@ -51,9 +51,6 @@ RESERVED_PREFIX: Final = "goog"
 VENDOR_ERRORS: Final = (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, grpc.RpcError)
 """What a call to Pub/Sub may raise."""
 
-_UNBOUNDED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-"""For the channels made here, as the vendor's own have it: a pull of many large messages exceeds 4 MB."""
-
 MAX_ANSWER_BYTES: Final = 32 * 2**20
 """Most bytes of an answer to a pull that are parsed, which takes three times as much memory. One message has
 10 MB at most."""
@@ -62,9 +59,6 @@ TOO_LARGE: Final = "larger than max"
 """What gRPC says of an answer that has more; there is no code for it."""
 
 _RECEIVED: Final = "grpc.max_receive_message_length"
-_BOUNDED: Final = (("grpc.max_send_message_length", -1), (_RECEIVED, MAX_ANSWER_BYTES))
-
-_NOT_SHARED: Final = ("grpc.use_local_subchannel_pool", 1)
 
 _PASSING: Final = (
     google_errors.ServerError,
@@ -77,7 +71,7 @@ _PASSING: Final = (
 )
 
 
-class PubSubConnection:
+class PubSubConnection(GoogleCloud):
     """The project's Pub/Sub, or the emulator that ``PUBSUB_EMULATOR_HOST`` names.
 
     The clients it makes are the vendor's generated ones, whose annotations are too loose to use.
@@ -90,38 +84,18 @@ class PubSubConnection:
     """
 
     def __init__(self, project: str | None) -> None:
-        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST") or None
-        self._credentials: Any = None
-        if self._emulator is None:
-            self._credentials, own = _default_credentials()
-            project = project or own
-        if not project:
-            raise ConfigurationError("no Google Cloud project; set GOOGLE_CLOUD_PROJECT")
-        self.project: str = project
+        super().__init__(
+            "Pub/Sub",
+            project,
+            variable="PUBSUB_EMULATOR_HOST",
+            find_credentials=cast("Any", google.auth).default,  # not annotated
+            failures=(auth_errors.GoogleAuthError,),
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> PubSubConnection:
         """Return the connection that *settings* describe; see the constructor."""
         return cls(settings.project)
-
-    def __str__(self) -> str:
-        """Return where this leads, for error messages."""
-        return f"Pub/Sub ({self.where}, project {self.project!r})"
-
-    @property
-    def where(self) -> str:
-        """``emulator at HOST:PORT``, or ``Google Cloud``."""
-        return f"emulator at {self._emulator}" if self._emulator else "Google Cloud"
-
-    @property
-    def is_emulator(self) -> bool:
-        """Whether this leads to an emulator."""
-        return self._emulator is not None
-
-    @property
-    def credentials(self) -> Any:
-        """What calls are made with; None on an emulator."""
-        return self._credentials
 
     def topic_path(self, topic: str) -> str:
         """Return the full name of *topic*."""
@@ -132,36 +106,43 @@ class PubSubConnection:
         return f"projects/{self.project}/subscriptions/{subscription}"
 
     def publisher(self) -> Any:
-        """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it.
-
-        Its connection is its own. gRPC's channels share connections otherwise, and how long to wait after
-        one failed: a new client would inherit the trouble of the one it replaces.
-        """
-        if self._emulator:
-            channel = grpc.insecure_channel(self._emulator, options=(*_UNBOUNDED, _NOT_SHARED))
-            return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
-        return PublisherClient(credentials=self._credentials, transport=_unshared_transport)
+        """Return a new `PublisherClient`, blocking: a call sends a batch, nothing runs behind it."""
+        # gRPC's channels share connections, and how long to wait after one failed: a new client would inherit
+        # the trouble of the one it replaces. This one's connection is its own.
+        alone = ("grpc.use_local_subchannel_pool", 1)
+        return self._client(grpc, PublisherClient, PublisherGrpcTransport, alone)
 
     def subscriber(self) -> Any:
         """Return a new `SubscriberClient`, blocking."""
-        if self._emulator:
-            channel = grpc.insecure_channel(self._emulator, options=_UNBOUNDED)
-            return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
-        return SubscriberClient(credentials=self._credentials)
+        return self._client(grpc, SubscriberClient, SubscriberGrpcTransport)
 
     def async_publisher(self) -> Any:
         """Return a new `PublisherAsyncClient` for the running event loop."""
-        if self._emulator:
-            channel = grpc.aio.insecure_channel(self._emulator, options=_UNBOUNDED)
-            return PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=channel))
-        return PublisherAsyncClient(credentials=self._credentials)
+        return self._client(grpc.aio, PublisherAsyncClient, PublisherGrpcAsyncIOTransport)
 
     def async_subscriber(self) -> Any:
         """Return a new `SubscriberAsyncClient` for the running event loop; see `MAX_ANSWER_BYTES`."""
-        if self._emulator:
-            channel = grpc.aio.insecure_channel(self._emulator, options=_BOUNDED)
-            return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
-        return SubscriberAsyncClient(credentials=self._credentials, transport=_bounded_transport)
+        most = (_RECEIVED, MAX_ANSWER_BYTES)
+        return self._client(grpc.aio, SubscriberAsyncClient, SubscriberGrpcAsyncIOTransport, most)
+
+    def _client(self, library: Any, client: Any, transport: Any, *own: tuple[str, int]) -> Any:
+        """Return a new client whose channel has *own* options of gRPC's beside the vendor's."""
+        if self.emulator:
+            # The vendor's own channel to an emulator takes no more than 4 MB, less than one pull may bring.
+            options = {"grpc.max_send_message_length": -1, _RECEIVED: -1, **dict(own)}
+            channel = library.insecure_channel(self.emulator, options=[*options.items()])
+            return client(transport=transport(channel=channel))
+
+        # The client itself makes the transport, for it knows the endpoint and the certificates that the
+        # environment asks for; only its channel is ours.
+        def open_channel(*where: Any, options: Sequence[tuple[str, int]], **how: Any) -> Any:
+            both = {**dict(options), **dict(own)}
+            return transport.create_channel(*where, options=[*both.items()], **how)
+
+        def opened(**arguments: Any) -> Any:
+            return transport(**{**arguments, "channel": open_channel})
+
+        return client(credentials=self.credentials, transport=opened)
 
     def reach(self, resource: str, seconds: float) -> None:
         """Return once Pub/Sub has answered that *resource* is there, or that we may not look at it. Blocks.
@@ -174,15 +155,20 @@ class PubSubConnection:
             TransportUnavailableError: Pub/Sub does not answer.
             TransportRefusedError: It is not there.
         """
-        try:
+        # Who may publish, or pull, may not always look: but denied, Pub/Sub has answered.
+        with self.translated(resource), contextlib.suppress(google_errors.PermissionDenied):
             if "/subscriptions/" in resource:
                 with self.subscriber() as client:
                     client.get_subscription(subscription=resource, retry=None, timeout=seconds)
             else:
                 with self.publisher() as client:
                     client.get_topic(topic=resource, retry=None, timeout=seconds)
-        except google_errors.PermissionDenied:
-            return  # it answers; who may publish, or pull, may not look
+
+    @contextlib.contextmanager
+    def translated(self, resource: str) -> Generator[None]:
+        """Raise the vendor's errors in the block as ours; *resource* is what its calls are for."""
+        try:
+            yield
         except VENDOR_ERRORS as error:
             raise self.error(error, resource) from error
 
@@ -216,9 +202,6 @@ class PubSubConnection:
 def message_bytes(message: Message) -> int:
     """Return how many bytes of Pub/Sub's limit *message* takes.
 
-    Args:
-        message: To be published.
-
     Raises:
         UnicodeEncodeError: An attribute holds what UTF-8 cannot.
     """
@@ -228,16 +211,13 @@ def message_bytes(message: Message) -> int:
 
 
 def message_fault(message: Message) -> str | None:
-    """Return why Pub/Sub would refuse *message*; None if it would not.
-
-    Args:
-        message: To be published.
-    """
+    """Return why Pub/Sub would refuse *message*; None if it would not."""
     attributes = message.attributes
     if not message.data and not attributes:
         return "it has neither a body nor an attribute"
     if len(attributes) > MAX_ATTRIBUTES:
         return f"it has {len(attributes)} attributes; the most are {MAX_ATTRIBUTES}"
+    # Here, for the vendor would tell it of the whole batch: one message at fault fails those beside it.
     size = len(message.data) + ATTRIBUTE_FRAME_BYTES * len(attributes)
     for name, value in attributes.items():
         try:
@@ -251,36 +231,4 @@ def message_fault(message: Message) -> str | None:
             return f"the attribute {name!r} has {value_bytes} bytes; the most are {MAX_ATTRIBUTE_VALUE_BYTES}"
         if name.startswith(RESERVED_PREFIX):
             return f"the attribute {name!r} begins with {RESERVED_PREFIX!r}, which is Google's own"
-    if size > MAX_MESSAGE_BYTES:
-        return f"it has {size} bytes; the most are {MAX_MESSAGE_BYTES}"
-    return None
-
-
-def _unshared_transport(**arguments: Any) -> PublisherGrpcTransport:
-    vendor: Any = PublisherGrpcTransport  # not annotated for arguments that are handed on
-
-    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
-        return vendor.create_channel(*where, options=[*options, _NOT_SHARED], **how)
-
-    return cast("PublisherGrpcTransport", vendor(**{**arguments, "channel": channel}))
-
-
-def _bounded_transport(**arguments: Any) -> SubscriberGrpcAsyncIOTransport:
-    vendor: Any = SubscriberGrpcAsyncIOTransport
-
-    def channel(*where: Any, options: Sequence[tuple[str, Any]] = (), **how: Any) -> Any:
-        own = [(name, value) for name, value in options if name != _RECEIVED]
-        return vendor.create_channel(*where, options=[*own, (_RECEIVED, MAX_ANSWER_BYTES)], **how)
-
-    return cast("SubscriberGrpcAsyncIOTransport", vendor(**{**arguments, "channel": channel}))
-
-
-def _default_credentials() -> tuple[Any, str | None]:
-    try:
-        found = cast("Any", google.auth).default()  # not annotated
-    except (auth_errors.GoogleAuthError, OSError) as error:
-        raise ConfigurationError(
-            "no Google Cloud credentials; run `gcloud auth application-default login`, run as a service "
-            f"account, or set PUBSUB_EMULATOR_HOST to use the emulator ({error})"
-        ) from error
-    return cast("tuple[Any, str | None]", found)
+    return f"it has {size} bytes; the most are {MAX_MESSAGE_BYTES}" if size > MAX_MESSAGE_BYTES else None
