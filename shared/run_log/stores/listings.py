@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import hashlib
 import json
 import reprlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Self, TypedDict, TypeVar, cast
+from typing import Any, Final, Self, TypedDict, TypeVar, cast
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, StoreError, TriggerType
 from run_log.core.clock import micros_of, moment_of
-from run_log.core.ids import document_id, is_document_id
-from run_log.core.models import RunKey
+from run_log.core.ids import is_document_id
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
@@ -109,49 +109,21 @@ class Selection:
         )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@functools.total_ordering
+@dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands in its workflow's listing: a total order, so ties are neither lost nor repeated."""
-
-    started_at: datetime
-    """When the run started, in UTC."""
-    document_id: str
-    """The run's document id; compared by code point, as Firestore compares it."""
-
-
-class OverallPosition(NamedTuple):
-    """Where a run stands among runs of several workflows: a total order."""
+    """Where a run stands in a listing: a total order, so ties are neither lost nor repeated."""
 
     moment: datetime
     """What the listing is sorted by, in UTC."""
-    workflow: str
-    """The workflow's document id."""
     run: str
-    """The run's document id."""
+    """The run's document id; compared by code point, as Firestore compares it."""
+    workflow: str = ""
+    """The workflow's document id, which comes before the run's; empty in the listing of one workflow."""
 
-    @classmethod
-    def of(cls, moment: datetime, key: RunKey) -> Self:
-        """Return the position of the run with this key in a listing sorted by *moment*."""
-        return cls(moment, document_id(key[0]), document_id(key[1]))
-
-    def cursor(self, *, scope: str, selection: str) -> str:
-        """Return the cursor for the page that begins after this position; see `encode_parts`."""
-        micros = micros_of(self.moment)
-        return encode_parts((micros, self.workflow, self.run), scope=scope, selection=selection)
-
-    @classmethod
-    def after(cls, cursor: object, *, scope: str, selection: str) -> Self:
-        """Return the position that *cursor* was made of.
-
-        Raises:
-            InvalidCursorError: It is malformed, or was given out for another listing.
-        """
-        micros, workflow, run = decode_parts(cursor, (int, str, str), scope=scope, selection=selection)
-        check_names(cursor, workflow, run)
-        try:
-            return cls(moment_of(micros), workflow, run)
-        except OverflowError as error:
-            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
+    def __lt__(self, other: Position) -> bool:
+        """Return whether this comes before *other*."""
+        return (self.moment, self.workflow, self.run) < (other.moment, other.workflow, other.run)
 
 
 def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:
@@ -159,27 +131,31 @@ def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str
 
     Args:
         position: The last one of the page before.
-        scope: The workflow whose runs are listed.
+        scope: The workflow whose runs are listed, or what a listing of several workflows is called.
         selection: What tells this listing of its runs from others; empty for all of them, the newest first.
     """
-    micros = micros_of(position.started_at)
-    return encode_parts((micros, position.document_id), scope=scope, selection=selection)
+    names = (position.workflow, position.run) if position.workflow else (position.run,)
+    return encode_parts((micros_of(position.moment), *names), scope=scope, selection=selection)
 
 
-def decode_cursor(cursor: object, *, scope: str, selection: str = "") -> Position:
+def decode_cursor(
+    cursor: object, *, scope: str, selection: str = "", of_several_workflows: bool = False
+) -> Position:
     """Return the position that `encode_cursor` put into *cursor*.
 
     Args:
         cursor: What a caller passes as the cursor.
-        scope: The workflow it is used for.
+        scope: See `encode_cursor`.
         selection: See `encode_cursor`.
+        of_several_workflows: Whether the position names the run's workflow.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
     """
-    micros, run = decode_parts(cursor, (int, str), scope=scope, selection=selection)
+    kinds = (int, str, str) if of_several_workflows else (int, str)
+    micros, *workflow, run = decode_parts(cursor, kinds, scope=scope, selection=selection)
     try:
-        return Position(moment_of(micros), run)
+        return Position(moment_of(micros), run, *workflow)
     except OverflowError as error:
         raise InvalidCursorError(_malformed(cursor)) from error
 
@@ -212,10 +188,9 @@ def decode_parts(
     """
     if not isinstance(cursor, str):
         raise InvalidCursorError(_malformed(cursor))
-    text = cursor
     try:
         # Decoding ignores what it does not know, so equality with its own encoding is the check.
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         check, content = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
         found: list[Any] = json.loads(content)
         version, *parts = found
@@ -223,7 +198,7 @@ def decode_parts(
             version == _FORMAT
             and [type(part) for part in parts] == list(kinds)
             and all(-_MAX_NUMBER <= part < _MAX_NUMBER for part in parts if type(part) is int)
-            and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
+            and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == cursor
         )
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidCursorError(_malformed(cursor)) from error
@@ -231,7 +206,7 @@ def decode_parts(
         raise InvalidCursorError(_malformed(cursor))
     if check != _check(content, scope, selection):
         raise InvalidCursorError(
-            f"the cursor {reprlib.repr(text)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
+            f"the cursor {reprlib.repr(cursor)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
             f"{f' with {selection[:_MAX_SHOWN]}' if selection else ''}, or was altered; "
             "pass a cursor only to the listing that returned it, with the same filters and order"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, Final, Unpack
@@ -34,7 +35,6 @@ from ._waiting import awaited_version, look_until
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
-    OverallPosition,
     RunFilters,
     Selection,
     aware,
@@ -47,7 +47,7 @@ from .listings import (
 )
 from .ports import StoredRuns
 from .stale import StaleRun, StaleSelection
-from .stored.reading import Page, StoredRun, names_of, position_of
+from .stored.reading import StoredRun, names_of, position_by, position_of
 from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from .telemetry import span
 from .watch import RunWatch, Watches
@@ -58,10 +58,12 @@ _WORKFLOWS: Final = "workflows"
 class RunLogReader(RunLogProtocol, abc.ABC):
     """The read side of a run log: `RunLogProtocol`'s queries, and what grew around them.
 
-    What is returned are copies. Every method raises `StoreUnavailableError` where the store does not answer
-    in bounded time. Reading a run advances the process's clock past the run's newest event, so that what this
-    process says next about it is later, whatever the machine's time. Where that event lies a minute or more
-    ahead of the machine's, only what is said about that run is later, and the clock stays.
+    What is returned are copies. Every method raises `InvalidArgumentError` for an argument that it cannot
+    use, and `StoreUnavailableError` where the store does not answer in bounded time.
+
+    Reading a run advances the process's clock past the run's newest event, so that what this process says
+    next about it is later, whatever the machine's time. Where that event lies a minute or more ahead of the
+    machine's, only what is said about that run is later, and the clock stays.
 
     Args:
         source: What is read.
@@ -97,18 +99,17 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             The runs, and the next page's cursor: None exactly when nothing is left.
 
         Raises:
-            InvalidArgumentError: An argument cannot be used.
             InvalidCursorError: *start_after* is malformed, or of a listing with another workflow, other
                 filters or another order.
         """
         workflow_id = await self._workflow_named(workflow_id)
         limit = whole("limit", limit)
         selection = Selection.of(**filters)
-        listing = {"scope": workflow_id, "selection": selection.text}
+        text = selection.text
         after = None
         if start_after is not None:
-            after = decode_cursor(start_after, **listing)
-            check_names(start_after, after.document_id)
+            after = decode_cursor(start_after, scope=workflow_id, selection=text)
+            check_names(start_after, after.run)
         with span("run_log.list", attributes={"workflow_id": workflow_id, "limit": limit}):
             page = await self._source.read_page(workflow_id, selection, after, limit)
             runs = [self._observed(stored) for stored in page.runs]
@@ -116,7 +117,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 return runs, None
             last = position_of(runs[-1])
             check_moves_on(after, last, newest_first=selection.order is Order.NEWEST)
-            return runs, encode_cursor(last, **listing)
+            return runs, encode_cursor(last, scope=workflow_id, selection=text)
 
     async def iter_runs(
         self, workflow_id: str, *, page_size: int = 200, **filters: Unpack[RunFilters]
@@ -130,9 +131,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             workflow_id: The workflow; an unknown one has no runs.
             page_size: Runs read at a time, 1 to `MAX_LIMIT`.
             filters: See `list_runs`.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
         """
         cursor = None
         page_size = whole("page_size", page_size)
@@ -164,7 +162,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         answered the pause that it ended.
 
         Raises:
-            InvalidArgumentError: An id is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
@@ -194,7 +191,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
         Raises:
             WaitTimeoutError: It was not seen in time; it may come later.
-            InvalidArgumentError: An argument cannot be used, or the event is another run's.
+            InvalidArgumentError: The event is another run's.
             UnreadableRunError: The run is stored in a form that cannot be read.
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
@@ -227,7 +224,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             start_after: The cursor that the page before returned; None for the first page.
 
         Raises:
-            InvalidArgumentError: *limit* cannot be used.
             InvalidCursorError: *start_after* is malformed or of another listing.
         """
         limit = whole("limit", limit)
@@ -265,9 +261,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 `MAX_WINDOW`, the current one among them. None counts all runs there ever were, and shows
                 the days of `MAX_WINDOW`.
             now: The moment to look back from, aware; None is the machine's time.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
         """
         workflow_id = await self._workflow_named(workflow_id)
         looked_at = SummaryWindow.of(window, moment_or_now(now))
@@ -278,15 +271,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 self._source.read_latest(workflow_id, Selection.of(status=RunStatus.SUCCESS)),
                 self._source.read_latest(workflow_id, Selection.of(status=RunStatus.FAILED)),
             )
-            last_run, last_success, last_failure = (self._observed(one) if one else None for one in last)
-            return summary_of(
-                stats,
-                counters,
-                looked_at,
-                last_run=last_run,
-                last_success=last_success,
-                last_failure=last_failure,
-            )
+            newest = [self._observed(one) if one else None for one in last]
+            return summary_of(stats, counters, looked_at, newest)
 
     async def get_as_of(self, workflow_id: str) -> datetime | None:
         """Return how far the projection of a workflow has come, at least.
@@ -296,9 +282,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         Returns:
             When the latest event happened that came with a change of its stats, on its emitter's clock; None
             where there is none.
-
-        Raises:
-            InvalidArgumentError: *workflow_id* is empty.
         """
         workflow_id = await self._workflow_named(workflow_id)
         with span("run_log.as_of", attributes={"workflow_id": workflow_id}):
@@ -335,7 +318,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             now: What age and deadline are compared with, aware; None is the machine's time.
 
         Raises:
-            InvalidArgumentError: An argument cannot be used.
             InvalidCursorError: *start_after* is malformed, or of a listing with other arguments.
         """
         selection = InboxSelection(
@@ -344,12 +326,9 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
             now=moment_or_now(now),
         )
-        limit = whole("limit", limit)
-        after = None if start_after is None else _position(selection, start_after)
-        with span("run_log.list_pending", attributes={"limit": limit}):
-            page = await self._source.read_overall_page(selection, after, limit)
-            found = [pending(self._observed(one), one.occurred_at, selection.now) for one in page.runs]
-            return found, _cursor(selection, after, page)
+        reading = span("run_log.list_pending", attributes={"limit": whole("limit", limit)})
+        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
+        return [pending(self._observed(one), one.occurred_at, selection.now) for one in runs], cursor
 
     async def list_stale(
         self,
@@ -373,7 +352,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             now: What silence is counted to, aware; None is the machine's time.
 
         Raises:
-            InvalidArgumentError: An argument cannot be used.
             InvalidCursorError: *start_after* is malformed, or of another listing.
         """
         moment = moment_or_now(now)
@@ -381,15 +359,13 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             before=heard_before(older_than, moment),
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
         )
-        limit = whole("limit", limit)
-        after = None if start_after is None else _position(selection, start_after)
-        with span("run_log.list_stale", attributes={"limit": limit}):
-            page = await self._source.read_overall_page(selection, after, limit)
-            found = [
-                StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
-                for one in page.runs
-            ]
-            return found, _cursor(selection, after, page)
+        reading = span("run_log.list_stale", attributes={"limit": whole("limit", limit)})
+        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
+        found = [
+            StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
+            for one in runs
+        ]
+        return found, cursor
 
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """Return a watch of the runs of one workflow, or of all: their changes, as they come.
@@ -408,13 +384,35 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 the watch is entered.
 
         Raises:
-            InvalidArgumentError: *workflow_id* cannot be used.
             InvalidCursorError: *since_cursor* is malformed, of a watch of other runs, or of a store in memory
                 that is gone.
         """
         workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
         source = self._source.updates(workflow_id, since_cursor, encode_json([workflow_id]))
         return RunWatch(source, self._watches, workflow_id)
+
+    async def _list_overall(
+        self,
+        selection: InboxSelection | StaleSelection,
+        start_after: object,
+        limit: int,
+        reading: AbstractContextManager[object],
+    ) -> tuple[Sequence[StoredRun], str | None]:
+        """Return a page of the runs of several workflows, read within *reading*, and the next cursor."""
+        listing = {"scope": selection.scope, "selection": selection.text}
+        after = None
+        if start_after is not None:
+            after = decode_cursor(start_after, **listing, of_several_workflows=True)
+            check_names(start_after, after.workflow, after.run)
+        with reading:
+            page = await self._source.read_overall_page(selection, after, limit)
+            if not page.more:
+                return page.runs, None
+            # By what the store sorts by, whatever the run itself says: a position made of that might lead
+            # back.
+            last = position_by(page.runs[-1], selection.sorted_by)
+            check_moves_on(after, last, newest_first=selection.newest_first)
+            return page.runs, encode_cursor(last, **listing)
 
     async def _workflow_named(self, workflow_id: object) -> str:
         """Return the id under which a workflow is stored; see `names_of`."""
@@ -425,7 +423,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         return name
 
     async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        """Read a run by the ids that a caller gives."""
         for key in _keys(workflow_id, run_id):
             if (stored := await self._source.read_run(*key)) is not None:
                 return stored
@@ -439,22 +436,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
     """Return the keys under which a run may be stored; see `names_of`."""
     return product(names_of(workflow_id), names_of(run_id))
-
-
-def _position(selection: InboxSelection | StaleSelection, cursor: object) -> OverallPosition:
-    return OverallPosition.after(cursor, scope=selection.scope, selection=selection.text)
-
-
-def _cursor(
-    selection: InboxSelection | StaleSelection, after: OverallPosition | None, page: Page
-) -> str | None:
-    if not page.more:
-        return None
-    last = page.runs[-1]
-    # By what the store sorts by, whatever the run itself says: a position made of that might lead back.
-    position = OverallPosition.of(last.projection[selection.sorted_by], last.run.key)
-    check_moves_on(after, position, newest_first=selection.newest_first)
-    return position.cursor(scope=selection.scope, selection=selection.text)
 
 
 def identifier(name: str, value: object) -> str:

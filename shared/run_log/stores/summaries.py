@@ -206,10 +206,7 @@ def summary_of(
     stats: WorkflowStats,
     counters: Mapping[SummaryCounter, int],
     window: SummaryWindow,
-    *,
-    last_run: WorkflowRun | None,
-    last_success: WorkflowRun | None,
-    last_failure: WorkflowRun | None,
+    newest: Sequence[WorkflowRun | None],
 ) -> WorkflowSummary:
     """Return the summary of a workflow.
 
@@ -217,12 +214,11 @@ def summary_of(
         stats: Its stats.
         counters: Its counters.
         window: The hours or days to look at.
-        last_run: See `WorkflowSummary`.
-        last_success: See `WorkflowSummary`.
-        last_failure: See `WorkflowSummary`.
+        newest: Its last run, its last success, and its last failure.
     """
     own = {counter: count for counter, count in counters.items() if window.includes(counter)}
     by_status = stats.by_status if window.is_whole else statuses_of(own)
+    last_run, last_success, last_failure = newest
     return WorkflowSummary(
         workflow_id=stats.workflow_id,
         since=None if window.is_whole else window.since,

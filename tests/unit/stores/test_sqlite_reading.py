@@ -268,17 +268,6 @@ async def test_an_older_file_stays_as_it_is(file: Path) -> None:
     assert len(MIGRATIONS) == version
 
 
-async def test_a_file_too_old_to_be_read(file: Path) -> None:
-    """A file that lacks what queries need is refused with what to do, and stays as it is."""
-    await saved(file, "r")
-    before = state_of(file.parent)
-
-    with pytest.raises(ConfigurationError, match=r"queries need .*; save a run with this one"):
-        Reading(str(file), busy_seconds=1.0, oldest=len(MIGRATIONS) + 1).open()
-
-    assert before == state_of(file.parent)
-
-
 async def test_a_reader_leaves_no_trace(file: Path) -> None:
     """Once a reader is done, the file and its folder are as they were."""
     await saved(file, "r")

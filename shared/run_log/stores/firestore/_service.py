@@ -35,7 +35,7 @@ from run_log.stores.firestore.watch.feed import Feed
 from run_log.stores.firestore.watch.updates import FirestoreUpdates
 from run_log.stores.firestore.watch.walks import ChangedDocuments, WatchPosition
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import OverallPosition, Position, Selection
+from run_log.stores.listings import Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -213,7 +213,7 @@ class FirestoreRunLogService(RunLogService):
         runs = self._runs(workflow_id)
         query = runs_query(runs, selection)
         if after is not None:
-            start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
+            start = {"started_at": after.moment, "__name__": runs.document(after.run)}
             query = query.start_after(start)
         return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
 
@@ -290,7 +290,7 @@ class FirestoreRunLogService(RunLogService):
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
         query = placed_query(runs, selection)

@@ -105,14 +105,6 @@ class JournalUpdates(UpdateSource):
     async def more(self) -> None:
         await self._bell.wait(unless=lambda: self._last() > (self._after or 0))
 
-    @override
-    async def close(self) -> None:
-        pass  # nothing is held
-
-    @override
-    def abandon(self) -> None:
-        pass
-
 
 class JournalCursors:
     """The cursors of one store in memory: those of another one, or of another process, mean nothing to it."""

@@ -23,7 +23,7 @@ from run_log.core.models import RunKey
 from run_log.stores.committing.commits import count_anomalies
 from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import Order, OverallPosition, Position, Selection
+from run_log.stores.listings import Order, Position, Selection
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -268,41 +268,29 @@ class InMemoryRunLogService(RunLogService):
 
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
-        with self._lock:
-            paused = [
-                (entry.position.started_at, document_id(workflow_id), entry.position.document_id, entry)
-                for workflow_id, workflow in self._workflows.items()
-                for entry in workflow.runs.values()
-                if entry.head.status is RunStatus.PAUSED
-            ]
-        paused.sort(key=lambda item: item[:3], reverse=True)
-        return self._readable([item[3] for item in paused], len(paused))
+        return self._readable(self._placed(InboxSelection(now=utc_now()), None))
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
+        runs = self._readable(self._placed(selection, after), limit + 1, selection.is_wanted)
+        return Page.of(runs, limit)
+
+    def _placed(self, selection: InboxSelection | StaleSelection, after: Position | None) -> list[_Entry]:
         with self._lock:
-            workflows = [
-                workflow
+            found = [
+                (document_id(workflow_id), entry)
                 for workflow_id, workflow in self._workflows.items()
                 if selection.workflow_id in (None, workflow_id)
+                for entry in workflow.runs.values()
             ]
-            entries = [entry for workflow in workflows for entry in workflow.runs.values()]
-        is_reverse = selection.newest_first
-        places = {
-            OverallPosition.of(
-                entry.projection[selection.sorted_by], (entry.fields["workflow_id"], entry.fields["id"])
-            ): entry
-            for entry in entries
+        entries = {
+            Position(entry.projection[selection.sorted_by], entry.position.run, workflow): entry
+            for workflow, entry in found
             if selection.includes(entry.projection)
         }
-        left = (
-            place for place in places if after is None or (place < after if is_reverse else place > after)
-        )
-        entries = [places[place] for place in sorted(left, reverse=is_reverse)]
-        runs = self._readable(entries, limit + 1, selection.is_wanted)
-        return Page.of(runs, limit)
+        return _beyond(entries, after, newest_first=selection.newest_first)
 
     @override
     async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -316,7 +304,7 @@ class InMemoryRunLogService(RunLogService):
     def _readable(
         self,
         entries: Iterable[_Entry],
-        most: int,
+        most: int | None = None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
         return readable(
@@ -358,18 +346,16 @@ class InMemoryRunLogService(RunLogService):
     def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
         with self._lock:
             entries = list(self._runs(workflow_id).values())
-        is_reverse = selection.order is Order.NEWEST
-        selected = [
-            entry
+        selected = {
+            entry.position: entry
             for entry in entries
-            if (after is None or (entry.position < after if is_reverse else entry.position > after))
-            and selection.includes(
+            if selection.includes(
                 status=entry.fields["status"],
-                started_at=entry.position.started_at,
+                started_at=entry.position.moment,
                 trigger_type=entry.fields["trigger_type"],
             )
-        ]
-        return sorted(selected, key=lambda entry: entry.position, reverse=is_reverse)
+        }
+        return _beyond(selected, after, newest_first=selection.order is Order.NEWEST)
 
     def __repr__(self) -> str:
         """Return how many runs are kept."""
@@ -381,6 +367,14 @@ class InMemoryRunLogService(RunLogService):
 def create_service(settings: Settings) -> InMemoryRunLogService:
     """Return the back end ``memory``: a run log of its own."""
     return InMemoryRunLogService.from_settings(settings)
+
+
+def _beyond(
+    entries: Mapping[Position, _Entry], after: Position | None, *, newest_first: bool
+) -> list[_Entry]:
+    """Return those of *entries* that come after a position, in order."""
+    left = (one for one in entries if after is None or (one < after if newest_first else one > after))
+    return [entries[position] for position in sorted(left, reverse=newest_first)]
 
 
 def _stats(workflow_id: str, workflow: _Workflow) -> WorkflowStats:

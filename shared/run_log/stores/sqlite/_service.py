@@ -26,17 +26,15 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
-from run_log.core.ids import document_id, original_id
+from run_log.core.ids import document_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import OverallPosition, Position, Selection
+from run_log.stores.listings import Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
-from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
-from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
+from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, id_at, readable
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
@@ -46,17 +44,23 @@ from ._projection import Terms, apply, expire, save
 from ._queries import (
     COUNTERS,
     HEAD,
+    HEAD_COLUMNS,
     RUN,
     STATE,
     WORKFLOW,
     WORKFLOWS,
     Query,
+    Row,
     changed_query,
+    counter_from_row,
+    fields_from_row,
     placed_query,
+    run_from_row,
     runs_query,
+    stats_from_row,
 )
 from ._schema import transaction
-from ._updates import PAGE, SQLiteUpdates
+from ._updates import PAGE, ChangePosition, SQLiteUpdates
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -133,13 +137,7 @@ class SQLiteRunLogService(RunLogService):
         Args:
             page: How many runs are read at a time.
         """
-        return SQLiteAudit(
-            self._path,
-            busy_seconds=self._busy_seconds,
-            retention=self._terms.retention,
-            now=self._terms.now,
-            page=page,
-        )
+        return SQLiteAudit(self._path, busy_seconds=self._busy_seconds, terms=self._terms, page=page)
 
     async def expire(self, days: int) -> int:
         """Have all ended runs expire that do not yet, and return how many that were.
@@ -200,7 +198,7 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
         return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
 
@@ -216,7 +214,7 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
-        everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
+        everything = InboxSelection(now=utc_now())
         return await self._found(placed_query(everything, None), None)
 
     @override
@@ -229,7 +227,9 @@ class SQLiteRunLogService(RunLogService):
     async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         key = (workflow_id, run_id)
         stored = await self._one(
-            HEAD, lambda row: head_from_fields(head_fields(row), key), *map(document_id, key)
+            HEAD,
+            lambda row: head_from_fields(fields_from_row(HEAD_COLUMNS, row), key),
+            *map(document_id, key),
         )
         return () if stored is None or stored.is_expired(self._terms.now()) else stored.head.history
 
@@ -261,7 +261,7 @@ class SQLiteRunLogService(RunLogService):
                     try:
                         found.append(stats_from_row(row))
                     except StoreError as error:
-                        skipped_unreadable_stats(original_id(str(row[0])) or str(row[0]), error)
+                        skipped_unreadable_stats(id_at(str(row[0])), error)
                     if len(found) == most:
                         break
             return found
@@ -292,7 +292,7 @@ class SQLiteRunLogService(RunLogService):
 
         def read(connection: sqlite3.Connection) -> list[tuple[ChangePosition, StoredRun | None]]:
             now = self._terms.now()
-            with closing(connection.execute(query.sql, query.values)) as rows:
+            with closing(connection.execute(*query)) as rows:
                 # Nobody could go on after what something else put in the place of a number or an id.
                 placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
                 return [
@@ -312,7 +312,7 @@ class SQLiteRunLogService(RunLogService):
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
-            with closing(connection.execute(query.sql, query.values)) as rows:
+            with closing(connection.execute(*query)) as rows:
                 return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
 
         return await self._reader.run(read)

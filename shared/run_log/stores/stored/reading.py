@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from run_log.core import RunStatus, Transition, UnreadableRunError, Version, WorkflowRun, WriteRefusedError
@@ -99,6 +100,13 @@ def position_of(run: WorkflowRun) -> Position:
     return Position(run.started_at, document_id(run.id))
 
 
+def position_by(stored: StoredRun, name: str) -> Position:
+    """Return where a run stands among those of all workflows, by this field of the projection map."""
+    return Position(
+        stored.projection[name], document_id(stored.run.id), workflow=document_id(stored.run.workflow_id)
+    )
+
+
 def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]) -> StoredRun:
     """Return the run that a document holds.
 
@@ -125,8 +133,17 @@ def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]
 
 def at_its_place(workflow: str, run: str) -> Callable[[Mapping[str, Any]], StoredRun]:
     """Return what reads the run of a document that is kept under these document ids; see `stored_run`."""
-    key = (original_id(workflow) or workflow, original_id(run) or run)
-    return lambda fields: stored_run(fields, key, place=(workflow, run))
+    return partial(stored_run, key=key_at(workflow, run), place=(workflow, run))
+
+
+def id_at(document: str) -> str:
+    """Return the id that is kept under this document id; itself where it is no document id of ours."""
+    return original_id(document) or document
+
+
+def key_at(workflow: str, run: str) -> RunKey:
+    """Return the key of the run that is kept under these document ids; see `id_at`."""
+    return id_at(workflow), id_at(run)
 
 
 def readable(
