@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from run_log.stores import RunLog
 from run_log.stores.listings import RunFilters
 from run_log.testing import a_run, an_event
 
-from .adapters import every_adapter
+from .adapters import every_adapter, memory_alone
 from .harness import Harness, ids
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -36,14 +36,35 @@ REFUSED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
 }
 
 
+LIMITED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
+    "limit": lambda service, bad: service.list_runs("w", limit=bad),
+    "page_size": lambda service, bad: anext(aiter(service.iter_runs("w", page_size=bad))),
+    "limit of workflows": lambda service, bad: service.list_workflows(limit=bad),
+    "limit of the inbox": lambda service, bad: service.list_pending(limit=bad),
+    "limit of the stale": lambda service, bad: service.list_stale(HOUR, limit=bad),
+}
+
+
+@pytest.mark.parametrize("query", LIMITED.values(), ids=LIMITED)
+@pytest.mark.parametrize("limit", [0, -1, 1_001, 2**70, True, False, "5", 5.0, None])
+@memory_alone
+async def test_a_limit_out_of_range_is_refused(
+    service: RunLog, query: Callable[[RunLog, Any], Awaitable[object]], limit: Any
+) -> None:
+    """A limit that is no whole number from 1 to 1000 is a `ValueError` that says so, in every listing."""
+    with pytest.raises(InvalidArgumentError, match=r"(limit|page_size) is .*from 1 to 1000"):
+        await query(service, limit)
+
+
 @every_adapter
 async def test_each_query_refuses_what_cannot_be(service: RunLog) -> None:
     """Every query refuses an argument or a cursor that cannot be, in every adapter."""
     for query in REFUSED.values():
         with pytest.raises(InvalidArgumentError):
             await query(service, 0)
-    with pytest.raises(InvalidArgumentError):
-        service.watch("")
+    for workflow_id in ("", [5], object()):
+        with pytest.raises(InvalidArgumentError, match="workflow_id is"):
+            service.watch(cast("Any", workflow_id))
     for listing in (service.list_runs("w", start_after="0"), service.list_workflows(start_after="0")):
         with pytest.raises(InvalidCursorError):
             await listing

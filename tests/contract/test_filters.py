@@ -182,14 +182,6 @@ async def test_a_filter_that_cannot_be_is_refused(service: RunLog, filters: Any,
         await anext(aiter(service.iter_runs("w", **filters)))
 
 
-@pytest.mark.parametrize("page_size", [0, 1_001, True, "5"])
-@memory_alone
-async def test_a_page_size_out_of_range_is_refused(service: RunLog, page_size: Any) -> None:
-    """A page size that is no whole number from 1 to 1000 is a `ValueError` that says so."""
-    with pytest.raises(InvalidArgumentError, match=r"page_size is .*from 1 to 1000"):
-        await anext(aiter(service.iter_runs("w", page_size=page_size)))
-
-
 async def test_an_unreadable_run_ends_no_filtered_page(harness: Harness, service: RunLog) -> None:
     """A run that cannot be read neither shortens a filtered page nor ends the listing."""
     await fill(harness)

@@ -230,7 +230,7 @@ async def test_an_unreadable_run_ends_no_page(harness: Harness, service: RunLog)
 
     pages = await walk_inbox(service, 4)
 
-    assert waiting() == [one.run for page in pages for one in page]
+    assert waiting() == [one.run for page in pages for one in page] == await service.get_pending_runs()
     assert {4} == {len(page) for page in pages[:-1]} | {4}
 
 
@@ -301,10 +301,9 @@ async def test_only_a_paused_run_can_be_answered(
     run = a_run(workflow_id="w", id="r", status=status)
     await save(harness, run)
 
-    with pytest.raises(NotPausedError, match=f"is {status.value}, not paused"):
-        await service.resume("w", "r", answered_by=MEI)
-    with pytest.raises(NotPausedError, match=f"is {status.value}, not paused"):
-        await service.reject("w", "r", answered_by=MEI)
+    for answer in (service.resume, service.reject):
+        with pytest.raises(NotPausedError, match=f"is {status.value}, not paused"):
+            await answer("w", "r", answered_by=MEI)
     assert run == await service.get_run("w", "r")
 
 
@@ -318,35 +317,24 @@ async def test_a_run_that_is_not_there_cannot_be_answered(service: RunLog) -> No
         assert ("w", "r") == (caught.value.workflow_id, caught.value.run_id)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"now": datetime(2026, 3, 4)}, r"now is .*; pass an aware datetime"),  # noqa: DTZ001 - it is naive
+        *(({"answered_by": bad}, "pass who answers") for bad in ("", None, 5)),
+        ({"comment": {"no": "text"}}, "comment"),
+    ],
+)
 @memory_alone
-async def test_an_answer_is_given_at_a_moment(harness: Harness, service: RunLog) -> None:
-    """An answer's time that is naive is an error, and the run goes on waiting."""
+async def test_an_answer_that_cannot_be_is_refused(
+    harness: Harness, service: RunLog, arguments: dict[str, Any], message: str
+) -> None:
+    """A naive time, an answer of nobody and a comment that is no text are errors; the run goes on waiting."""
     run = await paused(harness)
 
-    with pytest.raises(InvalidArgumentError, match=r"now is .*; pass an aware datetime"):
-        await service.reject("w", "r", answered_by=MEI, now=datetime(2026, 3, 4))  # noqa: DTZ001 - it is naive
-    assert run == await service.get_run("w", "r")
-
-
-@pytest.mark.parametrize("answered_by", ["", None, 5])
-@memory_alone
-async def test_an_answer_says_whose_it_is(harness: Harness, service: RunLog, answered_by: Any) -> None:
-    """An answer of nobody is an error, and the run goes on waiting."""
-    run = await paused(harness)
-
-    with pytest.raises(InvalidArgumentError, match="pass who answers"):
-        await service.resume("w", "r", answered_by=answered_by)
-    assert run == await service.get_run("w", "r")
-
-
-@memory_alone
-async def test_a_comment_is_a_text(harness: Harness, service: RunLog) -> None:
-    """A comment that is no text is an error, and the run goes on waiting."""
-    run = await paused(harness)
-    comment: Any = {"no": "text"}
-
-    with pytest.raises(InvalidRunError, match="comment"):
-        await service.resume("w", "r", answered_by=MEI, comment=comment)
+    for answer in (service.resume, service.reject):
+        with pytest.raises((InvalidArgumentError, InvalidRunError), match=message):
+            await answer("w", "r", **{"answered_by": MEI, **arguments})
     assert run == await service.get_run("w", "r")
 
 

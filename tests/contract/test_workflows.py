@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus
+from run_log.core import InvalidCursorError, RunStatus
 from run_log.stores import RunLog, WorkflowStats
 from run_log.testing import a_run, an_event
 
-from .adapters import memory_alone
 from .harness import Harness, save
 
 WORKFLOWS = ("a", "a/b", "A", "b", "é", "__x__", "\U0001f600")
@@ -122,11 +120,3 @@ async def test_a_cursor_of_another_listing_is_refused(harness: Harness, service:
             await service.list_workflows(start_after=cursor)
     with pytest.raises(InvalidCursorError):
         await service.list_runs("workflows", start_after=of_workflows)
-
-
-@pytest.mark.parametrize("limit", [0, 1_001, True, "5", None])
-@memory_alone
-async def test_a_limit_out_of_range_is_refused(service: RunLog, limit: Any) -> None:
-    """A limit that is no whole number from 1 to 1000 is a `ValueError` that says so."""
-    with pytest.raises(InvalidArgumentError, match=r"limit is .*from 1 to 1000"):
-        await service.list_workflows(limit=limit)

@@ -79,8 +79,8 @@ class Selection:
         """
         return cls(
             statuses=_statuses(status),
-            since=_moment("since", since),
-            until=_moment("until", until),
+            since=None if since is None else aware("since", since),
+            until=None if until is None else aware("until", until),
             trigger_type=None if trigger_type is None else _member(TriggerType, "trigger_type", trigger_type),
             order=_member(Order, "order", order),
         )
@@ -127,12 +127,12 @@ class Position:
 
 
 def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:
-    """Return the cursor for the page that begins after *position*.
+    """Return the cursor for the page that begins after *position*, the last one of the page before.
 
     Args:
-        position: The last one of the page before.
+        position: The position.
         scope: The workflow whose runs are listed, or what a listing of several workflows is called.
-        selection: What tells this listing of its runs from others; empty for all of them, the newest first.
+        selection: What tells this listing from others of that scope; empty for all runs, the newest first.
     """
     names = (position.workflow, position.run) if position.workflow else (position.run,)
     return encode_parts((micros_of(position.moment), *names), scope=scope, selection=selection)
@@ -141,13 +141,7 @@ def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str
 def decode_cursor(
     cursor: object, *, scope: str, selection: str = "", of_several_workflows: bool = False
 ) -> Position:
-    """Return the position that `encode_cursor` put into *cursor*.
-
-    Args:
-        cursor: What a caller passes as the cursor.
-        scope: See `encode_cursor`.
-        selection: See `encode_cursor`.
-        of_several_workflows: Whether the position names the run's workflow.
+    """Return the position that `encode_cursor` put into *cursor*, which a caller passes.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
@@ -161,13 +155,7 @@ def decode_cursor(
 
 
 def encode_parts(parts: Sequence[int | str], *, scope: str, selection: str = "") -> str:
-    """Return the cursor for the page that begins after a position.
-
-    Args:
-        parts: What the listing is sorted by, of the last item of the page before.
-        scope: What is listed.
-        selection: What tells this listing from others of the same scope.
-    """
+    """Return the cursor for what comes after *parts*, by which the listing is sorted; see `encode_cursor`."""
     content = json.dumps([_FORMAT, *parts], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_check(content, scope, selection) + content).rstrip(b"=").decode()
 
@@ -175,13 +163,7 @@ def encode_parts(parts: Sequence[int | str], *, scope: str, selection: str = "")
 def decode_parts(
     cursor: object, kinds: Sequence[type[int | str]], *, scope: str, selection: str = ""
 ) -> list[Any]:
-    """Return the parts that `encode_parts` put into *cursor*.
-
-    Args:
-        cursor: What a caller passes as the cursor.
-        kinds: The type of each part.
-        scope: See `encode_parts`.
-        selection: See `encode_parts`.
+    """Return the parts of these *kinds* that `encode_parts` put into *cursor*, which a caller passes.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
@@ -240,11 +222,7 @@ def check_names(cursor: object, *documents: str) -> None:
 
 
 def aware(name: str, value: object) -> datetime:
-    """Return *value* in UTC if it is an aware datetime.
-
-    Args:
-        name: What it is called in an error.
-        value: What a caller passes.
+    """Return *value*, the argument *name*, in UTC if it is an aware datetime.
 
     Raises:
         InvalidArgumentError: It is none.
@@ -278,10 +256,6 @@ def _member(kind: type[_E], name: str, value: Any) -> _E:
         return kind(value)
     except ValueError as error:
         raise InvalidArgumentError(f"{name} is {value!r}; pass one of {', '.join(kind)}") from error
-
-
-def _moment(name: str, value: object) -> datetime | None:
-    return None if value is None else aware(name, value)
 
 
 def _malformed(cursor: object) -> str:

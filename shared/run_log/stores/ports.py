@@ -65,12 +65,9 @@ class StoredRuns(abc.ABC):
 
     @abc.abstractmethod
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
-        """Return where a watch's updates come from.
+        """Return where the updates of a watch of one workflow, or of all, come from.
 
-        Args:
-            workflow_id: The workflow that is watched; None for all.
-            cursor: Where to begin; None for now.
-            selection: What cursors are made with.
+        A *cursor* of None begins now; *selection* is what cursors are made with.
 
         Raises:
             InvalidCursorError: *cursor* cannot be used.

@@ -482,11 +482,7 @@ def moment_or_now(value: object) -> datetime:
 
 
 def whole(name: str, value: object) -> int:
-    """Return *value* if it is a whole number from 1 to `MAX_LIMIT`.
-
-    Args:
-        name: What it is called in an error.
-        value: What a caller passes.
+    """Return *value*, the argument *name*, if it is a whole number from 1 to `MAX_LIMIT`.
 
     Raises:
         InvalidArgumentError: It is none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -36,11 +36,11 @@ class WorkflowStats:
     """How many runs a workflow has."""
 
     workflow_id: str
-    total: int
+    total: int = 0
     """Distinct runs."""
-    successful: int
+    successful: int = 0
     """Runs whose newest state is success."""
-    by_status: Mapping[RunStatus, int]
+    by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
     """Runs whose newest state is that; statuses without runs are absent."""
     as_of: datetime | None = None
     """How far the projection has come, at least: when the latest event happened that came with a change of
@@ -113,12 +113,9 @@ class SummaryWindow:
 
     @classmethod
     def of(cls, window: object, now: datetime) -> SummaryWindow:
-        """Return the window that looks back so far, in whole hours or days of which the current one is part.
+        """Return the window that looks back so far from *now*, in whole hours or days with the current one.
 
-        Args:
-            window: How far, at most `MAX_WINDOW`: hours up to `HOURS_KEPT` of them, days beyond. None is to
-                the beginning.
-            now: The moment it looks back from, aware.
+        Up to `HOURS_KEPT` they are hours, beyond that days, up to `MAX_WINDOW`; None is to the beginning.
 
         Raises:
             InvalidArgumentError: *window* is no such time.
@@ -146,7 +143,7 @@ class SummaryWindow:
         return counter.scope is self.scope and counter.slot >= self.first
 
     def buckets(self, counters: Mapping[SummaryCounter, int]) -> list[TimeBucket]:
-        """Return every bucket of the window, the oldest first."""
+        """Return every bucket of the window, the oldest first, also those without runs."""
         own: dict[int, dict[SummaryCounter, int]] = {}
         for counter, count in counters.items():
             if counter.scope is self.scope:
@@ -208,14 +205,7 @@ def summary_of(
     window: SummaryWindow,
     newest: Sequence[WorkflowRun | None],
 ) -> WorkflowSummary:
-    """Return the summary of a workflow.
-
-    Args:
-        stats: Its stats.
-        counters: Its counters.
-        window: The hours or days to look at.
-        newest: Its last run, its last success, and its last failure.
-    """
+    """Return the summary of a workflow, given its last run, its last success and its last failure."""
     own = {counter: count for counter, count in counters.items() if window.includes(counter)}
     by_status = stats.by_status if window.is_whole else statuses_of(own)
     last_run, last_success, last_failure = newest

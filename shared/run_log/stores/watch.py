@@ -147,7 +147,6 @@ class RunWatch:
             await self.aclose()
 
     async def _wait(self) -> None:
-        """Wait until there may be another update, or the watch is ended."""
         if self._waiting is not None:
             raise RuntimeError(_ONE_TASK)
         task = asyncio.current_task()

@@ -33,7 +33,7 @@ from run_log.stores.stored.writing import expiry_after, projection_fields, run_f
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.watch import RunUpdate
 
-from ._journal import Journal, JournalCursors, JournalUpdates
+from ._journal import Journal, JournalUpdates
 
 MAX_RUNS: Final = 200
 """Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""
@@ -42,7 +42,6 @@ MAX_EVICTED: Final = 100_000
 """Evicted runs a workflow remembers the head of, so that one saved again is not counted again."""
 
 MAX_EVICTED_BYTES: Final = 100 * 2**20
-"""Bytes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,15 @@ class _Workflow:
     def head(self, run_id: str) -> RunHead | None:
         entry = self.runs.get(run_id)
         return entry.head if entry else self.evicted.get(run_id)
+
+    def stats_of(self, workflow_id: str) -> WorkflowStats:
+        return WorkflowStats(
+            workflow_id=workflow_id,
+            total=self.stats.total,
+            successful=self.stats.successful,
+            by_status=dict(self.stats.by_status),
+            as_of=self.as_of,
+        )
 
     def write(self, run_id: str, change: RunChange, number: int, retention: Retention | None) -> None:
         self._count(change)
@@ -153,7 +161,6 @@ class InMemoryRunLogService(RunLogService):
         self._lock = renewed(self, "_lock", threading.RLock, is_held=True)
         self._journal = Journal(self._number_of)
         self._bell = Bell()
-        self._cursors = JournalCursors()
 
     @classmethod
     def from_env(cls) -> Self:
@@ -187,13 +194,9 @@ class InMemoryRunLogService(RunLogService):
         return outcomes
 
     def _fold(self, key: RunKey, events: Sequence[RunEvent]) -> RunChange:
-        """Return what *events* do to a run.
-
-        Raises:
-            RunExpiredError: It has expired.
-        """
         now = self._now()
-        head, entry = self._head(key), self._runs(key[0]).get(key[1])
+        workflow = self._workflow(key[0])
+        head, entry = workflow.head(key[1]), workflow.runs.get(key[1])
         if head is None and self._retention and self._retention.is_over(events, now):
             raise self._retention.error(key)
         change = fold(head, events, horizon=Horizon.at(now))
@@ -206,13 +209,8 @@ class InMemoryRunLogService(RunLogService):
             self._retention.check_not_revived(key, change, now)
         return change
 
-    def _head(self, key: RunKey) -> RunHead | None:
-        workflow = self._workflows.get(key[0])
-        return workflow.head(key[1]) if workflow else None
-
-    def _runs(self, workflow_id: str) -> Mapping[str, _Entry]:
-        workflow = self._workflows.get(workflow_id)
-        return workflow.runs if workflow else {}
+    def _workflow(self, workflow_id: str) -> _Workflow:
+        return self._workflows.get(workflow_id) or _Workflow()  # reading makes none
 
     async def close(self) -> None:
         """End the watches: there is nothing else to let go of."""
@@ -221,7 +219,7 @@ class InMemoryRunLogService(RunLogService):
     @override
     async def _save(self, event: RunEvent) -> None:
         with self._lock:
-            head = self._head(event.key)
+            head = self._workflow(event.key[0]).head(event.key[1])
             # What this process made or saw before it made the event is in order already.
             foreign = head is not None and head.version.hlc > self.version_clock.seen(event.key)
             latest = head.saved(event, clock=self.version_clock) if head and foreign else event
@@ -248,19 +246,19 @@ class InMemoryRunLogService(RunLogService):
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
         with self._lock:
-            return _stats(workflow_id, self._workflows.get(workflow_id) or _Workflow())
+            return self._workflow(workflow_id).stats_of(workflow_id)
 
     @override
     async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         with self._lock:
-            workflow = self._workflows.get(workflow_id) or _Workflow()
-            return _stats(workflow_id, workflow), dict(workflow.counters)
+            workflow = self._workflow(workflow_id)
+            return workflow.stats_of(workflow_id), dict(workflow.counters)
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         with self._lock:
             stats = {
-                document_id(workflow_id): _stats(workflow_id, workflow)
+                document_id(workflow_id): workflow.stats_of(workflow_id)
                 for workflow_id, workflow in self._workflows.items()
             }
         places = sorted(place for place in stats if after is None or place > after)
@@ -325,27 +323,27 @@ class InMemoryRunLogService(RunLogService):
                 number, key = found
                 entry = self._workflows[key[0]].runs[key[1]]
             runs = self._readable([entry], 1)
-            return number, self._update(runs[0], self._cursors.encode(number, selection)) if runs else None
+            return number, self._update(runs[0], self._journal.cursor(number, selection)) if runs else None
 
         return JournalUpdates(
             read=read,
             last=lambda: self._journal.last,
             bell=self._bell,
-            after=None if cursor is None else self._cursors.decode(cursor, selection),
+            after=None if cursor is None else self._journal.number(cursor, selection),
         )
 
     def _number_of(self, key: RunKey) -> int:
-        entry = self._runs(key[0]).get(key[1])
+        entry = self._workflow(key[0]).runs.get(key[1])
         return entry.number if entry else 0
 
     def _entry(self, key: RunKey) -> _Entry | None:
         with self._lock:
-            entry = self._runs(key[0]).get(key[1])
+            entry = self._workflow(key[0]).runs.get(key[1])
         return None if entry is None or is_expired(expires_at(entry.fields), self._now()) else entry
 
     def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
         with self._lock:
-            entries = list(self._runs(workflow_id).values())
+            entries = list(self._workflow(workflow_id).runs.values())
         selected = {
             entry.position: entry
             for entry in entries
@@ -372,20 +370,8 @@ def create_service(settings: Settings) -> InMemoryRunLogService:
 def _beyond(
     entries: Mapping[Position, _Entry], after: Position | None, *, newest_first: bool
 ) -> list[_Entry]:
-    """Return those of *entries* that come after a position, in order."""
     left = (one for one in entries if after is None or (one < after if newest_first else one > after))
     return [entries[position] for position in sorted(left, reverse=newest_first)]
-
-
-def _stats(workflow_id: str, workflow: _Workflow) -> WorkflowStats:
-    sums = workflow.stats
-    return WorkflowStats(
-        workflow_id=workflow_id,
-        total=sums.total,
-        successful=sums.successful,
-        by_status=dict(sums.by_status),
-        as_of=workflow.as_of,
-    )
 
 
 def _stored(entry: _Entry, key: RunKey) -> StoredRun:

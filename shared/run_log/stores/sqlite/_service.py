@@ -194,18 +194,14 @@ class SQLiteRunLogService(RunLogService):
     async def read_page(
         self, workflow_id: str, selection: Selection, after: Position | None, limit: int
     ) -> Page:
-        return await self._page_of(runs_query(workflow_id, selection, after), limit)
+        return Page.of(await self._found(runs_query(workflow_id, selection, after), limit + 1), limit)
 
     @override
     async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
-        return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
-
-    async def _page_of(
-        self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
-    ) -> Page:
-        return Page.of(await self._found(query, limit + 1, is_wanted), limit)
+        query = placed_query(selection, after)
+        return Page.of(await self._found(query, limit + 1, selection.is_wanted), limit)
 
     @override
     async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -215,7 +211,7 @@ class SQLiteRunLogService(RunLogService):
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
         everything = InboxSelection(now=utc_now())
-        return await self._found(placed_query(everything, None), None)
+        return await self._found(placed_query(everything, None))
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -236,7 +232,7 @@ class SQLiteRunLogService(RunLogService):
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
         stats = await self._one(WORKFLOW, stats_from_row, document_id(workflow_id))
-        return stats or _no_stats(workflow_id)
+        return stats or WorkflowStats(workflow_id=workflow_id)
 
     @override
     async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
@@ -250,7 +246,7 @@ class SQLiteRunLogService(RunLogService):
             return stats_from_row(row) if row else None, dict(map(counter_from_row, rows))
 
         stats, counters = await self._reader.run(read)
-        return stats or _no_stats(workflow_id), counters
+        return stats or WorkflowStats(workflow_id=workflow_id), counters
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
@@ -308,7 +304,7 @@ class SQLiteRunLogService(RunLogService):
     async def _found(
         self,
         query: Query,
-        most: int | None,
+        most: int | None = None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
         def read(connection: sqlite3.Connection) -> list[StoredRun]:
@@ -331,11 +327,6 @@ class SQLiteRunLogService(RunLogService):
 
 
 def _file(path: str | os.PathLike[str]) -> str:
-    """Return *path* if SQLite and everybody else take it for that of a file.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
     text = os.fspath(path)
     if not text.strip() or text == ":memory:" or text.startswith("file:") or "\0" in text:
         raise ConfigurationError(
@@ -343,10 +334,6 @@ def _file(path: str | os.PathLike[str]) -> str:
             "RUN_LOG_BACKEND=memory to keep runs in the process alone"
         )
     return text
-
-
-def _no_stats(workflow_id: str) -> WorkflowStats:
-    return WorkflowStats(workflow_id=workflow_id, total=0, successful=0, by_status={})
 
 
 def create_service(settings: Settings) -> SQLiteRunLogService:
