@@ -110,10 +110,6 @@ class AuditedFirestore(SpoilableFirestore):
         """See `AuditedStore.add_count`."""
         await self._add(workflow_id, [counter_path(counter)], by)
 
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """See `AuditedStore.delete`."""
-        await self._runs(workflow_id).document(document_id(run_id)).delete()
-
     async def _add(self, workflow_id: str, paths: Sequence[str], by: int) -> None:
         vendor: Any = firestore  # published without annotations
         await self._workflow(workflow_id).update(dict.fromkeys(paths, vendor.Increment(by)))
@@ -150,11 +146,6 @@ class AuditedSQLite(SpoilableSQLite):
         )
         place = (document_id(workflow_id), counter.scope.value, counter.slot, counter.name)
         await self._execute(sql, *place, by)
-
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """See `AuditedStore.delete`."""
-        place = (document_id(workflow_id), document_id(run_id))
-        await self._execute("DELETE FROM runs WHERE workflow = ? AND run = ?", *place)
 
     async def _execute(self, sql: str, *values: object) -> None:
         await self._writer.run(lambda connection: connection.execute(sql, values))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Unpack
+from functools import partial
+from typing import Any, Protocol, TypeVar, Unpack
 
 from run_log.core import RunStatus, WorkflowRun, utc_now
 from run_log.stores import ProjectionStore, RunLog
 from run_log.stores.listings import RunFilters
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -71,16 +74,23 @@ async def save(harness: Harness, *runs: Any) -> None:
     await harness.settle()
 
 
+async def pages(
+    query: Callable[..., Awaitable[tuple[list[T], str | None]]], **arguments: Any
+) -> list[list[T]]:
+    """Return every page of a listing: what *query* returns for *arguments*, one cursor after another."""
+    found, cursor = await query(**arguments)
+    walked = [found]
+    while cursor is not None:
+        found, cursor = await query(**arguments, start_after=cursor)
+        walked.append(found)
+    return walked
+
+
 async def walk(
     service: RunLog, workflow_id: str, limit: int, **filters: Unpack[RunFilters]
 ) -> list[list[WorkflowRun]]:
     """Return every page of a workflow's listing."""
-    runs, cursor = await service.list_runs(workflow_id, limit=limit, **filters)
-    pages = [runs]
-    while cursor is not None:
-        runs, cursor = await service.list_runs(workflow_id, limit=limit, start_after=cursor, **filters)
-        pages.append(runs)
-    return pages
+    return await pages(partial(service.list_runs, workflow_id), limit=limit, **filters)
 
 
 def ids(runs: list[WorkflowRun]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, PauseRequest, RunStatus, TriggerType
-from run_log.stores import RunLog
+from run_log.stores import MAX_WINDOW, RunLog
 from run_log.stores.listings import RunFilters
 from run_log.testing import a_run, an_event
 
@@ -36,24 +37,70 @@ REFUSED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
 }
 
 
-LIMITED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
-    "limit": lambda service, bad: service.list_runs("w", limit=bad),
-    "page_size": lambda service, bad: anext(aiter(service.iter_runs("w", page_size=bad))),
-    "limit of workflows": lambda service, bad: service.list_workflows(limit=bad),
-    "limit of the inbox": lambda service, bad: service.list_pending(limit=bad),
-    "limit of the stale": lambda service, bad: service.list_stale(HOUR, limit=bad),
+NAIVE = datetime(2026, 3, 4)  # noqa: DTZ001 - it is naive
+LIMITS = [0, -1, 1_001, 2**70, True, False, "5", 5.0, None]
+WINDOWS = [timedelta(0), -HOUR, MAX_WINDOW + timedelta(microseconds=1), 24, "1h", True]
+
+Call = Callable[..., Awaitable[object]]
+CALLS: dict[str, Callable[[RunLog], Call]] = {
+    "list_runs": lambda service: partial(service.list_runs, "w"),
+    "iter_runs": lambda service: lambda **given: anext(aiter(service.iter_runs("w", **given))),
+    "list_workflows": lambda service: service.list_workflows,
+    "list_pending": lambda service: service.list_pending,
+    "list_stale": lambda service: lambda **given: service.list_stale(**{"older_than": HOUR, **given}),
+    "mark_lost": lambda service: (
+        lambda **given: service.mark_lost(**{"workflow_id": "w", "run_id": "r", "older_than": HOUR, **given})
+    ),
+    "get_summary": lambda service: partial(service.get_summary, "w"),
+}
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({"status": "done"}, r"status is 'done'; pass one of pending, running"),
+    ({"status": ["success", "done"]}, r"status is 'done'; pass one of pending, running"),
+    ({"status": []}, r"status is empty"),
+    ({"status": 5}, r"status is 5"),
+    ({"trigger_type": "pigeon"}, r"trigger_type is 'pigeon'; pass one of webhook"),
+    ({"since": "2026-03-04"}, r"since is '2026-03-04'; pass an aware datetime"),
+    ({"until": NAIVE}, r"until is .*; pass an aware datetime"),
+    ({"since": datetime.min.replace(tzinfo=timezone(HOUR))}, r"outside years 1 to 9999"),
+    ({"order": "sideways"}, r"order is 'sideways'; pass one of newest, oldest"),
+]
+STALE: list[tuple[dict[str, Any], str]] = [
+    ({"older_than": 5}, r"older_than is 5; pass a timedelta of 0 or more"),
+    ({"older_than": -HOUR}, r"older_than is .*; pass a timedelta of 0 or more"),
+    ({"now": "noon"}, r"now is 'noon'; pass an aware datetime"),
+    ({"workflow_id": ""}, r"workflow_id is ''"),
+]
+WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "list_runs": FILTERS,
+    "iter_runs": [*FILTERS, *(({"page_size": bad}, "page_size is .*from 1 to 1000") for bad in LIMITS)],
+    "list_pending": [
+        ({"assignee": ""}, r"assignee is ''; pass a non-empty text"),
+        ({"assignee": 5}, r"assignee is 5"),
+        ({"workflow_id": ""}, r"workflow_id is ''"),
+        ({"overdue": "yes"}, r"overdue is 'yes'; pass True, False"),
+        ({"now": "noon"}, r"now is 'noon'; pass an aware datetime"),
+        ({"now": NAIVE}, r"now is .*; pass an aware datetime"),
+    ],
+    "list_stale": STALE,
+    "mark_lost": STALE,
+    "get_summary": [
+        ({"now": NAIVE}, r"now is .*; pass an aware datetime"),
+        *(({"window": bad}, "pass a timedelta above 0 and of 90 days") for bad in WINDOWS),
+    ],
 }
 
 
-@pytest.mark.parametrize("query", LIMITED.values(), ids=LIMITED)
-@pytest.mark.parametrize("limit", [0, -1, 1_001, 2**70, True, False, "5", 5.0, None])
+@pytest.mark.parametrize("query", CALLS)
 @memory_alone
-async def test_a_limit_out_of_range_is_refused(
-    service: RunLog, query: Callable[[RunLog, Any], Awaitable[object]], limit: Any
-) -> None:
-    """A limit that is no whole number from 1 to 1000 is a `ValueError` that says so, in every listing."""
-    with pytest.raises(InvalidArgumentError, match=r"(limit|page_size) is .*from 1 to 1000"):
-        await query(service, limit)
+async def test_an_argument_that_cannot_be_is_refused(service: RunLog, query: str) -> None:
+    """An argument that cannot be used is an error that says what can, and never means all runs."""
+    limits = [({"limit": bad}, r"limit is .*; pass a whole number from 1 to 1000") for bad in LIMITS]
+    has_limit = query in ("list_runs", "list_workflows", "list_pending", "list_stale")
+    call = CALLS[query](service)
+
+    for arguments, message in [*WRONG.get(query, []), *(limits if has_limit else [])]:
+        with pytest.raises(InvalidArgumentError, match=message):
+            await call(**arguments)
 
 
 @every_adapter

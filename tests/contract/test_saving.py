@@ -150,7 +150,11 @@ async def test_a_save_comes_after_what_is_stored(harness: Harness, service: RunL
 
 def test_event_loops_share_it(open_harness: OpenHarness) -> None:
     """Threads with event loops of their own may use one service at once: each run is counted once."""
-    harness = asyncio.run(open_harness())
+
+    async def opened() -> Harness:
+        return await open_harness()
+
+    harness = asyncio.run(opened())
 
     async def work(worker: int) -> None:
         for number in range(20):

@@ -19,8 +19,11 @@ from run_log.core.ids import is_document_id
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
+# They tell a mix-up of listings. They guard no secret: a cursor gives access to
+# nothing that its listing does not show.
 _CHECK_BYTES: Final = 6
 _FORMAT: Final = 1
+# What Firestore and SQLite hold: beyond, a forged cursor would be an error of theirs.
 _MAX_NUMBER: Final = 2**63
 _MAX_SHOWN: Final = 300
 
@@ -123,6 +126,7 @@ class Position:
 
     def __lt__(self, other: Position) -> bool:
         """Return whether this comes before *other*."""
+        # Not the order of the fields: stores sort by path, and a workflow's is part of its runs'.
         return (self.moment, self.workflow, self.run) < (other.moment, other.workflow, other.run)
 
 

@@ -59,7 +59,10 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     """The read side of a run log: `RunLogProtocol`'s queries, and what grew around them.
 
     What is returned are copies. Every method raises `InvalidArgumentError` for an argument that it cannot
-    use, and `StoreUnavailableError` where the store does not answer in bounded time.
+    use, `InvalidCursorError` for a cursor that is malformed or of another listing, and
+    `StoreUnavailableError` where the store does not answer in bounded time. Listings take a *limit* of 1 to
+    `MAX_LIMIT` and, as *start_after*, the cursor that the page before returned; they read one more than they
+    return.
 
     Reading a run advances the process's clock past the run's newest event, so that what this process says
     next about it is later, whatever the machine's time. Where that event lies a minute or more ahead of the
@@ -87,11 +90,9 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> tuple[list[WorkflowRun], str | None]:
         """Return one page of a workflow's runs, newest first unless told otherwise, and the next cursor.
 
-        Reads one run more than it returns.
-
         Args:
             workflow_id: The workflow; an unknown one has no runs.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             filters: What the runs have to be like, and their order; see `RunFilters`.
 
@@ -125,12 +126,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """Yield every run of a workflow, newest first unless told otherwise, one page after another.
 
         Every run that was there when the walk began comes exactly once, whatever is stored meanwhile. The
-        exceptions are a run that no longer matches, and one whose `started_at` changes.
-
-        Args:
-            workflow_id: The workflow; an unknown one has no runs.
-            page_size: Runs read at a time, 1 to `MAX_LIMIT`.
-            filters: See `list_runs`.
+        exceptions are a run that no longer matches, and one whose `started_at` changes. *page_size* runs are
+        read at a time, 1 to `MAX_LIMIT`; for the filters see `list_runs`.
         """
         cursor = None
         page_size = whole("page_size", page_size)
@@ -215,16 +212,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> tuple[list[WorkflowStats], str | None]:
         """Return one page of the workflows that have runs, with their stats, and the next cursor.
 
-        They come by id as it is stored, each once, whatever is stored meanwhile.
-
-        Reads one workflow more than it returns, and shards of stats.
-
-        Args:
-            limit: Most workflows to return, 1 to `MAX_LIMIT`.
-            start_after: The cursor that the page before returned; None for the first page.
-
-        Raises:
-            InvalidCursorError: *start_after* is malformed or of another listing.
+        They come by id as it is stored, each once, whatever is stored meanwhile. Reads their shards of stats.
         """
         limit = whole("limit", limit)
         after = None
@@ -252,8 +240,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> WorkflowSummary:
         """Return a workflow at a glance: counts, durations, its last runs, and all that by hour or day.
 
-        A run is in the hour and on the day in which it started, in UTC. Reads four
-        documents, and shards of stats, however many runs there are.
+        A run is in the hour and on the day in which it started, in UTC. Reads four documents, and shards of
+        stats, however many runs there are.
 
         Args:
             workflow_id: The workflow; an unknown one has no runs.
@@ -275,13 +263,10 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             return summary_of(stats, counters, looked_at, newest)
 
     async def get_as_of(self, workflow_id: str) -> datetime | None:
-        """Return how far the projection of a workflow has come, at least.
+        """Return how far the projection of a workflow has come, at least; None for an unknown workflow.
 
+        That is when the latest event happened that came with a change of its stats, on its emitter's clock.
         Reads one document, and shards of stats.
-
-        Returns:
-            When the latest event happened that came with a change of its stats, on its emitter's clock; None
-            where there is none.
         """
         workflow_id = await self._workflow_named(workflow_id)
         with span("run_log.as_of", attributes={"workflow_id": workflow_id}):
@@ -307,22 +292,17 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         They come by `started_at`, the newest first; where *overdue* is given, by deadline, the earliest first
         and those without one last.
 
-        Reads one run more than it returns.
-
         Args:
             assignee: Only those for which this one is asked; None is all.
             overdue: Only those whose deadline has passed, or only the others; None is all.
             workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             now: What age and deadline are compared with, aware; None is the machine's time.
-
-        Raises:
-            InvalidCursorError: *start_after* is malformed, or of a listing with other arguments.
         """
         selection = InboxSelection(
-            assignee=None if assignee is None else _text("assignee", assignee),
-            overdue=_choice("overdue", overdue),
+            assignee=_assignee(assignee),
+            overdue=_overdue(overdue),
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
             now=moment_or_now(now),
         )
@@ -342,17 +322,14 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """Return one page of the runs that began, have not ended, and have been silent for long.
 
         A paused run is not among them, since it waits. They come by when they were last heard of, the longest
-        silent first. Reads one run more than it returns.
+        silent first.
 
         Args:
             older_than: How long ago their newest event has to be, at least.
             workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             now: What silence is counted to, aware; None is the machine's time.
-
-        Raises:
-            InvalidCursorError: *start_after* is malformed, or of another listing.
         """
         moment = moment_or_now(now)
         selection = StaleSelection(
@@ -416,6 +393,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
     async def _workflow_named(self, workflow_id: object) -> str:
         """Return the id under which a workflow is stored; see `names_of`."""
+        # An id of usual length has one name, and costs no read.
         *earlier, name = names_of(identifier("workflow_id", workflow_id))
         for one in earlier:
             if (await self._source.read_stats(one)).total:
@@ -446,15 +424,15 @@ def identifier(name: str, value: object) -> str:
     return text
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
-    return identifier(name, value)
+def _assignee(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentError(f"assignee is {value!r}; pass a non-empty text")
+    return None if value is None else identifier("assignee", value)
 
 
-def _choice(name: str, value: object) -> bool | None:
+def _overdue(value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {value!r}; pass True, False, or None for either")
+        raise InvalidArgumentError(f"overdue is {value!r}; pass True, False, or None for either")
     return value
 
 

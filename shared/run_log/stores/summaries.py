@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -148,7 +149,15 @@ class SummaryWindow:
         for counter, count in counters.items():
             if counter.scope is self.scope:
                 own.setdefault(counter.slot, {})[counter] = count
-        return [self._bucket(slot, own.get(slot, {})) for slot in range(self.first, self.last + 1)]
+        return [
+            TimeBucket(
+                begins=hour_begins(slot * self._hours),
+                width=self._hours * _HOUR,
+                by_status=statuses_of(own.get(slot, {})),
+                durations=durations_of(own.get(slot, {})),
+            )
+            for slot in range(self.first, self.last + 1)
+        ]
 
     @property
     def since(self) -> datetime:
@@ -159,35 +168,25 @@ class SummaryWindow:
     def _hours(self) -> int:
         return 1 if self.scope is Scope.HOUR else 24
 
-    def _bucket(self, slot: int, counters: Mapping[SummaryCounter, int]) -> TimeBucket:
-        return TimeBucket(
-            begins=hour_begins(slot * self._hours),
-            width=self._hours * _HOUR,
-            by_status=statuses_of(counters),
-            durations=durations_of(counters),
-        )
-
 
 def statuses_of(counters: Mapping[SummaryCounter, int]) -> dict[RunStatus, int]:
     """Return the counts of runs in each status among *counters*, whatever their scope."""
-    found: dict[RunStatus, int] = {}
+    found: Counter[RunStatus] = Counter()
     for counter, count in counters.items():
         if counter.name in _STATUSES:
-            status = _STATUSES[counter.name]
-            found[status] = found.get(status, 0) + count
-    return found
+            found[_STATUSES[counter.name]] += count
+    return dict(found)
 
 
 def durations_of(counters: Mapping[SummaryCounter, int]) -> Durations:
     """Return the durations among *counters*, whatever their scope."""
     micros = 0
-    buckets: dict[int, int] = {}
+    buckets: Counter[int] = Counter()
     for counter, count in counters.items():
         if counter.name == MICROS:
             micros += count
         elif counter.name not in _STATUSES:
-            bucket = int(counter.name[1:])
-            buckets[bucket] = buckets.get(bucket, 0) + count
+            buckets[int(counter.name[1:])] += count
     try:
         total = micros * MICROSECOND
     except OverflowError as error:

@@ -103,6 +103,7 @@ async def compare(
         StoreUnavailableError: A store does not answer.
         ConfigurationError: A store is not there, or does not let us in.
     """
+    # Both come in the order of document ids, so that two pages are held and no list of all workflows.
     ones, others = chosen_workflows(first, workflow_id), chosen_workflows(second, workflow_id)
     async with aclosing(ones), aclosing(others):
         async for workflow, _, _ in _joined(ones, others, key=lambda workflow: workflow):

@@ -14,7 +14,7 @@ from run_log.core.law import StatsDelta
 from .port import RunRecord, StoredCounts
 
 Figures = Mapping[SummaryCounter, int]
-"""What a workflow's counts are; what is absent is 0."""
+"""A workflow's counts; what is absent is 0."""
 
 TOTAL: Final = SummaryCounter(Scope.ALL, 0, "total")
 SUCCESSFUL: Final = SummaryCounter(Scope.ALL, 0, "successful")

@@ -141,6 +141,7 @@ async def _verified(
     """Return what is found out about a workflow, by its document id; None where there is nothing of it."""
     for _ in range(MAX_RECOUNTS):
         async with audit.snapshot(workflow) as snapshot:
+            # A snapshot each time: what somebody else repaired is seen by a later one alone.
             counted = await _counted(audit, workflow, snapshot, on_page)
             if counted is None:
                 return None

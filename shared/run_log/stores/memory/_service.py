@@ -197,6 +197,7 @@ class InMemoryRunLogService(RunLogService):
         now = self._now()
         workflow = self._workflow(key[0])
         head, entry = workflow.head(key[1]), workflow.runs.get(key[1])
+        # Nothing is known of the run, and its events are so old that it may have been deleted.
         if head is None and self._retention and self._retention.is_over(events, now):
             raise self._retention.error(key)
         change = fold(head, events, horizon=Horizon.at(now))
@@ -235,8 +236,7 @@ class InMemoryRunLogService(RunLogService):
     async def read_page(
         self, workflow_id: str, selection: Selection, after: Position | None, limit: int
     ) -> Page:
-        runs = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
-        return Page.of(runs, limit)
+        return Page.of(self._readable(self._sorted(workflow_id, selection, after), limit + 1), limit)
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:

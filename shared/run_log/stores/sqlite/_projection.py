@@ -175,7 +175,7 @@ def _committed(
     restamp: Callable[[], bool] = lambda: False,
 ) -> dict[RunKey, RunChange]:
     begun = time.monotonic()
-    outcome = CommitOutcome.FAILED
+    outcome = CommitOutcome.FAILED  # until the commit has returned
     written = 0
     try:
         with transaction(connection):
@@ -200,6 +200,7 @@ def _merged(
     states: list[dict[str, Any]] = []
     histories: list[dict[str, Any]] = []
     for key, batch in batches.items():
+        # Read within the transaction that writes: another process may have changed the run since.
         stored = _head(connection, key, batch.row)
         if stored is None and terms.retention and terms.retention.is_over(batch.events, now):
             raise terms.retention.error(key)
@@ -228,9 +229,11 @@ def _merged(
         row["changed"] = changed
     connection.executemany(_WRITE_RUN, states)
     connection.executemany(_WRITE_HISTORY, histories)
+    # In the same transaction as the runs: a reader never sees a run that is not counted.
     writes = stats_writes(changes)
     add_counts(connection, writes)
     _forget_counters(connection, writes, horizon)
+    # There is no process of its own that deletes: each write takes some of what has expired along.
     if terms.retention:
         connection.execute(DELETE_EXPIRED, (micros_of(now - _GRACE), _MAX_DELETED_RUNS))
     return changes, len(states) + len(histories)

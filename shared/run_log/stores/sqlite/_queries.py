@@ -107,14 +107,6 @@ REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
 # The first version of the schema had no repairs.
 HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'repairs'"
 
-# By whether the status matters, and the trigger.
-_INDEXES: Final = {
-    (False, False): "runs_by_start",
-    (True, False): "runs_by_status",
-    (False, True): "runs_by_trigger",
-    (True, True): "runs_by_status_and_trigger",
-}
-
 
 class Query(NamedTuple):
     """A query and its values. Its rows are read one by one, as far as they are wanted."""
@@ -147,9 +139,10 @@ def runs_query(workflow_id: str, selection: Selection, after: Position | None) -
     any_status: list[list[_Condition]] = [[]]
     if selection.statuses is not None:
         any_status = [[("status = ?", (status.value,))] for status in selection.statuses]
-    index = _INDEXES[selection.statuses is not None, selection.trigger_type is not None]
+    filters = {"status": selection.statuses, "trigger": selection.trigger_type}
+    matter = [name for name, value in filters.items() if value is not None]
     return _merged(
-        index,
+        f"runs_by_{'_and_'.join(matter) or 'start'}",
         [[*conditions, *of_status] for of_status in any_status],
         ("started_at", "run"),
         newest_first=is_newest_first,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from typing_extensions import override
 
@@ -169,14 +169,6 @@ class SQLiteRunLogService(RunLogService):
         if not log:
             raise self._not_there()
 
-    async def close(self) -> None:
-        """End the watches and close the file, after the calls under way. Closing twice is fine."""
-        await self._watches.close()
-        try:
-            await self._reader.close()
-        finally:
-            await self._writer.close()
-
     def _not_there(self) -> NotFoundError:
         what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
         where = "" if self._named == self._path else f" ({self._path})"
@@ -184,6 +176,14 @@ class SQLiteRunLogService(RunLogService):
             f"there is no {what} {self._named!r}{where}; set RUN_LOG_SQLITE_PATH to the one that runs are "
             "recorded into, or record one to make it"
         )
+
+    async def close(self) -> None:
+        """End the watches and close the file, after the calls under way. Closing twice is fine."""
+        await self._watches.close()
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
 
     @override
     async def _save(self, event: RunEvent) -> None:
@@ -210,8 +210,7 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
-        everything = InboxSelection(now=utc_now())
-        return await self._found(placed_query(everything, None))
+        return await self._found(placed_query(InboxSelection(now=utc_now()), None))
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -250,19 +249,8 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
-        def read(connection: sqlite3.Connection) -> list[WorkflowStats]:
-            found: list[WorkflowStats] = []
-            with closing(connection.execute(WORKFLOWS, (after or "",))) as rows:
-                for row in rows:
-                    try:
-                        found.append(stats_from_row(row))
-                    except StoreError as error:
-                        skipped_unreadable_stats(id_at(str(row[0])), error)
-                    if len(found) == most:
-                        break
-            return found
-
-        return await self._reader.run(read)
+        query = Query(WORKFLOWS, (after or "",))
+        return await self._query(query, lambda rows: list(islice(_readable_stats(rows), most)))
 
     @override
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
@@ -284,22 +272,16 @@ class SQLiteRunLogService(RunLogService):
     async def _changed(
         self, workflow_id: str | None, after: ChangePosition
     ) -> list[tuple[ChangePosition, StoredRun | None]]:
-        query = changed_query(workflow_id, after)
-
-        def read(connection: sqlite3.Connection) -> list[tuple[ChangePosition, StoredRun | None]]:
+        def read(rows: Iterable[Row]) -> list[tuple[ChangePosition, StoredRun | None]]:
             now = self._terms.now()
-            with closing(connection.execute(*query)) as rows:
-                # Nobody could go on after what something else put in the place of a number or an id.
-                placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
-                return [
-                    (
-                        ChangePosition(number, *row[:2]),
-                        next(iter(readable([row], run_from_row, now=now)), None),
-                    )
-                    for number, *row in islice(placed, PAGE)
-                ]
+            # Nobody could go on after what something else put in the place of a number or an id.
+            placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
+            return [
+                (ChangePosition(number, *row[:2]), next(iter(readable([row], run_from_row, now=now)), None))
+                for number, *row in islice(placed, PAGE)
+            ]
 
-        return await self._reader.run(read)
+        return await self._query(changed_query(workflow_id, after), read)
 
     async def _found(
         self,
@@ -307,23 +289,32 @@ class SQLiteRunLogService(RunLogService):
         most: int | None = None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
-        def read(connection: sqlite3.Connection) -> list[StoredRun]:
+        def read(rows: Iterable[Row]) -> list[StoredRun]:
+            return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
+
+        return await self._query(query, read)
+
+    async def _one(self, sql: str, read: Callable[[Row], _T], *values: str) -> _T | None:
+        return await self._query(Query(sql, values), lambda rows: next(map(read, rows), None))
+
+    async def _query(self, query: Query, read: Callable[[Iterable[Row]], _T]) -> _T:
+        def work(connection: sqlite3.Connection) -> _T:
             with closing(connection.execute(*query)) as rows:
-                return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
+                return read(rows)
 
-        return await self._reader.run(read)
-
-    async def _one(self, query: str, read: Callable[[Row], _T], *values: str) -> _T | None:
-        def read_one(connection: sqlite3.Connection) -> _T | None:
-            with closing(connection.execute(query, values)) as rows:
-                row: Any = rows.fetchone()
-            return None if row is None else read(row)
-
-        return await self._reader.run(read_one)
+        return await self._reader.run(work)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
         return f"SQLiteRunLogService(path={self._path!r})"
+
+
+def _readable_stats(rows: Iterable[Row]) -> Iterator[WorkflowStats]:
+    for row in rows:
+        try:
+            yield stats_from_row(row)
+        except StoreError as error:
+            skipped_unreadable_stats(id_at(str(row[0])), error)
 
 
 def _file(path: str | os.PathLike[str]) -> str:

@@ -164,6 +164,7 @@ def readable(
         is_wanted: Looks at the run itself, whose document an index has found.
     """
     runs: list[StoredRun] = []
+    # What is left out is left out here and not in the query: a page stays full, and its cursor moves on.
     for document in documents:
         try:
             stored = read(document)
