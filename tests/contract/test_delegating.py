@@ -10,8 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, PauseRequest, RunStatus, TriggerType
-from run_log.stores import MAX_WINDOW, RunLog
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    PauseRequest,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+)
+from run_log.stores import MAX_WINDOW, InMemoryRunLogService, RunLog
 from run_log.stores.listings import RunFilters
 from run_log.testing import a_run, an_event
 
@@ -41,17 +48,20 @@ NAIVE = datetime(2026, 3, 4)  # noqa: DTZ001 - it is naive
 LIMITS = [0, -1, 1_001, 2**70, True, False, "5", 5.0, None]
 WINDOWS = [timedelta(0), -HOUR, MAX_WINDOW + timedelta(microseconds=1), 24, "1h", True]
 
-Call = Callable[..., Awaitable[object]]
-CALLS: dict[str, Callable[[RunLog], Call]] = {
-    "list_runs": lambda service: partial(service.list_runs, "w"),
-    "iter_runs": lambda service: lambda **given: anext(aiter(service.iter_runs("w", **given))),
-    "list_workflows": lambda service: service.list_workflows,
-    "list_pending": lambda service: service.list_pending,
-    "list_stale": lambda service: lambda **given: service.list_stale(**{"older_than": HOUR, **given}),
-    "mark_lost": lambda service: (
-        lambda **given: service.mark_lost(**{"workflow_id": "w", "run_id": "r", "older_than": HOUR, **given})
-    ),
-    "get_summary": lambda service: partial(service.get_summary, "w"),
+
+async def first_run(service: RunLog, **given: Any) -> WorkflowRun:
+    """Return the first run that iterating yields."""
+    return await anext(aiter(service.iter_runs("w", **given)))
+
+
+CALLS: dict[str, Callable[..., Awaitable[object]]] = {
+    "list_runs": partial(RunLog.list_runs, workflow_id="w"),
+    "iter_runs": first_run,
+    "list_workflows": RunLog.list_workflows,
+    "list_pending": RunLog.list_pending,
+    "list_stale": partial(RunLog.list_stale, older_than=HOUR),
+    "mark_lost": partial(InMemoryRunLogService.mark_lost, workflow_id="w", run_id="r", older_than=HOUR),
+    "get_summary": partial(RunLog.get_summary, workflow_id="w"),
 }
 FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"status": "done"}, r"status is 'done'; pass one of pending, running"),
@@ -96,11 +106,10 @@ async def test_an_argument_that_cannot_be_is_refused(service: RunLog, query: str
     """An argument that cannot be used is an error that says what can, and never means all runs."""
     limits = [({"limit": bad}, r"limit is .*; pass a whole number from 1 to 1000") for bad in LIMITS]
     has_limit = query in ("list_runs", "list_workflows", "list_pending", "list_stale")
-    call = CALLS[query](service)
 
     for arguments, message in [*WRONG.get(query, []), *(limits if has_limit else [])]:
         with pytest.raises(InvalidArgumentError, match=message):
-            await call(**arguments)
+            await CALLS[query](service, **arguments)
 
 
 @every_adapter

@@ -161,8 +161,11 @@ def test_event_loops_share_it(open_harness: OpenHarness) -> None:
             await harness.service.save_run(a_run(workflow_id="w", id=f"r{number}"))
             await harness.service.save_run(a_run(workflow_id="w", id=f"r{worker}-{number}"))
 
+    def in_loop(worker: int) -> None:
+        asyncio.run(work(worker))
+
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda worker: asyncio.run(work(worker)), range(3)))
+        list(threads.map(in_loop, range(3)))
 
     assert {"total": 80, "successful": 80} == asyncio.run(harness.service.get_stats("w"))
     asyncio.run(harness.close())
