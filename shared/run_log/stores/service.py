@@ -136,9 +136,7 @@ class RunLog(RunLogReader, abc.ABC):
         moment = moment_or_now(now)
         before = heard_before(older_than, moment)
         with span("run_log.mark_lost", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            stored = await self._read_named(workflow_id, run_id)
-            if stored is None:
-                raise RunNotFoundError(workflow_id, run_id)
+            stored = await self._there(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return None
             return lost(stored.run, stored.version, stored.occurred_at, moment)
@@ -150,9 +148,7 @@ class RunLog(RunLogReader, abc.ABC):
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            stored = await self._read_named(workflow_id, run_id)
-            if stored is None:
-                raise RunNotFoundError(workflow_id, run_id)
+            stored = await self._there(workflow_id, run_id)
             if stored.run.status is not RunStatus.PAUSED:
                 raise NotPausedError(
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
@@ -162,6 +158,12 @@ class RunLog(RunLogReader, abc.ABC):
         # An id before all others: what the run itself says in the next microsecond is later, too.
         version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
         return event.model_copy(update=version)
+
+    async def _there(self, workflow_id: str, run_id: str) -> StoredRun:
+        stored = await self._read_named(workflow_id, run_id)
+        if stored is None:
+            raise RunNotFoundError(workflow_id, run_id)
+        return stored
 
     @abc.abstractmethod
     async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from run_log.core import Outcome, RunStatus, WorkflowRun
-from run_log.stores import InMemoryRunLogService
+import pytest
+from typing_extensions import override
+
+from run_log.core import Outcome, RunStatus, StoreError, WorkflowRun
+from run_log.stores import InMemoryRunLogService, WorkflowStats
+from run_log.stores.inbox import InboxSelection
+from run_log.stores.listings import Selection
 from run_log.stores.memory._service import MAX_RUNS
+from run_log.stores.stale import StaleSelection
+from run_log.stores.stored.reading import Page
 from run_log.testing import a_run, an_event
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -132,3 +140,34 @@ async def test_a_walk_while_runs_are_evicted() -> None:
 async def test_repr_says_how_many_runs_there_are() -> None:
     """Its repr says how many runs it keeps."""
     assert repr(await filled(3)) == "InMemoryRunLogService(runs=3)"
+
+
+class Damaged(InMemoryRunLogService):
+    """A store that begins anew whatever position it is to go on after."""
+
+    @override
+    async def read_page(self, workflow_id: str, selection: Selection, after: object, limit: int) -> Page:
+        return await super().read_page(workflow_id, selection, None, limit)
+
+    @override
+    async def read_overall_page(
+        self, selection: InboxSelection | StaleSelection, after: object, limit: int
+    ) -> Page:
+        return await super().read_overall_page(selection, None, limit)
+
+    @override
+    async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
+        return await super().read_workflows(None, most)
+
+
+async def test_a_walk_that_would_never_end() -> None:
+    """Where a store does not go on after a position, a walk ends with an error that says what to do."""
+    service = Damaged()
+    for number in range(2):
+        await service.save_run(run(number, RunStatus.PAUSED))
+        await service.save_run(run(number, workflow_id=f"w{number}"))
+
+    for query in (partial(service.list_runs, "w"), service.list_pending, service.list_workflows):
+        _, cursor = await query(limit=1)
+        with pytest.raises(StoreError, match="its index is damaged, so restore it"):
+            await query(limit=1, start_after=cursor)

@@ -6,6 +6,7 @@ import reprlib
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 from typing_extensions import override
@@ -52,7 +53,7 @@ class Journal:
 
     def after(self, number: int, workflow_id: str | None) -> tuple[int, RunKey] | None:
         """Return the first run of a workflow, or of any, whose newest change comes after a number."""
-        for index in range(bisect_right(self._entries, number, key=_number), len(self._entries)):
+        for index in range(bisect_right(self._entries, number, key=itemgetter(0)), len(self._entries)):
             entry = self._entries[index]
             if workflow_id in (None, entry[1][0]) and self._is_newest(entry):
                 return entry
@@ -123,7 +124,3 @@ class JournalUpdates(UpdateSource):
     @override
     async def more(self) -> None:
         await self._bell.wait(unless=lambda: self._last() > (self._after or 0))
-
-
-def _number(entry: tuple[int, RunKey]) -> int:
-    return entry[0]

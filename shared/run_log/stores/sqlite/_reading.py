@@ -14,10 +14,10 @@ from run_log.core.logs import get_logger
 
 from ._schema import migrate, schema_version
 
-_MAIN: Final = ""
-_LOG: Final = "-wal"
-
 _logger: Final = get_logger("run_log.stores")
+
+_State = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+"""What tells one state of the file, and of the log beside it, from another; None where there is none."""
 
 
 class Opened(NamedTuple):
@@ -73,7 +73,7 @@ class Reading:
             sqlite3.Error: It cannot be read.
         """
         seen = self._look()
-        if seen[_MAIN] is not None:
+        if seen[0] is not None:
             query, is_current = self._terms(seen)
             connection = connect(f"{Path(self._path).as_uri()}?{query}", self._busy_seconds, uri=True)
             try:
@@ -90,26 +90,24 @@ class Reading:
             _logger.warning("run_log_file_not_there", path=self._path)
         return Opened(self._nothing(), lambda: self._look() == seen)
 
-    def _terms(self, seen: dict[str, object]) -> tuple[str, Callable[[], bool]]:
+    def _terms(self, seen: _State) -> tuple[str, Callable[[], bool]]:
         """Return how SQLite is to open the file, and a function that says whether that still holds."""
         # https://www.sqlite.org/wal.html#read_only_databases
         if self._may_write(self._path):
             return "mode=rw", lambda: True
-        if seen[_LOG]:
+        if seen[1]:
             # Somebody has it open, or had: SQLite reads what is beside it, and makes nothing.
             return "mode=ro&readonly_shm=1", lambda: True
         # SQLite would make a file beside it, and leave it there. Immutable it asks for none, and looks for
         # no change: so that is done here.
         return "mode=ro&immutable=1", lambda: self._look() == seen
 
-    def _look(self) -> dict[str, object]:
-        """Return what tells one state of the file, and of the log beside it, from another."""
-        return {part: self._state(part) for part in (_MAIN, _LOG)}
+    def _look(self) -> _State:
+        return self._state_of(self._path), self._state_of(f"{self._path}-wal")
 
-    def _state(self, part: str) -> object:
-        """Return None where the part is not there, an empty value where it is empty."""
+    def _state_of(self, path: str) -> tuple[int, ...] | None:
         try:
-            found = Path(self._path + part).stat()
+            found = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
