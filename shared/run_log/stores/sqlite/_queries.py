@@ -63,7 +63,7 @@ MOMENTS: Final = (
     ACTIVE_SINCE,
 )
 """Columns of a run that hold microseconds since the epoch, beside `EXPIRE_AT`."""
-_TIMES: Final = frozenset({*MOMENTS, EXPIRE_AT})
+_TIMES: Final = (*MOMENTS, EXPIRE_AT)
 STATUSES: Final = tuple(status.value for status in RunStatus)
 
 RUN_COLUMNS: Final = ("workflow", "run", *dict.fromkeys((*_PROJECTION, EXPIRE_AT, *_FIELDS)))
@@ -295,10 +295,12 @@ def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:
     place = (str(row[0]), str(row[1]))
     named = key or key_at(*place)
     fields = fields_from_row(RUN_COLUMNS, row)
-    for name, value in (*fields.items(), *fields[PROJECTION].items()):
+    projection = fields[PROJECTION]
+    for name in _TIMES:
+        moment = fields[name] if name in fields else projection.get(name)
         # The model would take a text or a number for a time, too.
-        if name in _TIMES and not isinstance(value, datetime | None):
-            raise UnreadableRunError(*named, f"{name} is {reprlib.repr(value)}, which is no time")
+        if moment is not None and not isinstance(moment, datetime):
+            raise UnreadableRunError(*named, f"{name} is {reprlib.repr(moment)}, which is no time")
     return stored_run(fields, named, place=place)
 
 
