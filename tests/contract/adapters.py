@@ -3,96 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from run_log.core import Message, Outcome, RunEvent, RunStatus, Settings
+from run_log.core import Message, Outcome, RunEvent, Settings
 from run_log.core.ids import document_id
 from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
 from run_log.producer._emitter import pubsub_transport
-from run_log.projector import DeadLetters, MessageSource, Projector, PullLimits, PullWorker
+from run_log.projector import MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
     ProjectionStore,
-    RunLog,
     RunLogService,
     SQLiteRunLogService,
 )
-from run_log.testing import Faults, InMemoryTopic, a_run, an_event
+from run_log.testing import Faults, InMemoryTopic
 
-from .harness import Clock, Harness
+from .harness import Clock, Harness, Spoilable
 
 UNREADABLE = "carrier pigeon"
 """A trigger type that no version of run-log knows."""
 
 FLUSH_SECONDS = 30.0
 WORKER_LIMITS = PullLimits(pulls=1, pull_seconds=5, stop_seconds=0.05)
-
-
-class _Unreadable:
-    """Stores runs whose document something else than run-log changed."""
-
-    def __init__(self, store: RunLogService, spoil: Callable[[str, str], Any]) -> None:
-        self._store = store
-        self._spoil = spoil
-        self._numbers = itertools.count(1)
-
-    async def plant(self, workflow_id: str, started_at: datetime, status: RunStatus) -> str:
-        run = a_run(
-            workflow_id=workflow_id,
-            id=f"unreadable-{next(self._numbers)}",
-            started_at=started_at,
-            status=status,
-        )
-        await self._store.apply([an_event(run)])
-        await self._spoil(workflow_id, run.id)
-        return run.id
-
-
-class _Spoilable(Protocol):
-    """A store whose runs something else than run-log may change or delete."""
-
-    clock: Clock
-
-    async def spoil(self, workflow_id: str, run_id: str) -> None:
-        """Make a stored run unreadable."""
-        ...
-
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """Delete a run and nothing else: its counts stay."""
-        ...
-
-
-class DirectHarness:
-    """A store used directly: what is saved is visible at once."""
-
-    def __init__(self, store: RunLogService, spoilable: _Spoilable) -> None:
-        self.service: RunLog = store
-        self.clock = spoilable.clock
-        self.store: ProjectionStore = store
-        self.delete = spoilable.delete
-        self._unreadable = _Unreadable(store, spoilable.spoil)
-
-    async def settle(self) -> None:
-        """See `Harness.settle`."""
-
-    async def plant_unreadable(
-        self, workflow_id: str, started_at: datetime, *, status: RunStatus = RunStatus.SUCCESS
-    ) -> str:
-        """See `Harness.plant_unreadable`."""
-        return await self._unreadable.plant(workflow_id, started_at, status)
-
-    async def close(self) -> None:
-        """See `Harness.close`."""
-        await self.service.close()
 
 
 class SpoilableMemory(InMemoryRunLogService):
@@ -189,16 +128,16 @@ class RecordingStore:
             await self._changed.wait_for(lambda: event_ids <= self._applied)
 
 
-class PublishedHarness(DirectHarness):
+class PublishedHarness(Harness):
     """Events travel: `save_run` publishes, and a pull worker in this event loop projects."""
 
     def __init__(
         self,
         store: RunLogService,
-        spoilable: _Spoilable,
+        spoilable: Spoilable,
         transport: Transport,
         source: MessageSource,
-        dead_letters: DeadLetters,
+        dead_letters: NoDeadLetters | PubSubDeadLetters,
     ) -> None:
         super().__init__(store, spoilable)
         self._transport = RecordingTransport(transport)
@@ -206,7 +145,7 @@ class PublishedHarness(DirectHarness):
         self.service = PubSubRunLogService(emitter=self._emitter, reader=store)
         self._applied = RecordingStore(store)
         worker = PullWorker(source, Projector(self._applied), dead_letters, limits=WORKER_LIMITS)
-        self._source = source
+        self._source, self._dead_letters = source, dead_letters
         self._stop = asyncio.Event()
         self._work = asyncio.create_task(worker.run(stop=self._stop))
 
@@ -222,6 +161,7 @@ class PublishedHarness(DirectHarness):
         await self._work
         await self._source.close()
         await self.service.close()
+        await self._dead_letters.close()
 
 
 class NoDeadLetters:
@@ -231,23 +171,26 @@ class NoDeadLetters:
         """See `DeadLetters.put`."""
         raise AssertionError(f"{message} was dead-lettered: {reason}, {error}")
 
+    async def close(self) -> None:
+        """See `PubSubDeadLetters.close`."""
+
 
 async def open_memory() -> Harness:
     """Return the embedded run log."""
     store = SpoilableMemory.from_env()
-    return DirectHarness(store, store)
+    return Harness(store, store)
 
 
 async def open_firestore() -> Harness:
     """Return the run log on the Firestore emulator that the environment names."""
     store = SpoilableFirestore.from_env()
-    return DirectHarness(store, store)
+    return Harness(store, store)
 
 
 async def open_sqlite() -> Harness:
     """Return the run log in the file that the environment names."""
     store = SpoilableSQLite.from_env()
-    return DirectHarness(store, store)
+    return Harness(store, store)
 
 
 async def open_in_memory_topic() -> Harness:
@@ -263,31 +206,13 @@ async def open_pubsub() -> Harness:
     connection = PubSubConnection.from_settings(settings)
     await asyncio.to_thread(provision, connection, settings)
     store = SpoilableFirestore.from_env()
-    return _OnPubSub(
+    return PublishedHarness(
         store,
         store,
         pubsub_transport(settings),
         PubSubSource(connection, settings.subscription),
         PubSubDeadLetters(connection, settings.dead_letter_topic),
     )
-
-
-class _OnPubSub(PublishedHarness):
-    def __init__(
-        self,
-        store: RunLogService,
-        spoilable: _Spoilable,
-        transport: Transport,
-        source: MessageSource,
-        dead_letters: PubSubDeadLetters,
-    ) -> None:
-        super().__init__(store, spoilable, transport, source, dead_letters)
-        self._closed_last = dead_letters
-
-    async def close(self) -> None:
-        """See `Harness.close`."""
-        await super().close()
-        await self._closed_last.close()
 
 
 MEMORY = pytest.param((open_memory, None), id="memory")

@@ -5,89 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from google.cloud import firestore
 
-from run_log.core import Outcome, RunEvent, RunStatus, Settings
+from run_log.core import RunEvent, RunStatus, Settings
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
-from run_log.stores import WorkflowSummary
-from run_log.stores.audit import Audit
 from run_log.stores.firestore._documents import counter_path
 from run_log.testing import a_run, an_event
 
 from .adapters import SpoilableFirestore, SpoilableSQLite
-from .harness import Clock
-
-
-class AuditedStore(Protocol):
-    """A store whose counts and runs can be spoilt."""
-
-    clock: Clock
-
-    def audit(self, *, page: int = ...) -> Audit:
-        """Return what checks it."""
-        ...
-
-    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
-        ...
-
-    async def get_stats(self, workflow_id: str) -> dict[str, int]:
-        """See `RunLogProtocol.get_stats`."""
-        ...
-
-    async def get_summary(self, workflow_id: str, window: timedelta | None = None) -> WorkflowSummary:
-        """See `RunLogReader.get_summary`."""
-        ...
-
-    async def spoil(self, workflow_id: str, run_id: str) -> None:
-        """Make a stored run unreadable, but for how it is counted."""
-        ...
-
-    async def set_field(self, workflow_id: str, run_id: str, field: str, value: str) -> None:
-        """Put *value* in the place of a field of a stored run."""
-        ...
-
-    async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
-        """Put *value* in the place of a field of all runs of a workflow."""
-        ...
-
-    async def forget_counts(self, workflow_id: str) -> None:
-        """Delete all that is counted of a workflow."""
-        ...
-
-    async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
-        """Count so many runs more in that status, and in all, that are not there."""
-        ...
-
-    async def add_count(self, workflow_id: str, counter: SummaryCounter, by: int) -> None:
-        """Add to a counter of the summary what no run stands for."""
-        ...
-
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """Delete a run as Firestore does when it has expired: its counts stay."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of everything."""
-        ...
-
-
-OpenPair = Callable[[], Awaitable[tuple[AuditedStore, AuditedStore]]]
-"""Opens two stores of a kind, in the event loop of the test."""
 
 
 class AuditedFirestore(SpoilableFirestore):
-    """See `AuditedStore`."""
+    """Firestore with counts and runs that can be spoilt."""
 
     async def set_field(self, workflow_id: str, run_id: str, field: str, value: str) -> None:
-        """See `AuditedStore.set_field`."""
+        """Put *value* in the place of a field of a stored run."""
         await self._runs(workflow_id).document(document_id(run_id)).update({field: value})
 
     async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
-        """See `AuditedStore.set_every_field`."""
+        """Put *value* in the place of a field of all runs of a workflow."""
         documents = [one async for one in self._runs(workflow_id).list_documents()]
         for start in range(0, len(documents), 400):
             batch = self._connection.client().batch()
@@ -96,23 +35,19 @@ class AuditedFirestore(SpoilableFirestore):
             await batch.commit()
 
     async def forget_counts(self, workflow_id: str) -> None:
-        """See `AuditedStore.forget_counts`."""
+        """Delete all that is counted of a workflow."""
         await self._workflow(workflow_id).delete()
 
     async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
-        """See `AuditedStore.add_runs`."""
+        """Count so many runs more in that status, and in all, that are not there."""
         paths = ["total", f"by_status.{status.value}"]
         if status is RunStatus.SUCCESS:
             paths.append("successful")
         await self._add(workflow_id, paths, by)
 
     async def add_count(self, workflow_id: str, counter: SummaryCounter, by: int) -> None:
-        """See `AuditedStore.add_count`."""
+        """Add to a counter of the summary what no run stands for."""
         await self._add(workflow_id, [counter_path(counter)], by)
-
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """See `AuditedStore.delete`."""
-        await self._runs(workflow_id).document(document_id(run_id)).delete()
 
     async def _add(self, workflow_id: str, paths: Sequence[str], by: int) -> None:
         vendor: Any = firestore  # published without annotations
@@ -120,30 +55,30 @@ class AuditedFirestore(SpoilableFirestore):
 
 
 class AuditedSQLite(SpoilableSQLite):
-    """See `AuditedStore`."""
+    """A file with counts and runs that can be spoilt."""
 
     async def set_field(self, workflow_id: str, run_id: str, field: str, value: str) -> None:
-        """See `AuditedStore.set_field`."""
+        """Put *value* in the place of a field of a stored run."""
         place = (document_id(workflow_id), document_id(run_id))
         await self._execute(f"UPDATE runs SET {field} = ? WHERE workflow = ? AND run = ?", value, *place)  # noqa: S608
 
     async def set_every_field(self, workflow_id: str, field: str, value: str) -> None:
-        """See `AuditedStore.set_every_field`."""
+        """Put *value* in the place of a field of all runs of a workflow."""
         sql = f"UPDATE runs SET {field} = ? WHERE workflow = ?"  # noqa: S608
         await self._execute(sql, value, document_id(workflow_id))
 
     async def forget_counts(self, workflow_id: str) -> None:
-        """See `AuditedStore.forget_counts`."""
+        """Delete all that is counted of a workflow."""
         for table in ("workflows", "counters"):
             await self._execute(f"DELETE FROM {table} WHERE workflow = ?", document_id(workflow_id))  # noqa: S608
 
     async def add_runs(self, workflow_id: str, status: RunStatus, by: int) -> None:
-        """See `AuditedStore.add_runs`."""
+        """Count so many runs more in that status, and in all, that are not there."""
         sql = f"UPDATE workflows SET {status.value} = {status.value} + ? WHERE workflow = ?"  # noqa: S608
         await self._execute(sql, by, document_id(workflow_id))
 
     async def add_count(self, workflow_id: str, counter: SummaryCounter, by: int) -> None:
-        """See `AuditedStore.add_count`."""
+        """Add to a counter of the summary what no run stands for."""
         sql = (
             "INSERT INTO counters VALUES (?1, ?2, ?3, ?4, ?5) "
             "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + ?5"
@@ -151,13 +86,13 @@ class AuditedSQLite(SpoilableSQLite):
         place = (document_id(workflow_id), counter.scope.value, counter.slot, counter.name)
         await self._execute(sql, *place, by)
 
-    async def delete(self, workflow_id: str, run_id: str) -> None:
-        """See `AuditedStore.delete`."""
-        place = (document_id(workflow_id), document_id(run_id))
-        await self._execute("DELETE FROM runs WHERE workflow = ? AND run = ?", *place)
-
     async def _execute(self, sql: str, *values: object) -> None:
         await self._writer.run(lambda connection: connection.execute(sql, values))
+
+
+AuditedStore = AuditedFirestore | AuditedSQLite
+OpenPair = Callable[[], Awaitable[tuple[AuditedStore, AuditedStore]]]
+"""Opens two stores of a kind, in the event loop of the test."""
 
 
 async def firestore_pair() -> tuple[AuditedStore, AuditedStore]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Unpack
+from functools import partial
+from typing import Any, Protocol, TypeVar, Unpack
 
 from run_log.core import RunStatus, WorkflowRun, utc_now
-from run_log.stores import ProjectionStore, RunLog
+from run_log.stores import ProjectionStore, RunLog, RunLogService
 from run_log.stores.listings import RunFilters
+from run_log.testing import a_run, an_event
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -23,41 +28,52 @@ class Clock:
         return self._begun + self.ahead
 
 
-class Harness(Protocol):
-    """One adapter under test, empty at first."""
+class Spoilable(Protocol):
+    """What something else than run-log may do to a store."""
 
-    @property
-    def service(self) -> RunLog:
-        """What callers use."""
-        ...
+    clock: Clock
 
-    @property
-    def clock(self) -> Clock:
-        """By what its store goes."""
-        ...
-
-    @property
-    def store(self) -> ProjectionStore:
-        """Where the adapter's projection is written."""
-        ...
-
-    async def settle(self) -> None:
-        """Make everything saved so far visible."""
-        ...
-
-    async def plant_unreadable(
-        self, workflow_id: str, started_at: datetime, *, status: RunStatus = RunStatus.SUCCESS
-    ) -> str:
-        """Store a run that cannot be read, at that place in the listing; return its id."""
+    async def spoil(self, workflow_id: str, run_id: str) -> None:
+        """Make a stored run unreadable."""
         ...
 
     async def delete(self, workflow_id: str, run_id: str) -> None:
         """Delete a run as the store does some time after it has expired: its counts stay."""
         ...
 
+
+class Harness:
+    """One adapter under test, empty at first; here a store used directly: what is saved is visible at once.
+
+    Args:
+        store: Where the adapter's projection is written.
+        spoilable: Itself.
+    """
+
+    def __init__(self, store: RunLogService, spoilable: Spoilable) -> None:
+        self.service: RunLog = store
+        self.store: ProjectionStore = store
+        self.clock = spoilable.clock
+        self.delete = spoilable.delete
+        self._spoil = spoilable.spoil
+        self._numbers = itertools.count(1)
+
+    async def settle(self) -> None:
+        """Make everything saved so far visible."""
+
+    async def plant_unreadable(
+        self, workflow_id: str, started_at: datetime, *, status: RunStatus = RunStatus.SUCCESS
+    ) -> str:
+        """Store a run that cannot be read, at that place in the listing; return its id."""
+        run_id = f"unreadable-{next(self._numbers)}"
+        run = a_run(workflow_id=workflow_id, id=run_id, started_at=started_at, status=status)
+        await self.store.apply([an_event(run)])
+        await self._spoil(workflow_id, run_id)
+        return run_id
+
     async def close(self) -> None:
         """Let go of everything."""
-        ...
+        await self.service.close()
 
 
 OpenHarness = Callable[[], Awaitable[Harness]]
@@ -71,16 +87,23 @@ async def save(harness: Harness, *runs: Any) -> None:
     await harness.settle()
 
 
+async def pages(
+    query: Callable[..., Awaitable[tuple[list[T], str | None]]], **arguments: Any
+) -> list[list[T]]:
+    """Return every page of a listing: what *query* returns for *arguments*, one cursor after another."""
+    found, cursor = await query(**arguments)
+    walked = [found]
+    while cursor is not None:
+        found, cursor = await query(**arguments, start_after=cursor)
+        walked.append(found)
+    return walked
+
+
 async def walk(
     service: RunLog, workflow_id: str, limit: int, **filters: Unpack[RunFilters]
 ) -> list[list[WorkflowRun]]:
     """Return every page of a workflow's listing."""
-    runs, cursor = await service.list_runs(workflow_id, limit=limit, **filters)
-    pages = [runs]
-    while cursor is not None:
-        runs, cursor = await service.list_runs(workflow_id, limit=limit, start_after=cursor, **filters)
-        pages.append(runs)
-    return pages
+    return await pages(partial(service.list_runs, workflow_id), limit=limit, **filters)
 
 
 def ids(runs: list[WorkflowRun]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,6 @@ from .adapters import every_adapter
 from .harness import Harness, save
 
 
-async def test_nothing_to_apply_is_fine(harness: Harness) -> None:
-    """Applying no events changes nothing and answers no outcomes."""
-    assert await harness.store.apply([]) == []
-
-
 async def test_outcomes_are_in_order(harness: Harness) -> None:
     """There is one outcome for each event, in order: applied, stale or duplicate."""
     old, new, other = an_event(hlc=1), an_event(hlc=2), an_event(workflow_id="w2", hlc=1)
@@ -31,6 +27,7 @@ async def test_outcomes_are_in_order(harness: Harness) -> None:
     first = await harness.store.apply([new, other, old, new, old, other])
     second = await harness.store.apply([old, an_event(hlc=3), new])
 
+    assert [] == await harness.store.apply([])
     applied, stale, duplicate = Outcome.APPLIED, Outcome.STALE, Outcome.DUPLICATE
     assert [applied, applied, stale, duplicate, duplicate, duplicate] == first
     assert [duplicate, applied, duplicate] == second
@@ -48,53 +45,29 @@ async def test_repeats_change_nothing(harness: Harness, service: RunLog) -> None
     assert before == await answers(service)
 
 
-async def test_order_changes_nothing(harness: Harness, service: RunLog) -> None:
-    """The end comes to the same whichever event arrives first."""
-    events = a_life("w", "r", end=RunStatus.FAILED)
-
-    outcomes = await harness.store.apply(events[::-1])
-
-    assert outcomes == [Outcome.APPLIED, Outcome.STALE]
-    run, stats, history = await answers(service)
-    assert (events[1].run, {"total": 1, "successful": 0}) == (run, stats)
-    assert [event.version for event in events] == [transition.version for transition in history]
-
-
-async def test_a_stale_event_is_only_history(harness: Harness, service: RunLog) -> None:
-    """A stale event leaves the run and the stats as they are, and is in the history."""
-    started, ended = a_life("w", "r")
-    await harness.store.apply([ended])
-
-    outcomes = await harness.store.apply([started])
-
-    run, stats, history = await answers(service)
-    assert outcomes == [Outcome.STALE]
-    assert (ended.run, {"total": 1, "successful": 1}) == (run, stats)
-    assert [started.version, ended.version] == [transition.version for transition in history]
-
-
-async def test_a_later_attempt_wins(harness: Harness, service: RunLog) -> None:
-    """An event of a lower attempt is stale, however late its clock."""
-    second = an_event(workflow_id="w", id="r", attempt=2, status=RunStatus.RUNNING, hlc=1)
-    first = an_event(workflow_id="w", id="r", attempt=1, hlc=2**61)
-    await harness.store.apply([second])
-
-    outcomes = await harness.store.apply([first])
-
-    run, stats, _ = await answers(service)
-    assert outcomes == [Outcome.STALE]
-    assert (second.run, {"total": 1, "successful": 0}) == (run, stats)
-
-
-async def test_the_event_id_breaks_ties(harness: Harness, service: RunLog) -> None:
-    """Of two events of the same moment, the one with the greater id wins, in any order."""
-    low = an_event(workflow_id="w", id="r", hlc=5, event_id="a", result={"by": "a"})
-    high = an_event(workflow_id="w", id="r", hlc=5, event_id="b", result={"by": "b"})
-
+@pytest.mark.parametrize(
+    ("loser", "winner"),
+    [
+        ({"status": RunStatus.RUNNING, "hlc": 1}, {"status": RunStatus.FAILED, "hlc": 2}),
+        ({"hlc": 2**61}, {"attempt": 2, "status": RunStatus.RUNNING, "hlc": 1}),
+        ({"hlc": 5, "event_id": "a", "result": {"by": "a"}}, {"hlc": 5, "event_id": "b"}),
+    ],
+    ids=["later", "a later attempt", "the greater id of a tie"],
+)
+async def test_a_stale_event_is_only_history(
+    harness: Harness, service: RunLog, loser: dict[str, Any], winner: dict[str, Any]
+) -> None:
+    """An event that an earlier attempt, moment or id makes stale changes the history alone."""
+    low, high = (an_event(workflow_id="w", id="r", **changes) for changes in (loser, winner))
     await harness.store.apply([high])
-    await harness.store.apply([low])
+    before = await answers(service)
 
-    assert high.run == (await answers(service))[0]
+    outcomes = await harness.store.apply([low])
+
+    run, stats, history = await answers(service)
+    assert [Outcome.STALE] == outcomes
+    assert (high.run, before[1]) == (run, stats)
+    assert [low.version, high.version] == [transition.version for transition in history]
 
 
 async def test_a_real_event_beats_an_inferred_one(harness: Harness, service: RunLog) -> None:

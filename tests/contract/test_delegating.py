@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, PauseRequest, RunStatus, TriggerType
-from run_log.stores import RunLog
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    PauseRequest,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+)
+from run_log.stores import MAX_WINDOW, InMemoryRunLogService, RunLog
 from run_log.stores.listings import RunFilters
 from run_log.testing import a_run, an_event
 
-from .adapters import every_adapter
+from .adapters import every_adapter, memory_alone
 from .harness import Harness, ids
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -36,14 +44,83 @@ REFUSED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
 }
 
 
+NAIVE = datetime(2026, 3, 4)  # noqa: DTZ001 - it is naive
+LIMITS = [0, -1, 1_001, 2**70, True, False, "5", 5.0, None]
+WINDOWS = [timedelta(0), -HOUR, MAX_WINDOW + timedelta(microseconds=1), 24, "1h", True]
+
+
+async def first_run(service: RunLog, **given: Any) -> WorkflowRun:
+    """Return the first run that iterating yields."""
+    return await anext(aiter(service.iter_runs("w", **given)))
+
+
+CALLS: dict[str, Callable[..., Awaitable[object]]] = {
+    "list_runs": partial(RunLog.list_runs, workflow_id="w"),
+    "iter_runs": first_run,
+    "list_workflows": RunLog.list_workflows,
+    "list_pending": RunLog.list_pending,
+    "list_stale": partial(RunLog.list_stale, older_than=HOUR),
+    "mark_lost": partial(InMemoryRunLogService.mark_lost, workflow_id="w", run_id="r", older_than=HOUR),
+    "get_summary": partial(RunLog.get_summary, workflow_id="w"),
+}
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({"status": "done"}, r"status is 'done'; pass one of pending, running"),
+    ({"status": ["success", "done"]}, r"status is 'done'; pass one of pending, running"),
+    ({"status": []}, r"status is empty"),
+    ({"status": 5}, r"status is 5"),
+    ({"trigger_type": "pigeon"}, r"trigger_type is 'pigeon'; pass one of webhook"),
+    ({"since": "2026-03-04"}, r"since is '2026-03-04'; pass an aware datetime"),
+    ({"until": NAIVE}, r"until is .*; pass an aware datetime"),
+    ({"since": datetime.min.replace(tzinfo=timezone(HOUR))}, r"outside years 1 to 9999"),
+    ({"order": "sideways"}, r"order is 'sideways'; pass one of newest, oldest"),
+]
+STALE: list[tuple[dict[str, Any], str]] = [
+    ({"older_than": 5}, r"older_than is 5; pass a timedelta of 0 or more"),
+    ({"older_than": -HOUR}, r"older_than is .*; pass a timedelta of 0 or more"),
+    ({"now": "noon"}, r"now is 'noon'; pass an aware datetime"),
+    ({"workflow_id": ""}, r"workflow_id is ''"),
+]
+WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "list_runs": FILTERS,
+    "iter_runs": [*FILTERS, *(({"page_size": bad}, "page_size is .*from 1 to 1000") for bad in LIMITS)],
+    "list_pending": [
+        ({"assignee": ""}, r"assignee is ''; pass a non-empty text"),
+        ({"assignee": 5}, r"assignee is 5"),
+        ({"workflow_id": ""}, r"workflow_id is ''"),
+        ({"overdue": "yes"}, r"overdue is 'yes'; pass True, False"),
+        ({"now": "noon"}, r"now is 'noon'; pass an aware datetime"),
+        ({"now": NAIVE}, r"now is .*; pass an aware datetime"),
+    ],
+    "list_stale": STALE,
+    "mark_lost": STALE,
+    "get_summary": [
+        ({"now": NAIVE}, r"now is .*; pass an aware datetime"),
+        *(({"window": bad}, "pass a timedelta above 0 and of 90 days") for bad in WINDOWS),
+    ],
+}
+
+
+@pytest.mark.parametrize("query", CALLS)
+@memory_alone
+async def test_an_argument_that_cannot_be_is_refused(service: RunLog, query: str) -> None:
+    """An argument that cannot be used is an error that says what can, and never means all runs."""
+    limits = [({"limit": bad}, r"limit is .*; pass a whole number from 1 to 1000") for bad in LIMITS]
+    has_limit = query in ("list_runs", "list_workflows", "list_pending", "list_stale")
+
+    for arguments, message in [*WRONG.get(query, []), *(limits if has_limit else [])]:
+        with pytest.raises(InvalidArgumentError, match=message):
+            await CALLS[query](service, **arguments)
+
+
 @every_adapter
 async def test_each_query_refuses_what_cannot_be(service: RunLog) -> None:
     """Every query refuses an argument or a cursor that cannot be, in every adapter."""
     for query in REFUSED.values():
         with pytest.raises(InvalidArgumentError):
             await query(service, 0)
-    with pytest.raises(InvalidArgumentError):
-        service.watch("")
+    for workflow_id in ("", [5], object()):
+        with pytest.raises(InvalidArgumentError, match="workflow_id is"):
+            service.watch(cast("Any", workflow_id))
     for listing in (service.list_runs("w", start_after="0"), service.list_workflows(start_after="0")):
         with pytest.raises(InvalidCursorError):
             await listing

@@ -24,7 +24,7 @@ from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
 from .adapters import every_adapter
-from .harness import Harness, ids, walk
+from .harness import Harness, ids, pages, walk
 
 # Alike to the last character; as long as a document's id can be; longer; as long as ids ever could be.
 LONG = [
@@ -170,11 +170,5 @@ async def test_who_earlier_versions_asked_is_found_by_a_long_name(harness: Harne
     await harness.store.apply(events)
 
     for who, numbers in ((name, (0, 2)), (other, (1, 3))):
-        walked: list[str] = []
-        found, cursor = await service.list_pending(assignee=who, limit=1)
-        while True:
-            walked += [one.run.id for one in found]
-            if cursor is None:
-                break
-            found, cursor = await service.list_pending(assignee=who, limit=1, start_after=cursor)
+        walked = [one.run.id for (one,) in await pages(service.list_pending, assignee=who, limit=1)]
         assert sorted([f"{kind}-{n}" for n in numbers for kind in ("old", "new")], reverse=True) == walked

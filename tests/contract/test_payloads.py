@@ -17,7 +17,7 @@ from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
 from .adapters import every_adapter
-from .harness import Harness, ids, save
+from .harness import Harness, ids, save, walk
 
 
 def nested(depth: int) -> Any:
@@ -228,10 +228,6 @@ async def test_pages_walk_any_ids(harness: Harness, service: RunLog) -> None:
     workflow_id = "w/" + "\x00" * 1_000
     await harness.store.apply([an_event(a_run(workflow_id=workflow_id, id=text)) for text in IDS])
 
-    walked: list[str] = []
-    runs, cursor = await service.list_runs(workflow_id, limit=3)
-    while cursor is not None:
-        walked += ids(runs)
-        runs, cursor = await service.list_runs(workflow_id, limit=3, start_after=cursor)
+    walked = await walk(service, workflow_id, 3)
 
-    assert sorted(IDS) == sorted([*walked, *ids(runs)])
+    assert sorted(IDS) == sorted(run.id for page in walked for run in page)

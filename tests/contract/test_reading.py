@@ -17,9 +17,10 @@ from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
 from .adapters import every_adapter
-from .harness import Harness, ids, save
+from .harness import Harness, save
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 NAMED_QUERIES: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
     "list_runs": lambda service, value: service.list_runs(value),
@@ -80,7 +81,8 @@ async def test_a_run_that_is_not_there_is_none(harness: Harness, service: RunLog
 
 
 async def test_an_unknown_workflow_has_empty_answers(service: RunLog) -> None:
-    """An unknown workflow has stats of nothing, no latest run, no history; the inbox is empty."""
+    """An unknown workflow has no runs, stats of nothing, no latest run, no history; the inbox is empty."""
+    assert await service.list_runs("w") == ([], None)
     assert await service.get_stats("w") == {"total": 0, "successful": 0}
     assert await service.get_latest_run("w") is None
     assert await service.get_history("w", "r") == ()
@@ -97,7 +99,7 @@ async def test_stats_have_two_keys(harness: Harness, service: RunLog) -> None:
 
 
 async def test_the_inbox_spans_workflows(harness: Harness, service: RunLog) -> None:
-    """Every paused run of every workflow is pending, newest first; no other run is."""
+    """Every paused run of every workflow is pending, newest first, then by workflow and id; no other is."""
     paused = [
         a_run(
             workflow_id=f"w{n % 3}",
@@ -112,25 +114,12 @@ async def test_the_inbox_spans_workflows(harness: Harness, service: RunLog) -> N
         for status in set(RunStatus) - {RunStatus.PAUSED}
     ]
 
-    await save(harness, *paused[::2], *others, *paused[1::2])
+    keys = [("w", "b"), ("w", "a"), ("v/", "z"), ("v", "a")]
+    ties = [a_run(workflow_id=w, id=r, status=RunStatus.PAUSED, started_at=NOON - HOUR) for w, r in keys]
 
-    assert paused[::-1] == await service.get_pending_runs()
+    await save(harness, *ties[::-1], *paused[::2], *others, *paused[1::2])
 
-
-async def test_ties_in_the_inbox_are_all_there(harness: Harness, service: RunLog) -> None:
-    """Paused runs that started at the same moment come by workflow, then by id, none missing."""
-    keys = [("w", "a"), ("w", "b"), ("v", "a"), ("v/", "z")]
-    await save(
-        harness,
-        *(a_run(workflow_id=w, id=r, status=RunStatus.PAUSED, started_at=NOON) for w, r in keys),
-    )
-
-    assert [run.key for run in await service.get_pending_runs()] == [
-        ("w", "b"),
-        ("w", "a"),
-        ("v/", "z"),
-        ("v", "a"),
-    ]
+    assert [*paused[::-1], *ties] == await service.get_pending_runs()
 
 
 @pytest.mark.parametrize("after", [status for status in RunStatus if status is not RunStatus.PAUSED])
@@ -159,7 +148,7 @@ async def test_a_late_pause_does_not_enter_the_inbox(harness: Harness, service: 
 
 
 async def test_the_latest_run_started_last(harness: Harness, service: RunLog) -> None:
-    """The latest run is the one that started last, not the one saved last."""
+    """The latest run is the one that started last, not the one saved last; of ties, the first listed."""
     runs = [
         a_run(workflow_id="w", id=f"r{n}", started_at=NOON + timedelta(minutes=minute))
         for n, minute in enumerate((1, 3, 2))
@@ -167,17 +156,10 @@ async def test_the_latest_run_started_last(harness: Harness, service: RunLog) ->
     await save(harness, *runs)
 
     assert runs[1] == await service.get_latest_run("w")
-
-
-async def test_the_latest_of_ties_heads_the_listing(harness: Harness, service: RunLog) -> None:
-    """Of runs that started at the same moment, the latest is the first that is listed."""
-    await save(harness, *(a_run(workflow_id="w", id=run_id, started_at=NOON) for run_id in "bca"))
-
-    latest = await service.get_latest_run("w")
-
-    assert latest is not None
-    assert ids((await service.list_runs("w"))[0]) == ["c", "b", "a"]
-    assert latest.id == "c"
+    tied = runs[1].model_copy(update={"id": "r9"})
+    await save(harness, tied)
+    assert [tied, runs[1]] == (await service.list_runs("w"))[0][:2]
+    assert tied == await service.get_latest_run("w")
 
 
 async def test_the_history_is_in_order(harness: Harness, service: RunLog) -> None:

@@ -36,8 +36,7 @@ from run_log.stores.sqlite._queries import (
     RUN_COLUMNS,
     WORKFLOW_COLUMNS,
     counter_from_row,
-    document_from_row,
-    head_fields,
+    fields_from_row,
     run_from_row,
     stats_from_row,
 )
@@ -477,12 +476,14 @@ def _readers(row: Sequence[Any]) -> Mapping[str, Mapping[str, Callable[[], objec
     fields = dict(zip(DOCUMENT_COLUMNS, row, strict=False))
 
     def head() -> object:
-        return head_to_merge(head_fields([fields[name] for name in HEAD_COLUMNS]), ("a", "r"))
+        return head_to_merge(
+            fields_from_row(HEAD_COLUMNS, [fields[name] for name in HEAD_COLUMNS]), ("a", "r")
+        )
 
     def recounted() -> object:
-        place, document = document_from_row(row, whole=True)
+        document = RunDocument(id=str(row[1]), fields=fields_from_row(DOCUMENT_COLUMNS, row))
         recount = Recount(checked_horizon(NOON))
-        recount.add(run_record("a", RunDocument(id=str(place), fields=document)))
+        recount.add(run_record("a", document))
         return recount.figures
 
     return {

@@ -60,41 +60,46 @@ async def apply_at_once(open_stores: OpenStores, batches: Sequence[Sequence[RunE
     return [outcome for answers in outcomes for outcome in answers]
 
 
-@examples(150)
-@given(events_and_batches)
-def test_memory_merges(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
-    """In memory, any order, repeats and grouping end in the newest state of each run, with exact stats."""
+embedded = pytest.mark.parametrize("open_stores", [memory_stores, sqlite_stores], ids=["memory", "sqlite"])
+
+
+@embedded
+@examples(100)
+@given(drawn=events_and_batches)
+def test_embedded_stores_merge(
+    open_stores: OpenStores, drawn: tuple[list[RunEvent], list[list[RunEvent]]]
+) -> None:
+    """Any order, repeats and grouping, by writers in turn, end in the newest states and exact stats."""
     facts, batches = drawn
 
-    outcomes = asyncio.run(apply_in_turn(memory_stores, batches))
+    outcomes = asyncio.run(apply_in_turn(open_stores, batches))
 
     assert sum(map(len, batches)) == len(outcomes)
     assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
 
 
-@examples(50)
-@given(events_and_batches)
-def test_memory_merges_at_once(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
-    """In memory, batches applied at once end in the same state."""
+@embedded
+@examples(45)
+@given(drawn=events_and_batches)
+def test_embedded_stores_merge_at_once(
+    open_stores: OpenStores, drawn: tuple[list[RunEvent], list[list[RunEvent]]]
+) -> None:
+    """Batches of several writers at once end in the same state, none lost, none twice."""
     facts, batches = drawn
 
-    outcomes = asyncio.run(apply_at_once(memory_stores, batches))
+    outcomes = asyncio.run(apply_at_once(open_stores, batches))
 
     assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
 
 
-@examples(100)
-@given(clashes_and_batches)
-def test_memory_merges_clashing_events(batches: list[list[RunEvent]]) -> None:
-    """In memory, different events under one id end in the same state, payload and stats in any order."""
-    asyncio.run(apply_in_turn(memory_stores, batches))
-
-
-@examples(40)
-@given(clashes_and_batches)
-def test_sqlite_merges_clashing_events(batches: list[list[RunEvent]]) -> None:
-    """In SQLite, different events under one id end in the same state, payload and stats in any order."""
-    asyncio.run(apply_in_turn(sqlite_stores, batches))
+@embedded
+@examples(70)
+@given(batches=clashes_and_batches)
+def test_embedded_stores_merge_clashing_events(
+    open_stores: OpenStores, batches: list[list[RunEvent]]
+) -> None:
+    """Different events under one id end in the same state, payload and stats in any order."""
+    asyncio.run(apply_in_turn(open_stores, batches))
 
 
 @pytest.mark.emulator
@@ -105,28 +110,6 @@ def test_firestore_merges_clashing_events(
 ) -> None:
     """In Firestore, different events under one id end in the same state, payload and stats in any order."""
     asyncio.run(apply_in_turn(use_firestore(firestore_emulator, monkeypatch), batches))
-
-
-@examples(60)
-@given(events_and_batches)
-def test_sqlite_merges(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
-    """In SQLite, any order, repeats and grouping, by writers that take turns, end in the same state."""
-    facts, batches = drawn
-
-    outcomes = asyncio.run(apply_in_turn(sqlite_stores, batches))
-
-    assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
-
-
-@examples(40)
-@given(events_and_batches)
-def test_sqlite_merges_at_once(drawn: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
-    """In SQLite, batches of several writers at once end in the same state, none lost, none twice."""
-    facts, batches = drawn
-
-    outcomes = asyncio.run(apply_at_once(sqlite_stores, batches))
-
-    assert len(outcomes) - len(facts) == outcomes.count(Outcome.DUPLICATE)
 
 
 @pytest.mark.emulator

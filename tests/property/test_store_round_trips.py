@@ -61,18 +61,12 @@ async def walk(service: RunLogService, workflow_id: str) -> list[WorkflowRun]:
     return walked
 
 
-@examples(100)
-@given(few_events)
-def test_any_event_round_trips_in_memory(facts: list[RunEvent]) -> None:
-    """In memory, any run comes back equal, whatever its ids, payloads and moments."""
-    asyncio.run(round_trip(memory_stores, facts))
-
-
-@examples(60)
-@given(few_events)
-def test_any_event_round_trips_in_sqlite(facts: list[RunEvent]) -> None:
-    """In SQLite, any run comes back equal, whatever its ids, payloads and moments."""
-    asyncio.run(round_trip(sqlite_stores, facts))
+@pytest.mark.parametrize("open_stores", [memory_stores, sqlite_stores], ids=["memory", "sqlite"])
+@examples(80)
+@given(facts=few_events)
+def test_any_event_round_trips(open_stores: OpenStores, facts: list[RunEvent]) -> None:
+    """Any run comes back equal, whatever its ids, payloads and moments."""
+    asyncio.run(round_trip(open_stores, facts))
 
 
 @pytest.mark.emulator

@@ -43,17 +43,10 @@ async def look_until(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> _T | None:
-    """Return what *look* finds, looking again less and less often; None where the time is over.
-
-    Args:
-        look: Returns what is waited for, or None.
-        timeout: Seconds, 0 or more; 0 looks once.
-        uniform: Returns a random number between two.
-        sleep: Waits that many seconds.
-        now: Monotonic seconds.
+    """Return what *look* finds, looking again less and less often; None once *timeout* seconds are over.
 
     Raises:
-        InvalidArgumentError: *timeout* is no such number.
+        InvalidArgumentError: *timeout* is not a number of 0 or more; 0 looks once.
     """
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
         raise InvalidArgumentError(f"timeout is {timeout!r}; pass seconds, 0 or more")

@@ -50,11 +50,11 @@ class PendingRun:
 class InboxSelection:
     """Which paused runs, as of when."""
 
-    assignee: str | None
+    assignee: str | None = None
     """Who is asked; None is any, nobody in particular too."""
-    overdue: bool | None
+    overdue: bool | None = None
     """Whether the deadline has passed; None is either."""
-    workflow_id: str | None
+    workflow_id: str | None = None
     """Of which workflow; None is any."""
     now: datetime
     """In UTC."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import hashlib
 import json
 import reprlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Self, TypedDict, TypeVar, cast
+from typing import Any, Final, Self, TypedDict, TypeVar, cast
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, StoreError, TriggerType
 from run_log.core.clock import micros_of, moment_of
-from run_log.core.ids import document_id, is_document_id
-from run_log.core.models import RunKey
+from run_log.core.ids import is_document_id
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
+# They tell a mix-up of listings. They guard no secret: a cursor gives access to
+# nothing that its listing does not show.
 _CHECK_BYTES: Final = 6
 _FORMAT: Final = 1
+# What Firestore and SQLite hold: beyond, a forged cursor would be an error of theirs.
 _MAX_NUMBER: Final = 2**63
 _MAX_SHOWN: Final = 300
 
@@ -79,8 +82,8 @@ class Selection:
         """
         return cls(
             statuses=_statuses(status),
-            since=_moment("since", since),
-            until=_moment("until", until),
+            since=None if since is None else aware("since", since),
+            until=None if until is None else aware("until", until),
             trigger_type=None if trigger_type is None else _member(TriggerType, "trigger_type", trigger_type),
             order=_member(Order, "order", order),
         )
@@ -109,89 +112,54 @@ class Selection:
         )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@functools.total_ordering
+@dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands in its workflow's listing: a total order, so ties are neither lost nor repeated."""
-
-    started_at: datetime
-    """When the run started, in UTC."""
-    document_id: str
-    """The run's document id; compared by code point, as Firestore compares it."""
-
-
-class OverallPosition(NamedTuple):
-    """Where a run stands among runs of several workflows: a total order."""
+    """Where a run stands in a listing: a total order, so ties are neither lost nor repeated."""
 
     moment: datetime
     """What the listing is sorted by, in UTC."""
-    workflow: str
-    """The workflow's document id."""
     run: str
-    """The run's document id."""
+    """The run's document id; compared by code point, as Firestore compares it."""
+    workflow: str = ""
+    """The workflow's document id, which comes before the run's; empty in the listing of one workflow."""
 
-    @classmethod
-    def of(cls, moment: datetime, key: RunKey) -> Self:
-        """Return the position of the run with this key in a listing sorted by *moment*."""
-        return cls(moment, document_id(key[0]), document_id(key[1]))
-
-    def cursor(self, *, scope: str, selection: str) -> str:
-        """Return the cursor for the page that begins after this position; see `encode_parts`."""
-        micros = micros_of(self.moment)
-        return encode_parts((micros, self.workflow, self.run), scope=scope, selection=selection)
-
-    @classmethod
-    def after(cls, cursor: object, *, scope: str, selection: str) -> Self:
-        """Return the position that *cursor* was made of.
-
-        Raises:
-            InvalidCursorError: It is malformed, or was given out for another listing.
-        """
-        micros, workflow, run = decode_parts(cursor, (int, str, str), scope=scope, selection=selection)
-        check_names(cursor, workflow, run)
-        try:
-            return cls(moment_of(micros), workflow, run)
-        except OverflowError as error:
-            raise InvalidCursorError(f"{reprlib.repr(cursor)} is not a cursor; it names no moment") from error
+    def __lt__(self, other: Position) -> bool:
+        """Return whether this comes before *other*."""
+        # Not the order of the fields: stores sort by path, and a workflow's is part of its runs'.
+        return (self.moment, self.workflow, self.run) < (other.moment, other.workflow, other.run)
 
 
 def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:
-    """Return the cursor for the page that begins after *position*.
+    """Return the cursor for the page that begins after *position*, the last one of the page before.
 
     Args:
-        position: The last one of the page before.
-        scope: The workflow whose runs are listed.
-        selection: What tells this listing of its runs from others; empty for all of them, the newest first.
+        position: The position.
+        scope: The workflow whose runs are listed, or what a listing of several workflows is called.
+        selection: What tells this listing from others of that scope; empty for all runs, the newest first.
     """
-    micros = micros_of(position.started_at)
-    return encode_parts((micros, position.document_id), scope=scope, selection=selection)
+    names = (position.workflow, position.run) if position.workflow else (position.run,)
+    return encode_parts((micros_of(position.moment), *names), scope=scope, selection=selection)
 
 
-def decode_cursor(cursor: object, *, scope: str, selection: str = "") -> Position:
-    """Return the position that `encode_cursor` put into *cursor*.
-
-    Args:
-        cursor: What a caller passes as the cursor.
-        scope: The workflow it is used for.
-        selection: See `encode_cursor`.
+def decode_cursor(
+    cursor: object, *, scope: str, selection: str = "", of_several_workflows: bool = False
+) -> Position:
+    """Return the position that `encode_cursor` put into *cursor*, which a caller passes.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
     """
-    micros, run = decode_parts(cursor, (int, str), scope=scope, selection=selection)
+    kinds = (int, str, str) if of_several_workflows else (int, str)
+    micros, *workflow, run = decode_parts(cursor, kinds, scope=scope, selection=selection)
     try:
-        return Position(moment_of(micros), run)
+        return Position(moment_of(micros), run, *workflow)
     except OverflowError as error:
         raise InvalidCursorError(_malformed(cursor)) from error
 
 
 def encode_parts(parts: Sequence[int | str], *, scope: str, selection: str = "") -> str:
-    """Return the cursor for the page that begins after a position.
-
-    Args:
-        parts: What the listing is sorted by, of the last item of the page before.
-        scope: What is listed.
-        selection: What tells this listing from others of the same scope.
-    """
+    """Return the cursor for what comes after *parts*, by which the listing is sorted; see `encode_cursor`."""
     content = json.dumps([_FORMAT, *parts], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_check(content, scope, selection) + content).rstrip(b"=").decode()
 
@@ -199,23 +167,16 @@ def encode_parts(parts: Sequence[int | str], *, scope: str, selection: str = "")
 def decode_parts(
     cursor: object, kinds: Sequence[type[int | str]], *, scope: str, selection: str = ""
 ) -> list[Any]:
-    """Return the parts that `encode_parts` put into *cursor*.
-
-    Args:
-        cursor: What a caller passes as the cursor.
-        kinds: The type of each part.
-        scope: See `encode_parts`.
-        selection: See `encode_parts`.
+    """Return the parts of these *kinds* that `encode_parts` put into *cursor*, which a caller passes.
 
     Raises:
         InvalidCursorError: It is malformed, or was given out for another listing.
     """
     if not isinstance(cursor, str):
         raise InvalidCursorError(_malformed(cursor))
-    text = cursor
     try:
         # Decoding ignores what it does not know, so equality with its own encoding is the check.
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         check, content = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
         found: list[Any] = json.loads(content)
         version, *parts = found
@@ -223,7 +184,7 @@ def decode_parts(
             version == _FORMAT
             and [type(part) for part in parts] == list(kinds)
             and all(-_MAX_NUMBER <= part < _MAX_NUMBER for part in parts if type(part) is int)
-            and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text
+            and base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == cursor
         )
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidCursorError(_malformed(cursor)) from error
@@ -231,7 +192,7 @@ def decode_parts(
         raise InvalidCursorError(_malformed(cursor))
     if check != _check(content, scope, selection):
         raise InvalidCursorError(
-            f"the cursor {reprlib.repr(text)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
+            f"the cursor {reprlib.repr(cursor)} belongs to another listing than {scope[:_MAX_SHOWN]!r}"
             f"{f' with {selection[:_MAX_SHOWN]}' if selection else ''}, or was altered; "
             "pass a cursor only to the listing that returned it, with the same filters and order"
         )
@@ -265,11 +226,7 @@ def check_names(cursor: object, *documents: str) -> None:
 
 
 def aware(name: str, value: object) -> datetime:
-    """Return *value* in UTC if it is an aware datetime.
-
-    Args:
-        name: What it is called in an error.
-        value: What a caller passes.
+    """Return *value*, the argument *name*, in UTC if it is an aware datetime.
 
     Raises:
         InvalidArgumentError: It is none.
@@ -303,10 +260,6 @@ def _member(kind: type[_E], name: str, value: Any) -> _E:
         return kind(value)
     except ValueError as error:
         raise InvalidArgumentError(f"{name} is {value!r}; pass one of {', '.join(kind)}") from error
-
-
-def _moment(name: str, value: object) -> datetime | None:
-    return None if value is None else aware(name, value)
 
 
 def _malformed(cursor: object) -> str:

@@ -10,7 +10,7 @@ from run_log.core import Outcome, RunEvent, Transition
 from run_log.core.counters import SummaryCounter
 
 from .inbox import InboxSelection
-from .listings import OverallPosition, Position, Selection
+from .listings import Position, Selection
 from .stale import StaleSelection
 from .stored.reading import Page, StoredRun
 from .summaries import WorkflowStats
@@ -51,7 +51,7 @@ class StoredRuns(abc.ABC):
 
     @abc.abstractmethod
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
         """Read the readable runs of a selection over workflows after a position, in its order."""
 
@@ -65,12 +65,9 @@ class StoredRuns(abc.ABC):
 
     @abc.abstractmethod
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
-        """Return where a watch's updates come from.
+        """Return where the updates of a watch of one workflow, or of all, come from.
 
-        Args:
-            workflow_id: The workflow that is watched; None for all.
-            cursor: Where to begin; None for now.
-            selection: What cursors are made with.
+        A *cursor* of None begins now; *selection* is what cursors are made with.
 
         Raises:
             InvalidCursorError: *cursor* cannot be used.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, Final, Unpack
@@ -34,7 +35,6 @@ from ._waiting import awaited_version, look_until
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
-    OverallPosition,
     RunFilters,
     Selection,
     aware,
@@ -47,7 +47,7 @@ from .listings import (
 )
 from .ports import StoredRuns
 from .stale import StaleRun, StaleSelection
-from .stored.reading import Page, StoredRun, names_of, position_of
+from .stored.reading import StoredRun, names_of, position_by, position_of
 from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from .telemetry import span
 from .watch import RunWatch, Watches
@@ -58,10 +58,15 @@ _WORKFLOWS: Final = "workflows"
 class RunLogReader(RunLogProtocol, abc.ABC):
     """The read side of a run log: `RunLogProtocol`'s queries, and what grew around them.
 
-    What is returned are copies. Every method raises `StoreUnavailableError` where the store does not answer
-    in bounded time. Reading a run advances the process's clock past the run's newest event, so that what this
-    process says next about it is later, whatever the machine's time. Where that event lies a minute or more
-    ahead of the machine's, only what is said about that run is later, and the clock stays.
+    What is returned are copies. Every method raises `InvalidArgumentError` for an argument that it cannot
+    use, `InvalidCursorError` for a cursor that is malformed or of another listing, and
+    `StoreUnavailableError` where the store does not answer in bounded time. Listings take a *limit* of 1 to
+    `MAX_LIMIT` and, as *start_after*, the cursor that the page before returned; they read one more than they
+    return.
+
+    Reading a run advances the process's clock past the run's newest event, so that what this process says
+    next about it is later, whatever the machine's time. Where that event lies a minute or more ahead of the
+    machine's, only what is said about that run is later, and the clock stays.
 
     Args:
         source: What is read.
@@ -85,11 +90,9 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> tuple[list[WorkflowRun], str | None]:
         """Return one page of a workflow's runs, newest first unless told otherwise, and the next cursor.
 
-        Reads one run more than it returns.
-
         Args:
             workflow_id: The workflow; an unknown one has no runs.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             filters: What the runs have to be like, and their order; see `RunFilters`.
 
@@ -97,18 +100,17 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             The runs, and the next page's cursor: None exactly when nothing is left.
 
         Raises:
-            InvalidArgumentError: An argument cannot be used.
             InvalidCursorError: *start_after* is malformed, or of a listing with another workflow, other
                 filters or another order.
         """
         workflow_id = await self._workflow_named(workflow_id)
         limit = whole("limit", limit)
         selection = Selection.of(**filters)
-        listing = {"scope": workflow_id, "selection": selection.text}
+        text = selection.text
         after = None
         if start_after is not None:
-            after = decode_cursor(start_after, **listing)
-            check_names(start_after, after.document_id)
+            after = decode_cursor(start_after, scope=workflow_id, selection=text)
+            check_names(start_after, after.run)
         with span("run_log.list", attributes={"workflow_id": workflow_id, "limit": limit}):
             page = await self._source.read_page(workflow_id, selection, after, limit)
             runs = [self._observed(stored) for stored in page.runs]
@@ -116,7 +118,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 return runs, None
             last = position_of(runs[-1])
             check_moves_on(after, last, newest_first=selection.order is Order.NEWEST)
-            return runs, encode_cursor(last, **listing)
+            return runs, encode_cursor(last, scope=workflow_id, selection=text)
 
     async def iter_runs(
         self, workflow_id: str, *, page_size: int = 200, **filters: Unpack[RunFilters]
@@ -124,15 +126,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """Yield every run of a workflow, newest first unless told otherwise, one page after another.
 
         Every run that was there when the walk began comes exactly once, whatever is stored meanwhile. The
-        exceptions are a run that no longer matches, and one whose `started_at` changes.
-
-        Args:
-            workflow_id: The workflow; an unknown one has no runs.
-            page_size: Runs read at a time, 1 to `MAX_LIMIT`.
-            filters: See `list_runs`.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
+        exceptions are a run that no longer matches, and one whose `started_at` changes. *page_size* runs are
+        read at a time, 1 to `MAX_LIMIT`; for the filters see `list_runs`.
         """
         cursor = None
         page_size = whole("page_size", page_size)
@@ -164,7 +159,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         answered the pause that it ended.
 
         Raises:
-            InvalidArgumentError: An id is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
@@ -194,7 +188,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
         Raises:
             WaitTimeoutError: It was not seen in time; it may come later.
-            InvalidArgumentError: An argument cannot be used, or the event is another run's.
+            InvalidArgumentError: The event is another run's.
             UnreadableRunError: The run is stored in a form that cannot be read.
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
@@ -218,17 +212,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> tuple[list[WorkflowStats], str | None]:
         """Return one page of the workflows that have runs, with their stats, and the next cursor.
 
-        They come by id as it is stored, each once, whatever is stored meanwhile.
-
-        Reads one workflow more than it returns, and shards of stats.
-
-        Args:
-            limit: Most workflows to return, 1 to `MAX_LIMIT`.
-            start_after: The cursor that the page before returned; None for the first page.
-
-        Raises:
-            InvalidArgumentError: *limit* cannot be used.
-            InvalidCursorError: *start_after* is malformed or of another listing.
+        They come by id as it is stored, each once, whatever is stored meanwhile. Reads their shards of stats.
         """
         limit = whole("limit", limit)
         after = None
@@ -256,8 +240,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     ) -> WorkflowSummary:
         """Return a workflow at a glance: counts, durations, its last runs, and all that by hour or day.
 
-        A run is in the hour and on the day in which it started, in UTC. Reads four
-        documents, and shards of stats, however many runs there are.
+        A run is in the hour and on the day in which it started, in UTC. Reads four documents, and shards of
+        stats, however many runs there are.
 
         Args:
             workflow_id: The workflow; an unknown one has no runs.
@@ -265,9 +249,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 `MAX_WINDOW`, the current one among them. None counts all runs there ever were, and shows
                 the days of `MAX_WINDOW`.
             now: The moment to look back from, aware; None is the machine's time.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
         """
         workflow_id = await self._workflow_named(workflow_id)
         looked_at = SummaryWindow.of(window, moment_or_now(now))
@@ -278,27 +259,14 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 self._source.read_latest(workflow_id, Selection.of(status=RunStatus.SUCCESS)),
                 self._source.read_latest(workflow_id, Selection.of(status=RunStatus.FAILED)),
             )
-            last_run, last_success, last_failure = (self._observed(one) if one else None for one in last)
-            return summary_of(
-                stats,
-                counters,
-                looked_at,
-                last_run=last_run,
-                last_success=last_success,
-                last_failure=last_failure,
-            )
+            newest = [self._observed(one) if one else None for one in last]
+            return summary_of(stats, counters, looked_at, newest)
 
     async def get_as_of(self, workflow_id: str) -> datetime | None:
-        """Return how far the projection of a workflow has come, at least.
+        """Return how far the projection of a workflow has come, at least; None for an unknown workflow.
 
+        That is when the latest event happened that came with a change of its stats, on its emitter's clock.
         Reads one document, and shards of stats.
-
-        Returns:
-            When the latest event happened that came with a change of its stats, on its emitter's clock; None
-            where there is none.
-
-        Raises:
-            InvalidArgumentError: *workflow_id* is empty.
         """
         workflow_id = await self._workflow_named(workflow_id)
         with span("run_log.as_of", attributes={"workflow_id": workflow_id}):
@@ -324,32 +292,23 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         They come by `started_at`, the newest first; where *overdue* is given, by deadline, the earliest first
         and those without one last.
 
-        Reads one run more than it returns.
-
         Args:
             assignee: Only those for which this one is asked; None is all.
             overdue: Only those whose deadline has passed, or only the others; None is all.
             workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             now: What age and deadline are compared with, aware; None is the machine's time.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
-            InvalidCursorError: *start_after* is malformed, or of a listing with other arguments.
         """
         selection = InboxSelection(
-            assignee=None if assignee is None else _text("assignee", assignee),
-            overdue=_choice("overdue", overdue),
+            assignee=_assignee(assignee),
+            overdue=_overdue(overdue),
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
             now=moment_or_now(now),
         )
-        limit = whole("limit", limit)
-        after = None if start_after is None else _position(selection, start_after)
-        with span("run_log.list_pending", attributes={"limit": limit}):
-            page = await self._source.read_overall_page(selection, after, limit)
-            found = [pending(self._observed(one), one.occurred_at, selection.now) for one in page.runs]
-            return found, _cursor(selection, after, page)
+        reading = span("run_log.list_pending", attributes={"limit": whole("limit", limit)})
+        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
+        return [pending(self._observed(one), one.occurred_at, selection.now) for one in runs], cursor
 
     async def list_stale(
         self,
@@ -363,33 +322,27 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """Return one page of the runs that began, have not ended, and have been silent for long.
 
         A paused run is not among them, since it waits. They come by when they were last heard of, the longest
-        silent first. Reads one run more than it returns.
+        silent first.
 
         Args:
             older_than: How long ago their newest event has to be, at least.
             workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return, 1 to `MAX_LIMIT`.
+            limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
             now: What silence is counted to, aware; None is the machine's time.
-
-        Raises:
-            InvalidArgumentError: An argument cannot be used.
-            InvalidCursorError: *start_after* is malformed, or of another listing.
         """
         moment = moment_or_now(now)
         selection = StaleSelection(
             before=heard_before(older_than, moment),
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
         )
-        limit = whole("limit", limit)
-        after = None if start_after is None else _position(selection, start_after)
-        with span("run_log.list_stale", attributes={"limit": limit}):
-            page = await self._source.read_overall_page(selection, after, limit)
-            found = [
-                StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
-                for one in page.runs
-            ]
-            return found, _cursor(selection, after, page)
+        reading = span("run_log.list_stale", attributes={"limit": whole("limit", limit)})
+        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
+        found = [
+            StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
+            for one in runs
+        ]
+        return found, cursor
 
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """Return a watch of the runs of one workflow, or of all: their changes, as they come.
@@ -408,7 +361,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 the watch is entered.
 
         Raises:
-            InvalidArgumentError: *workflow_id* cannot be used.
             InvalidCursorError: *since_cursor* is malformed, of a watch of other runs, or of a store in memory
                 that is gone.
         """
@@ -416,8 +368,32 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         source = self._source.updates(workflow_id, since_cursor, encode_json([workflow_id]))
         return RunWatch(source, self._watches, workflow_id)
 
+    async def _list_overall(
+        self,
+        selection: InboxSelection | StaleSelection,
+        start_after: object,
+        limit: int,
+        reading: AbstractContextManager[object],
+    ) -> tuple[Sequence[StoredRun], str | None]:
+        """Return a page of the runs of several workflows, read within *reading*, and the next cursor."""
+        listing = {"scope": selection.scope, "selection": selection.text}
+        after = None
+        if start_after is not None:
+            after = decode_cursor(start_after, **listing, of_several_workflows=True)
+            check_names(start_after, after.workflow, after.run)
+        with reading:
+            page = await self._source.read_overall_page(selection, after, limit)
+            if not page.more:
+                return page.runs, None
+            # By what the store sorts by, whatever the run itself says: a position made of that might lead
+            # back.
+            last = position_by(page.runs[-1], selection.sorted_by)
+            check_moves_on(after, last, newest_first=selection.newest_first)
+            return page.runs, encode_cursor(last, **listing)
+
     async def _workflow_named(self, workflow_id: object) -> str:
         """Return the id under which a workflow is stored; see `names_of`."""
+        # An id of usual length has one name, and costs no read.
         *earlier, name = names_of(identifier("workflow_id", workflow_id))
         for one in earlier:
             if (await self._source.read_stats(one)).total:
@@ -425,7 +401,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         return name
 
     async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        """Read a run by the ids that a caller gives."""
         for key in _keys(workflow_id, run_id):
             if (stored := await self._source.read_run(*key)) is not None:
                 return stored
@@ -441,22 +416,6 @@ def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
     return product(names_of(workflow_id), names_of(run_id))
 
 
-def _position(selection: InboxSelection | StaleSelection, cursor: object) -> OverallPosition:
-    return OverallPosition.after(cursor, scope=selection.scope, selection=selection.text)
-
-
-def _cursor(
-    selection: InboxSelection | StaleSelection, after: OverallPosition | None, page: Page
-) -> str | None:
-    if not page.more:
-        return None
-    last = page.runs[-1]
-    # By what the store sorts by, whatever the run itself says: a position made of that might lead back.
-    position = OverallPosition.of(last.projection[selection.sorted_by], last.run.key)
-    check_moves_on(after, position, newest_first=selection.newest_first)
-    return position.cursor(scope=selection.scope, selection=selection.text)
-
-
 def identifier(name: str, value: object) -> str:
     """Return *value* as an id, as `save_run` takes it."""
     text = valid_text(value) if type(value) is str else id_text(value)
@@ -465,15 +424,15 @@ def identifier(name: str, value: object) -> str:
     return text
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
-    return identifier(name, value)
+def _assignee(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentError(f"assignee is {value!r}; pass a non-empty text")
+    return None if value is None else identifier("assignee", value)
 
 
-def _choice(name: str, value: object) -> bool | None:
+def _overdue(value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {value!r}; pass True, False, or None for either")
+        raise InvalidArgumentError(f"overdue is {value!r}; pass True, False, or None for either")
     return value
 
 
@@ -501,11 +460,7 @@ def moment_or_now(value: object) -> datetime:
 
 
 def whole(name: str, value: object) -> int:
-    """Return *value* if it is a whole number from 1 to `MAX_LIMIT`.
-
-    Args:
-        name: What it is called in an error.
-        value: What a caller passes.
+    """Return *value*, the argument *name*, if it is a whole number from 1 to `MAX_LIMIT`.
 
     Raises:
         InvalidArgumentError: It is none.

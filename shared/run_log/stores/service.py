@@ -50,10 +50,8 @@ class RunLog(RunLogReader, abc.ABC):
         Raises:
             NotPausedError: The run does not wait for an answer.
             RunNotFoundError: It is not there.
-            InvalidArgumentError: An id or *answered_by* is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
             WriteRefusedError: Nothing can come after the version of the newest event.
-            StoreUnavailableError: The store does not answer in bounded time.
         """
         answer = Answer(answered_by=answered_by, comment=comment, is_rejection=False, now=moment_or_now(now))
         return await self._answer(workflow_id, run_id, answer)
@@ -69,15 +67,7 @@ class RunLog(RunLogReader, abc.ABC):
     ) -> WorkflowRun:
         """Answer a paused run so that it ends, and return it: failed, with who answered.
 
-        Args:
-            workflow_id: The run's workflow.
-            run_id: The run's id.
-            answered_by: Who answers.
-            comment: What they have to say; it becomes part of the run's error.
-            now: The answer's time; None is the machine's.
-
-        Raises:
-            NotPausedError: See `resume`, as the other errors.
+        The comment becomes part of the run's error. Arguments and errors are those of `resume`.
         """
         answer = Answer(answered_by=answered_by, comment=comment, is_rejection=True, now=moment_or_now(now))
         return await self._answer(workflow_id, run_id, answer)
@@ -100,10 +90,8 @@ class RunLog(RunLogReader, abc.ABC):
 
         Raises:
             RunNotFoundError: The run is not there.
-            InvalidArgumentError: An argument cannot be used.
             UnreadableRunError: The run is stored in a form that cannot be read.
             WriteRefusedError: Nothing can come after the version of the newest event.
-            StoreUnavailableError: The store does not answer in bounded time.
         """
 
     @property
@@ -126,10 +114,9 @@ class RunLog(RunLogReader, abc.ABC):
         del seconds  # nothing to wait for
 
     async def flush(self, timeout: float = 2.0) -> bool:  # noqa: ASYNC109 - bounds a delivery that goes on
-        """Wait until what was saved is durable, and return whether it is. Most stores make each save durable.
+        """Wait up to *timeout* seconds until what was saved is durable, and return whether it is.
 
-        Args:
-            timeout: Seconds to wait at most.
+        Most stores make each save durable before it returns.
         """
         del timeout  # nothing to wait for
         return True
@@ -149,9 +136,7 @@ class RunLog(RunLogReader, abc.ABC):
         moment = moment_or_now(now)
         before = heard_before(older_than, moment)
         with span("run_log.mark_lost", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            stored = await self._read_named(workflow_id, run_id)
-            if stored is None:
-                raise RunNotFoundError(workflow_id, run_id)
+            stored = await self._there(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return None
             return lost(stored.run, stored.version, stored.occurred_at, moment)
@@ -163,9 +148,7 @@ class RunLog(RunLogReader, abc.ABC):
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            stored = await self._read_named(workflow_id, run_id)
-            if stored is None:
-                raise RunNotFoundError(workflow_id, run_id)
+            stored = await self._there(workflow_id, run_id)
             if stored.run.status is not RunStatus.PAUSED:
                 raise NotPausedError(
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
@@ -176,9 +159,15 @@ class RunLog(RunLogReader, abc.ABC):
         version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
         return event.model_copy(update=version)
 
+    async def _there(self, workflow_id: str, run_id: str) -> StoredRun:
+        stored = await self._read_named(workflow_id, run_id)
+        if stored is None:
+            raise RunNotFoundError(workflow_id, run_id)
+        return stored
+
     @abc.abstractmethod
     async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
-        """Make what *answer* leads to the run's newest state, and return that; see `resume`."""
+        """Make what *answer* leads to the run's newest state, and return that."""
 
 
 class RunLogService(RunLog, StoredRuns):

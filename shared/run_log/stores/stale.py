@@ -66,13 +66,9 @@ class StaleSelection:
 
 
 def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) -> RunEvent:
-    """Return the event that *run* was lost, concluded from its silence: any real event beats it.
+    """Return the event that *run* was lost, concluded *now* from its silence: any real event beats it.
 
-    Args:
-        run: The run as it was last heard of; pending or running.
-        version: Of its newest event.
-        heard_at: When that happened. The run is taken to have ended then.
-        now: When this is concluded.
+    The run is taken to have ended with its newest event, which has this *version* and was *heard_at* then.
 
     Raises:
         WriteRefusedError: Nothing can come after the version.

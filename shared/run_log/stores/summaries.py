@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -36,11 +37,11 @@ class WorkflowStats:
     """How many runs a workflow has."""
 
     workflow_id: str
-    total: int
+    total: int = 0
     """Distinct runs."""
-    successful: int
+    successful: int = 0
     """Runs whose newest state is success."""
-    by_status: Mapping[RunStatus, int]
+    by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
     """Runs whose newest state is that; statuses without runs are absent."""
     as_of: datetime | None = None
     """How far the projection has come, at least: when the latest event happened that came with a change of
@@ -113,12 +114,9 @@ class SummaryWindow:
 
     @classmethod
     def of(cls, window: object, now: datetime) -> SummaryWindow:
-        """Return the window that looks back so far, in whole hours or days of which the current one is part.
+        """Return the window that looks back so far from *now*, in whole hours or days with the current one.
 
-        Args:
-            window: How far, at most `MAX_WINDOW`: hours up to `HOURS_KEPT` of them, days beyond. None is to
-                the beginning.
-            now: The moment it looks back from, aware.
+        Up to `HOURS_KEPT` they are hours, beyond that days, up to `MAX_WINDOW`; None is to the beginning.
 
         Raises:
             InvalidArgumentError: *window* is no such time.
@@ -146,12 +144,20 @@ class SummaryWindow:
         return counter.scope is self.scope and counter.slot >= self.first
 
     def buckets(self, counters: Mapping[SummaryCounter, int]) -> list[TimeBucket]:
-        """Return every bucket of the window, the oldest first."""
+        """Return every bucket of the window, the oldest first, also those without runs."""
         own: dict[int, dict[SummaryCounter, int]] = {}
         for counter, count in counters.items():
             if counter.scope is self.scope:
                 own.setdefault(counter.slot, {})[counter] = count
-        return [self._bucket(slot, own.get(slot, {})) for slot in range(self.first, self.last + 1)]
+        return [
+            TimeBucket(
+                begins=hour_begins(slot * self._hours),
+                width=self._hours * _HOUR,
+                by_status=statuses_of(own.get(slot, {})),
+                durations=durations_of(own.get(slot, {})),
+            )
+            for slot in range(self.first, self.last + 1)
+        ]
 
     @property
     def since(self) -> datetime:
@@ -162,35 +168,25 @@ class SummaryWindow:
     def _hours(self) -> int:
         return 1 if self.scope is Scope.HOUR else 24
 
-    def _bucket(self, slot: int, counters: Mapping[SummaryCounter, int]) -> TimeBucket:
-        return TimeBucket(
-            begins=hour_begins(slot * self._hours),
-            width=self._hours * _HOUR,
-            by_status=statuses_of(counters),
-            durations=durations_of(counters),
-        )
-
 
 def statuses_of(counters: Mapping[SummaryCounter, int]) -> dict[RunStatus, int]:
     """Return the counts of runs in each status among *counters*, whatever their scope."""
-    found: dict[RunStatus, int] = {}
+    found: Counter[RunStatus] = Counter()
     for counter, count in counters.items():
         if counter.name in _STATUSES:
-            status = _STATUSES[counter.name]
-            found[status] = found.get(status, 0) + count
-    return found
+            found[_STATUSES[counter.name]] += count
+    return dict(found)
 
 
 def durations_of(counters: Mapping[SummaryCounter, int]) -> Durations:
     """Return the durations among *counters*, whatever their scope."""
     micros = 0
-    buckets: dict[int, int] = {}
+    buckets: Counter[int] = Counter()
     for counter, count in counters.items():
         if counter.name == MICROS:
             micros += count
         elif counter.name not in _STATUSES:
-            bucket = int(counter.name[1:])
-            buckets[bucket] = buckets.get(bucket, 0) + count
+            buckets[int(counter.name[1:])] += count
     try:
         total = micros * MICROSECOND
     except OverflowError as error:
@@ -206,23 +202,12 @@ def summary_of(
     stats: WorkflowStats,
     counters: Mapping[SummaryCounter, int],
     window: SummaryWindow,
-    *,
-    last_run: WorkflowRun | None,
-    last_success: WorkflowRun | None,
-    last_failure: WorkflowRun | None,
+    newest: Sequence[WorkflowRun | None],
 ) -> WorkflowSummary:
-    """Return the summary of a workflow.
-
-    Args:
-        stats: Its stats.
-        counters: Its counters.
-        window: The hours or days to look at.
-        last_run: See `WorkflowSummary`.
-        last_success: See `WorkflowSummary`.
-        last_failure: See `WorkflowSummary`.
-    """
+    """Return the summary of a workflow, given its last run, its last success and its last failure."""
     own = {counter: count for counter, count in counters.items() if window.includes(counter)}
     by_status = stats.by_status if window.is_whole else statuses_of(own)
+    last_run, last_success, last_failure = newest
     return WorkflowSummary(
         workflow_id=stats.workflow_id,
         since=None if window.is_whole else window.since,

@@ -43,11 +43,7 @@ def skipped_runs() -> Generator[list[UnreadableRunError]]:
 
 
 def skipped_unreadable(error: UnreadableRunError) -> None:
-    """Count and log a stored run that a listing skips.
-
-    Args:
-        error: Which run, and why.
-    """
+    """Count and log a stored run that a listing skips."""
     _unreadable.add(1)
     for met in _collections:
         met.append(error)
@@ -57,23 +53,14 @@ def skipped_unreadable(error: UnreadableRunError) -> None:
 
 
 def skipped_unreadable_stats(workflow_id: str, error: StoreError) -> None:
-    """Count and log a workflow that a listing skips.
-
-    Args:
-        workflow_id: Which.
-        error: What is wrong with its stats.
-    """
+    """Count and log a workflow that a listing skips, for what is wrong with its stats."""
     _unreadable_workflows.add(1)
     hint = f"`run-log verify {workflow_id}` shows what is wrong"
     _logger.warning("run_log_unreadable_stats", workflow_id=workflow_id, error=str(error), hint=hint)
 
 
 def listener_failed(error: RunLogError) -> None:
-    """Log that the listener has failed, so that watches have to wait. Called once until it recovers.
-
-    Args:
-        error: Why.
-    """
+    """Log that the listener has failed, so that watches have to wait. Called once until it recovers."""
     _logger.warning("run_log_listener_failed", error=str(error))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import threading
 import weakref
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from run_log.core import Version, WorkflowRun
 from run_log.core.forks import renewed
@@ -30,31 +31,29 @@ class RunUpdate:
     """Goes on right after this update, given back as ``since_cursor`` to a watch of the same runs."""
 
 
-class UpdateSource(Protocol):
+class UpdateSource(abc.ABC):
     """What a watch needs of a store: the changes after a place that moves as they are taken.
 
     Used from one event loop, and by one task at a time, `abandon` aside.
     """
 
+    @abc.abstractmethod
     async def open(self) -> None:
         """Be at the place that the watch begins at. Where this raises, there is nothing to let go of."""
-        ...
 
+    @abc.abstractmethod
     def take(self) -> RunUpdate | None:
         """Return the next change that is at hand, and be after it; None where none is at hand."""
-        ...
 
+    @abc.abstractmethod
     async def more(self) -> None:
         """Wait until there may be another one at hand. Cancelled, it loses none."""
-        ...
 
-    async def close(self) -> None:
-        """Let go of everything, and have it gone when this returns."""
-        ...
+    async def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Let go of everything, and have it gone when this returns. By default there is nothing."""
 
-    def abandon(self) -> None:
+    def abandon(self) -> None:  # noqa: B027 - likewise
         """Let go of everything soon; called from any thread, in place of `close`."""
-        ...
 
 
 class RunWatch:
@@ -148,7 +147,6 @@ class RunWatch:
             await self.aclose()
 
     async def _wait(self) -> None:
-        """Wait until there may be another update, or the watch is ended."""
         if self._waiting is not None:
             raise RuntimeError(_ONE_TASK)
         task = asyncio.current_task()

@@ -65,11 +65,6 @@ async def test_back_ends_have_names(environ: pytest.MonkeyPatch, name: str, kind
         await cast("RunLogService", service).close()
 
 
-def test_memory_is_the_default() -> None:
-    """Where nothing is set, the run log is in memory."""
-    assert type(create_run_log_service()) is InMemoryRunLogService
-
-
 @pytest.mark.parametrize("name", ["Memory", "firestor", " ", "redis"])
 def test_an_unknown_name_is_an_error(environ: pytest.MonkeyPatch, name: str) -> None:
     """An unknown name, given or set in the environment, is an error that lists the known ones."""
@@ -83,8 +78,9 @@ def test_an_unknown_name_is_an_error(environ: pytest.MonkeyPatch, name: str) -> 
         create_run_log_service()
 
 
-def test_an_empty_name_is_unknown() -> None:
-    """An empty name that is given is an error; it does not mean the default."""
+def test_only_none_means_the_default() -> None:
+    """Where nothing is set, the run log is in memory; an empty name that is given is an error."""
+    assert type(create_run_log_service()) is InMemoryRunLogService
     with pytest.raises(ConfigurationError, match="no back end"):
         create_run_log_service("")
 

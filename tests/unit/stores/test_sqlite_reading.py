@@ -27,7 +27,7 @@ from run_log.stores.audit import verify
 from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._reading import Opened, Reading
 from run_log.stores.sqlite._schema import APPLICATION_ID, MIGRATIONS, migrate
-from run_log.testing import a_run, an_event
+from run_log.testing import a_run
 
 PATIENCE = 30.0
 
@@ -268,30 +268,6 @@ async def test_an_older_file_stays_as_it_is(file: Path) -> None:
     assert len(MIGRATIONS) == version
 
 
-async def test_a_file_too_old_to_be_read(file: Path) -> None:
-    """A file that lacks what queries need is refused with what to do, and stays as it is."""
-    await saved(file, "r")
-    before = state_of(file.parent)
-
-    with pytest.raises(ConfigurationError, match=r"queries need .*; save a run with this one"):
-        Reading(str(file), busy_seconds=1.0, oldest=len(MIGRATIONS) + 1).open()
-
-    assert before == state_of(file.parent)
-
-
-async def test_a_reader_leaves_no_trace(file: Path) -> None:
-    """Once a reader is done, the file and its folder are as they were."""
-    await saved(file, "r")
-    before = state_of(file.parent)
-    service = SQLiteRunLogService(path=file)
-
-    for query in QUERIES.values():
-        await query(service)
-    await service.close()
-
-    assert before == state_of(file.parent)
-
-
 class Unwritable:
     """A file in a place that this process may read only, as far as its reader knows."""
 
@@ -425,17 +401,6 @@ def test_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     service = SQLiteRunLogService.from_settings(Settings(sqlite_path="~/runs.db"))
 
     assert str(tmp_path / "runs.db") == service.place
-
-
-async def test_a_save_makes_it(service: SQLiteRunLogService, file: Path) -> None:
-    """Saving a run makes the file, as does applying an event."""
-    other = SQLiteRunLogService(path=file.with_name("other"))
-    await service.save_run(a_run())
-    await other.apply([an_event()])
-    await other.close()
-    await service.close()
-
-    assert ["other", "runs.sqlite3"] == sorted(state_of(file.parent))
 
 
 def test_a_file_without_a_run_log(file: Path) -> None:

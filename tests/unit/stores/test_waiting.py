@@ -40,11 +40,12 @@ class Looks:
 
 
 async def test_what_is_there_costs_one_look() -> None:
-    """What is there already is found by the first look, without waiting."""
-    time, looks = Time(), Looks(0)
+    """What is there already is found by the first look; with no time to wait there is no other."""
+    for misses, found in ((0, "found"), (1, None)):
+        time, looks = Time(), Looks(misses)
 
-    assert "found" == await look_until(looks, 0, sleep=time.sleep, now=time.now)
-    assert (1, []) == (looks.count, time.sleeps)
+        assert found == await look_until(looks, 0, sleep=time.sleep, now=time.now)
+        assert (1, []) == (looks.count, time.sleeps)
 
 
 async def test_waiting_is_less_and_less_often() -> None:
@@ -65,14 +66,6 @@ async def test_the_last_look_is_at_the_end() -> None:
         return "found" if time.seconds >= 102 else None
 
     assert "found" == await look_until(look, 2, sleep=time.sleep, now=time.now)
-
-
-async def test_time_0_looks_once() -> None:
-    """With no time to wait there is one look."""
-    looks = Looks(1)
-
-    assert await look_until(looks, 0, sleep=Time().sleep, now=Time().now) is None
-    assert 1 == looks.count
 
 
 @pytest.mark.parametrize("seconds", [-1, None, "1", True, float("nan")])

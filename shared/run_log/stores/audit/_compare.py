@@ -5,33 +5,32 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from run_log.core import StoreError, StoreUnavailableError
 from run_log.core.counters import Horizon
-from run_log.core.ids import document_id, original_id
 from run_log.core.law import newest
 from run_log.stores.stored.fields import CHANGED_AT, COUNTED_HOUR, HISTORY, PROJECTION
-from run_log.stores.stored.reading import transition_from_text
+from run_log.stores.stored.reading import id_at, transition_from_text
 
 from ._figures import CountName, checked_horizon, differing, stored_figures
-from .port import Audit, RunDocument, StoredCounts, WorkflowSnapshot
+from .port import Audit, RunDocument, StoredCounts, WorkflowSnapshot, chosen_workflows
 
 MAX_LISTED: Final = 1_000
-"""Documents listed of a workflow; the others are only counted."""
+"""How many runs of a workflow are listed that differ; the others are only counted."""
 
 MAX_COMPARISONS: Final = 3
-"""How often a workflow is compared whose counts were not those of one moment."""
+"""How often a workflow is compared until its counts are of one moment."""
 
 _TOLD_EVERY: Final = 100
-"""Runs after which it is told how far a comparison is."""
 
 _T = TypeVar("_T")
 
 
 class Side(enum.StrEnum):
-    """One of the two that are compared."""
+    """One of the two projections."""
 
     FIRST = "first"
     SECOND = "second"
@@ -42,10 +41,10 @@ class RunDifference:
     """A run that is not the same in both."""
 
     run_id: str
-    only_in: Side | None
-    """Where alone it is; None where it is in both."""
-    fields: Sequence[str]
-    """The names of the fields that differ, those of the projection's own data after its name."""
+    only_in: Side | None = None
+    """The only side that has it; None where both have it."""
+    fields: Sequence[str] = ()
+    """The names of the fields that differ; those of the projection map begin with ``projection.``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +58,18 @@ class CountDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What differs of one workflow."""
+    """What differs in one workflow."""
 
     workflow_id: str
-    runs: int
-    """Runs that were compared: those of both, once."""
-    differences: Sequence[RunDifference]
+    runs: int = 0
+    """How many runs were compared; one that both have counts once."""
+    differences: Sequence[RunDifference] = ()
     """The first `MAX_LISTED`."""
-    unlisted: int
+    unlisted: int = 0
     """How many more there are."""
-    counts: Sequence[CountDifference]
-    problems: Sequence[str]
-    """Why counts could not be compared."""
+    counts: Sequence[CountDifference] = ()
+    problems: Sequence[str] = ()
+    """Why it could not be compared, or its counts could not."""
 
     @property
     def differs(self) -> bool:
@@ -85,102 +84,84 @@ async def compare(
     *,
     on_page: Callable[[str, int], None] = lambda _workflow_id, _runs: None,
 ) -> AsyncGenerator[Comparison]:
-    """Compare two projections and yield what came of each workflow that either has, in order.
+    """Compare two projections and yield what differs in each workflow that either has, in order.
 
-    Where both are in one database, each workflow is looked at as of one moment. All fields of all run
-    documents are compared, and the sums of stats and summaries. What is not, since it depends on when or in
-    which batches the same events were written, and not on them alone: ``projection.changed_at``; the order of
-    the history, and transitions beyond the newest that are kept; ``as_of`` of a workflow; and days and hours
-    that are over, in ``projection.counted_hour`` and in the summaries. A page of each is held at a time. What
-    keeps one workflow from being compared is its problem, and the next one follows.
+    Where both are in one database, each workflow is read as of one moment. All fields of all run documents
+    are compared, and the sums of stats and summaries. Left out is what depends on when, or in which batches,
+    the same events were written: ``projection.changed_at``; the order of the history, and transitions beyond
+    the newest that are kept; ``as_of`` of a workflow; and days and hours that are over, in
+    ``projection.counted_hour`` and in the summaries. One page of each is held at a time. An error of one
+    workflow is its problem; the next workflow follows.
 
     Args:
         first: One projection.
         second: The other.
         workflow_id: Only this workflow; None for all.
-        on_page: Told how many runs of a workflow have been compared, after each page or so.
+        on_page: Called with a workflow's id and how many of its runs have been compared, now and then.
 
     Raises:
         StoreUnavailableError: A store does not answer.
         ConfigurationError: A store is not there, or does not let us in.
     """
-    if workflow_id is not None:
-        yield await _compared(first, second, document_id(workflow_id), on_page)
-        return
-    async with aclosing(first.workflows()) as one, aclosing(second.workflows()) as other:
-        async for left, right in _joined(one, other, key=lambda workflow: workflow):
-            yield await _compared(first, second, str(left or right), on_page)
+    # Both come in the order of document ids, so that two pages are held and no list of all workflows.
+    ones, others = chosen_workflows(first, workflow_id), chosen_workflows(second, workflow_id)
+    async with aclosing(ones), aclosing(others):
+        async for workflow, _, _ in _joined(ones, others, key=lambda workflow: workflow):
+            try:
+                yield await _compared(first, second, workflow, on_page)
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                yield Comparison(workflow_id=id_at(workflow), problems=[str(error)])
 
 
 async def _compared(
     first: Audit, second: Audit, workflow: str, on_page: Callable[[str, int], None]
 ) -> Comparison:
-    try:
-        for _ in range(MAX_COMPARISONS - 1):
-            found, is_settled = await _compared_once(first, second, workflow, on_page)
-            if is_settled:
-                return found
-        return (await _compared_once(first, second, workflow, on_page))[0]
-    except StoreUnavailableError:
-        raise
-    except StoreError as error:
-        return Comparison(
-            workflow_id=original_id(workflow) or workflow,
-            runs=0,
-            differences=(),
-            unlisted=0,
-            counts=(),
-            problems=[str(error)],
-        )
-
-
-async def _compared_once(
-    first: Audit, second: Audit, workflow: str, on_page: Callable[[str, int], None]
-) -> tuple[Comparison, bool]:
-    """Return what differs, and whether all of it was of one moment."""
-    workflow_id = original_id(workflow) or workflow
+    workflow_id = id_at(workflow)
     horizon = checked_horizon(first.now())
-    async with first.snapshot(workflow) as one, second.snapshot(workflow, at=one.at) as other:
-        counts = await one.counts(), await other.counts()
-        runs = await _compared_runs(one, other, horizon, lambda count: on_page(workflow_id, count))
-        found = Comparison(
-            workflow_id=workflow_id,
-            runs=runs.count,
-            differences=runs.listed,
-            unlisted=runs.unlisted,
-            counts=_count_differences(*counts, horizon),
-            problems=[count.problem for count in counts if count.problem],
-        )
-        # An emulator may let a commit of an earlier moment be seen only later: then it was none.
-        is_settled = not found.differs or counts == (await one.counts(), await other.counts())
-    return found, is_settled
-
-
-@dataclass(slots=True)
-class _Runs:
-    count: int = 0
-    unlisted: int = 0
-    listed: list[RunDifference] = field(default_factory=list[RunDifference])
+    attempts = 0
+    while True:
+        attempts += 1
+        async with first.snapshot(workflow) as one, second.snapshot(workflow, at=one.at) as other:
+            counts = await one.counts(), await other.counts()
+            runs, differences, unlisted = await _compared_runs(
+                one, other, horizon, partial(on_page, workflow_id)
+            )
+            found = Comparison(
+                workflow_id=workflow_id,
+                runs=runs,
+                differences=differences,
+                unlisted=unlisted,
+                counts=_count_differences(*counts, horizon),
+                problems=[count.problem for count in counts if count.problem],
+            )
+            # An emulator may show a commit of an earlier moment only later: then this was not one moment.
+            is_settled = not found.differs or counts == (await one.counts(), await other.counts())
+        if is_settled or attempts == MAX_COMPARISONS:
+            return found
 
 
 async def _compared_runs(
     one: WorkflowSnapshot, other: WorkflowSnapshot, horizon: Horizon, tell: Callable[[int], None]
-) -> _Runs:
-    runs = _Runs()
+) -> tuple[int, list[RunDifference], int]:
+    """Return how many runs there are, the first that differ, and how many more of these there are."""
+    count = unlisted = 0
+    listed: list[RunDifference] = []
     async with aclosing(_documents(one)) as lefts, aclosing(_documents(other)) as rights:
-        async for left, right in _joined(lefts, rights, key=lambda document: document.id):
-            runs.count += 1
-            if runs.count % _TOLD_EVERY == 0:
-                tell(runs.count)
-            difference = _difference(left, right, horizon)
+        async for run, left, right in _joined(lefts, rights, key=lambda document: document.id):
+            count += 1
+            if count % _TOLD_EVERY == 0:
+                tell(count)
+            difference = _difference(id_at(run), left, right, horizon)
             if difference is None:
                 continue
-            if len(runs.listed) < MAX_LISTED:
-                runs.listed.append(difference)
+            if len(listed) < MAX_LISTED:
+                listed.append(difference)
             else:
-                runs.unlisted += 1
-    tell(runs.count)
-    return runs
+                unlisted += 1
+    tell(count)
+    return count, listed, unlisted
 
 
 async def _documents(snapshot: WorkflowSnapshot) -> AsyncGenerator[RunDocument]:
@@ -192,35 +173,30 @@ async def _documents(snapshot: WorkflowSnapshot) -> AsyncGenerator[RunDocument]:
 
 async def _joined(
     left: AsyncIterator[_T], right: AsyncIterator[_T], *, key: Callable[[_T], str]
-) -> AsyncIterator[tuple[_T | None, _T | None]]:
-    """Yield what has the same key in both, None where one has none; each is in the order of its keys."""
+) -> AsyncIterator[tuple[str, _T | None, _T | None]]:
+    """Yield each key with what has it in both, None where one has none; each is in the order of its keys."""
     one, other = await anext(left, None), await anext(right, None)
-    while one is not None or other is not None:
-        if other is None or (one is not None and key(one) < key(other)):
-            yield one, None
+    while keys := [key(item) for item in (one, other) if item is not None]:
+        first = min(keys)
+        in_left = one if one is not None and key(one) == first else None
+        in_right = other if other is not None and key(other) == first else None
+        yield first, in_left, in_right
+        if in_left is not None:
             one = await anext(left, None)
-        elif one is None or key(other) < key(one):
-            yield None, other
+        if in_right is not None:
             other = await anext(right, None)
-        else:
-            yield one, other
-            one, other = await anext(left, None), await anext(right, None)
 
 
 def _difference(
-    left: RunDocument | None, right: RunDocument | None, horizon: Horizon
+    run_id: str, left: RunDocument | None, right: RunDocument | None, horizon: Horizon
 ) -> RunDifference | None:
-    if left is not None and right is not None:
-        one, other = _comparable(left.fields, horizon), _comparable(right.fields, horizon)
-        if one == other:
-            return None
-        fields = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
-        return RunDifference(run_id=_run_id(left), only_in=None, fields=fields)
-    if left is not None:
-        return RunDifference(run_id=_run_id(left), only_in=Side.FIRST, fields=())
-    if right is not None:
-        return RunDifference(run_id=_run_id(right), only_in=Side.SECOND, fields=())
-    return None
+    if left is None or right is None:
+        return RunDifference(run_id=run_id, only_in=Side.SECOND if left is None else Side.FIRST)
+    one, other = _comparable(left.fields, horizon), _comparable(right.fields, horizon)
+    if one == other:
+        return None
+    fields = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+    return RunDifference(run_id=run_id, fields=fields)
 
 
 def _comparable(fields: Mapping[str, Any], horizon: Horizon) -> dict[str, Any]:
@@ -252,10 +228,6 @@ def _count_differences(first: StoredCounts, second: StoredCounts, horizon: Horiz
         return []
     one, other = stored_figures(first, horizon), stored_figures(second, horizon)
     return [
-        CountDifference(count=CountName.of(counter), first=one.get(counter, 0), second=other.get(counter, 0))
-        for counter in differing(one, other)
+        CountDifference(count=CountName.of(counter), first=left, second=right)
+        for counter, left, right in differing(one, other)
     ]
-
-
-def _run_id(document: RunDocument) -> str:
-    return original_id(document.id) or document.id

@@ -14,7 +14,7 @@ from run_log.core.law import StatsDelta
 from .port import RunRecord, StoredCounts
 
 Figures = Mapping[SummaryCounter, int]
-"""What a workflow's counts are; what is absent is 0."""
+"""A workflow's counts; what is absent is 0."""
 
 TOTAL: Final = SummaryCounter(Scope.ALL, 0, "total")
 SUCCESSFUL: Final = SummaryCounter(Scope.ALL, 0, "successful")
@@ -23,22 +23,23 @@ _CLOCKS_DIFFER: Final = timedelta(days=1)
 """How far one machine's clock may be from another's, as the summaries allow."""
 
 _STATUSES: Final = {status.value: status for status in RunStatus}
+_ALL_TIME: Final = {status: SummaryCounter(Scope.ALL, 0, status.value) for status in RunStatus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountName:
-    """What one count of a workflow counts."""
+    """Which runs one count of a workflow counts."""
 
     scope: Scope
-    """Over which runs."""
+    """All of them, or those of an hour or a day."""
     begins: datetime | None
-    """When the hour or day begins, in UTC, whose runs these are; None for all time."""
+    """When the hour or day begins, in UTC; None for all time."""
     name: str
     """``total``, ``successful``, a status, ``micros`` (how long runs took), or a bucket of durations."""
 
     @classmethod
     def of(cls, counter: SummaryCounter) -> Self:
-        """Return the name of *counter*."""
+        """Return how *counter* is called."""
         hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope]
         begins = hour_begins(counter.slot * hours) if hours else None
         return cls(scope=counter.scope, begins=begins, name=counter.name)
@@ -51,44 +52,34 @@ class CountName:
 
 
 def checked_horizon(now: datetime) -> Horizon:
-    """Return which days and hours are looked at: those that count tomorrow too.
-
-    Whoever writes goes by its own clock, which may be a day ahead of this one: what is over by that may be
-    there or not.
-    """
+    """Return which days and hours are checked: those that still count tomorrow."""
+    # A writer goes by its own clock, which may be a day ahead, and deletes what is over by that.
     return Horizon.at(now + _CLOCKS_DIFFER)
 
 
 def stored_figures(counts: StoredCounts, horizon: Horizon) -> dict[SummaryCounter, int]:
-    """Return what is stored, as far as *horizon* looks."""
+    """Return the stored counts that are within *horizon*."""
     figures = {counter: count for counter, count in counts.counters.items() if horizon.counts(counter)}
-    figures |= {
-        SummaryCounter(Scope.ALL, 0, status.value): count for status, count in counts.by_status.items()
-    }
+    figures |= {_ALL_TIME[status]: count for status, count in counts.by_status.items()}
     figures |= {TOTAL: counts.total, SUCCESSFUL: counts.successful}
     return {counter: count for counter, count in figures.items() if count}
 
 
 class Recount:
-    """Counts a workflow's runs anew, one by one, by what their documents say was counted of them.
-
-    Args:
-        horizon: Which days and hours are looked at.
-    """
+    """Counts a workflow's runs anew, one by one, within *horizon*, by what their documents say."""
 
     def __init__(self, horizon: Horizon) -> None:
         self._horizon = horizon
-        self._figures: dict[SummaryCounter, int] = {}
+        self.figures: dict[SummaryCounter, int] = {}
         self.runs = 0
-        """Documents seen."""
         self.uncounted = 0
-        """Those of which nobody knows what they are counted as."""
+        """Runs that are so damaged that nobody knows what they are counted as."""
         self.workflow_id: str | None = None
         """As a run says it."""
         self.as_of: datetime | None = None
         """When the newest event of all runs happened."""
         self.shortest_retention: timedelta | None = None
-        """Of the runs that expire, how long after its latest event the first one does; None without any."""
+        """Of the runs that expire, the shortest time from the latest event to that; None without any."""
 
     def add(self, record: RunRecord) -> None:
         """Count one run."""
@@ -99,11 +90,11 @@ class Recount:
         head = record.stored.head
         if record.problem is None:
             self.workflow_id = record.key[0]
-        own = {TOTAL: 1, SummaryCounter(Scope.ALL, 0, head.status.value): 1}
+        own = {TOTAL: 1, _ALL_TIME[head.status]: 1}
         if head.status is RunStatus.SUCCESS:
             own[SUCCESSFUL] = 1
-        add_counters(self._figures, own)
-        add_counters(self._figures, dict(counters_of(head.status, head.counted, self._horizon)))
+        add_counters(self.figures, own)
+        add_counters(self.figures, dict(counters_of(head.status, head.counted, self._horizon)))
         if not head.history:
             return
         latest = max(transition.occurred_at for transition in head.history)
@@ -112,24 +103,20 @@ class Recount:
             kept = record.stored.expires_at - latest
             self.shortest_retention = min(self.shortest_retention or kept, kept)
 
-    @property
-    def figures(self) -> dict[SummaryCounter, int]:
-        """What they add up to."""
-        return dict(self._figures)
-
 
 def expected_figures(
     stored: Figures, recounted: Figures, *, retention: timedelta | None, now: datetime
 ) -> dict[SummaryCounter, int]:
-    """Return what is to be stored, given what a recount of the runs gives that are still there.
+    """Return what should be stored, given a recount of the runs that are still there.
 
-    Runs that have expired stay counted, and leave no trace when they are deleted. So where some may have been
-    deleted, more may be stored than is found; they had ended, and began before all that is kept.
+    A run that has expired stays counted, and leaves no trace when it is deleted. So where runs may have been
+    deleted, a stored count may be higher than the recount. Such runs had ended, and began before all that are
+    kept.
 
     Args:
-        stored: What is.
+        stored: What is stored.
         recounted: What a recount gives.
-        retention: The shortest time for which runs may have been kept; None where all are.
+        retention: The shortest time for which runs may have been kept; None where all are kept.
         now: The time.
     """
     if retention is None:
@@ -146,37 +133,28 @@ def expected_figures(
         else recounted.get(counter, 0)
         for counter in {**stored, **recounted}
     }
-    by_status = {status: expected.get(SummaryCounter(Scope.ALL, 0, status.value), 0) for status in RunStatus}
+    by_status = {status: expected.get(counter, 0) for status, counter in _ALL_TIME.items()}
     expected[TOTAL], expected[SUCCESSFUL] = sum(by_status.values()), by_status[RunStatus.SUCCESS]
     return {counter: count for counter, count in expected.items() if count}
 
 
-def differing(left: Figures, right: Figures) -> list[SummaryCounter]:
-    """Return the counters that are not the same in both, in order."""
-    return sorted(counter for counter in {**left, **right} if left.get(counter, 0) != right.get(counter, 0))
+def differing(left: Figures, right: Figures) -> list[tuple[SummaryCounter, int, int]]:
+    """Return the counters that are not the same in both, in order, each with its two counts."""
+    both = ((counter, left.get(counter, 0), right.get(counter, 0)) for counter in {**left, **right})
+    return sorted(one for one in both if one[1] != one[2])
 
 
 def delta_of(changes: Figures) -> tuple[StatsDelta, dict[SummaryCounter, int]]:
     """Return *changes* of figures as those of stats, and of the summary's counters."""
+    counters = dict(changes)
+    total, successful = counters.pop(TOTAL, 0), counters.pop(SUCCESSFUL, 0)
     by_status = {
-        _STATUSES[counter.name]: count
-        for counter, count in changes.items()
-        if counter.scope is Scope.ALL and counter.name in _STATUSES
+        status: counters.pop(counter) for status, counter in _ALL_TIME.items() if counter in counters
     }
-    delta = StatsDelta(
-        total=changes.get(TOTAL, 0), successful=changes.get(SUCCESSFUL, 0), by_status=by_status
-    )
-    counters = {
-        counter: count
-        for counter, count in changes.items()
-        if counter not in (TOTAL, SUCCESSFUL)
-        and not (counter.scope is Scope.ALL and counter.name in _STATUSES)
-    }
-    return delta, counters
+    return StatsDelta(total=total, successful=successful, by_status=by_status), counters
 
 
 def _may_lack_runs(counter: SummaryCounter, oldest: datetime) -> bool:
-    """Return whether runs may have been deleted that *counter* counts: those that began before *oldest*."""
     if counter.name in _STATUSES and not _STATUSES[counter.name].is_terminal:
         return False
     begins = CountName.of(counter).begins

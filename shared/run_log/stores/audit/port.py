@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from run_log.core import RunStatus, UnreadableRunError
 from run_log.core.counters import SummaryCounter
-from run_log.core.ids import document_id, original_id
+from run_log.core.ids import document_id
 from run_log.core.law import RunHead, StatsDelta
 from run_log.core.models import RunKey
 from run_log.stores.stored.fields import HISTORY, PROJECTION
-from run_log.stores.stored.reading import StoredHead, head_from_fields, run_from_fields
+from run_log.stores.stored.reading import StoredHead, head_from_fields, key_at, run_from_fields
 
 AUDIT_PAGE: Final = 300
-"""Documents read at a time, without payloads: some kilobytes each."""
+"""How many documents are read at a time, without payloads: some kilobytes each."""
 
 WHOLE_PAGE: Final = 50
-"""Whole documents read at a time, at most: each may have a megabyte."""
+"""How many whole documents are read at a time, at most: each may have a megabyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCounts:
-    """What a store has counted of a workflow, over all documents that hold it."""
+    """The counts that a store has of a workflow, summed over all documents that hold them."""
 
     workflow_id: str | None = None
-    """As their document says it; None where it does not."""
+    """As the document says it; None where it does not."""
     total: int = 0
     successful: int = 0
     by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
@@ -40,27 +40,25 @@ class StoredCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountsRepair:
-    """What is to be added to a workflow's counts."""
+    """What a repair adds to a workflow's counts."""
 
     workflow_id: str
     delta: StatsDelta
     counters: Mapping[SummaryCounter, int]
     as_of: datetime | None
-    """When the latest event happened that was found in its runs; None where none was."""
+    """When the latest event of its runs happened; None where no run has any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDocument:
-    """A run as it is stored."""
+    """A run as it is stored: the document's id, and its fields with the projection map."""
 
     id: str
-    """The document's id."""
     fields: Mapping[str, Any]
-    """Its fields, with the projection map."""
 
 
 class WorkflowSnapshot(Protocol):
-    """One workflow as it is at one moment, however long it is looked at and whatever is written meanwhile.
+    """One workflow as it is at one moment, however long reading takes and whatever is written meanwhile.
 
     Reads raise `StoreUnavailableError` where the store does not answer in bounded time, `StoreError` where
     it no longer knows that moment, and `ConfigurationError` where it does not let us in.
@@ -68,38 +66,38 @@ class WorkflowSnapshot(Protocol):
 
     @property
     def at(self) -> datetime | None:
-        """The moment; None where a store cannot look at one that is over."""
+        """The moment; None for a store that cannot read a moment that is over."""
         ...
 
     async def counts(self) -> StoredCounts:
-        """Return what is counted, as of the moment."""
+        """Return the stored counts, as of the moment."""
         ...
 
     def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
         """Yield all run documents as of the moment, page by page in the order of their ids.
 
         Args:
-            whole: Whether with all that is in them; else without `PAYLOADS`.
+            whole: Whether to read all of their fields, or all but `PAYLOADS`.
         """
         ...
 
     async def repair(self, change: CountsRepair) -> bool:
-        """Add *change* to the counts as they are by now, at once and once.
+        """Add *change* to the counts as they are now, in one commit, unless others repaired them meanwhile.
 
-        It is the difference at the moment of the snapshot, and additions do not mind each other: so the
+        It is the difference at the moment of the snapshot, and a sum does not depend on the order: so the
         counts are right from then on, whatever was written since.
 
         Returns:
-            False where somebody has repaired them since the moment: they have to be counted anew.
+            False where somebody has repaired the counts since the moment: recount the runs.
 
         Raises:
-            StoreUnavailableError: The store does not answer; the counts have to be counted anew.
+            StoreUnavailableError: The store does not answer: recount the runs.
         """
         ...
 
 
 class Audit(Protocol):
-    """What it takes to check a store's counts, and to compare its documents with another's."""
+    """What a store offers to have its counts checked, and its documents compared with another's."""
 
     @property
     def retention(self) -> timedelta | None:
@@ -107,7 +105,7 @@ class Audit(Protocol):
         ...
 
     def now(self) -> datetime:
-        """Return the time, to tell which days and hours are counted."""
+        """Return the time, by which days and hours are counted."""
         ...
 
     def workflows(self) -> AsyncGenerator[str]:
@@ -126,21 +124,30 @@ class Audit(Protocol):
         ...
 
 
+async def chosen_workflows(audit: Audit, workflow_id: str | None) -> AsyncGenerator[str]:
+    """Yield the document id of this workflow, there or not; None: of all workflows, in order."""
+    if workflow_id is not None:
+        yield document_id(workflow_id)
+        return
+    async with aclosing(audit.workflows()) as workflows:
+        async for workflow in workflows:
+            yield workflow
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What a recount needs of a stored run."""
 
     key: RunKey
-    """As far as it is known."""
     stored: StoredHead | None
-    """How it stands; None where that cannot be read, so that nobody knows what it is counted as."""
-    problem: str | None
+    """Its head; None where that cannot be read, so that nobody knows what the run is counted as."""
+    problem: str | None = None
     """What is wrong with the document; None where nothing is."""
 
 
 def run_record(workflow: str, document: RunDocument) -> RunRecord:
     """Return what *document*, of the workflow with this document id, says of its run, payloads aside."""
-    key = (original_id(workflow) or workflow, original_id(document.id) or document.id)
+    key = key_at(workflow, document.id)
     try:
         stored = head_from_fields(document.fields, key)
     except UnreadableRunError as error:
@@ -156,7 +163,6 @@ def run_record(workflow: str, document: RunDocument) -> RunRecord:
 
 
 def _contradiction(head: RunHead, fields: Mapping[str, Any]) -> str | None:
-    """Return in what a document contradicts itself; None where it does not."""
     if not fields.get(PROJECTION):
         return None  # written by something that knew no versions
     if not head.history:

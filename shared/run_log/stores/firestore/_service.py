@@ -31,7 +31,7 @@ from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.committing.committer import Committer
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import OverallPosition, Position, Selection
+from run_log.stores.listings import Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -202,7 +202,7 @@ class FirestoreRunLogService(RunLogService):
         query = runs_query(runs, selection)
         if after is not None:
             # By both: most runs share their start with another, and a time alone would skip or repeat these.
-            start = {"started_at": after.started_at, "__name__": runs.document(after.document_id)}
+            start = {"started_at": after.moment, "__name__": runs.document(after.run)}
             query = query.start_after(start)
         return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
 
@@ -279,7 +279,7 @@ class FirestoreRunLogService(RunLogService):
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
         runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
         query = placed_query(runs, selection)

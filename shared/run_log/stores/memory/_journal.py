@@ -6,6 +6,7 @@ import reprlib
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 from typing_extensions import override
@@ -31,6 +32,7 @@ class Journal:
         self._number_of = number_of
         self._entries: list[tuple[int, RunKey]] = []
         self._tidy_at = _SLACK
+        self._store = uuid.uuid4().hex
         self.last = 0
         """The number of the newest change."""
 
@@ -51,11 +53,29 @@ class Journal:
 
     def after(self, number: int, workflow_id: str | None) -> tuple[int, RunKey] | None:
         """Return the first run of a workflow, or of any, whose newest change comes after a number."""
-        for index in range(bisect_right(self._entries, number, key=_number), len(self._entries)):
+        for index in range(bisect_right(self._entries, number, key=itemgetter(0)), len(self._entries)):
             entry = self._entries[index]
             if workflow_id in (None, entry[1][0]) and self._is_newest(entry):
                 return entry
         return None
+
+    def cursor(self, number: int, selection: str) -> str:
+        """Return the cursor that goes on after the change with this number."""
+        return encode_parts((self._store, number), scope="watch", selection=selection)
+
+    def number(self, cursor: object, selection: str) -> int:
+        """Return the number that *cursor* goes on after.
+
+        Raises:
+            InvalidCursorError: It is malformed, of other runs, or of a store in memory that is gone.
+        """
+        store, number = decode_parts(cursor, (str, int), scope="watch", selection=selection)
+        if store != self._store:
+            raise InvalidCursorError(
+                f"{reprlib.repr(cursor)} is a cursor of a run log in memory that is gone, or of another one; "
+                "watch without a cursor, and read what there is with list_runs"
+            )
+        return int(number)
 
     def _is_newest(self, entry: tuple[int, RunKey]) -> bool:
         return self._number_of(entry[1]) == entry[0]
@@ -65,8 +85,8 @@ class JournalUpdates(UpdateSource):
     """The changes of an embedded store after a number.
 
     Args:
-        read: Returns the first readable change after a number, with its number and without its cursor; the
-            number alone where what was next cannot be read; None where nothing is next.
+        read: Returns the number of the next change, and its update where that can be read; None where
+            nothing is next.
         last: Returns the number of the newest change.
         bell: Rings when there is another change.
         after: Where to begin; None for where the store is when it is opened.
@@ -104,40 +124,3 @@ class JournalUpdates(UpdateSource):
     @override
     async def more(self) -> None:
         await self._bell.wait(unless=lambda: self._last() > (self._after or 0))
-
-    @override
-    async def close(self) -> None:
-        pass  # nothing is held
-
-    @override
-    def abandon(self) -> None:
-        pass
-
-
-class JournalCursors:
-    """The cursors of one store in memory: those of another one, or of another process, mean nothing to it."""
-
-    def __init__(self) -> None:
-        self._store = uuid.uuid4().hex
-
-    def encode(self, number: int, selection: str) -> str:
-        """Return the cursor that goes on after the change with this number."""
-        return encode_parts((self._store, number), scope="watch", selection=selection)
-
-    def decode(self, cursor: object, selection: str) -> int:
-        """Return the number that *cursor* goes on after.
-
-        Raises:
-            InvalidCursorError: It is malformed, of other runs, or of a store in memory that is gone.
-        """
-        store, number = decode_parts(cursor, (str, int), scope="watch", selection=selection)
-        if store != self._store:
-            raise InvalidCursorError(
-                f"{reprlib.repr(cursor)} is a cursor of a run log in memory that is gone, or of another one; "
-                "watch without a cursor, and read what there is with list_runs"
-            )
-        return int(number)
-
-
-def _number(entry: tuple[int, RunKey]) -> int:
-    return entry[0]

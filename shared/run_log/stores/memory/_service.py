@@ -23,7 +23,7 @@ from run_log.core.models import RunKey
 from run_log.stores.committing.commits import count_anomalies
 from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import Order, OverallPosition, Position, Selection
+from run_log.stores.listings import Order, Position, Selection
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -33,7 +33,7 @@ from run_log.stores.stored.writing import expiry_after, projection_fields, run_f
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.watch import RunUpdate
 
-from ._journal import Journal, JournalCursors, JournalUpdates
+from ._journal import Journal, JournalUpdates
 
 MAX_RUNS: Final = 200
 """Runs kept for a workflow. A paused one is never evicted: somebody waits for it."""
@@ -42,7 +42,6 @@ MAX_EVICTED: Final = 100_000
 """Evicted runs a workflow remembers the head of, so that one saved again is not counted again."""
 
 MAX_EVICTED_BYTES: Final = 100 * 2**20
-"""Bytes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,15 @@ class _Workflow:
     def head(self, run_id: str) -> RunHead | None:
         entry = self.runs.get(run_id)
         return entry.head if entry else self.evicted.get(run_id)
+
+    def stats_of(self, workflow_id: str) -> WorkflowStats:
+        return WorkflowStats(
+            workflow_id=workflow_id,
+            total=self.stats.total,
+            successful=self.stats.successful,
+            by_status=dict(self.stats.by_status),
+            as_of=self.as_of,
+        )
 
     def write(self, run_id: str, change: RunChange, number: int, retention: Retention | None) -> None:
         self._count(change)
@@ -153,7 +161,6 @@ class InMemoryRunLogService(RunLogService):
         self._lock = renewed(self, "_lock", threading.RLock, is_held=True)
         self._journal = Journal(self._number_of)
         self._bell = Bell()
-        self._cursors = JournalCursors()
 
     @classmethod
     def from_env(cls) -> Self:
@@ -187,13 +194,10 @@ class InMemoryRunLogService(RunLogService):
         return outcomes
 
     def _fold(self, key: RunKey, events: Sequence[RunEvent]) -> RunChange:
-        """Return what *events* do to a run.
-
-        Raises:
-            RunExpiredError: It has expired.
-        """
         now = self._now()
-        head, entry = self._head(key), self._runs(key[0]).get(key[1])
+        workflow = self._workflow(key[0])
+        head, entry = workflow.head(key[1]), workflow.runs.get(key[1])
+        # Nothing is known of the run, and its events are so old that it may have been deleted.
         if head is None and self._retention and self._retention.is_over(events, now):
             raise self._retention.error(key)
         change = fold(head, events, horizon=Horizon.at(now))
@@ -206,13 +210,8 @@ class InMemoryRunLogService(RunLogService):
             self._retention.check_not_revived(key, change, now)
         return change
 
-    def _head(self, key: RunKey) -> RunHead | None:
-        workflow = self._workflows.get(key[0])
-        return workflow.head(key[1]) if workflow else None
-
-    def _runs(self, workflow_id: str) -> Mapping[str, _Entry]:
-        workflow = self._workflows.get(workflow_id)
-        return workflow.runs if workflow else {}
+    def _workflow(self, workflow_id: str) -> _Workflow:
+        return self._workflows.get(workflow_id) or _Workflow()  # reading makes none
 
     async def close(self) -> None:
         """End the watches: there is nothing else to let go of."""
@@ -221,7 +220,7 @@ class InMemoryRunLogService(RunLogService):
     @override
     async def _save(self, event: RunEvent) -> None:
         with self._lock:
-            head = self._head(event.key)
+            head = self._workflow(event.key[0]).head(event.key[1])
             # What this process made or saw before it made the event is in order already.
             foreign = head is not None and head.version.hlc > self.version_clock.seen(event.key)
             latest = head.saved(event, clock=self.version_clock) if head and foreign else event
@@ -237,8 +236,7 @@ class InMemoryRunLogService(RunLogService):
     async def read_page(
         self, workflow_id: str, selection: Selection, after: Position | None, limit: int
     ) -> Page:
-        runs = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
-        return Page.of(runs, limit)
+        return Page.of(self._readable(self._sorted(workflow_id, selection, after), limit + 1), limit)
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -248,19 +246,19 @@ class InMemoryRunLogService(RunLogService):
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
         with self._lock:
-            return _stats(workflow_id, self._workflows.get(workflow_id) or _Workflow())
+            return self._workflow(workflow_id).stats_of(workflow_id)
 
     @override
     async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
         with self._lock:
-            workflow = self._workflows.get(workflow_id) or _Workflow()
-            return _stats(workflow_id, workflow), dict(workflow.counters)
+            workflow = self._workflow(workflow_id)
+            return workflow.stats_of(workflow_id), dict(workflow.counters)
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         with self._lock:
             stats = {
-                document_id(workflow_id): _stats(workflow_id, workflow)
+                document_id(workflow_id): workflow.stats_of(workflow_id)
                 for workflow_id, workflow in self._workflows.items()
             }
         places = sorted(place for place in stats if after is None or place > after)
@@ -268,41 +266,29 @@ class InMemoryRunLogService(RunLogService):
 
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
-        with self._lock:
-            paused = [
-                (entry.position.started_at, document_id(workflow_id), entry.position.document_id, entry)
-                for workflow_id, workflow in self._workflows.items()
-                for entry in workflow.runs.values()
-                if entry.head.status is RunStatus.PAUSED
-            ]
-        paused.sort(key=lambda item: item[:3], reverse=True)
-        return self._readable([item[3] for item in paused], len(paused))
+        return self._readable(self._placed(InboxSelection(now=utc_now()), None))
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
+        runs = self._readable(self._placed(selection, after), limit + 1, selection.is_wanted)
+        return Page.of(runs, limit)
+
+    def _placed(self, selection: InboxSelection | StaleSelection, after: Position | None) -> list[_Entry]:
         with self._lock:
-            workflows = [
-                workflow
+            found = [
+                (document_id(workflow_id), entry)
                 for workflow_id, workflow in self._workflows.items()
                 if selection.workflow_id in (None, workflow_id)
+                for entry in workflow.runs.values()
             ]
-            entries = [entry for workflow in workflows for entry in workflow.runs.values()]
-        is_reverse = selection.newest_first
-        places = {
-            OverallPosition.of(
-                entry.projection[selection.sorted_by], (entry.fields["workflow_id"], entry.fields["id"])
-            ): entry
-            for entry in entries
+        entries = {
+            Position(entry.projection[selection.sorted_by], entry.position.run, workflow): entry
+            for workflow, entry in found
             if selection.includes(entry.projection)
         }
-        left = (
-            place for place in places if after is None or (place < after if is_reverse else place > after)
-        )
-        entries = [places[place] for place in sorted(left, reverse=is_reverse)]
-        runs = self._readable(entries, limit + 1, selection.is_wanted)
-        return Page.of(runs, limit)
+        return _beyond(entries, after, newest_first=selection.newest_first)
 
     @override
     async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -316,7 +302,7 @@ class InMemoryRunLogService(RunLogService):
     def _readable(
         self,
         entries: Iterable[_Entry],
-        most: int,
+        most: int | None = None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
         return readable(
@@ -337,39 +323,37 @@ class InMemoryRunLogService(RunLogService):
                 number, key = found
                 entry = self._workflows[key[0]].runs[key[1]]
             runs = self._readable([entry], 1)
-            return number, self._update(runs[0], self._cursors.encode(number, selection)) if runs else None
+            return number, self._update(runs[0], self._journal.cursor(number, selection)) if runs else None
 
         return JournalUpdates(
             read=read,
             last=lambda: self._journal.last,
             bell=self._bell,
-            after=None if cursor is None else self._cursors.decode(cursor, selection),
+            after=None if cursor is None else self._journal.number(cursor, selection),
         )
 
     def _number_of(self, key: RunKey) -> int:
-        entry = self._runs(key[0]).get(key[1])
+        entry = self._workflow(key[0]).runs.get(key[1])
         return entry.number if entry else 0
 
     def _entry(self, key: RunKey) -> _Entry | None:
         with self._lock:
-            entry = self._runs(key[0]).get(key[1])
+            entry = self._workflow(key[0]).runs.get(key[1])
         return None if entry is None or is_expired(expires_at(entry.fields), self._now()) else entry
 
     def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
         with self._lock:
-            entries = list(self._runs(workflow_id).values())
-        is_reverse = selection.order is Order.NEWEST
-        selected = [
-            entry
+            entries = list(self._workflow(workflow_id).runs.values())
+        selected = {
+            entry.position: entry
             for entry in entries
-            if (after is None or (entry.position < after if is_reverse else entry.position > after))
-            and selection.includes(
+            if selection.includes(
                 status=entry.fields["status"],
-                started_at=entry.position.started_at,
+                started_at=entry.position.moment,
                 trigger_type=entry.fields["trigger_type"],
             )
-        ]
-        return sorted(selected, key=lambda entry: entry.position, reverse=is_reverse)
+        }
+        return _beyond(selected, after, newest_first=selection.order is Order.NEWEST)
 
     def __repr__(self) -> str:
         """Return how many runs are kept."""
@@ -383,15 +367,11 @@ def create_service(settings: Settings) -> InMemoryRunLogService:
     return InMemoryRunLogService.from_settings(settings)
 
 
-def _stats(workflow_id: str, workflow: _Workflow) -> WorkflowStats:
-    sums = workflow.stats
-    return WorkflowStats(
-        workflow_id=workflow_id,
-        total=sums.total,
-        successful=sums.successful,
-        by_status=dict(sums.by_status),
-        as_of=workflow.as_of,
-    )
+def _beyond(
+    entries: Mapping[Position, _Entry], after: Position | None, *, newest_first: bool
+) -> list[_Entry]:
+    left = (one for one in entries if after is None or (one < after if newest_first else one > after))
+    return [entries[position] for position in sorted(left, reverse=newest_first)]
 
 
 def _stored(entry: _Entry, key: RunKey) -> StoredRun:

@@ -13,7 +13,6 @@ from typing import TypeVar
 from typing_extensions import override
 
 from run_log.core import InvalidArgumentError, StoreError, StoreUnavailableError
-from run_log.core.ids import original_id
 from run_log.stores.audit.port import (
     WHOLE_PAGE,
     Audit,
@@ -23,28 +22,31 @@ from run_log.stores.audit.port import (
     WorkflowSnapshot,
 )
 from run_log.stores.committing.commits import StatsWrite
-from run_log.stores.retention import Retention
-from run_log.stores.sqlite._projection import (
-    ADD_TO_COUNTER,
-    ADD_TO_WORKFLOW,
-    COUNT_REPAIR,
-    counter_rows,
-    workflow_row,
-)
-from run_log.stores.sqlite._queries import counter_from_row, document_from_row, stats_from_row
+from run_log.stores.sqlite._projection import Terms, add_counts
+from run_log.stores.stored.reading import id_at
 
 from ._connection import Connection
 from ._queries import (
+    BARE_COLUMNS,
     COUNT_RUNS,
     COUNTERS,
+    DOCUMENT_COLUMNS,
     HAS_REPAIRS,
     IS_TEXT,
     REPAIRS,
     WORKFLOW,
+    counter_from_row,
     documents_query,
+    fields_from_row,
     next_workflow_query,
+    stats_from_row,
 )
 from ._schema import transaction
+
+_COUNT_REPAIR = (
+    "INSERT INTO repairs (workflow, count) VALUES (?, 1) "
+    "ON CONFLICT (workflow) DO UPDATE SET count = count + 1"
+)
 
 _T = TypeVar("_T")
 
@@ -53,41 +55,31 @@ _Found = tuple[object, bool]
 
 
 class SQLiteAudit(Audit):
-    """Checks a file, one workflow in one transaction.
+    """Checks a file, each workflow in a transaction of its own.
 
     Args:
         path: The file.
         busy_seconds: How long a call waits for it while others write to it.
-        retention: How long ended runs are kept; None keeps all.
-        now: The time.
+        terms: By which retention and time the file is written.
         page: How many runs are read at a time.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        busy_seconds: float,
-        retention: Retention | None,
-        now: Callable[[], datetime],
-        page: int,
-    ) -> None:
+    def __init__(self, path: str, *, busy_seconds: float, terms: Terms, page: int) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
-        self._retention = retention
-        self._now = now
+        self._terms = terms
         self._page = page
         self._odd: dict[str, _Found] = {}
-        """Document ids that are none, by the names that were given to them."""
+        """Document ids that are no text, by the names that were given to them."""
 
     @property
     @override
     def retention(self) -> timedelta | None:
-        return self._retention.keeps if self._retention else None
+        return self._terms.retention.keeps if self._terms.retention else None
 
     @override
     def now(self) -> datetime:
-        return self._now()
+        return self._terms.now()
 
     @override
     async def workflows(self) -> AsyncGenerator[str]:
@@ -100,11 +92,6 @@ class SQLiteAudit(Audit):
     @contextlib.asynccontextmanager
     @override
     async def snapshot(self, workflow: str, *, at: datetime | None = None) -> AsyncGenerator[SQLiteSnapshot]:
-        """Open a workflow in a transaction of its own.
-
-        Raises:
-            InvalidArgumentError: *at* is given: a file cannot be read as it was.
-        """
         if at is not None:
             raise InvalidArgumentError("a file cannot be read as it was: at has to be None")
         # Of their own, so that no other call of the service is in the transaction, nor waits for its end.
@@ -119,7 +106,7 @@ class SQLiteAudit(Audit):
             yield SQLiteSnapshot(reader, writer, workflow, repairs=repairs, page=self._page)
 
     def _name(self, found: _Found) -> str:
-        """Return a document id; for what is none a name that no document has, which `snapshot` knows."""
+        """Return a document id; where it is no text, a name that no document has and `snapshot` knows."""
         if isinstance(found[0], str):
             return found[0]
         name = f"{'text' if found[1] else 'bytes'}/{found[0]!r}"
@@ -136,14 +123,9 @@ class SQLiteAudit(Audit):
 
 
 class SQLiteSnapshot(WorkflowSnapshot):
-    """A workflow as one transaction reads it.
+    """A workflow as one transaction reads it, which *reader* has begun; *writer* is for repairs.
 
-    Args:
-        reader: A connection that has begun its transaction.
-        writer: One for repairs.
-        workflow: The workflow's document id.
-        repairs: How often its counts were repaired before.
-        page: How many runs are read at a time.
+    *repairs* says how often the counts were repaired before.
     """
 
     def __init__(
@@ -166,21 +148,21 @@ class SQLiteSnapshot(WorkflowSnapshot):
 
     @override
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
+        columns = DOCUMENT_COLUMNS if whole else BARE_COLUMNS
         size = min(self._page, WHOLE_PAGE) if whole else self._page
-        query = documents_query(self._workflow, whole=whole)
-        # It moves on by itself, whatever the ids are that something else put there.
-        rows = await self._read(lambda connection: connection.execute(query.sql, query.values))
+        query = documents_query(self._workflow, columns)
+        # One cursor for all pages: it moves on by itself, whatever ids something else put there.
+        rows = await self._read(lambda connection: connection.execute(*query))
         after: str | None = None
         while found := await self._read(lambda _: rows.fetchmany(size)):
-            page = list(map(partial(document_from_row, whole=whole), found))
-            for run in (place for place, _ in page if isinstance(place, str)):
+            for run in (row[1] for row in found if isinstance(row[1], str)):
                 if after is not None and run <= after:
                     raise StoreError(
-                        f"the file is damaged: run {original_id(run) or run!r} comes again after "
-                        f"{original_id(after) or after!r}; restore it from a copy"
+                        f"the file is damaged: run {id_at(run)!r} comes again after {id_at(after)!r}; "
+                        "restore it from a copy"
                     )
                 after = run
-            yield [RunDocument(id=str(place), fields=fields) for place, fields in page]
+            yield [RunDocument(id=str(row[1]), fields=fields_from_row(columns, row)) for row in found]
 
     @override
     async def repair(self, change: CountsRepair) -> bool:
@@ -191,7 +173,7 @@ class SQLiteSnapshot(WorkflowSnapshot):
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         def within(connection: sqlite3.Connection) -> _T:
             if not connection.in_transaction:
-                # A fork has closed it, and what is open now would see another moment.
+                # A fork has closed the connection, and the one that is open now would see another moment.
                 raise StoreUnavailableError("the transaction that read the file was cut short; try again")
             return work(connection)
 
@@ -199,8 +181,7 @@ class SQLiteSnapshot(WorkflowSnapshot):
 
 
 def _next_workflow(connection: sqlite3.Connection, after: _Found) -> _Found:
-    query = next_workflow_query(after[0], is_text=after[1])
-    workflow, is_text = connection.execute(query.sql, query.values).fetchone()
+    workflow, is_text = connection.execute(*next_workflow_query(after[0], is_text=after[1])).fetchone()
     return workflow, bool(is_text)
 
 
@@ -210,7 +191,6 @@ def _count_runs(connection: sqlite3.Connection, found: _Found) -> int:
 
 
 def _begin(connection: sqlite3.Connection, workflow: str) -> int:
-    """Begin to read, and return how often the workflow's counts were repaired before."""
     connection.execute("BEGIN")
     # A file from before there were repairs is read as it is.
     (knows_repairs,) = connection.execute(HAS_REPAIRS).fetchone()
@@ -256,7 +236,6 @@ def _repair(connection: sqlite3.Connection, workflow: str, expected: int, change
     with transaction(connection):
         if _repaired(connection, workflow) != expected:
             return False
-        connection.execute(COUNT_REPAIR, (workflow,))
-        connection.execute(ADD_TO_WORKFLOW, workflow_row(write))
-        connection.executemany(ADD_TO_COUNTER, counter_rows(write))
+        connection.execute(_COUNT_REPAIR, (workflow,))
+        add_counts(connection, [write])
     return True

@@ -19,15 +19,15 @@ from run_log.core.forks import renewed, take_part
 from run_log.core.logs import logging_later
 from run_log.stores.files import open_private
 
-from ._reading import Opened, Reading
+from ._reading import Opened, Reading, connect
 from ._schema import migrate, schema_version
 
 _T = TypeVar("_T")
 
 _WAL_RETRY_SECONDS: Final = 0.005
 
+# Of something that changes meanwhile, and cannot be locked.
 _MOST_READS: Final = 20
-"""How often something is read that changes meanwhile, and cannot be locked."""
 
 
 class _Handle:
@@ -39,7 +39,7 @@ class _Handle:
         self.is_current: Callable[[], bool] = lambda: True
 
     def disconnect(self) -> None:
-        """Close the connection; the next use opens another. The lock is held."""
+        """Close the connection, while the lock is held; the next use opens another."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
@@ -164,7 +164,6 @@ class Connection:
             raise StoreUnavailableError(f"{self._path} changes whenever it is read; try again")
 
     def _connection(self) -> sqlite3.Connection:
-        """Return the connection, opened where it is not, or is to something that was there before."""
         handle = self._handle
         if handle.connection is None or not handle.is_current():
             handle.disconnect()
@@ -175,12 +174,7 @@ class Connection:
 
     def _connect(self) -> sqlite3.Connection:
         self._create()
-        connection = sqlite3.connect(
-            self._path,
-            timeout=self._busy_seconds,
-            isolation_level=None,  # transactions are begun by hand
-            check_same_thread=False,  # one call at a time, but in whichever thread there is
-        )
+        connection = connect(self._path, self._busy_seconds)
         try:
             schema_version(connection, self._path)  # before anything of somebody else's is changed
             self._use_wal(connection)
@@ -194,11 +188,9 @@ class Connection:
         return connection
 
     def _create(self) -> None:
-        """Make the file where there is none, for its owner only: it holds what workflows were given.
-
-        SQLite gives the files beside it the same mode.
-        """
         try:
+            # For its owner only: it holds what workflows were given. SQLite gives the files beside it the
+            # same mode.
             # Exclusively: closing another descriptor of a file in use would drop this process's locks on it.
             os.close(open_private(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
         except FileExistsError:
@@ -260,8 +252,7 @@ def _primary_code(error: sqlite3.Error) -> int | None:
 
 
 def _text(stored: bytes) -> str | bytes:
-    """Return a stored text; what is none, since something else damaged it, stays as it is."""
     try:
         return stored.decode()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # something else damaged it
         return stored

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from run_log.core import ConfigurationError, Outcome, RunEvent, RunStatus
+from run_log.core import ConfigurationError, Outcome, RunEvent, RunStatus, UnreadableRunError
 from run_log.core.clock import HybridLogicalClock, micros_of
 from run_log.core.counters import NOT_COUNTED, Horizon, Scope
 from run_log.core.ids import document_id
@@ -27,79 +27,60 @@ from run_log.stores.committing.commits import (
 )
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.stored.fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY
-from run_log.stores.stored.reading import StoredHead, head_to_merge
+from run_log.stores.stored.reading import StoredHead, head_from_fields, head_to_merge
 from run_log.stores.stored.writing import expiry_after, history_texts, projection_fields, run_fields
 
 from ._queries import (
+    DOCUMENT_COLUMNS,
     HEAD,
+    HEAD_COLUMNS,
     MOMENTS,
     NEVER_EXPIRING,
     OPTIONAL_COLUMNS,
-    RUN_COLUMNS,
     STATUSES,
     WORKFLOW_COLUMNS,
-    head_fields,
-    head_from_row,
+    Row,
+    fields_from_row,
 )
 from ._schema import transaction
 
-WRITE_RUN: Final = (
-    f"INSERT INTO runs ({', '.join((*RUN_COLUMNS, HISTORY, 'changed'))}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join(f':{name}' for name in (*RUN_COLUMNS, HISTORY, 'changed'))}) "
+_WRITTEN: Final = (*DOCUMENT_COLUMNS, "changed")
+_WRITE_RUN: Final = (
+    f"INSERT INTO runs ({', '.join(_WRITTEN)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(f':{name}' for name in _WRITTEN)}) "
     "ON CONFLICT (workflow, run) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in (*RUN_COLUMNS[2:], HISTORY, "changed"))
+    + ", ".join(f"{name} = excluded.{name}" for name in _WRITTEN[2:])
 )
-"""Puts a run's newest state in the place of what was there."""
-
-WRITE_HISTORY: Final = (
+# For an event that only joins the history: the run's newest state stays.
+_WRITE_HISTORY: Final = (
     f"UPDATE runs SET {HISTORY} = :{HISTORY}, {EXPIRE_AT} = :{EXPIRE_AT}, changed = :changed "  # noqa: S608
     "WHERE workflow = :workflow AND run = :run"
 )
-"""Adds to a run's history what is not its newest state."""
-
-ADD_TO_WORKFLOW: Final = (
+_ADD_TO_WORKFLOW: Final = (
     f"INSERT INTO workflows ({', '.join(WORKFLOW_COLUMNS)}) "  # noqa: S608
     f"VALUES ({', '.join(f':{name}' for name in WORKFLOW_COLUMNS)}) "
     "ON CONFLICT (workflow) DO UPDATE SET as_of = max(as_of, excluded.as_of), "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in STATUSES)
 )
-"""Adds to a workflow's counts."""
-
-ADD_TO_COUNTER: Final = (
+_ADD_TO_COUNTER: Final = (
     "INSERT INTO counters (workflow, scope, slot, name, count) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + excluded.count"
 )
-"""Adds to a counter of a workflow's summary."""
-
-COUNT_REPAIR: Final = (
-    "INSERT INTO repairs (workflow, count) VALUES (?, 1) "
-    "ON CONFLICT (workflow) DO UPDATE SET count = count + 1"
-)
-"""Counts that a workflow's counts were repaired."""
-
 FORGET_COUNTERS: Final = "DELETE FROM counters WHERE workflow = ? AND scope = ? AND slot < ?"
-"""Takes away the days or hours of a workflow that are over."""
-
 DELETE_EXPIRED: Final = (
     "DELETE FROM runs WHERE rowid IN "
     "(SELECT rowid FROM runs INDEXED BY expired WHERE expire_at IS NOT NULL AND expire_at <= ? LIMIT ?)"
 )
-"""Deletes some of the runs that expired before a moment."""
+_EXPIRE_RUN: Final = f"UPDATE runs SET {EXPIRE_AT} = ? WHERE rowid = ?"  # noqa: S608 - our own names
 
-EXPIRE_RUN: Final = f"UPDATE runs SET {EXPIRE_AT} = ? WHERE rowid = ?"  # noqa: S608 - our own names
-"""Says when a run expires."""
-
-MAX_TRANSACTION_RUNS: Final = 500
-"""Most runs in one transaction: other processes wait for its end."""
-
-
-MAX_DELETED_RUNS: Final = 100
-"""Most expired runs that one transaction deletes, beside what it is for."""
+# Other processes wait for a transaction to end.
+_MAX_TRANSACTION_RUNS: Final = 500
+_MAX_DELETED_RUNS: Final = 100
 
 _MAX_CHANGE: Final = 2**63 - 1
 
+# An expired run is known for that much longer, so that its late events are told that it has expired.
 _GRACE: Final = timedelta(days=1)
-"""For how long an expired run is still known to have been there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +114,11 @@ class _Batch:
 def apply(connection: sqlite3.Connection, events: Sequence[RunEvent], terms: Terms) -> list[Outcome]:
     """Merge *events*, and return the outcome of each in order."""
     outcomes = [Outcome.DUPLICATE] * len(events)
-    for positions in _transactions(by_run(events)):
-        batches = {key: _batch([events[position] for position in own]) for key, own in positions.items()}
-        changes = _committed(connection, batches, terms)
-        for key, change in changes.items():
+    positions = by_run(events)
+    keys = iter(positions)
+    while part := list(islice(keys, _MAX_TRANSACTION_RUNS)):
+        batches = {key: _batch([events[position] for position in positions[key]]) for key in part}
+        for key, change in _committed(connection, batches, terms).items():
             for position, outcome in zip(positions[key], change.outcomes, strict=True):
                 outcomes[position] = outcome
     return outcomes
@@ -147,11 +129,7 @@ def save(
 ) -> None:
     """Make *event* its run's newest state: where a later one is stored, it is stamped after that.
 
-    Args:
-        connection: Where to.
-        event: What is saved.
-        is_newest: Whether no later save of the run has begun meanwhile; else it keeps its stamp.
-        terms: By what it goes.
+    It keeps its stamp unless *is_newest* says that no later save of the run has begun meanwhile.
     """
     _committed(connection, {event.key: _batch([event])}, terms, restamp=is_newest)
 
@@ -159,35 +137,32 @@ def save(
 def expire(connection: sqlite3.Connection, retention: Retention, after: int) -> tuple[int, int | None]:
     """Have some ended runs expire that do not yet, in one transaction.
 
-    Args:
-        connection: Where to.
-        retention: When they do.
-        after: The number of the row to begin after.
-
     Returns:
-        How many that were, and the row to go on after; None where nothing is left.
+        How many that were, and the number of the row to go on *after*; None where nothing is left.
     """
     with transaction(connection):
-        with closing(connection.execute(NEVER_EXPIRING, (after, MAX_TRANSACTION_RUNS))) as rows:
-            found = [(int(number), head_from_row(row)) for number, *row in rows]
+        with closing(connection.execute(NEVER_EXPIRING, (after, _MAX_TRANSACTION_RUNS))) as rows:
+            found = [(int(number), _readable_head(row)) for number, *row in rows]
         times = [
             (micros_of(moment), number)
             for number, head in found
             if head is not None and (moment := retention.expires_at(head)) is not None
         ]
-        connection.executemany(EXPIRE_RUN, times)
-    return len(times), found[-1][0] if len(found) == MAX_TRANSACTION_RUNS else None
+        connection.executemany(_EXPIRE_RUN, times)
+    return len(times), found[-1][0] if len(found) == _MAX_TRANSACTION_RUNS else None
 
 
-def _transactions(positions: Mapping[RunKey, list[int]]) -> Iterator[dict[RunKey, list[int]]]:
-    items = iter(positions.items())
-    while part := dict(islice(items, MAX_TRANSACTION_RUNS)):
-        yield part
+def _readable_head(row: Row) -> RunHead | None:
+    try:
+        head = head_from_fields(fields_from_row(HEAD_COLUMNS, row), ("", "")).head
+    except UnreadableRunError:
+        return None
+    return head if head.history else None
 
 
 def _batch(events: Sequence[RunEvent]) -> _Batch:
     newest = newest_event(events)
-    row = run_row(newest)
+    row = _run_row(newest)
     digest = run_digest(newest.run, (row["trigger_data"], row["result"]))
     return _Batch(events=events, newest=newest, row=row, digest=digest)
 
@@ -200,7 +175,7 @@ def _committed(
     restamp: Callable[[], bool] = lambda: False,
 ) -> dict[RunKey, RunChange]:
     begun = time.monotonic()
-    outcome = CommitOutcome.FAILED
+    outcome = CommitOutcome.FAILED  # until the commit has returned
     written = 0
     try:
         with transaction(connection):
@@ -218,13 +193,14 @@ def _merged(
     terms: Terms,
     restamp: Callable[[], bool],
 ) -> tuple[dict[RunKey, RunChange], int]:
-    """Merge *batches* within a transaction; return what that does to each run, and how many it changes."""
+    """Return what *batches* do to each run, and how many runs that changes."""
     now = terms.now()
     horizon = Horizon.at(now)
     changes: dict[RunKey, RunChange] = {}
     states: list[dict[str, Any]] = []
     histories: list[dict[str, Any]] = []
     for key, batch in batches.items():
+        # Read within the transaction that writes: another process may have changed the run since.
         stored = _head(connection, key, batch.row)
         if stored is None and terms.retention and terms.retention.is_over(batch.events, now):
             raise terms.retention.error(key)
@@ -239,11 +215,11 @@ def _merged(
         if terms.retention:
             terms.retention.check_not_revived(key, change, now)
         expires_at = expiry_after(change, stored.expires_at if stored else None, terms.retention)
-        columns = change_columns(change.after, expires_at)
+        columns = _change_columns(change.after, expires_at)
         if change.winner is None:
             histories.append({**own.row, **columns})
         else:
-            row = own.row if change.winner is own.newest else run_row(change.winner)
+            row = own.row if change.winner is own.newest else _run_row(change.winner)
             states.append({**row, **columns})
     if not (states or histories):
         return changes, 0
@@ -251,17 +227,25 @@ def _merged(
     changed = _next_change(connection)
     for row in (*states, *histories):
         row["changed"] = changed
-    connection.executemany(WRITE_RUN, states)
-    connection.executemany(WRITE_HISTORY, histories)
-    _count(connection, stats_writes(changes), horizon)
+    connection.executemany(_WRITE_RUN, states)
+    connection.executemany(_WRITE_HISTORY, histories)
+    # In the same transaction as the runs: a reader never sees a run that is not counted.
+    writes = stats_writes(changes)
+    add_counts(connection, writes)
+    _forget_counters(connection, writes, horizon)
+    # There is no process of its own that deletes: each write takes some of what has expired along.
     if terms.retention:
-        connection.execute(DELETE_EXPIRED, (micros_of(now - _GRACE), MAX_DELETED_RUNS))
+        connection.execute(DELETE_EXPIRED, (micros_of(now - _GRACE), _MAX_DELETED_RUNS))
     return changes, len(states) + len(histories)
 
 
-def _count(connection: sqlite3.Connection, writes: Sequence[StatsWrite], horizon: Horizon) -> None:
-    connection.executemany(ADD_TO_WORKFLOW, map(workflow_row, writes))
-    connection.executemany(ADD_TO_COUNTER, [row for write in writes for row in counter_rows(write)])
+def add_counts(connection: sqlite3.Connection, writes: Sequence[StatsWrite]) -> None:
+    """Add to the counts of workflows."""
+    connection.executemany(_ADD_TO_WORKFLOW, map(_workflow_row, writes))
+    connection.executemany(_ADD_TO_COUNTER, [row for write in writes for row in _counter_rows(write)])
+
+
+def _forget_counters(connection: sqlite3.Connection, writes: Sequence[StatsWrite], horizon: Horizon) -> None:
     workflows = [document_id(write.workflow_id) for write in writes]
     for scope, first in ((Scope.DAY, horizon.first_day), (Scope.HOUR, 24 * horizon.first_hours)):
         connection.executemany(FORGET_COUNTERS, [(workflow, scope.value, first) for workflow in workflows])
@@ -270,15 +254,10 @@ def _count(connection: sqlite3.Connection, writes: Sequence[StatsWrite], horizon
 def _head(connection: sqlite3.Connection, key: RunKey, row: Mapping[str, Any]) -> StoredHead | None:
     with closing(connection.execute(HEAD, (row["workflow"], row["run"]))) as rows:
         found = rows.fetchone()
-    return head_to_merge(head_fields(found), key) if found else None
+    return head_to_merge(fields_from_row(HEAD_COLUMNS, found), key) if found else None
 
 
 def _next_change(connection: sqlite3.Connection) -> int:
-    """Return the number of this transaction, greater than that of every one that was committed before.
-
-    Raises:
-        ConfigurationError: The file does not say which that was.
-    """
     with closing(connection.execute("SELECT last FROM sequence")) as rows:
         row = rows.fetchone()
     if row is None or not isinstance(row[0], int) or not 0 <= row[0] < _MAX_CHANGE:
@@ -290,8 +269,8 @@ def _next_change(connection: sqlite3.Connection) -> int:
     return row[0] + 1
 
 
-def run_row(event: RunEvent) -> dict[str, Any]:
-    """Return the columns of *event*'s run, as far as they follow from that alone: see `change_columns`."""
+def _run_row(event: RunEvent) -> dict[str, Any]:
+    """Return the columns of *event*'s run, as far as they follow from that alone: see `_change_columns`."""
     workflow_id, run_id = event.key
     projection = projection_fields(event, NOT_COUNTED)
     fields: dict[str, Any] = {**dict.fromkeys(OPTIONAL_COLUMNS), **projection, **run_fields(event.run)}
@@ -305,13 +284,7 @@ def run_row(event: RunEvent) -> dict[str, Any]:
     return {**fields, "workflow": document_id(workflow_id), "run": document_id(run_id)}
 
 
-def change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]:
-    """Return the columns that follow from all that is known of a run.
-
-    Args:
-        head: How it stands.
-        expires_at: When it may be deleted; None where it never may.
-    """
+def _change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]:
     return {
         HISTORY: "\n".join(history_texts(head, head.history)),
         COUNTED_MICROS: head.counted.micros,
@@ -320,8 +293,7 @@ def change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]
     }
 
 
-def workflow_row(write: StatsWrite) -> dict[str, Any]:
-    """Return the columns that add *write* to a workflow's counts."""
+def _workflow_row(write: StatsWrite) -> dict[str, Any]:
     counts = {status.value: write.delta.by_status.get(status, 0) for status in RunStatus}
     return {
         "workflow": document_id(write.workflow_id),
@@ -331,8 +303,7 @@ def workflow_row(write: StatsWrite) -> dict[str, Any]:
     }
 
 
-def counter_rows(write: StatsWrite) -> list[tuple[str, str, int, str, int]]:
-    """Return what `ADD_TO_COUNTER` takes for each counter that *write* changes."""
+def _counter_rows(write: StatsWrite) -> list[tuple[str, str, int, str, int]]:
     workflow = document_id(write.workflow_id)
     return [
         (workflow, counter.scope.value, counter.slot, counter.name, count)

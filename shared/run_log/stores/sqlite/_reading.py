@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 from run_log.core import ConfigurationError
 from run_log.core.logs import get_logger
 
-from ._schema import OLDEST_READABLE, migrate, schema_version
-
-_MAIN: Final = ""
-_LOG: Final = "-wal"
+from ._schema import migrate, schema_version
 
 _logger: Final = get_logger("run_log.stores")
+
+_State = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+"""What tells one state of the file, and of the log beside it, from another; None where there is none."""
 
 
 class Opened(NamedTuple):
@@ -26,6 +26,17 @@ class Opened(NamedTuple):
     connection: sqlite3.Connection
     is_current: Callable[[], bool]
     """Whether what it reads is what is there; asked before it is used, and after."""
+
+
+def connect(database: str, busy_seconds: float, *, uri: bool = False) -> sqlite3.Connection:
+    """Return a connection that waits for the file as long as *busy_seconds*."""
+    return sqlite3.connect(
+        database,
+        uri=uri,
+        timeout=busy_seconds,
+        isolation_level=None,  # transactions are begun by hand
+        check_same_thread=False,  # one call at a time, but in whichever thread there is
+    )
 
 
 def may_write(path: str) -> bool:
@@ -40,7 +51,6 @@ class Reading:
         path: The file.
         busy_seconds: How long to wait while another connection has the file.
         may_write: Whether the file, and files beside it, may be written.
-        oldest: The version of the schema that is read as it is, and every later one.
     """
 
     def __init__(
@@ -49,28 +59,25 @@ class Reading:
         *,
         busy_seconds: float,
         may_write: Callable[[str], bool] = may_write,
-        oldest: int = OLDEST_READABLE,
     ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._may_write = may_write
-        self._oldest = oldest
         self._is_told = False
 
     def open(self) -> Opened:
         """Open the file.
 
         Raises:
-            ConfigurationError: It is no file, another program's, or a newer or much older run-log made it.
+            ConfigurationError: It is no file, another program's, or a newer run-log made it.
             sqlite3.Error: It cannot be read.
         """
         seen = self._look()
-        if seen[_MAIN] is not None:
+        if seen[0] is not None:
             query, is_current = self._terms(seen)
-            connection = self._connect(f"{Path(self._path).as_uri()}?{query}")
+            connection = connect(f"{Path(self._path).as_uri()}?{query}", self._busy_seconds, uri=True)
             try:
-                if version := schema_version(connection, self._path):
-                    self._check(version)
+                if schema_version(connection, self._path):
                     connection.execute("PRAGMA query_only = ON")
                     self._is_told = False
                     return Opened(connection, is_current)
@@ -83,33 +90,24 @@ class Reading:
             _logger.warning("run_log_file_not_there", path=self._path)
         return Opened(self._nothing(), lambda: self._look() == seen)
 
-    def _check(self, version: int) -> None:
-        if version < self._oldest:
-            raise ConfigurationError(
-                f"{self._path} was made by an older run-log (schema {version}, queries need {self._oldest}); "
-                "save a run with this one, which brings it forward"
-            )
-
-    def _terms(self, seen: dict[str, object]) -> tuple[str, Callable[[], bool]]:
-        """Return how SQLite is to open the file, and what tells whether that still holds."""
+    def _terms(self, seen: _State) -> tuple[str, Callable[[], bool]]:
+        """Return how SQLite is to open the file, and a function that says whether that still holds."""
         # https://www.sqlite.org/wal.html#read_only_databases
         if self._may_write(self._path):
             return "mode=rw", lambda: True
-        if seen[_LOG]:
+        if seen[1]:
             # Somebody has it open, or had: SQLite reads what is beside it, and makes nothing.
             return "mode=ro&readonly_shm=1", lambda: True
         # SQLite would make a file beside it, and leave it there. Immutable it asks for none, and looks for
         # no change: so that is done here.
         return "mode=ro&immutable=1", lambda: self._look() == seen
 
-    def _look(self) -> dict[str, object]:
-        """Return what tells one state of the file from another."""
-        return {part: self._state(part) for part in (_MAIN, _LOG)}
+    def _look(self) -> _State:
+        return self._state_of(self._path), self._state_of(f"{self._path}-wal")
 
-    def _state(self, part: str) -> object:
-        """Return that of one part: None where it is not there, nothing where it is empty."""
+    def _state_of(self, path: str) -> tuple[int, ...] | None:
         try:
-            found = Path(self._path + part).stat()
+            found = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -124,16 +122,7 @@ class Reading:
         return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_size else ()
 
     def _nothing(self) -> sqlite3.Connection:
-        connection = self._connect(":memory:")
+        connection = connect(":memory:", self._busy_seconds)
         migrate(connection, self._path)
         connection.execute("UPDATE sequence SET log = ''")
         return connection
-
-    def _connect(self, place: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            place,
-            uri=place != ":memory:",
-            timeout=self._busy_seconds,
-            isolation_level=None,  # transactions are begun by hand
-            check_same_thread=False,  # one call at a time, but in whichever thread there is
-        )

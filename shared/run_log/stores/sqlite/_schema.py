@@ -108,11 +108,10 @@ CREATE TABLE repairs (workflow TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL
 """
 
 MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
-"""Each leads from the version before it to its own, the first to 1. Only ever appended to."""
+"""Each leads from the version before it to its own, the first to 1. Only ever appended to.
 
-OLDEST_READABLE: Final = 1
-"""The version that queries need, for a reader brings no file forward: what they need more of raises it."""
-
+A reader brings no file forward, so queries have to work with every version.
+"""
 
 _NOT_OURS: Final = """
 SELECT count(*) FROM sqlite_master
@@ -124,13 +123,11 @@ AND (type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%')
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Generator[None]:
-    """Make what the block writes take effect together, or not at all. One writer at a time has the file.
+    """Make what the block writes take effect together, or not at all, and let it read one state.
 
-    Args:
-        connection: Where to.
-        writes: Whether it may write. The lock for that is taken at once, for what begins by reading could not
-            write once another had written. Else the block reads one state, whatever is written meanwhile.
+    One writer at a time has the file; readers wait for nobody.
     """
+    # A writer takes its lock at once: what begins by reading could not write once another had written.
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
         yield
@@ -143,12 +140,7 @@ def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Gener
 
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the file up to the newest version of the schema, in one transaction.
-
-    Args:
-        connection: An open connection.
-        path: The file, to name it.
-        migrations: See `MIGRATIONS`.
+    """Bring the file at *path* up to the newest version of the schema, in one transaction.
 
     Raises:
         ConfigurationError: It is another program's, or a newer run-log made it.
@@ -167,7 +159,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[str]
 def schema_version(connection: sqlite3.Connection, path: str, migrations: Sequence[str] = MIGRATIONS) -> int:
     """Return the version of the schema that the file has, 0 where it is empty. Nothing is written.
 
-    See `migrate` for the arguments and errors.
+    It raises what `migrate` does.
     """
     # At once: another process may be making it what it is to be.
     with transaction(connection, writes=False):

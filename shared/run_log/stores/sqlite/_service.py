@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from typing_extensions import override
 
@@ -26,17 +26,15 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
-from run_log.core.ids import document_id, original_id
+from run_log.core.ids import document_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.inbox import InboxSelection
-from run_log.stores.listings import OverallPosition, Position, Selection
+from run_log.stores.listings import Position, Selection
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
-from run_log.stores.sqlite._queries import Row, counter_from_row, head_fields, run_from_row, stats_from_row
-from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, readable
+from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, id_at, readable
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
@@ -46,17 +44,23 @@ from ._projection import Terms, apply, expire, save
 from ._queries import (
     COUNTERS,
     HEAD,
+    HEAD_COLUMNS,
     RUN,
     STATE,
     WORKFLOW,
     WORKFLOWS,
     Query,
+    Row,
     changed_query,
+    counter_from_row,
+    fields_from_row,
     placed_query,
+    run_from_row,
     runs_query,
+    stats_from_row,
 )
 from ._schema import transaction
-from ._updates import PAGE, SQLiteUpdates
+from ._updates import PAGE, ChangePosition, SQLiteUpdates
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -133,13 +137,7 @@ class SQLiteRunLogService(RunLogService):
         Args:
             page: How many runs are read at a time.
         """
-        return SQLiteAudit(
-            self._path,
-            busy_seconds=self._busy_seconds,
-            retention=self._terms.retention,
-            now=self._terms.now,
-            page=page,
-        )
+        return SQLiteAudit(self._path, busy_seconds=self._busy_seconds, terms=self._terms, page=page)
 
     async def expire(self, days: int) -> int:
         """Have all ended runs expire that do not yet, and return how many that were.
@@ -171,14 +169,6 @@ class SQLiteRunLogService(RunLogService):
         if not log:
             raise self._not_there()
 
-    async def close(self) -> None:
-        """End the watches and close the file, after the calls under way. Closing twice is fine."""
-        await self._watches.close()
-        try:
-            await self._reader.close()
-        finally:
-            await self._writer.close()
-
     def _not_there(self) -> NotFoundError:
         what = "run in the file" if os.path.exists(self._path) else "file"  # noqa: PTH110 - as its directory
         where = "" if self._named == self._path else f" ({self._path})"
@@ -186,6 +176,14 @@ class SQLiteRunLogService(RunLogService):
             f"there is no {what} {self._named!r}{where}; set RUN_LOG_SQLITE_PATH to the one that runs are "
             "recorded into, or record one to make it"
         )
+
+    async def close(self) -> None:
+        """End the watches and close the file, after the calls under way. Closing twice is fine."""
+        await self._watches.close()
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
 
     @override
     async def _save(self, event: RunEvent) -> None:
@@ -196,18 +194,14 @@ class SQLiteRunLogService(RunLogService):
     async def read_page(
         self, workflow_id: str, selection: Selection, after: Position | None, limit: int
     ) -> Page:
-        return await self._page_of(runs_query(workflow_id, selection, after), limit)
+        return Page.of(await self._found(runs_query(workflow_id, selection, after), limit + 1), limit)
 
     @override
     async def read_overall_page(
-        self, selection: InboxSelection | StaleSelection, after: OverallPosition | None, limit: int
+        self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
-        return await self._page_of(placed_query(selection, after), limit, selection.is_wanted)
-
-    async def _page_of(
-        self, query: Query, limit: int, is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
-    ) -> Page:
-        return Page.of(await self._found(query, limit + 1, is_wanted), limit)
+        query = placed_query(selection, after)
+        return Page.of(await self._found(query, limit + 1, selection.is_wanted), limit)
 
     @override
     async def read_latest(self, workflow_id: str, selection: Selection) -> StoredRun | None:
@@ -216,8 +210,7 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
-        everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
-        return await self._found(placed_query(everything, None), None)
+        return await self._found(placed_query(InboxSelection(now=utc_now()), None))
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -229,14 +222,16 @@ class SQLiteRunLogService(RunLogService):
     async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
         key = (workflow_id, run_id)
         stored = await self._one(
-            HEAD, lambda row: head_from_fields(head_fields(row), key), *map(document_id, key)
+            HEAD,
+            lambda row: head_from_fields(fields_from_row(HEAD_COLUMNS, row), key),
+            *map(document_id, key),
         )
         return () if stored is None or stored.is_expired(self._terms.now()) else stored.head.history
 
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
         stats = await self._one(WORKFLOW, stats_from_row, document_id(workflow_id))
-        return stats or _no_stats(workflow_id)
+        return stats or WorkflowStats(workflow_id=workflow_id)
 
     @override
     async def read_summary(self, workflow_id: str) -> tuple[WorkflowStats, Mapping[SummaryCounter, int]]:
@@ -250,23 +245,12 @@ class SQLiteRunLogService(RunLogService):
             return stats_from_row(row) if row else None, dict(map(counter_from_row, rows))
 
         stats, counters = await self._reader.run(read)
-        return stats or _no_stats(workflow_id), counters
+        return stats or WorkflowStats(workflow_id=workflow_id), counters
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
-        def read(connection: sqlite3.Connection) -> list[WorkflowStats]:
-            found: list[WorkflowStats] = []
-            with closing(connection.execute(WORKFLOWS, (after or "",))) as rows:
-                for row in rows:
-                    try:
-                        found.append(stats_from_row(row))
-                    except StoreError as error:
-                        skipped_unreadable_stats(original_id(str(row[0])) or str(row[0]), error)
-                    if len(found) == most:
-                        break
-            return found
-
-        return await self._reader.run(read)
+        query = Query(WORKFLOWS, (after or "",))
+        return await self._query(query, lambda rows: list(islice(_readable_stats(rows), most)))
 
     @override
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
@@ -288,54 +272,52 @@ class SQLiteRunLogService(RunLogService):
     async def _changed(
         self, workflow_id: str | None, after: ChangePosition
     ) -> list[tuple[ChangePosition, StoredRun | None]]:
-        query = changed_query(workflow_id, after)
-
-        def read(connection: sqlite3.Connection) -> list[tuple[ChangePosition, StoredRun | None]]:
+        def read(rows: Iterable[Row]) -> list[tuple[ChangePosition, StoredRun | None]]:
             now = self._terms.now()
-            with closing(connection.execute(query.sql, query.values)) as rows:
-                # Nobody could go on after what something else put in the place of a number or an id.
-                placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
-                return [
-                    (
-                        ChangePosition(number, *row[:2]),
-                        next(iter(readable([row], run_from_row, now=now)), None),
-                    )
-                    for number, *row in islice(placed, PAGE)
-                ]
+            # Nobody could go on after what something else put in the place of a number or an id.
+            placed = (row for row in rows if tuple(map(type, row[:3])) == (int, str, str))
+            return [
+                (ChangePosition(number, *row[:2]), next(iter(readable([row], run_from_row, now=now)), None))
+                for number, *row in islice(placed, PAGE)
+            ]
 
-        return await self._reader.run(read)
+        return await self._query(changed_query(workflow_id, after), read)
 
     async def _found(
         self,
         query: Query,
-        most: int | None,
+        most: int | None = None,
         is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True,
     ) -> list[StoredRun]:
-        def read(connection: sqlite3.Connection) -> list[StoredRun]:
-            with closing(connection.execute(query.sql, query.values)) as rows:
-                return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
+        def read(rows: Iterable[Row]) -> list[StoredRun]:
+            return readable(rows, run_from_row, most, now=self._terms.now(), is_wanted=is_wanted)
 
-        return await self._reader.run(read)
+        return await self._query(query, read)
 
-    async def _one(self, query: str, read: Callable[[Row], _T], *values: str) -> _T | None:
-        def read_one(connection: sqlite3.Connection) -> _T | None:
-            with closing(connection.execute(query, values)) as rows:
-                row: Any = rows.fetchone()
-            return None if row is None else read(row)
+    async def _one(self, sql: str, read: Callable[[Row], _T], *values: str) -> _T | None:
+        return await self._query(Query(sql, values), lambda rows: next(map(read, rows), None))
 
-        return await self._reader.run(read_one)
+    async def _query(self, query: Query, read: Callable[[Iterable[Row]], _T]) -> _T:
+        def work(connection: sqlite3.Connection) -> _T:
+            with closing(connection.execute(*query)) as rows:
+                return read(rows)
+
+        return await self._reader.run(work)
 
     def __repr__(self) -> str:
         """Return where the runs are kept."""
         return f"SQLiteRunLogService(path={self._path!r})"
 
 
-def _file(path: str | os.PathLike[str]) -> str:
-    """Return *path* if SQLite and everybody else take it for that of a file.
+def _readable_stats(rows: Iterable[Row]) -> Iterator[WorkflowStats]:
+    for row in rows:
+        try:
+            yield stats_from_row(row)
+        except StoreError as error:
+            skipped_unreadable_stats(id_at(str(row[0])), error)
 
-    Raises:
-        ConfigurationError: It is none.
-    """
+
+def _file(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text.strip() or text == ":memory:" or text.startswith("file:") or "\0" in text:
         raise ConfigurationError(
@@ -343,10 +325,6 @@ def _file(path: str | os.PathLike[str]) -> str:
             "RUN_LOG_BACKEND=memory to keep runs in the process alone"
         )
     return text
-
-
-def _no_stats(workflow_id: str) -> WorkflowStats:
-    return WorkflowStats(workflow_id=workflow_id, total=0, successful=0, by_status={})
 
 
 def create_service(settings: Settings) -> SQLiteRunLogService:

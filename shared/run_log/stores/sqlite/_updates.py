@@ -26,26 +26,21 @@ _SCOPE: Final = "watch"
 
 @dataclass(frozen=True, slots=True, order=True)
 class ChangePosition:
-    """Where a watch stands: after this change. They are ordered as they were committed."""
+    """Where a watch stands: after this change. Changes are in the order of their commits."""
 
     number: int
-    """The number of the transaction."""
+    """Of the transaction."""
     workflow: str = ""
     run: str = ""
     """The document ids of a run that the transaction changed; empty before all of them."""
 
     def cursor(self, log: str, selection: str) -> str:
-        """Return the cursor that goes on after this place.
-
-        Args:
-            log: What tells the file from others.
-            selection: What tells a watch of some runs from those of others.
-        """
+        """Return the cursor that goes on after this position in the file with this *log*."""
         return encode_parts((log, self.number, self.workflow, self.run), scope=_SCOPE, selection=selection)
 
     @classmethod
     def of(cls, cursor: object, selection: str) -> tuple[Self, str]:
-        """Return the place that *cursor* goes on after, and which file it is of.
+        """Return the position that *cursor* goes on after, and the log of its file.
 
         Raises:
             InvalidCursorError: It is malformed, or was given out for a watch of other runs.
@@ -62,13 +57,12 @@ class SQLiteUpdates(UpdateSource):
     """The changes of a file after a position, looked for again and again.
 
     Args:
-        state: Returns what tells the file from others, empty where there is none, and the number of its last
+        state: Returns the file's log, which is empty where there is no file, and the number of its last
             transaction.
-        page: Returns at most `PAGE` changes after a place: where each is, and its run, if that is seen.
+        page: Returns at most `PAGE` changes after a position: where each is, and its run, if that is seen.
         update: Returns the update of a run, given its cursor.
         selection: What cursors are made with.
         cursor: Where to begin; None for now.
-        sleep: Waits that many seconds.
 
     Raises:
         InvalidCursorError: *cursor* cannot be used.
@@ -82,14 +76,12 @@ class SQLiteUpdates(UpdateSource):
         update: Callable[[StoredRun, str], RunUpdate],
         selection: str,
         cursor: object,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._state = state
         self._page = page
         self._update = update
         self._selection = selection
         self._begins = None if cursor is None else ChangePosition.of(cursor, selection)
-        self._sleep = sleep
         self._at_hand: deque[tuple[ChangePosition, StoredRun | None]] = deque()
 
     @override
@@ -122,16 +114,8 @@ class SQLiteUpdates(UpdateSource):
     async def more(self) -> None:
         found = await self._page(self._place)
         while not found:
-            await self._sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             found = await self._page(self._place)
         if not self._log:  # there was no file when the watch began
             self._log, _ = await self._state()
         self._at_hand.extend(found)
-
-    @override
-    async def close(self) -> None:
-        pass  # nothing is held
-
-    @override
-    def abandon(self) -> None:
-        pass

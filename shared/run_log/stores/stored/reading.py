@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from run_log.core import RunStatus, Transition, UnreadableRunError, Version, WorkflowRun, WriteRefusedError
@@ -99,16 +100,23 @@ def position_of(run: WorkflowRun) -> Position:
     return Position(run.started_at, document_id(run.id))
 
 
+def position_by(stored: StoredRun, name: str) -> Position:
+    """Return where a run stands among those of all workflows, by this field of the projection map."""
+    return Position(
+        stored.projection[name], document_id(stored.run.id), workflow=document_id(stored.run.workflow_id)
+    )
+
+
 def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]) -> StoredRun:
-    """Return the run that a document holds.
+    """Return the run that a document's fields hold; *key* names it in errors.
 
     Args:
         fields: The document's fields, with the projection map.
-        key: The run that is looked for, to name it.
-        place: The document ids it is kept under: its workflow's and its own.
+        key: The run that is looked for.
+        place: The document ids that it is kept under: its workflow's and its own.
 
     Raises:
-        UnreadableRunError: They do not hold a run, or that of another place.
+        UnreadableRunError: They hold no run, or one of another place.
     """
     run = run_from_fields(fields, key)
     if (document_id(run.workflow_id), document_id(run.id)) != place:
@@ -125,8 +133,17 @@ def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]
 
 def at_its_place(workflow: str, run: str) -> Callable[[Mapping[str, Any]], StoredRun]:
     """Return what reads the run of a document that is kept under these document ids; see `stored_run`."""
-    key = (original_id(workflow) or workflow, original_id(run) or run)
-    return lambda fields: stored_run(fields, key, place=(workflow, run))
+    return partial(stored_run, key=key_at(workflow, run), place=(workflow, run))
+
+
+def id_at(document: str) -> str:
+    """Return the id that is kept under this document id; itself where it is no document id of ours."""
+    return original_id(document) or document
+
+
+def key_at(workflow: str, run: str) -> RunKey:
+    """Return the key of the run that is kept under these document ids; see `id_at`."""
+    return id_at(workflow), id_at(run)
 
 
 def readable(
@@ -147,6 +164,7 @@ def readable(
         is_wanted: Looks at the run itself, whose document an index has found.
     """
     runs: list[StoredRun] = []
+    # What is left out is left out here and not in the query: a page stays full, and its cursor moves on.
     for document in documents:
         try:
             stored = read(document)
@@ -161,14 +179,10 @@ def readable(
 
 
 def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
-    """Return the run that *fields* hold.
-
-    Args:
-        fields: A document's fields.
-        key: The run that is looked for, to name it.
+    """Return the run that *fields* hold; *key* names it in errors.
 
     Raises:
-        UnreadableRunError: They do not hold a run.
+        UnreadableRunError: They hold no run.
     """
     started_at = fields.get("started_at")
     if not isinstance(started_at, datetime):
@@ -183,17 +197,13 @@ def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
 
 
 def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
-    """Return the head that *fields* hold.
+    """Return the head that ``status``, `EXPIRE_AT` and the projection map hold; *key* names it in errors.
 
     A document without a projection map was written by something that knew no versions: every event is
     newer than it.
 
-    Args:
-        fields: A document's fields, of which ``status``, `EXPIRE_AT` and the projection map are read.
-        key: The run that is looked for, to name it.
-
     Raises:
-        UnreadableRunError: They do not hold a head.
+        UnreadableRunError: They hold no head.
     """
     try:
         projection = cast("Mapping[str, Any]", fields.get(PROJECTION) or {})
@@ -211,12 +221,8 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             status=RunStatus(fields["status"]),
             history=history,
             digest=max(digests, default="") or None,
-            counted=Counted(
-                micros=_whole_or_none(projection.get(COUNTED_MICROS)),
-                hour=_whole_or_none(projection.get(COUNTED_HOUR)),
-            ),
+            counted=_counted(projection.get(COUNTED_MICROS), projection.get(COUNTED_HOUR)),
         )
-        _check_counted(head)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableRunError(*key, repr(error)) from error
     return StoredHead(head=head, history_length=len(stored), expires_at=expires_at(fields))
@@ -241,23 +247,12 @@ def head_to_merge(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
 
 
 def transition_from_text(text: str) -> Transition:
-    """Return the transition that `transition_text` was given.
-
-    Raises:
-        ValueError: *text* is not of its making.
-        TypeError: *text* is not of its making.
-    """
+    """Return the transition that `transition_text` was given; for other texts it raises as `int` does."""
     return _transition(text)[0]
 
 
 def number_of(stored: Any) -> int:
-    """Return a stored number as a store counts: whole, and of 64 bits.
-
-    Raises:
-        ValueError: It is none.
-        TypeError: It is none.
-        OverflowError: It is none.
-    """
+    """Return a stored number as a store counts: whole, and of 64 bits; for others it raises as `int` does."""
     number = int(stored)
     if not -_MAX_NUMBER <= number < _MAX_NUMBER:
         raise OverflowError(f"{reprlib.repr(stored)} is no number of 64 bits")
@@ -265,14 +260,7 @@ def number_of(stored: Any) -> int:
 
 
 def _version(projection: Mapping[str, Any]) -> Version:
-    """Return the version of a run's newest event; 0 where something without versions wrote it.
-
-    Raises:
-        ValueError: The projection map holds none.
-        TypeError: Likewise.
-        AttributeError: Likewise.
-        OverflowError: Likewise.
-    """
+    # Something that knew no versions wrote what has none.
     return Version(
         number_of(projection.get("attempt", 1)),
         number_of(projection.get("hlc", 0)),
@@ -281,7 +269,7 @@ def _version(projection: Mapping[str, Any]) -> Version:
 
 
 def _transition(text: str) -> tuple[Transition, str]:
-    """Return the transition of a text, and the digest beside it; an empty one where there is none."""
+    """Return the transition of a text, and the digest beside it, which may be empty."""
     attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
     transition = Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
@@ -293,22 +281,14 @@ def _transition(text: str) -> tuple[Transition, str]:
     return transition, str(more[1]) if len(more) > 1 else ""
 
 
-def _check_counted(head: RunHead) -> None:
-    """Check that a store can hold what becomes of *head*: counts, too, that its run is taken out of.
-
-    Raises:
-        ValueError: It cannot.
-        OverflowError: It cannot.
-    """
-    micros, hour = head.counted
-    if not 0 <= (micros or 0) <= _MOST_MICROS or not _FIRST_HOUR <= (hour or 0) <= _LAST_HOUR:
-        raise ValueError(f"{head.counted} cannot have been counted")
-
-
-def _whole_or_none(stored: Any) -> int | None:
-    return None if stored is None else int(stored)
+def _counted(micros: Any, hour: Any) -> Counted:
+    counted = Counted(None if micros is None else int(micros), None if hour is None else int(hour))
+    # Else a store could not hold the counts that the run is taken out of.
+    if not (0 <= (counted.micros or 0) <= _MOST_MICROS and _FIRST_HOUR <= (counted.hour or 0) <= _LAST_HOUR):
+        raise ValueError(f"{counted} cannot have been counted")
+    return counted
 
 
 def _payload(stored: object) -> object:
-    """Return a payload as it was given; a map stands where something else than run-log wrote it."""
+    # Something else than run-log writes a payload as a map.
     return decode_json(stored) if isinstance(stored, str) else stored

@@ -55,12 +55,7 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
 
 
 def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
-    """Return what the projection keeps about the run's newest event, the history aside.
-
-    Args:
-        event: The event.
-        counted: What the summary counts of it.
-    """
+    """Return what the projection keeps about a run's newest event, of which *counted* is in the summary."""
     fields: dict[str, Any] = {
         "attempt": event.version.attempt,
         "hlc": event.version.hlc,
@@ -87,12 +82,9 @@ def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
 def transition_text(transition: Transition, digest: str | None = None) -> str:
     """Return *transition* as stored: equal transitions give equal texts, so a union keeps one.
 
-    A text rather than a map: a map of six fields is seven messages for the vendor's client to build.
-
-    Args:
-        transition: What is stored.
-        digest: Of the state that it led to, where that is the run's newest. What comes after it leaves it.
+    *digest* is that of the state that it led to, where that is the run's newest.
     """
+    # A text and no map: a map of six fields is seven messages for the vendor's client to build.
     version = transition.version
     moment = micros_of(transition.occurred_at)
     # By hand, for every event pays for it; a status is a plain word.
@@ -117,10 +109,7 @@ def history_texts(head: RunHead, transitions: Iterable[Transition]) -> list[str]
 def expiry_after(change: RunChange, stored: datetime | None, retention: Retention | None) -> datetime | None:
     """Return when a run expires once it has changed; None where it never does.
 
-    Args:
-        change: What is done to it.
-        stored: When it was to expire before.
-        retention: How long ended runs are kept; None keeps those that get a new state for good.
+    *stored* is when it was to expire before. Without a *retention*, a run that gets a new state is kept.
     """
     if retention is not None:
         return retention.expires_at(change.after)
@@ -128,11 +117,7 @@ def expiry_after(change: RunChange, stored: datetime | None, retention: Retentio
 
 
 def document_bytes(fields: Mapping[str, Any]) -> int:
-    """Return about how many bytes a run's document takes without a history, never less than it does.
-
-    Args:
-        fields: What `run_fields` returned.
-    """
+    """Return the most bytes that the document of these `run_fields` takes without a history."""
     pause = cast("Mapping[str, Any]", fields["pause"] or {})
     texts = (*fields.values(), *pause.values())
     size = sum(len(text.encode()) for text in texts if isinstance(text, str))
