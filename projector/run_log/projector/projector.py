@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from opentelemetry import trace
 
@@ -23,9 +23,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.events import span_link
-from run_log.core.law import FoldedRun
 from run_log.core.logs import get_logger
-from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
@@ -232,52 +230,3 @@ def _tell_rejected(event: RunEvent, error: Exception) -> None:
         event_id=event.event_id,
         error=str(error),
     )
-
-
-class MergingStore(Protocol):
-    """A projection that runs of another one can be merged into."""
-
-    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """Merge *runs*, each given once, as if their events were applied. See `ProjectionStore.apply`.
-
-        Raises:
-            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
-            WriteRefusedError: See `ProjectionStore.apply`.
-            ConfigurationError: See `ProjectionStore.apply`.
-        """
-        ...
-
-
-class MergingProjector:
-    """Merges folded runs into a store, and isolates those that the store refuses.
-
-    Args:
-        store: Holds the projection.
-    """
-
-    def __init__(self, store: MergingStore) -> None:
-        self._store = store
-        self._projector = Projector(self)
-        self._runs: dict[RunKey, FoldedRun] = {}
-
-    async def merge(self, runs: Sequence[FoldedRun]) -> list[Projected]:
-        """Merge *runs*, each given once, and return what became of each, in order.
-
-        Args:
-            runs: None of them may be in another call that is under way.
-
-        Raises:
-            StoreUnavailableError: See `Projector.project`.
-            ConfigurationError: See `Projector.project`.
-        """
-        by_key = {run.event.key: run for run in runs}
-        self._runs |= by_key
-        try:
-            return await self._projector.project([run.event for run in runs])
-        finally:
-            for key in by_key:
-                del self._runs[key]
-
-    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """Merge the runs of *events*: `Projector` calls this as it would call a store."""
-        return await self._store.merge([self._runs[event.key] for event in events])

@@ -14,8 +14,8 @@ from run_log.core import (
     TransportUnavailableError,
     encode_event,
 )
-from run_log.projector.archive import ArchiveFile, ArchivePosition, find_files
-from run_log.projector.archive.reading import MAX_FAILURES
+from run_log.projector.archive import ArchiveFile, find_files
+from run_log.projector.archive.reading import MAX_FAILURES, ArchivePosition
 from run_log.testing import an_event
 
 from .archives import Opened, Rejects, lines, write_avro

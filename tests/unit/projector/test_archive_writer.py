@@ -19,13 +19,14 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
-from run_log.projector.archive import ArchiveLimits, ArchiveWorker, ArchiveWriter, read_records
+from run_log.projector import PullLimits
+from run_log.projector.archive import ArchiveWorker, ArchiveWriter, read_records
 from run_log.testing import an_event
 
 from .archives import Opened
 from .doubles import CountedSource, WatchedSource, down, eventually, nearly_zero, published
 
-QUICK = ArchiveLimits(pulls=2, pull_seconds=0.01)
+QUICK = PullLimits(pulls=2, pull_seconds=0.01)
 EVENTS = [an_event(id=f"r{number}", result={"text": "á\n"}) for number in range(10)]
 
 
@@ -249,7 +250,7 @@ async def test_no_pull_is_cut_off(end: str, tmp_path: Path) -> None:
     """However it ends, pulls under way end by themselves: cut off, they would go on at the broker."""
     refused = [down(), TransportRefusedError("gone")] if end == "refused" else []
     source = CountedSource(published(), pull_errors=refused)
-    limits = ArchiveLimits(pulls=2, pull_seconds=0.05, stop_seconds=60)
+    limits = PullLimits(pulls=2, pull_seconds=0.05, stop_seconds=60)
     worker = ArchiveWorker(source, ArchiveWriter(tmp_path), limits=limits, uniform=nearly_zero)
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop=stop, until_idle=0.01 if end == "idle" else None))

@@ -45,7 +45,7 @@ class MergedTogether:
         self.is_closed = False
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """See `MergingStore.merge`."""
+        """See `ClosableStore.merge`."""
         await asyncio.sleep(0)
         error = next(self._errors, None)
         if error is not None:

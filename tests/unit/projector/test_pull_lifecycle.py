@@ -20,7 +20,6 @@ from run_log.core import (
     encode_event,
 )
 from run_log.projector import GroupLimits, PullLimits
-from run_log.projector.archive import ArchiveLimits
 from run_log.projector.dead_letters.leased import PULL_SECONDS, STOP_SECONDS
 from run_log.projector.pubsub import ANSWER_SECONDS, PubSubSource
 from run_log.pubsub import PubSubConnection
@@ -467,7 +466,6 @@ async def test_pulls_end_when_it_may_be_idle() -> None:
     ("pull", "stop"),
     [
         (PullLimits().pull_seconds, PullLimits().stop_seconds),
-        (ArchiveLimits().pull_seconds, ArchiveLimits().stop_seconds),
         (PULL_SECONDS, STOP_SECONDS),
     ],
 )

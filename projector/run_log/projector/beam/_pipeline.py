@@ -82,14 +82,18 @@ def build(pipeline: Any, rebuild: BeamRebuild) -> None:
         | "Rejects" >> beam.io.WriteToText(rebuild.rejects, file_name_suffix=".jsonl", skip_if_empty=True)
     )
     if rebuild.settings.retention_days is not None:
-        # Only after all is written: a run that was deleted before could come back, and be counted twice.
-        all_written = beam.pvalue.AsSingleton(written.runs | "AllWritten" >> beam.CombineGlobally(sum))
-        _ = (
-            runs
-            | "Workflows" >> beam.Map(_workflow).with_output_types(str)
-            | "Once" >> beam.Distinct()
-            | "Expire" >> beam.ParDo(_Expire(rebuild.settings, rebuild.into), all_written)
-        )
+        _expire(rebuild, runs, written.runs)
+
+
+def _expire(rebuild: BeamRebuild, runs: Any, written: Any) -> None:
+    # Only after all is written: a run that was deleted before could come back, and be counted twice.
+    all_written = beam.pvalue.AsSingleton(written | "AllWritten" >> beam.CombineGlobally(sum))
+    _ = (
+        runs
+        | "Workflows" >> beam.Map(_workflow).with_output_types(str)
+        | "Once" >> beam.Distinct()
+        | "Expire" >> beam.ParDo(_Expire(rebuild.settings, rebuild.into), all_written)
+    )
 
 
 class FoldedRunCoder(Coder):
