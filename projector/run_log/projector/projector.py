@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +29,7 @@ from run_log.core.logs import get_logger
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
-from .in_hand import count_events
+from .in_hand import count, meter
 
 MAX_LINKS: Final = 128
 """OpenTelemetry's default limit for a span's links."""
@@ -38,6 +40,12 @@ _MOST_SUSPECTS: Final = 1_000
 """Most events at which the store failed, and of which it is not known yet whether it takes others."""
 
 _logger: Final = get_logger("run_log.projector")
+_events: Final = meter.create_counter(
+    "run_log.projector.events", unit="{event}", description="Events by what became of them"
+)
+_batch: Final = meter.create_histogram(
+    "run_log.projector.batch.events", unit="{event}", description="Events projected together"
+)
 _tracer: Final = trace.get_tracer("run_log.projector")
 
 
@@ -121,7 +129,7 @@ class Projector:
             except Exception as error:
                 span.set_status(trace.StatusCode.ERROR, type(error).__name__)
                 raise
-        count_events(item.outcome for item in projected)
+        _count(projected)
         return projected
 
     async def _isolate(
@@ -204,6 +212,13 @@ def told(error: BaseException) -> str:
 def where_from(error: BaseException) -> str:
     """Return the innermost frames of *error*, without its text."""
     return "".join(traceback.format_tb(error.__traceback__)[-_SHOWN_FRAMES:])
+
+
+def _count(projected: Sequence[Projected]) -> None:
+    for outcome, events in Counter(item.outcome for item in projected).items():
+        count(_events, events, outcome=outcome.value)
+    with contextlib.suppress(Exception):  # for the reason in `count`
+        _batch.record(len(projected))
 
 
 def _is_stamped_well(event: RunEvent, moment: datetime) -> bool:

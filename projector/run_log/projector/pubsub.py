@@ -40,7 +40,7 @@ from .dead_letters.letters import (
     is_ours,
     packed,
 )
-from .in_hand import count_cut_letter
+from .in_hand import count, meter
 from .ports import DeadLetters, EventTopic, MessageSource
 from .pull import PullLimits
 
@@ -76,6 +76,11 @@ _LEAST_ERROR_BYTES: Final = 64
 _LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
 
 _logger: Final = get_logger("run_log.projector")
+_cut_letters: Final = meter.create_counter(
+    "run_log.projector.dead_letters.cut",
+    unit="{message}",
+    description="Messages whose dead letter is incomplete",
+)
 
 _PullResponse: Final[Any] = PullResponse
 
@@ -216,7 +221,7 @@ class PubSubDeadLetters(DeadLetters):
         except VENDOR_ERRORS as vendor:
             raise self._topic.connection.error(vendor, self._topic.path) from vendor
         if left_out := {name: letter.attributes[name] for name in _LOST if name in letter.attributes}:
-            count_cut_letter()
+            count(_cut_letters)
             _logger.warning("run_log_dead_letter_cut", message_id=message.message_id, **left_out)
 
     async def close(self) -> None:

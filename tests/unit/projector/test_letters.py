@@ -261,7 +261,7 @@ async def test_a_metric_that_raises_costs_no_letter(monkeypatch: pytest.MonkeyPa
         def add(self, *_: object) -> None:
             raise RuntimeError("theirs")
 
-    monkeypatch.setattr("run_log.projector.in_hand._cut_letters", Broken())
+    monkeypatch.setattr("run_log.projector.pubsub._cut_letters", Broken())
 
     _, letter = await kept(Message(data=content("bytes", 10_000_000)))
 
