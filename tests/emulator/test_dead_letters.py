@@ -429,19 +429,15 @@ async def test_a_dry_run(raw: RawPubSub, store: OpenedService) -> None:
 
     async with leased(raw) as letters:
         choice = LetterChoice(ids=frozenset(ids.values()))
-        await redrive(letters, _Nowhere(), choice, tell=told.extend, dry_run=True)
+        await redrive(letters, _nowhere, choice, tell=told.extend, dry_run=True)
 
     outcomes = {one.letter.reason: one.outcome.value for one in told}
     assert {**dict.fromkeys(POISON, "kept"), "write_refused": "redriven"} == outcomes
     assert set(POISON) == {letter.reason for letter in await read(raw, len(POISON))}
 
 
-class _Nowhere:
-    """A topic that nothing should be published to."""
-
-    async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
-        raise AssertionError(message)
+async def _nowhere(message: Message) -> str:
+    raise AssertionError(message)
 
 
 @pytest.mark.usefixtures("projector")

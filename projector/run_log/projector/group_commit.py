@@ -165,12 +165,7 @@ class GroupCommit:
     def submit(
         self, messages: Iterable[ReceivedMessage], settled: Callable[[ReceivedMessage, Fate], None]
     ) -> None:
-        """Take *messages* in hand, and call *settled* with each message and its fate.
-
-        Args:
-            messages: As they were delivered.
-            settled: Called in the event loop, once for each message. An exception from it is logged.
-        """
+        """Take *messages* in hand. Each is given to *settled* once, with its fate, in the event loop."""
         for message in messages:
             token = self.progress.taken(message.published_at, len(message.data))
             taken = _Taken(token, message, settled)
@@ -191,8 +186,7 @@ class GroupCommit:
 
         Yields:
             A function that takes the size of the body, as far as it is known, and returns whether there is
-            room. Call it again when the body turns out to be larger. With nothing else in hand or reserved,
-            there is always room.
+            room. With nothing else in hand or reserved, there is always room.
         """
         try:
             with self.progress.reserving() as has_room:

@@ -104,12 +104,10 @@ class Projector:
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
         """Merge *events* as `apply` does, whatever their stamps are; return the reason of each rejection.
 
-        Args:
-            events: As for `apply`. The caller has checked their stamps against the time of publishing.
+        The caller has checked the stamps, against the time of publishing.
 
         Raises:
-            StoreUnavailableError: See `apply`.
-            ConfigurationError: See `apply`.
+            StoreError: See `apply`.
         """
         if not events:
             return []
@@ -135,11 +133,7 @@ class Projector:
     async def _isolate(
         self, events: Sequence[RunEvent], *, is_told: bool = False
     ) -> list[Projected | Exception]:
-        """Apply *events*. If the store refuses the batch, halve it until the culprit is alone.
-
-        Returns:
-            What became of each event, or the unexpected error with which the store failed at it.
-        """
+        """Apply *events*; return what became of each, or the unexpected error with which the store failed."""
         try:
             outcomes = await self._store.apply(events)
             return [Projected(outcome=outcome) for _, outcome in zip(events, outcomes, strict=True)]
@@ -157,25 +151,20 @@ class Projector:
             if len(events) == 1:
                 error.__cause__ = error.__context__ = None
                 return [error.with_traceback(None)]
+        # Halved until the culprit is alone.
         half = len(events) // 2
-        first, second = events[:half], events[half:]
         return [
-            *await self._isolate(first, is_told=is_told),
-            *await self._isolate(second, is_told=is_told),
+            *await self._isolate(events[:half], is_told=is_told),
+            *await self._isolate(events[half:], is_told=is_told),
         ]
 
     def _judged(
         self, events: Sequence[RunEvent], results: Sequence[Projected | Exception]
     ) -> list[Projected]:
-        """Return *results*, and reject each event at which the store fails while it takes others.
-
-        Raises:
-            Exception: The store failed at all of them, and has taken no other event since it first failed at
-                one of them. So the fault may be the store's, or a bug here, and not the event's.
-        """
+        """Return *results*, and reject each event at which the store fails while it takes others."""
         # An event at which the store fails unexpectedly may be poison, or the store may be broken for all.
-        # The first is assumed once the store has taken another event since; until then the batch is tried
-        # again.
+        # The first is assumed once the store has taken another event since; until then the error is raised,
+        # and the batch is tried again.
         failed = {
             event.event_id: result
             for event, result in zip(events, results, strict=True)

@@ -41,7 +41,7 @@ from .dead_letters.letters import (
     packed,
 )
 from .in_hand import count, meter
-from .ports import DeadLetters, EventTopic, MessageSource
+from .ports import DeadLetters, MessageSource
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
@@ -88,13 +88,12 @@ _PullResponse: Final[Any] = PullResponse
 def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds of silence after which no message is leased to a process that was killed.
 
-    Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
-    long a pull of the killed process may go on, and how long the broker may take to deliver again.
-
     Args:
         lease: The ack deadline of the subscription; None if it is not known.
         extended: How long an extended lease lasts, in seconds; 0 if leases are not extended.
     """
+    # Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
+    # long a pull of the killed process may go on, and how long the broker may take to deliver again.
     seconds = max((lease or _UNKNOWN_LEASE).total_seconds(), extended)
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _REDELIVERY_SECONDS
 
@@ -180,12 +179,7 @@ class PubSubSource(MessageSource):
 
 @contextlib.asynccontextmanager
 async def opened_source(connection: PubSubConnection, subscription: str) -> AsyncGenerator[PubSubSource]:
-    """Yield a subscription as a source, and close it at the end of the block.
-
-    Args:
-        connection: Where Pub/Sub is.
-        subscription: The subscription's id.
-    """
+    """Yield a subscription as a source, and close it at the end of the block."""
     source = PubSubSource(connection, subscription)
     try:
         yield source
@@ -193,8 +187,8 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
         await source.close()
 
 
-class PubSubDeadLetters(DeadLetters):
-    """A topic that keeps each message as it came, with the reason. See `DeadLetters`.
+class _Topic:
+    """A topic of Pub/Sub.
 
     Args:
         connection: Where Pub/Sub is.
@@ -202,7 +196,26 @@ class PubSubDeadLetters(DeadLetters):
     """
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._topic = _Topic(connection, topic)
+        self._connection = connection
+        self._path = connection.topic_path(topic)
+        self._client: Any = connection.async_publisher()
+
+    async def _published(self, message: Message) -> Any:
+        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
+        return await self._client.publish(
+            topic=self._path,
+            messages=[{"data": message.data, "attributes": dict(message.attributes)}],
+            retry=None,
+            timeout=CALL_TIMEOUT_SECONDS,
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.transport.close()
+
+
+class PubSubDeadLetters(_Topic, DeadLetters):
+    """A topic that keeps each message as it came, with the reason. See `DeadLetters`."""
 
     @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
@@ -211,77 +224,45 @@ class PubSubDeadLetters(DeadLetters):
             MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
         }
         error = fit_text(error, MAX_ATTRIBUTE_VALUE_BYTES) or reason.value
-        room = MAX_MESSAGE_BYTES - len(self._topic.path.encode()) - _REQUEST_FRAME_BYTES
+        room = MAX_MESSAGE_BYTES - len(self._path.encode()) - _REQUEST_FRAME_BYTES
         letter = _as_it_is(message, why, error, room)
         if letter is None:
             # In a thread: compressing ten megabytes would hold up the event loop.
             letter = await asyncio.to_thread(_packed, message, why, error, room)
         try:
-            await self._topic.publish(letter)
+            await self._published(letter)
         except VENDOR_ERRORS as vendor:
-            raise self._topic.connection.error(vendor, self._topic.path) from vendor
+            raise self._connection.error(vendor, self._path) from vendor
         if left_out := {name: letter.attributes[name] for name in _LOST if name in letter.attributes}:
             count(_cut_letters)
             _logger.warning("run_log_dead_letter_cut", message_id=message.message_id, **left_out)
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._topic.close()
 
+class PubSubEvents(_Topic):
+    """The topic that dead letters are published to again."""
 
-class PubSubEvents(EventTopic):
-    """A topic as an `EventTopic`.
-
-    Args:
-        connection: Where Pub/Sub is.
-        topic: The topic's id.
-    """
-
-    def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._topic = _Topic(connection, topic)
-
-    @override
     async def publish(self, message: Message) -> str:
+        """Publish *message*, and return its id. It is durable when this returns.
+
+        Raises:
+            MessageRefusedError: Pub/Sub never takes this message.
+            TransportUnavailableError: Pub/Sub does not answer; it may have taken the message.
+            TransportRefusedError: It refuses until somebody acts, for example without the topic.
+        """
         try:
-            answer = await self._topic.publish(message)
+            answer = await self._published(message)
         except UnicodeEncodeError as error:
             # A message that was pushed here may break Pub/Sub's rules.
             raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
-            raise self._topic.connection.publish_error(error, self._topic.path) from error
+            raise self._connection.publish_error(error, self._path) from error
         return str(answer.message_ids[0])
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._topic.close()
-
-
-class _Topic:
-    def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self.connection = connection
-        self.path = connection.topic_path(topic)
-        self._client: Any = connection.async_publisher()
-
-    async def publish(self, message: Message) -> Any:
-        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
-        return await self._client.publish(
-            topic=self.path,
-            messages=[{"data": message.data, "attributes": dict(message.attributes)}],
-            retry=None,
-            timeout=CALL_TIMEOUT_SECONDS,
-        )
-
-    async def close(self) -> None:
-        await self._client.transport.close()
 
 
 def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message | None:
-    """Return *message* with the attributes *why*; None if Pub/Sub would not take it so.
-
-    That is also the case if one of its own attributes could be taken for one of ours.
-    """
+    """Return *message* with the attributes *why*; None if Pub/Sub would not take it so."""
     if any(map(is_ours, message.attributes)):
-        return None
+        return None  # its own attributes could be taken for ours
     letter = Message(data=message.data, attributes={**message.attributes, **why, ERROR_ATTRIBUTE: ""})
     if message_fault(letter) is not None:
         return None
@@ -289,10 +270,8 @@ def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room
 
 
 def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message:
-    """Return a letter that holds *message*, attributes included, in its body.
-
-    Text compresses, so the whole of any event fits. If a message does not fit, its end is left out.
-    """
+    """Return a letter that holds *message*, attributes included, in its body."""
+    # Text compresses, so the whole of any event fits. If a message does not fit, its end is left out.
     for how in (PLAIN, COMPRESSED):
         attributes = {**why, PACKED_ATTRIBUTE: how, ERROR_ATTRIBUTE: ""}
         letter = _with_error(Message(data=packed(message, how), attributes=attributes), error, room)

@@ -19,6 +19,10 @@ from .in_hand import Progress
 GRACE_SECONDS: Final = 6
 """How long requests under way may take once the server stops. Cloud Run kills after 10 s."""
 
+STUCK_SECONDS: Final = 120.0
+"""A projector is stuck if something is in hand and nothing was settled for so long. An outage of the store
+does not count: what is in hand is given back at least once a minute."""
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -32,7 +36,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     """Serve *app* while the block runs, and yield the port. Requests under way at its end are finished.
 
     Args:
-        app: The app to serve.
+        app: What to serve.
         host: The address to listen at.
         port: The port; 0 takes a free one.
 
@@ -73,11 +77,6 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
-
-
-STUCK_SECONDS: Final = 120.0
-"""A projector is stuck if something is in hand and nothing was settled for so long. An outage of the store
-does not count: what is in hand is given back at least once a minute."""
 
 
 def health_routes(

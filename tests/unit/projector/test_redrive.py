@@ -61,7 +61,7 @@ class Topic:
         self.published: list[Message] = []
 
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
+        """See `PubSubEvents.publish`."""
         await asyncio.sleep(0)
         error = next(self._errors, None)
         if error is not None:
@@ -129,7 +129,7 @@ async def redriven(
     """Re-drive letters and return what became of them."""
     told = Told()
     async with leased(WatchedSource(subscription)) as letters:
-        await redrive(letters, topic, choice, tell=told, dry_run=dry_run, **mended)
+        await redrive(letters, topic.publish, choice, tell=told, dry_run=dry_run, **mended)
     return told
 
 
@@ -291,7 +291,7 @@ async def test_what_only_a_push_can_carry_is_kept() -> None:
     told = Told()
 
     async with leased(WatchedSource(subscription)) as letters:
-        await redrive(letters, PubSubEvents(Letterbox(), "events"), EVERYTHING, tell=told)
+        await redrive(letters, PubSubEvents(Letterbox(), "events").publish, EVERYTHING, tell=told)
 
     (kept,) = told.handled
     assert LetterOutcome.KEPT is kept.outcome
@@ -417,7 +417,7 @@ async def test_a_topic_that_does_not_answer() -> None:
 
     with pytest.raises(TransportUnavailableError):
         async with leased(WatchedSource(letters.subscription)) as source:
-            await redrive(source, topic, EVERYTHING, tell=told)
+            await redrive(source, topic.publish, EVERYTHING, tell=told)
 
     assert ["redriven", "redriven"] == told.outcomes
     assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
@@ -447,7 +447,7 @@ async def test_a_kill_between_publishing_and_acknowledging() -> None:
 
     async def first() -> None:
         async with leased(source) as leases:
-            await redrive(leases, topic, EVERYTHING, tell=Told())
+            await redrive(leases, topic.publish, EVERYTHING, tell=Told())
 
     killed = asyncio.create_task(first())
     await source.reached.wait()
@@ -476,7 +476,7 @@ async def test_what_comes_back_is_not_re_driven_for_ever() -> None:
 
     async with asyncio.timeout(30), leased(WatchedSource(letters.subscription)) as leases:
         topic.is_back = lambda: letters.subscription.backlog > 1
-        await redrive(leases, topic, LetterChoice(reasons=frozenset({"write_refused"})), tell=told)
+        await redrive(leases, topic.publish, LetterChoice(reasons=frozenset({"write_refused"})), tell=told)
     stop.set()
     await projecting
 
@@ -493,7 +493,7 @@ class _Answered(Topic):
         self.is_back: Callable[[], bool] = lambda: True
 
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
+        """See `PubSubEvents.publish`."""
         message_id = await super().publish(message)
         await eventually(self.is_back)
         return message_id

@@ -203,13 +203,13 @@ async def redrive_letters(
     await reached_letters(settings)
     with _reported(choice, output, dry_run=dry_run) as report:
         async with (
-            event_topic(settings) as topic,
+            event_topic(settings) as publish,
             leased_letters(settings, quiet_seconds=quiet_seconds) as letters,
         ):
             try:
                 await redrive(
                     letters,
-                    topic,
+                    publish,
                     choice,
                     tell=report.tell,
                     repaired=repaired,

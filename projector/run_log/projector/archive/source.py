@@ -68,8 +68,6 @@ class ArchiveSource(MessageSource):
         self._first_open = 0
         self.total_files = len(files)
         """Number of files of the archive."""
-        self.acknowledged = 0
-        """Messages that were acknowledged here."""
         if self._is_exhausted:
             finished()
 
@@ -105,8 +103,7 @@ class ArchiveSource(MessageSource):
     @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         for ack_id in ack_ids:
-            if self._outstanding.pop(ack_id, None) is not None:
-                self.acknowledged += 1
+            self._outstanding.pop(ack_id, None)
         self._tell()
 
     @override

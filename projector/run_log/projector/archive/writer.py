@@ -49,8 +49,7 @@ class ArchiveWriter:
     Several writers may share a folder.
 
     Args:
-        folder: Where the files go. It is created if it does not exist. Only the owner can read what is
-            created.
+        folder: Where the files go. It is created if it does not exist, for its owner only.
         segment_bytes: A next file begins after so many bytes.
         now: The time, for the names of files. Sorted by name, files are in the order in which they began.
     """
@@ -161,10 +160,6 @@ class ArchiveWorker:
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> ArchiveReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
 
-        Args:
-            stop: Ends the work.
-            until_idle: Seconds without a message; None works until stopped.
-
         Raises:
             TransportRefusedError: The subscription does not exist, or access is denied.
             ConfigurationError: The folder cannot be written.
@@ -172,10 +167,7 @@ class ArchiveWorker:
         """
         stopping = asyncio.Event()
         wait = min(self._limits.pull_seconds, math.inf if until_idle is None else until_idle)
-        ends: list[asyncio.Task[Any]] = [
-            asyncio.create_task(stop.wait()),
-            asyncio.create_task(self._idle(until_idle)),
-        ]
+        ends = [asyncio.create_task(wait_unless(stop, self._idle(until_idle)))]
         pulls = [asyncio.create_task(self._pull_until(stopping, wait)) for _ in range(self._limits.pulls)]
         try:
             await asyncio.wait({*ends, *pulls}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,8 +206,7 @@ class ArchiveWorker:
             except TransportUnavailableError as error:
                 failures += 1
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
-                pause = self._sleep(_BACKOFF.seconds(failures, self._uniform))
-                await wait_unless(stopping, asyncio.ensure_future(pause))
+                await wait_unless(stopping, self._sleep(_BACKOFF.seconds(failures, self._uniform)))
 
     async def _keep(self, messages: Sequence[ReceivedMessage]) -> None:
         ack_ids = [message.ack_id for message in messages]

@@ -90,7 +90,8 @@ def _expire(rebuild: BeamRebuild, runs: Any, written: Any) -> None:
     all_written = beam.pvalue.AsSingleton(written | "AllWritten" >> beam.CombineGlobally(sum))
     _ = (
         runs
-        | "Workflows" >> beam.Map(_workflow).with_output_types(str)
+        | "Runs" >> beam.Keys()
+        | "Workflows" >> beam.Keys().with_output_types(str)
         | "Once" >> beam.Distinct()
         | "Expire" >> beam.ParDo(_Expire(rebuild.settings, rebuild.into), all_written)
     )
@@ -201,10 +202,6 @@ def _by_run(run: FoldedRun) -> tuple[RunKey, FoldedRun]:
 def _by_stats(keyed: tuple[RunKey, FoldedRun], shards: int) -> tuple[tuple[str, int], FoldedRun]:
     (workflow_id, run_id), run = keyed
     return (workflow_id, shard_of(run_id, shards)), run
-
-
-def _workflow(keyed: tuple[RunKey, FoldedRun]) -> str:
-    return keyed[0][0]
 
 
 def _counted(line: str) -> str:

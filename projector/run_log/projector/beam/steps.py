@@ -32,11 +32,6 @@ def read_events(
 ) -> Iterator[RunEvent | str]:
     """Yield the events of a file in order; for each record that is not an event, the line for the rejects.
 
-    Args:
-        name: The name of the file.
-        file: At its beginning, opened for reading bytes.
-        now: The time, to find events that are stamped too far ahead.
-
     Raises:
         OSError: It cannot be read now.
         ConfigurationError: It is Avro, and fastavro is not installed.

@@ -172,12 +172,7 @@ class TokenVerifier:
 
 
 def fetch_certificates() -> Fetched:
-    """Fetch Google's certificates.
-
-    Raises:
-        GoogleAuthError: The address cannot be reached.
-        ValueError: The answer does not hold certificates.
-    """
+    """Fetch Google's certificates. Raises whatever the transport does, or `ValueError` for a wrong answer."""
     request: Any = transport.Request()  # not annotated
     response = request(CERTIFICATES_URL, timeout=FETCH_TIMEOUT_SECONDS)
     if response.status != 200:  # noqa: PLR2004 - HTTP's own

@@ -196,11 +196,8 @@ class _IntoRoot:
     ) -> datetime:
         """Create a subscription that delivers what the topic retains, and return since when that is.
 
-        Args:
-            connection: Where Pub/Sub is.
-            name: The subscription's id.
-            since: What the user asked for; None for all that the topic retains.
-            heard: All that was published before is folded already; None for nothing.
+        Everything that was published before *heard* is folded already. Otherwise *since* is what the user
+        asked for; None is all that the topic retains.
         """
         from run_log.pubsub import begin_replay, topic_retention  # noqa: PLC0415 - see above
 
