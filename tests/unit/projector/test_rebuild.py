@@ -155,39 +155,27 @@ async def test_what_is_no_event_is_rejected(tmp_path: Path, begin: Callable[[], 
     assert {"w0": 1, "w1": 1} == await totals(store)
 
 
-async def test_what_the_store_refuses_is_rejected(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """What the store never takes is rejected alone."""
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("away"), ConfigurationError("none")], ids=["away", "none"]
+)
+async def test_a_store_that_fails(error: Exception, tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild waits for a store that is away, ends without one, and loses nothing when it goes on.
+
+    What the store never takes is rejected alone.
+    """
     (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore(refuses=lambda event: event.run.id == "r002")
+    store = ScriptedStore([error], refuses=lambda event: event.run.id == "r002")
+    files = find_files(str(tmp_path / "a"))
+    if isinstance(error, ConfigurationError):
+        with pytest.raises(ConfigurationError):
+            await rebuild_from_archive(files, store, begin())
     work = begin()
 
-    await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
+    assert await rebuild_from_archive(files, store, work)
 
     assert (8, 2) == (work.events, len(work.rejects))
+    assert 4 == sum((await totals(store)).values())
     assert '"write_refused"' in (tmp_path / "rejects").read_text()
-
-
-async def test_a_store_that_is_away_for_a_while(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """While the store does not answer a rebuild waits, and nothing is lost by it."""
-    (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore([StoreUnavailableError("away")])
-
-    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
-
-    assert 5 == sum((await totals(store)).values())
-
-
-async def test_a_store_that_is_not_there(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """Where the store is not there a rebuild ends with that error, and the same rebuild goes on later."""
-    (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore([ConfigurationError("none")])
-    work = begin()
-    with pytest.raises(ConfigurationError):
-        await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
-
-    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
-
-    assert 5 == sum((await totals(store)).values())
 
 
 async def test_a_stop_and_another_process(archive: Path, begin: Callable[[], RebuildWork]) -> None:
