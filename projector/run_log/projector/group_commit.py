@@ -197,7 +197,7 @@ class GroupCommit:
     @property
     def is_full(self) -> bool:
         """Whether no more messages should come now: the limits are reached, or the store does not answer."""
-        return self._backing_off is not None or self.progress.is_full
+        return self.is_backing_off or self.progress.is_full
 
     @property
     def is_backing_off(self) -> bool:
@@ -207,18 +207,13 @@ class GroupCommit:
     @property
     def is_failed(self) -> bool:
         """Whether projecting has failed with an unexpected error, and has not begun again yet."""
-        return (self._backing_off is not None and self._is_unforeseen) or (
-            self._failure is not None and not isinstance(self._failure, ConfigurationError)
-        )
+        if self._failure is not None:
+            return not isinstance(self._failure, ConfigurationError)
+        return self.is_backing_off and self._is_unforeseen
 
     async def room(self) -> None:
         """Wait while it is full."""
         await self._room.wait()
-
-    @property
-    def room_left(self) -> tuple[int, int]:
-        """Messages and bytes that may still come."""
-        return self.progress.room_left
 
     def raise_failure(self) -> None:
         """Raise the error that ended all work, if there was one."""
@@ -334,18 +329,16 @@ class GroupCommit:
             raise  # no retry helps, so `_batch_done` ends all work
         except Exception as error:  # noqa: BLE001 - an unexpected error ends this try, not the projector
             self._failures += 1
-            is_away = isinstance(error, StoreUnavailableError)
-            # The text of an unexpected error may quote a payload, and its traceback keeps the batch alive.
-            unforeseen = f"projecting failed with {type(error).__name__}; see the log"
-            why = error if isinstance(error, StoreUnavailableError) else StoreError(unforeseen)
-            self.store_trouble, self._is_unforeseen = why, not is_away
-            tell = _logger.warning if is_away else _logger.error
-            tell(
-                "run_log_store_unavailable" if is_away else "run_log_projector_failed",
-                failures=self._failures,
-                error=str(why),
-                message_id=items[0].taken.message.message_id,
-            )
+            details = {"failures": self._failures, "message_id": items[0].taken.message.message_id}
+            self._is_unforeseen = not isinstance(error, StoreUnavailableError)
+            if isinstance(error, StoreUnavailableError):
+                self.store_trouble = error
+                _logger.warning("run_log_store_unavailable", error=str(error), **details)
+            else:
+                # Its own text may quote a payload, and its traceback keeps the batch alive.
+                why = f"projecting failed with {type(error).__name__}; see the log"
+                self.store_trouble = StoreError(why)
+                _logger.error("run_log_projector_failed", error=why, **details)  # noqa: TRY400 - see above
             # Returned at once, and not held for the next try: another projector may reach the store.
             for item in items:
                 self._settle(item.taken, Fate.RETURNED)

@@ -235,14 +235,10 @@ class PullWorker:
         return self._group.is_failed
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
-        """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
+        """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds, if that is given.
 
         What is in hand by then is finished, or given back. Seconds in which the broker did not answer, or in
         which something was in hand, do not count as idle; see `PullLimits.answer_seconds`.
-
-        Args:
-            stop: Ends the work.
-            until_idle: Seconds without a message; None works until stopped.
 
         Raises:
             TransportRefusedError: The subscription or the dead-letter topic does not exist, or access to it
@@ -362,12 +358,12 @@ class PullWorker:
 
     def _is_asking_enough(self) -> bool:
         """Return whether the pulls under way may fill all the room that is left."""
-        _, data_bytes = self._group.room_left
+        _, data_bytes = self._group.progress.room_left
         return self._asked_bytes > 0 and self._asked_bytes + self._size > data_bytes
 
     def _wanted(self) -> int:
         """Return how many messages a pull may ask for, so that all pulls together fit into the room left."""
-        messages, data_bytes = self._group.room_left
+        messages, data_bytes = self._group.progress.room_left
         fitting = min(messages, int(data_bytes / self._size)) // self._limits.pulls
         return max(1, min(self._limits.messages, fitting))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from run_log.core import ConfigurationError, TransportError, TransportRefusedError, TransportUnavailableError
 from run_log.core.install import how_to_install
@@ -89,14 +89,14 @@ def _local_files(where: str, without: Collection[Path]) -> list[ArchiveFile]:
         found = map(Path, glob.glob(where, recursive=True))  # noqa: PTH207 - from any folder
     not_ours = {each.resolve() for each in without}
     return [
-        ArchiveFile(name=str(each), size=each.stat().st_size, opened=partial(each.open, "rb"))
+        ArchiveFile(name=str(each), size=each.stat().st_size, opened=partial(_opened, each))
         for each in found
         if each.is_file() and each.resolve() not in not_ours
     ]
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def _remote_files(where: str) -> list[ArchiveFile]:
@@ -146,15 +146,14 @@ class ArchivePosition:
     """Its size if all of it is done; None while there is more."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What was read next."""
 
-    records: list[tuple[int, ArchiveRecord]] = field(default_factory=list[tuple[int, ArchiveRecord]])
+    records: list[tuple[int, ArchiveRecord]]
     """Records, each with the number of its file."""
-    ends: dict[int, int] = field(default_factory=dict[int, int])
+    ends: dict[int, int]
     """Lines or records of each file that was read to its end, by the number of the file."""
-    is_last: bool = False
+    is_last: bool
     """Whether nothing is left."""
 
 
@@ -178,24 +177,24 @@ class ArchiveReader:
             TransportUnavailableError: They cannot be read now. The next call goes on where this one began.
             TransportRefusedError: They cannot be read until somebody acts.
         """
-        chunk = Chunk()
+        records: list[tuple[int, ArchiveRecord]] = []
+        ends: dict[int, int] = {}
         size = 0
-        while len(chunk.records) < most and size < _CHUNK_BYTES and not chunk.is_last:
+        while len(records) < most and size < _CHUNK_BYTES and self._number < len(self.files):
             try:
                 record = self._next()
             except TransportError:
                 # What was read before is not lost: the next call fails at the same record again.
-                if chunk.records or chunk.ends:
+                if records or ends:
                     break
                 raise
             if record is not None:
-                chunk.records.append((self._number, record))
+                records.append((self._number, record))
                 size += len(record.data)
-            elif self._number < len(self.files):
-                chunk.ends[self._number] = self._after[self._number]
+            else:
+                ends[self._number] = self._after[self._number]
                 self._number += 1
-            chunk.is_last = self._number == len(self.files)
-        return chunk
+        return Chunk(records, ends, self._number == len(self.files))
 
     def close(self) -> None:
         """Close the file that is open."""
@@ -205,8 +204,6 @@ class ArchiveReader:
 
     def _next(self) -> ArchiveRecord | None:
         """Return the next record of the current file; None at its end."""
-        if self._number == len(self.files):
-            return None
         source = self.files[self._number]
         try:
             if self._records is None:

@@ -29,8 +29,8 @@ class _Record(NamedTuple):
 class ArchiveSource(MessageSource):
     """The messages of an archive, in order. See `MessageSource`.
 
-    Positions report what is acknowledged: everything up to a position is done, and another source can go on
-    from there. Acknowledgements come in any order, so that source may repeat some messages; it misses none.
+    Everything up to a reported position is done, and another source can go on from there. It may repeat some
+    messages, as acknowledgements come in any order; it misses none.
 
     Args:
         files: The archive.

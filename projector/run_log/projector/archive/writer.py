@@ -104,7 +104,6 @@ class ArchiveWriter:
 
 
 def _line(message: ReceivedMessage) -> bytes:
-    """Return *message* as a line: its body if that is one line and enough to read it back, else wrapped."""
     data = message.data
     if not data.strip():
         return b""

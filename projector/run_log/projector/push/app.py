@@ -19,7 +19,7 @@ from run_log.core import ConfigurationError, ReceivedMessage
 from run_log.core.errors import PushRefusedError
 from run_log.core.logs import get_logger
 from run_log.projector.group_commit import Fate, GroupCommit
-from run_log.projector.projector import where_from
+from run_log.projector.projector import told, where_from
 from run_log.projector.serving import health_routes
 
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -42,8 +42,7 @@ _LENGTH: Final = re.compile("[0-9]{1,18}")
 _logger: Final = get_logger("run_log.projector")
 
 
-class _TooLargeError(Exception):
-    """A body is larger than any message of Pub/Sub can be."""
+class _TooLargeError(Exception): ...
 
 
 def create_push_app(
@@ -109,12 +108,8 @@ async def _taken(request: Request, group: GroupCommit, read_seconds: float) -> R
 
 def _failed(group: GroupCommit, error: Exception) -> Response:
     # A foreign error may quote the request, so neither the answer nor the log has its text.
-    is_ours = isinstance(error, ConfigurationError)
-    _logger.error(
-        "run_log_push_failed",
-        error=str(error) if is_ours else type(error).__name__,
-        **({} if is_ours else {"where": where_from(error)}),
-    )
+    where = {} if isinstance(error, ConfigurationError) else {"where": where_from(error)}
+    _logger.error("run_log_push_failed", error=told(error), **where)
     group.open()
     return _later(503, "an operator has to act; see the log")
 
