@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import Any, Final
 
@@ -141,12 +141,7 @@ class PubSubSource(MessageSource):
 
     @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        await self._each(
-            self._client.acknowledge(
-                subscription=self._subscription, ack_ids=part, retry=None, timeout=CALL_TIMEOUT_SECONDS
-            )
-            for part in _parts(ack_ids)
-        )
+        await self._each(self._client.acknowledge, ack_ids)
 
     @override
     async def release(self, ack_ids: Sequence[str]) -> None:
@@ -155,24 +150,17 @@ class PubSubSource(MessageSource):
     @override
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
         # Pub/Sub takes whole seconds, at most 600; 0 gives a message back.
-        await self._each(
-            self._client.modify_ack_deadline(
-                subscription=self._subscription,
-                ack_ids=part,
-                ack_deadline_seconds=int(seconds),
-                retry=None,
-                timeout=CALL_TIMEOUT_SECONDS,
-            )
-            for part in _parts(ack_ids)
-        )
+        await self._each(self._client.modify_ack_deadline, ack_ids, ack_deadline_seconds=int(seconds))
 
     @override
     async def close(self) -> None:
         await self._client.transport.close()
 
-    async def _each(self, calls: Iterator[Awaitable[object]]) -> None:
+    async def _each(self, call: Any, ack_ids: Sequence[str], **options: Any) -> None:
+        where = {"subscription": self._subscription, "retry": None, "timeout": CALL_TIMEOUT_SECONDS}
+        parts = [ack_ids[start : start + MAX_ACK_IDS] for start in range(0, len(ack_ids), MAX_ACK_IDS)]
         try:
-            await asyncio.gather(*calls)
+            await asyncio.gather(*(call(ack_ids=part, **where, **options) for part in parts))
         except VENDOR_ERRORS as error:
             raise self._connection.error(error, self._subscription) from error
 
@@ -308,8 +296,3 @@ def _received(item: Any) -> ReceivedMessage:
         delivery_attempt=item.delivery_attempt,
         published_at=message.publish_time.ToDatetime(UTC) if message.HasField("publish_time") else None,
     )
-
-
-def _parts(ack_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ack_ids), MAX_ACK_IDS):
-        yield ack_ids[start : start + MAX_ACK_IDS]

@@ -42,7 +42,8 @@ _LENGTH: Final = re.compile("[0-9]{1,18}")
 _logger: Final = get_logger("run_log.projector")
 
 
-class _TooLargeError(Exception): ...
+class _TooLargeError(Exception):
+    """A body is larger than any message of Pub/Sub can be."""
 
 
 def create_push_app(
@@ -117,8 +118,8 @@ def _failed(group: GroupCommit, error: Exception) -> Response:
 async def _read(request: Request, has_room: Callable[[int], bool]) -> bytearray | None:
     """Return the body; None if there is no room for it. Raises `_TooLargeError`."""
     # Not FastAPI's max_body_size: versions that do not know the option accept and ignore it.
-    told = request.headers.get("content-length", "")
-    size = int(told) if _LENGTH.fullmatch(told) else 0
+    length = request.headers.get("content-length", "")
+    size = int(length) if _LENGTH.fullmatch(length) else 0
     if not _fits(size, has_room):
         return None
     body = bytearray()
