@@ -13,11 +13,10 @@ from typing import Any, Final
 import pytest
 from tests.unit.projector.doubles import logged
 
-from run_log.core import Message, Outcome, ReceivedMessage, RunEvent, RunStatus, encode_event
+from run_log.core import Message, Outcome, RunEvent, RunStatus, encode_event
 from run_log.core.nearest import CUT_MARKER
-from run_log.projector import DeadLetter, PullReport
+from run_log.projector import PullReport
 from run_log.projector.google_cloud import pull
-from run_log.pubsub import MAX_ATTRIBUTES
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.committing.committer import WARY_COMMITS
 from run_log.testing import FirestoreEmulator, PubSubEmulator, an_event
@@ -358,25 +357,5 @@ async def test_a_run_too_large_for_a_document_is_cut(
     assert found is not None
     assert found.trigger_data["text"].startswith(f"{CUT_MARKER}, {size // 1_000}")
     assert (0, 0) == (report.dead_lettered, report.outcomes[Outcome.REJECTED])
-    await load.verify(store)
-    assert raw.is_empty()
-
-
-async def test_poison_with_all_attributes_there_may_be(raw: RawPubSub, store: FirestoreRunLogService) -> None:
-    """A bad message with as many attributes as Pub/Sub takes is kept too, with each of them."""
-    load = Workload(10, seed=9)
-    own = {f"own-{number:03}": str(number) for number in range(MAX_ATTRIBUTES)}
-    (message_id,) = raw.publish([Message(data=b"no json", attributes=own)])
-    load.publish(raw, load.events)
-
-    report = await pull(raw.settings, stop=asyncio.Event(), until_idle=1)
-
-    (taken,) = raw.take(1, raw.settings.dead_letter_topic)
-    letter = DeadLetter.from_message(
-        ReceivedMessage(data=taken.data, attributes=dict(taken.attributes), message_id="1", ack_id="a")
-    )
-    assert (b"no json", own, 0) == (letter.data, letter.attributes, letter.left_out)
-    assert ("undecodable", message_id) == (letter.reason, letter.original_id)
-    assert report.dead_lettered == 1
     await load.verify(store)
     assert raw.is_empty()

@@ -31,7 +31,6 @@ from .serving import health_routes, serving
 DRAIN_SECONDS: Final = 2.0
 """How long projecting may take once the last request is answered. Nothing should be in hand by then."""
 
-_PROBED_WORKFLOW: Final = "run-log-probe"
 _REACH_SECONDS: Final = 3.0
 _BACKOFF: Final = Backoff(2.0, 30.0)
 
@@ -269,7 +268,7 @@ async def _until_it_answers(store: FirestoreRunLogService) -> None:
     failures = 0
     while True:
         try:
-            await store.get_stats(_PROBED_WORKFLOW)
+            await store.reach(_REACH_SECONDS)
         except StoreUnavailableError as error:
             failures += 1
             _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
