@@ -395,7 +395,7 @@ class PullWorker:
         self._settled = {fate: [] for fate in Fate}
         self._released += len(settled[Fate.RETURNED])
         if done := [message.ack_id for message in settled[Fate.DONE]]:
-            self._settle_beside("run_log_acknowledge_failed", done, source.acknowledge(done))
+            self._settle_beside(Fate.DONE, done, source.acknowledge(done))
         by_absence: defaultdict[float, list[str]] = defaultdict(list)
         for message in settled[Fate.RETURNED]:
             by_absence[0.0 if self._is_stopping else absence(message.delivery_attempt)].append(message.ack_id)
@@ -403,7 +403,7 @@ class PullWorker:
             if seconds:
                 self._absent |= dict.fromkeys(ack_ids, self._now() + seconds)
             released = source.extend(ack_ids, seconds) if seconds else source.release(ack_ids)
-            self._settle_beside("run_log_release_failed", ack_ids, released)
+            self._settle_beside(Fate.RETURNED, ack_ids, released)
 
     def _still_absent(self) -> list[str]:
         """Return the deliveries that were given back, and are to come again later than now."""
@@ -411,12 +411,15 @@ class PullWorker:
         self._absent = {ack_id: until for ack_id, until in self._absent.items() if until > now}
         return [*self._absent]
 
-    def _settle_beside(self, failed: str, ack_ids: Sequence[str], settling: Awaitable[None]) -> None:
+    def _settle_beside(self, fate: Fate, ack_ids: Sequence[str], settling: Awaitable[None]) -> None:
         async def settle() -> None:
             try:
                 await settling
             except Exception as error:  # noqa: BLE001 - the messages come again, and change nothing
-                _logger.warning(failed, messages=len(ack_ids), error=told(error))
+                if fate is Fate.DONE:
+                    _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=told(error))
+                else:
+                    _logger.warning("run_log_release_failed", messages=len(ack_ids), error=told(error))
 
         # In a task: a slow acknowledgement must not hold up the next batch. The event loop holds tasks
         # weakly, so the dictionary keeps it alive.
@@ -431,7 +434,7 @@ class PullWorker:
             # They were to come again later, to this worker or another one. Without this one, at once is
             # better.
             self._absent.clear()
-            self._settle_beside("run_log_release_failed", absent, self._source.release(absent))
+            self._settle_beside(Fate.RETURNED, absent, self._source.release(absent))
         if self._settling:
             await let_end([*self._settling], self._limits.settle_seconds)
 

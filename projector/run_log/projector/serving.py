@@ -55,7 +55,8 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     server = _Server(config)
     try:
         # Bound here, because uvicorn exits the process if it cannot bind.
-        listening = _bound(host, port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {host}:{port}; choose another port ({error})") from error
     with listening:
@@ -65,18 +66,6 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
         finally:
             server.should_exit = True
             await running
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family=family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 def health_routes(

@@ -442,6 +442,21 @@ def test_decoded_size_is_enough(value: object) -> None:
     assert taken <= decoded_size(body) + 4_096
 
 
+async def test_closing_does_not_wait_for_a_store_that_is_away() -> None:
+    """While the store does not answer nothing could be finished in time: all is returned at once."""
+    store, fates, timer = ScriptedStore([StoreUnavailableError("away")]), Fates(), Timer()
+    group = make_group(store, sleep=timer)
+    first, second = received(*some_runs(2))
+    group.submit([first], fates)
+    await eventually(lambda: bool(fates.of))
+    group.submit([second], fates)
+
+    async with asyncio.timeout(30):
+        await group.close(3_600)
+
+    assert (0, 2) == fates.counts()
+
+
 async def test_closing_gives_back_what_is_left() -> None:
     """What is not projected in time, under way or not, is returned; so is what comes afterwards."""
     store, letters, fates = BatchStore(), Letters(), Fates()
