@@ -274,15 +274,6 @@ async def test_an_endless_body_is_refused_early() -> None:
     assert (413, MAX_BODY_BYTES + 2**20) == (status, sent)
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("POST", "/elsewhere", 404)])
-async def test_other_requests(method: str, path: str, status: int) -> None:
-    """Anything but a push or a health check is not there."""
-    app, _ = _app(ScriptedStore())
-
-    async with _client(app) as client:
-        assert status == (await client.request(method, path)).status_code
-
-
 async def test_health_tells_a_stuck_projector_from_an_idle_one() -> None:
     """`/live` fails while something is in hand and nothing moves for two minutes; `/ready` says why not."""
     now = [0.0]
