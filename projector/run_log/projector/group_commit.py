@@ -430,8 +430,7 @@ class GroupCommit:
             _logger.warning("run_log_dead_letter_failed", error=str(self.dead_letter_trouble), **details)
             # Returned without a pause, the message would come again at once, and loop.
             await self._sleep(_LETTER_BACKOFF.seconds(self._letter_failures, self._uniform))
-            self._settle(taken, Fate.RETURNED)
-            return
+            return  # `_kept` gives it back
         self.dead_letter_trouble = None
         self._letter_failures = 0
         self.dead_lettered += 1
@@ -440,7 +439,7 @@ class GroupCommit:
         self._settle(taken, Fate.DONE)
 
     def _kept(self, task: asyncio.Task[None]) -> None:
-        # Cancelled, it is not settled yet.
+        # If it was not kept, or this was cancelled, the message is not settled yet.
         self._settle(self._keeping.pop(task), Fate.RETURNED)
         self._update_room()
 
