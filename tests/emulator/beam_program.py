@@ -30,7 +30,7 @@ class ForgetfulStore:
         self._lost = lost
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """See `MergingStore.merge`."""
+        """See `ClosableStore.merge`."""
         outcomes = await self._store.merge(runs)
         if runs and not self._lost.exists():
             self._lost.write_text(json.dumps(outcomes))

@@ -15,7 +15,6 @@ from tests.unit.projector.archives import lines, write_avro, write_gzip
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
 from run_log.projector.rebuild import (
     FromArchive,
-    RebuildProgress,
     RebuildState,
     RebuildWork,
     RejectsFile,
@@ -83,9 +82,9 @@ async def _rebuilt(archive: Path, tmp_path: Path, environ: Mapping[str, str]) ->
     """Fold the archive into the root collection ``one``, in this process."""
     settings = Settings.from_env({**environ, "RUN_LOG_BACKEND": "firestore"})
     source = FromArchive(path=str(archive))
-    state = RebuildState.open(tmp_path / "state", source=str(source), into="one")
+    state = RebuildState(tmp_path / "state", source=str(source), into="one")
     rejects = RejectsFile(tmp_path / "one.rejects", goes_on=False)
-    work = RebuildWork(state=state, rejects=rejects, progress=RebuildProgress(state, rejects))
+    work = RebuildWork(state, rejects, stop=asyncio.Event())
     await rebuild(settings, source, into="one", work=work)
     state.close()
 

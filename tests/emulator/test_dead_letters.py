@@ -33,7 +33,7 @@ from run_log.projector import (
 )
 from run_log.projector.dead_letters.leased import PAGE
 from run_log.projector.google_cloud import event_topic, leased_letters, pull
-from run_log.projector.pubsub import PubSubDeadLetters, PubSubEvents, PubSubSource
+from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub.connection import MAX_MESSAGE_BYTES
 from run_log.testing import an_event
 
@@ -179,22 +179,6 @@ async def test_letters_of_a_projector(raw: RawPubSub, store: OpenedService) -> N
 
 
 @pytest.mark.usefixtures("projector")
-async def test_choosing_letters(raw: RawPubSub, store: OpenedService) -> None:
-    """Letters are chosen by reason, by workflow and by when they became letters."""
-    await poisoned(raw, store)
-    ago = utc_now() - timedelta(hours=1)
-
-    by_reason = await read(raw, 2, LetterChoice(reasons=frozenset({"undecodable", "invalid_event"})))
-    by_workflow = await read(raw, 3, LetterChoice(workflow_id="workflow-1", since=ago))
-    async with leased_letters(raw.settings, quiet_seconds=1) as letters:
-        before = [letter async for page in letters.chosen(LetterChoice(until=ago)) for letter in page]
-
-    assert {"undecodable", "invalid_event"} == {letter.reason for letter in by_reason}
-    assert set(POISON) - {"undecodable"} == {letter.reason for letter in by_workflow}
-    assert [] == before
-
-
-@pytest.mark.usefixtures("projector")
 async def test_the_largest_messages_there_may_be(raw: RawPubSub) -> None:
     """Poison as large as can be published becomes a dead letter, whole or but for the end of random bytes."""
     size = MAX_MESSAGE_BYTES
@@ -298,23 +282,6 @@ async def store_has(store: OpenedService, key: RunKey, status: RunStatus) -> Non
         return run is not None and run.status is status
 
     await until(has)
-
-
-@pytest.mark.usefixtures("projector")
-async def test_what_an_older_projector_did_not_understand(raw: RawPubSub, store: OpenedService) -> None:
-    """A letter of a version that was unknown is projected as it is once its version is known."""
-    event = encode_event(an_event(id="newer"))
-    notes = {"run-log-reason": "unsupported_version", "run-log-error": "too new", "run-log-message-id": "1"}
-    letters = PubSubEvents(raw.connection, raw.settings.dead_letter_topic)
-    message_id = await letters.publish(Message(data=event.data, attributes={**event.attributes, **notes}))
-    await letters.close()
-
-    handled = await redriven(raw, [message_id])
-    await has_total(store, 1)
-
-    assert [LetterOutcome.REDRIVEN] == [one.outcome for one in handled.values()]
-    assert {"total": 1, "successful": 1} == await store.get_stats("workflow-1")
-    assert raw.is_empty(raw.settings.dead_letter_topic)
 
 
 async def test_what_has_expired(raw: RawPubSub, store: OpenedService) -> None:
@@ -429,19 +396,15 @@ async def test_a_dry_run(raw: RawPubSub, store: OpenedService) -> None:
 
     async with leased(raw) as letters:
         choice = LetterChoice(ids=frozenset(ids.values()))
-        await redrive(letters, _Nowhere(), choice, tell=told.extend, dry_run=True)
+        await redrive(letters, _nowhere, choice, tell=told.extend, dry_run=True)
 
     outcomes = {one.letter.reason: one.outcome.value for one in told}
     assert {**dict.fromkeys(POISON, "kept"), "write_refused": "redriven"} == outcomes
     assert set(POISON) == {letter.reason for letter in await read(raw, len(POISON))}
 
 
-class _Nowhere:
-    """A topic that nothing should be published to."""
-
-    async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
-        raise AssertionError(message)
+async def _nowhere(message: Message) -> str:
+    raise AssertionError(message)
 
 
 @pytest.mark.usefixtures("projector")

@@ -25,9 +25,8 @@ from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import PullReport
 from run_log.projector.google_cloud import pull
 from run_log.stores import FirestoreRunLogService
-from run_log.testing import a_life, an_event
+from run_log.testing import a_life
 
-from .projector_kit import provisioned_with_short_leases, totals, until
 from .pubsub_kit import RawPubSub
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
@@ -111,44 +110,10 @@ async def test_two_workers_on_doubled_and_shuffled_messages(reader: FirestoreRun
     assert raw.is_empty()
 
 
-_BODY = encode_event(an_event(id="r")).data
-_POISON = {
-    "undecodable": Message(data=b"\xff no json", attributes={"from": "elsewhere", "n": "1"}),
-    "unknown_type": Message(
-        data=b'{"type": "somebody.elses.v1"}', attributes={"ce-type": "somebody.elses.v1"}
-    ),
-    "unsupported_version": Message(data=_BODY.replace(b"run-state.v1", b"run-state.v2")),
-    "invalid_event": Message(data=_BODY.replace(b'"event_id"', b'"event"'), attributes={"x": "y"}),
-}
-
-
-async def test_poison_goes_to_the_dead_letters(reader: FirestoreRunLogService) -> None:
-    """What is no event arrives among the dead letters as it came, with why; nothing else is held up."""
-    raw = RawPubSub.provisioned()
-    good = an_event(id="good")
-    ids = dict(zip(_POISON, raw.publish([*_POISON.values(), encode_event(good)]), strict=False))
-
-    report = await _pull(raw.settings)
-
-    letters = raw.take(len(_POISON), raw.settings.dead_letter_topic)
-    assert {letter.attributes["run-log-reason"] for letter in letters} == set(_POISON)
-    for letter in letters:
-        attributes = dict(letter.attributes)
-        reason = attributes.pop("run-log-reason")
-        assert attributes.pop("run-log-message-id") == ids[reason]
-        assert attributes.pop("run-log-error")
-        assert attributes == dict(_POISON[reason].attributes)
-        assert letter.data == _POISON[reason].data
-    assert await reader.get_run(*good.key) == good.run
-    assert (report.pulled, report.dead_lettered) == (5, 4)
-    assert raw.is_empty()
-    assert raw.is_empty(raw.settings.dead_letter_topic)
-
-
 async def test_a_missing_dead_letter_topic_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Where dead letters cannot be kept, the message is given back; log and error say what to do."""
     raw = RawPubSub.provisioned()
-    raw.publish([_POISON["undecodable"]])
+    raw.publish([Message(data=b"no json")])
     broken = raw.settings.model_copy(update={"dead_letter_topic": "not-there"})
 
     with pytest.raises(TransportRefusedError, match="run-log provision"):
@@ -167,29 +132,6 @@ async def test_a_missing_subscription_is_told() -> None:
         TransportRefusedError, match=r"run-log-projector is not there; run `run-log provision`"
     ):
         await _pull(Settings.from_env())
-
-
-async def test_a_stop_loses_nothing(reader: FirestoreRunLogService) -> None:
-    """A worker told to stop ends, and what it did not do is done by the next."""
-    raw = provisioned_with_short_leases()
-    stop = asyncio.Event()
-    raw.publish([encode_event(an_event(id=str(number), workflow_id="w0")) for number in range(500)])
-    running = asyncio.create_task(pull(raw.settings, stop=stop))
-
-    async def is_done() -> bool:
-        await _pull(raw.settings)
-        return await totals(reader) == (500, 500)
-
-    async def is_at_work() -> bool:
-        return (await totals(reader))[0] > 0
-
-    await until(is_at_work)
-    stop.set()
-    first = await running
-    await until(is_done)
-
-    assert 0 < first.outcomes[Outcome.APPLIED]
-    assert (500, 500) == await totals(reader)
 
 
 async def test_a_pulling_projector_tells_its_health() -> None:

@@ -19,7 +19,6 @@ from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,
     FromSubscription,
-    RebuildProgress,
     RebuildSource,
     RebuildState,
     RebuildWork,
@@ -44,9 +43,9 @@ async def run_rebuild(
 ) -> Rebuilt:
     """Rebuild into a root collection with a state of its own in *folder*."""
     name = f"{into}-{str(source).partition(':')[0]}"
-    with closing(RebuildState.open(folder / f"{name}.state", source=str(source), into=into)) as state:
+    with closing(RebuildState(folder / f"{name}.state", source=str(source), into=into)) as state:
         rejects = RejectsFile(folder / f"{name}.rejects", goes_on=not state.is_new)
-        work = RebuildWork(state=state, rejects=rejects, progress=RebuildProgress(state, rejects))
+        work = RebuildWork(state, rejects, stop=asyncio.Event())
         return await rebuild(settings or Settings.from_env(), source, into=into, work=work)
 
 

@@ -180,7 +180,7 @@ async def test_a_subscription_that_is_not_there(tmp_path: Path) -> None:
 
     def noted(**replay: str | None) -> None:
         path.unlink(missing_ok=True)
-        with closing(RebuildState.open(path, source="subscription", into=ANEW)) as state:
+        with closing(RebuildState(path, source="subscription", into=ANEW)) as state:
             state.note({"replay": replay})
 
     noted(subscription=replay_name(ANEW), since=now.isoformat(), heard=None)

@@ -7,14 +7,13 @@ from .dead_letters.letters import DeadLetter, LetterChoice
 from .dead_letters.redrive import HandledLetter, LetterOutcome, discard, redrive
 from .group_commit import Fate, GroupCommit
 from .in_hand import GroupLimits, Progress
-from .ports import DeadLetters, EventTopic, MessageSource
+from .ports import DeadLetters, MessageSource
 from .projector import Projected, Projector
 from .pull import PullLimits, PullReport, PullWorker
 
 __all__ = [
     "DeadLetter",
     "DeadLetters",
-    "EventTopic",
     "Fate",
     "GroupCommit",
     "GroupLimits",

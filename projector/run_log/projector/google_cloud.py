@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +19,8 @@ from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
 from .dead_letters.leased import QUIET_SECONDS, LeasedLetters
+from .dead_letters.redrive import Publish
 from .group_commit import GroupCommit
-from .ports import EventTopic
 from .projector import Projector
 from .pubsub import PubSubDeadLetters, PubSubEvents, opened_source
 from .pull import PullReport, PullWorker, cancel
@@ -32,7 +31,6 @@ from .serving import health_routes, serving
 DRAIN_SECONDS: Final = 2.0
 """How long projecting may take once the last request is answered. Nothing should be in hand by then."""
 
-_PROBED_WORKFLOW: Final = "run-log-probe"
 _REACH_SECONDS: Final = 3.0
 _BACKOFF: Final = Backoff(2.0, 30.0)
 
@@ -84,12 +82,16 @@ async def pull(
     ):
         worker = PullWorker(source, Projector(store), dead_letters)
         route = _route(connection.subscription_path(settings.subscription), connection, settings, store)
-        async with _healthy(worker, health), _beside(watch and watch(route, worker)):
-            # Before anything is leased: a process that cannot write, and is started again and again, would
-            # count as one more delivery of each message it takes.
-            with contextlib.suppress(StoreUnavailableError):
-                await store.reach(_REACH_SECONDS)
-            return await worker.run(stop=stop, until_idle=until_idle)
+        beside = [asyncio.create_task(watch(route, worker))] if watch is not None else []
+        try:
+            async with _healthy(worker, health):
+                # Before anything is leased: a process that cannot write, and is started again and again,
+                # would count as one more delivery of each message it takes.
+                with contextlib.suppress(StoreUnavailableError):
+                    await store.reach(_REACH_SECONDS)
+                return await worker.run(stop=stop, until_idle=until_idle)
+        finally:
+            await cancel(beside)
 
 
 async def push(
@@ -148,9 +150,7 @@ async def leased_letters(
 ) -> AsyncGenerator[LeasedLetters]:
     """Yield the settings' dead letters, leased while the block lasts. See `LeasedLetters`.
 
-    Args:
-        settings: Where they are: the subscription with the name of the dead-letter topic.
-        quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
+    They are in the subscription with the name of the dead-letter topic.
 
     Raises:
         ConfigurationError: The project or credentials are missing.
@@ -164,28 +164,21 @@ async def leased_letters(
 
 
 @contextlib.asynccontextmanager
-async def event_topic(settings: Settings) -> AsyncGenerator[EventTopic]:
-    """Yield the settings' event topic, to publish to.
-
-    Args:
-        settings: Where it is.
+async def event_topic(settings: Settings) -> AsyncGenerator[Publish]:
+    """Yield what publishes to the settings' event topic.
 
     Raises:
         ConfigurationError: The project or credentials are missing.
     """
     topic = PubSubEvents(PubSubConnection.from_settings(settings), settings.topic)
     try:
-        yield topic
+        yield topic.publish
     finally:
         await topic.close()
 
 
 def authentication(settings: Settings, *, host: str) -> Authenticate:
-    """Return the check of each push that RUN_LOG_PUSH_AUTH asks for.
-
-    Args:
-        settings: Who may push, and who verifies that.
-        host: The address to listen at.
+    """Return the check of each push that RUN_LOG_PUSH_AUTH asks for, for a server that listens at *host*.
 
     Raises:
         ConfigurationError: RUN_LOG_PUSH_AUTH is not set, needs more settings, or would let anybody push.
@@ -243,16 +236,6 @@ def _route(
     )
 
 
-@contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None] | None) -> AsyncGenerator[None]:
-    """Run *work* while the block lasts."""
-    tasks = [asyncio.create_task(work)] if work is not None else []
-    try:
-        yield
-    finally:
-        await cancel(tasks)
-
-
 async def _let_in(_authorization: str | None) -> None:
     """Accept every push: the platform has checked it."""
 
@@ -280,24 +263,15 @@ async def _healthy(worker: PullWorker, health: tuple[str, int] | None) -> AsyncG
         yield
 
 
-async def _until_it_answers(
-    store: FirestoreRunLogService,
-    *,
-    uniform: Callable[[float, float], float] = random.uniform,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Wait until *store* answers, and log each failure.
-
-    Raises:
-        ConfigurationError: It does not exist, or denies access.
-    """
+async def _until_it_answers(store: FirestoreRunLogService) -> None:
+    """Wait until *store* answers. Raises `ConfigurationError` if it does not exist, or denies access."""
     failures = 0
     while True:
         try:
-            await store.get_stats(_PROBED_WORKFLOW)
+            await store.reach(_REACH_SECONDS)
         except StoreUnavailableError as error:
             failures += 1
             _logger.warning("run_log_store_unavailable", failures=failures, error=str(error))
-            await sleep(_BACKOFF.seconds(failures, uniform))
+            await asyncio.sleep(_BACKOFF.seconds(failures))
         else:
             return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import itertools
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from run_log.core import (
@@ -26,13 +25,14 @@ from run_log.core import (
     TransportError,
     TransportUnavailableError,
     decode_event,
+    utc_now,
 )
 from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 
-from .in_hand import GroupLimits, Lanes, Progress, Room, count_dead_letter
+from .in_hand import GroupLimits, Lanes, Progress, count, meter
 from .ports import DeadLetters
 from .projector import Projector, where_from
 
@@ -47,6 +47,9 @@ _LETTERS_AT_A_TIME: Final = 32
 _LIMITS: Final = GroupLimits()
 
 _logger: Final = get_logger("run_log.projector")
+_dead_letters: Final = meter.create_counter(
+    "run_log.projector.dead_letters", unit="{message}", description="Messages dead-lettered, by reason"
+)
 
 
 class Fate(enum.StrEnum):
@@ -107,7 +110,7 @@ class GroupCommit:
         *,
         limits: GroupLimits = _LIMITS,
         now: Callable[[], float] = time.monotonic,
-        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        utc_now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -118,7 +121,6 @@ class GroupCommit:
         self._uniform = uniform
         self._lanes: Lanes[_Item] = Lanes()
         self._undecoded: deque[_Taken] = deque()
-        self._tokens = itertools.count()
         self._batches: dict[asyncio.Task[None], list[_Item]] = {}
         self._keeping: dict[asyncio.Task[None], _Taken] = {}
         self._gathering: asyncio.Task[None] | None = None
@@ -132,8 +134,7 @@ class GroupCommit:
         self._failure: BaseException | None = None
         self._failed = asyncio.Event()
         self._is_closed = self._is_unforeseen = False
-        self.progress = Progress(now=now, utc_now=utc_now)
-        self._memory = Room(limits, self.progress)
+        self.progress = Progress(limits, now=now, utc_now=utc_now)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.dead_lettered = 0
         self.store_trouble: RunLogError | None = None
@@ -153,27 +154,21 @@ class GroupCommit:
             if not future.done():
                 future.set_result(fate)
 
-        self.submit([message], settled)
-        return self._fate(future)
+        async def fate() -> Fate:
+            if await future is Fate.RETURNED:
+                self.raise_failure()
+            return future.result()
 
-    async def _fate(self, future: asyncio.Future[Fate]) -> Fate:
-        fate = await future
-        if fate is Fate.RETURNED:
-            self.raise_failure()
-        return fate
+        self.submit([message], settled)
+        return fate()
 
     def submit(
         self, messages: Iterable[ReceivedMessage], settled: Callable[[ReceivedMessage, Fate], None]
     ) -> None:
-        """Take *messages* in hand, and call *settled* with each message and its fate.
-
-        Args:
-            messages: As they were delivered.
-            settled: Called in the event loop, once for each message. An exception from it is logged.
-        """
+        """Take *messages* in hand. Each is given to *settled* once, with its fate, in the event loop."""
         for message in messages:
-            taken = _Taken(next(self._tokens), message, settled)
-            self.progress.taken(taken.token, message.published_at, len(message.data))
+            token = self.progress.taken(message.published_at, len(message.data))
+            taken = _Taken(token, message, settled)
             self._quiet.clear()
             if self._is_closed or self._failure is not None:
                 self._settle(taken, Fate.RETURNED)
@@ -191,11 +186,10 @@ class GroupCommit:
 
         Yields:
             A function that takes the size of the body, as far as it is known, and returns whether there is
-            room. Call it again when the body turns out to be larger. With nothing else in hand or reserved,
-            there is always room.
+            room. With nothing else in hand or reserved, there is always room.
         """
         try:
-            with self._memory.reserving() as has_room:
+            with self.progress.reserving() as has_room:
                 yield lambda size: not self.is_full and has_room(size)
         finally:
             self._update_room()
@@ -203,7 +197,7 @@ class GroupCommit:
     @property
     def is_full(self) -> bool:
         """Whether no more messages should come now: the limits are reached, or the store does not answer."""
-        return self._backing_off is not None or self._memory.is_full
+        return self.is_backing_off or self.progress.is_full
 
     @property
     def is_backing_off(self) -> bool:
@@ -213,18 +207,13 @@ class GroupCommit:
     @property
     def is_failed(self) -> bool:
         """Whether projecting has failed with an unexpected error, and has not begun again yet."""
-        return (self._backing_off is not None and self._is_unforeseen) or (
-            self._failure is not None and not isinstance(self._failure, ConfigurationError)
-        )
+        if self._failure is not None:
+            return not isinstance(self._failure, ConfigurationError)
+        return self.is_backing_off and self._is_unforeseen
 
     async def room(self) -> None:
         """Wait while it is full."""
         await self._room.wait()
-
-    @property
-    def room_left(self) -> tuple[int, int]:
-        """Messages and bytes that may still come."""
-        return self._memory.left
 
     def raise_failure(self) -> None:
         """Raise the error that ended all work, if there was one."""
@@ -252,17 +241,26 @@ class GroupCommit:
         # While the store does not answer, the timeout would pass for nothing.
         is_waiting_for_store = self._backing_off is not None and not self._batches
         if self._failure is None and not is_waiting_for_store:
-            quiet = asyncio.ensure_future(self.wait_quiet())
-            await asyncio.wait({quiet}, timeout=timeout)
-            quiet.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self.wait_quiet()
         self._is_closed = True
-        await self._abandon()
+        tasks = [*self._batches, *self._keeping]
+        tasks += [task for task in (self._gathering, self._backing_off) if task is not None]
+        self._gathering = self._backing_off = None
+        # A commit that is cancelled may happen all the same. Its events come again then, as duplicates.
+        for task in tasks:
+            task.cancel()
+        # Each task returns its messages from its callback, even if this wait is cancelled.
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for taken in self._take_waiting():
+            self._settle(taken, Fate.RETURNED)
 
     def _go_on(self) -> None:
         """Decode as much as there is memory for, and start the batches that may start."""
         while self._undecoded and not self._is_closed:
             taken = self._undecoded[0]
-            if not self._memory.decode(taken.token, taken.message.data):
+            if not self.progress.decode(taken.token, taken.message.data):
                 # In order of arrival: smaller ones behind it would otherwise overtake a large one for ever.
                 break
             self._undecoded.popleft()
@@ -284,7 +282,7 @@ class GroupCommit:
             told = f"not an event: {type(error).__name__}"
         else:
             return
-        self._memory.forget(taken.token)
+        self.progress.forget(taken.token)
         self._keep(taken, reason, told)
 
     def _start_batches(self, *, gathered: bool = False) -> None:
@@ -331,18 +329,16 @@ class GroupCommit:
             raise  # no retry helps, so `_batch_done` ends all work
         except Exception as error:  # noqa: BLE001 - an unexpected error ends this try, not the projector
             self._failures += 1
-            is_away = isinstance(error, StoreUnavailableError)
-            # The text of an unexpected error may quote a payload, and its traceback keeps the batch alive.
-            unforeseen = f"projecting failed with {type(error).__name__}; see the log"
-            why = error if isinstance(error, StoreUnavailableError) else StoreError(unforeseen)
-            self.store_trouble, self._is_unforeseen = why, not is_away
-            tell = _logger.warning if is_away else _logger.error
-            tell(
-                "run_log_store_unavailable" if is_away else "run_log_projector_failed",
-                failures=self._failures,
-                error=str(why),
-                message_id=items[0].taken.message.message_id,
-            )
+            details = {"failures": self._failures, "message_id": items[0].taken.message.message_id}
+            self._is_unforeseen = not isinstance(error, StoreUnavailableError)
+            if isinstance(error, StoreUnavailableError):
+                self.store_trouble = error
+                _logger.warning("run_log_store_unavailable", error=str(error), **details)
+            else:
+                # Its own text may quote a payload, and its traceback keeps the batch alive.
+                why = f"projecting failed with {type(error).__name__}; see the log"
+                self.store_trouble = StoreError(why)
+                _logger.error("run_log_projector_failed", error=why, **details)  # noqa: TRY400 - see above
             # Returned at once, and not held for the next try: another projector may reach the store.
             for item in items:
                 self._settle(item.taken, Fate.RETURNED)
@@ -368,7 +364,7 @@ class GroupCommit:
         # others are decoded in their place.
         items.clear()
         for taken in batch:
-            self._memory.forget(taken.token)
+            self.progress.forget(taken.token)
         if task.cancelled():
             for taken in batch:
                 self._settle(taken, Fate.RETURNED)
@@ -396,9 +392,8 @@ class GroupCommit:
         self._go_on()
 
     def _settle(self, taken: _Taken, fate: Fate) -> None:
-        if not self.progress.has(taken.token):
+        if not self.progress.settled(taken.token, returned=fate is Fate.RETURNED):
             return  # it is settled already, and a later failure does not change that
-        self.progress.settled(taken.token, len(taken.message.data), returned=fate is Fate.RETURNED)
         if not self.progress.in_hand:
             self._quiet.set()
         try:
@@ -435,41 +430,23 @@ class GroupCommit:
             _logger.warning("run_log_dead_letter_failed", error=str(self.dead_letter_trouble), **details)
             # Returned without a pause, the message would come again at once, and loop.
             await self._sleep(_LETTER_BACKOFF.seconds(self._letter_failures, self._uniform))
-            self._settle(taken, Fate.RETURNED)
-            return
+            return  # `_kept` gives it back
         self.dead_letter_trouble = None
         self._letter_failures = 0
         self.dead_lettered += 1
-        count_dead_letter(reason)
+        count(_dead_letters, reason=reason.value)
         _logger.warning("run_log_dead_lettered", reason=reason.value, error=error, **details)
         self._settle(taken, Fate.DONE)
 
     def _kept(self, task: asyncio.Task[None]) -> None:
-        taken = self._keeping.pop(task)
-        if task.cancelled():
-            self._settle(taken, Fate.RETURNED)
-        elif (failure := task.exception()) is not None:
-            self._settle(taken, Fate.RETURNED)
-            self._fail(failure, [])
+        # If it was not kept, or this was cancelled, the message is not settled yet.
+        self._settle(self._keeping.pop(task), Fate.RETURNED)
         self._update_room()
-
-    async def _abandon(self) -> None:
-        """Return everything that is still in hand."""
-        tasks = [*self._batches, *self._keeping]
-        tasks += [task for task in (self._gathering, self._backing_off) if task is not None]
-        self._gathering = self._backing_off = None
-        # A commit that is cancelled may happen all the same. Its events come again then, as duplicates.
-        for task in tasks:
-            task.cancel()
-        # Each task returns its messages from its callback, even if this wait is cancelled.
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for taken in self._take_waiting():
-            self._settle(taken, Fate.RETURNED)
 
     def _take_waiting(self) -> Iterable[_Taken]:
         decoded = [item.taken for item in self._lanes.take_all()]
         for taken in decoded:
-            self._memory.forget(taken.token)
+            self.progress.forget(taken.token)
         waiting = [*decoded, *self._undecoded]
         self._undecoded.clear()
         return waiting

@@ -1,147 +1,35 @@
-"""The messages in hand: how many, how many more may come, which may be projected now; and all metrics."""
+"""The messages in hand: how many, for how long, how many more may come, which may be projected now."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final, Generic, Protocol, TypeVar
+from datetime import datetime
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from opentelemetry import metrics
 
-from run_log.core import DeadLetterReason, Outcome
+from run_log.core import utc_now
 from run_log.core.models import RunKey
 
-_meter: Final = metrics.get_meter("run_log.projector")
-_events: Final = _meter.create_counter(
-    "run_log.projector.events", unit="{event}", description="Events by what became of them"
-)
-_dead_letters: Final = _meter.create_counter(
-    "run_log.projector.dead_letters", unit="{message}", description="Messages dead-lettered, by reason"
-)
-_cut_letters: Final = _meter.create_counter(
-    "run_log.projector.dead_letters.cut",
-    unit="{message}",
-    description="Messages whose dead letter is incomplete",
-)
-_returned: Final = _meter.create_counter(
+meter: Final = metrics.get_meter("run_log.projector")
+_returned: Final = meter.create_counter(
     "run_log.projector.returned", unit="{message}", description="Messages to be delivered again"
 )
-_batch: Final = _meter.create_histogram(
-    "run_log.projector.batch.events", unit="{event}", description="Events projected together"
-)
-_in_hand: Final = _meter.create_up_down_counter(
+_in_hand: Final = meter.create_up_down_counter(
     "run_log.projector.in_hand", unit="{message}", description="Messages taken and not yet settled"
 )
 
 
-class _Lagging(Protocol):
-    def oldest_age(self) -> float: ...
-
-
-_watched: Final[weakref.WeakSet[_Lagging]] = weakref.WeakSet()
-
-
-def _observe_lag(_options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
-    ages = [progress.oldest_age() for progress in list(_watched)]
-    return [metrics.Observation(max(ages))] if ages else []
-
-
-_meter.create_observable_gauge(
-    "run_log.projector.lag",
-    [_observe_lag],
-    unit="s",
-    description="Age of the oldest message in hand, since it was published",
-)
-
-
-def _add(counter: metrics.Counter | metrics.UpDownCounter, amount: int, **labels: str) -> None:
+def count(counter: metrics.Counter | metrics.UpDownCounter, amount: int = 1, **labels: str) -> None:
+    """Add to *counter*."""
     # An exporter may run any code. An exception from it must not change what becomes of a message.
     with contextlib.suppress(Exception):
         counter.add(amount, labels)
-
-
-def count_events(outcomes: Iterable[Outcome]) -> None:
-    """Count the events of one batch by outcome."""
-    counts = dict.fromkeys(Outcome, 0)
-    for outcome in outcomes:
-        counts[outcome] += 1
-    for outcome, count in counts.items():
-        if count:
-            _add(_events, count, outcome=outcome.value)
-    with contextlib.suppress(Exception):
-        _batch.record(sum(counts.values()))
-
-
-def count_dead_letter(reason: DeadLetterReason) -> None:
-    """Count one message that became a dead letter."""
-    _add(_dead_letters, 1, reason=reason.value)
-
-
-def count_cut_letter() -> None:
-    """Count one dead letter that does not hold all of its message."""
-    _add(_cut_letters, 1)
-
-
-class Progress:
-    """Which messages are in hand, for how long, and whether any of them gets settled.
-
-    Args:
-        now: Monotonic seconds.
-        utc_now: The wall clock, to tell how old a message is.
-    """
-
-    def __init__(
-        self, *, now: Callable[[], float], utc_now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
-        self._now = now
-        self._utc_now = utc_now
-        self._published: dict[int, datetime | None] = {}
-        self._moved_at = now()
-        self.in_hand_bytes = 0
-        """Bytes of the bodies in hand."""
-        _watched.add(self)
-
-    @property
-    def in_hand(self) -> int:
-        """Messages taken and not yet settled."""
-        return len(self._published)
-
-    def has(self, token: int) -> bool:
-        """Return whether the message of *token* is in hand."""
-        return token in self._published
-
-    def taken(self, token: int, published_at: datetime | None, size: int) -> None:
-        """Count a message as in hand from now on. *token* identifies it."""
-        if not self._published:
-            self._moved_at = self._now()
-        self._published[token] = published_at
-        self.in_hand_bytes += size
-        _add(_in_hand, 1)
-
-    def settled(self, token: int, size: int, *, returned: bool) -> None:
-        """Count the message of *token* as no longer in hand."""
-        del self._published[token]
-        self.in_hand_bytes -= size
-        self._moved_at = self._now()
-        _add(_in_hand, -1)
-        if returned:
-            _add(_returned, 1)
-
-    def oldest_age(self) -> float:
-        """Return the seconds since the oldest message in hand was published; 0 with nothing in hand."""
-        # A reader of metrics calls this in a thread of its own, so the values are copied in one step first.
-        published = [moment for moment in list(self._published.values()) if moment is not None]
-        if not published:
-            return 0.0
-        return max(0.0, (self._utc_now() - min(published)).total_seconds())
-
-    def stuck_for(self) -> float:
-        """Return for how many seconds something was in hand and nothing was settled."""
-        return self._now() - self._moved_at if self._published else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +59,8 @@ class GroupLimits:
 
 
 def decoded_size(body: bytes) -> int:
-    """Return an upper estimate of the memory that *body*, JSON, takes once it is decoded.
-
-    Decoded text takes up to four times its bytes, empty objects thirty times.
-    """
+    """Return an upper estimate of the memory that *body*, JSON, takes once it is decoded."""
+    # Decoded text takes up to four times its bytes, empty objects thirty times.
     return (
         4 * len(body)
         + 48 * body.count(b",")
@@ -183,38 +69,91 @@ def decoded_size(body: bytes) -> int:
     )
 
 
-class Room:
-    """How much more may come in hand.
+_LIMITS: Final = GroupLimits()
+
+
+class _Held(NamedTuple):
+    published_at: datetime | None
+    size: int
+
+
+class Progress:
+    """Which messages are in hand, for how long, whether any of them gets settled, and how many more may come.
 
     Args:
-        limits: The most that may be in hand.
-        progress: What is in hand now.
+        limits: How much may be in hand.
+        now: Monotonic seconds.
+        utc_now: The wall clock, to tell how old a message is.
     """
 
-    def __init__(self, limits: GroupLimits, progress: Progress) -> None:
+    def __init__(
+        self,
+        limits: GroupLimits = _LIMITS,
+        *,
+        now: Callable[[], float],
+        utc_now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._limits = limits
-        self._progress = progress
+        self._now = now
+        self._utc_now = utc_now
+        self._tokens = itertools.count()
+        self._held: dict[int, _Held] = {}
         self._decoded: dict[int, int] = {}
         self._decoded_bytes = self._reserved = 0
+        self._moved_at = now()
+        self.in_hand_bytes = 0
+        """Bytes of the bodies in hand."""
+        _watched.add(self)
+
+    @property
+    def in_hand(self) -> int:
+        """Messages taken and not yet settled."""
+        return len(self._held)
+
+    def taken(self, published_at: datetime | None, size: int) -> int:
+        """Count a message as in hand from now on, and return a token that identifies it."""
+        if not self._held:
+            self._moved_at = self._now()
+        token = next(self._tokens)
+        self._held[token] = _Held(published_at, size)
+        self.in_hand_bytes += size
+        count(_in_hand)
+        return token
+
+    def settled(self, token: int, *, returned: bool) -> bool:
+        """Count the message of *token* as no longer in hand; return False if it was not."""
+        held = self._held.pop(token, None)
+        if held is None:
+            return False
+        self.in_hand_bytes -= held.size
+        self._moved_at = self._now()
+        count(_in_hand, -1)
+        if returned:
+            count(_returned)
+        return True
+
+    def oldest_age(self) -> float:
+        """Return the seconds since the oldest message in hand was published; 0 with nothing in hand."""
+        # A reader of metrics calls this in a thread of its own, so the values are copied in one step first.
+        published = [held.published_at for held in list(self._held.values()) if held.published_at is not None]
+        if not published:
+            return 0.0
+        return max(0.0, (self._utc_now() - min(published)).total_seconds())
+
+    def stuck_for(self) -> float:
+        """Return for how many seconds something was in hand and nothing was settled."""
+        return self._now() - self._moved_at if self._held else 0.0
 
     @property
     def is_full(self) -> bool:
         """Whether no more messages should come."""
-        limits, progress = self._limits, self._progress
-        return (
-            progress.in_hand >= limits.messages
-            or progress.in_hand_bytes >= limits.data_bytes
-            or self._decoded_bytes >= limits.decoded_bytes
-        )
+        return 0 in self.room_left or self._decoded_bytes >= self._limits.decoded_bytes
 
     @property
-    def left(self) -> tuple[int, int]:
+    def room_left(self) -> tuple[int, int]:
         """Messages and bytes that may still come."""
-        limits, progress = self._limits, self._progress
-        return (
-            max(0, limits.messages - progress.in_hand),
-            max(0, limits.data_bytes - progress.in_hand_bytes),
-        )
+        limits = self._limits
+        return max(0, limits.messages - self.in_hand), max(0, limits.data_bytes - self.in_hand_bytes)
 
     @contextlib.contextmanager
     def reserving(self) -> Generator[Callable[[int], bool]]:
@@ -223,7 +162,7 @@ class Room:
 
         def has_room(size: int) -> bool:
             nonlocal mine
-            others = self._reserved - mine + self._progress.in_hand_bytes
+            others = self._reserved - mine + self.in_hand_bytes
             # With nothing else in hand any size fits: otherwise a message above the limit could never come.
             if others and others + size > self._limits.data_bytes:
                 return False
@@ -248,6 +187,22 @@ class Room:
     def forget(self, token: int) -> None:
         """Count the message of *token* as no longer decoded, if it was."""
         self._decoded_bytes -= self._decoded.pop(token, 0)
+
+
+_watched: Final[weakref.WeakSet[Progress]] = weakref.WeakSet()
+
+
+def _observe_lag(_options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
+    ages = [progress.oldest_age() for progress in list(_watched)]
+    return [metrics.Observation(max(ages))] if ages else []
+
+
+meter.create_observable_gauge(
+    "run_log.projector.lag",
+    [_observe_lag],
+    unit="s",
+    description="Age of the oldest message in hand, since it was published",
+)
 
 
 class Sized(Protocol):

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from run_log.core import DeadLetterReason, Message, ReceivedMessage
+from run_log.core import DeadLetterReason, ReceivedMessage
 
 
 class MessageSource(Protocol):
-    """Leases messages. Delivery is at least once: what is not acknowledged in time comes again."""
+    """Leases messages. Delivery is at least once: what is not acknowledged in time comes again.
+
+    Each call may raise `TransportUnavailableError`: the broker is not available, and the messages come again
+    later. Or `TransportRefusedError`: the broker refuses until somebody acts, for example without the
+    subscription. Ack ids that are expired or unknown are ignored.
+    """
 
     async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage] | None:
         """Lease messages, and wait up to *wait* seconds for the first one. Several pulls may wait at once.
@@ -18,38 +23,19 @@ class MessageSource(Protocol):
 
         Returns:
             The messages; an empty sequence if the broker has none now; None if it did not answer.
-
-        Raises:
-            TransportUnavailableError: The broker is not available.
-            TransportRefusedError: It refuses until somebody acts, for example without the subscription.
         """
         ...
 
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Acknowledge these deliveries, so that they do not come again. Expired and unknown ones are ignored.
-
-        Raises:
-            TransportUnavailableError: The broker does not answer; the messages come again.
-            TransportRefusedError: It refuses until somebody acts.
-        """
+        """Acknowledge these deliveries, so that they do not come again."""
         ...
 
     async def release(self, ack_ids: Sequence[str]) -> None:
-        """Give these deliveries back, to be delivered again. Expired and unknown ones are ignored.
-
-        Raises:
-            TransportUnavailableError: The broker does not answer; the messages come again later.
-            TransportRefusedError: It refuses until somebody acts.
-        """
+        """Give these deliveries back, to be delivered again."""
         ...
 
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
-        """Lease these deliveries for *seconds* from now on. Expired and unknown ones are ignored.
-
-        Raises:
-            TransportUnavailableError: The broker does not answer; the leases may end at their old time.
-            TransportRefusedError: It refuses until somebody acts.
-        """
+        """Lease these deliveries for *seconds* from now on. After an error, they end when they would have."""
         ...
 
     async def close(self) -> None:
@@ -71,19 +57,5 @@ class DeadLetters(Protocol):
         Raises:
             TransportUnavailableError: It is not kept. The message must not be acknowledged.
             TransportRefusedError: It is not kept, and cannot be until somebody acts.
-        """
-        ...
-
-
-class EventTopic(Protocol):
-    """Takes messages for the projectors."""
-
-    async def publish(self, message: Message) -> str:
-        """Publish *message*, and return its id. It is durable when this returns.
-
-        Raises:
-            MessageRefusedError: The broker never takes this message.
-            TransportUnavailableError: The broker does not answer; it may have taken the message.
-            TransportRefusedError: It refuses until somebody acts, for example without the topic.
         """
         ...

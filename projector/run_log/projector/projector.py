@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from opentelemetry import trace
 
@@ -23,13 +25,11 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.events import span_link
-from run_log.core.law import FoldedRun
 from run_log.core.logs import get_logger
-from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 from run_log.stores import ProjectionStore
 
-from .in_hand import count_events
+from .in_hand import count, meter
 
 MAX_LINKS: Final = 128
 """OpenTelemetry's default limit for a span's links."""
@@ -40,6 +40,12 @@ _MOST_SUSPECTS: Final = 1_000
 """Most events at which the store failed, and of which it is not known yet whether it takes others."""
 
 _logger: Final = get_logger("run_log.projector")
+_events: Final = meter.create_counter(
+    "run_log.projector.events", unit="{event}", description="Events by what became of them"
+)
+_batch: Final = meter.create_histogram(
+    "run_log.projector.batch.events", unit="{event}", description="Events projected together"
+)
 _tracer: Final = trace.get_tracer("run_log.projector")
 
 
@@ -98,12 +104,10 @@ class Projector:
     async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
         """Merge *events* as `apply` does, whatever their stamps are; return the reason of each rejection.
 
-        Args:
-            events: As for `apply`. The caller has checked their stamps against the time of publishing.
+        The caller has checked the stamps, against the time of publishing.
 
         Raises:
-            StoreUnavailableError: See `apply`.
-            ConfigurationError: See `apply`.
+            StoreError: See `apply`.
         """
         if not events:
             return []
@@ -123,17 +127,13 @@ class Projector:
             except Exception as error:
                 span.set_status(trace.StatusCode.ERROR, type(error).__name__)
                 raise
-        count_events(item.outcome for item in projected)
+        _count(projected)
         return projected
 
     async def _isolate(
         self, events: Sequence[RunEvent], *, is_told: bool = False
     ) -> list[Projected | Exception]:
-        """Apply *events*. If the store refuses the batch, halve it until the culprit is alone.
-
-        Returns:
-            What became of each event, or the unexpected error with which the store failed at it.
-        """
+        """Apply *events*; return what became of each, or the unexpected error with which the store failed."""
         try:
             outcomes = await self._store.apply(events)
             return [Projected(outcome=outcome) for _, outcome in zip(events, outcomes, strict=True)]
@@ -151,25 +151,20 @@ class Projector:
             if len(events) == 1:
                 error.__cause__ = error.__context__ = None
                 return [error.with_traceback(None)]
+        # Halved until the culprit is alone.
         half = len(events) // 2
-        first, second = events[:half], events[half:]
         return [
-            *await self._isolate(first, is_told=is_told),
-            *await self._isolate(second, is_told=is_told),
+            *await self._isolate(events[:half], is_told=is_told),
+            *await self._isolate(events[half:], is_told=is_told),
         ]
 
     def _judged(
         self, events: Sequence[RunEvent], results: Sequence[Projected | Exception]
     ) -> list[Projected]:
-        """Return *results*, and reject each event at which the store fails while it takes others.
-
-        Raises:
-            Exception: The store failed at all of them, and has taken no other event since it first failed at
-                one of them. So the fault may be the store's, or a bug here, and not the event's.
-        """
+        """Return *results*, and reject each event at which the store fails while it takes others."""
         # An event at which the store fails unexpectedly may be poison, or the store may be broken for all.
-        # The first is assumed once the store has taken another event since; until then the batch is tried
-        # again.
+        # The first is assumed once the store has taken another event since; until then the error is raised,
+        # and the batch is tried again.
         failed = {
             event.event_id: result
             for event, result in zip(events, results, strict=True)
@@ -208,6 +203,13 @@ def where_from(error: BaseException) -> str:
     return "".join(traceback.format_tb(error.__traceback__)[-_SHOWN_FRAMES:])
 
 
+def _count(projected: Sequence[Projected]) -> None:
+    for outcome, events in Counter(item.outcome for item in projected).items():
+        count(_events, events, outcome=outcome.value)
+    with contextlib.suppress(Exception):  # for the reason in `count`
+        _batch.record(len(projected))
+
+
 def _is_stamped_well(event: RunEvent, moment: datetime) -> bool:
     try:
         check_stamp(event, moment)
@@ -232,52 +234,3 @@ def _tell_rejected(event: RunEvent, error: Exception) -> None:
         event_id=event.event_id,
         error=str(error),
     )
-
-
-class MergingStore(Protocol):
-    """A projection that runs of another one can be merged into."""
-
-    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """Merge *runs*, each given once, as if their events were applied. See `ProjectionStore.apply`.
-
-        Raises:
-            StoreUnavailableError: See `ProjectionStore.apply`, as the other errors.
-            WriteRefusedError: See `ProjectionStore.apply`.
-            ConfigurationError: See `ProjectionStore.apply`.
-        """
-        ...
-
-
-class MergingProjector:
-    """Merges folded runs into a store, and isolates those that the store refuses.
-
-    Args:
-        store: Holds the projection.
-    """
-
-    def __init__(self, store: MergingStore) -> None:
-        self._store = store
-        self._projector = Projector(self)
-        self._runs: dict[RunKey, FoldedRun] = {}
-
-    async def merge(self, runs: Sequence[FoldedRun]) -> list[Projected]:
-        """Merge *runs*, each given once, and return what became of each, in order.
-
-        Args:
-            runs: None of them may be in another call that is under way.
-
-        Raises:
-            StoreUnavailableError: See `Projector.project`.
-            ConfigurationError: See `Projector.project`.
-        """
-        by_key = {run.event.key: run for run in runs}
-        self._runs |= by_key
-        try:
-            return await self._projector.project([run.event for run in runs])
-        finally:
-            for key in by_key:
-                del self._runs[key]
-
-    async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """Merge the runs of *events*: `Projector` calls this as it would call a store."""
-        return await self._store.merge([self._runs[event.key] for event in events])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ from .dead_letters.letters import (
     is_ours,
     packed,
 )
-from .in_hand import count_cut_letter
-from .ports import DeadLetters, EventTopic, MessageSource
+from .in_hand import count, meter
+from .ports import DeadLetters, MessageSource
 from .pull import PullLimits
 
 CALL_TIMEOUT_SECONDS: Final = 10.0
@@ -75,6 +75,11 @@ _LEAST_ERROR_BYTES: Final = 64
 _LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
 
 _logger: Final = get_logger("run_log.projector")
+_cut_letters: Final = meter.create_counter(
+    "run_log.projector.dead_letters.cut",
+    unit="{message}",
+    description="Messages whose dead letter is incomplete",
+)
 
 _PullResponse: Final[Any] = PullResponse
 
@@ -82,13 +87,12 @@ _PullResponse: Final[Any] = PullResponse
 def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds of silence after which no message is leased to a process that was killed.
 
-    Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
-    long a pull of the killed process may go on, and how long the broker may take to deliver again.
-
     Args:
         lease: The ack deadline of the subscription; None if it is not known.
         extended: How long an extended lease lasts, in seconds; 0 if leases are not extended.
     """
+    # Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
+    # long a pull of the killed process may go on, and how long the broker may take to deliver again.
     seconds = max((lease or _UNKNOWN_LEASE).total_seconds(), extended)
     return seconds + PullLimits().pull_seconds + ANSWER_SECONDS + _REDELIVERY_SECONDS
 
@@ -136,12 +140,7 @@ class PubSubSource(MessageSource):
 
     @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        await self._each(
-            self._client.acknowledge(
-                subscription=self._subscription, ack_ids=part, retry=None, timeout=CALL_TIMEOUT_SECONDS
-            )
-            for part in _parts(ack_ids)
-        )
+        await self._each(self._client.acknowledge, ack_ids)
 
     @override
     async def release(self, ack_ids: Sequence[str]) -> None:
@@ -150,36 +149,24 @@ class PubSubSource(MessageSource):
     @override
     async def extend(self, ack_ids: Sequence[str], seconds: float) -> None:
         # Pub/Sub takes whole seconds, at most 600; 0 gives a message back.
-        await self._each(
-            self._client.modify_ack_deadline(
-                subscription=self._subscription,
-                ack_ids=part,
-                ack_deadline_seconds=int(seconds),
-                retry=None,
-                timeout=CALL_TIMEOUT_SECONDS,
-            )
-            for part in _parts(ack_ids)
-        )
+        await self._each(self._client.modify_ack_deadline, ack_ids, ack_deadline_seconds=int(seconds))
 
     @override
     async def close(self) -> None:
         await self._client.transport.close()
 
-    async def _each(self, calls: Iterator[Awaitable[object]]) -> None:
+    async def _each(self, call: Any, ack_ids: Sequence[str], **options: Any) -> None:
+        where = {"subscription": self._subscription, "retry": None, "timeout": CALL_TIMEOUT_SECONDS}
+        parts = [ack_ids[start : start + MAX_ACK_IDS] for start in range(0, len(ack_ids), MAX_ACK_IDS)]
         try:
-            await asyncio.gather(*calls)
+            await asyncio.gather(*(call(ack_ids=part, **where, **options) for part in parts))
         except VENDOR_ERRORS as error:
             raise self._connection.error(error, self._subscription) from error
 
 
 @contextlib.asynccontextmanager
 async def opened_source(connection: PubSubConnection, subscription: str) -> AsyncGenerator[PubSubSource]:
-    """Yield a subscription as a source, and close it at the end of the block.
-
-    Args:
-        connection: Where Pub/Sub is.
-        subscription: The subscription's id.
-    """
+    """Yield a subscription as a source, and close it at the end of the block."""
     source = PubSubSource(connection, subscription)
     try:
         yield source
@@ -187,8 +174,8 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
         await source.close()
 
 
-class PubSubDeadLetters(DeadLetters):
-    """A topic that keeps each message as it came, with the reason. See `DeadLetters`.
+class _Topic:
+    """A topic of Pub/Sub.
 
     Args:
         connection: Where Pub/Sub is.
@@ -196,7 +183,26 @@ class PubSubDeadLetters(DeadLetters):
     """
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._topic = _Topic(connection, topic)
+        self._connection = connection
+        self._path = connection.topic_path(topic)
+        self._client: Any = connection.async_publisher()
+
+    async def _published(self, message: Message) -> Any:
+        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
+        return await self._client.publish(
+            topic=self._path,
+            messages=[{"data": message.data, "attributes": dict(message.attributes)}],
+            retry=None,
+            timeout=CALL_TIMEOUT_SECONDS,
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.transport.close()
+
+
+class PubSubDeadLetters(_Topic, DeadLetters):
+    """A topic that keeps each message as it came, with the reason. See `DeadLetters`."""
 
     @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
@@ -205,77 +211,45 @@ class PubSubDeadLetters(DeadLetters):
             MESSAGE_ID_ATTRIBUTE: fit_text(message.message_id, MAX_ATTRIBUTE_VALUE_BYTES),
         }
         error = fit_text(error, MAX_ATTRIBUTE_VALUE_BYTES) or reason.value
-        room = MAX_MESSAGE_BYTES - len(self._topic.path.encode()) - _REQUEST_FRAME_BYTES
+        room = MAX_MESSAGE_BYTES - len(self._path.encode()) - _REQUEST_FRAME_BYTES
         letter = _as_it_is(message, why, error, room)
         if letter is None:
             # In a thread: compressing ten megabytes would hold up the event loop.
             letter = await asyncio.to_thread(_packed, message, why, error, room)
         try:
-            await self._topic.publish(letter)
+            await self._published(letter)
         except VENDOR_ERRORS as vendor:
-            raise self._topic.connection.error(vendor, self._topic.path) from vendor
+            raise self._connection.error(vendor, self._path) from vendor
         if left_out := {name: letter.attributes[name] for name in _LOST if name in letter.attributes}:
-            count_cut_letter()
+            count(_cut_letters)
             _logger.warning("run_log_dead_letter_cut", message_id=message.message_id, **left_out)
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._topic.close()
 
+class PubSubEvents(_Topic):
+    """The topic that dead letters are published to again."""
 
-class PubSubEvents(EventTopic):
-    """A topic as an `EventTopic`.
-
-    Args:
-        connection: Where Pub/Sub is.
-        topic: The topic's id.
-    """
-
-    def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self._topic = _Topic(connection, topic)
-
-    @override
     async def publish(self, message: Message) -> str:
+        """Publish *message*, and return its id. It is durable when this returns.
+
+        Raises:
+            MessageRefusedError: Pub/Sub never takes this message.
+            TransportUnavailableError: Pub/Sub does not answer; it may have taken the message.
+            TransportRefusedError: It refuses until somebody acts, for example without the topic.
+        """
         try:
-            answer = await self._topic.publish(message)
+            answer = await self._published(message)
         except UnicodeEncodeError as error:
             # A message that was pushed here may break Pub/Sub's rules.
             raise MessageRefusedError(f"Pub/Sub does not take this message: {error}") from error
         except VENDOR_ERRORS as error:
-            raise self._topic.connection.publish_error(error, self._topic.path) from error
+            raise self._connection.publish_error(error, self._path) from error
         return str(answer.message_ids[0])
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._topic.close()
-
-
-class _Topic:
-    def __init__(self, connection: PubSubConnection, topic: str) -> None:
-        self.connection = connection
-        self.path = connection.topic_path(topic)
-        self._client: Any = connection.async_publisher()
-
-    async def publish(self, message: Message) -> Any:
-        """Publish *message*, and return the vendor's answer; raises the vendor's errors."""
-        return await self._client.publish(
-            topic=self.path,
-            messages=[{"data": message.data, "attributes": dict(message.attributes)}],
-            retry=None,
-            timeout=CALL_TIMEOUT_SECONDS,
-        )
-
-    async def close(self) -> None:
-        await self._client.transport.close()
 
 
 def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message | None:
-    """Return *message* with the attributes *why*; None if Pub/Sub would not take it so.
-
-    That is also the case if one of its own attributes could be taken for one of ours.
-    """
+    """Return *message* with the attributes *why*; None if Pub/Sub would not take it so."""
     if any(map(is_ours, message.attributes)):
-        return None
+        return None  # its own attributes could be taken for ours
     letter = Message(data=message.data, attributes={**message.attributes, **why, ERROR_ATTRIBUTE: ""})
     if message_fault(letter) is not None:
         return None
@@ -283,10 +257,8 @@ def _as_it_is(message: ReceivedMessage, why: Mapping[str, str], error: str, room
 
 
 def _packed(message: ReceivedMessage, why: Mapping[str, str], error: str, room: int) -> Message:
-    """Return a letter that holds *message*, attributes included, in its body.
-
-    Text compresses, so the whole of any event fits. If a message does not fit, its end is left out.
-    """
+    """Return a letter that holds *message*, attributes included, in its body."""
+    # Text compresses, so the whole of any event fits. If a message does not fit, its end is left out.
     for how in (PLAIN, COMPRESSED):
         attributes = {**why, PACKED_ATTRIBUTE: how, ERROR_ATTRIBUTE: ""}
         letter = _with_error(Message(data=packed(message, how), attributes=attributes), error, room)
@@ -323,8 +295,3 @@ def _received(item: Any) -> ReceivedMessage:
         delivery_attempt=item.delivery_attempt,
         published_at=message.publish_time.ToDatetime(UTC) if message.HasField("publish_time") else None,
     )
-
-
-def _parts(ack_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ack_ids), MAX_ACK_IDS):
-        yield ack_ids[start : start + MAX_ACK_IDS]

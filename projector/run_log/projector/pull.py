@@ -59,14 +59,7 @@ class _Lease(NamedTuple):
 
 
 class Leases:
-    """Extends the ack deadlines of what is in hand, so that it is not delivered again while it waits.
-
-    Args:
-        extend: Leases deliveries for so many seconds from now on, as `MessageSource.extend` does.
-        seconds: How long an extended lease lasts.
-        now: Monotonic seconds.
-        sleep: Waits so many seconds.
-    """
+    """Extends the leases of what is in hand, so that it is not delivered again while it waits."""
 
     def __init__(
         self,
@@ -242,14 +235,10 @@ class PullWorker:
         return self._group.is_failed
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> PullReport:
-        """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
+        """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds, if that is given.
 
         What is in hand by then is finished, or given back. Seconds in which the broker did not answer, or in
         which something was in hand, do not count as idle; see `PullLimits.answer_seconds`.
-
-        Args:
-            stop: Ends the work.
-            until_idle: Seconds without a message; None works until stopped.
 
         Raises:
             TransportRefusedError: The subscription or the dead-letter topic does not exist, or access to it
@@ -269,7 +258,9 @@ class PullWorker:
         failing = asyncio.create_task(self._group.failed())
         keeping = asyncio.create_task(self._leases.keep())
         try:
-            await _first_ended([watch, failing, *pulls])
+            done, _ = await asyncio.wait([watch, failing, *pulls], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
             self._is_stopping = True
             # Pulls end before the group closes, so that what they still bring is projected too.
             await let_end(pulls, self._limits.stop_seconds)
@@ -293,7 +284,7 @@ class PullWorker:
         if self._until_idle is None:
             await stop.wait()
         while not stop.is_set() and not self._is_idle():
-            await self._pause(max(self._until_due(), _SHORTEST_PAUSE_SECONDS), unless=stop)
+            await wait_unless(stop, self._sleep(max(self._until_due(), _SHORTEST_PAUSE_SECONDS)))
         stopping.set()
 
     def _until_due(self) -> float:
@@ -323,10 +314,10 @@ class PullWorker:
         while True:
             # Nothing is leased here, so this wait may be cut off at any time; a pull may not, as it would go
             # on at the broker and take messages that nobody gets until their leases end (ADR 20).
-            await wait_unless(stopping, asyncio.ensure_future(self._group.room()))
+            await wait_unless(stopping, self._group.room())
             if self._is_asking_enough() and not stopping.is_set():
                 self._came_back.clear()
-                await wait_unless(stopping, asyncio.ensure_future(self._came_back.wait()))
+                await wait_unless(stopping, self._came_back.wait())
                 continue
             if self._is_idle():
                 stopping.set()
@@ -343,7 +334,7 @@ class PullWorker:
                 unforeseen = TransportUnavailableError(f"pulling failed with {told(error)}")
                 self._pull_trouble = error if isinstance(error, TransportUnavailableError) else unforeseen
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(self._pull_trouble))
-                await self._pause(_BACKOFF.seconds(failures, self._uniform), unless=stopping)
+                await wait_unless(stopping, self._sleep(_BACKOFF.seconds(failures, self._uniform)))
 
     async def _pull(self) -> None:
         # A pull must not outlast the silence that ends the worker, which waits for its pulls.
@@ -367,12 +358,12 @@ class PullWorker:
 
     def _is_asking_enough(self) -> bool:
         """Return whether the pulls under way may fill all the room that is left."""
-        _, data_bytes = self._group.room_left
+        _, data_bytes = self._group.progress.room_left
         return self._asked_bytes > 0 and self._asked_bytes + self._size > data_bytes
 
     def _wanted(self) -> int:
         """Return how many messages a pull may ask for, so that all pulls together fit into the room left."""
-        messages, data_bytes = self._group.room_left
+        messages, data_bytes = self._group.progress.room_left
         fitting = min(messages, int(data_bytes / self._size)) // self._limits.pulls
         return max(1, min(self._limits.messages, fitting))
 
@@ -400,18 +391,19 @@ class PullWorker:
         self._settled[fate].append(message)
 
     def _settle(self) -> None:
-        done, returned = self._settled[Fate.DONE], self._settled[Fate.RETURNED]
+        source, settled = self._source, self._settled
         self._settled = {fate: [] for fate in Fate}
-        self._released += len(returned)
-        if done:
-            self._settle_beside(self._acknowledge([message.ack_id for message in done]))
+        self._released += len(settled[Fate.RETURNED])
+        if done := [message.ack_id for message in settled[Fate.DONE]]:
+            self._settle_beside(Fate.DONE, done, source.acknowledge(done))
         by_absence: defaultdict[float, list[str]] = defaultdict(list)
-        for message in returned:
+        for message in settled[Fate.RETURNED]:
             by_absence[0.0 if self._is_stopping else absence(message.delivery_attempt)].append(message.ack_id)
         for seconds, ack_ids in by_absence.items():
             if seconds:
                 self._absent |= dict.fromkeys(ack_ids, self._now() + seconds)
-            self._settle_beside(self._release(ack_ids, seconds))
+            released = source.extend(ack_ids, seconds) if seconds else source.release(ack_ids)
+            self._settle_beside(Fate.RETURNED, ack_ids, released)
 
     def _still_absent(self) -> list[str]:
         """Return the deliveries that were given back, and are to come again later than now."""
@@ -419,27 +411,21 @@ class PullWorker:
         self._absent = {ack_id: until for ack_id, until in self._absent.items() if until > now}
         return [*self._absent]
 
-    def _settle_beside(self, telling: Coroutine[Any, Any, None]) -> None:
+    def _settle_beside(self, fate: Fate, ack_ids: Sequence[str], settling: Awaitable[None]) -> None:
+        async def settle() -> None:
+            try:
+                await settling
+            except Exception as error:  # noqa: BLE001 - the messages come again, and change nothing
+                if fate is Fate.DONE:
+                    _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=told(error))
+                else:
+                    _logger.warning("run_log_release_failed", messages=len(ack_ids), error=told(error))
+
         # In a task: a slow acknowledgement must not hold up the next batch. The event loop holds tasks
         # weakly, so the dictionary keeps it alive.
-        task = asyncio.create_task(telling)
+        task = asyncio.create_task(settle())
         self._settling[task] = None
         task.add_done_callback(self._settling.pop)
-
-    async def _acknowledge(self, ack_ids: Sequence[str]) -> None:
-        try:
-            await self._source.acknowledge(ack_ids)
-        except Exception as error:  # noqa: BLE001 - the messages come again, and change nothing
-            _logger.warning("run_log_acknowledge_failed", messages=len(ack_ids), error=told(error))
-
-    async def _release(self, ack_ids: Sequence[str], seconds: float = 0.0) -> None:
-        try:
-            if seconds:
-                await self._source.extend(ack_ids, seconds)
-            else:
-                await self._source.release(ack_ids)
-        except Exception as error:  # noqa: BLE001 - the messages come again when their leases end
-            _logger.warning("run_log_release_failed", messages=len(ack_ids), error=told(error))
 
     async def _finish_settling(self) -> None:
         if any(self._settled.values()):
@@ -448,36 +434,31 @@ class PullWorker:
             # They were to come again later, to this worker or another one. Without this one, at once is
             # better.
             self._absent.clear()
-            self._settle_beside(self._release(absent))
+            self._settle_beside(Fate.RETURNED, absent, self._source.release(absent))
         if self._settling:
-            await asyncio.wait([*self._settling], timeout=self._limits.settle_seconds)
-            await cancel([*self._settling])
-
-    async def _pause(self, seconds: float, *, unless: asyncio.Event) -> None:
-        await wait_unless(unless, asyncio.ensure_future(self._sleep(seconds)))
+            await let_end([*self._settling], self._limits.settle_seconds)
 
 
 def absence(deliveries: int) -> float:
     """Return the seconds after which a message that is given back should come again; 0 is at once.
 
-    Pub/Sub counts deliveries and gives a message up after too many, which an outage of hours must not cause.
-
     Args:
         deliveries: How often it was delivered; 0 if that is not counted.
     """
-    # A retry policy was rejected: it also delays what a killed process had in hand (ADR 25).
+    # Pub/Sub gives a message up after too many deliveries, which an outage of hours must not cause. A retry
+    # policy was rejected: it also delays what a killed process had in hand (ADR 25).
     if deliveries <= _PROMPT_RETURNS:
         return 0.0
     return _ABSENCE.limit(deliveries - _PROMPT_RETURNS)
 
 
-async def wait_unless(event: asyncio.Event, future: asyncio.Future[Any]) -> None:
-    """Wait until *future* is done, or cancel it once *event* is set."""
-    signal: asyncio.Future[Any] = asyncio.create_task(event.wait())
+async def wait_unless(event: asyncio.Event, awaitable: Awaitable[object]) -> None:
+    """Wait for *awaitable*, or cancel it once *event* is set."""
+    waiting = [asyncio.ensure_future(awaitable), asyncio.ensure_future(event.wait())]
     try:
-        await asyncio.wait({future, signal}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await cancel([signal, future])
+        await cancel(waiting)
 
 
 async def let_end(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
@@ -486,13 +467,6 @@ async def let_end(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
         await asyncio.wait(tasks, timeout=seconds)
     finally:
         await cancel(tasks)
-
-
-async def _first_ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait until one of *tasks* has ended, and raise its error."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
 
 
 async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:

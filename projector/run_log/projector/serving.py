@@ -19,6 +19,10 @@ from .in_hand import Progress
 GRACE_SECONDS: Final = 6
 """How long requests under way may take once the server stops. Cloud Run kills after 10 s."""
 
+STUCK_SECONDS: Final = 120.0
+"""A projector is stuck if something is in hand and nothing was settled for so long. An outage of the store
+does not count: what is in hand is given back at least once a minute."""
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -32,7 +36,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     """Serve *app* while the block runs, and yield the port. Requests under way at its end are finished.
 
     Args:
-        app: The app to serve.
+        app: What to serve.
         host: The address to listen at.
         port: The port; 0 takes a free one.
 
@@ -51,7 +55,8 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     server = _Server(config)
     try:
         # Bound here, because uvicorn exits the process if it cannot bind.
-        listening = _bound(host, port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {host}:{port}; choose another port ({error})") from error
     with listening:
@@ -61,23 +66,6 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
         finally:
             server.should_exit = True
             await running
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family=family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-STUCK_SECONDS: Final = 120.0
-"""A projector is stuck if something is in hand and nothing was settled for so long. An outage of the store
-does not count: what is in hand is given back at least once a minute."""
 
 
 def health_routes(

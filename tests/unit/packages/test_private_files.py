@@ -16,6 +16,7 @@ from run_log.producer import Spool
 from run_log.producer._segment import SpooledEvent
 from run_log.projector.archive import ArchiveWriter
 from run_log.projector.rebuild import RebuildState, RejectsFile
+from run_log.projector.rebuild.work import Reject
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.files import open_private
 from run_log.testing import a_run, an_event
@@ -30,12 +31,12 @@ def _archive(folder: Path) -> Callable[[], None]:
 
 def _rejects(folder: Path) -> Callable[[], None]:
     rejects = RejectsFile(folder / "rejects", goes_on=False)
-    rejects.add("place", reason=DeadLetterReason.UNDECODABLE, error="why", body=b"body")
+    rejects.add(Reject("place", DeadLetterReason.UNDECODABLE, "why", b"body"))
     return lambda: None
 
 
 def _state(folder: Path) -> Callable[[], None]:
-    return RebuildState.open(folder / "state", source="s", into="i").close
+    return RebuildState(folder / "state", source="s", into="i").close
 
 
 def _dead_letters(folder: Path) -> Callable[[], None]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, RunEvent, encode_event
-from run_log.projector.archive import ArchiveFile, ArchivePosition, ArchiveSource, find_files
+from run_log.projector.archive import ArchiveFile, find_files
+from run_log.projector.archive.reading import ArchivePosition
+from run_log.projector.archive.source import ArchiveSource
 
 SCHEMA: Final = {
     "type": "record",

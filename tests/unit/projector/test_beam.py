@@ -45,7 +45,7 @@ class MergedTogether:
         self.is_closed = False
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """See `MergingStore.merge`."""
+        """See `ClosableStore.merge`."""
         await asyncio.sleep(0)
         error = next(self._errors, None)
         if error is not None:
@@ -173,18 +173,21 @@ def test_what_it_is_told() -> None:
     assert ["--runner", "DataflowRunner", "--project=p"] == others
 
 
-def test_a_project_that_is_told_beats_the_environment() -> None:
+@pytest.mark.parametrize(
+    ("told", "environ", "project", "others"),
+    [
+        (["--project", "q"], {"GOOGLE_CLOUD_PROJECT": "p"}, "q", ["--project=q"]),
+        ([], {}, None, []),
+    ],
+    ids=["told", "left to the credentials"],
+)
+def test_the_project(
+    told: list[str], environ: dict[str, str], project: str | None, others: list[str]
+) -> None:
     """The option ``--project`` goes before ``GOOGLE_CLOUD_PROJECT``, for Firestore and for Beam."""
-    rebuild, others = parse([*TOLD, "--project", "q"], {"GOOGLE_CLOUD_PROJECT": "p"})
+    rebuild, left = parse([*TOLD, *told], environ)
 
-    assert ("q", ["--project=q"]) == (rebuild.settings.project, others)
-
-
-def test_without_a_project() -> None:
-    """Without a project both leave it to the credentials."""
-    rebuild, others = parse(TOLD, {})
-
-    assert (None, []) == (rebuild.settings.project, others)
+    assert (project, others) == (rebuild.settings.project, left)
 
 
 @pytest.mark.parametrize(

@@ -37,79 +37,47 @@ from .groups import BatchStore, Fates, Timer, make_group, no_sleep, received, so
 # How batches are made
 
 
-async def test_one_alone_waits_for_no_timer() -> None:
-    """With nothing under way an event is projected at once, however many came before it."""
-    store = ScriptedStore()
+async def test_with_nothing_under_way_nobody_waits() -> None:
+    """With nothing under way an event is projected at once, and all that was given at once is one batch."""
+    store, seen = ScriptedStore(), Fates()
     group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=no_sleep)
 
     fates = [await group.settle(message) for message in received(*some_runs(3))]
-
-    assert [Fate.DONE] * 3 == fates
-    assert 3 == store.calls
-
-
-async def test_what_comes_together_is_projected_together() -> None:
-    """With nothing under way everything that was given at once is one batch."""
-    store, fates = ScriptedStore(), Fates()
-    group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=no_sleep)
-
-    group.submit(received(*some_runs(200)), fates)
+    group.submit(received(*some_runs(200, first=3)), seen)
     await group.wait_quiet()
 
-    assert (200, 0) == fates.counts()
-    assert 1 == store.calls
+    assert [Fate.DONE] * 3 == fates
+    assert (200, 0) == seen.counts()
+    assert 3 + 1 == store.calls
 
 
-async def test_others_gather_for_a_while() -> None:
-    """While a batch is under way others gather, and are projected together once the time is over."""
+@pytest.mark.parametrize(
+    ("end", "batch", "sizes"),
+    [("time", 500, [1, 5]), ("full", 3, [1, 3]), ("idle", 500, [1])],
+)
+async def test_while_a_batch_is_under_way_others_gather(end: str, batch: int, sizes: list[int]) -> None:
+    """Others gather until their time is over, they are a full batch, or nothing is under way any more."""
     store, fates, timer = BatchStore(), Fates(), Timer()
-    group = make_group(store, limits=GroupLimits(gather_seconds=7), sleep=timer)
-    for message in received(*some_runs(6)):
+    group = make_group(store, limits=GroupLimits(batch=batch, gather_seconds=7), sleep=timer)
+    count = 4 if end == "full" else 6
+    for message in received(*some_runs(count)):
         group.submit([message], fates)
         await turns()
     gathering = store.sizes
+    if end == "time":
+        timer.ring()
+        await eventually(lambda: len(store.batches) > 1)
 
-    timer.ring()
-    await eventually(lambda: len(store.batches) > 1)
-    store.let()
-    await group.wait_quiet()
-
-    assert [1] == gathering
-    assert [1, 5] == store.sizes
-    assert [7] == timer.asked
-    assert (6, 0) == fates.counts()
-
-
-async def test_a_full_batch_waits_no_longer() -> None:
-    """While a batch is under way others gather no longer than until they are a full batch."""
-    store, fates, timer = BatchStore(), Fates(), Timer()
-    group = make_group(store, limits=GroupLimits(batch=3, gather_seconds=7), sleep=timer)
-    for message in received(*some_runs(5)):
-        group.submit([message], fates)
-        await turns()
-
-    sizes = store.sizes
-    store.let()
-    await group.wait_quiet()
-
-    assert [1, 3] == sizes
-    assert (5, 0) == fates.counts()
-
-
-async def test_what_gathered_goes_when_nothing_is_under_way() -> None:
-    """What gathers is projected as soon as the last batch under way is done, before the time is over."""
-    store, fates, timer = BatchStore(), Fates(), Timer()
-    group = make_group(store, limits=GroupLimits(gather_seconds=7), sleep=timer)
-    for message in received(*some_runs(4)):
-        group.submit([message], fates)
-        await turns()
-
+    before = store.sizes
     store.let()
     await group.wait_quiet()
     await group.close(0)
 
-    assert [1, 3] == store.sizes
-    assert (4, 0) == fates.counts()
+    assert [7] == timer.asked
+    assert (sizes if end == "full" else [1]) == gathering
+    assert sizes == before
+    assert ([1, 3] if end == "full" else [1, 5]) == store.sizes
+    assert (count, 0) == fates.counts()
 
 
 async def test_batches_are_bounded() -> None:
@@ -170,37 +138,19 @@ async def test_no_run_is_in_two_batches_at_once(seed: int, runs: int, in_flight:
 # How much is in hand
 
 
-async def test_full_by_messages() -> None:
-    """It is full with as many messages in hand as may be, and has room when they are settled."""
-    store, fates = BatchStore(), Fates()
-    group = make_group(store, limits=GroupLimits(messages=5))
-
-    group.submit(received(*some_runs(4)), fates)
-    before = (group.is_full, group.room_left[0])
-    group.submit(received(*some_runs(3, first=4)), fates)
-    after = (group.is_full, group.room_left[0])
-    room = asyncio.create_task(group.room())
-    await turns()
-    waits = not room.done()
-    store.let()
-    await room
-    await group.wait_quiet()
-
-    assert ((False, 1), (True, 0), True) == (before, after, waits)
-    assert (False, 5) == (group.is_full, group.room_left[0])
-
-
-async def test_full_by_bytes() -> None:
-    """It is full with as many bytes in hand as may be, and has room when they are settled."""
+@pytest.mark.parametrize("by", [0, 1], ids=["messages", "bytes"])
+async def test_full(by: int) -> None:
+    """It is full with as many messages or bytes in hand as may be, and has room once they are settled."""
     messages = received(*some_runs(2))
     size = len(messages[0].data)
+    most, left = (2, 1) if by == 0 else (size + 1, 1)
     store, fates = BatchStore(), Fates()
-    group = make_group(store, limits=GroupLimits(data_bytes=size + 1))
+    group = make_group(store, limits=GroupLimits(messages=2) if by == 0 else GroupLimits(data_bytes=most))
 
     group.submit(messages[:1], fates)
-    before = (group.is_full, group.room_left[1])
+    before = (group.is_full, group.progress.room_left[by])
     group.submit(messages[1:], fates)
-    after = (group.is_full, group.room_left[1])
+    after = (group.is_full, group.progress.room_left[by])
     room = asyncio.create_task(group.room())
     await turns()
     waits = not room.done()
@@ -208,8 +158,8 @@ async def test_full_by_bytes() -> None:
     await room
     await group.wait_quiet()
 
-    assert ((False, 1), (True, 0), True) == (before, after, waits)
-    assert (False, size + 1) == (group.is_full, group.room_left[1])
+    assert ((False, left), (True, 0), True) == (before, after, waits)
+    assert (False, most) == (group.is_full, group.progress.room_left[by])
 
 
 async def test_full_while_the_store_is_away(caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +223,7 @@ async def test_what_is_stamped_too_far_ahead(behind: int) -> None:
 
 
 async def test_a_store_that_is_not_there_returns_everything() -> None:
-    """Where the store needs somebody's action all is returned, what waits included, and callers are told."""
+    """Where the store needs somebody's action all is returned, and callers are told until it is opened."""
     store, fates = ScriptedStore([ConfigurationError("denied")]), Fates()
     group = make_group(store, limits=GroupLimits(batch=2, in_flight=1))
     (asked, late) = received(*some_runs(2, first=100))
@@ -286,25 +236,12 @@ async def test_a_store_that_is_not_there_returns_everything() -> None:
     with pytest.raises(ConfigurationError, match="denied"):
         await group.settle(late)
     await group.close(60)
+    calls, in_hand = store.calls, group.progress.in_hand
+    group.open()
 
     assert (0, 5) == fates.counts()
-    assert 0 == group.progress.in_hand
-    assert 1 == store.calls
-
-
-async def test_it_can_be_opened_again() -> None:
-    """After a failure and an `open` it takes messages again."""
-    store = ScriptedStore([ConfigurationError("denied")])
-    group = make_group(store)
-    (message,) = received(*some_runs(1))
-    with pytest.raises(ConfigurationError):
-        await group.settle(message)
-    await group.close(0)
-
-    group.open()
-    fate = await group.settle(message)
-
-    assert Fate.DONE is fate
+    assert (1, 0) == (calls, in_hand)
+    assert Fate.DONE is await group.settle(late)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), MemoryError(), RecursionError()], ids=repr)
@@ -505,6 +442,21 @@ def test_decoded_size_is_enough(value: object) -> None:
     assert taken <= decoded_size(body) + 4_096
 
 
+async def test_closing_does_not_wait_for_a_store_that_is_away() -> None:
+    """While the store does not answer nothing could be finished in time: all is returned at once."""
+    store, fates, timer = ScriptedStore([StoreUnavailableError("away")]), Fates(), Timer()
+    group = make_group(store, sleep=timer)
+    first, second = received(*some_runs(2))
+    group.submit([first], fates)
+    await eventually(lambda: bool(fates.of))
+    group.submit([second], fates)
+
+    async with asyncio.timeout(30):
+        await group.close(3_600)
+
+    assert (0, 2) == fates.counts()
+
+
 async def test_closing_gives_back_what_is_left() -> None:
     """What is not projected in time, under way or not, is returned; so is what comes afterwards."""
     store, letters, fates = BatchStore(), Letters(), Fates()
@@ -524,21 +476,6 @@ async def test_closing_gives_back_what_is_left() -> None:
     assert Fate.DONE is fates.of[done.ack_id]
     assert [] == store.under_way
     assert 0 == group.progress.in_hand
-
-
-async def test_closing_waits_for_what_is_in_hand() -> None:
-    """What is projected in time is done, what gathered too."""
-    store, fates, timer = BatchStore(), Fates(), Timer()
-    group = make_group(store, limits=GroupLimits(gather_seconds=60), sleep=timer)
-    for message in received(*some_runs(3)):
-        group.submit([message], fates)
-    closing = asyncio.create_task(group.close(30))
-    await turns()
-
-    store.let()
-    await closing
-
-    assert (3, 0) == fates.counts()
 
 
 class LingeringStore(InMemoryRunLogService):

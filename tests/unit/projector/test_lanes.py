@@ -43,48 +43,6 @@ def test_everything_of_a_run_is_taken_together() -> None:
     assert [first, second, other] == batch
 
 
-def test_a_taken_run_is_barred() -> None:
-    """What comes of a run that is under way waits until that is done, while other runs go on."""
-    lanes = _lanes(_item("a", 1))
-    lanes.take(items=10, size=10)
-    late, other = _item("a", 2), _item("b", 3)
-    lanes.add(late)
-    lanes.add(other)
-
-    ready = lanes.ready
-    meanwhile = lanes.take(items=10, size=10)
-    nothing = lanes.take(items=10, size=10)
-    lanes.unbar(_keys("a"))
-    afterwards = lanes.take(items=10, size=10)
-
-    assert 1 == ready
-    assert ([other], [], [late]) == (meanwhile, nothing, afterwards)
-
-
-def test_what_did_not_fit_waits_for_its_run() -> None:
-    """Of a run with more events than a batch takes, the rest is not taken beside it."""
-    items = [_item("a", number) for number in range(5)]
-    lanes = _lanes(*items)
-
-    first = lanes.take(items=2, size=10)
-    meanwhile = lanes.take(items=2, size=10)
-    ready = lanes.ready
-    lanes.unbar(_keys("a"))
-    rest = lanes.take(items=10, size=10)
-
-    assert (items[:2], [], 0, items[2:]) == (first, meanwhile, ready, rest)
-
-
-def test_one_that_is_larger_than_a_batch_goes_alone() -> None:
-    """An item larger than a batch may be is taken all the same, with nothing beside it."""
-    large, small = _item("a", 1, size=100), _item("b", 2, size=1)
-    lanes = _lanes(large, small)
-
-    batches = [lanes.take(items=10, size=10) for _ in range(3)]
-
-    assert [[large], [small], []] == batches
-
-
 def test_a_large_one_behind_others_waits_for_the_next_batch() -> None:
     """What does not fit any more ends the batch, and is not overtaken by what came later."""
     small, large, later = _item("a", 1), _item("b", 2, size=10), _item("c", 3)
@@ -94,24 +52,6 @@ def test_a_large_one_behind_others_waits_for_the_next_batch() -> None:
 
     assert [[small], [large]] == batches
     assert 1 == lanes.ready
-
-
-def test_take_all_leaves_nothing() -> None:
-    """Everything that waits is returned, barred or not; what was barred is free again once it is unbarred."""
-    lanes = _lanes(_item("a", 1))
-    lanes.take(items=1, size=10)
-    barred, waiting, new = _item("a", 2), _item("b", 3), _item("a", 4)
-    lanes.add(barred)
-    lanes.add(waiting)
-
-    everything = lanes.take_all()
-    left = lanes.ready
-    lanes.unbar(_keys("a"))
-    lanes.add(new)
-
-    assert {barred, waiting} == set(everything)
-    assert 0 == left
-    assert [new] == lanes.take(items=10, size=10)
 
 
 def test_unbarring_what_is_not_barred() -> None:

@@ -88,14 +88,21 @@ def letters_that_were(*message_ids: str) -> InMemorySubscription:
     return subscription
 
 
-async def test_the_message_that_a_letter_was() -> None:
-    """A letter is named by its own id or by that of the message that it was, each once."""
-    source = WatchedSource(letters_that_were("m-1", "m-2", "m-3"))
+@pytest.mark.parametrize(
+    ("were", "ids", "found"),
+    [
+        (["m-1", "m-2", "m-3"], {"m-3", "1", "m-1", "not-there"}, ["1", "3"]),
+        (["2", "m"], {"2"}, ["2"]),
+        ([], {"2"}, []),
+    ],
+    ids=["either", "its own goes first", "nothing there"],
+)
+async def test_the_message_that_a_letter_was(were: list[str], ids: set[str], found: list[str]) -> None:
+    """A letter is named by its own id or else by that of the message that it was, each once."""
+    async with asyncio.timeout(30), leased(WatchedSource(letters_that_were(*were))) as letters:
+        chosen = await every(letters, LetterChoice(ids=frozenset(ids)))
 
-    async with leased(source) as letters:
-        found = await every(letters, LetterChoice(ids=frozenset({"m-3", "1", "m-1", "not-there"})))
-
-    assert ["1", "3"] == [letter.message_id for letter in found]
+    assert found == [letter.message_id for letter in chosen]
 
 
 async def test_an_id_that_means_several() -> None:
@@ -112,25 +119,15 @@ async def test_an_id_that_means_several() -> None:
     assert (3, 0) == (subscription.backlog, subscription.outstanding)
 
 
-async def test_a_letters_own_id_goes_first() -> None:
-    """An id that is a letter's own means that one, whatever message another one was."""
-    source = WatchedSource(letters_that_were("2", "m"))
-
-    async with leased(source) as letters:
-        found = await every(letters, LetterChoice(ids=frozenset({"2"})))
-
-    assert ["2"] == [letter.message_id for letter in found]
-
-
 async def test_an_interrupted_look_gives_back_too() -> None:
-    """Called away in the middle, it gives back what it has, and what a pull under way still brings."""
+    """Interrupted, it gives back what it has and what its pull still brings: cut off, that would be lost."""
     topic = InMemoryTopic()
     subscription = topic.subscribe()
     topic.publish([Message(data=b"first")])
-    source = _SlowSource(subscription)
+    source = CountedSource(subscription)
 
     looking = asyncio.create_task(_look(source))
-    await eventually(lambda: source.pulls == 2)
+    await eventually(lambda: source.begun == 2)
     looking.cancel()
     topic.publish([Message(data=b"second")])
     with pytest.raises(asyncio.CancelledError):
@@ -138,30 +135,6 @@ async def test_an_interrupted_look_gives_back_too() -> None:
 
     assert {b"first", b"second"} == {message.data for message in source.pulled}
     assert (2, 0) == (subscription.backlog, subscription.outstanding)
-
-
-class _SlowSource(WatchedSource):
-    """A subscription that counts its pulls when they begin."""
-
-    pulls = 0
-
-    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-        """See `MessageSource.pull`."""
-        self.pulls += 1
-        return await super().pull(max_messages, wait=wait)
-
-
-async def test_no_pull_is_cut_off() -> None:
-    """Neither the end of the block nor an interruption cuts a pull off: it would go on at the broker."""
-    source = CountedSource(letters_of(1))
-
-    async with leased(source) as letters:
-        await every(letters)
-    looking = asyncio.create_task(_look(source))
-    await eventually(lambda: len(source.pulled) == 2)
-    looking.cancel()
-    await asyncio.wait({looking})
-
     assert 0 == source.cut_off
     assert all(wait <= PULL_SECONDS for wait in source.waits)
 
@@ -256,9 +229,3 @@ async def test_giving_back_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
     (record,) = logged(caplog, "run_log_release_failed")
     assert (2, "down") == (record["messages"], record["error"])
-
-
-async def test_nothing_there() -> None:
-    """Without letters, none are returned, in bounded time."""
-    async with asyncio.timeout(30), leased(WatchedSource(letters_of(0))) as letters:
-        assert [] == await every(letters)

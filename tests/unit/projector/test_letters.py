@@ -166,22 +166,14 @@ def test_choosing_by_a_time_that_is_not_known() -> None:
     assert not LetterChoice(until=NOON).takes(letter)
 
 
-def test_a_reason_that_is_none() -> None:
-    """A misspelt reason is refused, with those there are."""
-    with pytest.raises(InvalidArgumentError, match=r"'undecoded' is not a reason; .*undecodable"):
-        LetterChoice(reasons=frozenset({"undecoded", "expired"}))
-
-
-def test_ids_and_filters() -> None:
-    """Ids and filters together are refused: one of them would be ignored."""
-    with pytest.raises(InvalidArgumentError, match="not both"):
-        LetterChoice(ids=frozenset({"1"}), workflow_id="w")
-
-
-def test_every_reason_can_be_chosen() -> None:
-    """Every reason that a projector writes can be chosen, and the one where nobody did."""
+def test_choices_that_are_none() -> None:
+    """A misspelt reason is refused, with those there are; so are ids and filters together."""
     reasons = frozenset({*(reason.value for reason in DeadLetterReason), UNKNOWN_REASON})
 
+    with pytest.raises(InvalidArgumentError, match=r"'undecoded' is not a reason; .*undecodable"):
+        LetterChoice(reasons=frozenset({"undecoded", "expired"}))
+    with pytest.raises(InvalidArgumentError, match="not both"):
+        LetterChoice(ids=frozenset({"1"}), workflow_id="w")
     assert reasons == LetterChoice(reasons=reasons).reasons
 
 
@@ -261,7 +253,7 @@ async def test_a_metric_that_raises_costs_no_letter(monkeypatch: pytest.MonkeyPa
         def add(self, *_: object) -> None:
             raise RuntimeError("theirs")
 
-    monkeypatch.setattr("run_log.projector.in_hand._cut_letters", Broken())
+    monkeypatch.setattr("run_log.projector.pubsub._cut_letters", Broken())
 
     _, letter = await kept(Message(data=content("bytes", 10_000_000)))
 
@@ -304,16 +296,10 @@ async def test_a_letter_gives_back_what_was_published(data: bytes, attributes: d
     # A letter that somebody publishes as an event is one more message.
     assert (published.data, published.attributes) == (inner.data, inner.attributes)
     assert again != published
-
-
-async def test_an_ordinary_message_stays_as_it_is() -> None:
-    """A message whose attributes leave room for ours keeps them, and its body, where any tool sees them."""
-    own = {f"n{number}": "v" for number in range(97)}
-
-    published, _ = await kept(Message(data=EVENT.data, attributes=own))
-
-    assert EVENT.data == published.data
-    assert own.items() <= published.attributes.items()
+    # Where there is room for ours, any tool sees what was published.
+    if all(name.startswith("n") and len(attributes) <= 97 for name in attributes):
+        assert data == published.data
+        assert attributes.items() <= published.attributes.items()
 
 
 def test_names_like_ours_in_what_pubsub_gave_up() -> None:

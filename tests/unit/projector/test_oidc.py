@@ -62,6 +62,10 @@ def _verifier(google: _Google, clock: _Clock | None = None) -> TokenVerifier:
     return TokenVerifier(audience=AUDIENCE, service_account=ACCOUNT, certificates=certificates)
 
 
+def _token() -> str:
+    return f"Bearer {signed_token()}"
+
+
 async def _status(verifier: TokenVerifier, authorization: str | None) -> int:
     try:
         await verifier(authorization)
@@ -95,16 +99,24 @@ async def test_a_token_for_something_else_is_refused(claims: dict[str, Any], sta
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer a.b.c", "Bearer x"]
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic abc",
+        "Bearer a.b.c",
+        "Bearer x",
+        f"Bearer {signed_token(signed_by='b')}",
+    ],
 )
 async def test_no_token_is_refused(authorization: str | None) -> None:
-    """Without a token, or with something else in its place, nobody is let in."""
+    """Without a token, with something else in its place, or with another signature, nobody is let in."""
+    if authorization == "of another key":
+        authorization = f"Bearer {signed_token(signed_by='b')}"
+
     assert 401 == await _status(_verifier(_Google("a")), authorization)
-
-
-async def test_a_token_that_somebody_else_signed_is_refused() -> None:
-    """A token that names Google's key and is signed with another is refused."""
-    assert 401 == await _status(_verifier(_Google("a")), f"Bearer {signed_token(signed_by='b')}")
 
 
 async def test_a_token_whose_signature_the_platform_removed() -> None:
@@ -115,31 +127,19 @@ async def test_a_token_whose_signature_the_platform_removed() -> None:
         await _verifier(_Google("a"))(f"Bearer {stripped}")
 
 
-async def test_certificates_are_kept() -> None:
-    """Certificates are fetched once for as long as Google says, and again after that."""
-    google, clock = _Google("a", max_age=3_600), _Clock()
-    verifier = _verifier(google, clock)
-    for _ in range(5):
-        assert 200 == await _status(verifier, f"Bearer {signed_token()}")
-    fetched_first = google.fetches
-    clock.now += 3_601
-    await verifier(f"Bearer {signed_token()}")
-    await eventually(lambda: google.fetches == 2)
-
-    assert 1 == fetched_first
-
-
-@pytest.mark.parametrize(("max_age", "kept"), [(0, SHORTEST_CACHE_SECONDS), (1e9, LONGEST_CACHE_SECONDS)])
+@pytest.mark.parametrize(
+    ("max_age", "kept"), [(0, SHORTEST_CACHE_SECONDS), (3_600, 3_600), (1e9, LONGEST_CACHE_SECONDS)]
+)
 async def test_certificates_are_kept_within_bounds(max_age: float, kept: float) -> None:
-    """Whatever Google says, certificates are kept for minutes at least and a day at most."""
+    """Certificates are kept as long as Google says, but for minutes at least and a day at most."""
     google, clock = _Google("a", max_age=max_age), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     clock.now += kept - 1
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     before = google.fetches
     clock.now += 1
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     await eventually(lambda: google.fetches == 2)
 
     assert 1 == before
@@ -149,7 +149,7 @@ async def test_a_new_key_is_fetched() -> None:
     """A new key of Google's is known within a minute; for unknown ones nothing is fetched oftener."""
     google, clock = _Google("a"), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     google.key_ids = ("a", "b")
 
     early = [await _status(verifier, f"Bearer {signed_token(key_id='b', signed_by='b')}") for _ in range(5)]
@@ -168,10 +168,10 @@ async def test_certificates_that_cannot_be_had(error: Exception) -> None:
     google.error = error
     verifier = _verifier(google)
 
-    away = await _status(verifier, f"Bearer {signed_token()}")
+    away = await _status(verifier, _token())
     google.error = None
 
-    assert (503, 200) == (away, await _status(verifier, f"Bearer {signed_token()}"))
+    assert (503, 200) == (away, await _status(verifier, _token()))
 
 
 class _Hanging(_Google):
@@ -203,7 +203,7 @@ async def test_strangers_hold_nobody_up(outcome: Exception | None) -> None:
     """However many tokens with unknown keys come, a token with a known key waits for nothing."""
     google, clock = _Hanging("a"), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     google.gate.clear()
     google.error = None
     clock.now += FETCH_EVERY_SECONDS
@@ -211,7 +211,7 @@ async def test_strangers_hold_nobody_up(outcome: Exception | None) -> None:
     first = asyncio.create_task(_status(verifier, _unknown("x0")))
     await eventually(lambda: google.fetches == 2)
     strangers = [await _status(verifier, _unknown("x1")) for _ in range(19)]
-    known = await _status(verifier, f"Bearer {signed_token()}")
+    known = await _status(verifier, _token())
     google.error = outcome
     google.gate.set()
     waited = await first
@@ -225,16 +225,16 @@ async def test_a_fetch_that_fails_leaves_known_keys_alone() -> None:
     """Certificates that are due and cannot be had are kept a day longer, and tried for once a minute."""
     google, clock = _Google("a", max_age=0), _Clock()
     verifier = _verifier(google, clock)
-    await verifier(f"Bearer {signed_token()}")
+    await verifier(_token())
     google.error = OSError("away")
 
     statuses: list[int] = []
     for fetches in (2, 3, 4):
         clock.now += SHORTEST_CACHE_SECONDS
-        statuses += [await _status(verifier, f"Bearer {signed_token()}") for _ in range(5)]
+        statuses += [await _status(verifier, _token()) for _ in range(5)]
         await _fetched(google, fetches)
     clock.now += LONGEST_CACHE_SECONDS
-    too_old = await _status(verifier, f"Bearer {signed_token()}")
+    too_old = await _status(verifier, _token())
 
     assert ([200] * 15, 503) == (statuses, too_old)
 
@@ -245,7 +245,7 @@ async def test_the_first_requests_share_a_fetch() -> None:
     google.gate.clear()
     verifier = _verifier(google)
 
-    asked = [asyncio.create_task(_status(verifier, f"Bearer {signed_token()}")) for _ in range(10)]
+    asked = [asyncio.create_task(_status(verifier, _token())) for _ in range(10)]
     await eventually(lambda: google.fetches == 1)
     asked[0].cancel()
     google.gate.set()
@@ -261,10 +261,10 @@ async def test_a_fetch_that_hangs_is_given_up() -> None:
     certificates = Certificates(google.fetch, now=_Clock(), fetch_seconds=0.01)
     verifier = TokenVerifier(audience=AUDIENCE, service_account=ACCOUNT, certificates=certificates)
 
-    hanging = await _status(verifier, f"Bearer {signed_token()}")
+    hanging = await _status(verifier, _token())
     google.gate.set()
     async with asyncio.timeout(30):
-        while await _status(verifier, f"Bearer {signed_token()}") != 200:
+        while await _status(verifier, _token()) != 200:
             pass
 
     assert 503 == hanging
@@ -327,7 +327,7 @@ async def test_nothing_of_a_failed_fetch_is_told(caplog: pytest.LogCaptureFixtur
     google.error = _ERRORS.TransportError(f"https://user:{CANARY}@proxy")
 
     with pytest.raises(PushRefusedError) as refused:
-        await _verifier(google)(f"Bearer {signed_token()}")
+        await _verifier(google)(_token())
 
     assert CANARY not in f"{refused.value} {[vars(record) for record in caplog.records]}"
     assert "TransportError" in str(logged(caplog, "run_log_certificates_not_fetched"))

@@ -21,26 +21,19 @@ from .doubles import ScriptedStore
 
 
 async def test_one_outcome_for_each_event_in_order() -> None:
-    """Each event is applied, a duplicate or stale, told in the order given."""
+    """Each event is applied, a duplicate or stale, told in the order given; none costs no call."""
     store = ScriptedStore()
     older, newer = a_life()
     other = an_event(id="other")
 
+    none = (await Projector(store).apply([]), store.calls)
     outcomes = [*await Projector(store).apply([newer, other]), *await Projector(store).apply([older, newer])]
 
+    assert none == ([], 0)
     assert outcomes == [Outcome.APPLIED, Outcome.APPLIED, Outcome.STALE, Outcome.DUPLICATE]
     run = await store.get_run(*newer.key)
     assert run is not None
     assert RunStatus.SUCCESS is run.status
-
-
-async def test_nothing_is_asked_of_the_store_for_nothing() -> None:
-    """No events, no call."""
-    store = ScriptedStore()
-
-    outcomes = await Projector(store).apply([])
-
-    assert (outcomes, store.calls) == ([], 0)
 
 
 async def test_a_refused_event_is_rejected_with_its_reason() -> None:

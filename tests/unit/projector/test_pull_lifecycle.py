@@ -19,8 +19,7 @@ from run_log.core import (
     TransportRefusedError,
     encode_event,
 )
-from run_log.projector import GroupLimits, PullLimits
-from run_log.projector.archive import ArchiveLimits
+from run_log.projector import GroupLimits, PullLimits, PullWorker
 from run_log.projector.dead_letters.leased import PULL_SECONDS, STOP_SECONDS
 from run_log.projector.pubsub import ANSWER_SECONDS, PubSubSource
 from run_log.pubsub import PubSubConnection
@@ -48,6 +47,33 @@ async def _one_turn(_seconds: float) -> None:
 
 def _longest(_shortest: float, longest: float) -> float:
     return longest
+
+
+class Timed(WatchedSource):
+    """A subscription that answers at once, and whose pulls take so many seconds by a clock."""
+
+    def __init__(self, subscription: InMemorySubscription, clock: ManualClock, seconds: float) -> None:
+        super().__init__(subscription)
+        self._clock = clock
+        self._seconds = seconds
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
+        """See `MessageSource.pull`."""
+        self.asked.set()
+        await self.answers.wait()
+        await turns(100)
+        messages = await super().pull(max_messages, wait=wait * 0)
+        self._clock.advance(self._seconds)
+        return messages
+
+
+def _timed(source: WatchedSource, clock: ManualClock, store: ScriptedStore, **limits: Any) -> PullWorker:
+    return make_worker(
+        source, store, limits=PullLimits(pulls=1, messages=1, **limits), now=clock.monotonic, sleep=_one_turn
+    )
 
 
 async def test_failing_pulls_are_backed_off_and_recovered(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,39 +138,25 @@ async def test_a_refused_pull_gives_back_what_is_in_hand() -> None:
     assert worker.report.released == 9
 
 
-async def test_stop_finishes_what_is_in_hand() -> None:
-    """Told to stop while the store works, the worker projects what it has and ends."""
+@pytest.mark.parametrize("ends", [True, False], ids=["in time", "never"])
+async def test_stop_finishes_what_ends_in_time(*, ends: bool) -> None:
+    """Told to stop, a worker projects what it has; if the store hangs, it gives all back after its time."""
     subscription = published(*(an_event(id=str(number)) for number in range(9)))
     store = ScriptedStore()
     store.gate.clear()
     stop = asyncio.Event()
-    limits = PullLimits(group=GroupLimits(batch=2), stop_seconds=0.01)
+    drain = 30 if ends else 0.01
+    limits = PullLimits(group=GroupLimits(batch=2), stop_seconds=0.01, drain_seconds=drain)
     running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
     await store.entered.wait()
 
     stop.set()
-    store.gate.set()
+    if ends:
+        store.gate.set()
     report = await running
 
-    assert (report.outcomes[Outcome.APPLIED], report.released) == (9, 0)
-    assert subscription.backlog == 0
-
-
-async def test_stop_gives_back_what_does_not_end_in_time() -> None:
-    """A store that hangs costs a stop its drain time and no more; what is in hand is given back."""
-    subscription = published(*(an_event() for _ in range(9)))
-    store = ScriptedStore()
-    store.gate.clear()
-    stop = asyncio.Event()
-    limits = PullLimits(group=GroupLimits(batch=2), stop_seconds=0.01, drain_seconds=0.01)
-    running = asyncio.create_task(make_worker(subscription, store, limits=limits).run(stop=stop))
-    await store.entered.wait()
-
-    stop.set()
-    report = await running
-
-    assert report.released == 9
-    assert (subscription.backlog, subscription.outstanding) == (9, 0)
+    assert ((9, 0) if ends else (0, 9)) == (report.outcomes[Outcome.APPLIED], report.released)
+    assert (report.released, 0) == (subscription.backlog, subscription.outstanding)
 
 
 async def test_a_worker_can_run_again() -> None:
@@ -188,116 +200,49 @@ async def test_stop_during_a_backoff() -> None:
     assert (await running).pulled == 0
 
 
-async def test_stopped_before_it_starts() -> None:
-    """A worker that is told to stop beforehand takes nothing."""
-    subscription = published(an_event())
-    stop = asyncio.Event()
-    stop.set()
-
-    report = await make_worker(subscription, ScriptedStore()).run(stop=stop)
-
-    assert report.pulled == report.outcomes[Outcome.APPLIED]
-    assert subscription.outstanding == 0
-
-
 async def test_until_idle_counts_from_the_last_arrival() -> None:
     """The worker ends by itself once nothing has arrived for as long as it is told, and not before."""
     clock = ManualClock()
-    topic = InMemoryTopic()
-    subscription = topic.subscribe()
-    arrivals = [an_event(id=str(number)) for number in range(3)]
+    source = Timed(published(*(an_event(id=str(number)) for number in range(3))), clock, 4)
 
-    class Late(WatchedSource):
-        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-            messages = await super().pull(max_messages, wait=wait * 0)
-            clock.advance(4)
-            return messages
-
-    source = Late(subscription)
-    topic.publish([encode_event(event) for event in arrivals])
-    limits = PullLimits(pulls=1, messages=1)
-    worker = make_worker(source, ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn)
-
-    report = await worker.run(stop=asyncio.Event(), until_idle=10)
+    report = await _timed(source, clock, ScriptedStore()).run(stop=asyncio.Event(), until_idle=10)
 
     assert report.pulled == 3
     assert clock.monotonic() >= 4 * 3 + 10
 
 
-async def test_until_idle_waits_for_a_slow_broker() -> None:
-    """A broker that takes longer to answer than the worker may be idle is waited for: nothing is left."""
+@pytest.mark.parametrize("answers", [True, False], ids=["slowly", "never"])
+async def test_until_idle_waits_for_a_slow_broker(*, answers: bool) -> None:
+    """A broker that takes longer to answer than the worker may be idle is waited for, but not for ever."""
     clock = ManualClock()
-    subscription = published(*(an_event(id=str(number)) for number in range(9)))
-    asked, answers = asyncio.Event(), asyncio.Event()
-
-    class Slow(WatchedSource):
-        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-            asked.set()
-            await answers.wait()
-            messages = await super().pull(max_messages, wait=wait * 0)
-            clock.advance(2)
-            return messages
-
-    limits = PullLimits(pulls=1, messages=1, answer_seconds=5)
-    worker = make_worker(
-        Slow(subscription), ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn
-    )
+    source = Timed(published(*(an_event(id=str(number)) for number in range(9))), clock, 2)
+    source.answers.clear()
+    worker = _timed(source, clock, ScriptedStore(), answer_seconds=5, stop_seconds=0.01)
     running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
-    await asked.wait()
-    clock.advance(4)
-    await turns(100)
-    answers.set()
-    report = await running
-
-    assert (9, 9) == (report.pulled, report.outcomes[Outcome.APPLIED])
-
-
-async def test_until_idle_does_not_wait_for_ever() -> None:
-    """A broker that never answers a pull is idle too, once it had the time to answer."""
-    clock = ManualClock()
-    asked = asyncio.Event()
-
-    class Silent(WatchedSource):
-        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-            asked.set()
-            await asyncio.Event().wait()
-            return await super().pull(max_messages, wait=wait)
-
-    limits = PullLimits(pulls=1, answer_seconds=5, stop_seconds=0.01)
-    worker = make_worker(
-        Silent(published()), ScriptedStore(), limits=limits, now=clock.monotonic, sleep=_one_turn
-    )
-    running = asyncio.create_task(worker.run(stop=asyncio.Event(), until_idle=1))
-    await asked.wait()
+    await source.asked.wait()
     clock.advance(4)
     await turns(100)
     early = running.done()
-    clock.advance(1)
+    if answers:
+        source.answers.set()
+    else:
+        clock.advance(1)
 
-    assert 0 == (await running).pulled
+    assert (9 if answers else 0) == (await running).pulled
     assert not early
 
 
 async def test_until_idle_counts_from_when_there_was_room() -> None:
     """While there is no room for more nothing can arrive: that is no silence, however long it lasts."""
     clock = ManualClock()
-    subscription = published(*(an_event(id=str(number)) for number in range(9)))
+    source = Timed(published(*(an_event(id=str(number)) for number in range(9))), clock, 0.1)
 
     class Slow(ScriptedStore):
         async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
             clock.advance(3_600)
             return await super().apply(events)
 
-    class Late(WatchedSource):
-        async def pull(self, max_messages: int, *, wait: float) -> Sequence[ReceivedMessage]:
-            await turns(100)
-            messages = await super().pull(max_messages, wait=wait * 0)
-            clock.advance(0.1)
-            return messages
-
-    limits = PullLimits(pulls=1, messages=1, group=GroupLimits(messages=1))
-    worker = make_worker(Late(subscription), Slow(), limits=limits, now=clock.monotonic, sleep=_one_turn)
-
+    worker = _timed(source, clock, Slow(), group=GroupLimits(messages=1))
     report = await worker.run(stop=asyncio.Event(), until_idle=1)
 
     assert (9, 9) == (report.pulled, report.outcomes[Outcome.APPLIED])
@@ -374,14 +319,22 @@ async def test_large_messages_come_as_there_is_room_for_them() -> None:
 
 
 async def test_a_cancelled_worker_gives_everything_back() -> None:
-    """A worker that is cancelled in the middle of everything leaves nothing leased, nor a pull behind."""
+    """A worker that is cancelled, also while a dead letter is kept, leaves nothing leased and no pull."""
+    entered = asyncio.Event()
+
+    class Hanging(Letters):
+        async def put(self, *_: object, **__: object) -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
     topic = InMemoryTopic()
     subscription = topic.subscribe()
     store = ScriptedStore()
     store.gate.clear()
-    running = asyncio.create_task(make_worker(subscription, store).run(stop=asyncio.Event()))
-    topic.publish([encode_event(an_event())])
+    running = asyncio.create_task(make_worker(subscription, store, Hanging()).run(stop=asyncio.Event()))
+    topic.publish([encode_event(an_event()), JUNK])
     await store.entered.wait()
+    await entered.wait()
 
     running.cancel()
     await asyncio.wait({running})
@@ -389,7 +342,7 @@ async def test_a_cancelled_worker_gives_everything_back() -> None:
 
     assert running.cancelled()
     assert len(asyncio.all_tasks()) == 1
-    assert (subscription.backlog, subscription.outstanding) == (2, 0)
+    assert (subscription.backlog, subscription.outstanding) == (3, 0)
 
 
 _PATIENT = PullLimits(pulls=2, pull_seconds=0.05, stop_seconds=60)
@@ -467,34 +420,12 @@ async def test_pulls_end_when_it_may_be_idle() -> None:
     ("pull", "stop"),
     [
         (PullLimits().pull_seconds, PullLimits().stop_seconds),
-        (ArchiveLimits().pull_seconds, ArchiveLimits().stop_seconds),
         (PULL_SECONDS, STOP_SECONDS),
     ],
 )
 def test_stopping_waits_for_longer_than_a_pull_takes(pull: float, stop: float) -> None:
     """Whoever stops has the time to let the longest pull end by itself."""
     assert stop > pull + ANSWER_SECONDS
-
-
-async def test_dead_letters_in_progress_are_given_back() -> None:
-    """A worker that is cancelled while a dead letter is being kept gives the message back."""
-    entered = asyncio.Event()
-
-    class Hanging(Letters):
-        async def put(self, *_: object, **__: object) -> None:
-            entered.set()
-            await asyncio.Event().wait()
-
-    subscription = published(JUNK)
-    running = asyncio.create_task(
-        make_worker(subscription, ScriptedStore(), Hanging()).run(stop=asyncio.Event())
-    )
-    await entered.wait()
-
-    running.cancel()
-    await asyncio.wait({running})
-
-    assert (subscription.backlog, subscription.outstanding) == (1, 0)
 
 
 class _AskedSource(WatchedSource):

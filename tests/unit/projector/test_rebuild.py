@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from run_log.core import (
     ConfigurationError,
     Outcome,
     RunEvent,
-    RunLogError,
     RunStatus,
     Settings,
     StoreUnavailableError,
@@ -30,12 +28,13 @@ from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,
     FromSubscription,
-    RebuildProgress,
     RebuildSource,
     RebuildState,
     RebuildWork,
     RejectsFile,
     rebuild,
+)
+from run_log.projector.rebuild.folding import (
     rebuild_from_archive,
     rebuild_from_root,
     rebuild_from_subscription,
@@ -43,6 +42,7 @@ from run_log.projector.rebuild import (
 from run_log.projector.rebuild.sources import check, replay_name
 from run_log.projector.rebuild.wiring import _walk_since  # pyright: ignore[reportPrivateUsage]
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
+from run_log.stores.firestore import RootPage, Unreadable
 from run_log.testing import InMemoryTopic, an_event
 
 from .archives import lines, write_avro, write_gzip
@@ -65,10 +65,10 @@ def begin(tmp_path: Path) -> Iterator[Callable[[], RebuildWork]]:
 
         def begun() -> RebuildWork:
             processes.close()
-            state = RebuildState.open(tmp_path / "state", source="s", into="i")
+            state = RebuildState(tmp_path / "state", source="s", into="i")
             processes.callback(state.close)
             rejects = RejectsFile(tmp_path / "rejects", goes_on=not state.is_new)
-            return RebuildWork(state=state, rejects=rejects, progress=RebuildProgress(state, rejects))
+            return RebuildWork(state, rejects, stop=asyncio.Event())
 
         yield begun
 
@@ -101,7 +101,7 @@ async def test_an_archive_is_folded(archive: Path, begin: Callable[[], RebuildWo
 
     assert complete
     assert {"w0": 20, "w1": 20, "w2": 20} == await totals(store)
-    assert (130, 0, (3, 3)) == (work.progress.events, work.progress.rejects, work.progress.files)
+    assert (130, 0, (3, 3)) == (work.events, len(work.rejects), work.files)
     runs, _ = await store.list_runs("w1")
     assert {RunStatus.SUCCESS} == {run.status for run in runs}
 
@@ -115,12 +115,12 @@ async def test_a_folded_archive_is_left_alone(archive: Path, begin: Callable[[],
 
     again = begin()
     assert await rebuild_from_archive(find_files(str(archive)), store, again)
-    assert (calls, 130, 0) == (store.calls, again.progress.events, again.progress.folded)
+    assert (calls, 130, 0) == (store.calls, again.events, again.folded)
 
     (archive / "d").write_bytes(lines([an_event(workflow_id="w0", id="new")]))
     later = begin()
     assert await rebuild_from_archive(find_files(str(archive)), store, later)
-    assert (131, 1, (4, 4)) == (later.progress.events, later.progress.folded, later.progress.files)
+    assert (131, 1, (4, 4)) == (later.events, later.folded, later.files)
     assert 21 == (await totals(store))["w0"]
 
 
@@ -141,7 +141,7 @@ async def test_what_is_no_event_is_rejected(tmp_path: Path, begin: Callable[[], 
     complete = await rebuild_from_archive(find_files(str(path)), store, work)
 
     assert complete
-    assert (3, 5) == (work.progress.events, work.progress.rejects)
+    assert (3, 5) == (work.events, len(work.rejects))
     kept = (tmp_path / "rejects").read_text().splitlines()
     reasons = [
         "undecodable",
@@ -155,39 +155,27 @@ async def test_what_is_no_event_is_rejected(tmp_path: Path, begin: Callable[[], 
     assert {"w0": 1, "w1": 1} == await totals(store)
 
 
-async def test_what_the_store_refuses_is_rejected(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """What the store never takes is rejected alone."""
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("away"), ConfigurationError("none")], ids=["away", "none"]
+)
+async def test_a_store_that_fails(error: Exception, tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
+    """A rebuild waits for a store that is away, ends without one, and loses nothing when it goes on.
+
+    What the store never takes is rejected alone.
+    """
     (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore(refuses=lambda event: event.run.id == "r002")
+    store = ScriptedStore([error], refuses=lambda event: event.run.id == "r002")
+    files = find_files(str(tmp_path / "a"))
+    if isinstance(error, ConfigurationError):
+        with pytest.raises(ConfigurationError):
+            await rebuild_from_archive(files, store, begin())
     work = begin()
 
-    await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
+    assert await rebuild_from_archive(files, store, work)
 
-    assert (8, 2) == (work.progress.events, work.progress.rejects)
+    assert (8, 2) == (work.events, len(work.rejects))
+    assert 4 == sum((await totals(store)).values())
     assert '"write_refused"' in (tmp_path / "rejects").read_text()
-
-
-async def test_a_store_that_is_away_for_a_while(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """While the store does not answer a rebuild waits, and nothing is lost by it."""
-    (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore([StoreUnavailableError("away")])
-
-    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
-
-    assert 5 == sum((await totals(store)).values())
-
-
-async def test_a_store_that_is_not_there(tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:
-    """Where the store is not there a rebuild ends with that error, and the same rebuild goes on later."""
-    (tmp_path / "a").write_bytes(lines(lives(5)))
-    store = ScriptedStore([ConfigurationError("none")])
-    work = begin()
-    with pytest.raises(ConfigurationError):
-        await rebuild_from_archive(find_files(str(tmp_path / "a")), store, work)
-
-    assert await rebuild_from_archive(find_files(str(tmp_path / "a")), store, begin())
-
-    assert 5 == sum((await totals(store)).values())
 
 
 async def test_a_stop_and_another_process(archive: Path, begin: Callable[[], RebuildWork]) -> None:
@@ -200,13 +188,13 @@ async def test_a_stop_and_another_process(archive: Path, begin: Callable[[], Reb
     work.stop.set()
     store.gate.set()
     stopped = await working
-    done = work.progress.events
+    done = work.events
 
     rest = begin()
     complete = await rebuild_from_archive(find_files(str(archive)), store, rest)
 
     assert (False, True) == (stopped, complete)
-    assert 130 - done <= rest.progress.folded <= 130
+    assert 130 - done <= rest.folded <= 130
     assert {"w0": 20, "w1": 20, "w2": 20} == await totals(store)
 
 
@@ -229,7 +217,7 @@ async def test_a_subscription_is_folded(begin: Callable[[], RebuildWork]) -> Non
     complete = await rebuild_from_subscription(source, store, work, until_idle=0.1, limits=QUICK)
 
     assert complete
-    assert (60, 1) == (work.progress.events, work.progress.rejects)
+    assert (60, 1) == (work.events, len(work.rejects))
     assert 30 == sum((await totals(store)).values())
     assert 61 == len(source.acknowledged)
 
@@ -248,26 +236,8 @@ async def test_a_stopped_subscription(begin: Callable[[], RebuildWork]) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damaged:
-    """See `UnreadableDocument`."""
-
-    error: RunLogError
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """See `RunPage`."""
-
-    runs: Sequence[FoldedRun]
-    unreadable: Mapping[str, Damaged] = field(default_factory=dict[str, "Damaged"])
-    assumed: Mapping[str, int] = field(default_factory=dict[str, int])
-    after: str | None
-
-
 class Pages:
-    """A projection of events, two runs a page; see `RunPages`."""
+    """A projection of events, two runs a page."""
 
     def __init__(self, events: Sequence[RunEvent], unreadable: Sequence[str] = ()) -> None:
         self._runs: list[FoldedRun] = []
@@ -276,17 +246,17 @@ class Pages:
             history = fold(None, own).after.history
             self._runs.append(FoldedRun(event=max(own, key=lambda event: event.version), history=history))
         self._unreadable = {
-            name: Damaged(error=UnreadableRunError("w", name, "damaged"), body=b"what it holds")
+            name: Unreadable(error=UnreadableRunError("w", name, "damaged"), body=b"what it holds")
             for name in unreadable
         }
         self.asked: list[str] = []
 
-    async def page(self, after: str = "") -> Page:
-        """See `RunPages.page`."""
+    async def page(self, after: str = "") -> RootPage:
+        """See `FirestoreRoot.page`."""
         self.asked.append(after)
         start = int(after or 0)
         end = start + 2
-        return Page(
+        return RootPage(
             runs=self._runs[start:end],
             unreadable={} if after else self._unreadable,
             after=str(end) if end < len(self._runs) else None,
@@ -294,7 +264,7 @@ class Pages:
 
 
 class MergingDouble:
-    """Keeps what is merged; raises the errors it is given, and refuses some runs. See `MergingStore`."""
+    """Keeps what is merged; raises the errors it is given, and refuses some runs."""
 
     def __init__(self, errors: Sequence[Exception] = (), refuses: Sequence[str] = (), knows: int = 0) -> None:
         self._errors = iter(errors)
@@ -303,7 +273,7 @@ class MergingDouble:
         self.merged: dict[RunKey, FoldedRun] = {}
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
-        """See `MergingStore.merge`."""
+        """See `ClosableStore.merge`."""
         await asyncio.sleep(0)
         error = next(self._errors, None)
         if error is not None:
@@ -319,10 +289,10 @@ async def test_a_root_is_merged(tmp_path: Path, begin: Callable[[], RebuildWork]
     pages, store = Pages(lives(9), unreadable=["damaged"]), MergingDouble(refuses=["r004"])
     work = begin()
 
-    complete = await rebuild_from_root(pages, store, work)
+    complete = await rebuild_from_root(pages.page, store.merge, work)
 
     assert complete
-    assert (8, 2) == (work.progress.events, work.progress.rejects)
+    assert (8, 2) == (work.events, len(work.rejects))
     assert [f"r{number:03}" for number in range(9) if number != 4] == sorted(key[1] for key in store.merged)
     assert {2} == {len(run.history) for run in store.merged.values()}
     rejects = (tmp_path / "rejects").read_text()
@@ -336,16 +306,16 @@ async def test_a_root_goes_on_where_it_was(begin: Callable[[], RebuildWork]) -> 
     store = MergingDouble([StoreUnavailableError("away")])
     work = begin()
     with pytest.raises(StoreUnavailableError):
-        await rebuild_from_root(Pages(lives(9)), store, work)
+        await rebuild_from_root(Pages(lives(9)).page, store.merge, work)
 
     rest = begin()
-    assert await rebuild_from_root(Pages(lives(9)), store, rest)
+    assert await rebuild_from_root(Pages(lives(9)).page, store.merge, rest)
     assert 9 == len(store.merged)
 
     pages = Pages(lives(9))
     again = begin()
-    assert await rebuild_from_root(pages, store, again)
-    assert ([], 0, 9) == (pages.asked, again.progress.folded, again.progress.events)
+    assert await rebuild_from_root(pages.page, store.merge, again)
+    assert ([], 0, 9) == (pages.asked, again.folded, again.events)
 
 
 async def test_a_stopped_root(begin: Callable[[], RebuildWork]) -> None:
@@ -353,7 +323,7 @@ async def test_a_stopped_root(begin: Callable[[], RebuildWork]) -> None:
     work = begin()
     work.stop.set()
 
-    assert not await rebuild_from_root(Pages(lives(3)), MergingDouble(), work)
+    assert not await rebuild_from_root(Pages(lives(3)).page, MergingDouble().merge, work)
     assert {} == work.state.get("root")
 
 
@@ -393,14 +363,14 @@ def test_a_walk_of_an_earlier_version(begin: Callable[[], RebuildWork], after: s
 
 async def test_a_walk_that_goes_on_counts_news(begin: Callable[[], RebuildWork]) -> None:
     """A rebuild that was complete counts only runs that changed anything, and has to see to their expiry."""
-    await rebuild_from_root(Pages(lives(4)), MergingDouble(), begin())
+    await rebuild_from_root(Pages(lives(4)).page, MergingDouble().merge, begin())
     begin().settle()
     work = begin()
     work.state.note({"root": {"after": ""}})
 
-    assert await rebuild_from_root(Pages(lives(6)), MergingDouble(knows=4), work)
+    assert await rebuild_from_root(Pages(lives(6)).page, MergingDouble(knows=4).merge, work)
 
-    assert (2, True, False) == (work.progress.folded, work.goes_on, work.is_settled)
+    assert (2, True, False) == (work.folded, work.goes_on, work.is_settled)
 
 
 async def test_into_a_file(archive: Path, tmp_path: Path, begin: Callable[[], RebuildWork]) -> None:

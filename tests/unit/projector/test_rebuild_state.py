@@ -21,7 +21,7 @@ REASON = DeadLetterReason.UNDECODABLE
 
 def opened(path: Path, *, source: str = "root:a", into: str = "b") -> RebuildState:
     """Return the state in a file."""
-    return RebuildState.open(path, source=source, into=into)
+    return RebuildState(path, source=source, into=into)
 
 
 def test_what_was_noted_is_known_again(tmp_path: Path) -> None:

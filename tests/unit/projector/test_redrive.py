@@ -30,7 +30,6 @@ from run_log.projector import (
     LeasedLetters,
     LetterChoice,
     LetterOutcome,
-    Projector,
     PullReport,
     discard,
     redrive,
@@ -61,7 +60,7 @@ class Topic:
         self.published: list[Message] = []
 
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
+        """See `PubSubEvents.publish`."""
         await asyncio.sleep(0)
         error = next(self._errors, None)
         if error is not None:
@@ -129,7 +128,7 @@ async def redriven(
     """Re-drive letters and return what became of them."""
     told = Told()
     async with leased(WatchedSource(subscription)) as letters:
-        await redrive(letters, topic, choice, tell=told, dry_run=dry_run, **mended)
+        await redrive(letters, topic.publish, choice, tell=told, dry_run=dry_run, **mended)
     return told
 
 
@@ -140,17 +139,28 @@ async def projected(
     return await make_worker(events, store, letters).run(stop=asyncio.Event(), until_idle=0.02)
 
 
-async def test_what_can_be_projected_goes_back_as_it_was() -> None:
-    """A letter that states an event is published with its own body and attributes, then it is gone."""
+@pytest.mark.parametrize(
+    "ours",
+    [
+        {REASON_ATTRIBUTE: "too_many_deliveries", MESSAGE_ID_ATTRIBUTE: "17"},
+        {REASON_ATTRIBUTE: "unsupported_version"},
+        {REASON_ATTRIBUTE: "reason-of-a-newer-projector"},
+        {REASON_ATTRIBUTE: "undecodable", LEFT_OUT_ATTRIBUTE: "4", MESSAGE_ID_ATTRIBUTE: "17"},
+    ],
+    ids=["a projector", "an older projector", "a newer projector", "attributes lost"],
+)
+async def test_what_can_be_projected_goes_back_as_it_was(ours: dict[str, str]) -> None:
+    """A letter that states an event is published with its own body and attributes, whoever put it there."""
     event = encode_event(an_event())
     message = Message(data=event.data, attributes={**event.attributes, "own": "ä"})
-    letters, topic = KeptLetters(), Topic()
-    letters.keep(message, reason=DeadLetterReason.TOO_MANY_DELIVERIES)
+    topic, letters = Topic(), InMemoryTopic()
+    subscription = letters.subscribe()
+    letters.publish([Message(data=event.data, attributes={**message.attributes, **ours})])
 
-    told = await redriven(letters.subscription, topic)
+    told = await redriven(subscription, topic)
 
     assert [message] == topic.published
-    assert (["redriven"], 0) == (told.outcomes, letters.subscription.backlog)
+    assert (["redriven"], 0) == (told.outcomes, subscription.backlog)
 
 
 POISON = {
@@ -207,19 +217,6 @@ async def test_what_a_wrong_clock_stamped() -> None:
         (event.hlc, event.event_id) for event in published
     ]
     assert {event.occurred_at - year for event in events} == {event.occurred_at for event in published}
-
-
-@pytest.mark.parametrize("reason", ["unsupported_version", "reason-of-a-newer-projector"])
-async def test_what_this_version_understands_goes_back(reason: str) -> None:
-    """A letter that an older projector did not understand is re-driven once this one does."""
-    event = encode_event(an_event())
-    topic, letters = Topic(), InMemoryTopic()
-    subscription = letters.subscribe()
-    letters.publish([Message(data=event.data, attributes={**event.attributes, REASON_ATTRIBUTE: reason})])
-
-    told = await redriven(subscription, topic)
-
-    assert (["redriven"], [event]) == (told.outcomes, topic.published)
 
 
 UNTYPED = Message(
@@ -291,24 +288,11 @@ async def test_what_only_a_push_can_carry_is_kept() -> None:
     told = Told()
 
     async with leased(WatchedSource(subscription)) as letters:
-        await redrive(letters, PubSubEvents(Letterbox(), "events"), EVERYTHING, tell=told)
+        await redrive(letters, PubSubEvents(Letterbox(), "events").publish, EVERYTHING, tell=told)
 
     (kept,) = told.handled
     assert LetterOutcome.KEPT is kept.outcome
     assert "does not take this message" in kept.why
-
-
-async def test_a_letter_of_the_version_before_is_redriven() -> None:
-    """A letter that lost attributes to an earlier version's is re-driven with those that it has."""
-    event = encode_event(an_event())
-    topic, letters = Topic(), InMemoryTopic()
-    subscription = letters.subscribe()
-    ours = {REASON_ATTRIBUTE: "undecodable", LEFT_OUT_ATTRIBUTE: "4", MESSAGE_ID_ATTRIBUTE: "17"}
-    letters.publish([Message(data=event.data, attributes={**event.attributes, **ours})])
-
-    told = await redriven(subscription, topic)
-
-    assert (["redriven"], [event]) == (told.outcomes, topic.published)
 
 
 @pytest.mark.parametrize("reason", [DeadLetterReason.WRITE_REFUSED, DeadLetterReason.EXPIRED])
@@ -329,22 +313,8 @@ async def test_what_does_not_pass_by_itself_is_asked_for(reason: DeadLetterReaso
     assert 0 == letters.subscription.backlog
 
 
-async def test_only_what_is_chosen() -> None:
-    """What is not chosen stays, and nothing is said of it."""
-    letters, topic = KeptLetters(), Topic()
-    for workflow_id in ("v", "w"):
-        letters.keep(
-            encode_event(an_event(workflow_id=workflow_id)), reason=DeadLetterReason.TOO_MANY_DELIVERIES
-        )
-
-    told = await redriven(letters.subscription, topic, LetterChoice(workflow_id="w"))
-
-    assert (["redriven"], 1) == (told.outcomes, letters.subscription.backlog)
-    assert ["w"] == [decode_event(message).run.workflow_id for message in topic.published]
-
-
 async def test_a_dry_run_changes_nothing() -> None:
-    """A dry run tells what would become of each letter, publishes nothing and keeps all."""
+    """A dry run tells what would become of each letter, without its body, publishes nothing, keeps all."""
     letters, topic = KeptLetters(), Topic()
     letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
     letters.keep(encode_event(an_event()), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
@@ -353,17 +323,8 @@ async def test_a_dry_run_changes_nothing() -> None:
     really = await redriven(letters.subscription, topic)
 
     assert ["kept", "redriven"] == told.outcomes == really.outcomes
+    assert {b""} == {one.letter.data for one in told.handled}
     assert 1 == len(topic.published) == letters.subscription.backlog
-
-
-async def test_what_is_told_has_no_body() -> None:
-    """What is told of many letters does not hold their bodies."""
-    letters, topic = KeptLetters(), Topic()
-    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
-
-    (kept,) = (await redriven(letters.subscription, topic)).handled
-
-    assert (b"", "undecodable") == (kept.letter.data, kept.letter.reason)
 
 
 async def test_repaired_poison_is_projected() -> None:
@@ -417,7 +378,7 @@ async def test_a_topic_that_does_not_answer() -> None:
 
     with pytest.raises(TransportUnavailableError):
         async with leased(WatchedSource(letters.subscription)) as source:
-            await redrive(source, topic, EVERYTHING, tell=told)
+            await redrive(source, topic.publish, EVERYTHING, tell=told)
 
     assert ["redriven", "redriven"] == told.outcomes
     assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
@@ -447,7 +408,7 @@ async def test_a_kill_between_publishing_and_acknowledging() -> None:
 
     async def first() -> None:
         async with leased(source) as leases:
-            await redrive(leases, topic, EVERYTHING, tell=Told())
+            await redrive(leases, topic.publish, EVERYTHING, tell=Told())
 
     killed = asyncio.create_task(first())
     await source.reached.wait()
@@ -476,7 +437,7 @@ async def test_what_comes_back_is_not_re_driven_for_ever() -> None:
 
     async with asyncio.timeout(30), leased(WatchedSource(letters.subscription)) as leases:
         topic.is_back = lambda: letters.subscription.backlog > 1
-        await redrive(leases, topic, LetterChoice(reasons=frozenset({"write_refused"})), tell=told)
+        await redrive(leases, topic.publish, LetterChoice(reasons=frozenset({"write_refused"})), tell=told)
     stop.set()
     await projecting
 
@@ -493,35 +454,16 @@ class _Answered(Topic):
         self.is_back: Callable[[], bool] = lambda: True
 
     async def publish(self, message: Message) -> str:
-        """See `EventTopic.publish`."""
+        """See `PubSubEvents.publish`."""
         message_id = await super().publish(message)
         await eventually(self.is_back)
         return message_id
 
 
-async def test_beside_a_projector() -> None:
-    """Re-driving many pages beside a projector ends in the same runs and stats as if they never failed."""
-    events = [an_event(id=str(number), status=RunStatus.SUCCESS) for number in range(250)]
-    letters, topic, store = KeptLetters(), Topic(), InMemoryRunLogService()
-    for event in events:
-        letters.keep(encode_event(event), reason=DeadLetterReason.TOO_MANY_DELIVERIES)
-    await Projector(store).apply(events[:100])
-    stop = asyncio.Event()
-    projecting = asyncio.create_task(make_worker(topic.events, store, letters).run(stop=stop))
-
-    told = await redriven(letters.subscription, topic)
-    await eventually(lambda: topic.events.backlog == 0)
-    stop.set()
-    await projecting
-
-    assert ["redriven"] * 250 == told.outcomes
-    assert 0 == letters.subscription.backlog
-    assert {"total": 250, "successful": 250} == await store.get_stats("workflow-1")
-
-
 async def test_discarding() -> None:
-    """What is discarded is saved before it is acknowledged, and only what is chosen."""
-    letters, saved, told = KeptLetters(), list[tuple[DeadLetter, int]](), Told()
+    """What is chosen is discarded once it is saved; a dry run only tells what would be."""
+    letters, saved, told, dry = KeptLetters(), list[tuple[DeadLetter, int]](), Told(), Told()
+    choice = LetterChoice(reasons=frozenset({"undecodable"}))
     letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
     letters.keep(encode_event(an_event()), reason=DeadLetterReason.EXPIRED)
 
@@ -529,36 +471,15 @@ async def test_discarding() -> None:
         saved.extend((letter, letters.subscription.backlog) for letter in page)
 
     async with leased(WatchedSource(letters.subscription)) as leases:
-        await discard(leases, LetterChoice(reasons=frozenset({"undecodable"})), tell=told, save=save)
+        await discard(leases, choice, tell=dry, save=save, dry_run=True)
+    assert ([], 2) == (saved, letters.subscription.backlog)
+    async with leased(WatchedSource(letters.subscription)) as leases:
+        await discard(leases, choice, tell=told, save=save)
 
     ((letter, backlog),) = saved
     assert (JUNK.data, JUNK.attributes, 2) == (letter.data, letter.attributes, backlog)
-    assert (["discarded"], 1) == (told.outcomes, letters.subscription.backlog)
-
-
-async def test_discarding_by_the_message() -> None:
-    """A letter is discarded by the id that logs have: that of the message that it was."""
-    letters, told = KeptLetters(), Told()
-    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
-    async with leased(WatchedSource(letters.subscription)) as leases:
-        (original_id,) = [letter.original_id async for page in leases.chosen(EVERYTHING) for letter in page]
-
-    async with leased(WatchedSource(letters.subscription)) as leases:
-        await discard(leases, LetterChoice(ids=frozenset({str(original_id)})), tell=told)
-
-    assert (["discarded"], 0) == (told.outcomes, letters.subscription.backlog)
-
-
-async def test_a_dry_run_of_discarding() -> None:
-    """A dry run tells what would be discarded, saves nothing and keeps all."""
-    letters, saved, told = KeptLetters(), list[DeadLetter](), Told()
-    letters.keep(JUNK, reason=DeadLetterReason.UNDECODABLE)
-
-    async with leased(WatchedSource(letters.subscription)) as leases:
-        await discard(leases, EVERYTHING, tell=told, save=saved.extend, dry_run=True)
-
-    assert (["discarded"], []) == (told.outcomes, saved)
-    assert (1, 0) == (letters.subscription.backlog, letters.subscription.outstanding)
+    assert (["discarded"], ["discarded"]) == (dry.outcomes, told.outcomes)
+    assert 1 == letters.subscription.backlog
 
 
 async def test_what_cannot_be_saved_is_not_discarded() -> None:

@@ -156,9 +156,9 @@ async def redrive_letters(
     # The report is shown after the leases are given back: whoever reads it may take long.
     with _reported(choice, output, dry_run=dry_run) as report:
         work = partial(redrive, tell=report.tell, repaired=repaired, earlier=earlier, dry_run=dry_run)
-        async with _leased(quiet_seconds) as letters, event_topic(Settings.from_env()) as topic:
+        async with _leased(quiet_seconds) as letters, event_topic(Settings.from_env()) as publish:
             try:
-                await work(letters, topic, choice)
+                await work(letters, publish, choice)
             except EventDecodeError as error:
                 raise InvalidArgumentError(f"the file in --body is not an event: {error}") from error
 

@@ -23,7 +23,6 @@ from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,
     FromSubscription,
-    RebuildProgress,
     RebuildSource,
     RebuildState,
     RebuildWork,
@@ -83,14 +82,11 @@ async def rebuild_until_signal(
         source = replace(source, until_idle=max(source.until_idle, silence))
     state = state or _default_state(source, into)
     rejects = rejects or state.with_suffix(".rejects")
-    with closing(
-        RebuildState.open(state, source=str(source), into=destination(settings, source, into))
-    ) as noted:
+    with closing(RebuildState(state, source=str(source), into=destination(settings, source, into))) as noted:
         kept = RejectsFile(rejects, goes_on=not noted.is_new)
-        progress = RebuildProgress(noted, kept)
-        work = RebuildWork(state=noted, rejects=kept, progress=progress, stop=stop)
+        work = RebuildWork(noted, kept, stop=stop)
         try:
-            async with _shown(progress):
+            async with _shown(work):
                 rebuilt = await rebuild(settings, source, into=into, work=work)
         finally:
             if noted.is_new and not noted.notes:
@@ -155,12 +151,10 @@ def _advice(
 
 
 @contextlib.asynccontextmanager
-async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
+async def _shown(work: RebuildWork) -> AsyncGenerator[None]:
     with StatusLine() as line:
         begun = time.monotonic()
-        showing = asyncio.create_task(
-            _show(line, progress, begun) if line.is_shown else _log(progress, begun)
-        )
+        showing = asyncio.create_task(_show(line, work, begun) if line.is_shown else _log(work, begun))
         try:
             yield
         finally:
@@ -168,28 +162,28 @@ async def _shown(progress: RebuildProgress) -> AsyncGenerator[None]:
             await asyncio.gather(showing, return_exceptions=True)
 
 
-async def _show(line: StatusLine, progress: RebuildProgress, begun: float) -> None:
+async def _show(line: StatusLine, work: RebuildWork, begun: float) -> None:
     while True:
-        done, total = progress.files
+        done, total = work.files
         files = f"{done}/{total} files, " if total else ""
         took = time.monotonic() - begun
-        rate = progress.folded / max(took, 0.001)
+        rate = work.folded / max(took, 0.001)
         line.tell(
-            f"{elapsed(timedelta(seconds=took))}  {files}{progress.events} events, {rate:.0f}/s, "
-            f"{progress.rejects} rejected"
+            f"{elapsed(timedelta(seconds=took))}  {files}{work.events} events, {rate:.0f}/s, "
+            f"{len(work.rejects)} rejected"
         )
         await asyncio.sleep(_SHOWN_EVERY)
 
 
-async def _log(progress: RebuildProgress, begun: float) -> None:
+async def _log(work: RebuildWork, begun: float) -> None:
     while True:
         await asyncio.sleep(LOGGED_EVERY)
-        done, total = progress.files
+        done, total = work.files
         _logger.info(
             "run_log_rebuild_progress",
-            events=progress.events,
-            events_per_second=round(progress.folded / (time.monotonic() - begun)),
-            rejects=progress.rejects,
+            events=work.events,
+            events_per_second=round(work.folded / (time.monotonic() - begun)),
+            rejects=len(work.rejects),
             files_done=done,
             files=total,
         )

@@ -4,18 +4,14 @@ A line of JSON, or the data of an Avro record, is the body of one message as it 
 enough to read the event back.
 """
 
-from .reading import ArchiveFile, ArchivePosition, find_files
+from .reading import ArchiveFile, find_files
 from .records import ArchiveRecord, read_records
-from .source import ArchiveSource
-from .writer import ArchiveLimits, ArchiveReport, ArchiveWorker, ArchiveWriter
+from .writer import ArchiveReport, ArchiveWorker, ArchiveWriter
 
 __all__ = [
     "ArchiveFile",
-    "ArchiveLimits",
-    "ArchivePosition",
     "ArchiveRecord",
     "ArchiveReport",
-    "ArchiveSource",
     "ArchiveWorker",
     "ArchiveWriter",
     "find_files",

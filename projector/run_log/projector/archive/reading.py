@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from run_log.core import ConfigurationError, TransportError, TransportRefusedError, TransportUnavailableError
 from run_log.core.install import how_to_install
@@ -65,12 +66,7 @@ def find_files(where: str, *, without: Collection[Path] = ()) -> list[ArchiveFil
 
 
 def storage_error(error: Exception, name: str) -> TransportError:
-    """Return *error*, raised by a storage library, as an error of run-log.
-
-    Args:
-        error: What a call raised. Each kind of storage has its own errors.
-        name: The name of the file or folder.
-    """
+    """Return *error*, which a storage library raised at the file or folder *name*, as an error of run-log."""
     if isinstance(error, TransportError):
         return error
     code = getattr(error, "code", None)
@@ -82,19 +78,25 @@ def storage_error(error: Exception, name: str) -> TransportError:
 def _local_files(where: str, without: Collection[Path]) -> list[ArchiveFile]:
     path = Path(where)
     if path.is_dir():
-        found: Iterable[Path] = path.rglob("*")
-        hidden = [each for each in found if any(part[0] == "." for part in each.relative_to(path).parts)]
-        found = {*path.rglob("*")} - {*hidden}
+        found: Iterable[Path] = [
+            each
+            for each in path.rglob("*")
+            if not any(part[0] == "." for part in each.relative_to(path).parts)
+        ]
     elif path.exists() or not _MAGIC & set(where):
         found = [path]
     else:
         found = map(Path, glob.glob(where, recursive=True))  # noqa: PTH207 - from any folder
     not_ours = {each.resolve() for each in without}
-    return [_local_file(each) for each in found if each.is_file() and each.resolve() not in not_ours]
+    return [
+        ArchiveFile(name=str(each), size=each.stat().st_size, opened=partial(_opened, each))
+        for each in found
+        if each.is_file() and each.resolve() not in not_ours
+    ]
 
 
-def _local_file(path: Path) -> ArchiveFile:
-    return ArchiveFile(name=str(path), size=path.stat().st_size, opened=lambda: path.open("rb"))
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def _remote_files(where: str) -> list[ArchiveFile]:
@@ -113,15 +115,13 @@ def _remote_files(where: str) -> list[ArchiveFile]:
         raise storage_error(error, where) from error
     return [
         ArchiveFile(
-            name=files.unstrip_protocol(name), size=int(entry["size"] or 0), opened=_opener(files, name)
+            name=files.unstrip_protocol(name),
+            size=int(entry["size"] or 0),
+            opened=partial(files.open, name, "rb"),
         )
         for name, entry in found.items()
         if entry["type"] == "file" and not os.path.basename(name).startswith(".")  # noqa: PTH119 - no path of ours
     ]
-
-
-def _opener(files: Any, name: str) -> Callable[[], BinaryIO]:
-    return lambda: cast("BinaryIO", files.open(name, "rb"))
 
 
 def _not_installed(where: str, error: ImportError) -> ConfigurationError:
@@ -146,28 +146,24 @@ class ArchivePosition:
     """Its size if all of it is done; None while there is more."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What was read next."""
 
-    records: list[tuple[int, ArchiveRecord]] = field(default_factory=list[tuple[int, ArchiveRecord]])
+    records: list[tuple[int, ArchiveRecord]]
     """Records, each with the number of its file."""
-    ends: dict[int, int] = field(default_factory=dict[int, int])
+    ends: dict[int, int]
     """Lines or records of each file that was read to its end, by the number of the file."""
-    is_last: bool = False
+    is_last: bool
     """Whether nothing is left."""
 
 
 class ArchiveReader:
-    """Reads *files* in order, and leaves out those that are done.
-
-    Args:
-        files: The archive.
-        done: How far each file has been read before, by name.
-    """
+    """Reads *files* in order, each from where it is done, and leaves out those that are done completely."""
 
     def __init__(self, files: Sequence[ArchiveFile], done: Mapping[str, ArchivePosition]) -> None:
-        self.files: Final = [file for file in files if not _is_done(file, done)]
+        self.files: Final = [
+            file for file in files if file.name not in done or done[file.name].size != file.size
+        ]
         self._after = [done[file.name].after if file.name in done else 0 for file in self.files]
         self._number = 0
         self._file: BinaryIO | None = None
@@ -181,24 +177,24 @@ class ArchiveReader:
             TransportUnavailableError: They cannot be read now. The next call goes on where this one began.
             TransportRefusedError: They cannot be read until somebody acts.
         """
-        chunk = Chunk()
+        records: list[tuple[int, ArchiveRecord]] = []
+        ends: dict[int, int] = {}
         size = 0
-        while len(chunk.records) < most and size < _CHUNK_BYTES and not chunk.is_last:
+        while len(records) < most and size < _CHUNK_BYTES and self._number < len(self.files):
             try:
                 record = self._next()
             except TransportError:
                 # What was read before is not lost: the next call fails at the same record again.
-                if chunk.records or chunk.ends:
+                if records or ends:
                     break
                 raise
             if record is not None:
-                chunk.records.append((self._number, record))
+                records.append((self._number, record))
                 size += len(record.data)
-            elif self._number < len(self.files):
-                chunk.ends[self._number] = self._after[self._number]
+            else:
+                ends[self._number] = self._after[self._number]
                 self._number += 1
-            chunk.is_last = self._number == len(self.files)
-        return chunk
+        return Chunk(records, ends, self._number == len(self.files))
 
     def close(self) -> None:
         """Close the file that is open."""
@@ -208,8 +204,6 @@ class ArchiveReader:
 
     def _next(self) -> ArchiveRecord | None:
         """Return the next record of the current file; None at its end."""
-        if self._number == len(self.files):
-            return None
         source = self.files[self._number]
         try:
             if self._records is None:
@@ -230,7 +224,3 @@ class ArchiveReader:
         elif not record.is_end:
             self._after[self._number] = record.number
         return record
-
-
-def _is_done(file: ArchiveFile, done: Mapping[str, ArchivePosition]) -> bool:
-    return file.name in done and done[file.name].size == file.size

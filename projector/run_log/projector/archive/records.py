@@ -73,12 +73,7 @@ def read_records(file: BinaryIO, *, after: int = 0) -> Iterator[ArchiveRecord]:
 
 
 def wrapped(data: bytes, attributes: Mapping[str, str]) -> bytes:
-    """Return a message as a line, without its end, that keeps every byte of the message.
-
-    Args:
-        data: The message's body.
-        attributes: The message's.
-    """
+    """Return a message as a line, without the line's end, that keeps every byte of body and attributes."""
     content = json.dumps({"attributes": dict(attributes), "data": base64.b64encode(data).decode()})
     return b"%b%b}" % (WRAPPED, content.encode())
 

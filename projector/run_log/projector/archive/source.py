@@ -29,8 +29,8 @@ class _Record(NamedTuple):
 class ArchiveSource(MessageSource):
     """The messages of an archive, in order. See `MessageSource`.
 
-    Positions report what is acknowledged: everything up to a position is done, and another source can go on
-    from there. Acknowledgements come in any order, so that source may repeat some messages; it misses none.
+    Everything up to a reported position is done, and another source can go on from there. It may repeat some
+    messages, as acknowledgements come in any order; it misses none.
 
     Args:
         files: The archive.
@@ -68,8 +68,6 @@ class ArchiveSource(MessageSource):
         self._first_open = 0
         self.total_files = len(files)
         """Number of files of the archive."""
-        self.acknowledged = 0
-        """Messages that were acknowledged here."""
         if self._is_exhausted:
             finished()
 
@@ -105,8 +103,7 @@ class ArchiveSource(MessageSource):
     @override
     async def acknowledge(self, ack_ids: Sequence[str]) -> None:
         for ack_id in ack_ids:
-            if self._outstanding.pop(ack_id, None) is not None:
-                self.acknowledged += 1
+            self._outstanding.pop(ack_id, None)
         self._tell()
 
     @override

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import random
 import re
 import uuid
@@ -13,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 from run_log.core import (
     ConfigurationError,
@@ -26,9 +25,10 @@ from run_log.core import (
 )
 from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
+from run_log.projector.durable import open_unbuffered, write_durably
 from run_log.projector.ports import MessageSource
-from run_log.projector.pull import cancel, let_end, wait_unless
-from run_log.stores.files import make_private_directory, open_private, sync_directory
+from run_log.projector.pull import PullLimits, cancel, let_end, wait_unless
+from run_log.stores.files import make_private_directory, sync_directory
 
 from .records import WRAPPED, wrapped
 
@@ -37,6 +37,7 @@ SUFFIX: Final = ".jsonl"
 _OWN_BEGINNING: Final = b'{"type":'
 _LINE_ENDS: Final = re.compile(rb"[\r\n]")
 _BACKOFF: Final = Backoff(1.0, 30.0)
+_LIMITS: Final = PullLimits()
 
 _logger: Final = get_logger("run_log.projector")
 
@@ -48,8 +49,7 @@ class ArchiveWriter:
     Several writers may share a folder.
 
     Args:
-        folder: Where the files go. It is created if it does not exist. Only the owner can read what is
-            created.
+        folder: Where the files go. It is created if it does not exist, for its owner only.
         segment_bytes: A next file begins after so many bytes.
         now: The time, for the names of files. Sorted by name, files are in the order in which they began.
     """
@@ -76,11 +76,7 @@ class ArchiveWriter:
             return 0
         try:
             file = self._file or self._begun()
-            left = memoryview(b"".join(lines))
-            # Unbuffered, so a write may take only a part.
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
+            write_durably(file, b"".join(lines))
             is_full = file.tell() >= self._segment_bytes
         except OSError as error:
             # This file may now end in the middle of a line, so the next try begins another one.
@@ -101,16 +97,13 @@ class ArchiveWriter:
     def _begun(self) -> BinaryIO:
         make_private_directory(self._folder)
         name = f"events-{self._now():%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}{SUFFIX}"
-        # Unbuffered: after a failed write, closing a buffer would write again, and could repeat half a line.
-        opened = open(self._folder / name, "xb", buffering=0, opener=open_private)  # noqa: SIM115 - as long as it is under way
-        self._file = cast("BinaryIO", opened)
+        self._file = open_unbuffered(self._folder / name, "xb")
         # Without this a power failure could lose the file's name, and all that was acknowledged with it.
         sync_directory(self._folder)
         return self._file
 
 
 def _line(message: ReceivedMessage) -> bytes:
-    """Return *message* as a line: its body if that is one line and enough to read it back, else wrapped."""
     data = message.data
     if not data.strip():
         return b""
@@ -119,20 +112,6 @@ def _line(message: ReceivedMessage) -> bytes:
     if says_all and not data.startswith(WRAPPED) and _LINE_ENDS.search(data) is None:
         return data + b"\n"
     return wrapped(data, message.attributes) + b"\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveLimits:
-    """How an archive worker pulls. `PullLimits` has the reasons."""
-
-    pulls: int = 4
-    """Pulls that wait at once."""
-    messages: int = 1_000
-    """Most messages that a pull asks for."""
-    pull_seconds: float = 2.5
-    """How long a pull waits for a first message."""
-    stop_seconds: float = 4.0
-    """How long pulls under way may take once the worker stops."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,7 +133,7 @@ class ArchiveWorker:
     Args:
         source: Where messages come from.
         writer: Where they go.
-        limits: How it pulls.
+        limits: How it pulls. It holds no more in hand than its pulls bring.
         sleep: Waits so many seconds.
         uniform: Returns a random number between two, to spread retries.
     """
@@ -164,7 +143,7 @@ class ArchiveWorker:
         source: MessageSource,
         writer: ArchiveWriter,
         *,
-        limits: ArchiveLimits = ArchiveLimits(),
+        limits: PullLimits = _LIMITS,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -180,10 +159,6 @@ class ArchiveWorker:
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> ArchiveReport:
         """Work until *stop* is set, or until nothing has arrived for *until_idle* seconds.
 
-        Args:
-            stop: Ends the work.
-            until_idle: Seconds without a message; None works until stopped.
-
         Raises:
             TransportRefusedError: The subscription does not exist, or access is denied.
             ConfigurationError: The folder cannot be written.
@@ -191,10 +166,7 @@ class ArchiveWorker:
         """
         stopping = asyncio.Event()
         wait = min(self._limits.pull_seconds, math.inf if until_idle is None else until_idle)
-        ends: list[asyncio.Task[Any]] = [
-            asyncio.create_task(stop.wait()),
-            asyncio.create_task(self._idle(until_idle)),
-        ]
+        ends = [asyncio.create_task(wait_unless(stop, self._idle(until_idle)))]
         pulls = [asyncio.create_task(self._pull_until(stopping, wait)) for _ in range(self._limits.pulls)]
         try:
             await asyncio.wait({*ends, *pulls}, return_when=asyncio.FIRST_COMPLETED)
@@ -233,8 +205,7 @@ class ArchiveWorker:
             except TransportUnavailableError as error:
                 failures += 1
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
-                pause = self._sleep(_BACKOFF.seconds(failures, self._uniform))
-                await wait_unless(stopping, asyncio.ensure_future(pause))
+                await wait_unless(stopping, self._sleep(_BACKOFF.seconds(failures, self._uniform)))
 
     async def _keep(self, messages: Sequence[ReceivedMessage]) -> None:
         ack_ids = [message.ack_id for message in messages]

@@ -5,33 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from run_log.core import ConfigurationError
 from run_log.core.install import how_to_install
 
 from .options import parse
 
-DONE: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
+DONE, FAILED, USAGE = 0, 1, 2
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run the pipeline as *arguments* say, and return the exit code.
-
-    Args:
-        arguments: The command line, without the program.
-        environ: The environment variables.
-    """
+    """Run the pipeline as *arguments* say, and return the exit code."""
     try:
         rebuild, others = parse(arguments, environ)
         from ._pipeline import run  # noqa: PLC0415 - without Beam, the error names the extra to install
-    except ConfigurationError as error:
-        sys.stderr.write(f"{error}\n")
-        return USAGE
-    except ImportError as error:
-        sys.stderr.write(f"{error}; {how_to_install('beam')}\n")
+    except (ConfigurationError, ImportError) as error:
+        hint = f"; {how_to_install('beam')}" if isinstance(error, ImportError) else ""
+        sys.stderr.write(f"{error}{hint}\n")
         return USAGE
     return DONE if run(rebuild, others) else FAILED
 

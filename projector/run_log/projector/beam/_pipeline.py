@@ -82,14 +82,19 @@ def build(pipeline: Any, rebuild: BeamRebuild) -> None:
         | "Rejects" >> beam.io.WriteToText(rebuild.rejects, file_name_suffix=".jsonl", skip_if_empty=True)
     )
     if rebuild.settings.retention_days is not None:
-        # Only after all is written: a run that was deleted before could come back, and be counted twice.
-        all_written = beam.pvalue.AsSingleton(written.runs | "AllWritten" >> beam.CombineGlobally(sum))
-        _ = (
-            runs
-            | "Workflows" >> beam.Map(_workflow).with_output_types(str)
-            | "Once" >> beam.Distinct()
-            | "Expire" >> beam.ParDo(_Expire(rebuild.settings, rebuild.into), all_written)
-        )
+        _expire(rebuild, runs, written.runs)
+
+
+def _expire(rebuild: BeamRebuild, runs: Any, written: Any) -> None:
+    # Only after all is written: a run that was deleted before could come back, and be counted twice.
+    all_written = beam.pvalue.AsSingleton(written | "AllWritten" >> beam.CombineGlobally(sum))
+    _ = (
+        runs
+        | "Runs" >> beam.Keys()
+        | "Workflows" >> beam.Keys().with_output_types(str)
+        | "Once" >> beam.Distinct()
+        | "Expire" >> beam.ParDo(_Expire(rebuild.settings, rebuild.into), all_written)
+    )
 
 
 class FoldedRunCoder(Coder):
@@ -197,10 +202,6 @@ def _by_run(run: FoldedRun) -> tuple[RunKey, FoldedRun]:
 def _by_stats(keyed: tuple[RunKey, FoldedRun], shards: int) -> tuple[tuple[str, int], FoldedRun]:
     (workflow_id, run_id), run = keyed
     return (workflow_id, shard_of(run_id, shards)), run
-
-
-def _workflow(keyed: tuple[RunKey, FoldedRun]) -> str:
-    return keyed[0][0]
 
 
 def _counted(line: str) -> str:

@@ -39,13 +39,7 @@ class BeamRebuild:
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[BeamRebuild, list[str]]:
-    """Parse *arguments*, and return those of Beam as they are.
-
-    After a mistake in them argparse exits the process with 2.
-
-    Args:
-        arguments: The command line, without the program.
-        environ: The environment variables.
+    """Parse *arguments*, and return those of Beam as they are. After a mistake, argparse exits with 2.
 
     Raises:
         ConfigurationError: They do not fit the settings, or a setting is wrong.

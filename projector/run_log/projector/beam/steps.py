@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from pydantic import TypeAdapter
 
@@ -14,6 +13,7 @@ from run_log.core import (
     DeadLetterReason,
     EventDecodeError,
     Message,
+    Outcome,
     RunEvent,
     Transition,
     decode_event,
@@ -23,8 +23,8 @@ from run_log.core import (
 from run_log.core.law import FoldedRun, fold
 from run_log.core.wire import check_stamp
 from run_log.projector.archive import read_records
-from run_log.projector.projector import MergingProjector, MergingStore
-from run_log.projector.rebuild import reject_line
+from run_log.projector.rebuild.merging import MergingProjector
+from run_log.projector.rebuild.work import Reject
 
 
 def read_events(
@@ -32,30 +32,20 @@ def read_events(
 ) -> Iterator[RunEvent | str]:
     """Yield the events of a file in order; for each record that is not an event, the line for the rejects.
 
-    Args:
-        name: The name of the file.
-        file: At its beginning, opened for reading bytes.
-        now: The time, to find events that are stamped too far ahead.
-
     Raises:
         OSError: It cannot be read now.
         ConfigurationError: It is Avro, and fastavro is not installed.
     """
     for record in read_records(file):
-        place = f"{name}:{record.number}"
+        place, data, attributes = f"{name}:{record.number}", record.data, record.attributes
         if record.fault is not None:
-            yield reject_line(
-                place, reason=DeadLetterReason.UNDECODABLE, error=record.fault, body=record.data
-            )
+            yield Reject(place, DeadLetterReason.UNDECODABLE, record.fault, data).line()
             continue
         try:
-            event = decode_event(Message(data=record.data, attributes=record.attributes))
+            event = decode_event(Message(data=data, attributes=attributes))
             check_stamp(event, now())
         except EventDecodeError as error:
-            reason = DeadLetterReason(error.reason)
-            yield reject_line(
-                place, reason=reason, error=str(error), body=record.data, attributes=record.attributes
-            )
+            yield Reject(place, DeadLetterReason(error.reason), str(error), data, attributes).line()
         else:
             yield event
 
@@ -99,8 +89,12 @@ MAX_BYTES: Final = 3 * 2**20
 """Most bytes of them, roughly. A commit holds as many."""
 
 
-class ClosableStore(MergingStore, Protocol):
-    """A projection that can be closed."""
+class ClosableStore(Protocol):
+    """A projection that folded runs can be merged into. It lasts as long as a worker."""
+
+    async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:
+        """Merge *runs*, each given once. See `ProjectionStore.apply`."""
+        ...
 
     async def close(self) -> None:
         """Close all connections."""
@@ -110,8 +104,7 @@ class ClosableStore(MergingStore, Protocol):
 OpenStore = Callable[[], ClosableStore]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(NamedTuple):
     """What became of runs that were written together."""
 
     runs: int
@@ -131,21 +124,20 @@ class RunWriter:
 
     def __init__(self, open_store: OpenStore) -> None:
         self._store = open_store()
-        self._projector = MergingProjector(self._store)
+        self._projector = MergingProjector(self._store.merge)
         self._loop = asyncio.Runner()
-        self._waiting: list[FoldedRun] = []
-        self._size = 0
+        self.begin()
 
     def begin(self) -> None:
         """Forget runs that wait to be written: after a failure, Beam gives all runs of the bundle again."""
-        self._waiting, self._size = [], 0
+        self._waiting: list[FoldedRun] = []
+        self._size = 0
 
     def add(self, run: FoldedRun) -> Written | None:
         """Add *run*, and write all that wait once they are enough; return None until then.
 
         Raises:
-            StoreUnavailableError: See `write`.
-            ConfigurationError: See `write`.
+            RunLogError: See `write`.
         """
         size = len(encode_folded(run))
         written = self.write() if self._waiting and self._size + size > MAX_BYTES else None
@@ -163,18 +155,8 @@ class RunWriter:
         runs = self._waiting
         self.begin()
         results = self._loop.run(self._projector.merge(runs))
-        refused = [(run, result) for run, result in zip(runs, results, strict=True) if result.reason]
-        rejects = [
-            reject_line(
-                "/".join(run.event.key),
-                reason=result.reason,
-                error=str(result.error),
-                body=encode_event(run.event).data,
-            )
-            for run, result in refused
-            if result.reason is not None
-        ]
-        return Written(runs=len(runs) - len(rejects), rejects=rejects)
+        rejects = [result.line() for result in results if isinstance(result, Reject)]
+        return Written(len(runs) - len(rejects), rejects)
 
     def close(self) -> None:
         """Close the store."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from run_log.core import InvalidArgumentError, ReceivedMessage, TransportError
 from run_log.core.logs import get_logger
 from run_log.projector.ports import MessageSource
-from run_log.projector.pull import Leases
+from run_log.projector.pull import Leases, cancel, let_end
 
 from .letters import DeadLetter, LetterChoice
 
@@ -78,8 +78,7 @@ class LeasedLetters:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Give back all that is leased."""
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, return_exceptions=True)
+        await cancel([self._keeping])
         # The pull under way is left to end: it may take what is given back here, and returns that at once.
         # Cancelled, it would go on at the broker and keep those letters leased.
         await self._give_back([*self._held.values()])
@@ -106,13 +105,9 @@ class LeasedLetters:
         An id may be that of a letter, or of the message that became the letter. This ends early once each id
         was seen as that of a letter. Other ids are looked up once all letters were seen.
 
-        Args:
-            choice: Which letters.
-
         Raises:
             InvalidArgumentError: An id is that of a message that became several letters.
-            TransportUnavailableError: See `more`.
-            TransportRefusedError: See `more`.
+            TransportError: See `more`.
         """
         if not choice.ids:
             while page := await self.more():
@@ -171,28 +166,24 @@ class LeasedLetters:
 
     async def _pulled(self, wait: float) -> Sequence[ReceivedMessage]:
         """Return what is pulled within *wait* seconds. The pull goes on if this is cancelled."""
-        if self._pulling is None:
-            self._pulling = asyncio.create_task(self._source.pull(PAGE, wait=min(wait, PULL_SECONDS)))
-        await asyncio.wait({self._pulling})
-        pulling, self._pulling = self._pulling, None
+        pulling = self._pulling or asyncio.create_task(self._source.pull(PAGE, wait=min(wait, PULL_SECONDS)))
+        self._pulling = pulling
+        await asyncio.wait({pulling})
+        self._pulling = None
         return pulling.result() or []
 
     async def _left_in_pull(self) -> list[str]:
         """Return the ack ids that the pull under way brings."""
         if self._pulling is None:
             return []
-        await asyncio.wait({self._pulling}, timeout=self._stop_seconds)
-        self._pulling.cancel()
-        (found,) = await asyncio.gather(self._pulling, return_exceptions=True)
-        return [] if isinstance(found, BaseException) else [message.ack_id for message in found or []]
+        await let_end([self._pulling], self._stop_seconds)
+        if self._pulling.cancelled() or self._pulling.exception() is not None:
+            return []
+        return [message.ack_id for message in self._pulling.result() or []]
 
 
 def _one_each(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Return *letters* if no two of them were the same message.
-
-    Raises:
-        InvalidArgumentError: Two of them were the same message.
-    """
+    """Return *letters*. Raises `InvalidArgumentError` if two of them were the same message."""
     by_message: dict[str | None, DeadLetter] = {}
     for letter in letters:
         other = by_message.setdefault(letter.original_id, letter)

@@ -30,14 +30,14 @@ UNKNOWN_REASON: Final = "unknown"
 """The reason of a letter that neither a projector nor Pub/Sub has published."""
 
 _OURS: Final = frozenset(
-    {
+    (
         REASON_ATTRIBUTE,
         ERROR_ATTRIBUTE,
         MESSAGE_ID_ATTRIBUTE,
         LEFT_OUT_ATTRIBUTE,
         PACKED_ATTRIBUTE,
         CUT_ATTRIBUTE,
-    }
+    )
 )
 _PUBSUB_PREFIX: Final = "CloudPubSubDeadLetterSource"
 """Prefix of the attributes that Pub/Sub adds when it gives up a message itself
@@ -88,11 +88,7 @@ class DeadLetter:
 
     @classmethod
     def from_message(cls, message: ReceivedMessage) -> DeadLetter:
-        """Return *message* as a letter. Any message is one.
-
-        Args:
-            message: From the subscription of the dead letters.
-        """
+        """Return *message*, from the subscription of the dead letters, as a letter. Any message is one."""
         attributes, told, data = _apart(message)
         reason, error = _why(told)
         workflow_id, run_id = _run_of(_json(data), attributes)
@@ -166,12 +162,7 @@ def is_ours(name: str) -> bool:
 
 
 def packed(message: Message, how: str) -> bytes:
-    """Return all of *message*, attributes included, as one body. `unpacked` gives every byte of it back.
-
-    Args:
-        message: Any message.
-        how: `PLAIN` or `COMPRESSED`.
-    """
+    """Return all of *message* as one body, `PLAIN` or `COMPRESSED`. `unpacked` gives every byte back."""
     header = json.dumps(dict(message.attributes), ensure_ascii=False, separators=(",", ":"))
     content = b"%b\n%b" % (header.encode(errors="surrogatepass"), message.data)
     # Level 1 is the quickest. It makes any text shorter, and no level makes random bytes shorter.
@@ -179,15 +170,7 @@ def packed(message: Message, how: str) -> bytes:
 
 
 def unpacked(data: bytes, how: str) -> Message:
-    """Return the message that `packed` was given.
-
-    Args:
-        data: The letter's body.
-        how: The value of its `PACKED_ATTRIBUTE`.
-
-    Raises:
-        EventDecodeError: The body was not packed, or is damaged.
-    """
+    """Return the message that `packed` was given. Raises `EventDecodeError` if *data* is something else."""
     try:
         if how == COMPRESSED:
             inflating = zlib.decompressobj()
@@ -206,13 +189,10 @@ def unpacked(data: bytes, how: str) -> Message:
 def _apart(message: ReceivedMessage) -> tuple[Mapping[str, str], Mapping[str, str], bytes]:
     """Return the message's own attributes, the attributes that give the reason, and the message's body."""
     attributes = message.attributes
-    if any(name.startswith(_PUBSUB_PREFIX) for name in attributes):
-        # Pub/Sub gave it up, so all other attributes are the message's own: a projector's letter has none
-        # with this prefix, as it packs a message that does.
-        marks = [name for name in attributes if name.startswith(_PUBSUB_PREFIX)]
-    else:
-        marks = [name for name in attributes if name in _OURS]
-    told = {name: attributes[name] for name in marks}
+    # If Pub/Sub gave it up, all other attributes are the message's own: a projector's letter has none with
+    # this prefix, as it packs a message that does.
+    marks = [name for name in attributes if name.startswith(_PUBSUB_PREFIX)]
+    told = {name: attributes[name] for name in marks or _OURS.intersection(attributes)}
     own = {name: value for name, value in attributes.items() if name not in told}
     if PACKED_ATTRIBUTE in told:
         try:

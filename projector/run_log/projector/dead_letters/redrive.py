@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,6 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.wire import MAX_ATTRIBUTES, check_stamp
-from run_log.projector.ports import EventTopic
 
 from .leased import LeasedLetters
 from .letters import DeadLetter, LetterChoice
@@ -50,6 +49,9 @@ class HandledLetter:
     """Why it is kept."""
 
 
+Publish = Callable[[Message], Awaitable[str]]
+"""Publishes a message for the projectors, as `PubSubEvents.publish` does, and returns its id."""
+
 Tell = Callable[[Sequence[HandledLetter]], None]
 """Called with letters as soon as something became of them, and with none after each other page."""
 
@@ -60,7 +62,7 @@ class _Kept(Exception):  # noqa: N818 - an outcome, not a fault
 
 async def redrive(
     letters: LeasedLetters,
-    topic: EventTopic,
+    publish: Publish,
     choice: LetterChoice,
     *,
     tell: Tell,
@@ -78,7 +80,7 @@ async def redrive(
 
     Args:
         letters: The dead letters.
-        topic: The topic to publish to.
+        publish: Publishes to the event topic.
         choice: Which letters.
         tell: Called with what became of letters, see `Tell`.
         repaired: A body to publish instead of the letter's; None publishes the letter's.
@@ -109,7 +111,7 @@ async def redrive(
         if dry_run:
             tell([_handled(letter, LetterOutcome.REDRIVEN) for letter, _ in ready])
         else:
-            await _publish(letters, topic, ready, published, tell)
+            await _publish(letters, publish, ready, published, tell)
 
 
 async def discard(
@@ -130,8 +132,7 @@ async def discard(
         dry_run: Whether to change nothing, and only report what would become of letters.
 
     Raises:
-        TransportUnavailableError: The broker does not answer. What was reported until then is done.
-        TransportRefusedError: The subscription does not exist, or access is denied.
+        TransportError: See `redrive`.
     """
     async for page in letters.chosen(choice):
         if page and not dry_run:
@@ -143,12 +144,7 @@ async def discard(
 def _message(
     letter: DeadLetter, choice: LetterChoice, repaired: bytes | None, published: set[str]
 ) -> Message:
-    """Return the message to publish for *letter*.
-
-    Raises:
-        EventDecodeError: *repaired*, or the letter without it, is not an event.
-        _Kept: The letter would only come back.
-    """
+    """Return the message to publish for *letter*. Raises `_Kept` if the letter would only come back."""
     if repaired is not None:
         event = decode_event(Message(data=repaired, attributes=letter.attributes))
         stated = encode_event(event)
@@ -172,11 +168,7 @@ def _message(
 
 
 def _stamped(message: Message, letter: DeadLetter, earlier: timedelta, now: datetime) -> Message:
-    """Return *message*, with an earlier stamp if the reason of *letter* is its stamp.
-
-    Raises:
-        EventDecodeError: It is still stamped too far ahead.
-    """
+    """Return *message*, with an earlier stamp if the reason of *letter* is its stamp."""
     event = decode_event(message)
     if earlier and letter.reason == DeadLetterReason.CLOCK_AHEAD.value:
         try:
@@ -197,14 +189,14 @@ def _handled(letter: DeadLetter, outcome: LetterOutcome, why: str = "") -> Handl
 
 async def _publish(
     letters: LeasedLetters,
-    topic: EventTopic,
+    publish: Publish,
     ready: Sequence[tuple[DeadLetter, Message]],
     published: set[str],
     tell: Tell,
 ) -> None:
     # Published first, acknowledged second: after a kill in between a letter is published twice, and not lost.
     # All answers are waited for, as those that were published have to be acknowledged even if others failed.
-    answers = await asyncio.gather(*(topic.publish(message) for _, message in ready), return_exceptions=True)
+    answers = await asyncio.gather(*(publish(message) for _, message in ready), return_exceptions=True)
     done: list[DeadLetter] = []
     kept: list[HandledLetter] = []
     failure: BaseException | None = None

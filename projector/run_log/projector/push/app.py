@@ -19,7 +19,7 @@ from run_log.core import ConfigurationError, ReceivedMessage
 from run_log.core.errors import PushRefusedError
 from run_log.core.logs import get_logger
 from run_log.projector.group_commit import Fate, GroupCommit
-from run_log.projector.projector import where_from
+from run_log.projector.projector import told, where_from
 from run_log.projector.serving import health_routes
 
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -109,25 +109,17 @@ async def _taken(request: Request, group: GroupCommit, read_seconds: float) -> R
 
 def _failed(group: GroupCommit, error: Exception) -> Response:
     # A foreign error may quote the request, so neither the answer nor the log has its text.
-    is_ours = isinstance(error, ConfigurationError)
-    _logger.error(
-        "run_log_push_failed",
-        error=str(error) if is_ours else type(error).__name__,
-        **({} if is_ours else {"where": where_from(error)}),
-    )
+    where = {} if isinstance(error, ConfigurationError) else {"where": where_from(error)}
+    _logger.error("run_log_push_failed", error=told(error), **where)
     group.open()
     return _later(503, "an operator has to act; see the log")
 
 
 async def _read(request: Request, has_room: Callable[[int], bool]) -> bytearray | None:
-    """Return the body; None if there is no room for it.
-
-    Raises:
-        _TooLargeError: It is larger than any message of Pub/Sub can be.
-    """
+    """Return the body; None if there is no room for it. Raises `_TooLargeError`."""
     # Not FastAPI's max_body_size: versions that do not know the option accept and ignore it.
-    told = request.headers.get("content-length", "")
-    size = int(told) if _LENGTH.fullmatch(told) else 0
+    length = request.headers.get("content-length", "")
+    size = int(length) if _LENGTH.fullmatch(length) else 0
     if not _fits(size, has_room):
         return None
     body = bytearray()
@@ -146,27 +138,24 @@ def _fits(size: int, has_room: Callable[[int], bool]) -> bool:
 
 
 def received_message(body: bytes | bytearray, headers: Mapping[str, str]) -> ReceivedMessage:
-    """Return the message in a push request.
-
-    Headers mark an unwrapped message. A body without them that is not an envelope is taken as a message too,
-    and becomes a dead letter unless it is an event.
-
-    Args:
-        body: The body of the request.
-        headers: The headers of the request; their case does not matter.
-    """
+    """Return the message in a push request. The case of *headers* does not matter."""
+    # Headers mark an unwrapped message. A body without them that is not an envelope is taken as a message
+    # too, and becomes a dead letter unless it is an event.
     if _UNWRAPPED_ID not in headers:
         # Whatever it raises, it is not an envelope: after an error, Pub/Sub would push it again for ever.
         with contextlib.suppress(Exception):
             return _in_envelope(json.loads(body))
-    carried = {name: value for name, value in headers.items() if _is_attribute(name)}
-    published = headers.get(_UNWRAPPED_TIME)
+    carried = {
+        name: value
+        for name, value in headers.items()
+        if name.startswith("ce-") or name in {"traceparent", "tracestate"}
+    }
     return ReceivedMessage(
         data=bytes(body),
         attributes=carried,
         message_id=headers.get(_UNWRAPPED_ID, ""),
         ack_id="",
-        published_at=_moment(published),
+        published_at=_moment(headers.get(_UNWRAPPED_TIME)),
     )
 
 
@@ -190,13 +179,7 @@ def _moment(text: object) -> datetime | None:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    if moment is None:
-        return None
-    return moment if moment.utcoffset() is not None else None
-
-
-def _is_attribute(header: str) -> bool:
-    return header.startswith("ce-") or header in {"traceparent", "tracestate"}
+    return moment if moment is not None and moment.utcoffset() is not None else None
 
 
 def _full(group: GroupCommit) -> Response:

@@ -40,15 +40,16 @@ Fetched = tuple[Mapping[str, str], float]
 class Certificates:
     """The certificates of the keys that Google signs tokens with.
 
-    They are kept as long as Google allows, and a day longer if they cannot be fetched again. All requests
-    share one fetch. After the first, there is at most one every `FETCH_EVERY_SECONDS`. So neither tokens of
-    strangers nor a fetch that hangs hold up a token whose key is known.
+    They are kept as long as Google allows, and a day longer if they cannot be fetched again.
 
     Args:
         fetch: Gets the certificates; it may block.
         now: Monotonic seconds.
         fetch_seconds: How long a fetch may take.
     """
+
+    # All requests share one fetch. After the first, there is at most one a minute. So neither tokens of
+    # strangers nor a fetch that hangs hold up a token whose key is known.
 
     def __init__(
         self,
@@ -67,12 +68,11 @@ class Certificates:
     async def for_key(self, key_id: str) -> Mapping[str, str]:
         """Return the certificates, with that of *key_id* if Google has it.
 
-        A known key waits for nothing. The first token with an unknown key waits for a new fetch. Other
-        unknown keys are refused meanwhile, except before the first fetch: then all wait for it.
-
         Raises:
             PushRefusedError: The certificates cannot be fetched now.
         """
+        # A known key waits for nothing. The first token with an unknown key waits for a new fetch. Other
+        # unknown keys are refused meanwhile, except before the first fetch: then all wait for it.
         now = self._now()
         if now >= self._kept_until + LONGEST_CACHE_SECONDS:
             self._known = {}
@@ -172,12 +172,7 @@ class TokenVerifier:
 
 
 def fetch_certificates() -> Fetched:
-    """Fetch Google's certificates.
-
-    Raises:
-        GoogleAuthError: The address cannot be reached.
-        ValueError: The answer does not hold certificates.
-    """
+    """Fetch Google's certificates. Raises whatever the transport does, or `ValueError` for a wrong answer."""
     request: Any = transport.Request()  # not annotated
     response = request(CERTIFICATES_URL, timeout=FETCH_TIMEOUT_SECONDS)
     if response.status != 200:  # noqa: PLR2004 - HTTP's own

@@ -89,11 +89,9 @@ def check(settings: Settings, source: RebuildSource, into: str) -> None:
 
 
 def rebuilding(settings: Settings, into: str) -> Settings:
-    """Return *settings* for writing into the root collection *into*.
-
-    They have no retention: while events are folded, none is refused for its age, and no run expires. A run
-    that was deleted meanwhile would come back with its next event, and be counted twice.
-    """
+    """Return *settings* for writing into the root collection *into*, without a retention."""
+    # While events are folded, none is refused for its age, and no run expires: a run that was deleted
+    # meanwhile would come back with its next event, and be counted twice.
     return settings.model_copy(update={"root_collection": into, "retention_days": None})
 
 

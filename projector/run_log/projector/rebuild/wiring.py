@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from run_log.core import ConfigurationError, Settings, TransportRefusedError, utc_now
 from run_log.projector.archive import ArchiveFile, find_files
 from run_log.projector.pull import PullLimits
-from run_log.stores import ProjectionStore, RunLog, SQLiteRunLogService
+from run_log.stores import RunLog, SQLiteRunLogService
 
 from .folding import rebuild_from_archive, rebuild_from_root, rebuild_from_subscription
 from .sources import FromArchive, FromRoot, FromSubscription, RebuildSource, check, rebuilding, replay_name
@@ -55,15 +55,7 @@ class Rebuilt:
     """How long this process folded, without the last wait for more messages."""
 
 
-async def rebuild(
-    settings: Settings,
-    source: RebuildSource,
-    *,
-    into: str,
-    work: RebuildWork,
-    now: Callable[[], float] = time.monotonic,
-    wall_now: Callable[[], datetime] = utc_now,
-) -> Rebuilt:
+async def rebuild(settings: Settings, source: RebuildSource, *, into: str, work: RebuildWork) -> Rebuilt:
     """Fold *source* into a new projection beside the live one.
 
     Called again after that, it folds what came or changed since. Once all is folded, and not before, runs get
@@ -74,8 +66,6 @@ async def rebuild(
         source: Where events come from.
         into: The root collection to make; with the back end ``sqlite``, the path of a file.
         work: The rebuild. It goes on from its state.
-        now: Monotonic seconds.
-        wall_now: The time, for the retention of the topic.
 
     Raises:
         ConfigurationError: *source*, *into* and the settings do not fit, a setting is wrong, or there is no
@@ -86,113 +76,79 @@ async def rebuild(
         StoreUnavailableError: The store does not answer in bounded time, or the state cannot be written.
     """
     check(settings, source, into)
-    folding: _Folding
     went_on = work.goes_on
-    if settings.backend == "sqlite":
-        if isinstance(source, FromArchive):
-            # Before the store creates its file: without an archive, none should be created.
-            await _files(source, work)
-        folding = _IntoFile(settings, Path(into))
-    else:
-        folding = _IntoRoot(settings, into, wall_now)
-    begun = now()
-    expired = 0
+    folding = _IntoFile(into) if settings.backend == "sqlite" else _IntoRoot(settings, into)
+    begun = time.monotonic()
+    expired, runs = 0, None
     try:
         complete = await folding.fold(source, work)
-        waited = source.until_idle if isinstance(source, FromSubscription) and complete else 0.0
-        seconds = now() - begun - waited
+        seconds = time.monotonic() - begun
+        if complete and isinstance(source, FromSubscription):
+            seconds -= source.until_idle
         if complete and not work.is_settled:
-            expired = await folding.expire()
+            days = settings.retention_days
+            expired = await folding.expire(days) if days is not None else 0
             work.settle()
-        runs = await folding.count() if complete else None
+        if complete:
+            runs = await _count(folding.store)
     finally:
         await folding.close()
-    progress = work.progress
     return Rebuilt(
         complete=complete,
         went_on=went_on,
-        events=progress.events,
-        folded=progress.folded,
+        events=work.events,
+        folded=work.folded,
         runs=runs,
-        rejects=progress.rejects,
+        rejects=len(work.rejects),
         expired=expired,
-        assumed=progress.assumed,
+        assumed=work.assumed,
         seconds=max(seconds, 0.0),
     )
 
 
-class _Folding(Protocol):
-    """The destination of a rebuild."""
-
-    async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
-        """Fold *source*, and return whether all is folded."""
-        ...
-
-    async def expire(self) -> int:
-        """Give runs the time at which they expire, and return the number of those that got one."""
-        ...
-
-    async def count(self) -> int:
-        """Return the number of runs."""
-        ...
-
-    async def close(self) -> None:
-        """Close all connections."""
-        ...
-
-
 class _IntoFile:
-    def __init__(self, settings: Settings, path: Path) -> None:
-        self._store = SQLiteRunLogService(path=path)
-        self._days = settings.retention_days
+    def __init__(self, into: str) -> None:
+        self.store = SQLiteRunLogService(path=Path(into))
 
     async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
         assert isinstance(source, FromArchive)  # noqa: S101 - checked before
-        return await _fold_archive(source, self._store, work)
+        return await rebuild_from_archive(await _files(source, work), self.store, work)
 
-    async def expire(self) -> int:
-        return await self._store.expire(self._days) if self._days is not None else 0
-
-    async def count(self) -> int:
-        return await _count(self._store)
+    async def expire(self, days: int) -> int:
+        return await self.store.expire(days)
 
     async def close(self) -> None:
-        await self._store.close()
+        await self.store.close()
 
 
 class _IntoRoot:
-    def __init__(self, settings: Settings, into: str, wall_now: Callable[[], datetime]) -> None:
+    def __init__(self, settings: Settings, into: str) -> None:
         from run_log.stores.firestore import FirestoreRoot, FirestoreRunLogService  # noqa: PLC0415 - see above
 
         self._settings = settings
         self._into = into
-        self._wall_now = wall_now
-        self._store = FirestoreRunLogService.from_settings(rebuilding(settings, into))
+        self.store = FirestoreRunLogService.from_settings(rebuilding(settings, into))
         self._root = FirestoreRoot.from_settings(settings, into)
 
     async def fold(self, source: RebuildSource, work: RebuildWork) -> bool:
         match source:
             case FromArchive():
-                return await _fold_archive(source, self._store, work)
+                return await rebuild_from_archive(await _files(source, work), self.store, work)
             case FromSubscription():
                 return await self._fold_subscription(source, work)
             case FromRoot():
                 return await self._fold_root(source, work)
 
-    async def expire(self) -> int:
-        days = self._settings.retention_days
+    async def expire(self, days: int) -> int:
         expired = 0
-        after: str | None = "" if days is not None else None
-        while days is not None and after is not None:
+        after: str | None = ""
+        while after is not None:
             count, after = await self._root.expire_page(days, after)
             expired += count
         return expired
 
-    async def count(self) -> int:
-        return await _count(self._store)
-
     async def close(self) -> None:
-        await asyncio.gather(self._store.close(), self._root.close())
+        await asyncio.gather(self.store.close(), self._root.close())
 
     async def _fold_root(self, source: FromRoot, work: RebuildWork) -> bool:
         from run_log.stores.firestore import FirestoreRoot  # noqa: PLC0415 - see above
@@ -200,7 +156,7 @@ class _IntoRoot:
         root = FirestoreRoot.from_settings(self._settings, source.name)
         try:
             since = _walk_since(work, await root.now())
-            return await rebuild_from_root(root.changed_since(since), self._store, work)
+            return await rebuild_from_root(root.changed_since(since).page, self.store.merge, work)
         finally:
             await root.close()
 
@@ -223,14 +179,14 @@ class _IntoRoot:
         try:
             async with opened_source(connection, name) as messages:
                 complete = await rebuild_from_subscription(
-                    messages, self._store, work, until_idle=source.until_idle, limits=limits
+                    messages, self.store, work, until_idle=source.until_idle, limits=limits
                 )
         except TransportRefusedError as error:
             raise TransportRefusedError(
                 f"{error}; if the rebuild's own subscription is gone, delete {work.state.path} to begin again"
             ) from error
         if complete and not source.keeps:
-            until = self._wall_now() - timedelta(seconds=source.until_idle) - _SKEW
+            until = utc_now() - timedelta(seconds=source.until_idle) - _SKEW
             work.state.note({_REPLAY: {"subscription": None, "heard": until.isoformat()}})
             await asyncio.to_thread(end_replay, connection, name)
         return complete
@@ -240,18 +196,15 @@ class _IntoRoot:
     ) -> datetime:
         """Create a subscription that delivers what the topic retains, and return since when that is.
 
-        Args:
-            connection: Where Pub/Sub is.
-            name: The subscription's id.
-            since: What the user asked for; None for all that the topic retains.
-            heard: All that was published before is folded already; None for nothing.
+        Everything that was published before *heard* is folded already. Otherwise *since* is what the user
+        asked for; None is all that the topic retains.
         """
         from run_log.pubsub import begin_replay, topic_retention  # noqa: PLC0415 - see above
 
         topic = self._settings.topic
         if heard is not None:
             retention = topic_retention(connection, topic)
-            if retention is None or self._wall_now() - retention > heard:
+            if retention is None or utc_now() - retention > heard:
                 raise ConfigurationError(
                     f"the topic {topic!r} no longer retains all that was published since "
                     f"{heard.isoformat(timespec='seconds')}; pass --from archive:PATH or root:NAME"
@@ -265,7 +218,7 @@ class _IntoRoot:
                     f"topics update {topic} --message-retention-duration=31d`), or pass --since, or --from "
                     "archive:PATH or root:NAME"
                 )
-            since = self._wall_now() - retention
+            since = utc_now() - retention
         begin_replay(connection, topic, name, since)
         return since
 
@@ -287,10 +240,6 @@ def _walk_since(work: RebuildWork, now: datetime) -> datetime | None:
         # An earlier version did not note when it began its walk.
         work.state.note({_WALK: {"since": None, "begun": None if place else now.isoformat()}})
     return None if since is None else datetime.fromisoformat(since)
-
-
-async def _fold_archive(source: FromArchive, store: ProjectionStore, work: RebuildWork) -> bool:
-    return await rebuild_from_archive(await _files(source, work), store, work)
 
 
 async def _files(source: FromArchive, work: RebuildWork) -> list[ArchiveFile]:

@@ -1,4 +1,4 @@
-"""What a rebuild keeps beside its source and its store: its state, its rejects, and its progress."""
+"""What a rebuild keeps beside its source and its store: its state, its rejects, and its counts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import importlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from typing_extensions import override
 
 from run_log.core import (
     ConfigurationError,
     DeadLetterReason,
-    Outcome,
     ReceivedMessage,
+    RunLogError,
     StoreUnavailableError,
     TransportUnavailableError,
 )
+from run_log.projector.durable import open_unbuffered, whole_lines, write_durably
 from run_log.projector.ports import DeadLetters
-from run_log.projector.pull import PullWorker
-from run_log.stores.files import open_private
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")
@@ -35,56 +33,49 @@ except ImportError:  # Windows
 
 FORMAT: Final = 1
 
+_TOTAL: Final = "total"
+_END: Final = "end"
 
-@dataclass(slots=True, kw_only=True)
+
 class RebuildState:
-    """How far one rebuild has come: a journal in a file. Each note is on the disk when `note` returns.
+    """How far one rebuild has come: a journal in a file, which nobody else can open until it is closed.
 
-    Lines are only appended. The newest line about something counts. A last line that a crash cut off is
-    ignored.
+    Lines are only appended. The newest line about something counts.
+
+    Args:
+        path: The file. It is created if it does not exist.
+        source: The name of the source.
+        into: The full name of the destination.
+
+    Raises:
+        ConfigurationError: The file belongs to another rebuild, is in use, is not a state, or cannot be
+            written.
     """
 
-    path: Path
-    file: BinaryIO
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    """The notes, by what they are about."""
-    is_new: bool = True
-    """Whether the file was created just now."""
-
-    @classmethod
-    def open(cls, path: Path, *, source: str, into: str) -> Self:
-        """Open a state file, or create it. Nobody else can open it until it is closed.
-
-        Args:
-            path: The file.
-            source: The name of the source.
-            into: The full name of the destination.
-
-        Raises:
-            ConfigurationError: The file belongs to another rebuild, is in use, is not a state, or cannot be
-                written.
-        """
-        header = {"rebuild": FORMAT, "from": source, "into": into}
-        state = cls(path=path, file=_opened(path))
+    def __init__(self, path: Path, *, source: str, into: str) -> None:
+        self.path: Final = path
+        self.notes: dict[str, dict[str, Any]] = {}
+        """The notes, by what they are about."""
+        self.is_new = True
+        """Whether the file was created just now."""
+        self.file = _locked(path)
         try:
-            state._read(header)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            state.close()
+            self._read({"rebuild": FORMAT, "from": source, "into": into})
+        except Exception as error:
+            self.close()
+            if isinstance(error, RunLogError):
+                raise
             raise ConfigurationError(f"{path} is not the state of a rebuild; pass another --state") from error
-        except ConfigurationError:
-            state.close()
-            raise
-        return state
 
     def get(self, about: str) -> Mapping[str, Any]:
         """Return the last note about something; an empty one if there is none."""
         return self.notes.get(about, {})
 
     def note(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write notes, by what they are about.
+        """Write notes, by what they are about. They are on the disk when this returns.
 
         Raises:
-            StoreUnavailableError: It cannot be written.
+            StoreUnavailableError: They cannot be written.
         """
         for about, fields in notes.items():
             self.notes.setdefault(about, {}).update(fields)
@@ -96,8 +87,7 @@ class RebuildState:
 
     def _read(self, header: Mapping[str, Any]) -> None:
         self.file.seek(0)
-        content = self.file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = whole_lines(self.file.read())
         self.file.truncate(len(whole))
         lines = [json.loads(line) for line in whole.splitlines()]
         if not lines:
@@ -114,23 +104,18 @@ class RebuildState:
 
     def _append(self, lines: list[Mapping[str, Any]]) -> None:
         try:
-            left = memoryview("".join(f"{json.dumps(line)}\n" for line in lines).encode())
-            # Unbuffered, so that nothing is written after an error; one write may take only a part.
-            while left:
-                left = left[self.file.write(left) :]
-            os.fsync(self.file.fileno())
+            write_durably(self.file, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
         except OSError as error:
             raise StoreUnavailableError(f"{self.path} cannot be written ({error})") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def _locked(path: Path) -> BinaryIO:
     if _fcntl is None:
         raise ConfigurationError(
             f"{path} cannot be locked on this platform (it has no fcntl); run the rebuild on Linux or macOS"
         )
     try:
-        opened = open(path, "a+b", buffering=0, opener=open_private)  # noqa: SIM115 - it is closed with the state
-        file = cast("BinaryIO", opened)
+        file = open_unbuffered(path, "a+b")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error}); pass another --state") from error
     # Two processes with one state would each note what they fold, and skip what only the other has.
@@ -142,31 +127,30 @@ def _opened(path: Path) -> BinaryIO:
     return file
 
 
-def reject_line(
-    place: str,
-    *,
-    reason: DeadLetterReason,
-    error: str,
-    body: bytes,
-    attributes: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return the JSON line for something that was rejected.
+class Reject(NamedTuple):
+    """Something that cannot be folded."""
 
-    Args:
-        place: Where it was: the file and the number in it, or the ids of the run.
-        reason: Why, for programs.
-        error: Why, for people.
-        body: The body of the message.
-        attributes: The attributes of the message, if the archive has them.
-    """
-    record: dict[str, Any] = {"place": place, "reason": reason.value, "error": error}
-    if attributes:
-        record["attributes"] = dict(attributes)
-    try:
-        record["body"] = body.decode()
-    except UnicodeDecodeError:
-        record["body_base64"] = base64.b64encode(body).decode()
-    return json.dumps(record)
+    place: str
+    """Where it was: the file and the number in it, or the ids of the run."""
+    reason: DeadLetterReason
+    """Why, for programs."""
+    error: str
+    """Why, for people."""
+    body: bytes
+    """The body of the message."""
+    attributes: Mapping[str, str] = MappingProxyType({})
+    """The attributes of the message, if the archive has them."""
+
+    def line(self) -> str:
+        """Return it as JSON on one line, without the line's end."""
+        record: dict[str, Any] = {"place": self.place, "reason": self.reason.value, "error": self.error}
+        if self.attributes:
+            record["attributes"] = dict(self.attributes)
+        try:
+            record["body"] = self.body.decode()
+        except UnicodeDecodeError:
+            record["body_base64"] = base64.b64encode(self.body).decode()
+        return json.dumps(record)
 
 
 class RejectsFile(DeadLetters):
@@ -200,42 +184,30 @@ class RejectsFile(DeadLetters):
 
     @override
     async def put(self, message: ReceivedMessage, *, reason: DeadLetterReason, error: str) -> None:
-        self.add(
-            message.message_id, reason=reason, error=error, body=message.data, attributes=message.attributes
-        )
+        self.add(Reject(message.message_id, reason, error, message.data, message.attributes))
 
-    def add(
-        self,
-        place: str,
-        *,
-        reason: DeadLetterReason,
-        error: str,
-        body: bytes,
-        attributes: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """Keep one reject, unless it is kept already. It is durable when this returns.
+    def add(self, reject: Reject) -> None:
+        """Keep *reject*, unless it is kept already. It is durable when this returns.
 
         Raises:
             TransportUnavailableError: It cannot be written now.
         """
-        if (place, reason.value) in self._known:
+        known = (reject.place, reject.reason.value)
+        if known in self._known:
             return
-        line = reject_line(place, reason=reason, error=error, body=body, attributes=attributes)
         try:
-            with open(self.path, "ab", opener=open_private) as file:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                # On the disk before the record counts as done: the rebuild never comes back to it.
-                os.fsync(file.fileno())
+            # On the disk before the record counts as done: the rebuild never comes back to it.
+            with open_unbuffered(self.path, "ab") as file:
+                write_durably(file, reject.line().encode() + b"\n")
         except OSError as failure:
             raise TransportUnavailableError(f"{self.path} cannot be written ({failure})") from failure
-        self._known.add((place, reason.value))
+        self._known.add(known)
 
 
 def _places(path: Path) -> set[tuple[str, str]]:
     """Return place and reason of each reject in a file, and remove a last line that a crash cut off."""
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+    whole = whole_lines(content)
     try:
         records = [json.loads(line) for line in whole.splitlines()]
         places = {(str(record["place"]), str(record["reason"])) for record in records}
@@ -246,84 +218,52 @@ def _places(path: Path) -> set[tuple[str, str]]:
     return places
 
 
-_TOTAL = "total"
-
-
-class RebuildProgress:
-    """How many events a rebuild has folded, in this process and before.
+class RebuildWork:
+    """One rebuild, from one source into one destination, and how much it has folded.
 
     Args:
-        state: Its state.
-        rejects: Its rejects.
+        state: How far it has come.
+        rejects: Keeps what cannot be folded.
+        stop: Ends the work. What is in hand is finished, or is folded again when the rebuild goes on.
     """
 
-    def __init__(self, state: RebuildState, rejects: Sized) -> None:
-        self.earlier = int(state.get(_TOTAL).get("events", 0))
-        """Events that earlier processes folded."""
-        self._rejects = rejects
-        self._events: Callable[[], int] = lambda: 0
+    def __init__(self, state: RebuildState, rejects: RejectsFile, *, stop: asyncio.Event) -> None:
+        self.state: Final = state
+        self.rejects: Final = rejects
+        self.stop: Final = stop
+        self._earlier = int(state.get(_TOTAL).get("events", 0))
+        self._folded: Callable[[], int] = lambda: 0
         self._files: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self.expired = 0
-        """Runs that got a time at which they expire."""
         self.assumed: Counter[str] = Counter()
         """Assumptions that were made to read foreign documents, each with the number of documents."""
 
     @property
     def folded(self) -> int:
         """Events that this process has folded, also those that changed nothing."""
-        return self._events()
+        return self._folded()
 
     @property
     def events(self) -> int:
         """Events folded in all. What a killed process had not noted is folded again, and counted again."""
-        return self.earlier + self.folded
-
-    @property
-    def rejects(self) -> int:
-        """Number of rejects in all."""
-        return len(self._rejects)
+        return self._earlier + self.folded
 
     @property
     def files(self) -> tuple[int, int]:
         """Files of the archive that are done, and files in all; zeros for other sources."""
         return self._files()
 
-    def follow(self, events: Callable[[], int], files: Callable[[], tuple[int, int]] | None = None) -> None:
+    def follow(self, folded: Callable[[], int], files: Callable[[], tuple[int, int]] | None = None) -> None:
         """Take the number of events, and of files, from these functions."""
-        self._events = events
+        self._folded = folded
         self._files = files or self._files
 
-    def notes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the notes that another process needs to go on counting."""
-        return {_TOTAL: {"events": self.events}}
+    def note(self, notes: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+        """Write notes into the state, and the number of events with them.
 
-
-def folded_by(worker: PullWorker, *, repeats: bool = True) -> Callable[[], int]:
-    """Return a function that returns how many events *worker* has folded, with or without duplicates."""
-
-    def folded() -> int:
-        outcomes = worker.report.outcomes
-        left_out = outcomes[Outcome.REJECTED] + (0 if repeats else outcomes[Outcome.DUPLICATE])
-        return sum(outcomes.values()) - left_out
-
-    return folded
-
-
-_END: Final = "end"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RebuildWork:
-    """One rebuild, from one source into one destination."""
-
-    state: RebuildState
-    """How far it has come."""
-    rejects: RejectsFile
-    """Keeps what cannot be folded."""
-    progress: RebuildProgress
-    """Counts what is folded."""
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    """Ends the work. What is in hand is finished, or is folded again when the rebuild goes on."""
+        Raises:
+            StoreUnavailableError: They cannot be written.
+        """
+        self.state.note({**notes, _TOTAL: {"events": self.events}})
 
     @property
     def goes_on(self) -> bool:
