@@ -229,6 +229,8 @@ class Delivery:
         finally:
             self._is_urgent = False
             self._disk.write_all()
+            # What could not be written is in memory again, where the thread may just have found nothing.
+            self._bell.put(None)
             if not is_done:
                 self._tell_undelivered()
         self.report(final=True)

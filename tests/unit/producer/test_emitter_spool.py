@@ -3,11 +3,12 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +17,7 @@ from run_log.core import (
     MessageRefusedError,
     Outcome,
     RunEvent,
+    SpoolError,
     RunStatus,
     TransportRefusedError,
     TransportUnavailableError,
@@ -73,6 +75,7 @@ class _Outage(ScriptedTransport):
         self._claim: Callable[[], bool] = lambda: False
         self._holds = threading.Event()
         self._is_over = threading.Event()
+        self.taken = threading.Event()
 
     def publish(self, messages: Sequence[Message]) -> None:
         """See `Transport.publish`."""
@@ -81,6 +84,7 @@ class _Outage(ScriptedTransport):
         if not self._is_over.is_set():
             raise TransportUnavailableError("down")
         super().publish(messages)
+        self.taken.set()
 
     def wait_until(self, claim: Callable[[], bool]) -> None:
         """Wait until *claim* holds when a call is made."""
@@ -674,3 +678,32 @@ def test_what_is_absorbed_as_the_thread_becomes_idle_is_delivered(
     emitter.emit(a_run(id="first"))
 
     assert arrived.wait(PATIENCE)
+
+
+def test_what_cannot_be_written_before_an_exec_is_delivered(emitter_to: EmitterMaker, tmp_path: Path) -> None:
+    """An event that is neither delivered nor on disk when a process tries to exec is delivered later."""
+    is_writing, is_looking = threading.Event(), threading.Event()
+    transport = _Outage()
+
+    def monotonic() -> float:
+        if is_writing.is_set() and threading.current_thread().name == "run-log-emitter":
+            is_looking.set()
+        return time.monotonic()
+
+    class Full(Spool):
+        def append(self, *_: Any, **__: Any) -> None:
+            # Meanwhile the delivery thread finds nothing in memory, and waits for the directory.
+            is_writing.set()
+            assert is_looking.wait(PATIENCE)
+            time.sleep(0.1)
+            transport.end()
+            raise SpoolError("full")
+
+    policy = DeliveryPolicy(monotonic=monotonic, uniform=soon, linger=0)
+    emitter = emitter_to(transport, policy=policy, spool=Full(tmp_path))
+    emitter.emit(a_run())
+    transport.wait_until(lambda: True)
+
+    emitter._delivery.deliver_or_keep(0)  # pyright: ignore[reportPrivateUsage] - as before an exec
+
+    assert transport.taken.wait(PATIENCE)
