@@ -17,17 +17,12 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import Message, PauseRequest, RunEvent, RunStatus, TransportUnavailableError, decode_event
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.producer import (
-    BufferLimits,
-    DropReason,
-    EmitterStats,
-    FlushReport,
-    RunEventEmitter,
-    record_run,
-)
-from run_log.testing import InMemoryTopic, a_run, an_event
+from run_log.producer import EmitterStats, FlushReport, record_run
+from run_log.producer._held import BufferLimits
+from run_log.producer._metrics import DropReason
+from run_log.testing import a_run, an_event
 
-from .conftest import EmitterMaker
+from .conftest import EmitterMaker, Published
 from .transports import PATIENCE, ScriptedTransport, logged
 
 _NOW = datetime(2026, 3, 4, tzinfo=UTC)
@@ -95,6 +90,16 @@ def test_what_is_no_run_is_counted_and_logged(
     assert record["error"]
 
 
+@pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
+def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to: EmitterMaker) -> None:
+    """An object whose attributes raise, errors without a text even, is counted as dropped."""
+    emitter = emitter_to(ScriptedTransport())
+
+    emitter.emit(make())
+
+    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
+
+
 def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
     """However long ids are, an emitter holds little once everything is delivered."""
 
@@ -136,16 +141,6 @@ def test_a_held_run_is_counted_as_what_it_takes(emitter_to: EmitterMaker) -> Non
     assert emitter.stats.dropped_by_reason[DropReason.BUFFER_FULL] >= 1
 
 
-@pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
-def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to: EmitterMaker) -> None:
-    """An object whose attributes raise, errors without a text even, is counted as dropped."""
-    emitter = emitter_to(ScriptedTransport())
-
-    emitter.emit(make())
-
-    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
-
-
 @pytest.mark.parametrize(
     ("value", "stated"),
     [
@@ -157,32 +152,22 @@ def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to
     ],
 )
 def test_odd_payloads_travel_in_their_nearest_form(
-    value: object, stated: object, emitter_to: EmitterMaker
+    value: object, stated: object, published: Published
 ) -> None:
     """A payload that JSON cannot hold is delivered in its nearest readable form."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
+    (event,) = published(_fields(result={"value": value}))
 
-    emitter.emit(_fields(result={"value": value}))
-    emitter.close(PATIENCE)
-
-    assert [{"value": stated}] == [event.run.result for event in transport.events]
+    assert {"value": stated} == event.run.result
 
 
-def test_twenty_megabytes_are_cut(emitter_to: EmitterMaker) -> None:
+def test_twenty_megabytes_are_cut(published: Published) -> None:
     """A value of 20 MB becomes a marker that tells its size, and the run is delivered."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     run = a_run()
     run.result = {"big": "x" * 20_000_000, "small": 1}
 
-    emitter.emit(run)
-    emitter.close(PATIENCE)
+    (event,) = published(run)
 
-    assert [e.run.result for e in transport.events] == [
-        {"big": "run-log: cut, about 20000005 bytes", "small": 1}
-    ]
+    assert {"big": "run-log: cut, about 20000005 bytes", "small": 1} == event.run.result
 
 
 def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:
@@ -201,57 +186,35 @@ def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("odd", [False, True], ids=["plain", "with a value of a type of its own"])
-def test_a_payload_that_grows_without_end_is_cut(odd: bool, emitter_to: EmitterMaker) -> None:  # noqa: FBT001
+def test_a_payload_that_grows_without_end_is_cut(odd: bool, published: Published) -> None:  # noqa: FBT001
     """A value that holds itself twice, over and over, is small to hold and endless to write: it is cut."""
     bomb: Any = [_NOW] if odd else []
     for _ in range(60):
         bomb = [bomb, bomb]
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
 
-    emitter.emit(_fields(result={"bomb": bomb, "small": 1}))
-    emitter.close(PATIENCE)
+    (event,) = published(_fields(result={"bomb": bomb, "small": 1}))
 
-    (event,) = transport.events
     assert event.run.result["small"] == 1
     assert str(event.run.result["bomb"]).startswith("run-log: cut")
 
 
-def test_deep_nesting_is_cut(emitter_to: EmitterMaker) -> None:
+def test_deep_nesting_is_cut(published: Published) -> None:
     """A value that nests deeper than anything can read is cut at its depth, and delivered."""
     deep: Any = 1
     for _ in range(5_000):
         deep = [deep]
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
 
-    emitter.emit(_fields(result={"deep": deep}))
-
-    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.close(PATIENCE)
+    assert len(published(_fields(result={"deep": deep}))) == 1
 
 
-def test_any_object_with_a_runs_fields_is_taken(emitter_to: EmitterMaker) -> None:
-    """A platform's own object, a mapping and a run state the same."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
-    for run in (SimpleNamespace(**_fields()), _fields(), a_run(started_at=_NOW)):
-        emitter.emit(run)
-    emitter.close(PATIENCE)
-
-    assert [a_run(started_at=_NOW)] * 3 == [event.run for event in transport.events]
-
-
-def test_an_event_is_published_as_it_is(emitter_to: EmitterMaker) -> None:
-    """An event keeps its identity and its version."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
+def test_any_object_with_a_runs_fields_is_taken(published: Published) -> None:
+    """A platform's own object, a mapping and a run state the same; an event is published as it is."""
     event = an_event()
 
-    emitter.emit(event)
-    emitter.close(PATIENCE)
+    events = published(SimpleNamespace(**_fields()), _fields(), a_run(started_at=_NOW), event)
 
-    assert [event] == transport.events
+    assert [a_run(started_at=_NOW)] * 3 == [event.run for event in events[:3]]
+    assert event == events[3]
 
 
 @pytest.mark.parametrize("as_event", [False, True])
@@ -342,33 +305,6 @@ def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
     assert secrets["API-Key"] == "hunter2"
 
 
-def test_a_handler_that_logs_runs_does_not_feed_itself(emitter_to: EmitterMaker) -> None:
-    """A log handler that emits a run for each line of the emitter's own is no endless loop."""
-    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")] * 3))
-    handler = _Emitting(emitter)
-    logger = logging.getLogger("run_log")
-    logger.addHandler(handler)
-    try:
-        emitter.emit(None)
-        report = emitter.close(PATIENCE)
-    finally:
-        logger.removeHandler(handler)
-
-    assert (report.pending, handler.lines) == (0, handler.lines)
-    assert 1 <= handler.lines < 10
-
-
-class _Emitting(logging.Handler):
-    def __init__(self, emitter: RunEventEmitter) -> None:
-        super().__init__()
-        self._emitter = emitter
-        self.lines = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines += 1
-        self._emitter.emit(record)  # no run: counted, and told in a line of its own
-
-
 def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
     """The current span's trace context is in the message's attributes, and comes back with the event."""
     transport = ScriptedTransport()
@@ -383,18 +319,6 @@ def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     assert traceparent == message.attributes["traceparent"]
     assert traceparent == decode_event(message).traceparent
-
-
-async def test_a_topic_of_the_kit_is_a_transport(emitter_to: EmitterMaker) -> None:
-    """What is emitted to an in-memory topic arrives at its subscriptions."""
-    topic = InMemoryTopic()
-    subscription = topic.subscribe()
-    emitter = emitter_to(topic)
-
-    emitter.emit(a_run())
-    await emitter.flush(PATIENCE)
-
-    assert [a_run()] == [decode_event(m).run for m in await subscription.pull(10, wait=PATIENCE)]
 
 
 def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:

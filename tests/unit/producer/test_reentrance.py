@@ -15,14 +15,9 @@ import pytest
 
 from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
 from run_log.core.logs import LINES_AT_ONCE
-from run_log.producer import (
-    BufferLimits,
-    RunEventEmitter,
-    Spool,
-    default_emitter,
-    record_run,
-    reset_default_emitter,
-)
+from run_log.producer import RunEventEmitter, default_emitter, record_run, reset_default_emitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._spool import Spool
 from run_log.stores import get_run_log_service, reset_run_log_service
 from run_log.testing import a_run
 
