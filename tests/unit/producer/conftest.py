@@ -11,7 +11,7 @@ from run_log.producer import RunEventEmitter, reset_default_emitter
 from run_log.producer._transport import DeliveryPolicy, Transport
 from run_log.stores import reset_run_log_service
 
-from .transports import PATIENCE, ScriptedTransport, soon
+from .transports import PATIENCE, ScriptedTransport, States, soon
 
 EmitterMaker = Callable[..., RunEventEmitter]
 Published = Callable[..., list[RunEvent]]
@@ -40,12 +40,28 @@ def emitter_to() -> Iterator[EmitterMaker]:
 
 
 @pytest.fixture
-def published(emitter_to: EmitterMaker) -> Published:
+def transport() -> ScriptedTransport:
+    """Return what takes everything."""
+    return ScriptedTransport()
+
+
+@pytest.fixture
+def emitter(emitter_to: EmitterMaker, transport: ScriptedTransport) -> RunEventEmitter:
+    """Make an emitter to *transport*."""
+    return emitter_to(transport)
+
+
+@pytest.fixture
+def states() -> States:
+    """Return what stands for an emitter."""
+    return States()
+
+
+@pytest.fixture
+def published(transport: ScriptedTransport, emitter: RunEventEmitter) -> Published:
     """Emit what is given, close the emitter, and return the events that were published."""
 
     def publish(*runs: object) -> list[RunEvent]:
-        transport = ScriptedTransport()
-        emitter = emitter_to(transport)
         for run in runs:
             emitter.emit(run)
         emitter.close(PATIENCE)

@@ -15,7 +15,7 @@ from run_log.core import (
     TransportUnavailableError,
     decode_event,
 )
-from run_log.producer import EmitterStats, FlushReport
+from run_log.producer import EmitterStats, FlushReport, RunEventEmitter
 from run_log.producer._held import BufferLimits
 from run_log.producer._metrics import DropReason
 from run_log.producer._transport import MAX_BATCH_BYTES, DeliveryPolicy
@@ -146,12 +146,9 @@ def test_a_call_stays_below_the_brokers_limit(emitter_to: EmitterMaker) -> None:
 
 @pytest.mark.usefixtures("_no_threads")
 def test_a_thread_that_cannot_start_is_tried_again(
-    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, emitter: RunEventEmitter
 ) -> None:
     """On a machine out of threads emit returns; the next event's thread delivers both."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     emitter.emit(a_run(id="a"))
     threading.stack_size(0)
     emitter.emit(a_run(id="b"))

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import Message, PauseRequest, RunEvent, RunStatus, TransportUnavailableError, decode_event
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.producer import EmitterStats, FlushReport, record_run
+from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, record_run
 from run_log.producer._held import BufferLimits
 from run_log.producer._metrics import DropReason
 from run_log.testing import a_run, an_event
@@ -76,11 +76,9 @@ def _fields(**changes: Any) -> dict[str, Any]:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_run_is_counted_and_logged(
-    junk: object, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+    junk: object, caplog: pytest.LogCaptureFixture, emitter: RunEventEmitter
 ) -> None:
     """Whatever emit is given, it returns; what is no run is counted as dropped, and logged."""
-    emitter = emitter_to(ScriptedTransport())
-
     emitter.emit(junk)
 
     assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
@@ -91,10 +89,8 @@ def test_what_is_no_run_is_counted_and_logged(
 
 
 @pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
-def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to: EmitterMaker) -> None:
+def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter: RunEventEmitter) -> None:
     """An object whose attributes raise, errors without a text even, is counted as dropped."""
-    emitter = emitter_to(ScriptedTransport())
-
     emitter.emit(make())
 
     assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
@@ -251,10 +247,9 @@ def test_emit_returns_while_the_transport_blocks(emitter_to: EmitterMaker) -> No
 
 
 def test_after_close_is_counted_and_logged(
-    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, emitter: RunEventEmitter
 ) -> None:
     """What is emitted after close is dropped, counted and logged."""
-    emitter = emitter_to(ScriptedTransport())
     emitter.close()
 
     emitter.emit(a_run())
@@ -288,10 +283,8 @@ def test_sixty_four_threads(emitter_to: EmitterMaker) -> None:
     assert 2_560 == len({event.hlc for event in topic.events}) == len({e.event_id for e in topic.events})
 
 
-def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
+def test_secrets_never_leave_the_process(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """What a key that looks like a secret holds is replaced before anything is published, at any depth."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     secrets = {"API-Key": "hunter2", "nested": [{"Authorization": "hunter2"}], "count": 3}
 
     emitter.emit(_fields(trigger_data=secrets, result={"refreshToken": "hunter2"}))
@@ -305,11 +298,8 @@ def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
     assert secrets["API-Key"] == "hunter2"
 
 
-def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
+def test_the_trace_travels_beside_the_body(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """The current span's trace context is in the message's attributes, and comes back with the event."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     with TracerProvider().get_tracer("test").start_as_current_span("work") as span:
         emitter.emit(a_run())
     emitter.close(PATIENCE)
@@ -321,10 +311,8 @@ def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
     assert traceparent == decode_event(message).traceparent
 
 
-def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:
+def test_numbers_of_numpy_stay_numbers(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """Where numpy is loaded its scalars and arrays travel as numbers and lists, however deep they lie."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     result: dict[str, Any] = {
         "accuracy": numpy.float64(0.5),
         "deep": [{"count": numpy.int64(3)}, {"good": numpy.bool_(True)}],  # noqa: FBT003
@@ -341,11 +329,10 @@ def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:
 @pytest.mark.parametrize(
     "trigger_data", [{}, {"b": "y" * 2_000_000}, {"b": 1}], ids=["none", "large", "small"]
 )
-def test_one_large_value_leaves_every_key(trigger_data: dict[str, Any], emitter_to: EmitterMaker) -> None:
+def test_one_large_value_leaves_every_key(
+    trigger_data: dict[str, Any], transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """However large the values of both payloads are, every outer key stays, and an empty payload empty."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     emitter.emit(a_run(trigger_data=trigger_data, result={"a": "x" * 3_000_000}))
     emitter.close(PATIENCE)
 
@@ -356,11 +343,9 @@ def test_one_large_value_leaves_every_key(trigger_data: dict[str, Any], emitter_
 
 @pytest.mark.parametrize(("hlc", "event_id"), [("x", "e"), (-1, "e"), (1, "a b"), (1, ""), (1, 7)])
 def test_an_event_that_cannot_be_ordered_is_dropped(
-    hlc: Any, event_id: Any, emitter_to: EmitterMaker
+    hlc: Any, event_id: Any, emitter: RunEventEmitter
 ) -> None:
     """An event made without validation that no reader would take is dropped, counted, and hurts no other."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     broken = an_event().model_copy(update={"hlc": hlc, "event_id": event_id})
 
     emitter.emit(broken)

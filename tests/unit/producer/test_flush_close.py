@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from run_log.core import TransportUnavailableError
-from run_log.producer import EmitterStats, FlushReport
+from run_log.producer import EmitterStats, FlushReport, RunEventEmitter
 from run_log.producer._held import BufferLimits
 from run_log.producer._spool import Spool
 from run_log.testing import a_run
@@ -44,9 +44,8 @@ async def test_flush_waits_for_delivery(emitter_to: EmitterMaker) -> None:
     assert [a_run()] == [event.run for event in transport.events]
 
 
-async def test_flush_of_nothing_starts_nothing(emitter_to: EmitterMaker) -> None:
+async def test_flush_of_nothing_starts_nothing(emitter: RunEventEmitter) -> None:
     """Flushing before the first emit returns at once."""
-    emitter = emitter_to(ScriptedTransport())
     before = set(threading.enumerate())
 
     report = await emitter.flush(PATIENCE)
@@ -146,10 +145,10 @@ async def test_a_cancelled_flush_leaves_nothing_behind(emitter_to: EmitterMaker)
 
 
 @pytest.mark.parametrize(("runs", "report"), [(0, _NOTHING), (1, _ONE)])
-def test_closing_twice_is_fine(runs: int, report: FlushReport, emitter_to: EmitterMaker) -> None:
+def test_closing_twice_is_fine(
+    runs: int, report: FlushReport, transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """Whether it was used or not, an emitter closes its transport; a second close reports the same."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     for _ in range(runs):
         emitter.emit(a_run())
 
@@ -216,10 +215,9 @@ async def test_close_ends_a_flush(emitter_to: EmitterMaker) -> None:
     assert await flush == _ONE_PENDING
 
 
-def test_one_thread_from_the_first_emit_until_close(emitter_to: EmitterMaker) -> None:
+def test_one_thread_from_the_first_emit_until_close(emitter: RunEventEmitter) -> None:
     """There is no thread before the first emit, one afterwards, none after close."""
     others = set(threading.enumerate())
-    emitter = emitter_to(ScriptedTransport())
     before = set(threading.enumerate()) - others
 
     for _ in range(3):

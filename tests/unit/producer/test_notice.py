@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from run_log.core import TransportRefusedError, TransportUnavailableError
+from run_log.producer import RunEventEmitter
 from run_log.producer._metrics import say_loss
 from run_log.producer._spool import Spool
 from run_log.testing import a_run
@@ -178,10 +179,9 @@ def test_a_refusal_is_said_while_the_process_runs(
 
 
 def test_what_is_emitted_after_the_end_is_said_later(
-    emitter_to: EmitterMaker, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], emitter: RunEventEmitter
 ) -> None:
     """A run lost on the workflow's own thread costs it no write to a terminal: the next close says it."""
-    emitter = emitter_to(ScriptedTransport())
     emitter.close(PATIENCE)
 
     emitter.emit(a_run())

@@ -13,7 +13,6 @@ from run_log.producer import Redaction, RunEventEmitter, _secret_texts, record_r
 from run_log.producer._secret_names import SECRET_NAMES, Look
 from run_log.producer._secret_texts import redacted_text
 
-from .conftest import EmitterMaker
 from .secrets_corpus import HARMLESS, LONG, MISSED, NUMBERS, SECRETS, TRACEBACK, Login
 from .transports import PATIENCE, ScriptedTransport
 
@@ -329,11 +328,10 @@ def test_no_pattern_goes_back_far() -> None:
     assert not found
 
 
-def test_errors_and_reasons_are_looked_through(emitter_to: EmitterMaker) -> None:
+def test_errors_and_reasons_are_looked_through(
+    transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """Secrets in a run's error and in what is said of a pause do not leave the process."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     with record_run("w", emitter=emitter) as run:
         run.pause(f"use Bearer {LONG}?", assignee="mei@example.com")
         run.resume(answered_by="mei", comment=f"password={LONG}")
