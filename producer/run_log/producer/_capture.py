@@ -419,10 +419,8 @@ def known_trigger(trigger: object) -> object:
 
 
 def tell_unknown() -> None:
-    """Log the unknown trigger types that came up since the last call.
-
-    `emit` does not log them itself, because a log handler would hold it up.
-    """
+    """Log the unknown trigger types that came up since the last call."""
+    # `emit` does not log them itself, because a log handler would hold it up.
     with contextlib.suppress(IndexError):  # another thread may take the last one
         while _untold:
             _logger.warning(

@@ -231,10 +231,8 @@ class Delivery:
         return not self.held.stats.buffered
 
     def retire(self) -> None:
-        """Have the thread end by itself once all is delivered, or after `RETIRE_SECONDS`.
-
-        Takes no lock and does not wait: the garbage collector calls it in the middle of anything.
-        """
+        """Have the thread end by itself once all is delivered, or after `RETIRE_SECONDS`."""
+        # Takes no lock and does not wait: the garbage collector calls it in the middle of anything.
         self._retire_at = time.monotonic() + RETIRE_SECONDS
         self._bell.put(None)
 

@@ -143,10 +143,8 @@ def _traceback(error: BaseException, summary: str) -> str:
 
 
 def _is_simple(error: BaseException) -> bool:
-    """Return whether the traceback module would write little about *error*.
-
-    A member that a group holds twice counts twice, because it is written twice.
-    """
+    """Return whether the traceback module would write little about *error*."""
+    # A member that a group holds twice counts twice, because it is written twice.
     seen: set[int] = set()
     ahead = [error]
     for _ in range(MAX_RELATED):

@@ -219,10 +219,8 @@ class Held:
         self._is_absorbing = False
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only, or may be because another thread holds the lock.
-
-        It does not wait for the lock: a signal's handler asks, and may have interrupted its holder.
-        """
+        """Return whether anything is in memory only, or may be because another thread holds the lock."""
+        # It does not wait for the lock: a signal's handler asks, and may have interrupted its holder.
         if not self._lock.acquire(blocking=False):
             return True
         try:
@@ -275,10 +273,8 @@ class Held:
     def settle(
         self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str
     ) -> list[Entry]:
-        """Let go of those of *entries* that are still in flight, and return them.
-
-        They are delivered, or dropped for *reason*. A thread that closes the emitter may have taken some.
-        """
+        """Let go of those of *entries* that are still in flight, and return them."""
+        # They are delivered, or dropped for *reason*. A thread that closes the emitter may have taken some.
         with self._lock:
             gone = self._leave(entries)
             self._on_disk -= sum(not entry.number for entry in gone)
@@ -297,10 +293,8 @@ class Held:
         return gone
 
     def put_aside(self, entries: Sequence[Entry], **details: str) -> list[Entry]:
-        """Let go of those of *entries* that are still in flight, because they are refused, and return them.
-
-        Those that are not on disk yet count as on their way there.
-        """
+        """Let go of those of *entries*, all refused, that are still in flight, and return them."""
+        # Those that are not on disk yet count as on their way there.
         with self._lock:
             gone = self._leave(entries)
             self._moving += sum(entry.number > 0 for entry in gone)

@@ -123,11 +123,9 @@ def watch_the_end() -> None:
 
 
 def close_all() -> None:
-    """Deliver what all emitters hold, within `EXIT_SECONDS`. Calling it twice is fine.
-
-    Exit hooks run in reverse order, so those registered before this one may emit later. That is delivered at
-    once.
-    """
+    """Deliver what all emitters hold, within `EXIT_SECONDS`. Calling it twice is fine."""
+    # Exit hooks run in reverse order, so those registered before this one may emit later. That is delivered
+    # at once.
     if _process.is_over:
         return
     _process.is_over = True
@@ -150,10 +148,8 @@ def is_forked() -> bool:
 
 @functools.cache
 def _watch_exec() -> None:
-    """Have ``os.exec*`` deliver first. All of them call one of these two functions.
-
-    An audit hook would see them too, but it slows all other code: `copy.deepcopy` takes twice as long.
-    """
+    """Have ``os.exec*`` deliver first. All of them call one of these two functions."""
+    # An audit hook would see them too, but it slows all other code: `copy.deepcopy` takes twice as long.
     for name in ("execv", "execve"):
         function = getattr(os, name)
         delivering = _delivering_first(function)
@@ -177,11 +173,9 @@ def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def handle_sigterm() -> None:
-    """Have a SIGTERM deliver what is held before it ends the process, unless somebody else handles it.
-
-    Only the main thread can set a handler. In another thread this waits until the main thread emits. A
-    handler that the program sets later replaces this one.
-    """
+    """Have a SIGTERM deliver what is held before it ends the process, unless somebody else handles it."""
+    # Only the main thread can set a handler. In another thread this waits until the main thread emits. A
+    # handler that the program sets later replaces this one.
     _process.wants_sigterm, _process.has_sigterm = True, False
     if not _process.may_be_pooled:
         _take_sigterm()
@@ -194,11 +188,9 @@ def leave_sigterm() -> None:
 
 
 def stand_down() -> None:
-    """Have a SIGTERM end a pool's worker at once while it holds nothing. Called when a run has ended.
-
-    Python runs handlers between two of its instructions only. A worker that was about to block in a read
-    would never run the handler, and its pool would wait for the worker for ever.
-    """
+    """Have a SIGTERM end a pool's worker at once while it holds nothing. Called when a run has ended."""
+    # Python runs handlers between two of its instructions only. A worker that was about to block in a read
+    # would never run the handler, and its pool would wait for the worker for ever.
     if _process.may_be_pooled and _process.has_sigterm and not any(one.holds() for one in _all_live()):
         _give_sigterm_back()
 
