@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from run_log.core import Message, RunStatus, TransportUnavailableError, decode_event
-from run_log.producer import BufferLimits, RunEventEmitter, Spool
+from run_log.producer import RunEventEmitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._spool import Spool
 from run_log.testing import FirestoreEmulator, a_run
 
 from .report import Options, Report, Row, Sample, in_rounds, number

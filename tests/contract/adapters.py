@@ -11,8 +11,9 @@ import pytest
 
 from run_log.core import Message, Outcome, RunEvent, Settings
 from run_log.core.ids import document_id
-from run_log.producer import DeliveryPolicy, PubSubRunLogService, RunEventEmitter, Transport
+from run_log.producer import PubSubRunLogService, RunEventEmitter
 from run_log.producer._emitter import pubsub_transport
+from run_log.producer._transport import DeliveryPolicy, Transport
 from run_log.projector import MessageSource, Projector, PullLimits, PullWorker
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
 from run_log.pubsub import PubSubConnection, provision

@@ -16,16 +16,12 @@ import pytest
 from tests.ports import unused_port
 
 from run_log.core import Message, Settings, decode_event
-from run_log.producer import (
-    BufferLimits,
-    DeliveryPolicy,
-    FlushReport,
-    RunEventEmitter,
-    Spool,
-    Transport,
-)
+from run_log.producer import FlushReport, RunEventEmitter
 from run_log.producer._emitter import pubsub_transport
+from run_log.producer._held import BufferLimits
 from run_log.producer._pubsub import PUBLISH_TIMEOUT_SECONDS
+from run_log.producer._spool import Spool
+from run_log.producer._transport import DeliveryPolicy, Transport
 from run_log.pubsub import provision
 from run_log.testing import PubSubEmulator, an_event
 from run_log.testing.pytest_plugin import skipping_without_emulators

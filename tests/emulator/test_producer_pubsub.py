@@ -11,7 +11,6 @@ import pytest
 from run_log.core import RunStatus, Settings, decode_event, encode_event
 from run_log.core.wire import EVENT_TYPE
 from run_log.producer import (
-    DeliveryPolicy,
     FlushReport,
     PubSubRunLogService,
     RunEventEmitter,
@@ -19,6 +18,7 @@ from run_log.producer import (
     reset_default_emitter,
 )
 from run_log.producer._emitter import pubsub_transport
+from run_log.producer._transport import DeliveryPolicy
 from run_log.projector.google_cloud import pull
 from run_log.pubsub import provision
 from run_log.stores import FirestoreRunLogService

@@ -22,7 +22,11 @@ from run_log.core import (
     decode_event,
 )
 from run_log.core.models import RunKey
-from run_log.producer import BufferLimits, DeliveryPolicy, DropReason, EmitterStats, RunEventEmitter, Spool
+from run_log.producer import EmitterStats, RunEventEmitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._metrics import DropReason
+from run_log.producer._spool import Spool
+from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run, an_event
 
 from .core_strategies import examples

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from run_log.core import Version
 from run_log.core.models import RunKey
-from run_log.producer import BufferLimits
 from run_log.producer._capture import Entry
-from run_log.producer._held import EventBuffer
+from run_log.producer._held import BufferLimits, EventBuffer
 
 from .core_strategies import examples
 

@@ -20,7 +20,8 @@ from run_log.core import (
     WriteRefusedError,
 )
 from run_log.core.models import RunKey
-from run_log.producer import DeliveryPolicy, FlushReport, RunEventEmitter
+from run_log.producer import FlushReport, RunEventEmitter
+from run_log.producer._transport import DeliveryPolicy
 from run_log.projector import GroupLimits, Projector, PullLimits, PullReport, PullWorker
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import Faults, InMemorySubscription, InMemoryTopic, a_run, an_event

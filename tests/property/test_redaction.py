@@ -65,7 +65,8 @@ def test_what_is_no_secret_is_untouched(payload: dict[str, Any]) -> None:
     """A payload without secrets stays as it is, in JSON."""
     before = json.dumps(payload)
 
-    assert Redaction().apply(payload) == 0
+    Redaction().apply(payload)
+
     assert before == json.dumps(payload)
 
 
@@ -75,44 +76,17 @@ def test_once_is_enough(payload: dict[str, Any]) -> None:
     Redaction().apply(payload)
     before = copy.deepcopy(payload)
 
-    assert Redaction().apply(payload) == 0
+    Redaction().apply(payload)
+
     assert before == payload
 
 
 _parts = st.sampled_from(
     [
         *("password", "token", "api_key", "Cookie", "pin", "name", "value", "kept", "4711", "is", "--token"),
-        *(
-            "=",
-            ":",
-            ": ",
-            " ",
-            "'",
-            '"',
-            "\\",
-            ",",
-            ";",
-            "&",
-            "(",
-            ")",
-            "[",
-            "]",
-            "{",
-            "}",
-            "<",
-            ">",
-            "/",
-            "@",
-            "\n",
-        ),
-        *(
-            "Bearer ",
-            "Basic ",
-            "://",
-            "-----BEGIN RSA PRIVATE KEY-----",
-            "-----END RSA PRIVATE KEY-----",
-            "eyJ",
-        ),
+        *"=: '\"\\,;&()[]{}<>/@\n",
+        *("Bearer ", "Basic ", ": ", "://", "eyJ"),
+        *("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"),
         *(_SECRET, "[redacted]"),
     ]
 )

@@ -21,9 +21,8 @@ from hypothesis.stateful import (
 )
 
 from run_log.core import Message, Version
-from run_log.producer import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
-from run_log.producer._spool import LOOK_AGAIN_SECONDS, ROOM_MADE
+from run_log.producer._spool import LOOK_AGAIN_SECONDS, ROOM_MADE, Spool
 from run_log.testing import ManualClock
 
 from .core_strategies import examples, scaled

@@ -26,15 +26,10 @@ from run_log.core import (
 from run_log.core.clock import MAX_AHEAD, HybridLogicalClock
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
-from run_log.producer import (
-    DeliveryPolicy,
-    PubSubRunLogService,
-    RunEventEmitter,
-    record_run,
-    resume_run,
-)
+from run_log.producer import PubSubRunLogService, RunEventEmitter, record_run, resume_run
 from run_log.producer._recorder import RunHandle, RunRecorder
 from run_log.producer._store_transport import StoreTransport
+from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService, RunLog
 from run_log.testing import an_event
 

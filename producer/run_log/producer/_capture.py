@@ -97,11 +97,6 @@ class Captured(NamedTuple):
     """How many values were cut before they were copied."""
     trace: TraceContext
 
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The run's fields, without its payloads."""
-        return dict(zip(_FIELDS, self, strict=False))
-
 
 _FIELDS: Final = Captured._fields[: Captured._fields.index("event_id")]
 
@@ -138,11 +133,7 @@ class Entry:
         self.message: Message | None = None
 
     def encode(self, encoder: Callable[[Content], Message]) -> Message:
-        """Return the event's message. The first call has *encoder* make it.
-
-        Raises:
-            Exception: Whatever *encoder* raises.
-        """
+        """Return the event's message. The first call has *encoder* make it."""
         # Two threads may come here at once when the emitter is closed. Both make the same message.
         content = self.content
         if content is not None:
@@ -150,7 +141,6 @@ class Entry:
         return cast("Message", self.message)
 
     def set_message(self, message: Message) -> None:
-        """Replace what was captured by *message*."""
         self.message, self.size = message, message_bytes(message)
         self.content = None
 
@@ -172,12 +162,6 @@ class Rejection:
 
     @classmethod
     def of(cls, run: object, error: BaseException) -> Self:
-        """Return the rejection of *run*, whose capture raised *error*.
-
-        Args:
-            run: Anything. Its own code may raise.
-            error: Likewise.
-        """
         return cls(type_name(run), text_of(error)[:MAX_CAUSE] or type_name(error))
 
 
@@ -205,10 +189,6 @@ class Capture:
     The caller pays for reading the fields and for one `marshal` copy of the payloads. That copy is exact,
     runs no foreign code and is the cheapest there is. Validation, redaction and encoding are left to the
     delivery thread.
-
-    Args:
-        tick: Returns the next reading of a hybrid logical clock for a run, in microseconds since the epoch.
-        new_id: Makes the ids of events.
     """
 
     def __init__(self, *, tick: Callable[[RunKey], int], new_id: Callable[[], str]) -> None:
@@ -217,9 +197,6 @@ class Capture:
 
     def __call__(self, run: object) -> Entry:
         """Return the entry for *run*. It shares nothing with *run* that can change.
-
-        Args:
-            run: A `WorkflowRun`, any object with its fields, a mapping of them, or a `RunEvent`.
 
         Raises:
             InvalidRunError: It is none of these.
@@ -319,7 +296,8 @@ def encode(content: Content, redaction: Redaction) -> Message:
 
 def _run_of(captured: Captured) -> WorkflowRun:
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
-    fields = {**captured.fields, "trigger_data": trigger_data, "result": result}
+    fields: dict[str, Any] = dict(zip(_FIELDS, captured, strict=False))
+    fields |= {"trigger_data": trigger_data, "result": result}
     if not captured.is_valid:
         return recordable(fields)
     fields |= {"status": RunStatus(captured.status), "trigger_type": TriggerType(captured.trigger_type)}
@@ -441,10 +419,8 @@ def known_trigger(trigger: object) -> object:
 
 
 def tell_unknown() -> None:
-    """Log the unknown trigger types that came up since the last call.
-
-    `emit` does not log them itself, because a log handler would hold it up.
-    """
+    """Log the unknown trigger types that came up since the last call."""
+    # `emit` does not log them itself, because a log handler would hold it up.
     with contextlib.suppress(IndexError):  # another thread may take the last one
         while _untold:
             _logger.warning(

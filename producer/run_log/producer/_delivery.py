@@ -24,7 +24,7 @@ from ._disk import Disk, keep_alone
 from ._failure import text_of
 from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits, Held
 from ._lifecycle import OWN_FAULT, deliver_late, warn_of_sigterm, watch_the_end
-from ._metrics import DropReason, EmitterStats, Reporter, measure_publish, say_loss
+from ._metrics import DropReason, Reporter, measure_publish, say_loss
 from ._spool import Spool
 from ._transport import (
     MAX_BATCH_BYTES,
@@ -51,17 +51,10 @@ class Delivery:
     process. Locks are taken in this order: `_ending`, `_starting`, the disk's, `Held`'s. No log handler runs
     while one of them but `_ending` is held, because it may record a run.
 
-    Args:
-        transport: Where messages go.
-        encode: Makes the message of what was captured.
-        limits: How much is held while the broker is slow or away.
-        policy: When to publish, and when to try again.
-        spool: Keeps what memory cannot hold; None drops it.
-
     Attributes:
-        policy: When to publish, and when to try again.
         held: What is not delivered yet. A forked child has another one.
         idle: Whether the next `emit` has to call `attend`.
+        failures: Publish calls that failed in a row until now.
     """
 
     def __init__(
@@ -91,7 +84,7 @@ class Delivery:
         self._ending = renewed(self, "_ending", threading.RLock)
         self._stopping = self._is_final = self._is_alone = False
         self._retire_at: float | None = None
-        self._failures = 0
+        self.failures = 0
         self._failing_since = 0.0
         self._batch_bytes = MAX_BATCH_BYTES
         self._trouble = ""
@@ -168,20 +161,9 @@ class Delivery:
         finally:
             self.held.forget(waiter)
 
-    @property
-    def stats(self) -> EmitterStats:
-        """The counters now."""
-        return self.held.stats
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last publish call failed."""
-        return self._failures > 0
-
     # The end, and what comes before it
 
     def close(self, timeout: float) -> None:
-        """Take nothing more, then `end`. Twice is fine."""
         self.held.close()
         self.end(timeout)
 
@@ -222,19 +204,20 @@ class Delivery:
         self._is_urgent = True
         self._bell.put(None)
         try:
-            if self._stopping or not self.stats.pending or self.start():
+            if self._stopping or not self.held.stats.pending or self.start():
                 is_done = self.settled(timeout) and not self._stopping
             else:
                 is_done = self._deliver_here(time.monotonic() + timeout)
         finally:
             self._is_urgent = False
             self._disk.write_all()
+            # What could not be written is in memory again, where the thread may just have found nothing.
+            self._bell.put(None)
             if not is_done:
                 self._tell_undelivered()
         self.report(final=True)
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only. Takes no lock: a signal's handler asks."""
         return self.held.holds()
 
     def _deliver_here(self, deadline: float) -> bool:
@@ -245,13 +228,11 @@ class Delivery:
                 pass
         finally:
             self._is_alone, self._thread = False, None
-        return not self.stats.buffered
+        return not self.held.stats.buffered
 
     def retire(self) -> None:
-        """Have the thread end by itself once all is delivered, or after `RETIRE_SECONDS`.
-
-        Takes no lock and does not wait: the garbage collector calls it in the middle of anything.
-        """
+        """Have the thread end by itself once all is delivered, or after `RETIRE_SECONDS`."""
+        # Takes no lock and does not wait: the garbage collector calls it in the middle of anything.
         self._retire_at = time.monotonic() + RETIRE_SECONDS
         self._bell.put(None)
 
@@ -262,11 +243,10 @@ class Delivery:
         self._start_empty(closed=self.held.closed)
 
     def report(self, *, final: bool = False, is_noticed: bool = True) -> None:
-        """Update metrics and logs."""
         self._reporter.report(
             self.held.stats,
-            written=self.held.written_so_far,
-            details=self.held.drop_details,
+            written=self.held.total_written,
+            details=self.held.details,
             now=self.policy.monotonic(),
             final=final,
             is_noticed=is_noticed,
@@ -434,12 +414,7 @@ class Delivery:
         return batch
 
     def _hand_over(self, entries: Sequence[Entry], refused: list[Entry]) -> Exception | None:
-        """Publish *entries*, by halves where they are refused, and return why any are.
-
-        Args:
-            entries: At least one.
-            refused: Takes each entry that is refused on its own.
-        """
+        """Publish *entries*, by halves where they are refused, and return why any are."""
         if self._refusals >= MAX_REFUSALS or self._stopping:
             return MessageRefusedError("too much is refused; what is left of the call is tried again")
         begun = self.policy.monotonic()
@@ -461,7 +436,7 @@ class Delivery:
         half = len(entries) // 2
         # Alternating, so that a few at the front cannot use up the refusals of every try.
         halves = (
-            (entries[:half], entries[half:]) if self._failures % 2 == 0 else (entries[half:], entries[:half])
+            (entries[:half], entries[half:]) if self.failures % 2 == 0 else (entries[half:], entries[:half])
         )
         errors = [self._hand_over(part, refused) for part in halves]
         return errors[0] or errors[1]
@@ -473,28 +448,24 @@ class Delivery:
         self._is_trusted = True
         self._refusals = 0
         self._batch_bytes = min(MAX_BATCH_BYTES, 2 * self._batch_bytes)
-        if self._failures:
-            self._reporter.tell_recovered(self._failures, self.policy.monotonic() - self._failing_since)
-        self._failures, self._trouble = 0, ""
+        if self.failures:
+            self._reporter.tell_recovered(self.failures, self.policy.monotonic() - self._failing_since)
+        self.failures, self._trouble = 0, ""
 
     def _failed(self, error: BaseException, *, is_last_try: bool = False) -> None:
-        """Wait before the next call, or end.
-
-        Args:
-            error: Why the last call failed.
-            is_last_try: Whether a refusal now is one for good.
-        """
+        """Wait before the next call, or end."""
         refused = not isinstance(error, TransportUnavailableError)
         self._trouble = _text(error)
         if not refused:
             # A slow line carries a smaller call in time.
-            self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, self._in_flight_bytes) // 2)
+            tried = sum(entry.size for entry in self.held.in_flight(MAX_BATCH_EVENTS))
+            self._batch_bytes = max(MIN_BATCH_BYTES, min(self._batch_bytes, tried) // 2)
         now = self.policy.monotonic()
-        if not self._failures:
+        if not self.failures:
             self._failing_since = now
-        self._failures += 1
-        self.held.count_retry()
-        wait = self.policy.wait(self._failures, refused=refused)
+        self.failures += 1
+        self.held.retries += 1
+        wait = self.policy.wait(self.failures, refused=refused)
         self._reporter.tell_failure(error, refused=refused, wait=wait, now=now)
         if refused:
             say_loss(self._trouble)
@@ -507,17 +478,8 @@ class Delivery:
             self._stop()
         self._pause(wait, is_patient=refused)
 
-    @property
-    def _in_flight_bytes(self) -> int:
-        return sum(entry.size for entry in self.held.in_flight(MAX_BATCH_EVENTS))
-
     def _pause(self, seconds: float, *, is_patient: bool = False) -> None:
-        """Wait *seconds*, or less if the process ends or somebody waits for delivery.
-
-        Args:
-            seconds: To wait at most.
-            is_patient: Whether to wait even if somebody waits: a refusal does not pass by itself.
-        """
+        """Wait *seconds*, or less if the process ends or somebody waits for delivery."""
         begun = time.monotonic()
         while not self._stopping:
             at_most = seconds

@@ -26,11 +26,6 @@ class Disk:
 
     The delivery thread and a thread that closes the emitter may both come here, one at a time.
 
-    Args:
-        spool: The directory; None for none.
-        held: What is in memory.
-        encode: Makes the message of what was captured.
-
     Attributes:
         trouble: Why the last call could not use the directory; empty where it could.
     """
@@ -42,17 +37,11 @@ class Disk:
         self._lock = renewed(self, "_lock", threading.Lock)
         self._lost = spool.lost if spool else 0
         self._corrupt = spool.corrupt if spool else 0
-        self._sources: dict[int, SpooledEvent] = {}
         self.trouble = ""
         self._is_closed = False
 
     def fill(self, *, events: int, data_bytes: int) -> bool:
-        """Take the earliest events on disk in flight, and return whether there were any.
-
-        Args:
-            events: Most of them.
-            data_bytes: Most bytes of them, unless the first alone is larger.
-        """
+        """Take the earliest events on disk in flight, as `Spool.next_batch` does; return whether any were."""
         if self._spool is None:
             return False
         with logging_later(), self._lock:
@@ -64,57 +53,45 @@ class Disk:
                 self._tell(error)
                 return False
             corrupt, self._corrupt = self._spool.corrupt - self._corrupt, self._spool.corrupt
-            self._held.found_on_disk(
-                self._spool.waiting, aside=self._spool.aside, corrupt=corrupt, lost=self._newly_lost()
-            )
-            entries = [_entry(event) for event in found]
-            self._sources = {id(entry): event for entry, event in zip(entries, found, strict=True)}
-            self._held.take_from_disk(entries)
+            lost, self._lost = self._spool.lost - self._lost, self._spool.lost
+            self._held.found_on_disk(self._spool.waiting, aside=self._spool.aside, corrupt=corrupt, lost=lost)
+            self._held.take_from_disk([_entry(event) for event in found])
             return bool(found)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Forget those of *entries* that came from disk: they are delivered, or given up."""
-        if self._spool is None or not self._sources:
+        on_disk = [entry for entry in entries if not entry.number]
+        if self._spool is None or not on_disk:
             return
         with logging_later(), self._lock:
-            events = [self._sources.pop(id(entry)) for entry in entries if id(entry) in self._sources]
             try:
-                self._spool.settle(events)
+                self._spool.settle(on_disk)
             except SpoolError as error:
                 self._tell(error)
 
     def put_aside(self, entries: Sequence[Entry], error: str) -> None:
-        """Have *entries*, which are refused, stand aside on disk; without a spool they are dropped.
-
-        Args:
-            entries: Some of those in flight.
-            error: Why.
-        """
+        """Have *entries*, which are refused because of *error*, stand aside on disk; or drop them."""
         if self._spool is None:
             self._held.settle(entries, DropReason.REFUSED, error=error)
             return
         with logging_later(), self._lock:
             gone = self._held.put_aside(entries, error=error)
             try:
-                self._spool.set_aside(
-                    [self._sources.pop(id(entry)) for entry in gone if id(entry) in self._sources]
-                )
+                self._spool.set_aside(entry for entry in gone if not entry.number)
             except SpoolError as failure:
                 self._tell(failure)
             new = [_spooled(entry, entry.encode(self._encode)) for entry in gone if entry.number]
             try:
                 if new:
                     self._spool.append(new, newer=self._held.newest, is_aside=True)
-                self._held.written(len(new))
-                self._held.lost_on_disk(self._newly_lost())
             except SpoolError as failure:
                 for _ in new:
                     self._held.drop_for_disk(DropReason.REFUSED, error=error)
                 self._tell(failure)
-            self._held.stand_aside(self._spool.aside)
+                new = []
+            self._written(self._spool, len(new))
 
     def write_shed(self) -> None:
-        """Write what a full buffer has shed."""
         if self._held.has_shed:
             self._write(lambda _spool: self._held.take_for_disk(0))
 
@@ -128,7 +105,6 @@ class Disk:
         self._write(lambda _spool: self._held.take_all_for_disk())
 
     def close(self) -> None:
-        """Let go of the directory; what is there stays for the next start."""
         if self._spool is not None:
             with logging_later(), self._lock:
                 self._is_closed = True
@@ -150,9 +126,7 @@ class Disk:
                     self._tell(error)
                     return
                 self.trouble = ""
-                self._held.written(len(batch))
-                self._held.lost_on_disk(self._newly_lost())
-                self._held.stand_aside(self._spool.aside)
+                self._written(self._spool, len(batch))
 
     def _encoded(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Message]]:
         for entry in entries:
@@ -163,11 +137,9 @@ class Disk:
             else:
                 yield entry, message
 
-    def _newly_lost(self) -> int:
-        if self._spool is None:
-            return 0
-        lost, self._lost = self._spool.lost - self._lost, self._spool.lost
-        return lost
+    def _written(self, spool: Spool, events: int) -> None:
+        lost, self._lost = spool.lost - self._lost, spool.lost
+        self._held.written(events, lost=lost, aside=spool.aside)
 
     def _tell(self, error: SpoolError) -> None:
         is_told, self.trouble = bool(self.trouble), str(error)
@@ -178,18 +150,7 @@ class Disk:
 def keep_alone(
     held: Held, spool: Spool | None, encode: Callable[[Content], Message], *, is_lasting: bool
 ) -> None:
-    """Write all that is held, or say that it is lost, while the interpreter is being torn down.
-
-    No other thread runs any more, and any may have died with a lock: so these are new, and nothing is
-    logged. Nothing is published: gRPC would wait for threads, and Python 3.13.0 crashes where a store uses
-    `datetime`.
-
-    Args:
-        held: What is in memory.
-        spool: The directory; None for none.
-        encode: Makes the message of what was captured.
-        is_lasting: Whether what is delivered outlives the process: else nothing is lost.
-    """
+    """Write all that is held, or say that it is lost, while the interpreter is being torn down."""
     held.renew_lock()
     held.absorb()
     disk = Disk(spool, held, encode)

@@ -205,12 +205,7 @@ class RunEventEmitter:
     @property
     def stats(self) -> EmitterStats:
         """The counters now."""
-        return self._delivery.stats
-
-    @property
-    def end_flush_seconds(self) -> float:
-        """How long the end of a recorded run waits for delivery; 0 while publishing fails."""
-        return 0.0 if self.is_failing else self._delivery.policy.end_flush_seconds
+        return self._delivery.held.stats
 
     async def await_end(self) -> None:
         """Wait as the end of a recorded run does: see `DeliveryPolicy.end_flush`."""
@@ -235,7 +230,7 @@ class RunEventEmitter:
     @property
     def is_failing(self) -> bool:
         """Whether the last publish call failed. Waiting for delivery may then be in vain."""
-        return self._delivery.is_failing
+        return self._delivery.failures > 0
 
     def _report(self) -> FlushReport:
         stats = self.stats
@@ -254,11 +249,6 @@ class LazyTransport:
 
     The delivery thread makes it, because vendors' libraries load slowly. A child needs its own, because gRPC
     channels, event loops and database connections do not survive a fork.
-
-    Args:
-        make: Makes the transport.
-        ends_with_process: Whether what it delivers is gone when the process ends.
-        is_loaded: Whether everything that it needs is imported already, so that a fork need not wait.
     """
 
     def __init__(
@@ -271,7 +261,6 @@ class LazyTransport:
         self._owner = 0
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish by the transport of this process, which the first call makes."""
         if self._owner == os.getpid():
             self._made[-1].publish(messages)
             return
@@ -289,7 +278,6 @@ class LazyTransport:
             made.publish(messages)
 
     def close(self) -> None:
-        """Close the transport of this process, if there is one."""
         if self._owner == os.getpid():
             self._made[-1].close()
 
@@ -352,11 +340,7 @@ def pubsub_transport(settings: Settings) -> LazyTransport:
 
 
 def _pubsub_connector() -> Callable[[Settings], Transport]:
-    """Return what connects to Pub/Sub.
-
-    Raises:
-        ConfigurationError: The extra ``producer`` is not installed.
-    """
+    """Return what connects to Pub/Sub."""
     try:
         from ._pubsub import PubSubTransport  # noqa: PLC0415 - the vendor's library is an extra
     except ModuleNotFoundError as error:

@@ -50,11 +50,7 @@ _EXITS: Final = frozenset({"click", "typer", "asyncclick"})
 
 
 def is_good_exit(error: BaseException) -> bool:
-    """Return whether *error* ends the program with None or 0 as its exit code, as success.
-
-    Args:
-        error: What leaves a run's block.
-    """
+    """Return whether *error* ends the program with None or 0 as its exit code, as success."""
     attribute = _exit_attribute(type(error))
     if attribute is None:
         return False
@@ -80,9 +76,6 @@ def describe(error: BaseException) -> str:
     """Return *error* as a text: one line that says what happened, and the end of its traceback.
 
     Never raises, and takes milliseconds, whatever the exception holds.
-
-    Args:
-        error: Any exception. If its text raises, its type describes it.
     """
     # Not isinstance: an exception may lie about its class, or raise when it is asked for it.
     cause = next((name for kind, name in _CAUSES if issubclass(type(error), kind)), None)
@@ -100,12 +93,10 @@ def _summary(error: BaseException) -> str:
 
 
 def name_and_text(error: BaseException) -> str:
-    """Return the type and the text of *error* for a log line. Never raises."""
     return f"{type_name(error)}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of *error*, cut. Never raises."""
     with _Muted():
         return _cut(_message(error), MAX_SUMMARY)
     return "<exception str() failed>"
@@ -152,10 +143,8 @@ def _traceback(error: BaseException, summary: str) -> str:
 
 
 def _is_simple(error: BaseException) -> bool:
-    """Return whether the traceback module would write little about *error*.
-
-    A member that a group holds twice counts twice, because it is written twice.
-    """
+    """Return whether the traceback module would write little about *error*."""
+    # A member that a group holds twice counts twice, because it is written twice.
     seen: set[int] = set()
     ahead = [error]
     for _ in range(MAX_RELATED):
@@ -188,9 +177,6 @@ class Untouched:
     """Restores the traceback and the context of an exception that the block describes.
 
     A value's own code may raise the exception anew, which would change both.
-
-    Args:
-        error: The exception, whose causes and contexts are restored, too; None for none.
     """
 
     def __init__(self, error: BaseException | None) -> None:

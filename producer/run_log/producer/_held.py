@@ -46,9 +46,6 @@ class EventBuffer:
     A full buffer first drops events that a newer event of the same run supersedes, oldest first, and then
     the oldest events. So the newest state of a run is lost last. The newer event may have been taken
     meanwhile, as long as others of its run wait.
-
-    Args:
-        limits: When it is full.
     """
 
     def __init__(self, limits: BufferLimits) -> None:
@@ -56,30 +53,24 @@ class EventBuffer:
         # By number. A deque that only marks what has left would grow through an outage.
         self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._superseded: OrderedDict[int, Entry] = OrderedDict()
-        # Of each run with an event here. It has no content if it was taken before the others.
-        self._newest: dict[RunKey, Entry] = {}
-        self._twins: dict[RunKey, dict[int, Entry]] = {}  # others in the newest's version
-        self._behind: Counter[RunKey] = Counter()  # how many besides the newest, if any
+        self._versions: dict[RunKey, tuple[int, int, str]] = {}  # the newest of each run that waits
+        # The numbers of what waits in that version. To the garbage collector a tuple of them is nothing.
+        self._newest: dict[RunKey, tuple[int, ...]] = {}
+        self._behind: Counter[RunKey] = Counter()  # how many are superseded, if any
         self._bytes = 0
         self._is_sound = True
 
     def __len__(self) -> int:
-        """Return how many events wait."""
         return len(self._waiting)
 
     def __contains__(self, number: int) -> bool:
-        """Return whether the event of that number waits."""
         return number in self._waiting
 
     def add(self, entry: Entry) -> list[Entry]:
         """Append *entry* and return what was dropped to make room."""
         self._begin()
         self._waiting[entry.number] = entry
-        self._bytes += entry.size
-        self._rank(entry)
-        dropped = self._make_room()
-        self._is_sound = True
-        return dropped
+        return self._added([entry])
 
     def give_back(self, entries: Sequence[Entry]) -> list[Entry]:
         """Put *entries* that were taken in front again, and return what was dropped to make room."""
@@ -87,56 +78,35 @@ class EventBuffer:
         for entry in reversed(entries):
             self._waiting[entry.number] = entry
             self._waiting.move_to_end(entry.number, last=False)
-            self._bytes += entry.size
-            self._rank(entry)
-        dropped = self._make_room()
-        self._is_sound = True
-        return dropped
+        return self._added(entries)
 
-    def take(self, *, events: int, data_bytes: int) -> list[Entry]:
-        """Remove and return the oldest entries: at least one if any wait, and no more than fit.
-
-        Args:
-            events: Most entries.
-            data_bytes: Most bytes, unless the first alone is larger.
-        """
+    def take(self, *, events: int, data_bytes: int, is_strict: bool = False) -> list[Entry]:
+        """Remove and return the oldest entries that fit; unless *is_strict* at least one, however large."""
         self._begin()
         taken: list[Entry] = []
-        left = data_bytes
         while self._waiting and len(taken) < events:
             entry = _first(self._waiting)
-            left -= entry.size
-            if taken and left < 0:
+            data_bytes -= entry.size
+            if data_bytes < 0 and (taken or is_strict):
                 break
-            taken.append(self._remove(entry))
+            self._remove(entry)
+            taken.append(entry)
         self._is_sound = True
         return taken
 
     def take_all(self) -> list[Entry]:
-        """Remove and return all entries."""
         return self.take(events=len(self), data_bytes=self._bytes)
 
     def newest(self) -> dict[RunKey, Version]:
         """Return the newest version of each run of which any event waits."""
-        return {key: Version(*entry.version) for key, entry in self._newest.items()}
+        return {key: Version(*version) for key, version in self._versions.items()}
 
     def oldest(self) -> int | None:
         """Return the number of the oldest event that waits; None if none does."""
         return next(iter(self._waiting), None)
 
     @property
-    def oldest_bytes(self) -> int:
-        """Bytes of the oldest event that waits; there has to be one."""
-        return _first(self._waiting).size
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes waiting."""
-        return self._bytes
-
-    @property
     def is_half_full(self) -> bool:
-        """Whether half of the room is taken."""
         limits = self._limits
         return 2 * len(self._waiting) >= limits.events or 2 * self._bytes >= limits.data_bytes
 
@@ -144,63 +114,60 @@ class EventBuffer:
         """Note that a change begins, and repair the last one if a signal's handler cut it short."""
         if not self._is_sound:
             self._bytes = 0
-            self._newest.clear()
-            self._superseded.clear()
-            self._twins.clear()
-            self._behind.clear()
+            for ranks in (self._superseded, self._versions, self._newest, self._behind):
+                ranks.clear()
             for number, entry in self._waiting.items():
                 entry.number = number
-                self._bytes += entry.size
                 self._rank(entry)
         self._is_sound = False
 
-    def _rank(self, entry: Entry) -> None:
-        newest = self._newest.get(entry.key)
-        if newest is not None and newest.version == entry.version and newest.number != entry.number:
-            # Which of two in one version comes first depends on their contents, which nobody reads here.
-            self._twins.setdefault(entry.key, {})[entry.number] = entry
-            self._behind[entry.key] += 1
-            return
-        older = entry
-        # The same number: the newest itself is given back.
-        if newest is None or newest.version < entry.version or newest.number == entry.number:
-            if newest is not None and newest.version < entry.version:
-                self._superseded.update(self._twins.pop(entry.key, {}))
-            self._newest[entry.key] = entry
-            older = newest or entry
-        if older.number != self._newest[entry.key].number and older.number in self._waiting:
-            self._superseded[older.number] = older
-            self._behind[entry.key] += 1
-
-    def _make_room(self) -> list[Entry]:
+    def _added(self, entries: Iterable[Entry]) -> list[Entry]:
+        for entry in entries:
+            self._rank(entry)
         dropped: list[Entry] = []
         while self._waiting and self._is_over():
-            dropped.append(self._remove(_first(self._superseded or self._waiting)))
+            entry = _first(self._superseded or self._waiting)
+            self._remove(entry)
+            dropped.append(entry)
+        self._is_sound = True
         return dropped
 
     def _is_over(self) -> bool:
         return len(self._waiting) > self._limits.events or self._bytes > self._limits.data_bytes
 
-    def _remove(self, entry: Entry) -> Entry:
+    def _rank(self, entry: Entry) -> None:
+        self._bytes += entry.size
+        newest = self._versions.get(entry.key)
+        if newest is None or newest < entry.version:
+            for number in self._newest.pop(entry.key, ()):
+                self._supersede(self._waiting[number])
+            self._versions[entry.key] = newest = entry.version
+        if newest == entry.version:
+            # Two in one version are both the newest: only their contents, which nobody reads here, would
+            # tell which of them comes first.
+            self._newest[entry.key] = (*self._newest.get(entry.key, ()), entry.number)
+        else:
+            self._supersede(entry)
+
+    def _supersede(self, entry: Entry) -> None:
+        self._superseded[entry.number] = entry
+        self._behind[entry.key] += 1
+
+    def _remove(self, entry: Entry) -> None:
         del self._waiting[entry.number]
         self._bytes -= entry.size
         if self._superseded.pop(entry.number, None):
             self._behind[entry.key] -= 1
-        elif entry.number != self._newest[entry.key].number:
-            twins = self._twins[entry.key]
-            del twins[entry.number]
-            if not twins:
-                del self._twins[entry.key]
-            self._behind[entry.key] -= 1
-        elif entry.key in self._behind:
-            # Others of its run wait still, and are ranked by its version. Its content would cost memory.
-            taken = self._newest[entry.key] = Entry(entry.key, entry.version, 0, None)
-            taken.number = entry.number
-        if not self._behind.get(entry.key):
-            self._behind.pop(entry.key, None)
-            if self._newest[entry.key].number not in self._waiting:
-                del self._newest[entry.key]
-        return entry
+            if not self._behind[entry.key]:
+                del self._behind[entry.key]
+        else:
+            newest = self._newest.pop(entry.key)
+            if len(newest) > 1:
+                at = newest.index(entry.number)
+                self._newest[entry.key] = newest[:at] + newest[at + 1 :]
+        # As long as others of its run wait, its version supersedes them.
+        if entry.key not in self._newest and entry.key not in self._behind:
+            del self._versions[entry.key]
 
 
 def _first(entries: OrderedDict[int, Entry]) -> Entry:
@@ -220,6 +187,12 @@ class Held:
         limits: How much the buffer holds.
         keeps_shed: Whether what a full buffer sheds is kept for a spool, rather than dropped.
         closed: Whether what is absorbed is dropped.
+
+    Attributes:
+        last_number: The number of the last event that was absorbed.
+        retries: Publish calls that failed.
+        total_written: Events written to the spool directory since the beginning.
+        details: What else to log about the last drop of each reason.
     """
 
     def __init__(self, limits: BufferLimits, *, keeps_shed: bool, closed: bool = False) -> None:
@@ -229,16 +202,16 @@ class Held:
         self._lock = renewed(self, "_lock", threading.RLock)
         self._is_absorbing = False
         self._numbers = itertools.count(1)
-        self._last_number = 0
+        self.last_number = self.retries = self.total_written = 0
         self._buffer = EventBuffer(limits)
         self._keeps_shed = keeps_shed
         self._shed = EventBuffer(MAX_SHED)
         self._in_flight: deque[Entry] = deque()
         self._moving = self._on_disk = self._aside = 0
         self._waiters: dict[object, tuple[int, Callable[[], None]]] = {}
-        self._delivered = self._retries = self._written = 0
+        self._delivered = 0
         self._dropped: Counter[DropReason] = Counter()
-        self._details: dict[DropReason, Mapping[str, str]] = {}
+        self.details: dict[DropReason, Mapping[str, str]] = {}
 
     def renew_lock(self) -> None:
         """Make a new lock. The end of the interpreter may have taken the thread that holds the old one."""
@@ -246,10 +219,8 @@ class Held:
         self._is_absorbing = False
 
     def holds(self) -> bool:
-        """Return whether anything is in memory only, or may be because another thread holds the lock.
-
-        It does not wait for the lock: a signal's handler asks, and may have interrupted its holder.
-        """
+        """Return whether anything is in memory only, or may be because another thread holds the lock."""
+        # It does not wait for the lock: a signal's handler asks, and may have interrupted its holder.
         if not self._lock.acquire(blocking=False):
             return True
         try:
@@ -258,7 +229,6 @@ class Held:
             self._lock.release()
 
     def absorb(self) -> None:
-        """Move what is in the intake now into the buffer."""
         with self._lock:
             # The lock is reentrant, so this may be a signal's handler in the middle of an absorb, which goes
             # on afterwards. The flag alone does not show it: an absorb that a handler cut short leaves it.
@@ -278,7 +248,7 @@ class Held:
         elif self.closed:
             self._drop(DropReason.CLOSED, 1)
         elif not item.number or item.number not in self._buffer:
-            item.number = self._last_number = next(self._numbers)
+            item.number = self.last_number = next(self._numbers)
             self._shed_from_buffer(self._buffer.add(item))
 
     def _shed_from_buffer(self, entries: Iterable[Entry]) -> None:
@@ -287,7 +257,6 @@ class Held:
             self._drop(DropReason.BUFFER_FULL, len(lost))
 
     def take(self, *, events: int, data_bytes: int) -> None:
-        """Take the oldest entries of the buffer in flight."""
         with self._lock:
             self._in_flight.extend(self._buffer.take(events=events, data_bytes=data_bytes))
 
@@ -297,24 +266,15 @@ class Held:
             self._in_flight.extend(entries)
 
     def in_flight(self, events: int | None = None) -> list[Entry]:
-        """Return the first entries in flight.
-
-        Args:
-            events: Most of them; None for all.
-        """
+        """Return all entries in flight, or the first *events* of them."""
         with self._lock:
             return list(islice(self._in_flight, events))
 
     def settle(
         self, entries: Sequence[Entry], reason: DropReason | None = None, **details: str
     ) -> list[Entry]:
-        """Let go of those of *entries* that are still in flight, and return them.
-
-        Args:
-            entries: Some that were in flight. A thread that closes the emitter may have taken them.
-            reason: Why they were dropped; None if they were delivered.
-            details: What else to log.
-        """
+        """Let go of those of *entries* that are still in flight, and return them."""
+        # They are delivered, or dropped for *reason*. A thread that closes the emitter may have taken some.
         with self._lock:
             gone = self._leave(entries)
             self._on_disk -= sum(not entry.number for entry in gone)
@@ -326,32 +286,20 @@ class Held:
             return gone
 
     def _leave(self, entries: Iterable[Entry]) -> list[Entry]:
-        # By identity, and in one pass: a thread that closes the emitter may have taken some, in any order.
+        # By identity, and in one pass, because some may be gone, in any order.
         leaving = {id(entry) for entry in entries}
         gone = [entry for entry in self._in_flight if id(entry) in leaving]
         self._in_flight = deque(entry for entry in self._in_flight if id(entry) not in leaving)
         return gone
 
     def put_aside(self, entries: Sequence[Entry], **details: str) -> list[Entry]:
-        """Let go of those of *entries* that are still in flight, because they are refused, and return them.
-
-        Those that are not on disk yet count as on their way there.
-
-        Args:
-            entries: Some that were in flight.
-            details: What else to log.
-        """
+        """Let go of those of *entries*, all refused, that are still in flight, and return them."""
+        # Those that are not on disk yet count as on their way there.
         with self._lock:
             gone = self._leave(entries)
             self._moving += sum(entry.number > 0 for entry in gone)
-            self._details[DropReason.REFUSED] = details
+            self.details[DropReason.REFUSED] = details
             return gone
-
-    def stand_aside(self, events: int) -> None:
-        """Note how many events on disk stand aside. `wait` does not wait for them."""
-        with self._lock:
-            self._aside = events
-            self._notify()
 
     def give_back(self) -> None:
         """Put what is in flight back to where it came from."""
@@ -362,25 +310,18 @@ class Held:
             self._notify()
 
     def take_for_disk(self, data_bytes: int) -> list[Entry]:
-        """Take what the full buffer shed, and the oldest of the rest, to be written to disk.
-
-        Args:
-            data_bytes: Most bytes of the rest.
-        """
+        """Take what the full buffer shed, and *data_bytes* of the oldest of the rest, for the disk."""
         with self._lock:
             entries = self._shed.take_all()
             left = data_bytes
             while self._in_flight and self._in_flight[0].number and self._in_flight[0].size <= left:
                 left -= self._in_flight[0].size
                 entries.append(self._in_flight.popleft())
-            while len(self._buffer) and self._buffer.oldest_bytes <= left:
-                left -= self._buffer.oldest_bytes
-                entries += self._buffer.take(events=1, data_bytes=0)
+            entries += self._buffer.take(events=len(self._buffer), data_bytes=left, is_strict=True)
             self._moving += len(entries)
             return entries
 
     def take_all_for_disk(self) -> list[Entry]:
-        """Take all that is not on disk already, to be written there."""
         with self._lock:
             entries = self._shed.take_all() + [entry for entry in self._in_flight if entry.number]
             self._in_flight.clear()
@@ -388,29 +329,35 @@ class Held:
             self._moving += len(entries)
             return entries
 
-    def written(self, events: int) -> None:
-        """Count *events* that were taken for the disk as written."""
+    def written(self, events: int, *, lost: int, aside: int) -> None:
+        """Count *events* that were taken for the disk as written.
+
+        Args:
+            events: How many.
+            lost: How many on disk had to make room for them.
+            aside: How many on disk stand aside. `wait` does not wait for those.
+        """
         with self._lock:
             self._moving -= events
-            self._on_disk += events
-            self._written += events
+            self._on_disk += events - lost
+            self._aside = aside
+            self.total_written += events
+            self._drop(DropReason.SPOOL_FULL, lost)
+            self._notify()
 
     def not_written(self, entries: Sequence[Entry]) -> None:
-        """Take *entries* back into memory, because they could not be written."""
         with self._lock:
             self._moving -= len(entries)
             self._shed_from_buffer(self._buffer.give_back(entries))
             self._notify()
 
     def drop_for_disk(self, reason: DropReason, **details: str) -> None:
-        """Count an entry that was taken for the disk as dropped."""
         with self._lock:
             self._moving -= 1
             self._drop(reason, 1, **details)
             self._notify()
 
     def newest(self) -> dict[RunKey, Version]:
-        """Return the newest version of each run that is held in memory."""
         with self._lock:
             versions = self._buffer.newest()
             for entry in self._in_flight:
@@ -435,20 +382,7 @@ class Held:
             self._drop(DropReason.SPOOL_FULL, lost)
             self._notify()
 
-    def lost_on_disk(self, events: int) -> None:
-        """Count *events* on disk as dropped for want of room."""
-        with self._lock:
-            self._on_disk -= events
-            self._drop(DropReason.SPOOL_FULL, events)
-            self._notify()
-
-    def count_retry(self) -> None:
-        """Count a publish call that failed."""
-        with self._lock:
-            self._retries += 1
-
     def close(self) -> None:
-        """Absorb what was emitted so far, and drop what comes later."""
         with self._lock:
             self.absorb()
             self.closed = True
@@ -462,18 +396,16 @@ class Held:
         waiter = object()
         with self._lock:
             self.absorb()
-            self._waiters[waiter] = (self._last_number, notify)
+            self._waiters[waiter] = (self.last_number, notify)
             self._notify()
         return waiter
 
     def forget(self, waiter: object) -> None:
-        """Undo `wait`."""
         with self._lock:
             self._waiters.pop(waiter, None)
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether somebody waits for delivery."""
         return bool(self._waiters)
 
     def give_up(self) -> None:
@@ -484,28 +416,19 @@ class Held:
             self._waiters.clear()
 
     @property
-    def last_number(self) -> int:
-        """The number of the last event that was absorbed."""
-        return self._last_number
-
-    @property
     def has_waiting(self) -> bool:
-        """Whether the buffer holds anything."""
         return len(self._buffer) > 0
 
     @property
     def is_half_full(self) -> bool:
-        """Whether half of the buffer's room is taken."""
         return self._buffer.is_half_full
 
     @property
     def has_shed(self) -> bool:
-        """Whether anything waits for the spool directory."""
         return len(self._shed) > 0
 
     @property
     def stats(self) -> EmitterStats:
-        """The counters now."""
         with self._lock:
             self.absorb()
             dropped = self._dropped.total()
@@ -520,25 +443,15 @@ class Held:
                 buffered=buffered,
                 spooled=self._on_disk,
                 aside=self._aside,
-                retries=self._retries,
+                retries=self.retries,
                 dropped_by_reason=dict(self._dropped),
             )
-
-    @property
-    def written_so_far(self) -> int:
-        """Events written to the spool directory since the beginning."""
-        return self._written
-
-    @property
-    def drop_details(self) -> Mapping[DropReason, Mapping[str, str]]:
-        """What else to log about the last drop of each reason."""
-        return self._details
 
     def _drop(self, reason: DropReason, events: int, **details: str) -> None:
         if events:
             self._dropped[reason] += events
         if details:
-            self._details[reason] = details
+            self.details[reason] = details
 
     def _notify(self) -> None:
         if not self._waiters:

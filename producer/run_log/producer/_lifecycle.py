@@ -39,25 +39,15 @@ OWN_FAULT: Final = "a fault of run-log's own: please report it, with its traceba
 class Delivers(Protocol):
     """What holds events that the process must not lose: a `Delivery`."""
 
-    def begin_end(self) -> None:
-        """Deliver what is held at once, because the process ends."""
-        ...
+    def begin_end(self) -> None: ...
 
-    def end(self, timeout: float) -> None:
-        """Deliver for *timeout* seconds at most, then let go of everything. It can be used again."""
-        ...
+    def end(self, timeout: float) -> None: ...
 
-    def deliver_or_keep(self, timeout: float) -> None:
-        """Deliver for *timeout* seconds at most, then write what is left to the spool, if there is one."""
-        ...
+    def deliver_or_keep(self, timeout: float) -> None: ...
 
-    def holds(self) -> bool:
-        """Return whether anything is in memory only. Takes no lock: a signal's handler asks."""
-        ...
+    def holds(self) -> bool: ...
 
-    def after_fork(self) -> None:
-        """Start empty in a forked child."""
-        ...
+    def after_fork(self) -> None: ...
 
 
 def _was_forked() -> bool:
@@ -133,11 +123,9 @@ def watch_the_end() -> None:
 
 
 def close_all() -> None:
-    """Deliver what all emitters hold, within `EXIT_SECONDS`. Calling it twice is fine.
-
-    Exit hooks run in reverse order, so those registered before this one may emit later. That is delivered at
-    once.
-    """
+    """Deliver what all emitters hold, within `EXIT_SECONDS`. Calling it twice is fine."""
+    # Exit hooks run in reverse order, so those registered before this one may emit later. That is delivered
+    # at once.
     if _process.is_over:
         return
     _process.is_over = True
@@ -160,10 +148,8 @@ def is_forked() -> bool:
 
 @functools.cache
 def _watch_exec() -> None:
-    """Have ``os.exec*`` deliver first. All of them call one of these two functions.
-
-    An audit hook would see them too, but it slows all other code: `copy.deepcopy` takes twice as long.
-    """
+    """Have ``os.exec*`` deliver first. All of them call one of these two functions."""
+    # An audit hook would see them too, but it slows all other code: `copy.deepcopy` takes twice as long.
     for name in ("execv", "execve"):
         function = getattr(os, name)
         delivering = _delivering_first(function)
@@ -187,11 +173,9 @@ def _delivering_first(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def handle_sigterm() -> None:
-    """Have a SIGTERM deliver what is held before it ends the process, unless somebody else handles it.
-
-    Only the main thread can set a handler. In another thread this waits until the main thread emits. A
-    handler that the program sets later replaces this one.
-    """
+    """Have a SIGTERM deliver what is held before it ends the process, unless somebody else handles it."""
+    # Only the main thread can set a handler. In another thread this waits until the main thread emits. A
+    # handler that the program sets later replaces this one.
     _process.wants_sigterm, _process.has_sigterm = True, False
     if not _process.may_be_pooled:
         _take_sigterm()
@@ -204,11 +188,9 @@ def leave_sigterm() -> None:
 
 
 def stand_down() -> None:
-    """Have a SIGTERM end a pool's worker at once while it holds nothing. Called when a run has ended.
-
-    Python runs handlers between two of its instructions only. A worker that was about to block in a read
-    would never run the handler, and its pool would wait for the worker for ever.
-    """
+    """Have a SIGTERM end a pool's worker at once while it holds nothing. Called when a run has ended."""
+    # Python runs handlers between two of its instructions only. A worker that was about to block in a read
+    # would never run the handler, and its pool would wait for the worker for ever.
     if _process.may_be_pooled and _process.has_sigterm and not any(one.holds() for one in _all_live()):
         _give_sigterm_back()
 

@@ -149,8 +149,8 @@ class Reporter:
 
         Args:
             stats: The counters now.
-            written: Events written to the spool directory so far.
-            details: What else to log about the last drop of each reason.
+            written: As `Held.total_written`.
+            details: As `Held.details`.
             now: Seconds on a monotonic clock.
             final: Whether to log at once the drops that would wait for the next line.
             is_noticed: Whether a loss may be written to stderr now. If not, the next report does.
@@ -177,14 +177,6 @@ class Reporter:
             say_loss(loss)
 
     def tell_failure(self, error: BaseException, *, refused: bool, wait: float, now: float) -> None:
-        """Log that a publish call failed.
-
-        Args:
-            error: Why.
-            refused: Whether only somebody's action can help.
-            wait: Seconds until the next call.
-            now: Seconds on a monotonic clock.
-        """
         told_at = self._told_failure_at.get(refused)
         if told_at is None or now - told_at >= TELL_AGAIN_SECONDS:
             self._told_failure_at[refused] = now
@@ -231,12 +223,6 @@ class Reporter:
 
 
 def measure_publish(seconds: float, outcome: str) -> None:
-    """Record how long a publish call took.
-
-    Args:
-        seconds: From its start to its end.
-        outcome: ``delivered`` or ``failed``.
-    """
     _duration.record(seconds, {"outcome": outcome})
 
 
@@ -259,10 +245,6 @@ def say_loss(reason: str) -> None:
     A forked child stays silent if its parent has said it. ``RUN_LOG_STDERR_NOTICE=false`` turns this off. It
     is read from the environment rather than from `Settings`, because unreadable settings are one of the
     reasons.
-
-    Args:
-        reason: What is wrong and what to do, without a full stop. Line breaks and control characters are
-            escaped.
     """
     # Anything may stand for stderr and raise anything, and at the interpreter's end much is gone.
     with contextlib.suppress(Exception):

@@ -21,10 +21,6 @@ class PubSubTransport:
 
     The client is made by the first `publish`, and again after a call that failed: the old connection may be
     half open, or its channel may wait longer than the emitter before it reconnects.
-
-    Args:
-        connection: Makes the client.
-        topic: The topic's id.
     """
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
@@ -34,15 +30,9 @@ class PubSubTransport:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the transport that *settings* describe.
-
-        Raises:
-            ConfigurationError: There is no project, or there are no credentials.
-        """
         return cls(PubSubConnection.from_settings(settings), settings.topic)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish *messages* in one call, within `PUBLISH_TIMEOUT_SECONDS`."""
         client = self._client
         if client is None:
             client = self._client = self._connection.publisher()

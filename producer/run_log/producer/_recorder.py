@@ -43,12 +43,6 @@ class Emits(Protocol):
 class RunHandle:
     """A run under way, as its workflow sees it. Its methods never raise and never wait.
 
-    Args:
-        state: The run's fields so far, from its identity to when it started.
-        emitter: Where its states go.
-        elapsed: Seconds since the run started.
-        now: The wall clock.
-
     Attributes:
         workflow_id: The run's workflow.
         run_id: The run's id.
@@ -202,11 +196,7 @@ class RunHandle:
 
 
 class Guard(Contained):
-    """Keeps errors of recording away from the workflow, and logs them.
-
-    Args:
-        handle: The handle of the run whose state is stated in the block.
-    """
+    """Keeps errors of recording away from the workflow, and logs them."""
 
     def __init__(self, handle: RunHandle) -> None:
         self._handle = handle

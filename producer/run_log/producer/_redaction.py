@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any, Final, cast
 
@@ -123,8 +123,8 @@ class Redaction:
         """Return *text* with each secret in it replaced."""
         return redacted_text(text, self._names.look) if self._in_texts else text
 
-    def apply(self, payload: dict[str, Any]) -> int:
-        """Replace every secret in *payload*, and return how many values were replaced.
+    def apply(self, payload: dict[str, Any]) -> None:
+        """Replace every secret in *payload*.
 
         Tuples and sets become lists, as they do in JSON, and named tuples become objects. It does not
         recurse, so that depth is no limit, and looks once at what is held in several places.
@@ -132,7 +132,6 @@ class Redaction:
         Args:
             payload: Changed in place. It holds built-in types only.
         """
-        replaced = 0
         # With whether all texts in it are secrets: what is held under two keys may be looked at twice.
         seen: set[tuple[int, bool]] = set()
         changeable: _Changeable = {}
@@ -142,30 +141,16 @@ class Redaction:
             if (id(container), texts) not in seen:
                 seen.add((id(container), texts))
                 if isinstance(container, list):
-                    replaced += self._redact_list(container)
+                    self._redact_list(container)
                 elif not _BESIDE_NAMES.isdisjoint(container):
-                    replaced += self._redact_object(container)
-                    replaced += self._redact_table(container, changeable)
-                replaced += self._redact(container, ahead, changeable, texts=texts)
-        return replaced
+                    self._redact_object(container)
+                    self._redact_table(container, changeable)
+                ahead += self._redact(container, changeable, texts=texts)
 
     def _redact(
-        self,
-        container: _Container,
-        ahead: list[tuple[_Container, bool]],
-        changeable: _Changeable,
-        *,
-        texts: bool,
-    ) -> int:
-        """Replace the secrets that *container* itself holds, and return how many.
-
-        Args:
-            container: What to look at.
-            ahead: Takes what to look at next.
-            changeable: Takes the lists and objects that replace tuples and sets.
-            texts: Whether every text in *container* is a secret.
-        """
-        replaced = 0
+        self, container: _Container, changeable: _Changeable, *, texts: bool
+    ) -> Iterator[tuple[_Container, bool]]:
+        """Replace the secrets that *container* itself holds, and yield what is to be looked at next."""
         keyed = isinstance(container, dict)
         entries = list(container.items() if isinstance(container, dict) else enumerate(container))
         target = cast("dict[Any, Any]", container)  # or a list, and its index
@@ -173,47 +158,35 @@ class Redaction:
             look = self._look_of(key) if keyed else Look.HARMLESS
             if texts and look is Look.HARMLESS:
                 look = Look.COUNTS
-            if look is not Look.HARMLESS and _hides(look, _key_text(key), value):
+            if _hides(look, key, value):
                 target[key] = REDACTED
-                replaced += value != REDACTED
             elif isinstance(value, _CONTAINERS):
-                inner = cast("Any", value)
-                if issubclass(type(inner), _FIXED):
-                    inner = target[key] = _as_changeable(inner, changeable)
-                ahead.append((inner, look is Look.COUNTS))
-            elif self._in_texts and isinstance(value, str | bytes):
+                inner = target[key] = _as_changeable(value, changeable)
+                yield inner, look is Look.COUNTS
+            elif self._in_texts and isinstance(value, str):
+                target[key] = redacted_text(value, self._names.look)
+            elif self._in_texts and isinstance(value, bytes):
                 # One character a byte, so that bytes that are no text come back unchanged.
-                text = value if isinstance(value, str) else value.decode("latin-1")
-                new = redacted_text(text, self._names.look)
-                if new is not text and new != text:
-                    target[key] = new if isinstance(value, str) else new.encode("latin-1")
-                    replaced += 1
-        return replaced
+                text = redacted_text(value.decode("latin-1"), self._names.look)
+                target[key] = text.encode("latin-1")
 
-    def _redact_object(self, container: dict[Any, Any]) -> int:
-        """Replace the values that *container* holds beside the name of a secret. Return how many."""
-        keys = [(key, key.casefold()) for key in islice(container, _MAX_ROLE_KEYS) if isinstance(key, str)]
+    def _redact_object(self, container: dict[Any, Any]) -> None:
+        """Replace the values that *container* holds beside the name of a secret."""
+        keys = _roles(container)
         named = [container[key] for key, role in keys if role in _NAME_KEYS]
-        names = [name for name in named if isinstance(name, str | bytes) and len(name) <= MAX_NAME]
-        replaced = 0
-        for name in names:
-            look = self._look_of_name(name)
-            if look is Look.HARMLESS:
-                continue
-            for key, role in keys:
-                value = container[key]
-                if role in _VALUE_KEYS and value != REDACTED and _hides(look, _key_text(name), value):
-                    container[key] = REDACTED
-                    replaced += 1
-        return replaced
+        for name in named:
+            if isinstance(name, str | bytes) and len(name) <= MAX_NAME:
+                look = self._look_of_name(name)
+                for key, role in keys:
+                    if role in _VALUE_KEYS and _hides(look, name, container[key]):
+                        container[key] = REDACTED
 
-    def _redact_table(self, container: dict[Any, Any], changeable: _Changeable) -> int:
-        """Replace the values that stand in rows under the name of a secret. Return how many."""
-        keys = [(key, key.casefold()) for key in islice(container, _MAX_ROLE_KEYS) if isinstance(key, str)]
+    def _redact_table(self, container: dict[Any, Any], changeable: _Changeable) -> None:
+        """Replace the values that stand in rows under the name of a secret."""
+        keys = _roles(container)
         columns = [container[key] for key, role in keys if role in _NAMES_KEYS and _is_list(container[key])]
         if not columns:
-            return 0
-        replaced = 0
+            return
         for key, role in keys:
             if role not in _ROWS_KEYS or not _is_list(container[key]):
                 continue
@@ -224,36 +197,26 @@ class Redaction:
             for names in columns:
                 own: list[Any] = [rows, *filter(_is_list, rows)]
                 for row in own:
-                    replaced += self._redact_row(names, row) if row is not names else 0
-        return replaced
+                    if row is not names and len(row) == len(names):
+                        self._redact_row(names, row)
 
-    def _redact_row(self, names: Sequence[object], row: list[Any]) -> int:
-        replaced = 0
-        if len(names) == len(row):
-            for index, name in enumerate(names):
-                if not isinstance(name, str | bytes) or row[index] == REDACTED:
-                    continue
-                look = self._look_of_name(name)
-                if look is not Look.HARMLESS and _hides(look, _key_text(name), row[index]):
-                    row[index] = REDACTED
-                    replaced += 1
-        return replaced
+    def _redact_row(self, names: Sequence[object], row: list[Any]) -> None:
+        for index, name in enumerate(names):
+            if isinstance(name, str | bytes) and _hides(self._look_of_name(name), name, row[index]):
+                row[index] = REDACTED
 
-    def _redact_list(self, container: list[Any]) -> int:
-        """Replace the text after the name of a secret in a pair, or after its option. Return how many."""
-        replaced = 0
+    def _redact_list(self, container: list[Any]) -> None:
+        """Replace the text after the name of a secret in a pair, or after its option."""
         is_pair = len(container) == 2  # noqa: PLR2004
         for index, (name, value) in enumerate(pairwise(container)):
             is_option = isinstance(name, str) and name[:1] == "-" and "=" not in name
             if not (is_pair or is_option) or not isinstance(name, str | bytes) or not _is_text(value):
                 continue
-            if value == REDACTED or (is_option and value[:1] in {"-", b"-"}):
+            if is_option and value[:1] in {"-", b"-"}:
                 continue
             look = self._look_of(name) if is_option else self._look_of_name(name)
-            if look is not Look.HARMLESS and _hides(look, _key_text(name), value):
+            if _hides(look, name, value):
                 container[index + 1] = REDACTED
-                replaced += 1
-        return replaced
 
     def _look_of(self, key: object) -> Look:
         return self._names.look(_key_text(key))
@@ -278,12 +241,12 @@ _FIXED: Final = (tuple, set, frozenset)
 _CONTAINERS: Final = (dict, list, *_FIXED)
 
 
-def _hides(look: Look, name: str, value: object) -> bool:
-    """Return whether *value* is a secret as a whole, under a name that looks so."""
-    if value is None:
+def _hides(look: Look, key: object, value: object) -> bool:
+    """Return whether *value* is a secret as a whole, under a *key* that looks so."""
+    if value is None or look is Look.HARMLESS:
         return False
     if look is Look.SECRET:
-        return not (isinstance(value, bool) and is_question(name))
+        return not (isinstance(value, bool) and is_question(_key_text(key)))
     if isinstance(value, bool):
         return False
     if look is Look.DIGITS:
@@ -291,8 +254,8 @@ def _hides(look: Look, name: str, value: object) -> bool:
             return FEWEST_DIGITS <= value <= MOST_DIGITS
         return isinstance(value, str) and FORMED_NAMES["pin"].fullmatch(value) is not None
     if isinstance(value, int):
-        return value >= LONGER_NUMBER or (value >= LONG_NUMBER and names_one_token(name))
-    return _is_text(value) and not (isinstance(value, str) and is_count(name, value))
+        return value >= LONGER_NUMBER or (value >= LONG_NUMBER and names_one_token(_key_text(key)))
+    return _is_text(value) and not (isinstance(value, str) and is_count(_key_text(key), value))
 
 
 def _as_changeable(fixed: Any, changeable: _Changeable) -> Any:
@@ -305,6 +268,11 @@ def _as_changeable(fixed: Any, changeable: _Changeable) -> Any:
         own: Any = dict(zip(cast("tuple[str, ...]", names), fixed, strict=True)) if is_named else list(fixed)
         changeable[id(fixed)] = fixed, own  # with the original: as long as it lives, its id is not reused
     return changeable[id(fixed)][1]
+
+
+def _roles(container: dict[Any, Any]) -> list[tuple[str, str]]:
+    """Return the keys of *container* with what each may say: `Name` is a name."""
+    return [(key, key.casefold()) for key in islice(container, _MAX_ROLE_KEYS) if isinstance(key, str)]
 
 
 def _is_list(value: object) -> bool:

@@ -15,54 +15,20 @@ REDACTED: Final = "[redacted]"
 
 
 def word_set(text: str) -> frozenset[str]:
-    """Return the words of *text*."""
     return frozenset(text.split())
 
 
-_WHOLE_WORDS: Final = frozenset(
-    {"auth", "cvc", "cvv", "dsn", "otp", "pem", "psk", "pw", "sas", "sid", "totp"}
-)
+_WHOLE_WORDS: Final = word_set("auth cvc cvv dsn otp pem psk pw sas sid totp")
 """Names that also occur in harmless words. They count only as whole words."""
 
-SECRET_NAMES: Final = _WHOLE_WORDS | frozenset(
-    {
-        *(
-            "2facode",
-            "accesskey",
-            "accountkey",
-            "aeskey",
-            "apikey",
-            "appkey",
-            "applicationkey",
-            "authkey",
-            "authorization",
-        ),
-        *("backupcode", "bearer", "clientassertion", "clientkey", "codeverifier", "connectionstring"),
-        *(
-            "connstring",
-            "connstr",
-            "consumerkey",
-            "cookie",
-            "credential",
-            "csrf",
-            "decryptionkey",
-            "deploykey",
-        ),
-        *("encryptionkey", "functionkey", "gpgkey", "hmackey", "jwt", "licensekey", "masterkey", "mfacode"),
-        *("onetimecode", "passcode", "passphrase", "passwd", "password", "pgpkey", "privatekey", "pwd"),
-        *(
-            "recoverycode",
-            "recoveryphrase",
-            "rsakey",
-            "samlassertion",
-            "samlresponse",
-            "secret",
-            "seedphrase",
-        ),
-        *("serverkey", "serviceaccountjson", "serviceaccountkey", "servicekey", "sessid", "sessionid"),
-        *("sessionkey", "sharedkey", "signature", "signingkey", "sshkey", "storagekey", "subscriptionkey"),
-        *("token", "verificationcode", "webhookkey", "writekey", "xsrf"),
-    }
+SECRET_NAMES: Final = _WHOLE_WORDS | word_set(
+    "2facode accesskey accountkey aeskey apikey appkey applicationkey authkey authorization backupcode "
+    "bearer clientassertion clientkey codeverifier connectionstring connstring connstr consumerkey cookie "
+    "credential csrf decryptionkey deploykey encryptionkey functionkey gpgkey hmackey jwt licensekey "
+    "masterkey mfacode onetimecode passcode passphrase passwd password pgpkey privatekey pwd recoverycode "
+    "recoveryphrase rsakey samlassertion samlresponse secret seedphrase serverkey serviceaccountjson "
+    "serviceaccountkey servicekey sessid sessionid sessionkey sharedkey signature signingkey sshkey "
+    "storagekey subscriptionkey token verificationcode webhookkey writekey xsrf"
 )
 """Names of secrets: lower-case letters and digits, without separators."""
 
@@ -154,12 +120,7 @@ class Look(enum.Enum):
 
 
 class SecretNames:
-    """Says how names look.
-
-    Args:
-        names: Names of secrets.
-        formed: Names of `FORMED_NAMES` that count.
-    """
+    """Says how names look."""
 
     def __init__(self, names: Iterable[str], formed: Iterable[str] = ()) -> None:
         plain = {plain_name(name) for name in names} - {""}
@@ -174,7 +135,6 @@ class SecretNames:
         self._remembered = lru_cache(MAX_REMEMBERED_NAMES)(self._judge)
 
     def look(self, name: str) -> Look:
-        """Return how *name* looks."""
         return self._remembered(name) if len(name) <= MAX_REMEMBERED_LENGTH else self._judge(name)
 
     def _judge(self, name: str) -> Look:

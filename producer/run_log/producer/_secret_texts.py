@@ -158,10 +158,6 @@ def redacted_text(text: str, look_of: Callable[[str], Look]) -> str:
     """Return *text* with each secret in it replaced by `REDACTED`.
 
     The time that it takes is in proportion to the length of *text*, even if an attacker wrote it.
-
-    Args:
-        text: Any text.
-        look_of: Returns how a name looks.
     """
     if len(text) < MIN_LENGTH:
         return text

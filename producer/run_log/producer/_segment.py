@@ -69,10 +69,6 @@ class Segment:
 
     Every method raises `OSError` where the disk does not take it, or does not answer.
 
-    Args:
-        path: The file.
-        descriptor: The file, open and locked.
-
     Attributes:
         waiting: Records that are not settled, those aside and those that cannot be read among them.
     """
@@ -106,11 +102,7 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Self | None:
-        """Return the segment at *path*; None where it is another process's, or it is gone.
-
-        Raises:
-            PermissionError: It is no file of this user's own.
-        """
+        """Return the segment at *path*; None where it is another process's, or it is gone."""
         try:
             return cls._locked(path, open_own(path, os.O_RDWR))
         except FileNotFoundError:
@@ -131,11 +123,7 @@ class Segment:
         return None
 
     def append(self, records: Sequence[bytes]) -> list[int]:
-        """Write *records* and return their offsets; all of them are durable then, or absent where it raises.
-
-        Args:
-            records: Made by `encode_record`.
-        """
+        """Write *records* and return their offsets; all of them are durable, or absent where it raises."""
         begin = self.size
         *offsets, end = accumulate(map(len, records), initial=begin)
         try:
@@ -167,12 +155,10 @@ class Segment:
         return os.pread(self._descriptor, size, offset)
 
     def settle(self, offset: int) -> None:
-        """Mark the record at *offset* as done."""
         self.waiting -= 1
         os.pwrite(self._descriptor, _DONE, offset)
 
     def set_aside(self, offset: int) -> None:
-        """Mark the record at *offset* as one that waits aside."""
         os.pwrite(self._descriptor, _ASIDE, offset)
 
     @property
@@ -181,7 +167,6 @@ class Segment:
         return os.fstat(self._descriptor).st_nlink == 0
 
     def remove(self) -> None:
-        """Delete the file."""
         self.path.unlink(missing_ok=True)
         self.close()
 
@@ -213,11 +198,7 @@ def records_in(content: bytes) -> Iterator[Record]:
 
 
 def directory_bytes(directory: Path) -> int:
-    """Return how many bytes the segments in *directory* take, whoever has them.
-
-    Raises:
-        OSError: The directory cannot be read.
-    """
+    """Return how many bytes the segments in *directory* take, whoever has them."""
     total = 0
     for path in segment_paths(directory):
         # Settled meanwhile, by another process; or nothing of ours, which is to take none of our room.
@@ -229,11 +210,7 @@ def directory_bytes(directory: Path) -> int:
 
 
 def segment_paths(directory: Path) -> list[Path]:
-    """Return the segments in *directory*, whoever has them.
-
-    Raises:
-        OSError: The directory cannot be read.
-    """
+    """Return the segments in *directory*, whoever has them."""
     return sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIX))
 
 

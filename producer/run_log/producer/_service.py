@@ -9,18 +9,10 @@ from typing import Any, Final
 from opentelemetry import trace
 from typing_extensions import override
 
-from run_log.core import (
-    ConfigurationError,
-    Settings,
-    WorkflowRun,
-    WriteRefusedError,
-)
+from run_log.core import ConfigurationError, Settings, WorkflowRun, WriteRefusedError
 from run_log.core.models import RunKey, validated
 from run_log.core.wire import MAX_STAMPED_AHEAD
-from run_log.stores import (
-    RunLog,
-    RunLogService,
-)
+from run_log.stores import RunLog, RunLogService
 from run_log.stores.inbox import Answer
 
 from ._emitter import RunEventEmitter

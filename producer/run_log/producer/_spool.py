@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from run_log.core import SpoolError, Version
+from run_log.core import Message, SpoolError, Version
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey
 from run_log.stores.files import make_private_directory, why_others_may_change
@@ -48,6 +48,13 @@ _NEVER: Final = math.inf
 
 _Encoded: TypeAlias = tuple[SpooledEvent, bytes]
 _logger: Final = get_logger("run_log.producer")
+
+
+class _HasMessage(Protocol):
+    """A `SpooledEvent`, or what was made of one."""
+
+    @property
+    def message(self) -> Message | None: ...
 
 
 @dataclass(slots=True)
@@ -202,11 +209,11 @@ class Spool:
                     batch.append(event)
             return batch
 
-    def settle(self, events: Iterable[SpooledEvent] | None = None) -> None:
+    def settle(self, events: Iterable[_HasMessage] | None = None) -> None:
         """Forget what the last batch returned: it is delivered, or given up.
 
         Args:
-            events: Those of the batch that are, the very objects; None for all.
+            events: Those of the batch that are, with the very messages; None for all.
 
         Raises:
             SpoolError: The disk does not take it; after a restart those events come again.
@@ -216,11 +223,11 @@ class Spool:
             for place in places:
                 self._settle(place)
 
-    def set_aside(self, events: Iterable[SpooledEvent]) -> None:
+    def set_aside(self, events: Iterable[_HasMessage]) -> None:
         """Have some of the last batch stand aside: they are refused, and hold up no other any more.
 
         Args:
-            events: Those of the batch that are, the very objects.
+            events: Those of the batch that are, with the very messages.
 
         Raises:
             SpoolError: The disk does not take it; only this process knows that they stand aside.
@@ -234,13 +241,13 @@ class Spool:
                 place.segment.set_aside(place.offset)
             self._gather_aside()
 
-    def _untaken(self, events: Iterable[SpooledEvent] | None) -> list[_Place]:
+    def _untaken(self, events: Iterable[_HasMessage] | None) -> list[_Place]:
         """Return where *events* stand, which are of the last batch no more; None is all of it."""
         taken, self._taken = self._taken, []
         if events is not None:
-            leaving = set(map(id, events))
-            self._taken = [one for one in taken if id(one[0]) not in leaving]
-            taken = [one for one in taken if id(one[0]) in leaving]
+            leaving = {id(event.message) for event in events}
+            self._taken = [one for one in taken if id(one[0].message) not in leaving]
+            taken = [one for one in taken if id(one[0].message) in leaving]
         return [place for _, place in taken]
 
     def close(self) -> None:

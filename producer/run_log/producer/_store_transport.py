@@ -25,10 +25,6 @@ class StoreTransport:
     """Applies events to a store, in the emitter's background thread and an event loop of its own.
 
     A `publish` after `close`, at the end of the process, has another loop.
-
-    Args:
-        current_store: Returns the store. It is called in that thread, for each batch.
-        close_store: Closes the store, in the same event loop; None if it belongs to somebody else.
     """
 
     def __init__(
@@ -43,7 +39,6 @@ class StoreTransport:
         self._closed = False
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Apply *messages* to the store, all together."""
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
         loop = self._loop
@@ -84,7 +79,6 @@ class StoreTransport:
 
 
 def _is_loop_running() -> bool:
-    """Return whether this thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -91,13 +91,8 @@ class DeliveryPolicy:
     """Seconds on a clock that never goes back."""
 
     @property
-    def end_flush_seconds(self) -> float:
-        """How long the end of a recorded run waits for delivery, on this platform."""
-        return sum(self.end_waits)
-
-    @property
     def end_waits(self) -> Sequence[float]:
-        """The same in pieces. After each, the caller sees whether waiting longer is in vain."""
+        """How long the end of a recorded run waits: after each piece it sees whether more is in vain."""
         if self.end_flush is not None:
             return (self.end_flush,)
         if is_cloud_run_service():
@@ -105,12 +100,7 @@ class DeliveryPolicy:
         return (END_FLUSH_SECONDS,) * FORKED_FLUSHES if is_forked() else ()
 
     def wait(self, failures: int, *, refused: bool) -> float:
-        """Return how long to wait before the next call.
-
-        Args:
-            failures: Calls that failed in a row, from 1.
-            refused: Whether only somebody's action can help.
-        """
+        """Return how long to wait before the next call."""
         if refused:
             return self.uniform(self.refused_retry / 2, self.refused_retry)
         return Backoff(self.first_retry, self.longest_retry).seconds(failures, self.uniform)

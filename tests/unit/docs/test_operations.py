@@ -12,7 +12,7 @@ from run_log.console.work.opening import REACH_SECONDS, TOLD_AFTER_SECONDS
 from run_log.core import DeadLetterReason, Outcome, Settings
 from run_log.core.logs import LeftOut
 from run_log.core.settings import TEST_VARIABLES, variable
-from run_log.producer import DropReason
+from run_log.producer._metrics import DropReason
 from run_log.projector import GroupLimits, PullLimits
 from run_log.projector.dead_letters import letters
 from run_log.pubsub._provision import MAX_DELIVERY_ATTEMPTS, RETENTION

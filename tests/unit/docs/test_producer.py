@@ -13,10 +13,11 @@ from uuid import UUID
 import pytest
 
 from run_log.core.models import snapshot
-from run_log.producer import SECRET_NAMES, DeliveryPolicy, Redaction, default_emitter, reset_default_emitter
+from run_log.producer import Redaction, default_emitter, reset_default_emitter
 from run_log.producer._lifecycle import EXIT_SECONDS, SIGTERM_SECONDS
 from run_log.producer._metrics import TELL_AGAIN_SECONDS
-from run_log.producer._transport import END_FLUSH_SECONDS
+from run_log.producer._secret_names import SECRET_NAMES
+from run_log.producer._transport import END_FLUSH_SECONDS, DeliveryPolicy
 from run_log.stores import get_run_log_service, reset_run_log_service
 from run_log.testing import a_run
 

@@ -12,8 +12,8 @@ import pytest
 
 from run_log.console.work.dead_letters import saving
 from run_log.core import DeadLetterReason, ReceivedMessage, encode_event
-from run_log.producer import Spool
 from run_log.producer._segment import SpooledEvent
+from run_log.producer._spool import Spool
 from run_log.projector.archive import ArchiveWriter
 from run_log.projector.rebuild import RebuildState, RejectsFile
 from run_log.projector.rebuild.work import Reject

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from run_log.producer import DeliveryPolicy, RunEventEmitter, Transport, reset_default_emitter
+from run_log.core import RunEvent
+from run_log.producer import RunEventEmitter, reset_default_emitter
+from run_log.producer._transport import DeliveryPolicy, Transport
 from run_log.stores import reset_run_log_service
 
-from .transports import PATIENCE, soon
+from .transports import PATIENCE, ScriptedTransport, States, soon
 
 EmitterMaker = Callable[..., RunEventEmitter]
+Published = Callable[..., list[RunEvent]]
 
 
 @pytest.fixture
@@ -34,6 +37,37 @@ def emitter_to() -> Iterator[EmitterMaker]:
     for thread in set(threading.enumerate()) - others:
         if thread.name == "run-log-emitter":
             thread.join(PATIENCE)
+
+
+@pytest.fixture
+def transport() -> ScriptedTransport:
+    """Return what takes everything."""
+    return ScriptedTransport()
+
+
+@pytest.fixture
+def emitter(emitter_to: EmitterMaker, transport: ScriptedTransport) -> RunEventEmitter:
+    """Make an emitter to *transport*."""
+    return emitter_to(transport)
+
+
+@pytest.fixture
+def states() -> States:
+    """Return what stands for an emitter."""
+    return States()
+
+
+@pytest.fixture
+def published(transport: ScriptedTransport, emitter: RunEventEmitter) -> Published:
+    """Emit what is given, close the emitter, and return the events that were published."""
+
+    def publish(*runs: object) -> list[RunEvent]:
+        for run in runs:
+            emitter.emit(run)
+        emitter.close(PATIENCE)
+        return transport.events
+
+    return publish
 
 
 @pytest.fixture

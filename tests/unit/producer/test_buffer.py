@@ -5,9 +5,8 @@ import weakref
 import pytest
 
 from run_log.core import Version
-from run_log.producer import BufferLimits
 from run_log.producer._capture import Entry
-from run_log.producer._held import EventBuffer
+from run_log.producer._held import BufferLimits, EventBuffer
 
 
 class _Entry(Entry):
@@ -18,16 +17,6 @@ def _entry(number: int, *, hlc: int, run_id: str = "r", size: int = 1) -> Entry:
     entry = _Entry(("w", run_id), Version(1, hlc, str(number)), size, None)
     entry.number = number
     return entry
-
-
-def test_the_later_version_is_newer_whatever_came_last() -> None:
-    """Of one run's events the one of greatest version supersedes, also where it was added first."""
-    buffer = EventBuffer(BufferLimits(events=2))
-    entries = [_entry(1, hlc=2), _entry(2, hlc=1), _entry(3, hlc=1, run_id="other")]
-
-    dropped = [lost.number for entry in entries for lost in buffer.add(entry)]
-
-    assert dropped == [2]
 
 
 def test_an_outage_costs_no_memory_beyond_the_limits() -> None:

@@ -17,17 +17,12 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from run_log.core import Message, PauseRequest, RunEvent, RunStatus, TransportUnavailableError, decode_event
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.producer import (
-    BufferLimits,
-    DropReason,
-    EmitterStats,
-    FlushReport,
-    RunEventEmitter,
-    record_run,
-)
-from run_log.testing import InMemoryTopic, a_run, an_event
+from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, record_run
+from run_log.producer._held import BufferLimits
+from run_log.producer._metrics import DropReason
+from run_log.testing import a_run, an_event
 
-from .conftest import EmitterMaker
+from .conftest import EmitterMaker, Published
 from .transports import PATIENCE, ScriptedTransport, logged
 
 _NOW = datetime(2026, 3, 4, tzinfo=UTC)
@@ -81,11 +76,9 @@ def _fields(**changes: Any) -> dict[str, Any]:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_run_is_counted_and_logged(
-    junk: object, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+    junk: object, caplog: pytest.LogCaptureFixture, emitter: RunEventEmitter
 ) -> None:
     """Whatever emit is given, it returns; what is no run is counted as dropped, and logged."""
-    emitter = emitter_to(ScriptedTransport())
-
     emitter.emit(junk)
 
     assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
@@ -93,6 +86,14 @@ def test_what_is_no_run_is_counted_and_logged(
     (record,) = logged(caplog, "run_log_events_dropped")
     assert (record["reason"], record["count"]) == ("invalid", 1)
     assert record["error"]
+
+
+@pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
+def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter: RunEventEmitter) -> None:
+    """An object whose attributes raise, errors without a text even, is counted as dropped."""
+    emitter.emit(make())
+
+    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
 
 
 def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
@@ -136,16 +137,6 @@ def test_a_held_run_is_counted_as_what_it_takes(emitter_to: EmitterMaker) -> Non
     assert emitter.stats.dropped_by_reason[DropReason.BUFFER_FULL] >= 1
 
 
-@pytest.mark.parametrize("make", [_RaisingAttributes, _RaisingClass])
-def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to: EmitterMaker) -> None:
-    """An object whose attributes raise, errors without a text even, is counted as dropped."""
-    emitter = emitter_to(ScriptedTransport())
-
-    emitter.emit(make())
-
-    assert EmitterStats(emitted=1, delivered=0, pending=0, dropped=1) == emitter.stats
-
-
 @pytest.mark.parametrize(
     ("value", "stated"),
     [
@@ -157,32 +148,22 @@ def test_an_object_that_raises_is_counted(make: Callable[[], object], emitter_to
     ],
 )
 def test_odd_payloads_travel_in_their_nearest_form(
-    value: object, stated: object, emitter_to: EmitterMaker
+    value: object, stated: object, published: Published
 ) -> None:
     """A payload that JSON cannot hold is delivered in its nearest readable form."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
+    (event,) = published(_fields(result={"value": value}))
 
-    emitter.emit(_fields(result={"value": value}))
-    emitter.close(PATIENCE)
-
-    assert [{"value": stated}] == [event.run.result for event in transport.events]
+    assert {"value": stated} == event.run.result
 
 
-def test_twenty_megabytes_are_cut(emitter_to: EmitterMaker) -> None:
+def test_twenty_megabytes_are_cut(published: Published) -> None:
     """A value of 20 MB becomes a marker that tells its size, and the run is delivered."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     run = a_run()
     run.result = {"big": "x" * 20_000_000, "small": 1}
 
-    emitter.emit(run)
-    emitter.close(PATIENCE)
+    (event,) = published(run)
 
-    assert [e.run.result for e in transport.events] == [
-        {"big": "run-log: cut, about 20000005 bytes", "small": 1}
-    ]
+    assert {"big": "run-log: cut, about 20000005 bytes", "small": 1} == event.run.result
 
 
 def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:
@@ -201,57 +182,35 @@ def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("odd", [False, True], ids=["plain", "with a value of a type of its own"])
-def test_a_payload_that_grows_without_end_is_cut(odd: bool, emitter_to: EmitterMaker) -> None:  # noqa: FBT001
+def test_a_payload_that_grows_without_end_is_cut(odd: bool, published: Published) -> None:  # noqa: FBT001
     """A value that holds itself twice, over and over, is small to hold and endless to write: it is cut."""
     bomb: Any = [_NOW] if odd else []
     for _ in range(60):
         bomb = [bomb, bomb]
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
 
-    emitter.emit(_fields(result={"bomb": bomb, "small": 1}))
-    emitter.close(PATIENCE)
+    (event,) = published(_fields(result={"bomb": bomb, "small": 1}))
 
-    (event,) = transport.events
     assert event.run.result["small"] == 1
     assert str(event.run.result["bomb"]).startswith("run-log: cut")
 
 
-def test_deep_nesting_is_cut(emitter_to: EmitterMaker) -> None:
+def test_deep_nesting_is_cut(published: Published) -> None:
     """A value that nests deeper than anything can read is cut at its depth, and delivered."""
     deep: Any = 1
     for _ in range(5_000):
         deep = [deep]
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
 
-    emitter.emit(_fields(result={"deep": deep}))
-
-    assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.close(PATIENCE)
+    assert len(published(_fields(result={"deep": deep}))) == 1
 
 
-def test_any_object_with_a_runs_fields_is_taken(emitter_to: EmitterMaker) -> None:
-    """A platform's own object, a mapping and a run state the same."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
-    for run in (SimpleNamespace(**_fields()), _fields(), a_run(started_at=_NOW)):
-        emitter.emit(run)
-    emitter.close(PATIENCE)
-
-    assert [a_run(started_at=_NOW)] * 3 == [event.run for event in transport.events]
-
-
-def test_an_event_is_published_as_it_is(emitter_to: EmitterMaker) -> None:
-    """An event keeps its identity and its version."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
+def test_any_object_with_a_runs_fields_is_taken(published: Published) -> None:
+    """A platform's own object, a mapping and a run state the same; an event is published as it is."""
     event = an_event()
 
-    emitter.emit(event)
-    emitter.close(PATIENCE)
+    events = published(SimpleNamespace(**_fields()), _fields(), a_run(started_at=_NOW), event)
 
-    assert [event] == transport.events
+    assert [a_run(started_at=_NOW)] * 3 == [event.run for event in events[:3]]
+    assert event == events[3]
 
 
 @pytest.mark.parametrize("as_event", [False, True])
@@ -288,10 +247,9 @@ def test_emit_returns_while_the_transport_blocks(emitter_to: EmitterMaker) -> No
 
 
 def test_after_close_is_counted_and_logged(
-    emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, emitter: RunEventEmitter
 ) -> None:
     """What is emitted after close is dropped, counted and logged."""
-    emitter = emitter_to(ScriptedTransport())
     emitter.close()
 
     emitter.emit(a_run())
@@ -325,10 +283,8 @@ def test_sixty_four_threads(emitter_to: EmitterMaker) -> None:
     assert 2_560 == len({event.hlc for event in topic.events}) == len({e.event_id for e in topic.events})
 
 
-def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
+def test_secrets_never_leave_the_process(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """What a key that looks like a secret holds is replaced before anything is published, at any depth."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     secrets = {"API-Key": "hunter2", "nested": [{"Authorization": "hunter2"}], "count": 3}
 
     emitter.emit(_fields(trigger_data=secrets, result={"refreshToken": "hunter2"}))
@@ -342,38 +298,8 @@ def test_secrets_never_leave_the_process(emitter_to: EmitterMaker) -> None:
     assert secrets["API-Key"] == "hunter2"
 
 
-def test_a_handler_that_logs_runs_does_not_feed_itself(emitter_to: EmitterMaker) -> None:
-    """A log handler that emits a run for each line of the emitter's own is no endless loop."""
-    emitter = emitter_to(ScriptedTransport([TransportUnavailableError("down")] * 3))
-    handler = _Emitting(emitter)
-    logger = logging.getLogger("run_log")
-    logger.addHandler(handler)
-    try:
-        emitter.emit(None)
-        report = emitter.close(PATIENCE)
-    finally:
-        logger.removeHandler(handler)
-
-    assert (report.pending, handler.lines) == (0, handler.lines)
-    assert 1 <= handler.lines < 10
-
-
-class _Emitting(logging.Handler):
-    def __init__(self, emitter: RunEventEmitter) -> None:
-        super().__init__()
-        self._emitter = emitter
-        self.lines = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines += 1
-        self._emitter.emit(record)  # no run: counted, and told in a line of its own
-
-
-def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
+def test_the_trace_travels_beside_the_body(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """The current span's trace context is in the message's attributes, and comes back with the event."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     with TracerProvider().get_tracer("test").start_as_current_span("work") as span:
         emitter.emit(a_run())
     emitter.close(PATIENCE)
@@ -385,22 +311,8 @@ def test_the_trace_travels_beside_the_body(emitter_to: EmitterMaker) -> None:
     assert traceparent == decode_event(message).traceparent
 
 
-async def test_a_topic_of_the_kit_is_a_transport(emitter_to: EmitterMaker) -> None:
-    """What is emitted to an in-memory topic arrives at its subscriptions."""
-    topic = InMemoryTopic()
-    subscription = topic.subscribe()
-    emitter = emitter_to(topic)
-
-    emitter.emit(a_run())
-    await emitter.flush(PATIENCE)
-
-    assert [a_run()] == [decode_event(m).run for m in await subscription.pull(10, wait=PATIENCE)]
-
-
-def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:
+def test_numbers_of_numpy_stay_numbers(transport: ScriptedTransport, emitter: RunEventEmitter) -> None:
     """Where numpy is loaded its scalars and arrays travel as numbers and lists, however deep they lie."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     result: dict[str, Any] = {
         "accuracy": numpy.float64(0.5),
         "deep": [{"count": numpy.int64(3)}, {"good": numpy.bool_(True)}],  # noqa: FBT003
@@ -417,11 +329,10 @@ def test_numbers_of_numpy_stay_numbers(emitter_to: EmitterMaker) -> None:
 @pytest.mark.parametrize(
     "trigger_data", [{}, {"b": "y" * 2_000_000}, {"b": 1}], ids=["none", "large", "small"]
 )
-def test_one_large_value_leaves_every_key(trigger_data: dict[str, Any], emitter_to: EmitterMaker) -> None:
+def test_one_large_value_leaves_every_key(
+    trigger_data: dict[str, Any], transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """However large the values of both payloads are, every outer key stays, and an empty payload empty."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     emitter.emit(a_run(trigger_data=trigger_data, result={"a": "x" * 3_000_000}))
     emitter.close(PATIENCE)
 
@@ -432,11 +343,9 @@ def test_one_large_value_leaves_every_key(trigger_data: dict[str, Any], emitter_
 
 @pytest.mark.parametrize(("hlc", "event_id"), [("x", "e"), (-1, "e"), (1, "a b"), (1, ""), (1, 7)])
 def test_an_event_that_cannot_be_ordered_is_dropped(
-    hlc: Any, event_id: Any, emitter_to: EmitterMaker
+    hlc: Any, event_id: Any, emitter: RunEventEmitter
 ) -> None:
     """An event made without validation that no reader would take is dropped, counted, and hurts no other."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     broken = an_event().model_copy(update={"hlc": hlc, "event_id": event_id})
 
     emitter.emit(broken)

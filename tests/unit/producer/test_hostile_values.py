@@ -132,9 +132,8 @@ def _everything(value: Any, emitter: Any) -> RunStatus:
 
 
 @pytest.mark.parametrize("make", [*_values()])
-async def test_nothing_leaves_the_recorder(make: Callable[[], Any], emitter_to: EmitterMaker) -> None:
+async def test_nothing_leaves_the_recorder(make: Callable[[], Any], emitter: RunEventEmitter) -> None:
     """Whatever a value's own code raises, the workflow goes on, and what is lost is counted."""
-    emitter = emitter_to(ScriptedTransport())
     value = make()
 
     assert RunStatus.FAILED is _everything(value, emitter)
@@ -155,9 +154,8 @@ async def test_nothing_leaves_the_recorder(make: Callable[[], Any], emitter_to: 
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-def test_what_is_the_workflows_own_goes_through(raised: type[BaseException]) -> None:
+def test_what_is_the_workflows_own_goes_through(raised: type[BaseException], states: States) -> None:
     """Ctrl-C, an exit and a cancellation that come up while a value is read are not held back."""
-    states = States()
     with record_run("w", emitter=states) as run:
         run.set_result(_hostile(object, raised))
         with pytest.raises(raised):
@@ -204,9 +202,8 @@ class _ReraisingError(Exception):
 
 
 @pytest.mark.parametrize("which", ["itself", "its context", "its cause", "another"])
-def test_the_workflows_exception_goes_on_unchanged(which: str) -> None:
+def test_the_workflows_exception_goes_on_unchanged(which: str, states: States) -> None:
     """The exception that leaves the block is the same, with its traceback, its cause and its context."""
-    states = States()
     first, cause = KeyError("first"), OSError("cause")
     error = _ReraisingError()
     error.raised = {"itself": error, "its context": first, "its cause": cause, "another": _MuteError()}[which]
@@ -306,12 +303,9 @@ _HALF: list[tuple[Callable[[], Any], Any]] = [
 
 @pytest.mark.parametrize(("make", "kept"), _HALF, ids=map(str, range(len(_HALF))))
 def test_what_can_be_read_of_a_value_is_kept(
-    make: Callable[[], Any], kept: Any, emitter_to: EmitterMaker
+    make: Callable[[], Any], kept: Any, transport: ScriptedTransport, emitter: RunEventEmitter
 ) -> None:
     """A value that raises in one part costs that part: a marker stands for it, and the rest is kept."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     with record_run("w", trigger_data=make(), emitter=emitter) as run:
         run.set_result({"deep": [make()], "kept": 1})
     stats = emitter.close(PATIENCE)

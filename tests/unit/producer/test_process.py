@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from run_log.producer import Spool
+from run_log.producer._spool import Spool
 
 from .transports import run_script, start_script
 
@@ -245,7 +245,8 @@ def test_a_sigterm_is_bounded_and_keeps_on_disk(tmp_path: Path) -> None:
         _FILE_TRANSPORT
         + """
 import signal
-from run_log.producer import Spool, _lifecycle
+from run_log.producer import _lifecycle
+from run_log.producer._spool import Spool
 _lifecycle.SIGTERM_SECONDS = 0.2
 _lifecycle.handle_sigterm()
 emitter = RunEventEmitter(FileTransport(), spool=Spool(sys.argv[2]))
@@ -436,7 +437,7 @@ def test_interrupts_leave_an_emitter_sound(tmp_path: Path) -> None:
         _FILE_TRANSPORT
         + """
 import signal
-from run_log.producer import BufferLimits
+from run_log.producer._held import BufferLimits
 
 class Interrupt(Exception):
     pass

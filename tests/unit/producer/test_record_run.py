@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import sys
 import threading
@@ -25,25 +24,16 @@ from run_log.core import (
     TriggerType,
 )
 from run_log.core.ids import bounded_id
-from run_log.producer import (
-    DeliveryPolicy,
-    EmitterStats,
-    FlushReport,
-    RunEventEmitter,
-    RunHandle,
-    current_run,
-    record_run,
-)
+from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, RunHandle, current_run, record_run
+from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged
 
 
-def test_a_run_that_ends_well() -> None:
+def test_a_run_that_ends_well(states: States) -> None:
     """A block that is left normally is a run that was running and ended in success."""
-    states = States()
-
     with record_run("w", trigger_data={"a": 1}, emitter=states) as run:
         assert RunStatus.RUNNING is run.status
         run.set_result({"b": 2})
@@ -59,10 +49,8 @@ def test_a_run_that_ends_well() -> None:
     assert ended.duration_ms >= 0
 
 
-async def test_async_blocks_do_the_same() -> None:
+async def test_async_blocks_do_the_same(states: States) -> None:
     """``async with`` records as ``with`` does."""
-    states = States()
-
     async with record_run("w", emitter=states) as run:
         run.set_result({"b": 2})
 
@@ -84,10 +72,8 @@ async def test_async_blocks_do_the_same() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: str) -> None:
+def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: str, states: States) -> None:
     """Whatever exception leaves the block is recorded with type, text and place, and propagates itself."""
-    states = States()
-
     with pytest.raises(type(error)) as caught, record_run("w", emitter=states):
         raise error
 
@@ -100,9 +86,8 @@ def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: 
     assert states.runs[-1].completed_at is not None
 
 
-async def test_a_cancelled_task_fails_the_run() -> None:
+async def test_a_cancelled_task_fails_the_run(states: States) -> None:
     """A task that is cancelled within its block has a failed run, and is cancelled."""
-    states = States()
     entered = asyncio.Event()
 
     async def work() -> None:
@@ -119,26 +104,9 @@ async def test_a_cancelled_task_fails_the_run() -> None:
     assert states.statuses == ["running", "failed"]
 
 
-def test_an_exception_that_cannot_be_printed() -> None:
-    """An exception whose text raises is recorded by its type."""
-
-    class SilentError(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    states = States()
-
-    with pytest.raises(SilentError), record_run("w", emitter=states):
-        raise SilentError
-
-    assert "SilentError" in (states.runs[-1].error or "")
-
-
 @pytest.mark.parametrize("name", ["skip", "fail"])
-def test_skipped_and_failed_by_hand(name: str) -> None:
+def test_skipped_and_failed_by_hand(name: str, states: States) -> None:
     """Skip and fail end the run so when the block is left, and not before."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         getattr(run, name)("because")
         before = states.statuses
@@ -155,10 +123,8 @@ def _fall(depth: int) -> None:
         raise ValueError("x" * 100_000)
 
 
-def test_a_traceback_is_bounded() -> None:
+def test_a_traceback_is_bounded(states: States) -> None:
     """Of a deep fall with a long message the beginning of the message and the innermost frames are kept."""
-    states = States()
-
     with pytest.raises(ValueError, match="x"), record_run("w", emitter=states):
         _fall(500)
 
@@ -168,9 +134,8 @@ def test_a_traceback_is_bounded() -> None:
     assert "[...]" in error
 
 
-def test_the_innermost_frames_are_kept() -> None:
+def test_the_innermost_frames_are_kept(states: States) -> None:
     """A traceback names the place where it happened, however deep that is."""
-    states = States()
 
     def bottom() -> None:
         raise ValueError("here")
@@ -184,9 +149,8 @@ def test_the_innermost_frames_are_kept() -> None:
     assert "in bottom" in (states.runs[-1].error or "")
 
 
-def test_a_run_left_paused_stays_paused() -> None:
+def test_a_run_left_paused_stays_paused(states: States) -> None:
     """A block that is left while the run waits for a human states no end."""
-    states = States()
     deadline = datetime(2027, 1, 1, tzinfo=UTC)
 
     with record_run("w", emitter=states) as run:
@@ -197,10 +161,8 @@ def test_a_run_left_paused_stays_paused() -> None:
     assert states.runs[-1].completed_at is None
 
 
-def test_pause_and_resume_inside() -> None:
+def test_pause_and_resume_inside(states: States) -> None:
     """A run that is resumed ends as usual, and tells who answered."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.pause("pay?")
         run.resume(answered_by="ann")
@@ -210,10 +172,8 @@ def test_pause_and_resume_inside() -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("skip", "skipped"), ("fail", "failed")])
-def test_a_paused_run_can_be_ended(name: str, status: str) -> None:
+def test_a_paused_run_can_be_ended(name: str, status: str, states: States) -> None:
     """Skip and fail end a run that is paused, too."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.pause("pay?")
         getattr(run, name)("no")
@@ -221,9 +181,8 @@ def test_a_paused_run_can_be_ended(name: str, status: str) -> None:
     assert ["running", "paused", status] == states.statuses
 
 
-def test_an_exception_beats_what_was_said_before() -> None:
+def test_an_exception_beats_what_was_said_before(states: States) -> None:
     """A run that is skipped, then raises, has failed."""
-    states = States()
 
     def work() -> None:
         with record_run("w", emitter=states) as run:
@@ -237,13 +196,14 @@ def test_an_exception_beats_what_was_said_before() -> None:
     assert (states.runs[-1].error or "").startswith("ValueError: bad\n")
 
 
-def test_runs_nest() -> None:
-    """A run within a run is a run of its own."""
-    states = States()
+def test_runs_nest(states: States) -> None:
+    """A run within a run is a run of its own, and the innermost one is current."""
+    with record_run("outer", emitter=states) as outer:
+        with record_run("inner", emitter=states) as inner:
+            assert inner is current_run()
+        assert outer is current_run()
 
-    with record_run("outer", emitter=states) as outer, record_run("inner", emitter=states) as inner:
-        pass
-
+    assert current_run() is None
     assert outer.run_id != inner.run_id
     assert [(run.workflow_id, run.status) for run in states.runs] == [
         ("outer", "running"),
@@ -253,9 +213,8 @@ def test_runs_nest() -> None:
     ]
 
 
-def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture, states: States) -> None:
     """What a handle is told after its run has ended is logged and not stated."""
-    states = States()
     with record_run("w", run_id="r", emitter=states) as run:
         pass
 
@@ -268,10 +227,8 @@ def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
     assert [(record["run_id"], record["status"]) for record in records] == [("r", "paused"), ("r", "running")]
 
 
-def test_the_callers_run_id_is_taken() -> None:
+def test_the_callers_run_id_is_taken(states: States) -> None:
     """A given run id is the run's; without one each run has another."""
-    states = States()
-
     for run_id in ("mine", None, None):
         with record_run("w", run_id=run_id, emitter=states):
             pass
@@ -281,10 +238,8 @@ def test_the_callers_run_id_is_taken() -> None:
 
 
 @pytest.mark.parametrize("trigger_type", ["webhook", TriggerType.WEBHOOK])
-def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
+def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str, states: States) -> None:
     """A trigger type is given as the enum's member or as its value."""
-    states = States()
-
     with record_run("w", trigger_type=trigger_type, emitter=states):
         pass
 
@@ -303,9 +258,8 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str) -> None:
     ],
     ids=str,
 )
-def test_a_run_that_cannot_be_recorded_runs_on(arguments: dict[str, Any], emitter_to: EmitterMaker) -> None:
+def test_a_run_that_cannot_be_recorded_runs_on(arguments: dict[str, Any], emitter: RunEventEmitter) -> None:
     """Arguments that make no run never raise into the workflow; its states are counted as dropped."""
-    emitter = emitter_to(ScriptedTransport())
     done: list[bool] = []
 
     with record_run(**arguments, emitter=emitter):
@@ -313,18 +267,6 @@ def test_a_run_that_cannot_be_recorded_runs_on(arguments: dict[str, Any], emitte
 
     assert done == [True]
     assert EmitterStats(emitted=2, delivered=0, pending=0, dropped=2) == emitter.stats
-
-
-def test_an_odd_result_is_delivered(emitter_to: EmitterMaker) -> None:
-    """A result that JSON cannot hold ends the run all the same."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
-    with record_run("w", emitter=emitter) as run:
-        run.set_result({"nan": math.nan, "set": {1}})
-
-    assert FlushReport(delivered=2, pending=0, dropped=0) == emitter.close(PATIENCE)
-    assert transport.events[-1].run.result == {"nan": "NaN", "set": [1]}
 
 
 def _naive_deadline(run: RunHandle) -> None:
@@ -343,11 +285,9 @@ def _mistaken(mistake: Callable[[RunHandle], None], emitter: States) -> None:
 
 @pytest.mark.parametrize("mistake", [_naive_deadline, _deadline_of_the_wrong_type])
 def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
-    mistake: Callable[[RunHandle], None], caplog: pytest.LogCaptureFixture
+    mistake: Callable[[RunHandle], None], caplog: pytest.LogCaptureFixture, states: States
 ) -> None:
     """What a workflow sets wrongly is left out and logged; the run's states are told all the same."""
-    states = States()
-
     with pytest.raises(ValueError, match="later"):
         _mistaken(mistake, states)
 
@@ -356,10 +296,10 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
     assert any("run_log_value_not_recorded" == vars(record).get("event") for record in caplog.records)
 
 
-def test_ids_of_any_length_are_told(emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_of_any_length_are_told(
+    caplog: pytest.LogCaptureFixture, transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """A run with longer ids than are taken is told under those that stand for them, and the log says so."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
     name, other = "\U0001f600" * 50_000, "\U0001f600" * 49_999
 
     for run_id in (name, other):
@@ -377,40 +317,24 @@ def test_ids_of_any_length_are_told(emitter_to: EmitterMaker, caplog: pytest.Log
     assert {"workflow_id", "run_id"} == {one["field"] for one in logged(caplog, "run_log_id_shortened")}
 
 
-def test_result_keys_become_text() -> None:
-    """A result with keys that are no text is kept under the text JSON gives them."""
-    states = States()
-
-    with record_run("w", emitter=states) as run:
-        run.set_result({1: "a"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
-
-    assert {"1": "a"} == states.runs[-1].result
-
-
-def test_a_naive_deadline_does_not_hide_the_pause() -> None:
+def test_a_naive_deadline_does_not_hide_the_pause(states: States) -> None:
     """A pause whose deadline cannot be used keeps its reason and its assignee."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.pause("pay?", assignee="mei", deadline=datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake
 
     assert PauseRequest(reason="pay?", assignee="mei") == states.runs[-1].pause
 
 
-def test_a_handled_exception_fails_the_run() -> None:
+def test_a_handled_exception_fails_the_run(states: States) -> None:
     """A workflow that has handled an exception can fail its run with it."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.fail(ValueError("no"))
 
     assert (RunStatus.FAILED, "ValueError: no") == (states.runs[-1].status, states.runs[-1].error)
 
 
-def test_reasons_are_optional() -> None:
+def test_reasons_are_optional(states: States) -> None:
     """Pausing, skipping and failing need no words."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.pause()
     with record_run("w", emitter=states) as run:
@@ -421,9 +345,8 @@ def test_reasons_are_optional() -> None:
     assert ["running", "paused", "running", "skipped", "running", "failed"] == states.statuses
 
 
-def test_nothing_after_a_block_left_paused() -> None:
+def test_nothing_after_a_block_left_paused(states: States) -> None:
     """A handle whose block was left paused states nothing more: another block goes on with the run."""
-    states = States()
     with record_run("w", emitter=states) as run:
         run.pause("pay?")
 
@@ -432,9 +355,8 @@ def test_nothing_after_a_block_left_paused() -> None:
     assert states.statuses == ["running", "paused"]
 
 
-def test_runs_side_by_side() -> None:
+def test_runs_side_by_side(states: States) -> None:
     """Runs of many threads at once are told apart, and each knows its own handle."""
-    states = States()
 
     def work(number: int) -> bool:
         with record_run("w", run_id=str(number), emitter=states) as run:
@@ -450,9 +372,8 @@ def test_runs_side_by_side() -> None:
     assert len(states.runs) == 128
 
 
-async def test_tasks_side_by_side() -> None:
+async def test_tasks_side_by_side(states: States) -> None:
     """Runs of tasks that interleave are told apart, and each task knows its own handle."""
-    states = States()
 
     async def work(number: int) -> bool:
         async with record_run("w", run_id=str(number), emitter=states) as run:
@@ -465,21 +386,8 @@ async def test_tasks_side_by_side() -> None:
     assert ["running"] * 20 + ["success"] * 20 == states.statuses
 
 
-def test_the_current_run_is_the_innermost() -> None:
-    """Inside of a run within a run the inner one is current, then the outer one again, then none."""
-    states = States()
-
-    with record_run("outer", emitter=states) as outer:
-        with record_run("inner", emitter=states) as inner:
-            assert inner is current_run()
-        assert outer is current_run()
-
-    assert current_run() is None
-
-
-def test_a_decorated_function() -> None:
+def test_a_decorated_function(states: States) -> None:
     """Each call of a decorated function is a run of its own, and the function is called as before."""
-    states = States()
 
     @record_run("w", trigger_type="scheduled", emitter=states)
     def double(number: int, *, plus: int = 0) -> int:
@@ -499,9 +407,8 @@ def test_a_decorated_function() -> None:
     assert {run.trigger_type for run in states.runs} == {TriggerType.SCHEDULED}
 
 
-async def test_a_decorated_coroutine_function() -> None:
+async def test_a_decorated_coroutine_function(states: States) -> None:
     """Each call of a decorated coroutine function is a run that ends when its work does."""
-    states = States()
 
     @record_run("w", emitter=states)
     async def work(number: int) -> int:
@@ -517,9 +424,8 @@ async def test_a_decorated_coroutine_function() -> None:
     assert sorted(states.statuses) == ["failed", "running", "running", "success"]
 
 
-def test_a_decorated_function_that_calls_itself() -> None:
+def test_a_decorated_function_that_calls_itself(states: States) -> None:
     """A decorated function may call itself: each call is a run, ended in its turn."""
-    states = States()
 
     @record_run("w", emitter=states)
     def down(depth: int) -> None:
@@ -546,9 +452,8 @@ def test_a_generator_function_is_refused() -> None:
             record_run("w")(function)
 
 
-def test_a_block_left_in_another_context() -> None:
+def test_a_block_left_in_another_context(states: States) -> None:
     """A block that is entered in one context and left in another, as a fixture may be, ends its run."""
-    states = States()
     recorder = record_run("w", emitter=states)
 
     copy_context().run(recorder.__enter__)
@@ -584,14 +489,14 @@ def test_where_the_end_of_a_run_waits(
 
     emitter = emitter_to(ScriptedTransport(), policy=DeliveryPolicy(end_flush=setting))
 
-    assert seconds == emitter.end_flush_seconds
+    assert seconds == sum(emitter._end_waits())  # pyright: ignore[reportPrivateUsage] - no test waits so long
 
 
 def test_the_setting_reaches_the_emitter() -> None:
     """RUN_LOG_END_FLUSH_SECONDS is how long the end of a run waits."""
     emitter = RunEventEmitter.from_settings(Settings(end_flush_seconds=0.75), ScriptedTransport())
 
-    assert emitter.end_flush_seconds == 0.75
+    assert sum(emitter._end_waits()) == 0.75  # pyright: ignore[reportPrivateUsage] - likewise
 
 
 def test_the_end_of_a_run_is_delivered(emitter_to: EmitterMaker) -> None:
@@ -645,9 +550,8 @@ def test_nobody_waits_in_vain(emitter_to: EmitterMaker) -> None:
     assert FlushReport(delivered=3, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)
 
 
-def test_a_decorated_object() -> None:
+def test_a_decorated_object(states: States) -> None:
     """An object whose call is a coroutine function is recorded until its work is done."""
-    states = States()
 
     class Work:
         async def __call__(self) -> str:
@@ -668,9 +572,8 @@ def test_a_class_method_is_refused(wrapper: Callable[..., Any]) -> None:
         record_run("w")(wrapper(lambda: None))
 
 
-def test_leaving_without_entering() -> None:
+def test_leaving_without_entering(states: States) -> None:
     """A block that is left twice, or was never entered, states nothing and hides no exception."""
-    states = States()
     recorder = record_run("w", emitter=states)
 
     def raising() -> None:
@@ -687,9 +590,8 @@ def test_leaving_without_entering() -> None:
     assert states.statuses == ["running", "success"]
 
 
-async def test_blocks_that_share_a_recorder() -> None:
+async def test_blocks_that_share_a_recorder(states: States) -> None:
     """Tasks that share one recorder, against the advice, end each its own run."""
-    states = States()
     recorder = record_run("w", emitter=states)
     inside = asyncio.Event()
 
@@ -756,9 +658,8 @@ _ENDS = [
 
 
 @pytest.mark.parametrize(("error", "status"), _ENDS, ids=repr)
-def test_an_exit_without_an_error(error: BaseException, status: str) -> None:
+def test_an_exit_without_an_error(error: BaseException, status: str, states: States) -> None:
     """Who leaves the program with None or 0 has succeeded, in any kind of block; all else is a failure."""
-    states = States()
 
     @record_run("w", emitter=states)
     def decorated() -> None:
@@ -783,9 +684,8 @@ def test_an_exit_without_an_error(error: BaseException, status: str) -> None:
     assert states.statuses == ["running", "running", status, status, "running", status]
 
 
-def test_an_exit_after_the_workflow_has_said_how_it_ended() -> None:
+def test_an_exit_after_the_workflow_has_said_how_it_ended(states: States) -> None:
     """What a workflow has said of its end stands where it then leaves the program without an error."""
-    states = States()
 
     def leave(said: str) -> None:
         with record_run("w", emitter=states) as run:

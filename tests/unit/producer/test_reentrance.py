@@ -15,14 +15,9 @@ import pytest
 
 from run_log.core import Settings, TransportRefusedError, TransportUnavailableError
 from run_log.core.logs import LINES_AT_ONCE
-from run_log.producer import (
-    BufferLimits,
-    RunEventEmitter,
-    Spool,
-    default_emitter,
-    record_run,
-    reset_default_emitter,
-)
+from run_log.producer import RunEventEmitter, default_emitter, record_run, reset_default_emitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._spool import Spool
 from run_log.stores import get_run_log_service, reset_run_log_service
 from run_log.testing import a_run
 
@@ -94,9 +89,8 @@ def _records(emitter: RunEventEmitter, result: Any) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("result", [7, {"log": "x" * 3_000_000}], ids=["left out", "cut"])
-def test_a_board_that_records_runs(result: Any, emitter_to: EmitterMaker) -> None:
+def test_a_board_that_records_runs(result: Any, emitter: RunEventEmitter) -> None:
     """A handler that records a run for each line ends, also where the run's own value is a line."""
-    emitter = emitter_to(ScriptedTransport())
     record = _records(emitter, result)
     board = Board(record)
 
@@ -107,9 +101,8 @@ def test_a_board_that_records_runs(result: Any, emitter_to: EmitterMaker) -> Non
     assert 1 <= len(board.lines) <= LINES_AT_ONCE
 
 
-def test_a_board_behind_a_queue(emitter_to: EmitterMaker) -> None:
+def test_a_board_behind_a_queue(emitter: RunEventEmitter) -> None:
     """The same through a queue, where each handled line makes the next on another thread."""
-    emitter = emitter_to(ScriptedTransport())
     record = _records(emitter, 7)
     board = Board(record)
     lines: queue.Queue[Any] = queue.Queue()
@@ -262,10 +255,9 @@ def recording_metric(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], objec
 
 
 def test_a_metric_that_asks_the_emitter(
-    recording_metric: list[Callable[[], object]], emitter_to: EmitterMaker
+    recording_metric: list[Callable[[], object]], emitter: RunEventEmitter
 ) -> None:
     """A metric's exporter may emit, flush and close while the emitter counts."""
-    emitter = emitter_to(ScriptedTransport())
     recording_metric += [
         lambda: emitter.emit(a_run(id="incident")),
         lambda: emitter.flush_sync(0.01),

@@ -209,9 +209,8 @@ async def test_a_wrong_environment_does_not_hurt(
     assert "no-such" in record["error"]
 
 
-async def test_a_cancelled_read_is_cancelled() -> None:
+async def test_a_cancelled_read_is_cancelled(states: States) -> None:
     """A task that is cancelled while the run is read is cancelled, and states nothing."""
-    states = States()
     log = _Silent()
 
     async def work() -> None:

@@ -14,9 +14,8 @@ from typing import Final
 import pytest
 
 from run_log.core import SpoolError, encode_event
-from run_log.producer import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
-from run_log.producer._spool import ASIDE_SECONDS, LOOK_AGAIN_SECONDS, MAX_SEGMENTS
+from run_log.producer._spool import ASIDE_SECONDS, LOOK_AGAIN_SECONDS, MAX_SEGMENTS, Spool
 from run_log.testing import ManualClock, an_event
 
 from .transports import logged, run_script
@@ -25,7 +24,7 @@ _PREAMBLE: Final = """
 import os, resource, signal, sys
 from pathlib import Path
 from run_log.core import SpoolError, encode_event
-from run_log.producer import Spool
+from run_log.producer._spool import Spool
 from run_log.producer._segment import SUFFIX, SpooledEvent, encode_record
 from run_log.testing import an_event
 
@@ -153,21 +152,6 @@ def test_an_empty_directory_holds_nothing(tmp_path: Path, spool_in: SpoolMaker) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settled_segments_are_deleted(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """The directory is empty once all is settled, however many files it took."""
-    spool = spool_in(tmp_path, max_bytes=100 * _SIZE)
-    for number in range(60):
-        spool.append([_spooled(str(number))])
-    segments = len(_segments(tmp_path))
-
-    while spool.next_batch(events=7, data_bytes=10**6):
-        spool.settle()
-
-    assert segments > 5
-    assert list(tmp_path.iterdir()) == []
-    assert (0, 0, 0) == (spool.waiting, spool.lost, spool.corrupt)
-
-
 def test_foreign_files_are_left_alone(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """What is no segment is neither read nor deleted, and takes none of the room."""
     foreign = [tmp_path / name for name in ("notes.txt", f"x{SUFFIX}.gz", "x.run-log-v2")]
@@ -228,31 +212,6 @@ def test_a_directory_that_cannot_be_made_says_so(name: str, tmp_path: Path, spoo
 
 
 # What comes back
-
-
-def test_an_event_comes_back_as_it_was(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Keys, versions and messages are those that were written."""
-    events = [_spooled(run_id) for run_id in ("a", "b\n\t", "\U0001f600")]
-    _leave(tmp_path, events)
-
-    assert events == _batch(spool_in(tmp_path))
-
-
-def test_a_batch_stays_until_it_is_settled(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A batch comes again until it is settled, and then never, in this process or a later one."""
-    spool = spool_in(tmp_path)
-    spool.append(_named(["a10", "b11", "c12"]))
-
-    batches = [spool.next_batch(events=2, data_bytes=10**6) for _ in range(3)]
-    waiting = [spool.waiting]
-    spool.settle()
-    waiting.append(spool.waiting)
-    batches.append(_batch(spool))
-    spool.close()
-
-    assert [["a10", "b11"]] * 3 + [["c12"]] == [*map(_names, batches)]
-    assert [3, 1] == waiting
-    assert ["c12"] == _names(_batch(spool_in(tmp_path)))
 
 
 def test_few_segments_are_open_at_a_time(tmp_path: Path, spool_in: SpoolMaker) -> None:
@@ -581,31 +540,6 @@ def test_somebody_may_delete_the_files(tmp_path: Path, spool_in: SpoolMaker) -> 
 # The bound
 
 
-def test_what_is_superseded_goes_first_then_the_oldest(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """A full directory loses events that a newer one of their run supersedes, then the oldest; counted."""
-    spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
-    spool.append(_named(["b18", "o10", "a15", "p11", "a16", "b17", "c19", "d20"]))
-
-    spool.append(_named(["e21", "f22"]))
-
-    assert ["p11", "a16", "b18", "c19", "d20", "e21", "f22"] == _names(_batch(spool))
-    assert 3 == spool.lost
-
-
-def test_what_stays_is_kept_while_room_is_made(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """What stands beside an event that had to go stays, in the file that is being written too."""
-    others, own = (spool_in(tmp_path, max_bytes=64 * _SIZE + _SIZE // 2) for _ in range(2))
-    others.append(_named([f"o{when}" for when in range(10, 72)]))
-    own.append(_named(["r80", "s81"]))
-
-    own.append(_named(["r82"]))
-
-    assert ["s81", "r82"] == _names(_batch(own))
-    assert 1 == own.lost
-    own.close()
-    assert ["s81", "r82"] == _names(_batch(spool_in(tmp_path)))
-
-
 def test_a_directory_may_be_filled_to_its_bound(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """Nothing is lost while all fits: room says how much."""
     spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
@@ -632,35 +566,6 @@ def test_what_is_settled_is_room(tmp_path: Path, spool_in: SpoolMaker) -> None:
     assert 8 * _SIZE >= sum(path.stat().st_size for path in _segments(tmp_path))
 
 
-def test_an_event_that_never_fits_is_lost_alone(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """An event larger than all of the room displaces nothing."""
-    spool = spool_in(tmp_path, max_bytes=8 * _SIZE)
-    spool.append(_named(["a10", "b11"]))
-
-    spool.append([_spooled("large", padding=8 * _SIZE), *_named(["c12"])])
-
-    assert ["a10", "b11", "c12"] == _names(_batch(spool))
-    assert 1 == spool.lost
-
-
-def test_a_smaller_bound_holds_from_the_next_append(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """After a restart with less room the oldest go, as soon as something is written."""
-    _leave(tmp_path, _named([f"{run}{when}" for run, when in zip("abcdefgh", range(10, 18), strict=True)]))
-    spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
-    found = len(_batch(spool))
-    spool.settle()
-    _leave(tmp_path, _named([f"{run}{when}" for run, when in zip("abcdefgh", range(10, 18), strict=True)]))
-    smaller = spool_in(tmp_path, max_bytes=4 * _SIZE)
-    smaller.next_batch(events=0, data_bytes=0)
-
-    smaller.append(_named(["i18"]))
-
-    assert 8 == found
-    assert ["g16", "h17", "i18"] == _names(_batch(smaller))
-    assert 6 == smaller.lost
-    assert 4 * _SIZE >= sum(path.stat().st_size for path in _segments(tmp_path))
-
-
 def test_the_bound_is_the_directorys(tmp_path: Path, spool_in: SpoolMaker) -> None:
     """Where others fill the directory a process gives up events of its own, as few as in one of its own."""
     others, own = (spool_in(tmp_path, max_bytes=64 * _SIZE) for _ in range(2))
@@ -674,17 +579,6 @@ def test_the_bound_is_the_directorys(tmp_path: Path, spool_in: SpoolMaker) -> No
     assert 64 * _SIZE >= sum(path.stat().st_size for path in _segments(tmp_path))
     assert [f"r{when}" for when in (*range(24, 36), 40)] == _names(_batch(own))
     assert (4, 0, 48) == (own.lost, others.lost, others.waiting)
-
-
-def test_what_was_left_counts_once_it_is_taken_over(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Leftovers that nobody has looked at yet take room, and are not lost for it."""
-    _leave(tmp_path, _named(["a10", "a11", "a12"]))
-    spool = spool_in(tmp_path, max_bytes=4 * _SIZE)
-
-    spool.append(_named(["b13", "c14"]))
-
-    assert ["a10", "a11", "a12"] == _names(_batch(spool))[:3]
-    assert (2, 3) == (spool.lost, spool.waiting)
 
 
 # The disk
@@ -806,47 +700,6 @@ spool.close()
 
 
 # Several in one directory
-
-
-def test_a_second_spool_sees_nothing_of_the_first(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """Two spools of one process share a directory as two processes do, and everything after a close."""
-    clock = ManualClock()
-    first, second = spool_in(tmp_path), spool_in(tmp_path, clock=clock)
-    first.append(_named(["a10"]))
-    second.append(_named(["b11"]))
-
-    while_open = [_names(_batch(first)), _names(_batch(second))]
-    second.settle()
-    first.close()
-    clock.advance(LOOK_AGAIN_SECONDS)
-
-    assert [["a10"], ["b11"]] == while_open
-    assert ["a10"] == _names(_batch(second))
-
-
-@pytest.mark.process
-def test_two_processes_share_a_directory(tmp_path: Path, spool_in: SpoolMaker) -> None:
-    """What a process holds is no other's, until it has ended; then whoever looks next has it."""
-    clock = ManualClock()
-    spool = spool_in(tmp_path, clock=clock)
-    script = f"""{_PREAMBLE}
-spool = Spool(directory)
-spool.append([spooled("theirs"), spooled("theirs too")])
-spool.next_batch(events=1, data_bytes=1)
-print("written", flush=True)
-sys.stdin.read()
-os._exit(0)
-"""
-    with _started(script, tmp_path) as process:
-        _read_lines(process, 1)
-        spool.append(_named(["r10"]))
-        meanwhile = _names(_batch(spool))
-        spool.settle()
-    clock.advance(LOOK_AGAIN_SECONDS)
-
-    assert ["r10"] == meanwhile
-    assert ["theirs", "theirs too"] == _runs(spool)
-    assert 0 == process.returncode
 
 
 @pytest.mark.parametrize("lines", [2, 30])

@@ -17,8 +17,10 @@ from run_log.core import (
     WriteRefusedError,
     encode_event,
 )
-from run_log.producer import DeliveryPolicy, DropReason, FlushReport
+from run_log.producer import FlushReport
+from run_log.producer._metrics import DropReason
 from run_log.producer._store_transport import StoreTransport
+from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event
 

@@ -16,7 +16,10 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from run_log.core import MessageRefusedError, TransportUnavailableError
-from run_log.producer import BufferLimits, DeliveryPolicy, RunEventEmitter, Spool
+from run_log.producer import RunEventEmitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._spool import Spool
+from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run
 
 reader = InMemoryMetricReader()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidRunError, RunEvent, TriggerType, WorkflowRun, utc_now
-from run_log.producer import PubSubRunLogService, _capture, record_run
+from run_log.producer import PubSubRunLogService, RunEventEmitter, _capture, record_run
 from run_log.producer._capture import MAX_WORDS, known_trigger, recordable, tell_unknown
 from run_log.stores import InMemoryRunLogService
 
@@ -36,10 +36,8 @@ def _unchecked(trigger: object) -> WorkflowRun:
 
 
 @pytest.mark.parametrize("trigger", ["cron", "", "Webhook", _Sources.CRON], ids=str)
-def test_a_recorded_run(trigger: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recorded_run(trigger: str, caplog: pytest.LogCaptureFixture, states: States) -> None:
     """A run recorded with a trigger type that nobody knows is one with `manual`, and the log says so once."""
-    states = States()
-
     for _ in range(2):
         with record_run("w", trigger_type=trigger, emitter=states):
             pass
@@ -63,11 +61,10 @@ def test_a_recorded_run(trigger: str, caplog: pytest.LogCaptureFixture) -> None:
     ],
     ids=lambda run: type(run).__name__,
 )
-def test_an_emitted_run(run: object, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_emitted_run(
+    run: object, caplog: pytest.LogCaptureFixture, transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
     """Whatever form it is emitted in, a run with a trigger type that nobody knows is told as `manual`."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     emitter.emit(run)
     emitter.emit(run)
     report = emitter.close(PATIENCE)

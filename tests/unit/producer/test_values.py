@@ -97,12 +97,10 @@ def test_a_value_is_kept_alike_whichever_way_it_comes(
     value: object,
     kept: dict[str, Any],
     way: Callable[[RunEventEmitter, Any], None],
-    emitter_to: EmitterMaker,
+    transport: ScriptedTransport,
+    emitter: RunEventEmitter,
 ) -> None:
     """Whatever a workflow hands over is delivered in one form, as a payload and under a key of one."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     way(emitter, value)
     way(emitter, {"k": value})
     emitter.close(PATIENCE)
@@ -115,9 +113,8 @@ def test_a_value_is_kept_alike_whichever_way_it_comes(
         assert transport.events[-1].run.result == transport.events[-1].run.trigger_data
 
 
-def test_a_result_is_what_it_is_at_the_end() -> None:
+def test_a_result_is_what_it_is_at_the_end(states: States) -> None:
     """What a workflow changes in its result after it has set it is told with the next state."""
-    states = States()
     counts: dict[Any, int] = {1: 0}
 
     with record_run("w", emitter=states) as run:
@@ -127,10 +124,8 @@ def test_a_result_is_what_it_is_at_the_end() -> None:
     assert {"1": 5} == states.runs[-1].result
 
 
-def test_a_result_without_keys_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_result_without_keys_is_told_once(caplog: pytest.LogCaptureFixture, states: States) -> None:
     """A result that has no keys is told of in one line, however many states it is stated with."""
-    states = States()
-
     with record_run("w", run_id="r", trigger_data=["a"], emitter=states) as run:  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         run.set_result([1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         run.pause()
@@ -198,12 +193,9 @@ def test_the_form_of_a_value_does_not_depend_on_imports(imported: str) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_secrets_are_found_beside_whatever_stands_there(
-    headers: object, odd: object, emitter_to: EmitterMaker
+    headers: object, odd: object, transport: ScriptedTransport, emitter: RunEventEmitter
 ) -> None:
     """A secret under a name of bytes is replaced, also where another value changes how a run is copied."""
-    transport = ScriptedTransport()
-    emitter = emitter_to(transport)
-
     emitter.emit({**_run({"headers": headers, "odd": odd})})
     emitter.emit(RunEvent.from_run(_run({"headers": headers, "odd": odd})))
     emitter.close(PATIENCE)
@@ -247,13 +239,11 @@ async def test_an_id_is_found_again_as_it_was_given(given: Any, text: str, emitt
     assert 4 == len(await log.get_history(given, given))
 
 
-async def test_a_resumed_run_takes_no_less_than_no_time() -> None:
+async def test_a_resumed_run_takes_no_less_than_no_time(states: States) -> None:
     """Where the clock is minutes behind that of the machine that began, a run ends when it began, at once."""
     log = InMemoryRunLogService()
     ahead = utc_now() + timedelta(minutes=7)
     await log.save_run(a_run(status=RunStatus.PAUSED, started_at=ahead, completed_at=None))
-    states = States()
-
     async with resume_run("workflow-1", "run-1", run_log=log, emitter=states):
         pass
 
@@ -262,10 +252,8 @@ async def test_a_resumed_run_takes_no_less_than_no_time() -> None:
     assert (ahead, ahead) == (ended.started_at, ended.completed_at)
 
 
-def test_a_pause_may_say_anything() -> None:
+def test_a_pause_may_say_anything(states: States) -> None:
     """What a pause, a skip and a failure say is kept as its nearest text."""
-    states = States()
-
     with record_run("w", emitter=states) as run:
         run.pause(RunStatus.PAUSED, assignee=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         run.resume(answered_by=PurePosixPath("a/b"), comment={"a": 1})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ import pytest
 
 from run_log.core import Message, RunEvent, WorkflowRun, decode_event
 from run_log.core.models import snapshot
-from run_log.producer import DeliveryPolicy
+from run_log.producer._transport import DeliveryPolicy
 
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; nothing takes that long."""
