@@ -2,7 +2,7 @@
 
 from run_log.stores.committing.commits import shard_of
 
-from ._roots import FirestoreRoot
+from ._roots import FirestoreRoot, RootPage, Unreadable
 from ._service import FirestoreRunLogService, create_service
 from .client import Connection
 
@@ -10,6 +10,8 @@ __all__ = [
     "Connection",
     "FirestoreRoot",
     "FirestoreRunLogService",
+    "RootPage",
+    "Unreadable",
     "create_service",
     "shard_of",
 ]
