@@ -12,7 +12,8 @@ from tests.simulation.documents import TODAY, DocumentStore
 from tests.simulation.record import Record
 
 from run_log.core import Outcome, RunStatus, Transition, WriteRefusedError
-from run_log.core.law import MAX_HISTORY, FoldedRun
+from run_log.core.clock import PROCESS_CLOCK
+from run_log.core.law import MAX_HISTORY, FoldedRun, run_digest
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import MAX_COMMIT_RUNS, Commit, KnownRun, batches
 from run_log.stores.committing.committer import WARY_COMMITS, Committer
@@ -20,6 +21,8 @@ from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
 KEY: RunKey = ("w", "r")
+HOUR = 3_600_000_000
+"""In microseconds, as a clock reads it."""
 
 
 class OverDays(DocumentStore):
@@ -96,6 +99,20 @@ async def test_a_memory_of_one_run(documents: Documents) -> None:
 
     assert Counter({"read": 4, "commit": 4 * 2 + 1}) == Counter(documents.calls)
     assert {"total": 4, "successful": 4, "running": 0, "success": 4} == documents.store.stats["w", 0]
+
+
+async def test_a_save_comes_after_what_is_stored(documents: Documents) -> None:
+    """A save is the newest state though a clock that is ahead stamped what another committer wrote."""
+    ahead = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, hlc=PROCESS_CLOCK.tick() + HOUR)
+    saved = an_event(workflow_id="w", id="r", hlc=PROCESS_CLOCK.tick())
+    await committer(documents).apply([ahead])
+
+    await committer(documents).save(saved)
+
+    head = documents.store.runs[KEY].known.stored.head
+    assert [RunStatus.RUNNING, RunStatus.SUCCESS] == [transition.status for transition in head.history]
+    assert (RunStatus.SUCCESS, run_digest(saved.run)) == (head.status, head.digest)
+    assert ["commit", "commit", "read", "commit"] == documents.calls
 
 
 async def test_the_stored_history_is_trimmed(documents: Documents) -> None:
