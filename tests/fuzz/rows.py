@@ -75,14 +75,8 @@ _NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
 
 _ENDLESS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 _SCHEMAS: Final = (
-    "DROP INDEX runs_by_start",
-    "DROP INDEX inbox_by_start",
-    "DROP INDEX stale",
-    "DROP TABLE counters",
-    "DROP TABLE repairs",
-    "DROP TABLE workflows",
-    "DROP TABLE sequence",
-    "DROP TABLE runs",
+    *(f"DROP INDEX {name}" for name in ("runs_by_start", "inbox_by_start", "stale")),
+    *(f"DROP TABLE {name}" for name in ("counters", "repairs", "workflows", "sequence", "runs")),
     "ALTER TABLE runs DROP COLUMN result",
     "ALTER TABLE runs RENAME COLUMN hlc TO clock",
     "ALTER TABLE workflows DROP COLUMN paused",
@@ -98,10 +92,7 @@ _SCHEMAS: Final = (
     ),
     "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
     "DROP TABLE counters; CREATE VIRTUAL TABLE counters USING fts5(workflow, scope, slot, name, count)",
-    "PRAGMA user_version = -1",
-    "PRAGMA user_version = 0",
-    "PRAGMA user_version = 1",
-    "PRAGMA user_version = 99",
+    *(f"PRAGMA user_version = {version}" for version in (-1, 0, 1, 99)),
     "PRAGMA application_id = 0",
 )
 

@@ -233,23 +233,14 @@ def test_any_message_is_taken_alike(messages: list[Message]) -> None:
     assert [taken(message) for message in messages if message.data.strip()] == found
 
 
+OWN: Final = ("reason", "error", "message-id", "packed", "attributes-left-out", "body-left-out", "x")
+VENDORS: Final = (
+    *("CloudPubSubDeadLetterSourceDeliveryCount", "CloudPubSubDeadLetterSourceX", "googclient_traceparent"),
+)
+
 names = st.one_of(
     st.text(max_size=300),
-    st.sampled_from(
-        (
-            "ce-type",
-            "run-log-reason",
-            "run-log-error",
-            "run-log-message-id",
-            "run-log-packed",
-            "run-log-attributes-left-out",
-            "run-log-body-left-out",
-            "run-log-x",
-            "CloudPubSubDeadLetterSourceDeliveryCount",
-            "CloudPubSubDeadLetterSourceX",
-            "googclient_traceparent",
-        )
-    ),
+    st.sampled_from(["ce-type", *(f"run-log-{name}" for name in OWN), *VENDORS]),
 )
 attributes = st.dictionaries(names, st.text(max_size=1_100), max_size=100)
 many = st.integers(90, 100).map(lambda count: {f"n{number}": "v" for number in range(count)})

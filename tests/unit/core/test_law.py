@@ -31,7 +31,7 @@ def test_the_first_event_is_applied() -> None:
     event = make_event(status=RunStatus.SUCCESS)
     change = fold(None, [event])
 
-    assert change.outcomes == (Outcome.APPLIED,)
+    assert (change.outcomes, change.anomalies) == ((Outcome.APPLIED,), 0)
     assert event == change.winner
     assert StatsDelta(total=1, successful=1, by_status={RunStatus.SUCCESS: 1}) == change.delta
 
@@ -84,10 +84,11 @@ def test_the_state_machine(before: RunStatus, after: RunStatus) -> None:
     """
     is_fine = (before not in ENDED and after is not RunStatus.PENDING) or before is after
     first = make_event(1, status=before)
-    history = fold(None, [first, make_event(2, status=after)]).after.history
+    change = fold(None, [first, make_event(2, status=after)])
     retried = fold(None, [first, make_event(2, status=after, attempt=2)]).after.history
 
-    assert [False, not is_fine] == [line.anomaly for line in mark_anomalies(history)]
+    assert [False, not is_fine] == [line.anomaly for line in mark_anomalies(change.after.history)]
+    assert int(not is_fine) == change.anomalies
     assert [False, False] == [line.anomaly for line in mark_anomalies(retried)]
 
 

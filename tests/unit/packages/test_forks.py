@@ -16,18 +16,8 @@ _SOURCES: Final = [
 
 _MADE_IN: Final = {"threading", "_thread", "queue", "multiprocessing"}
 _WAITED_FOR: Final = {
-    "Lock",
-    "RLock",
-    "allocate_lock",
-    "Condition",
-    "Event",
-    "Semaphore",
-    "BoundedSemaphore",
-    "Barrier",
-    "Queue",
-    "SimpleQueue",
-    "LifoQueue",
-    "PriorityQueue",
+    *("Lock", "RLock", "allocate_lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"),
+    *("Queue", "SimpleQueue", "LifoQueue", "PriorityQueue"),
 }
 
 _PREAMBLE: Final = """
