@@ -268,6 +268,7 @@ def test_a_status_line(stderr: io.StringIO, shown: str, monkeypatch: pytest.Monk
     with StatusLine() as line:
         for text in ("\x1b 1 of 2", "2"):
             line.tell(text)
+    cleared = stderr.getvalue()
     line.clear()
 
-    assert shown == stderr.getvalue()
+    assert (shown, shown) == (cleared, stderr.getvalue())
