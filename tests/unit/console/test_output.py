@@ -198,10 +198,11 @@ def test_deep_json() -> None:
 
 
 def test_notes_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is said on stderr is one line, and nothing in it commands the terminal."""
+    """What is written is one line, and nothing in it but a colour commands the terminal."""
     note("one \x1b[2J\ntwo\r")
+    write(["\x1b[31mred\x1b[0m \x1b[2J\n"])
 
-    assert ("", "one \\x1b[2J\\ntwo\\r\n") == capsys.readouterr()
+    assert ("\x1b[31mred\x1b[0m \\x1b[2J\\n\n", "one \\x1b[2J\\ntwo\\r\n") == capsys.readouterr()
 
 
 @pytest.mark.parametrize("output", [OutputFormat.TABLE, OutputFormat.JSONL])
@@ -267,6 +268,7 @@ def test_a_status_line(stderr: io.StringIO, shown: str, monkeypatch: pytest.Monk
     with StatusLine() as line:
         for text in ("\x1b 1 of 2", "2"):
             line.tell(text)
+    cleared = stderr.getvalue()
     line.clear()
 
-    assert shown == stderr.getvalue()
+    assert (shown, shown) == (cleared, stderr.getvalue())

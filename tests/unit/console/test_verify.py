@@ -117,6 +117,7 @@ def test_two_files(folder: Path) -> None:
 
     ended = run_log("verify", "--against", "other.sqlite3", "-o", "jsonl", folder=folder, **SQLITE)
     shown = run_log("verify", "w1", "--against", "other.sqlite3", folder=folder, **SQLITE)
+    missing = run_log("verify", "w9", "--against", "other.sqlite3", folder=folder, **SQLITE)
 
     of_w1 = {"workflow_id": "w1", "kind": "count", "scope": "all", "begins": None, "here": 2, "there": 1}
     assert [
@@ -124,7 +125,7 @@ def test_two_files(folder: Path) -> None:
         {"workflow_id": "w1", "kind": "run", "run_id": "r1", "only_in": "here", "fields": []},
         {"workflow_id": "w1", "kind": "run", "run_id": "r3", "only_in": None, "fields": ["result"]},
     ] == [json.loads(line) for line in ended.out.splitlines()]
-    assert (0, 1, 1) == (same.code, ended.code, shown.code)
+    assert (0, 1, 1, 3) == (same.code, ended.code, shown.code, missing.code)
     assert "runs compared: 5, of workflows: 2; nothing differs" in same.err
     assert "only here" in shown.out
 
