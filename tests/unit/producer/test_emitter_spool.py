@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -635,22 +634,28 @@ def test_what_cannot_be_written_before_an_exec_is_delivered(emitter_to: EmitterM
     is_writing, is_looking = threading.Event(), threading.Event()
     transport = _Outage()
 
-    def monotonic() -> float:
-        if is_writing.is_set() and threading.current_thread().name == "run-log-emitter":
-            is_looking.set()
-        return time.monotonic()
+    class Noticed:
+        lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            if is_writing.is_set():
+                is_looking.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
 
     class Full(Spool):
         def append(self, *_: Any, **__: Any) -> None:
             # Meanwhile the delivery thread finds nothing in memory, and waits for the directory.
             is_writing.set()
             assert is_looking.wait(PATIENCE)
-            time.sleep(0.1)
             transport.end()
             raise SpoolError("full")
 
-    policy = DeliveryPolicy(monotonic=monotonic, uniform=soon, linger=0)
-    emitter = emitter_to(transport, policy=policy, spool=Full(tmp_path))
+    emitter = emitter_to(transport, spool=Full(tmp_path))
+    disk: Any = emitter._delivery._disk  # pyright: ignore[reportPrivateUsage] - whose lock is looked at
+    disk._lock = Noticed()
     emitter.emit(a_run())
     transport.wait_until(lambda: True)
 
