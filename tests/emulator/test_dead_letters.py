@@ -21,6 +21,7 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.models import RunKey
+from run_log.core.wire import MAX_MESSAGE_BYTES
 from run_log.projector import (
     DeadLetter,
     HandledLetter,
@@ -34,7 +35,6 @@ from run_log.projector import (
 from run_log.projector.dead_letters.leased import PAGE
 from run_log.projector.google_cloud import event_topic, leased_letters, pull
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubSource
-from run_log.pubsub.connection import MAX_MESSAGE_BYTES
 from run_log.testing import an_event
 
 from .firestore_kit import OpenedService

@@ -13,6 +13,7 @@ from typing import Any, Final
 from google.pubsub_v1 import PubsubMessage
 
 from run_log.core import DeadLetterReason, EventDecodeError, Message, ReceivedMessage, decode_event
+from run_log.core.wire import message_fault
 from run_log.projector import GroupCommit, Projector, PullLimits, PullWorker
 from run_log.projector.archive.writer import _line  # pyright: ignore[reportPrivateUsage] - one of the readers
 from run_log.projector.beam.steps import read_events
@@ -20,7 +21,6 @@ from run_log.projector.dead_letters.letters import DeadLetter
 from run_log.projector.pubsub import PubSubDeadLetters
 from run_log.projector.push.app import create_push_app
 from run_log.pubsub import PubSubConnection
-from run_log.pubsub.connection import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemoryTopic
 

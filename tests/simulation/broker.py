@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from run_log.core import DeadLetterReason, Message, ReceivedMessage, TransportUnavailableError
+from run_log.core.wire import message_fault
 from run_log.projector import DeadLetter
 from run_log.pubsub import PubSubConnection
-from run_log.pubsub.connection import message_fault
 
 from .process import Process
 from .record import Record, ViolationError

@@ -21,7 +21,7 @@ from run_log.core.clock import MAX_HLC
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.law import newest_event
 from run_log.core.models import RunKey
-from run_log.pubsub.connection import MAX_MESSAGE_BYTES, message_bytes
+from run_log.core.wire import MAX_MESSAGE_BYTES, message_bytes
 from run_log.testing import a_run
 
 from .documents import KEPT_DAYS, NOW_MICROS, REFUSED, TODAY

@@ -34,6 +34,7 @@ from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, count_cut, fit_run, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
 from run_log.core.payload import detached
+from run_log.core.wire import message_bytes
 
 from ._failure import text_of
 from ._redaction import Redaction
@@ -143,13 +144,6 @@ class Entry:
     def set_message(self, message: Message) -> None:
         self.message, self.size = message, message_bytes(message)
         self.content = None
-
-
-def message_bytes(message: Message) -> int:
-    """Return about how many bytes *message* takes in a publish call: body, attributes and their frames."""
-    return (
-        len(message.data) + sum(len(name) + len(value) + 8 for name, value in message.attributes.items()) + 8
-    )
 
 
 @dataclass(frozen=True, slots=True)

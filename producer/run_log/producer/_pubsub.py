@@ -8,8 +8,9 @@ from typing import Any, Final, Self
 from google.pubsub_v1 import PublishRequest
 
 from run_log.core import Message, MessageRefusedError, Settings, TransportUnavailableError
+from run_log.core.wire import message_fault
 from run_log.pubsub import PubSubConnection
-from run_log.pubsub.connection import VENDOR_ERRORS, message_fault
+from run_log.pubsub.connection import VENDOR_ERRORS
 
 PUBLISH_TIMEOUT_SECONDS: Final = 10.0
 """The deadline of one publish call: connecting, authenticating and sending. The emitter retries; the vendor's

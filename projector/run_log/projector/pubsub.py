@@ -15,17 +15,16 @@ from typing_extensions import override
 from run_log.core import DeadLetterReason, Message, MessageRefusedError, ReceivedMessage
 from run_log.core.logs import get_logger
 from run_log.core.payload import fit_text
-from run_log.core.wire import MAX_ATTRIBUTE_VALUE_BYTES, MAX_ATTRIBUTES
-from run_log.pubsub import PubSubConnection
-from run_log.pubsub.connection import (
+from run_log.core.wire import (
     ATTRIBUTE_FRAME_BYTES,
-    MAX_ANSWER_BYTES,
+    MAX_ATTRIBUTE_VALUE_BYTES,
+    MAX_ATTRIBUTES,
     MAX_MESSAGE_BYTES,
-    TOO_LARGE,
-    VENDOR_ERRORS,
     message_bytes,
     message_fault,
 )
+from run_log.pubsub import PubSubConnection
+from run_log.pubsub.connection import MAX_ANSWER_BYTES, TOO_LARGE, VENDOR_ERRORS
 
 from .dead_letters.letters import (
     COMPRESSED,

@@ -27,7 +27,6 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.ids import bounded_id, document_id, id_text
 from run_log.core.law import annotated
 from run_log.core.models import RunKey
-from run_log.core.nearest import valid_text
 from run_log.core.payload import encode_json
 from run_log.core.protocol import MAX_LIMIT
 
@@ -418,7 +417,7 @@ def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
 
 def identifier(name: str, value: object) -> str:
     """Return *value* as an id, as `save_run` takes it."""
-    text = valid_text(value) if type(value) is str else id_text(value)
+    text = id_text(value)
     if not text:
         raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
     return text

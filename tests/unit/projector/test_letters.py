@@ -21,10 +21,10 @@ from run_log.core import (
     ReceivedMessage,
     encode_event,
 )
+from run_log.core.wire import MAX_MESSAGE_BYTES, message_fault
 from run_log.projector import DeadLetter, LetterChoice
 from run_log.projector.dead_letters.letters import COMPRESSED, PLAIN, UNKNOWN_REASON, packed, unpacked
 from run_log.projector.pubsub import PubSubDeadLetters
-from run_log.pubsub.connection import MAX_MESSAGE_BYTES, message_fault
 from run_log.testing import an_event
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -24,6 +24,7 @@ from run_log.core import (
     encode_event,
 )
 from run_log.core.clock import PROCESS_CLOCK
+from run_log.core.wire import message_fault
 from run_log.projector import (
     DeadLetter,
     HandledLetter,
@@ -41,7 +42,6 @@ from run_log.projector.dead_letters.letters import (
     REASON_ATTRIBUTE,
 )
 from run_log.projector.pubsub import PubSubDeadLetters, PubSubEvents
-from run_log.pubsub.connection import message_fault
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import InMemorySubscription, InMemoryTopic, a_run, an_event
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from run_log.core import Message, encode_event
-from run_log.pubsub.connection import message_fault
+from run_log.core.wire import message_fault
 from run_log.testing import a_run, an_event
 
 _MANY = {f"name-{number}": "" for number in range(101)}
