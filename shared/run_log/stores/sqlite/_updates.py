@@ -63,6 +63,7 @@ class SQLiteUpdates(UpdateSource):
         update: Returns the update of a run, given its cursor.
         selection: What cursors are made with.
         cursor: Where to begin; None for now.
+        sleep: Waits that many seconds between two looks.
 
     Raises:
         InvalidCursorError: *cursor* cannot be used.
@@ -76,12 +77,14 @@ class SQLiteUpdates(UpdateSource):
         update: Callable[[StoredRun, str], RunUpdate],
         selection: str,
         cursor: object,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._state = state
         self._page = page
         self._update = update
         self._selection = selection
         self._begins = None if cursor is None else ChangePosition.of(cursor, selection)
+        self._sleep = sleep
         self._at_hand: deque[tuple[ChangePosition, StoredRun | None]] = deque()
 
     @override
@@ -114,7 +117,7 @@ class SQLiteUpdates(UpdateSource):
     async def more(self) -> None:
         found = await self._page(self._place)
         while not found:
-            await asyncio.sleep(POLL_SECONDS)
+            await self._sleep(POLL_SECONDS)
             found = await self._page(self._place)
         if not self._log:  # there was no file when the watch began
             self._log, _ = await self._state()
