@@ -102,8 +102,8 @@ class Captured(NamedTuple):
 _FIELDS: Final = Captured._fields[: Captured._fields.index("event_id")]
 
 
+# The fields of a `Captured` from its event id to whether it is valid.
 _Identity = tuple[str, int, datetime, bool, bool]
-"""The fields of a `Captured` from its event id to whether it is valid."""
 
 Content = tuple[Any, ...]
 """A `Captured` as a plain tuple."""

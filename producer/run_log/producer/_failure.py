@@ -26,27 +26,27 @@ MAX_RELATED: Final = 20
 MAX_MESSAGE: Final = 100_000
 """Most characters of a message before it is cut."""
 
+# What ends a run from outside, and the word for it.
 _CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (asyncio.CancelledError, "cancelled"),
     (KeyboardInterrupt, "interrupted"),
     (SystemExit, "exited"),
     (GeneratorExit, "closed"),
 )
-"""What ends a run from outside, and the word for it."""
 
+# These read an exception's attributes without running its class's code.
 _ARGS: Final[Any] = vars(BaseException)["args"].__get__
 _OWN_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
 _TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
 _CONTEXT: Final[Any] = vars(BaseException)["__context__"]
 _CAUSE: Final[Any] = vars(BaseException)["__cause__"]
-"""These read an exception's attributes without running its class's code."""
 
 _MAX_CONTEXTS: Final = 100
 _MRO: Final[Any] = vars(type)["__mro__"].__get__
 
 
+# Packages whose ``Exit`` ends a command. They are known by name, so that none is imported.
 _EXITS: Final = frozenset({"click", "typer", "asyncclick"})
-"""Packages whose ``Exit`` ends a command. They are known by name, so that none is imported."""
 
 
 def is_good_exit(error: BaseException) -> bool:

@@ -27,8 +27,8 @@ SIGTERM_SECONDS: Final = 5.0
 (https://cloud.google.com/run/docs/container-contract#instance-shutdown)."""
 
 _FALSE: Final = frozenset({"0", "off", "f", "false", "n", "no"})
+# Linux's mark of a process that was forked and has executed nothing since (include/linux/sched.h).
 _PF_FORKNOEXEC: Final = 0x40
-"""Linux's mark of a process that was forked and has executed nothing since (include/linux/sched.h)."""
 
 _logger: Final = get_logger("run_log.producer")
 

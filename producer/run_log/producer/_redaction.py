@@ -38,15 +38,15 @@ _VALUE_KEYS: Final = word_set(
 )
 _NAMES_KEYS: Final = word_set("keys names fields columns headers header labels ids")
 _ROWS_KEYS: Final = word_set("values vals row rows data contents records")
+# Every object that is a pair, or a table, has one of these keys.
 _BESIDE_NAMES: Final = frozenset(
     spelt
     for key in _VALUE_KEYS | _ROWS_KEYS
     for spelt in (key, key.upper(), key.capitalize(), key.removesuffix("value") + "Value")
 )
-"""Every object that is a pair, or a table, has one of these keys."""
 
+# Most entries of an object that are looked at as a pair, or as a table.
 _MAX_ROLE_KEYS: Final = 64
-"""Most entries of an object that are looked at as a pair, or as a table."""
 
 _MAX_KEY_PARTS: Final = 100
 

@@ -18,8 +18,8 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+# Names that also occur in harmless words. They count only as whole words.
 _WHOLE_WORDS: Final = word_set("auth cvc cvv dsn otp pem psk pw sas sid totp")
-"""Names that also occur in harmless words. They count only as whole words."""
 
 SECRET_NAMES: Final = _WHOLE_WORDS | word_set(
     "2facode accesskey accountkey aeskey apikey appkey applicationkey authkey authorization backupcode "
@@ -47,13 +47,14 @@ LONG_NUMBER: Final = 10**7
 LONGER_NUMBER: Final = 10**15
 """A number from here on is a token under any name of tokens."""
 
+# The name that stands for counts as often as for secrets: `max_tokens`, `token_usage`.
 _COUNTS: Final = "token"
-"""The name that stands for counts as often as for secrets: `max_tokens`, `token_usage`."""
 
 _COUNT_WORDS: Final = word_set(
     "max min total num number count limit prompt completion input output cached reasoning used "
     "remaining n avg average budget per"
 )
+# Last words of names that say something about a secret but do not hold it.
 _ABOUT: Final = word_set(
     "age algorithm alg amount arn at attempts banner budget bucket changed classification consent "
     "count counts created date days dir directory disabled domain embedding embeddings enabled "
@@ -64,7 +65,6 @@ _ABOUT: Final = word_set(
     "strategy strength time timeout timestamp ttl type types updated uri url urls used validity vault "
     "version versions"
 )
-"""Last words of names that say something about a secret but do not hold it."""
 
 _AFTER_AUTH: Final = word_set(
     "code config cookie creds data hash header headers info password pass params pwd string user value"
@@ -90,8 +90,8 @@ _QUESTION: Final = re.compile(
 )
 
 _WORDS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
+# Hangul letters that nobody sees.
 _FILLERS: Final = "\u115f\u1160\u3164\uffa0"
-"""Hangul letters that nobody sees."""
 
 _ALIKE: Final = {
     **dict(zip("авекмнорстухѕіјԁһԛԝӏгпѵғԍ", "abekmhopctyxsijdhqwlrnvfg", strict=True)),

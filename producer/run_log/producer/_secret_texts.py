@@ -70,6 +70,7 @@ MIN_TOKEN: Final = 12
 """Fewest characters of a token with a known prefix."""
 
 _INVISIBLE: Final = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+# A name and the sign that sets it, as in programs, JSON, YAML, URLs, headers and prose.
 _ASSIGNED: Final = re.compile(
     rf"""
     (?<![\w.{_INVISIBLE}-])(?P<name>[\w.{_INVISIBLE}-]{{1,300}}+)
@@ -78,10 +79,9 @@ _ASSIGNED: Final = re.compile(
     """,
     re.VERBOSE,
 )
-"""A name and the sign that sets it, as in programs, JSON, YAML, URLs, headers and prose."""
 
+# One of these is in every text that sets something. It is a quick test before the slow pattern.
 _SETS: Final = re.compile(r"[=:]|%3|[ \t](?:['\"]|is[ \t:]|was[ \t:])")
-"""One of these is in every text that sets something. It is a quick test before the slow pattern."""
 
 _FLAG: Final = re.compile(r"(?<![\w-])-{1,2}(?P<name>[A-Za-z][\w-]{2,60}+)[ \t]{1,3}(?=[^\s-])")
 _LOGIN: Final = re.compile(
@@ -89,6 +89,7 @@ _LOGIN: Final = re.compile(
 )
 _ELEMENT: Final = re.compile(r"<(?:[\w-]{1,30}:)?(?P<name>[\w.-]{2,60}+)(?:\s[^<>]{0,100}+)?>(?=[^<>\s])")
 _TUPLE: Final = re.compile(r"""[(\[][bu]?["'](?P<name>[\w .-]{2,60}+)["'],\s{0,3}(?=[bu]?["'])""")
+# Names that are themselves values: ``('X-Api-Key', '...')``, ``{"name": "Cookie", "value": "..."}``.
 _FIELDS: Final = re.compile(
     r"""
     (?:name|key|field|id|header|label)\\{0,4}["']?\s{0,3}[:=]\s{0,3}[bu]?\\{0,4}["']
@@ -97,7 +98,6 @@ _FIELDS: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Names that are themselves values: ``('X-Api-Key', '...')``, ``{"name": "Cookie", "value": "..."}``."""
 
 _URL: Final = re.compile(r"[a-z][a-z+.-]{0,30}://")
 _PAIR_ENDS: Final = re.compile(r"[\"'][)\]]")
@@ -117,6 +117,7 @@ _SCHEME: Final = re.compile(
 )
 _LONG_SCHEME: Final = re.compile(r"(?:Digest|AWS4-HMAC-SHA256|Hawk)", re.IGNORECASE)
 
+# What may stand in the place of a secret: nothing, a placeholder, a word about it, a call that makes it.
 _EMPTY: Final = re.compile(
     r"""
     (?:none|null|nil|undefined|true|false|yes|no|on|off|n/?a|required|missing|invalid|incorrect|expired|wrong
@@ -134,7 +135,6 @@ _EMPTY: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What may stand in the place of a secret: nothing, a placeholder, a word about it, a call that makes it."""
 
 _TYPED: Final = re.compile(r"(?:str|bytes|SecretStr|string)(?:[ \t]*+\|[ \t]*+None)?[ \t]*+=[ \t]*+")
 MIN_LONG: Final = 16

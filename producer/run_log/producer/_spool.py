@@ -40,8 +40,8 @@ LOOK_AGAIN_SECONDS: Final = 30.0
 ASIDE_SECONDS: Final = 600.0
 """How long an event that was refused stands aside before it is tried again; a later process tries at once."""
 
+# What a process is out of: no fault of the file's.
 _OUT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What a process is out of: no fault of the file's."""
 
 _WAITING: Final = -math.inf
 _NEVER: Final = math.inf

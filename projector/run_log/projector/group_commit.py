@@ -38,11 +38,11 @@ from .projector import Projector, where_from
 
 _STORE_BACKOFF: Final = Backoff(1.0, 30.0)
 _LETTER_BACKOFF: Final = Backoff(1.0, 5.0)
+# Least pause after an unexpected failure. Health checks report the failure while the pause lasts.
 _SHORTEST_FAILED_SECONDS: Final = 0.5
-"""Least pause after an unexpected failure. Health checks report the failure while the pause lasts."""
 
+# Dead letters that are published at once. Each may have 10 MB.
 _LETTERS_AT_A_TIME: Final = 32
-"""Dead letters that are published at once. Each may have 10 MB."""
 
 _LIMITS: Final = GroupLimits()
 

@@ -36,8 +36,8 @@ MAX_LINKS: Final = 128
 
 _SHOWN_FRAMES: Final = 8
 
+# Most events at which the store failed, and of which it is not known yet whether it takes others.
 _MOST_SUSPECTS: Final = 1_000
-"""Most events at which the store failed, and of which it is not known yet whether it takes others."""
 
 _logger: Final = get_logger("run_log.projector")
 _events: Final = meter.create_counter(

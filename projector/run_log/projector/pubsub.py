@@ -50,11 +50,11 @@ ANSWER_SECONDS: Final = 1.0
 """How much longer than its wait a pull may take. The deadline of a call is sent to the broker, and ends the
 pull there even if this process is killed. The emulator answers one second before it that it has nothing."""
 
+# The longest lease that any version has given to a subscription.
 _UNKNOWN_LEASE: Final = timedelta(seconds=60)
-"""The longest lease that any version has given to a subscription."""
 
+# How long after the end of a lease the broker may take to deliver again. The emulator took half a second.
 _REDELIVERY_SECONDS: Final = 1.5
-"""How long after the end of a lease the broker may take to deliver again. The emulator took half a second."""
 
 FIRST_MESSAGES: Final = 1
 """Messages in the first pull, and in the first after a silence. Pub/Sub bounds a pull by their number alone,
@@ -64,12 +64,12 @@ MAX_ACK_IDS: Final = 1_000
 """Ack ids in one call. Pub/Sub takes 512 KiB in a request, and an ack id has up to about 200 bytes
 (https://cloud.google.com/pubsub/quotas#resource_limits)."""
 
+# Bytes of a request with one message, beside the message and the topic's name. Pub/Sub's limit for a message
+# is its limit for the whole request.
 _REQUEST_FRAME_BYTES: Final = 24 + MAX_ATTRIBUTES
-"""Bytes of a request with one message, beside the message and the topic's name. Pub/Sub's limit for a message
-is its limit for the whole request."""
 
+# Bytes of the error that a dead letter keeps, even if its message has to be cut for them.
 _LEAST_ERROR_BYTES: Final = 64
-"""Bytes of the error that a dead letter keeps, even if its message has to be cut for them."""
 
 _LOST: Final = (CUT_ATTRIBUTE, LEFT_OUT_ATTRIBUTE)
 

@@ -45,9 +45,9 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.05
 _SHORTEST_PULL_SECONDS: Final = 0.5
 _PROMPT_RETURNS: Final = 10
 _ABSENCE: Final = Backoff(10.0, 600.0)
+# Bytes that a message is assumed to have before any has come, and again after a silence. Pub/Sub bounds a
+# pull by the number of messages alone, so a pull asks for few until messages are known to be small.
 _FIRST_SIZE: Final = 2**20
-"""Bytes that a message is assumed to have before any has come, and again after a silence. Pub/Sub bounds a
-pull by the number of messages alone, so a pull asks for few until messages are known to be small."""
 
 _logger: Final = get_logger("run_log.projector")
 

@@ -26,8 +26,8 @@ MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
+# No datetime is earlier, so no window begins before.
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
-"""No datetime is earlier, so no window begins before."""
 
 _STATUSES: Final = {status.value: status for status in RunStatus}
 

@@ -212,5 +212,5 @@ def call_soon(loop: asyncio.AbstractEventLoop, function: Any) -> None:
         return  # closed: whoever waited there is gone
 
 
+# The event loop itself holds its tasks weakly.
 _running: set[asyncio.Task[None]] = set()
-"""The event loop itself holds its tasks weakly."""

@@ -24,8 +24,8 @@ MAX_LINE_BYTES: Final = 10_000_000
 WRAPPED: Final = b'{"run-log-message":'
 """Beginning of a line that holds a whole message: its attributes, and its body in base64."""
 
+# More than the largest message takes, in base64 and with its attributes as JSON.
 _MAX_WRAPPED_BYTES: Final = 2 * MAX_LINE_BYTES
-"""More than the largest message takes, in base64 and with its attributes as JSON."""
 
 _GZIP: Final = b"\x1f\x8b"
 _AVRO: Final = b"Obj\x01"

@@ -39,17 +39,17 @@ _OURS: Final = frozenset(
         CUT_ATTRIBUTE,
     )
 )
+# Prefix of the attributes that Pub/Sub adds when it gives up a message itself
+# (https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic).
 _PUBSUB_PREFIX: Final = "CloudPubSubDeadLetterSource"
-"""Prefix of the attributes that Pub/Sub adds when it gives up a message itself
-(https://cloud.google.com/pubsub/docs/handling-failures#dead_letter_topic)."""
 
 _DELIVERIES_ATTRIBUTE: Final = f"{_PUBSUB_PREFIX}DeliveryCount"
 _SOURCE_PREFIX: Final = "//run-log/workflows/"
 _SUBJECT_PREFIX: Final = "runs/"
 _HASHED: Final = "sha256-"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
+# More than any message has. A larger content was not packed here, and could fill the memory.
 _MAX_UNPACKED_BYTES: Final = 20 * 2**20
-"""More than any message has. A larger content was not packed here, and could fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import check_collection_id
 
+# Characters of a subscription's id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names).
 _MAX_RESOURCE_ID: Final = 255
-"""Characters of a subscription's id (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

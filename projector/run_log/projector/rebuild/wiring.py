@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _WALK: Final = "walk"
 _REPLAY: Final = "replay"
 _ROOT: Final = "root"
+# How far this machine's clock may be ahead of Pub/Sub's, which stamps messages when they are published.
 _SKEW: Final = timedelta(minutes=10)
-"""How far this machine's clock may be ahead of Pub/Sub's, which stamps messages when they are published."""
 
 _WORKFLOWS_AT_A_TIME: Final = 1_000
 

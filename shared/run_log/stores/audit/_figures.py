@@ -19,8 +19,8 @@ Figures = Mapping[SummaryCounter, int]
 TOTAL: Final = SummaryCounter(Scope.ALL, 0, "total")
 SUCCESSFUL: Final = SummaryCounter(Scope.ALL, 0, "successful")
 
+# How far one machine's clock may be from another's, as the summaries allow.
 _CLOCKS_DIFFER: Final = timedelta(days=1)
-"""How far one machine's clock may be from another's, as the summaries allow."""
 
 _STATUSES: Final = {status.value: status for status in RunStatus}
 _ALL_TIME: Final = {status: SummaryCounter(Scope.ALL, 0, status.value) for status in RunStatus}

@@ -17,8 +17,8 @@ from run_log.core.models import RunKey
 from run_log.stores.listings import decode_parts, encode_parts
 from run_log.stores.watch import RunUpdate, UpdateSource
 
+# Superseded entries that a journal may always hold, beside as many as there are others.
 _SLACK: Final = 1_000
-"""Superseded entries that a journal may always hold, beside as many as there are others."""
 
 
 class Journal:

@@ -50,8 +50,8 @@ _COUNT_REPAIR = (
 
 _T = TypeVar("_T")
 
+# A workflow's document id, and whether it is a text.
 _Found = tuple[object, bool]
-"""A workflow's document id, and whether it is a text."""
 
 
 class SQLiteAudit(Audit):

@@ -115,8 +115,8 @@ class Query(NamedTuple):
     values: tuple[Any, ...]
 
 
+# What has to hold, and the values in it.
 _Condition = tuple[str, tuple[Any, ...]]
-"""What has to hold, and the values in it."""
 
 
 def runs_query(workflow_id: str, selection: Selection, after: Position | None) -> Query:

@@ -16,8 +16,8 @@ from ._schema import migrate, schema_version
 
 _logger: Final = get_logger("run_log.stores")
 
+# What tells one state of the file, and of the log beside it, from another; None where there is none.
 _State = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
-"""What tells one state of the file, and of the log beside it, from another; None where there is none."""
 
 
 class Opened(NamedTuple):

@@ -113,12 +113,12 @@ MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
 A reader brings no file forward, so queries have to work with every version.
 """
 
+# What in the place of our tables could do anything when it is read or written, and without end.
 _NOT_OURS: Final = """
 SELECT count(*) FROM sqlite_master
 WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs')
 AND (type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%')
 """
-"""What in the place of our tables could do anything when it is read or written, and without end."""
 
 
 @contextmanager

@@ -30,9 +30,9 @@ from .fields import (
 )
 
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
+# Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
+# newest has a digest too.
 _TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
-"""Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
-newest has a digest too."""
 
 
 def run_fields(run: WorkflowRun) -> dict[str, Any]:
