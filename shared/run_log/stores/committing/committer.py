@@ -117,7 +117,7 @@ class Committer:
         self._saves = SavesUnderWay()
 
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
-        """See `ProjectionStore.apply`."""
+        """Make *events* part of the projection, in as few commits as they take."""
         return await self._apply(events, {})
 
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome]:

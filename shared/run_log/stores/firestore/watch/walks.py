@@ -94,7 +94,7 @@ class ChangedDocuments:
         self._page = page
 
     async def now(self) -> int:
-        """See `Connection.now`."""
+        """Return Firestore's time, in nanoseconds since the epoch."""
         return await self._connection.now(self._root)
 
     async def page(self, place: WatchPosition) -> tuple[Sequence[Any], bool]:
