@@ -36,15 +36,16 @@ def test_an_outage_costs_no_memory_beyond_the_limits() -> None:
 
 
 def test_what_is_given_back_comes_first_again() -> None:
-    """Entries that were taken and given back are taken again before all others, in their order."""
+    """As many as just fit are taken; given back they are taken again before all others, in their order."""
     buffer = EventBuffer(BufferLimits())
     for number in range(4):
         buffer.add(_entry(number, hlc=number, run_id=str(number)))
-    taken = buffer.take(events=3, data_bytes=100)
+    taken = buffer.take(events=9, data_bytes=3)
 
     lost = buffer.give_back(taken)
 
-    assert lost == []
+    assert (len(taken), lost) == (3, [])
+    assert buffer.take(events=9, data_bytes=0, is_strict=True) == []
     assert [entry.number for entry in buffer.take(events=9, data_bytes=100)] == [0, 1, 2, 3]
 
 
@@ -69,6 +70,39 @@ def test_what_is_given_back_may_be_superseded() -> None:
     buffer.add(_entry(3, hlc=3, run_id="other"))
 
     assert [entry.number for entry in buffer.give_back([taken])] == [1]
+
+
+class _Interrupting(str):
+    """A run's id that is interrupted, as by a signal's handler that raises, when it is hashed once more."""
+
+    __slots__ = ("left",)
+    left: int
+
+    def __hash__(self) -> int:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return super().__hash__()
+
+
+@pytest.mark.parametrize("change", ["add", "give back"])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_a_change_that_is_cut_short_is_made_good(change: str, at: int) -> None:
+    """After an interrupt anywhere in it the next change keeps to bounds, order and what is superseded."""
+    buffer = EventBuffer(BufferLimits(events=9, data_bytes=30))
+    for number, run_id in ((1, "r"), (2, "other")):
+        buffer.add(_entry(number, hlc=number, run_id=run_id, size=10))
+    run_id = _Interrupting("r")
+    run_id.left = at
+    newest = _entry(3, hlc=3, run_id=run_id, size=10)
+
+    with pytest.raises(KeyboardInterrupt):
+        _ = buffer.add(newest) if change == "add" else buffer.give_back([newest])
+
+    assert [entry.number for entry in buffer.add(_entry(4, hlc=4, run_id="last", size=10))] == [1]
+    order = [2, 3, 4] if change == "add" else [3, 2, 4]
+    assert [entry.number for entry in buffer.take(events=9, data_bytes=100)] == order
+    assert (buffer.newest(), buffer.oldest()) == ({}, None)
 
 
 @pytest.mark.parametrize(
