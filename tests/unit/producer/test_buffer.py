@@ -83,6 +83,8 @@ class _Interrupted(str):
     """A run's id that runs a signal's *handler* when it is hashed for the time *at*."""
 
     __slots__ = ("_handler", "_left")
+    _handler: Callable[[], None]
+    _left: int
 
     def __new__(cls, at: int, handler: Callable[[], None] = _interrupt) -> Self:
         run_id = super().__new__(cls, "r")
