@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -262,6 +263,7 @@ def test_drops_are_logged_at_a_bounded_rate(
             emitter.emit(None)
         emitter.emit(a_run())
         emitter.flush_sync(PATIENCE)
+    assert logged(caplog, "run_log_events_dropped")
     emitter.close(PATIENCE)
 
     counts = [record["count"] for record in logged(caplog, "run_log_events_dropped")]
@@ -340,6 +342,22 @@ def test_who_waits_cuts_a_retrys_wait_short(emitter_to: EmitterMaker) -> None:
     assert failed.wait(PATIENCE)
 
     assert FlushReport(delivered=1, pending=0, dropped=0) == emitter.flush_sync(PATIENCE)
+
+
+@pytest.mark.parametrize("end", [("begin_end",), ("retire",), ("deliver_or_keep", PATIENCE)])
+def test_an_end_cuts_a_refusals_wait_short(end: tuple[Any, ...], emitter_to: EmitterMaker) -> None:
+    """Where the process ends, or nobody holds the emitter any more, even what was refused is tried soon."""
+    waits = _Waits(3_600)
+    transport = ScriptedTransport([TransportRefusedError("no such topic")])
+    emitter = emitter_to(transport, uniform=waits)
+    emitter.emit(a_run())
+    assert waits.drawn.wait(PATIENCE)
+    transport.entered.clear()
+    name, *seconds = end
+
+    getattr(emitter._delivery, name)(*seconds)  # pyright: ignore[reportPrivateUsage] - what calls it waits as well
+
+    assert transport.entered.wait(PATIENCE)
 
 
 def test_a_refusal_gets_a_last_try_at_the_end(emitter_to: EmitterMaker) -> None:

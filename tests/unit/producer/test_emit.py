@@ -156,13 +156,14 @@ def test_odd_payloads_travel_in_their_nearest_form(
     assert {"value": stated} == event.run.result
 
 
-def test_twenty_megabytes_are_cut(published: Published) -> None:
-    """A value of 20 MB becomes a marker that tells its size, and the run is delivered."""
+def test_twenty_megabytes_are_cut(published: Published, caplog: pytest.LogCaptureFixture) -> None:
+    """A value of 20 MB becomes a marker that tells its size, and is logged; the run is delivered."""
     run = a_run()
     run.result = {"big": "x" * 20_000_000, "small": 1}
 
-    (event,) = published(run)
+    event, _ = published(run, a_run(id="empty", trigger_data={}, result={}))
 
+    assert [1] == [record["values"] for record in logged(caplog, "run_log_payload_cut")]
     assert {"big": "run-log: cut, about 20000005 bytes", "small": 1} == event.run.result
 
 

@@ -61,6 +61,7 @@ async def test_flush_is_bounded_and_says_what_is_left(emitter_to: EmitterMaker) 
     emitter.emit(a_run())
 
     late = [await emitter.flush(0.01), emitter.flush_sync(0.01)]
+    assert not emitter._delivery.held.is_waited_for  # pyright: ignore[reportPrivateUsage] - nothing else tells
     transport.let_go()
 
     assert late == [_ONE_PENDING, _ONE_PENDING]
