@@ -94,7 +94,7 @@ def test_an_absurd_duration_counts_as_ten_years() -> None:
 
 
 def test_what_a_clock_a_day_behind_reads_is_kept() -> None:
-    """Every hour and day that a summary reads is counted still where another machine's clock is a day ahead."""
+    """Every hour and day that a summary reads is kept by a machine whose clock is a day ahead."""
     midnight = datetime(2026, 3, 4, tzinfo=UTC)
     today, horizon = hour_of(midnight) // 24, Horizon.at(midnight)
     first_hour, first_day = 24 * (today - 1) - HOURS_KEPT + 1, today - 1 - DAYS_KEPT
