@@ -110,9 +110,26 @@ def test_a_run_is_counted_under_the_same_names_for_ever() -> None:
     """What one run adds has stayed under these names, so that it can be taken out by any later version."""
     horizon = Horizon(today=20_000)
     names = {"success": 1, "micros": 1_000, "b51": 1}
-    for hour, hours in ((24 * horizon.first_hours, True), (24 * horizon.first_hours - 1, False)):
+    for hour in (24 * horizon.first_hours, 24 * horizon.first_hours - 1, 24 * horizon.first_day, 5):
         expected = {("all", 0, name): count for name, count in names.items() if name != "success"}
-        expected |= {("day", hour // 24, name): count for name, count in names.items()}
-        expected |= {("hour", hour, name): count for name, count in names.items() if hours}
+        if hour >= 24 * horizon.first_day:
+            expected |= {("day", hour // 24, name): count for name, count in names.items()}
+        if hour >= 24 * horizon.first_hours:
+            expected |= {("hour", hour, name): count for name, count in names.items()}
 
         assert expected == dict(counters_of(RunStatus.SUCCESS, Counted(1_000, hour), horizon))
+
+
+def test_only_what_can_be_counted_is_read_as_a_counter() -> None:
+    """A stored counter of another scope, name or time than runs can have is refused."""
+    first, last = hour_of(datetime.min.replace(tzinfo=UTC)), hour_of(datetime.max.replace(tzinfo=UTC))
+    for scope, slots in (("hour", (first, last)), ("day", (first // 24, last // 24)), ("all", (0, 0))):
+        for slot in slots:
+            assert (scope, slot, "b0") == SummaryCounter.stored(scope, slot, "b0")
+    for scope, slot, name in (
+        *(("hour", first - 1, "failed"), ("hour", last + 1, "failed")),
+        *(("day", first // 24 - 1, "failed"), ("day", last // 24 + 1, "failed")),
+        *(("week", 0, "failed"), ("all", 0, "lost"), ("all", 0, f"b{DURATION_BUCKETS}")),
+    ):
+        with pytest.raises(ValueError, match="is not"):
+            SummaryCounter.stored(scope, slot, name)
