@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from run_log.core import Message, encode_event
-from run_log.core.wire import message_fault
+from run_log.core.wire import message_bytes, message_fault
 from run_log.testing import a_run, an_event
 
 _MANY = {f"name-{number}": "" for number in range(101)}
@@ -52,6 +52,13 @@ def test_what_pubsub_refuses(data: bytes, attributes: Mapping[str, str], fault: 
 def test_what_pubsub_takes(data: bytes, attributes: Mapping[str, str]) -> None:
     """A message at a limit is taken."""
     assert message_fault(Message(data=data, attributes=attributes)) is None
+
+
+def test_what_a_message_takes() -> None:
+    """A message takes its body, the UTF-8 bytes of its attributes, and a frame for each of them."""
+    message = Message(data=b"xyz", attributes={"a": "é", "é": ""})
+
+    assert 3 + (1 + 2 + 8) + (2 + 0 + 8) == message_bytes(message)
 
 
 @pytest.mark.parametrize(
