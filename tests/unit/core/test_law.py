@@ -116,6 +116,16 @@ def test_two_answers_in_one_version_end_the_same() -> None:
     assert ["mei", "mei"] == [line.answered_by for (line,) in kept]
 
 
+def test_of_two_events_in_one_version_one_wins_in_any_order() -> None:
+    """The observed one beats a later inferred one; where only payloads differ, the same one always wins."""
+    late = NOON + timedelta(hours=1)
+    seen, inferred = make_event(), make_event(status=RunStatus.FAILED, inferred=True, occurred_at=late)
+    one, other = make_event(result={"a": 1}), make_event(result={"a": 2})
+
+    assert seen == fold(None, [seen, inferred]).winner == fold(None, [inferred, seen]).winner
+    assert fold(None, [one, other]).winner == fold(None, [other, one]).winner
+
+
 @pytest.mark.parametrize(
     ("name", "kept"), [("x" * 126, "x" * 126), ("x" * 127, "x" * 94 + "…"), ("é" * 22, "é" * 15 + "…")]
 )

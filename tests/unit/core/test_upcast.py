@@ -44,6 +44,7 @@ def test_an_end_is_later_than_its_start(status: str, completed: str | None) -> N
     ended = decode_event(message(v0_body(status=status, completed_at=completed)))
 
     assert ended.version > running.version
+    assert (1_000_003 if completed == LATER else 3) == ended.hlc - micros_of(NOON)
 
 
 JUNK: dict[str, list[object]] = {

@@ -64,6 +64,7 @@ def test_long_ids_become_digests_in_attributes() -> None:
     [
         (PARENT, "v=1", {"traceparent": PARENT, "tracestate": "v=1"}),
         (PARENT, None, {"traceparent": PARENT}),
+        (PARENT, "x" * 1_024, {"traceparent": PARENT, "tracestate": "x" * 1_024}),
         (PARENT, "x" * 1_025, {"traceparent": PARENT}),
         (None, "v=1", {}),
         ("x" * 1_025, "v=1", {}),
