@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from run_log.core import InvalidCursorError
-from run_log.stores.listings import Position, decode_cursor, encode_cursor
+from run_log.stores.listings import Position, decode_cursor, decode_parts, encode_cursor, encode_parts
 
 PLACE = Position(datetime(2026, 3, 4, 12, 0, 0, 123456, tzinfo=UTC), "run/1")
 
@@ -41,8 +41,17 @@ def test_a_cursor_of_another_listing_says_so() -> None:
     """A cursor of another workflow is refused with both named."""
     cursor = encode_cursor(PLACE, scope="w1")
 
-    with pytest.raises(InvalidCursorError, match=r"another listing than 'w2'"):
+    with pytest.raises(InvalidCursorError, match=r"another listing than 'w2', or was altered"):
         decode_cursor(cursor, scope="w2")
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_a_number_that_no_store_holds_is_no_cursor(number: int) -> None:
+    """A forged cursor with a number beyond 64 bits is refused before a store stumbles over it."""
+    for held in (2**63 - 1, -(2**63)):
+        assert [held] == decode_parts(encode_parts([held], scope="w1"), [int], scope="w1")
+    with pytest.raises(InvalidCursorError, match="is not a cursor"):
+        decode_parts(encode_parts([number], scope="w1"), [int], scope="w1")
 
 
 def test_positions_order_by_time_then_id() -> None:

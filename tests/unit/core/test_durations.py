@@ -1,19 +1,27 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
 from run_log.core import RunStatus
 from run_log.core.counters import (
+    DAYS_KEPT,
     DURATION_BUCKETS,
+    HOURS_KEPT,
     MAX_DURATION,
     RELATIVE_ERROR,
     RESOLUTION,
+    Counted,
     Durations,
+    Horizon,
+    Scope,
+    SummaryCounter,
+    counters_of,
     duration_bucket,
     duration_micros,
+    hour_of,
 )
 from run_log.testing import a_run
 
@@ -83,3 +91,45 @@ def test_an_absurd_duration_counts_as_ten_years() -> None:
     assert (run.completed_at - run.started_at) // MICROSECOND == duration_micros(
         run.model_copy(update={"duration_ms": -1.0})
     )
+
+
+def test_what_a_clock_a_day_behind_reads_is_kept() -> None:
+    """Every hour and day that a summary reads is kept by a machine whose clock is a day ahead."""
+    midnight = datetime(2026, 3, 4, tzinfo=UTC)
+    today, horizon = hour_of(midnight) // 24, Horizon.at(midnight)
+    first_hour, first_day = 24 * (today - 1) - HOURS_KEPT + 1, today - 1 - DAYS_KEPT
+
+    assert horizon.counts(SummaryCounter(Scope.HOUR, first_hour, "failed"))
+    assert horizon.counts(SummaryCounter(Scope.DAY, first_day, "failed"))
+    assert not horizon.counts(SummaryCounter(Scope.HOUR, first_hour - 24, "failed"))
+    assert not horizon.counts(SummaryCounter(Scope.DAY, first_day - 1, "failed"))
+    assert today + 1 == horizon.last_day
+
+
+def test_a_run_is_counted_under_the_same_names_for_ever() -> None:
+    """What one run adds has stayed under these names, so that it can be taken out by any later version."""
+    horizon = Horizon(today=20_000)
+    names = {"success": 1, "micros": 1_000, "b51": 1}
+    for hour in (24 * horizon.first_hours, 24 * horizon.first_hours - 1, 24 * horizon.first_day, 5):
+        expected = {("all", 0, name): count for name, count in names.items() if name != "success"}
+        if hour >= 24 * horizon.first_day:
+            expected |= {("day", hour // 24, name): count for name, count in names.items()}
+        if hour >= 24 * horizon.first_hours:
+            expected |= {("hour", hour, name): count for name, count in names.items()}
+
+        assert expected == dict(counters_of(RunStatus.SUCCESS, Counted(1_000, hour), horizon))
+
+
+def test_only_what_can_be_counted_is_read_as_a_counter() -> None:
+    """A stored counter of another scope, name or time than runs can have is refused."""
+    first, last = hour_of(datetime.min.replace(tzinfo=UTC)), hour_of(datetime.max.replace(tzinfo=UTC))
+    for scope, slots in (("hour", (first, last)), ("day", (first // 24, last // 24)), ("all", (0, 0))):
+        for slot in slots:
+            assert (scope, slot, "b0") == SummaryCounter.stored(scope, slot, "b0")
+    for scope, slot, name in (
+        *(("hour", first - 1, "failed"), ("hour", last + 1, "failed")),
+        *(("day", first // 24 - 1, "failed"), ("day", last // 24 + 1, "failed")),
+        *(("week", 0, "failed"), ("all", 0, "lost"), ("all", 0, f"b{DURATION_BUCKETS}")),
+    ):
+        with pytest.raises(ValueError, match="is not"):
+            SummaryCounter.stored(scope, slot, name)

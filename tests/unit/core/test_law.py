@@ -108,6 +108,34 @@ def test_what_follows_from_the_order_of_a_history() -> None:
     assert [None, None, "mei", None] == [line.answered_by for line in history]
 
 
+def test_two_answers_in_one_version_end_the_same() -> None:
+    """Of two events in one version that differ in who answered, the same one is kept in any order."""
+    events = [make_event(pause=PauseRequest(reason="why", answered_by=name)) for name in ("mei", "bob", None)]
+    kept = [fold(None, order).after.history for order in (events, events[::-1])]
+
+    assert ["mei", "mei"] == [line.answered_by for (line,) in kept]
+
+
+def test_of_two_events_in_one_version_one_wins_in_any_order() -> None:
+    """The observed one beats a later inferred one; where only payloads differ, the same one always wins."""
+    late = NOON + timedelta(hours=1)
+    seen, inferred = make_event(), make_event(status=RunStatus.FAILED, inferred=True, occurred_at=late)
+    one, other = make_event(result={"a": 1}), make_event(result={"a": 2})
+
+    assert seen == fold(None, [seen, inferred]).winner == fold(None, [inferred, seen]).winner
+    assert fold(None, [one, other]).winner == fold(None, [other, one]).winner
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("x" * 126, "x" * 126), ("x" * 127, "x" * 94 + "…"), ("é" * 22, "é" * 15 + "…")]
+)
+def test_a_long_answerer_is_cut(name: str, kept: str) -> None:
+    """A history keeps at most 128 bytes of JSON text of who answered, and shows that it was cut."""
+    (line,) = fold(None, [make_event(pause=PauseRequest(reason="why", answered_by=name))]).after.history
+
+    assert kept == line.answered_by
+
+
 def test_positions_by_run_keep_their_order() -> None:
     """Events are grouped by workflow and run, each group in the order given."""
     events = [make_event(1), make_event(2, id="other"), make_event(3), make_event(4, workflow_id="w2")]

@@ -56,6 +56,7 @@ def test_long_ids_become_digests_in_attributes() -> None:
     assert encoded.attributes["ce-source"].startswith("//run-log/workflows/sha256-")
     assert encoded.attributes["ce-subject"].startswith("runs/sha256-")
     assert event == decode_event(encoded)
+    assert "runs/" + "x" * 1_019 == encode_event(make_event(id="x" * 1_019)).attributes["ce-subject"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def test_long_ids_become_digests_in_attributes() -> None:
     [
         (PARENT, "v=1", {"traceparent": PARENT, "tracestate": "v=1"}),
         (PARENT, None, {"traceparent": PARENT}),
+        (PARENT, "x" * 1_024, {"traceparent": PARENT, "tracestate": "x" * 1_024}),
         (PARENT, "x" * 1_025, {"traceparent": PARENT}),
         (None, "v=1", {}),
         ("x" * 1_025, "v=1", {}),
@@ -200,26 +202,29 @@ def test_a_stamp_may_be_a_day_ahead(published_at: datetime | None) -> None:
     assert caught.value.reason == DeadLetterReason.CLOCK_AHEAD
 
 
-class _NoMemory:
-    """Stands for bytes that there is no memory to read."""
-
-    def decode(self, *_: object) -> str:
+class _NoTextError(Exception):
+    def __str__(self) -> str:
         raise MemoryError
 
-    def startswith(self, *_: object) -> bool:
-        return False
 
-    def __len__(self) -> int:
-        return 0
+class _Unreadable:
+    """Stands for bytes that cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def decode(self, *_: object) -> str:
+        raise self._error
 
 
-def test_whatever_is_raised_is_a_decoding_error() -> None:
-    """An error that nobody thought of is an `EventDecodeError` too, which names it."""
-    with pytest.raises(EventDecodeError, match="MemoryError") as caught:
-        decode_event(Message(data=cast("bytes", _NoMemory())))
+@pytest.mark.parametrize("error", [MemoryError(), _NoTextError()], ids=["no memory", "no text"])
+def test_whatever_is_raised_is_a_decoding_error(error: Exception) -> None:
+    """An error that nobody thought of is an `EventDecodeError` too, and names it, with a text or not."""
+    with pytest.raises(EventDecodeError, match=type(error).__name__) as caught:
+        decode_event(Message(data=cast("bytes", _Unreadable(error))))
 
     assert caught.value.reason == DeadLetterReason.UNDECODABLE
-    assert isinstance(caught.value.__cause__, MemoryError)
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize(

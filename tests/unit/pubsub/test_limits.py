@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from run_log.core import Message, encode_event
-from run_log.core.wire import message_fault
+from run_log.core.wire import message_bytes, message_fault
 from run_log.testing import a_run, an_event
 
 _MANY = {f"name-{number}": "" for number in range(101)}
@@ -25,8 +25,9 @@ _MANY = {f"name-{number}": "" for number in range(101)}
         (b"x", {"a": "\ud800"}, "lone surrogates"),
         (b"x", {"\ud800": "a"}, "lone surrogates"),
         (b"x" * 10_000_001, {}, "10000001 bytes"),
+        (b"x" * 9_999_990, {"a": "é"}, "10000001 bytes"),
     ],
-    ids=str,
+    ids=lambda part: str(part)[:40],
 )
 def test_what_pubsub_refuses(data: bytes, attributes: Mapping[str, str], fault: str) -> None:
     """A message beyond one of Pub/Sub's limits is told apart, with the limit."""
@@ -44,12 +45,20 @@ def test_what_pubsub_refuses(data: bytes, attributes: Mapping[str, str], fault: 
         (b"x", dict(list(_MANY.items())[:100])),
         (b"x", {"n" * 256: "v" * 1_024}),
         (b"x" * 10_000_000, {}),
+        (b"x" * 9_999_989, {"a": "é"}),
     ],
-    ids=["body", "attribute", "many", "long", "large"],
+    ids=["body", "attribute", "many", "long", "large", "large with an attribute"],
 )
 def test_what_pubsub_takes(data: bytes, attributes: Mapping[str, str]) -> None:
     """A message at a limit is taken."""
     assert message_fault(Message(data=data, attributes=attributes)) is None
+
+
+def test_what_a_message_takes() -> None:
+    """A message takes its body, the UTF-8 bytes of its attributes, and a frame for each of them."""
+    message = Message(data=b"xyz", attributes={"a": "é", "é": ""})
+
+    assert 3 + (1 + 2 + 8) + (2 + 0 + 8) == message_bytes(message)
 
 
 @pytest.mark.parametrize(

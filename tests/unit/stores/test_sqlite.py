@@ -622,6 +622,18 @@ async def test_stats_that_something_else_changed(
     assert ["run_log_unreadable_stats"] == [vars(record)["event"] for record in caplog.records]
 
 
+@pytest.mark.parametrize("change", ["name = 'lost'", "count = 'many'"])
+async def test_a_counter_that_something_else_changed(service: Reachable, file: Path, change: str) -> None:
+    """A summary that a damaged counter is part of is an error that says so."""
+    await service.save_run(a_run(workflow_id="w", status=RunStatus.SUCCESS))
+    with raw(file) as connection:
+        changed = connection.execute(f"UPDATE counters SET {change} WHERE name = 'micros'")  # noqa: S608
+
+    assert changed.rowcount > 0
+    with pytest.raises(StoreError, match="a counter is damaged"):
+        await service.get_summary("w")
+
+
 async def test_a_fault_of_the_library(service: Reachable) -> None:
     """A fault that is none of those above is an error of ours all the same, and the next call begins anew."""
     with pytest.raises(StoreError, match="no such table"):

@@ -98,6 +98,13 @@ def test_listings(connection: sqlite3.Connection) -> None:
         assert len(steps) == len(searches) + len(merges)
         # From the place on, or to it: not from the workflow's end.
         assert all("(started_at,run)" in step for step in searches) or after is None
+        # And from or to the times that are asked for, where no place bounds that end.
+        for bound, moment, order in (
+            ("started_at>?", selection.since, Order.OLDEST),
+            ("started_at<?", selection.until, Order.NEWEST),
+        ):
+            is_free = after is None or selection.order is not order
+            assert all((bound in step) == (moment is not None and is_free) for step in searches)
 
 
 def test_the_inbox_and_the_stale(connection: sqlite3.Connection) -> None:
@@ -111,6 +118,9 @@ def test_the_inbox_and_the_stale(connection: sqlite3.Connection) -> None:
         assert f"({selection.sorted_by}," in step or after is None
         if isinstance(selection, InboxSelection):
             assert ("paused_assignee=?" in step) == (selection.assignee is not None)
+            assert (f"{selection.sorted_by}<?" in step) == bool(selection.overdue)
+            is_first = selection.overdue is False and after is None
+            assert f"{selection.sorted_by}>?" in step or not is_first
 
 
 @pytest.mark.parametrize(
