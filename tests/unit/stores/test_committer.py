@@ -11,13 +11,20 @@ import pytest
 from tests.simulation.documents import TODAY, DocumentStore
 from tests.simulation.record import Record
 
-from run_log.core import Outcome, RunStatus, Transition, WriteRefusedError
+from run_log.core import Outcome, RunExpiredError, RunStatus, Transition, WriteRefusedError
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.law import MAX_HISTORY, FoldedRun, run_digest
 from run_log.core.models import RunKey
-from run_log.stores.committing.commits import MAX_COMMIT_RUNS, Commit, KnownRun, batches
+from run_log.stores.committing.commits import (
+    MAX_COMMIT_RUNS,
+    MAX_STATS_CHANGES,
+    Commit,
+    KnownRun,
+    batches,
+)
 from run_log.stores.committing.committer import WARY_COMMITS, Committer
 from run_log.stores.firestore.client import Patience
+from run_log.stores.retention import Retention
 from run_log.testing import a_life, a_run, an_event
 
 KEY: RunKey = ("w", "r")
@@ -63,11 +70,17 @@ def committer(
     *,
     known_runs: int = 100,
     stats_shards: int = 1,
+    retention: Retention | None = None,
     now: Callable[[], datetime] = lambda: TODAY,
 ) -> Committer:
     """Return a committer that has remembered nothing yet."""
     return Committer(
-        documents, patience=Patience(), known_runs=known_runs, stats_shards=stats_shards, wall_now=now
+        documents,
+        patience=Patience(),
+        known_runs=known_runs,
+        stats_shards=stats_shards,
+        retention=retention,
+        wall_now=now,
     )
 
 
@@ -155,6 +168,50 @@ async def test_a_day_is_tidied_once(documents: Documents) -> None:
 
     forgets = [stats.forgets for commit in documents.commits for stats in commit.stats]
     assert [True, False, False, True, False] == [horizon is not None for horizon in forgets]
+
+
+async def test_commits_change_as_many_fields_as_a_document_takes(documents: Documents) -> None:
+    """Runs share a commit until their stats change more fields of a document than Firestore takes."""
+    writer = committer(documents)
+    runs = [
+        a_run(
+            workflow_id="w",
+            id=f"r{n}",
+            started_at=TODAY - n // 4 * timedelta(days=1),
+            duration_ms=1_000 * 4 ** (n % 4),
+        )
+        for n in range(4 * 90)
+    ]
+
+    outcomes = await writer.apply(list(map(an_event, runs)))
+    changes = [stats.changes for commit in documents.commits for stats in commit.stats]
+
+    assert [Outcome.APPLIED] * len(runs) == outcomes
+    assert [180, 180] == [len(commit.runs) for commit in documents.commits]
+    assert max(changes) <= MAX_STATS_CHANGES < sum(changes)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_old_events_where_runs_expire(documents: Documents, *, is_there: bool) -> None:
+    """An event that is older than what is kept is refused, unless its run is found to be there."""
+    old = TODAY - timedelta(days=40)
+    begun, ended = (
+        an_event(workflow_id="w", id="r", status=status, started_at=old, occurred_at=old, hlc=hlc)
+        for hlc, status in enumerate([RunStatus.RUNNING, RunStatus.SUCCESS])
+    )
+    recent = an_event(workflow_id="w", id="recent", started_at=TODAY, occurred_at=TODAY)
+    if is_there:
+        await committer(documents).apply([begun])
+    writer = committer(documents, retention=Retention.of_days(30))
+    documents.calls.clear()
+
+    if is_there:
+        assert [Outcome.APPLIED, Outcome.APPLIED] == await writer.apply([ended, recent])
+    else:
+        with pytest.raises(RunExpiredError, match="run 'r' of workflow 'w' is older than 30 days"):
+            await writer.apply([ended, recent])
+
+    assert (["read", "commit"] if is_there else ["read"]) == documents.calls
 
 
 @pytest.mark.parametrize(
