@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from run_log.projector.in_hand import GroupLimits, Progress
+from run_log.projector.in_hand import GroupLimits, Progress, decoded_size
 from run_log.testing import ManualClock
 
 
@@ -24,3 +24,20 @@ def test_room_is_reserved_while_bodies_come() -> None:
     progress.settled(token, returned=False)
     with progress.reserving() as alone:
         assert alone(1_000)
+
+
+def test_what_is_forgotten_makes_room_once() -> None:
+    """Decoded bodies count until they are forgotten, once, and what was never decoded does not count."""
+    clock = ManualClock()
+    body = b'{"a":1}'
+    limits = GroupLimits(decoded_bytes=2 * decoded_size(body))
+    progress = Progress(limits, now=clock.monotonic, utc_now=clock.now)
+
+    assert progress.decode(1, body)
+    assert not progress.is_full
+    assert progress.decode(2, body)
+    assert progress.is_full
+    for token in (1, 1, 99):
+        progress.forget(token)
+    assert progress.decode(3, body)
+    assert not progress.decode(4, body)
