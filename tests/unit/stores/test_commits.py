@@ -22,6 +22,7 @@ def test_a_run_has_one_shard_for_ever(run_id: str, shard: int) -> None:
     """A run is counted by the same shard in every process and version."""
     assert shard == shard_of(run_id, 7)
     assert 0 == shard_of(run_id, 1)
+    assert {0, 1} == {shard_of(f"r{n}", 2) for n in range(9)}
 
 
 def test_stats_of_a_workflow_are_one_write_a_shard() -> None:
