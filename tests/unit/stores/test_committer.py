@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.simulation.documents import TODAY, DocumentStore
+from tests.simulation.documents import REFUSED, TODAY, DocumentStore
 from tests.simulation.record import Record
 
 from run_log.core import Outcome, RunExpiredError, RunStatus, Transition, WriteRefusedError
@@ -16,6 +16,7 @@ from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.law import MAX_HISTORY, FoldedRun, run_digest
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import (
+    MAX_COMMIT_BYTES,
     MAX_COMMIT_RUNS,
     MAX_STATS_CHANGES,
     Commit,
@@ -25,6 +26,7 @@ from run_log.stores.committing.commits import (
 from run_log.stores.committing.committer import WARY_COMMITS, Committer
 from run_log.stores.firestore.client import Patience
 from run_log.stores.retention import Retention
+from run_log.stores.stored.writing import history_bytes
 from run_log.testing import a_life, a_run, an_event
 
 KEY: RunKey = ("w", "r")
@@ -100,6 +102,26 @@ async def test_wariness_ends(documents: Documents) -> None:
         await one.apply(a_life("w", f"new-{number}"))
 
     assert ["read", "commit"] * WARY_COMMITS + ["commit"] * 3 == documents.calls
+
+
+async def test_commits_are_metered(
+    documents: Documents, metered: Callable[[], Counter[tuple[str, ...]]]
+) -> None:
+    """Each try of a commit is counted and timed by how it ended, and the runs of those that were made."""
+    before = metered()
+    life = a_life("w", "r")
+
+    await committer(documents).apply([life[0]])
+    await committer(documents).apply([life[1]])
+    await committer(documents).apply(a_life("w", "other"))
+    with pytest.raises(WriteRefusedError):
+        await committer(documents).apply([an_event(workflow_id="w", id=REFUSED)])
+
+    told = metered() - before
+    tries = {"committed": 3, "guess_refused": 1, "failed": 1}
+    for name in ("run_log.store.commits", "run_log.store.commit.duration"):
+        assert tries == {outcome: told[name, outcome] for outcome in tries}
+    assert 3 == told["run_log.store.commit.runs",]
 
 
 async def test_a_memory_of_one_run(documents: Documents) -> None:
@@ -209,6 +231,7 @@ async def test_old_events_where_runs_expire(documents: Documents, *, is_there: b
 
     if is_there:
         assert [Outcome.APPLIED, Outcome.APPLIED] == await writer.apply([ended, recent])
+        assert old + timedelta(days=30) == documents.store.runs[KEY].expires_at
     else:
         with pytest.raises(RunExpiredError, match="run 'r' of workflow 'w' is older than 30 days"):
             await writer.apply([ended, recent])
@@ -244,6 +267,17 @@ def test_commits_are_bounded(runs: int, payload: int, sizes: list[int]) -> None:
     events = [an_event(a_run(workflow_id="w", id=f"r{n}", result=result)) for n in range(runs)]
 
     assert sizes == [len(commit) for commit in batches([*events, *events])]
+
+
+def test_commits_are_bounded_with_their_histories() -> None:
+    """What is known of superseded events counts among the bytes of a commit."""
+    history = tuple(Transition.of(an_event(hlc=n)) for n in range(MAX_HISTORY))
+    events = [an_event(workflow_id="w", id=f"r{n}") for n in range(MAX_COMMIT_RUNS)]
+
+    sizes = [len(commit) for commit in batches(events, {event.key: history for event in events})]
+
+    assert MAX_COMMIT_RUNS == sum(sizes)
+    assert max(sizes) * history_bytes(MAX_HISTORY) <= MAX_COMMIT_BYTES
 
 
 def test_a_run_that_no_document_holds() -> None:
