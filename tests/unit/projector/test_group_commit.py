@@ -325,6 +325,7 @@ async def test_a_message_that_the_store_fails_at_stands_alone(
     assert (20, 0) == fates.counts()
     assert ["write_refused"] == letters.reasons
     assert type(error).__name__ in letters.kept[0][2]
+    assert [20] == [record["events"] for record in logged(caplog, "run_log_store_failed")]
     assert {"total": 19, "successful": 19} == await store.get_stats("workflow-1")
     assert (None, False) == (group.store_trouble, group.is_failed)
     assert "secret" not in str([vars(record) for record in caplog.records])
