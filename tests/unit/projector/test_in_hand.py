@@ -40,4 +40,5 @@ def test_what_is_forgotten_makes_room_once() -> None:
     for token in (1, 1, 99):
         progress.forget(token)
     assert progress.decode(3, body)
+    assert progress.is_full
     assert not progress.decode(4, body)
