@@ -33,12 +33,15 @@ def test_what_is_forgotten_makes_room_once() -> None:
     limits = GroupLimits(decoded_bytes=2 * decoded_size(body))
     progress = Progress(limits, now=clock.monotonic, utc_now=clock.now)
 
-    assert progress.decode(1, body)
-    assert not progress.is_full
-    assert progress.decode(2, body)
-    assert progress.is_full
+    full: list[bool] = []
+    for token in (1, 2):
+        assert progress.decode(token, body)
+        full.append(progress.is_full)
     for token in (1, 1, 99):
         progress.forget(token)
+    full.append(progress.is_full)
     assert progress.decode(3, body)
-    assert progress.is_full
+    full.append(progress.is_full)
+
+    assert [False, True, False, True] == full
     assert not progress.decode(4, body)
