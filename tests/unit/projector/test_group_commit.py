@@ -23,6 +23,7 @@ from run_log.core import (
 )
 from run_log.projector import Fate, GroupCommit, GroupLimits, Projector
 from run_log.projector.in_hand import decoded_size
+from run_log.projector.projector import Projected
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import ManualClock, a_life, an_event
 
@@ -237,11 +238,29 @@ async def test_a_store_that_is_not_there_returns_everything() -> None:
         await group.settle(late)
     await group.close(60)
     calls, in_hand = store.calls, group.progress.in_hand
+    assert not group.is_failed
     group.open()
 
     assert (0, 5) == fates.counts()
     assert (1, 0) == (calls, in_hand)
     assert Fate.DONE is await group.settle(late)
+
+
+async def test_a_bug_here_ends_the_work_and_is_told() -> None:
+    """An error that is no fault of store or event ends the work as failed, until it is opened again."""
+
+    class Forgetful(Projector):
+        async def project(self, events: Sequence[RunEvent]) -> list[Projected]:
+            assert events
+            return []
+
+    group = GroupCommit(Forgetful(ScriptedStore()), Letters())
+    with pytest.raises(ValueError, match="shorter"):
+        await group.settle(received(*some_runs(1))[0])
+    failed = group.is_failed
+    group.open()
+
+    assert (True, False) == (failed, group.is_failed)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), MemoryError(), RecursionError()], ids=repr)
@@ -306,6 +325,7 @@ async def test_a_message_that_the_store_fails_at_stands_alone(
     assert (20, 0) == fates.counts()
     assert ["write_refused"] == letters.reasons
     assert type(error).__name__ in letters.kept[0][2]
+    assert [20] == [record["events"] for record in logged(caplog, "run_log_store_failed")]
     assert {"total": 19, "successful": 19} == await store.get_stats("workflow-1")
     assert (None, False) == (group.store_trouble, group.is_failed)
     assert "secret" not in str([vars(record) for record in caplog.records])
@@ -476,6 +496,8 @@ async def test_closing_gives_back_what_is_left() -> None:
     assert Fate.DONE is fates.of[done.ack_id]
     assert [] == store.under_way
     assert 0 == group.progress.in_hand
+    # A body beyond the bound has room only where nothing else counts as decoded.
+    assert group.progress.decode(-1, b"," * 2**21)
 
 
 class LingeringStore(InMemoryRunLogService):

@@ -45,12 +45,12 @@ def test_everything_of_a_run_is_taken_together() -> None:
 
 def test_a_large_one_behind_others_waits_for_the_next_batch() -> None:
     """What does not fit any more ends the batch, and is not overtaken by what came later."""
-    small, large, later = _item("a", 1), _item("b", 2, size=10), _item("c", 3)
-    lanes = _lanes(small, large, later)
+    small, fits, large, later = _item("a", 1), _item("b", 2, size=9), _item("c", 3, size=10), _item("d", 4)
+    lanes = _lanes(small, fits, large, later)
 
     batches = [lanes.take(items=10, size=10) for _ in range(2)]
 
-    assert [[small], [large]] == batches
+    assert [[small, fits], [large]] == batches
     assert 1 == lanes.ready
 
 

@@ -126,6 +126,10 @@ async def test_a_refused_pull_gives_back_what_is_in_hand() -> None:
                 raise TransportRefusedError("gone")
             return await super().pull(max_messages, wait=wait)
 
+        async def release(self, ack_ids: Sequence[str]) -> None:
+            await turns(20 if self.released else 0)
+            await super().release(ack_ids)
+
     source = Vanishing(subscription)
     worker = make_worker(
         source, store, limits=PullLimits(pulls=1, group=GroupLimits(batch=4), drain_seconds=0.01)
@@ -215,6 +219,7 @@ async def test_until_idle_counts_from_the_last_arrival() -> None:
 async def test_until_idle_waits_for_a_slow_broker(*, answers: bool) -> None:
     """A broker that takes longer to answer than the worker may be idle is waited for, but not for ever."""
     clock = ManualClock()
+    clock.advance(1_000)
     source = Timed(published(*(an_event(id=str(number)) for number in range(9))), clock, 2)
     source.answers.clear()
     worker = _timed(source, clock, ScriptedStore(), answer_seconds=5, stop_seconds=0.01)

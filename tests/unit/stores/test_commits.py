@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from run_log.core import RunStatus
@@ -22,6 +24,7 @@ def test_a_run_has_one_shard_for_ever(run_id: str, shard: int) -> None:
     """A run is counted by the same shard in every process and version."""
     assert shard == shard_of(run_id, 7)
     assert 0 == shard_of(run_id, 1)
+    assert {0, 1} == {shard_of(f"r{n}", 2) for n in range(9)}
 
 
 def test_stats_of_a_workflow_are_one_write_a_shard() -> None:
@@ -60,10 +63,16 @@ def test_what_is_counted_is_summed() -> None:
     """The counters of a batch are the sums over its runs, and those that end where they began are absent."""
     horizon = Horizon.at(a_run().started_at)
     runs = [a_run(workflow_id="w", id=f"r{n}", duration_ms=n) for n in (1, 1, 2)]
-    changes = {("w", str(n)): fold(None, [an_event(run)], horizon=horizon) for n, run in enumerate(runs)}
+    changes = {
+        ("w", str(n)): fold(
+            None, [an_event(run, occurred_at=run.started_at + timedelta(hours=n))], horizon=horizon
+        )
+        for n, run in enumerate(runs)
+    }
 
     (write,) = stats_writes(changes)
 
+    assert a_run().started_at + timedelta(hours=2) == write.as_of
     hour = hour_of(a_run().started_at)
     for scope, slot in ((Scope.ALL, 0), (Scope.DAY, hour // 24), (Scope.HOUR, hour)):
         assert 4_000 == write.counters[SummaryCounter(scope, slot, MICROS)]

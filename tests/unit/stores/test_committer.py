@@ -8,16 +8,25 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.simulation.documents import TODAY, DocumentStore
+from tests.simulation.documents import REFUSED, TODAY, DocumentStore
 from tests.simulation.record import Record
 
-from run_log.core import Outcome, RunStatus, Transition, WriteRefusedError
+from run_log.core import Outcome, RunExpiredError, RunStatus, Transition, WriteRefusedError
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.law import MAX_HISTORY, FoldedRun, run_digest
 from run_log.core.models import RunKey
-from run_log.stores.committing.commits import MAX_COMMIT_RUNS, Commit, KnownRun, batches
+from run_log.stores.committing.commits import (
+    MAX_COMMIT_BYTES,
+    MAX_COMMIT_RUNS,
+    MAX_STATS_CHANGES,
+    Commit,
+    KnownRun,
+    batches,
+)
 from run_log.stores.committing.committer import WARY_COMMITS, Committer
 from run_log.stores.firestore.client import Patience
+from run_log.stores.retention import Retention
+from run_log.stores.stored.writing import history_bytes
 from run_log.testing import a_life, a_run, an_event
 
 KEY: RunKey = ("w", "r")
@@ -63,11 +72,17 @@ def committer(
     *,
     known_runs: int = 100,
     stats_shards: int = 1,
+    retention: Retention | None = None,
     now: Callable[[], datetime] = lambda: TODAY,
 ) -> Committer:
     """Return a committer that has remembered nothing yet."""
     return Committer(
-        documents, patience=Patience(), known_runs=known_runs, stats_shards=stats_shards, wall_now=now
+        documents,
+        patience=Patience(),
+        known_runs=known_runs,
+        stats_shards=stats_shards,
+        retention=retention,
+        wall_now=now,
     )
 
 
@@ -87,6 +102,26 @@ async def test_wariness_ends(documents: Documents) -> None:
         await one.apply(a_life("w", f"new-{number}"))
 
     assert ["read", "commit"] * WARY_COMMITS + ["commit"] * 3 == documents.calls
+
+
+async def test_commits_are_metered(
+    documents: Documents, metered: Callable[[], Counter[tuple[str, ...]]]
+) -> None:
+    """Each try of a commit is counted and timed by how it ended, and the runs of those that were made."""
+    before = metered()
+    life = a_life("w", "r")
+
+    await committer(documents).apply([life[0]])
+    await committer(documents).apply([life[1]])
+    await committer(documents).apply(a_life("w", "other"))
+    with pytest.raises(WriteRefusedError):
+        await committer(documents).apply([an_event(workflow_id="w", id=REFUSED)])
+
+    told = metered() - before
+    tries = {"committed": 3, "guess_refused": 1, "failed": 1}
+    for name in ("run_log.store.commits", "run_log.store.commit.duration"):
+        assert tries == {outcome: told[name, outcome] for outcome in tries}
+    assert 3 == told["run_log.store.commit.runs",]
 
 
 async def test_a_memory_of_one_run(documents: Documents) -> None:
@@ -141,7 +176,7 @@ async def test_shards_are_announced_once(documents: Documents) -> None:
 
 
 async def test_a_day_is_tidied_once(documents: Documents) -> None:
-    """Only the first commit of a day takes anything away: the others are no longer for it."""
+    """Only the first commit that counts something of a day takes away what is over; others stay short."""
     documents.store = OverDays(Record(lambda: 0.0))
     today: datetime = TODAY
 
@@ -149,12 +184,59 @@ async def test_a_day_is_tidied_once(documents: Documents) -> None:
         return today
 
     writer = committer(documents, now=now)
+    await writer.apply([an_event(workflow_id="w", id="old", started_at=TODAY - timedelta(days=200))])
     for n in range(5):
         today = TODAY + (n // 3) * timedelta(days=1)
-        await writer.apply([an_event(workflow_id="w", id=f"r{n}", started_at=TODAY)])
+        begun = an_event(workflow_id="w", id=f"r{n}", status=RunStatus.RUNNING, started_at=TODAY)
+        await writer.apply([begun])
 
     forgets = [stats.forgets for commit in documents.commits for stats in commit.stats]
-    assert [True, False, False, True, False] == [horizon is not None for horizon in forgets]
+    assert [False, True, False, False, True, False] == [horizon is not None for horizon in forgets]
+
+
+async def test_commits_change_as_many_fields_as_a_document_takes(documents: Documents) -> None:
+    """Runs share a commit until their stats change more fields of a document than Firestore takes."""
+    writer = committer(documents)
+    runs = [
+        a_run(
+            workflow_id="w",
+            id=f"r{n}",
+            started_at=TODAY - n // 4 * timedelta(days=1),
+            duration_ms=1_000 * 4 ** (n % 4),
+        )
+        for n in range(4 * 90)
+    ]
+
+    outcomes = await writer.apply(list(map(an_event, runs)))
+    changes = [stats.changes for commit in documents.commits for stats in commit.stats]
+
+    assert [Outcome.APPLIED] * len(runs) == outcomes
+    assert [180, 180] == [len(commit.runs) for commit in documents.commits]
+    assert max(changes) <= MAX_STATS_CHANGES < sum(changes)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_old_events_where_runs_expire(documents: Documents, *, is_there: bool) -> None:
+    """An event that is older than what is kept is refused, unless its run is found to be there."""
+    old = TODAY - timedelta(days=40)
+    begun, ended = (
+        an_event(workflow_id="w", id="r", status=status, started_at=old, occurred_at=old, hlc=hlc)
+        for hlc, status in enumerate([RunStatus.RUNNING, RunStatus.SUCCESS])
+    )
+    recent = an_event(workflow_id="w", id="recent", started_at=TODAY, occurred_at=TODAY)
+    if is_there:
+        await committer(documents).apply([begun])
+    writer = committer(documents, retention=Retention.of_days(30))
+    documents.calls.clear()
+
+    if is_there:
+        assert [Outcome.APPLIED, Outcome.APPLIED] == await writer.apply([ended, recent])
+        assert old + timedelta(days=30) == documents.store.runs[KEY].expires_at
+    else:
+        with pytest.raises(RunExpiredError, match="run 'r' of workflow 'w' is older than 30 days"):
+            await writer.apply([ended, recent])
+
+    assert (["read", "commit"] if is_there else ["read"]) == documents.calls
 
 
 @pytest.mark.parametrize(
@@ -185,6 +267,17 @@ def test_commits_are_bounded(runs: int, payload: int, sizes: list[int]) -> None:
     events = [an_event(a_run(workflow_id="w", id=f"r{n}", result=result)) for n in range(runs)]
 
     assert sizes == [len(commit) for commit in batches([*events, *events])]
+
+
+def test_commits_are_bounded_with_their_histories() -> None:
+    """What is known of superseded events counts among the bytes of a commit."""
+    history = tuple(Transition.of(an_event(hlc=n)) for n in range(MAX_HISTORY))
+    events = [an_event(workflow_id="w", id=f"r{n}") for n in range(MAX_COMMIT_RUNS)]
+
+    sizes = [len(commit) for commit in batches(events, {event.key: history for event in events})]
+
+    assert MAX_COMMIT_RUNS == sum(sizes)
+    assert max(sizes) * history_bytes(MAX_HISTORY) <= MAX_COMMIT_BYTES
 
 
 def test_a_run_that_no_document_holds() -> None:
