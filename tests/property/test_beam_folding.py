@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_pieces_join_to_the_whole(case: tuple[list[RunEvent], list[list[RunEvent
     assert whole(facts) == joined([joined(workers[:1]), *workers[1:], *workers])
 
 
+@pytest.mark.search
 @examples(100)
 @given(small_events(runs=1, min_size=60, max_size=80), st.integers(min_value=1, max_value=59))
 def test_long_histories_join(facts: list[RunEvent], cut: int) -> None:
@@ -45,6 +47,7 @@ def test_long_histories_join(facts: list[RunEvent], cut: int) -> None:
     assert whole(facts) == joined(pieces) == joined(pieces[::-1])
 
 
+@pytest.mark.search
 @examples(100)
 @given(events, st.data())
 def test_a_run_survives_the_way_between_workers(event: RunEvent, data: st.DataObject) -> None:

@@ -90,6 +90,7 @@ DELETED_AND_BEGUN_AGAIN: Story = [
 """A run is deleted and its id used again, by a state of a lower version than the one that is deleted."""
 
 
+@pytest.mark.search
 @pytest.mark.parametrize("name", STORES)
 @example(story=DELETED_AND_BEGUN_AGAIN)
 @settings(max_examples=60, deadline=None)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -131,6 +132,7 @@ def _check(shown: Shown, screen: Screen) -> None:
         assert record == json.loads(text, parse_constant=int)
 
 
+@pytest.mark.search
 @examples(60)
 @given(few_events, screens)
 @example(_odd_runs(), Screen(width=80))

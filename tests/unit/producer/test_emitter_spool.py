@@ -344,6 +344,7 @@ def test_a_spool_that_cannot_be_used_is_logged_once(
     assert "RUN_LOG_SPOOL_DIR" in record["error"]
 
 
+@pytest.mark.search
 def test_a_spool_that_cannot_be_used_bounds_memory(
     tmp_path: Path, emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_flipped_bit_harms_no_other_record(bit: int, path: Path) -> None:
         assert found in (_RECORDS, [*_RECORDS[:touched], None, *_RECORDS[touched + 1 :]])
 
 
+@pytest.mark.search
 def test_any_byte_may_be_put_into_a_header(path: Path) -> None:
     """A header may hold any byte anywhere: it costs its record at most, and always ends."""
     begin = _RECORDS[1].offset

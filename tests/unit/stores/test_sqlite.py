@@ -298,6 +298,7 @@ async def test_a_file_that_is_locked_when_it_is_opened(file: Path) -> None:
     await service.close()
 
 
+@pytest.mark.search
 async def test_a_new_file_that_many_open_at_once(file: Path) -> None:
     """Services that open one new file at the same moment make it once, and all can use it."""
     for attempt in range(20):

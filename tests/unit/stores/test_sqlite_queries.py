@@ -158,6 +158,7 @@ def test_what_has_changed(connection: sqlite3.Connection) -> None:
     ] == [plan(connection, changed_query(workflow_id, after)) for workflow_id in (None, "w")]
 
 
+@pytest.mark.search
 def test_no_more_is_read_than_wanted(tmp_path: Path) -> None:
     """A page makes SQLite do as much in a workflow of ten thousand runs as in one of a hundred."""
     steps = {count: _steps(tmp_path / str(count), count) for count in (100, 10_000)}
