@@ -62,7 +62,7 @@ async def test_other_errors_are_the_callers(error: Exception) -> None:
 
 @pytest.mark.process
 def test_the_span_links_to_the_emitting_spans() -> None:
-    """A projection's span links to the span that emitted each event, where there was one."""
+    """A projection's span links to the span that emitted each event; of an error it has the name only."""
     # In a process of its own: a tracer provider is set once for all.
     script = """
     import asyncio
@@ -76,7 +76,7 @@ def test_the_span_links_to_the_emitting_spans() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
-    from run_log.core import decode_event
+    from run_log.core import StoreUnavailableError, decode_event
     from run_log.producer import RunEventEmitter
     from run_log.projector import Projector
     from run_log.stores import InMemoryRunLogService
@@ -101,6 +101,18 @@ def test_the_span_links_to_the_emitting_spans() -> None:
     links = [link.context.span_id for link in spans["run_log.project"].links]
     assert links == [spans["first"].context.span_id, spans["second"].context.span_id]
     assert spans["run_log.project"].attributes["events"] == 3
+    exporter.clear()
+
+    class Away(InMemoryRunLogService):
+        async def apply(self, events):
+            raise StoreUnavailableError("it quotes a payload")
+
+    try:
+        asyncio.run(Projector(Away()).apply(Transport.events))
+    except StoreUnavailableError:
+        pass
+    (failed,) = exporter.get_finished_spans()
+    assert (failed.status.description, failed.events) == ("StoreUnavailableError", ())
     """
 
     done = subprocess.run(  # noqa: S603  # this interpreter, a script of the test's own
