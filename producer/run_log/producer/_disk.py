@@ -151,6 +151,9 @@ def keep_alone(
     held: Held, spool: Spool | None, encode: Callable[[Content], Message], *, is_lasting: bool
 ) -> None:
     """Write all that is held, or say that it is lost, while the interpreter is being torn down."""
+    # No other thread runs any more, and any may have died with a lock: so these are new, and nothing is
+    # logged. Nothing is published: gRPC would wait for threads, and Python 3.13.0 crashes where a store uses
+    # `datetime`.
     held.renew_lock()
     held.absorb()
     disk = Disk(spool, held, encode)
