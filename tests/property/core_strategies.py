@@ -10,7 +10,7 @@ from typing import Any, Final
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from run_log.core import PauseRequest, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core import PauseRequest, RunEvent, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.core.law import RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
 
@@ -57,12 +57,18 @@ pauses: Final = st.builds(
     comment=st.none() | st.text(max_size=8),
 )
 
+labels: Final = st.dictionaries(
+    st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,8}", fullmatch=True), st.text(anything, max_size=8), max_size=4
+)
+
+trigger_types: Final = st.sampled_from(TriggerType) | st.from_regex(r"[a-z][a-z0-9_.-]{0,8}", fullmatch=True)
+
 runs: Final = st.builds(
     WorkflowRun,
     id=ids,
     workflow_id=ids,
     status=st.sampled_from(RunStatus),
-    trigger_type=st.sampled_from(TriggerType),
+    trigger_type=trigger_types,
     trigger_data=payloads,
     result=payloads,
     error=st.none() | st.text(anything, max_size=8),
@@ -71,6 +77,10 @@ runs: Final = st.builds(
     duration_ms=st.floats(allow_nan=False, allow_infinity=False),
     attempt=st.integers(min_value=1, max_value=2**31 - 1),
     pause=st.none() | pauses,
+    labels=labels,
+    parent=st.none() | st.builds(RunRef, ids, ids),
+    trace_id=st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
+    error_type=st.none() | st.text(anything, max_size=8),
 )
 
 events: Final = st.builds(

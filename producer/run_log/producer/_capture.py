@@ -22,6 +22,7 @@ from run_log.core import (
     Message,
     PauseRequest,
     RunEvent,
+    RunRef,
     RunStatus,
     TriggerType,
     WorkflowRun,
@@ -31,7 +32,7 @@ from run_log.core.clock import MAX_HLC
 from run_log.core.events import current_span_context, trace_headers
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.logs import get_logger
-from run_log.core.models import RunKey, count_cut, fit_run, validated
+from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
 from run_log.core.payload import detached
 from run_log.core.wire import message_bytes
@@ -66,7 +67,6 @@ _TEXT_BYTES: Final = getsizeof("")
 _BYTES_WITHOUT_IDS: Final = ENTRY_BYTES - 2 * _TEXT_BYTES
 
 _logger: Final = get_logger("run_log.producer")
-_known: Final = frozenset(map(str, TriggerType))
 _words: Final[set[str]] = set()
 _untold: Final[deque[str]] = deque()
 
@@ -85,7 +85,11 @@ class Captured(NamedTuple):
     completed_at: datetime | None
     duration_ms: float
     attempt: int
+    trace_id: str | None
+    error_type: str | None
+    parent: RunRef | None
     pause: PauseRequest | None
+    labels: tuple[tuple[str, str], ...]
     event_id: str
     hlc: int
     occurred_at: datetime
@@ -99,7 +103,7 @@ class Captured(NamedTuple):
     trace: TraceContext
 
 
-_FIELDS: Final = Captured._fields[: Captured._fields.index("event_id")]
+_FIELDS: Final = Captured._fields[: Captured._fields.index("labels")]
 
 
 # The fields of a `Captured` from its event id to whether it is valid.
@@ -168,7 +172,11 @@ class Checked:
         self.run = run
 
 
-_fields: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
+_fields_of_any: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
+    *(f"{name}._value_" if name == "status" else name for name in _FIELDS)
+)
+# Most trigger types are members, and a member in a tuple would keep the garbage collector following it.
+_fields_of_known: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
     *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple})
@@ -229,11 +237,12 @@ def _check(event: RunEvent) -> None:
 
 def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
     try:
-        fields = _fields(run)
+        fields, labels = _fields(run), run.labels
     except AttributeError:  # made without validation, with a text where a status belongs
         return _entry(recordable(run), identity, trace)
-    run_id, workflow_id, _, _, error, _, _, _, attempt, pause = fields
+    run_id, workflow_id, _, trigger, error, _, _, _, attempt, _, _, _, pause = fields
     is_plain = type(run_id) is str and type(workflow_id) is str and type(attempt) is int
+    is_plain = is_plain and type(trigger) is str and type(labels) is dict
     is_plain = is_plain and (error is None or type(error) is str)
     if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
         # The buffer needs these fields. The others are checked when the entry is encoded.
@@ -243,6 +252,8 @@ def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
     size = _BYTES_WITHOUT_IDS + len(payloads) + getsizeof(workflow_id) + getsizeof(run_id)
     if error is not None:
         size += getsizeof(error) - _TEXT_BYTES
+    if labels:
+        size += _bytes(*labels, *labels.values())
     if pause is not None:
         fields = (*fields[:-1], pause.model_copy())
         size += _PAUSE_BYTES + _bytes(pause.reason, pause.assignee, pause.answered_by, pause.comment)
@@ -251,7 +262,7 @@ def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
     event_id, hlc, _, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
-    content = fields + identity + (payloads, cut, trace)
+    content = (*fields, tuple(labels.items()) if labels else (), *identity, payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
@@ -271,6 +282,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
     run = _run_of(captured)
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
+    redaction.apply(run.labels)
     _redact_texts(run, redaction)
     run = fit_run(run)
     trace = captured.trace
@@ -291,10 +303,10 @@ def encode(content: Content, redaction: Redaction) -> Message:
 def _run_of(captured: Captured) -> WorkflowRun:
     trigger_data, result = marshal.loads(captured.payloads)  # noqa: S302 - this process wrote it
     fields: dict[str, Any] = dict(zip(_FIELDS, captured, strict=False))
-    fields |= {"trigger_data": trigger_data, "result": result}
+    fields |= {"trigger_data": trigger_data, "result": result, "labels": dict(captured.labels)}
     if not captured.is_valid:
         return recordable(fields)
-    fields |= {"status": RunStatus(captured.status), "trigger_type": TriggerType(captured.trigger_type)}
+    fields |= {"status": RunStatus(captured.status), "trigger_type": trigger_of(captured.trigger_type)}
     return WorkflowRun.model_construct(**fields)
 
 
@@ -307,6 +319,13 @@ def _redact_texts(run: WorkflowRun, redaction: Redaction) -> None:
             said: str | None = getattr(run.pause, name)
             if said and (text := redaction.text(said)) != said:
                 setattr(run.pause, name, text)
+
+
+def _fields(run: WorkflowRun) -> tuple[Any, ...]:
+    try:
+        return _fields_of_known(run)
+    except AttributeError:  # the trigger type is a word of the workflow's own
+        return _fields_of_any(run)
 
 
 def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
@@ -375,7 +394,7 @@ def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[st
 
 
 def recordable(run: object) -> WorkflowRun:
-    """Return *run* validated, with ``manual`` in place of a trigger type that nobody knows.
+    """Return *run* validated, with ``manual`` in place of a text that cannot be a trigger type.
 
     Raises:
         InvalidRunError: A field is missing or wrong; the message names each.
@@ -395,7 +414,7 @@ def recordable(run: object) -> WorkflowRun:
 
 
 def known_trigger(trigger: object) -> object:
-    """Return *trigger*, or ``manual`` for a word that is no trigger type, which `tell_unknown` logs."""
+    """Return *trigger*, or ``manual`` for a text that cannot be a trigger type, which `tell_unknown` logs."""
     word: object = trigger
     with Contained():
         word = trigger.value if isinstance(trigger, enum.Enum) else trigger
@@ -403,8 +422,8 @@ def known_trigger(trigger: object) -> object:
         return trigger
     # A class of the workflow's own may compare and hash as it likes.
     word = str.__str__(cast("str", word))
-    if word in _known:
-        return trigger if type(trigger) is str else TriggerType(word)
+    if is_trigger_word(word):
+        return trigger if type(trigger) is str else trigger_of(word)
     shown = word[:MAX_WORD_LENGTH]
     if shown not in _words and len(_words) < MAX_WORDS:
         _words.add(shown)
@@ -413,7 +432,7 @@ def known_trigger(trigger: object) -> object:
 
 
 def tell_unknown() -> None:
-    """Log the unknown trigger types that came up since the last call."""
+    """Log the texts that are no trigger types and came up since the last call."""
     # `emit` does not log them itself, because a log handler would hold it up.
     with contextlib.suppress(IndexError):  # another thread may take the last one
         while _untold:
@@ -421,7 +440,7 @@ def tell_unknown() -> None:
                 "run_log_unknown_trigger_type",
                 trigger_type=_untold.popleft(),
                 recorded_as=TriggerType.MANUAL.value,
-                known=", ".join(TriggerType),
+                hint="a trigger type is a word of at most 64 of a-z 0-9 _ . -, a letter first",
             )
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
 
-from run_log.core.nearest import Contained, type_name
+from run_log.core.nearest import Contained, qualified_name, type_name
 from run_log.core.payload import encode_json
 
 MAX_SUMMARY: Final = 8_000
@@ -49,6 +49,11 @@ _MRO: Final[Any] = vars(type)["__mro__"].__get__
 _EXITS: Final = frozenset({"click", "typer", "asyncclick"})
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether *error* ends a task that was cancelled."""
+    return issubclass(type(error), asyncio.CancelledError)
+
+
 def is_good_exit(error: BaseException) -> bool:
     """Return whether *error* ends the program with None or 0 as its exit code, as success."""
     attribute = _exit_attribute(type(error))
@@ -86,8 +91,7 @@ def describe(error: BaseException) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    # The repr of `type` itself runs no code of a metaclass: "<class 'module.Name'>", without "builtins".
-    name = type.__repr__(type(error))[len("<class '") : -len("'>")].removeprefix("__main__.")
+    name = qualified_name(type(error))
     text = text_of(error)
     return f"{name}: {text}" if text else name
 

@@ -13,15 +13,18 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from run_log.core import InvalidArgumentError, RunStatus, TriggerType, WorkflowRun, utc_now
+from opentelemetry.trace import format_trace_id
+
+from run_log.core import InvalidArgumentError, RunRef, RunStatus, TriggerType, WorkflowRun, utc_now
+from run_log.core.events import current_span_context
 from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
-from run_log.core.nearest import OUTER_KEY, Contained, is_foreign
+from run_log.core.nearest import OUTER_KEY, Contained, is_foreign, qualified_name
 
 from ._capture import Checked, known_trigger, tell_unknown
 from ._emitter import RunEventEmitter, default_emitter
-from ._failure import Untouched, describe, is_good_exit, name_and_text
+from ._failure import Untouched, describe, is_cancellation, is_good_exit, name_and_text
 from ._metrics import say_loss
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
@@ -71,12 +74,17 @@ class RunHandle:
         self._is_left = False
 
     @property
+    def ref(self) -> RunRef:
+        """The run's identity, to pass as the ``parent`` of another run."""
+        return RunRef(self.workflow_id, self.run_id)
+
+    @property
     def status(self) -> RunStatus:
         """The status that was stated last."""
         return RunStatus(self._state["status"])
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Set what the run produced. The next state of the run states it.
+        """Set what the run produced, in place of what was set before. The next state of the run states it.
 
         Args:
             result: Any JSON value under each key, or a model, a dataclass or a named tuple, whose fields are
@@ -123,13 +131,24 @@ class RunHandle:
         """
         is_exception = issubclass(type(error), BaseException)  # isinstance would run its code
         text = describe(cast("BaseException", error)) if is_exception else error
+        self._state["error_type"] = qualified_name(type(error)) if is_exception else None
         self._state["error"], self._end = text, RunStatus.FAILED
+
+    def cancel(self, reason: str = "") -> None:
+        """Have the run end as cancelled when the block ends.
+
+        Args:
+            reason: Why it was stopped.
+        """
+        self._state["error"], self._end = reason, RunStatus.CANCELLED
 
     def _enter(self) -> None:
         self._emit(RunStatus.RUNNING)
 
     def _leave(self, error: BaseException | None) -> None:
-        if error is not None and not is_good_exit(error):
+        if error is not None and is_cancellation(error):
+            self.cancel(describe(error))
+        elif error is not None and not is_good_exit(error):
             self.fail(error)
         elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
             self._is_left = True
@@ -169,6 +188,8 @@ class RunHandle:
                 held = getattr(run, name)
                 if held.get(OUTER_KEY) is self._state.get(name, held):
                     self._state[name] = held  # so that the missing keys are logged once
+            # Likewise what cannot be a label or a parent.
+            self._state |= {"labels": run.labels, "parent": run.parent}
             return run
         required = {name: self._state[name] for name in _REQUIRED}
         if _fault(required) is not None:
@@ -238,15 +259,19 @@ class RunRecorder:
     Args:
         handle: Returns the run's handle. It is called on entry, so that the run starts then.
         handle_async: The same for async code; None calls *handle*.
+        keeps_result: Whether what a decorated function returns becomes its run's result.
     """
 
     def __init__(
         self,
         handle: Callable[[], RunHandle],
         handle_async: Callable[[], Awaitable[RunHandle]] | None = None,
+        *,
+        keeps_result: bool = False,
     ) -> None:
         self._handle = handle
         self._handle_async = handle_async
+        self._keeps_result = keeps_result
         self._entered: list[tuple[RunHandle, Token[RunHandle | None]]] = []
 
     def __enter__(self) -> RunHandle:
@@ -286,29 +311,35 @@ class RunRecorder:
         """Return *function*, with each of its calls recorded as a run.
 
         Args:
-            function: Sync or async. What it returns is not recorded: see `RunHandle.set_result`. A sync
-                function that returns a coroutine is recorded until it returns.
+            function: Sync or async. What it returns is recorded only with ``result=True``. A sync function
+                that returns a coroutine is recorded until it returns.
 
         Raises:
             InvalidArgumentError: It is a generator function, whose calls return before its work begins, or
                 a ``classmethod`` or ``staticmethod`` object: decorate the function below them.
         """
         _check_function(function)
-        handle, handle_async = self._handle, self._handle_async
+        handle, handle_async, keeps_result = self._handle, self._handle_async, self._keeps_result
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             coroutine = cast("Callable[_P, Coroutine[Any, Any, Any]]", function)
 
             @functools.wraps(function)
             async def recorded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-                async with RunRecorder(handle, handle_async):
-                    return await coroutine(*args, **kwargs)
+                async with RunRecorder(handle, handle_async) as run:
+                    returned = await coroutine(*args, **kwargs)
+                    if keeps_result and returned is not None:
+                        run.set_result(returned)
+                    return returned
 
             return cast("Callable[_P, _T]", recorded_async)
 
         @functools.wraps(function)
         def recorded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            with RunRecorder(handle):
-                return function(*args, **kwargs)
+            with RunRecorder(handle) as run:
+                returned = function(*args, **kwargs)
+                if keeps_result and returned is not None:
+                    run.set_result(cast("Any", returned))
+                return returned
 
         return recorded
 
@@ -353,19 +384,22 @@ def _check_function(function: object) -> None:
         )
 
 
-def record_run(
+def record_run(  # noqa: PLR0913 - each names one thing about the run
     workflow_id: str,
     *,
     trigger_type: TriggerType | str = TriggerType.MANUAL,
     trigger_data: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    labels: Mapping[str, object] | None = None,
+    parent: RunRef | None = None,
+    result: bool = False,
     emitter: Emits | None = None,
 ) -> RunRecorder:
     """Record a block as one run of *workflow_id*, by ``with`` or ``async with``; or a function, by ``@``.
 
     The run is running when the block is entered, and ends when it is left: as success, or as failed if an
-    exception leaves the block. The exception goes on. ``sys.exit`` without an error code is success. The
-    handle can set a result, pause, resume, skip or fail.
+    exception leaves the block, or as cancelled if its task is cancelled. The exception goes on. ``sys.exit``
+    without an error code is success. The handle can set a result, pause, resume, skip, fail or cancel.
 
     Recording never raises, whatever happens to the network. It waits in two places only, at the end of the
     block and briefly (see ``RUN_LOG_END_FLUSH_SECONDS``): where the platform may stop the CPU once the
@@ -374,12 +408,16 @@ def record_run(
 
     Args:
         workflow_id: The workflow's name.
-        trigger_type: What started the run: a `TriggerType` or its text. Any other word is recorded as
-            ``manual`` and logged once.
+        trigger_type: What started the run: a `TriggerType` or any other word, at most 64 of
+            ``a-z 0-9 _ . -``, a letter first. Another text is recorded as ``manual``, and logged once.
         trigger_data: What the run was started with, in any form that `RunHandle.set_result` takes.
         run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes become their text.
             An id longer than `MAX_ID_BYTES` is recorded with a digest: see `RunHandle.run_id`. To continue
             a run, use `resume_run`.
+        labels: What the run is found by: at most `MAX_LABELS` keys of ``a-z 0-9 _ . -`` with texts of at most
+            128 characters. What cannot be a label is left out, and logged.
+        parent: The run that started this one; None takes the run around this code, if there is one.
+        result: Whether what a decorated function returns becomes the run's result. A block sets its own.
         emitter: Where states go; None takes `default_emitter`.
     """
 
@@ -387,6 +425,8 @@ def record_run(
         begun = time.perf_counter()
         known = known_trigger(trigger_type)
         tell_unknown()
+        around = current_run()
+        span = current_span_context()
         return RunHandle(
             {
                 # Random rather than time-ordered: neighbouring keys would heat one range of the store.
@@ -395,12 +435,15 @@ def record_run(
                 "trigger_type": known,
                 "trigger_data": {} if trigger_data is None else trigger_data,
                 "started_at": utc_now(),
+                "labels": {} if labels is None else labels,
+                "parent": around.ref if parent is None and around else parent,
+                "trace_id": format_trace_id(span.trace_id) if span else None,
             },
             emitter=default_emitter() if emitter is None else emitter,
             elapsed=lambda: time.perf_counter() - begun,
         )
 
-    return RunRecorder(open_handle)
+    return RunRecorder(open_handle, keeps_result=result)
 
 
 def _own_id(name: str, value: object) -> Any:

@@ -23,7 +23,6 @@ from ._emitter import RunEventEmitter, default_emitter
 from ._failure import name_and_text
 from ._recorder import Emits, RunHandle, RunRecorder
 
-_ENDED: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
 _logger: Final = get_logger("run_log.producer")
 
 _T = TypeVar("_T")
@@ -119,7 +118,7 @@ class _Continuation:
             await own.close()
 
     def _with(self, run: WorkflowRun) -> RunHandle:
-        is_next = self.retry or run.status in _ENDED
+        is_next = self.retry or run.status.is_terminal
         if is_next and run.attempt == MAX_ATTEMPT:
             is_next = False
             hint = "its states are told as of the same attempt; begin a run of another id"
@@ -130,6 +129,7 @@ class _Continuation:
                 "pause": run.pause and run.pause.model_dump(),
                 "attempt": run.attempt + is_next,
                 "error": None,
+                "error_type": None,
                 "completed_at": None,
                 "duration_ms": 0,
             },

@@ -112,13 +112,18 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
     *payloads* are the run's trigger data and result, encoded by `encode_json`; None encodes them here.
     """
     fields: dict[str, object] = {
-        "trigger_type": run.trigger_type.value,
+        "trigger_type": str(run.trigger_type),
         "error": run.error,
         "started_at": run.started_at.isoformat(),
         "completed_at": run.completed_at and run.completed_at.isoformat(),
         # As a float: 1 and 1.0 are the same duration, but not the same text.
         "duration_ms": float(run.duration_ms),
         "pause": run.pause and {name: value for name, value in run.pause if value is not None},
+        # Absent if it is empty, as a run without labels was stored before there were any.
+        "labels": dict(sorted(run.labels.items())) or None,
+        "parent": run.parent,
+        "trace_id": run.trace_id,
+        "error_type": run.error_type,
     }
     # Absent fields leave no trace. So a field that a later version adds changes no digest that is stored.
     scalars = encode_json({name: value for name, value in fields.items() if value is not None})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from numbers import Real
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 from opentelemetry import metrics
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     SkipValidation,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
@@ -31,6 +33,7 @@ from .nearest import (
     OUTER_KEY,
     Contained,
     as_text,
+    qualified_name,
     type_name,
     unwrapped,
     valid_text,
@@ -44,6 +47,19 @@ _MAX_ID_LENGTH: Final = 50_000
 _IDS_AND_PAYLOAD_BYTES: Final = 830_000
 
 MAX_ATTEMPT: Final = 2**31 - 1
+
+MAX_LABELS: Final = 20
+"""The most labels of a run."""
+
+MAX_LABEL_LENGTH: Final = 128
+"""The most characters of a label's value."""
+
+MAX_ERROR_TYPE_BYTES: Final = 256
+"""The most bytes of UTF-8 that an `error_type` takes. Stores index it."""
+
+_LABEL_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_TRIGGER_WORD: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 # A wrong type there is a fault of the writer, which must be seen, and not a value to interpret.
 STORED: Final = object()
@@ -62,6 +78,9 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 # The message of a foreign object's error may be of any length.
 _MAX_FAULT: Final = 500
 _MAX_EXPLANATION: Final = 2_000
+
+_MAX_SHOWN_NAME: Final = 64
+_PARENT_IDS: Final = 2
 
 _logger: Final = get_logger("run_log.core")
 _cut_values: Final = metrics.get_meter("run_log.core").create_counter(
@@ -82,6 +101,8 @@ class RunStatus(enum.StrEnum):
     """Ended by an error."""
     SKIPPED = "skipped"
     """Ended without doing its work, on purpose."""
+    CANCELLED = "cancelled"
+    """Ended because somebody stopped it."""
     PAUSED = "paused"
     """Waiting for a human."""
 
@@ -91,17 +112,37 @@ class RunStatus(enum.StrEnum):
         return self in _TERMINAL
 
 
-_TERMINAL: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED})
+_TERMINAL: Final = frozenset({RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED, RunStatus.CANCELLED})
 
 
 class TriggerType(enum.StrEnum):
-    """What started a run."""
+    """What commonly starts a run. Any other word can be a trigger type too."""
 
     WEBHOOK = "webhook"
     GMAIL_PUSH = "gmail_push"
     SCHEDULED = "scheduled"
     MANUAL = "manual"
     FILE_UPLOAD = "file_upload"
+
+
+_TRIGGERS: Final[Mapping[str, TriggerType]] = {trigger.value: trigger for trigger in TriggerType}
+
+
+def trigger_of(word: str) -> TriggerType | str:
+    """Return the `TriggerType` that *word* names, or *word* if it names none."""
+    return _TRIGGERS.get(word, word)
+
+
+def is_trigger_word(word: str) -> bool:
+    """Return whether *word* can be a trigger type: at most 64 of ``a-z 0-9 _ . -``, a letter first."""
+    return _TRIGGER_WORD.fullmatch(word) is not None
+
+
+class RunRef(NamedTuple):
+    """The identity of a run of any workflow."""
+
+    workflow_id: str
+    run_id: str
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -167,6 +208,100 @@ def _enum_value(value: object) -> object:
     return value.value if isinstance(value, enum.Enum) else value
 
 
+def _as_trigger_type(value: object) -> TriggerType | str:
+    word = _enum_value(value)
+    if not isinstance(word, str) or not is_trigger_word(word):
+        what = f"a trigger type is a word such as 'cron', at most 64 of a-z 0-9 _ . -, not {word!r:.100}"
+        raise PydanticCustomError("trigger_type", "{what}", {"what": what})
+    return trigger_of(str.__str__(word))
+
+
+def _as_labels(value: object, info: ValidationInfo) -> dict[str, str]:
+    """Return the labels that *value* has. What cannot be a label is left out, and logged."""
+    if value is None or callable(value):
+        return {}
+    if info.context is STORED:
+        return dict(cast("Mapping[str, str]", value))
+    labels: dict[str, str] = {}
+    left_out: list[str] = []
+    # The code of a foreign object may raise. Then what is read so far is kept.
+    with Contained():
+        for name, given in sorted(as_payload(value).items()):
+            if given is None:
+                continue
+            text = id_text(given)
+            fits = text is not None and len(text) <= MAX_LABEL_LENGTH and _LABEL_KEY.fullmatch(name)
+            if text is not None and fits and len(labels) < MAX_LABELS:
+                labels[name] = valid_text(text)
+            else:
+                left_out.append(name)
+    if left_out:
+        _logger.warning(
+            "run_log_labels_left_out",
+            workflow_id=info.data.get("workflow_id"),
+            run_id=info.data.get("id"),
+            labels=[fit_text(name, _MAX_SHOWN_NAME) for name in left_out[:MAX_LABELS]],
+            hint=f"at most {MAX_LABELS} labels; a key is at most 63 of a-z 0-9 _ . -, a letter or digit "
+            f"first; a value is a text of at most {MAX_LABEL_LENGTH} characters",
+        )
+    return labels
+
+
+def _as_parent(value: object, info: ValidationInfo) -> RunRef | None:
+    """Return the run that *value* names: a pair of ids, a mapping or an object that has them, or a run."""
+    if value is None or callable(value):
+        return None
+    ids: list[str | None] = []
+    with Contained():
+        ids = [_parent_id(each, info) for each in _parent_ids(value)]
+    workflow_id, run_id = ids if len(ids) == _PARENT_IDS else (None, None)
+    if workflow_id and run_id:
+        return RunRef(workflow_id, run_id)
+    what = "a parent is a RunRef, a pair of a workflow's id and a run's"
+    if info.context is STORED:
+        raise PydanticCustomError("parent", "{what}", {"what": what})
+    # A run is worth more than the link to its parent.
+    _logger.warning(
+        "run_log_parent_left_out",
+        workflow_id=info.data.get("workflow_id"),
+        run_id=info.data.get("id"),
+        hint=what,
+    )
+    return None
+
+
+def _parent_ids(value: object) -> tuple[object, ...]:
+    if isinstance(value, tuple | list):
+        return tuple(cast("list[object]", value))
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, object]", value)
+        return named.get("workflow_id"), named.get("run_id", named.get("id"))
+    return getattr(value, "workflow_id", None), getattr(value, "run_id", getattr(value, "id", None))
+
+
+def _parent_id(value: object, info: ValidationInfo) -> str | None:
+    if info.context is STORED:
+        return value if isinstance(value, str) else None
+    text = id_text(value)
+    return bounded_id(text) if text else None
+
+
+def _as_trace_id(value: object) -> str | None:
+    # One without meaning is no reason to lose a run, and all zeros is W3C's word for none.
+    if isinstance(value, str) and _TRACE_ID.fullmatch(value) and value.strip("0"):
+        return str.__str__(value)
+    return None
+
+
+def _as_error_type(value: object, info: ValidationInfo) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, type):
+        value = qualified_name(cast("type[object]", value))
+    text = _as_text(value, info)
+    return fit_text(text, MAX_ERROR_TYPE_BYTES) if isinstance(text, str) and text else None
+
+
 def _none_is(default: object) -> Callable[[object], object]:
     # Platforms write None for an unknown value.
     return lambda value: default if value is None else value
@@ -224,6 +359,49 @@ _Text = Annotated[str, BeforeValidator(_as_text)]
 _Person = Annotated[str, BeforeValidator(_as_person)]
 _Payload = Annotated[dict[str, Any], SkipValidation, BeforeValidator(_as_payload)]
 _Milliseconds = Annotated[float, BeforeValidator(_as_milliseconds), AfterValidator(_not_negative)]
+_Trigger = Annotated[
+    TriggerType | str,
+    SkipValidation,
+    BeforeValidator(_as_trigger_type),
+    WithJsonSchema({"type": "string", "pattern": f"^{_TRIGGER_WORD.pattern}$"}),
+]
+_Labels = Annotated[
+    dict[str, str],
+    SkipValidation,
+    BeforeValidator(_as_labels),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": f"^{_LABEL_KEY.pattern}$"},
+            "additionalProperties": {"type": "string", "maxLength": MAX_LABEL_LENGTH},
+        }
+    ),
+]
+_Parent = Annotated[
+    RunRef | None,
+    SkipValidation,
+    BeforeValidator(_as_parent),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {"workflow_id": {"type": "string"}, "run_id": {"type": "string"}},
+                    "required": ["workflow_id", "run_id"],
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+_TraceId = Annotated[
+    str | None,
+    SkipValidation,
+    BeforeValidator(_as_trace_id),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_TRACE_ID.pattern}$"}, {"type": "null"}]}),
+]
+_ErrorType = Annotated[str | None, BeforeValidator(_as_error_type)]
 
 
 _CONFIG: Final = ConfigDict(
@@ -268,8 +446,8 @@ class WorkflowRun(BaseModel):
     """The workflow's name. Any non-empty text."""
     status: Annotated[RunStatus, BeforeValidator(_enum_value)]
     """Where the run stands."""
-    trigger_type: Annotated[TriggerType, BeforeValidator(_enum_value)]
-    """What started it."""
+    trigger_type: _Trigger
+    """What started it: a `TriggerType`, or another word. It equals its text."""
     trigger_data: _Payload = Field(default_factory=dict)
     """What it was started with: any JSON value under each key."""
     result: _Payload = Field(default_factory=dict)
@@ -286,6 +464,14 @@ class WorkflowRun(BaseModel):
     """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
     pause: Annotated[PauseRequest | None, BeforeValidator(_method_is_none)] = None
     """What it waits for, or last waited for; None if it never paused."""
+    labels: _Labels = Field(default_factory=dict)
+    """What it is found by: at most `MAX_LABELS` keys with short texts."""
+    parent: _Parent = None
+    """The run that started this one; None for none."""
+    trace_id: _TraceId = None
+    """The trace in which it began, as 32 hex digits; None for none."""
+    error_type: _ErrorType = None
+    """The qualified name of the exception that failed it; None for none."""
 
     @property
     def key(self) -> RunKey:

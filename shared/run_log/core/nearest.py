@@ -98,6 +98,12 @@ def type_name(value: object) -> str:
     return _NAME(type(value))
 
 
+def qualified_name(kind: type[object]) -> str:
+    """Return the name of a class with its module, unless that is ``builtins`` or ``__main__``."""
+    # The repr of `type` itself runs no code of a metaclass: "<class 'module.Name'>", without "builtins".
+    return type.__repr__(kind)[len("<class '") : -len("'>")].removeprefix("__main__.")
+
+
 def as_text(value: object) -> str:
     """Return *value* as a text that UTF-8 can hold. What is no text becomes what it would be as a key."""
     return valid_text(Reading(MAX_READ_BYTES).key(value))

@@ -23,13 +23,13 @@ from pydantic import ValidationError
 from .clock import micros_of
 from .errors import EventDecodeError
 from .events import RunEvent
-from .models import PauseRequest, Received, count_cut, faults_of, fit_run
+from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
 
 _SCHEMA_MAJOR: Final = 1
 
-SCHEMA_VERSION: Final = "1-0-1"
+SCHEMA_VERSION: Final = "1-1-0"
 """The SchemaVer of the body: MODEL-REVISION-ADDITION. The first number is the major version in the type."""
 
 _EVENT_TYPE_PREFIX: Final = "run-log.run-state.v"
@@ -337,7 +337,7 @@ def _body(event: RunEvent) -> str:
                 "id": run.id,
                 "workflow_id": run.workflow_id,
                 "status": run.status.value,
-                "trigger_type": run.trigger_type.value,
+                "trigger_type": str(run.trigger_type),
                 "trigger_data": run.trigger_data,
                 "result": run.result,
                 "error": run.error,
@@ -346,9 +346,24 @@ def _body(event: RunEvent) -> str:
                 "duration_ms": run.duration_ms,
                 "attempt": run.attempt,
                 "pause": _pause(run.pause) if run.pause else None,
+                **_additions(run),
             },
         }
     )
+
+
+def _additions(run: WorkflowRun) -> dict[str, object]:
+    """Return the fields that schema 1-1-0 added. A run that has none of them has the body of 1-0-1."""
+    additions: dict[str, object] = {}
+    if run.labels:
+        additions["labels"] = run.labels
+    if run.parent:
+        additions["parent"] = run.parent._asdict()
+    if run.trace_id:
+        additions["trace_id"] = run.trace_id
+    if run.error_type:
+        additions["error_type"] = run.error_type
+    return additions
 
 
 def _pause(pause: PauseRequest) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
-from run_log.core import PauseRequest, RunEvent, RunStatus, TriggerType, WorkflowRun
+from run_log.core import PauseRequest, RunEvent, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.ids import uuid7
 from run_log.core.models import snapshot
@@ -22,7 +22,7 @@ class RunChanges(TypedDict, total=False):
     id: str
     workflow_id: str
     status: RunStatus
-    trigger_type: TriggerType
+    trigger_type: TriggerType | str
     trigger_data: dict[str, Any]
     result: dict[str, Any]
     error: str | None
@@ -31,13 +31,17 @@ class RunChanges(TypedDict, total=False):
     duration_ms: float
     attempt: int
     pause: PauseRequest | None
+    labels: dict[str, str]
+    parent: RunRef | None
+    trace_id: str | None
+    error_type: str | None
 
 
 def a_run(**changes: Unpack[RunChanges]) -> WorkflowRun:
     """Return a run: ``run-1`` of ``workflow-1``, started by hand on 2026-01-01, ended in success.
 
-    The defaults follow the status. An ended run took 1.5 seconds. A failed or skipped run has an error. A
-    paused run has a pause request. *changes* are the fields that differ.
+    The defaults follow the status. An ended run took 1.5 seconds. A failed, skipped or cancelled run has an
+    error. A paused run has a pause request. *changes* are the fields that differ.
 
     Raises:
         InvalidRunError: A field is invalid; the message names it.
@@ -115,6 +119,8 @@ def _defaults_for(status: RunStatus, started_at: datetime) -> RunChanges:
         fields["error"] = "it broke"
     elif status == RunStatus.SKIPPED:
         fields["error"] = "nothing to do"
+    elif status == RunStatus.CANCELLED:
+        fields["error"] = "stopped"
     elif status == RunStatus.PAUSED:
         fields["pause"] = PauseRequest(reason="go on?")
     return fields

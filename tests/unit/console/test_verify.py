@@ -71,7 +71,7 @@ def test_what_is_wrong_and_repaired(folder: Path) -> None:
 
 def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that cannot be read are shown with why, many only counted; they are not repaired, and exit 1."""
-    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'pigeon' WHERE workflow = 'w0'")
+    change(folder / "runs.sqlite3", "UPDATE runs SET trigger_type = 'a pigeon' WHERE workflow = 'w0'")
     monkeypatch.setattr("run_log.stores.audit._verify.MAX_LISTED_RUNS", 1)
 
     ended = run_log("verify", "w0", "--repair", "-o", "jsonl", folder=folder, **SQLITE)

@@ -17,7 +17,7 @@ from run_log.core.law import (
 
 from .builders import NOON, make_event
 
-ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED]
+ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED, RunStatus.CANCELLED]
 
 
 def test_a_fold_needs_an_event() -> None:

@@ -28,8 +28,9 @@ class _Nanoseconds(datetime):
 
 def test_the_closed_sets_are_the_contract() -> None:
     """Statuses, those that are ends, and triggers are these texts, on the wire and in stored data."""
-    assert list(RunStatus) == ["pending", "running", "success", "failed", "skipped", "paused"]
-    assert [status for status in RunStatus if status.is_terminal] == ["success", "failed", "skipped"]
+    ends = ["success", "failed", "skipped", "cancelled"]
+    assert list(RunStatus) == ["pending", "running", *ends, "paused"]
+    assert [status for status in RunStatus if status.is_terminal] == ends
     assert list(TriggerType) == ["webhook", "gmail_push", "scheduled", "manual", "file_upload"]
 
 
@@ -39,6 +40,7 @@ def test_what_is_not_given_has_its_default() -> None:
 
     assert (run.trigger_data, run.result, run.error) == ({}, {}, None)
     assert (run.completed_at, run.duration_ms, run.attempt, run.pause) == (None, 0, 1, None)
+    assert (run.labels, run.parent, run.trace_id, run.error_type) == ({}, None, None, None)
     assert run.key == ("w1", "r1")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.golden.schema import PINNED, SCHEMAS, schema_of_the_model
 
-from run_log.core import EventDecodeError, PauseRequest, decode_event, encode_event
+from run_log.core import EventDecodeError, PauseRequest, RunRef, decode_event, encode_event
 from run_log.core.schema import event_schema_text
 from run_log.core.wire import SCHEMA_VERSION
 
@@ -24,7 +24,8 @@ FIELDS = [(name, field) for name, described in OBJECTS.items() for field in desc
 def _body() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return a body, and the objects in it by the name under which the schema describes them."""
     pause = PauseRequest(reason="why", deadline=NOON, comment="no")
-    event = make_event(pause=pause, completed_at=NOON, error="e")
+    added = {"labels": {"team": "a"}, "parent": RunRef("w", "p"), "trace_id": "ab" * 16, "error_type": "E"}
+    event = make_event(pause=pause, completed_at=NOON, error="e", **added)
     body: dict[str, Any] = json.loads(encode_event(event).data)
     return body, {"event": body, "WorkflowRun": body["run"], "PauseRequest": body["run"]["pause"]}
 

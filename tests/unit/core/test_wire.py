@@ -274,6 +274,27 @@ def test_the_wire_is_as_its_schema_says(changes: dict[str, object]) -> None:
     assert caught.value.reason == DeadLetterReason.INVALID_EVENT
 
 
+def test_what_has_no_newer_field_is_said_as_before() -> None:
+    """The body of a run without labels, parent, trace and type of error is that of schema 1-0-1."""
+    older = {
+        "id", "workflow_id", "status", "trigger_type", "trigger_data", "result", "error", "started_at",
+        "completed_at", "duration_ms", "attempt", "pause",
+    }  # fmt: skip
+
+    assert older == json.loads(encode_event(make_event()).data)["run"].keys()
+
+
+def test_a_wrong_addition_costs_no_event() -> None:
+    """What cannot be a label, a parent, a trace or a type of error is left out; the event stays."""
+    labels = {"team": "a", "Not A Key": "b", "count": 3, "long": "x" * 129, "deep": ["x"], "none": None}
+    run = decode_event(message(_in_run(labels=labels, parent=["w"], trace_id="0" * 32, error_type=5))).run
+    text = decode_event(message(_in_run(labels="x", parent="p", trace_id=7, error_type=["E"]))).run
+
+    assert {"team": "a", "count": "3"} == run.labels
+    assert (None, None, None) == (run.parent, run.trace_id, text.error_type)
+    assert (None, None) == (text.parent, text.trace_id)
+
+
 def test_unknown_fields_are_ignored() -> None:
     """Fields of a later minor version, in the body, the run and the pause, change nothing."""
     pause = {"reason": "why"}
@@ -299,6 +320,7 @@ def test_a_field_that_is_missing_or_null_is_named(name: str) -> None:
     Without identity, version or moment of its own, an event would be another one at each delivery.
     """
     optional = {"trigger_data", "result", "error", "completed_at", "pause", "duration_ms", "attempt"}
+    optional |= {"labels", "parent", "trace_id", "error_type"}
     is_runs = name in body()["run"]
     changed = [
         body(run=_without(body()["run"], name)) if is_runs else _without(body(), name),

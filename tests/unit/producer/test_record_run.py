@@ -67,7 +67,6 @@ async def test_async_blocks_do_the_same(states: States) -> None:
         (KeyError(), "KeyError"),
         (KeyboardInterrupt(), "interrupted: KeyboardInterrupt"),
         (SystemExit(1), "exited: SystemExit: 1"),
-        (asyncio.CancelledError(), "cancelled: asyncio.exceptions.CancelledError"),
         (ValueError("lone \ud800"), "ValueError: lone \\ud800"),
     ],
     ids=lambda value: type(value).__name__,
@@ -86,8 +85,8 @@ def test_an_exception_fails_the_run_and_goes_on(error: BaseException, recorded: 
     assert states.runs[-1].completed_at is not None
 
 
-async def test_a_cancelled_task_fails_the_run(states: States) -> None:
-    """A task that is cancelled within its block has a failed run, and is cancelled."""
+async def test_a_cancelled_task_cancels_the_run(states: States) -> None:
+    """A task that is cancelled within its block has a cancelled run, which says where, and is cancelled."""
     entered = asyncio.Event()
 
     async def work() -> None:
@@ -101,18 +100,23 @@ async def test_a_cancelled_task_fails_the_run(states: States) -> None:
     await asyncio.wait({task})
 
     assert task.cancelled()
-    assert states.statuses == ["running", "failed"]
+    assert states.statuses == ["running", "cancelled"]
+    what, where = (states.runs[-1].error or "").split("\n\n", 1)
+    assert what == "cancelled: asyncio.exceptions.CancelledError"
+    assert "asyncio.Event().wait()" in where
+    assert states.runs[-1].completed_at is not None
 
 
-@pytest.mark.parametrize("name", ["skip", "fail"])
-def test_skipped_and_failed_by_hand(name: str, states: States) -> None:
-    """Skip and fail end the run so when the block is left, and not before."""
+@pytest.mark.parametrize("name", ["skip", "fail", "cancel"])
+def test_ended_by_hand(name: str, states: States) -> None:
+    """Skip, fail and cancel end the run so when the block is left, and not before."""
     with record_run("w", emitter=states) as run:
         getattr(run, name)("because")
         before = states.statuses
 
     assert before == ["running"]
-    assert ["running", {"skip": "skipped", "fail": "failed"}[name]] == states.statuses
+    end = {"skip": "skipped", "fail": "failed", "cancel": "cancelled"}[name]
+    assert ["running", end] == states.statuses
     assert states.runs[-1].error == "because"
 
 

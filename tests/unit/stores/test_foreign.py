@@ -64,10 +64,20 @@ def test_what_is_missing() -> None:
 
 
 def test_an_unknown_trigger() -> None:
-    """A trigger type that is unknown here becomes manual, and that is told."""
-    run, assumed = foreign_run(document(trigger_type="cron"), place=PLACE)
+    """A text that is no trigger type becomes manual, and that is told; any word is one."""
+    run, assumed = foreign_run(document(trigger_type="every day"), place=PLACE)
+    word, _ = foreign_run(document(trigger_type="cron"), place=PLACE)
 
-    assert (TriggerType.MANUAL, {OTHER_TRIGGER}) == (run.trigger_type, assumed)
+    assert (TriggerType.MANUAL, {OTHER_TRIGGER}, "cron") == (run.trigger_type, assumed, word.trigger_type)
+
+
+@pytest.mark.parametrize("name", ["labels", "parent", "trace_id", "error_type"])
+@pytest.mark.parametrize("value", ["text", ["a"], {"a": 1}, 7])
+def test_what_it_means_by_our_newer_names_is_not_read(name: str, value: object) -> None:
+    """A document that another service wrote may mean anything by a name that run-log uses since."""
+    run, _ = foreign_run(document(**{name: value}), place=PLACE)
+
+    assert getattr(run, name) in ({}, None)
 
 
 @pytest.mark.parametrize(

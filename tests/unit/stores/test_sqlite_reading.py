@@ -25,6 +25,7 @@ from run_log.core import (
 from run_log.stores import RunLogService, SQLiteRunLogService
 from run_log.stores.audit import verify
 from run_log.stores.sqlite._connection import Connection
+from run_log.stores.sqlite._queries import ADDED_COLUMNS
 from run_log.stores.sqlite._reading import Opened, Reading
 from run_log.stores.sqlite._schema import APPLICATION_ID, MIGRATIONS, migrate
 from run_log.testing import a_run
@@ -245,12 +246,38 @@ async def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
     await service.close()
 
 
-async def test_an_older_file_stays_as_it_is(file: Path) -> None:
+def _make_older(file: Path, version: int) -> None:
+    """Make *file* as that version of the schema has it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE workflows DROP COLUMN cancelled")
+        for name in ADDED_COLUMNS:
+            connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
+        if version == 1:
+            connection.execute("DROP TABLE repairs")
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
+async def test_a_reader_sees_what_a_writer_brings_forward(file: Path) -> None:
+    """Who reads an older file while a writer brings it forward sees what only the newer one can hold."""
+    await saved(file, "r")
+    _make_older(file, 2)
+    reader, writer = SQLiteRunLogService(path=file), SQLiteRunLogService(path=file)
+    before = await reader.get_run("w", "r")
+
+    await writer.save_run(a_run(workflow_id="w", id="r", status=RunStatus.CANCELLED, labels={"team": "a"}))
+    after, stats = await reader.get_run("w", "r"), await reader.list_workflows()
+    await reader.close()
+    await writer.close()
+
+    assert ({}, {"team": "a"}) == (before and before.labels, after and after.labels)
+    assert {RunStatus.CANCELLED: 1} == stats[0][0].by_status
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
     """A file that an earlier version made is read and verified as it is; a save brings it forward."""
     await saved(file, "r")
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE repairs")
-        connection.execute("PRAGMA user_version = 1")
+    _make_older(file, version)
     before = state_of(file.parent)
     service = SQLiteRunLogService(path=file)
 

@@ -3,7 +3,7 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType
+from run_log.core import InvalidRunError, PauseRequest, RunRef, RunStatus, TriggerType
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.law import fold
 from run_log.testing import ManualClock, a_life, a_run, an_event, sequential_ids
@@ -19,7 +19,7 @@ def test_a_run_looks_like_its_status(status: RunStatus) -> None:
     assert status.is_terminal == (run.completed_at is not None)
     ended = run.completed_at or run.started_at
     assert timedelta(milliseconds=run.duration_ms) == ended - run.started_at
-    assert (status in {RunStatus.FAILED, RunStatus.SKIPPED}) == (run.error is not None)
+    assert (status.is_terminal and status is not RunStatus.SUCCESS) == (run.error is not None)
     assert (status is RunStatus.PAUSED) == (run.pause is not None)
 
 
@@ -39,12 +39,18 @@ def test_a_run_takes_every_change() -> None:
         duration_ms=7,
         attempt=3,
         pause=PauseRequest(reason="why"),
+        labels={"team": "a"},
+        parent=RunRef("v", "p"),
+        trace_id="ab" * 16,
+        error_type="ValueError",
     )
 
     assert (("w", "r"), RunStatus.FAILED, TriggerType.WEBHOOK) == (run.key, run.status, run.trigger_type)
     assert ({"a": 1}, {"b": 2}, None) == (run.trigger_data, run.result, run.error)
     assert (started_at, None, 7, 3) == (run.started_at, run.completed_at, run.duration_ms, run.attempt)
     assert PauseRequest(reason="why") == run.pause
+    assert ({"team": "a"}, ("v", "p")) == (run.labels, run.parent)
+    assert ("ab" * 16, "ValueError") == (run.trace_id, run.error_type)
 
 
 def test_a_run_that_cannot_be_is_refused() -> None:

@@ -40,6 +40,7 @@ from run_log.stores.committing.commits import (
     shard_of,
 )
 from run_log.stores.stored.fields import (
+    ADDED_FIELDS,
     CHANGED_AT,
     CHANGED_SHARD,
     CHANGED_SHARDS,
@@ -191,7 +192,7 @@ class FirestoreDocuments(ProjectionDocuments):
             # A path replaces what is below it: the vendor's merge would keep the keys of an older pause.
             # A path without a field takes away what is stored there. So a run that goes on leaves the inbox.
             projection = {*OPTIONAL, *run.projection}
-            write.update_mask.field_paths.extend(run.fields)
+            write.update_mask.field_paths.extend(sorted({*ADDED_FIELDS, *run.fields}))
             write.update_mask.field_paths.extend(sorted(f"{PROJECTION}.{name}" for name in projection))
         if not run.keeps_expiry:
             write.update_mask.field_paths.append(EXPIRE_AT)
@@ -326,7 +327,7 @@ def _counters(fields: Mapping[str, Any]) -> Iterator[tuple[SummaryCounter, int]]
 def set_fields(target: Any, fields: Mapping[str, Any]) -> None:
     """Set *fields*, of the types that are stored, in a map of protobuf values.
 
-    These are texts, numbers, truth values, None, aware datetimes, and maps of these.
+    These are texts, numbers, truth values, None, aware datetimes, lists of texts, and maps of these.
     """
     for name, value in fields.items():
         _set_value(target[name], value)
@@ -355,5 +356,7 @@ def _set_value(target: Any, value: object) -> None:
         case Mapping():
             target.map_value.SetInParent()
             set_fields(target.map_value.fields, value)  # pyright: ignore[reportUnknownArgumentType]
+        case list():
+            texts(target.array_value.values, value)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             raise TypeError(f"a {type(value).__name__} is not stored as such")

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from run_log.core import TriggerType, UnreadableRunError, WorkflowRun
 from run_log.core.ids import document_id, original_id
+from run_log.core.models import is_trigger_word
+from run_log.stores.stored.fields import ADDED_FIELDS
 from run_log.stores.stored.reading import run_from_fields
 
 NAIVE_TIME: Final = "runs with times without an offset, taken as UTC"
-OTHER_TRIGGER: Final = "runs with a trigger type that is unknown here, stored as 'manual'"
+OTHER_TRIGGER: Final = "runs whose trigger type is no word, stored as 'manual'"
 
 _TIMES: Final = ("started_at", "completed_at")
 
@@ -43,10 +45,12 @@ def foreign_run(fields: Mapping[str, Any], *, place: tuple[str, str]) -> tuple[W
         raise UnreadableRunError(*key, str(error)) from error
     found["status"] = _word(found.get("status"))
     trigger = _word(found.get("trigger_type") or TriggerType.MANUAL.value)
-    if trigger not in list(TriggerType):
+    if not isinstance(trigger, str) or not is_trigger_word(trigger):
         assumed.add(OTHER_TRIGGER)
         trigger = TriggerType.MANUAL.value
     found["trigger_type"] = trigger
+    # Whoever wrote it gave these names another meaning, perhaps.
+    found |= dict.fromkeys(ADDED_FIELDS)
     read = run_from_fields(found, key)
     if (read.workflow_id, read.id) != place and tuple(map(document_id, read.key)) != place:
         raise UnreadableRunError(*key, f"it says that it is run {read.id!r} of workflow {read.workflow_id!r}")

@@ -26,11 +26,12 @@ from run_log.stores.committing.commits import (
     stats_writes,
 )
 from run_log.stores.retention import Retention, check_not_expired
-from run_log.stores.stored.fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY
+from run_log.stores.stored.fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, LABELS, PARENT
 from run_log.stores.stored.reading import StoredHead, head_from_fields, head_to_merge
 from run_log.stores.stored.writing import expiry_after, history_texts, projection_fields, run_fields
 
 from ._queries import (
+    ADDED_COLUMNS,
     DOCUMENT_COLUMNS,
     HEAD,
     HEAD_COLUMNS,
@@ -273,11 +274,20 @@ def _run_row(event: RunEvent) -> dict[str, Any]:
     """Return the columns of *event*'s run, as far as they follow from that alone: see `_change_columns`."""
     workflow_id, run_id = event.key
     projection = projection_fields(event, NOT_COUNTED)
-    fields: dict[str, Any] = {**dict.fromkeys(OPTIONAL_COLUMNS), **projection, **run_fields(event.run)}
+    fields: dict[str, Any] = {
+        **dict.fromkeys((*OPTIONAL_COLUMNS, *ADDED_COLUMNS)),
+        **projection,
+        **run_fields(event.run),
+    }
     pause = fields["pause"]
     if pause is not None:
         deadline = pause["deadline"]
         fields["pause"] = encode_json({**pause, "deadline": deadline and deadline.isoformat()})
+    # In one order of columns, whatever the run has.
+    parent = fields.pop(PARENT, None) or {}
+    fields |= {f"{PARENT}_{name}": parent.get(name) for name in ("workflow_id", "run_id")}
+    labels = fields.get(LABELS)
+    fields[LABELS] = encode_json(labels) if labels else None
     for name in MOMENTS:
         moment = fields[name]
         fields[name] = None if moment is None else micros_of(moment)

@@ -23,20 +23,26 @@ from run_log.stores.stored.fields import (
     ACTIVE_SINCE,
     COUNTED_HOUR,
     COUNTED_MICROS,
+    ERROR_TYPE,
     EXPIRE_AT,
     HISTORY,
+    LABELS,
     OPTIONAL,
+    PARENT,
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
     PAYLOADS,
     PROJECTION,
+    TRACE_ID,
 )
 from run_log.stores.stored.reading import StoredRun, key_at, number_of, stored_run
 from run_log.stores.summaries import WorkflowStats
 
 Row = Sequence[Any]
 
+ADDED_COLUMNS: Final = (LABELS, "parent_workflow_id", "parent_run_id", TRACE_ID, ERROR_TYPE)
+"""Columns that a file of an earlier version does not have."""
 _FIELDS: Final = (
     "workflow_id",
     "id",
@@ -46,6 +52,7 @@ _FIELDS: Final = (
     "completed_at",
     "duration_ms",
     "attempt",
+    *ADDED_COLUMNS,
     "pause",
     "error",
     "trigger_data",
@@ -106,6 +113,15 @@ COUNT_RUNS: Final = "SELECT count(*) FROM runs INDEXED BY runs_by_start WHERE wo
 REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
 # The first version of the schema had no repairs.
 HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'repairs'"
+
+
+_ADDED_TO_RUNS: Final = ", ".join(ADDED_COLUMNS)
+_NOTHING_ADDED: Final = ", ".join(["NULL"] * len(ADDED_COLUMNS))
+
+
+def without_added(sql: str) -> str:
+    """Return a query of ours for a file of an earlier version, which has no `ADDED_COLUMNS`."""
+    return sql.replace(_ADDED_TO_RUNS, _NOTHING_ADDED).replace(f", {RunStatus.CANCELLED.value}", ", 0")
 
 
 class Query(NamedTuple):
@@ -281,9 +297,22 @@ def fields_from_row(columns: Sequence[str], row: Row) -> dict[str, Any]:
         history = values[HISTORY]
         projection[HISTORY] = history.split("\n") if isinstance(history, str) else [history]
     fields: dict[str, Any] = {name: values[name] for name in _FIELDS if name in values}
+    _read_added(fields)
     if values.get(EXPIRE_AT) is not None:
         fields[EXPIRE_AT] = values[EXPIRE_AT]
     return {**fields, PROJECTION: projection}
+
+
+def _read_added(fields: dict[str, Any]) -> None:
+    """Give *fields* of a row the form of a document's, in which what a run does not have is absent."""
+    added = {name: value for name in ADDED_COLUMNS if (value := fields.pop(name, None)) is not None}
+    if LABELS in added:
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            added[LABELS] = decode_json(added[LABELS])
+    parent = {name: added.pop(f"{PARENT}_{name}", None) for name in ("workflow_id", "run_id")}
+    if any(parent.values()):
+        added[PARENT] = parent
+    fields.update(added)
 
 
 def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:

@@ -6,13 +6,17 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from typing_extensions import override
 
 from run_log.core import ConfigurationError
 from run_log.core.logs import get_logger
 
-from ._schema import migrate, schema_version
+from ._queries import without_added
+from ._schema import FIRST_WITH_ADDED, migrate, schema_version
 
 _logger: Final = get_logger("run_log.stores")
 
@@ -28,10 +32,27 @@ class Opened(NamedTuple):
     """Whether what it reads is what is there; asked before it is used, and after."""
 
 
-def connect(database: str, busy_seconds: float, *, uri: bool = False) -> sqlite3.Connection:
+class _OlderFile(sqlite3.Connection):
+    """Reads a file that an earlier version made: what its tables do not have yet is NULL, or 0."""
+
+    @override
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run a query of ours."""
+        # A reader changes no file, so the columns cannot be added.
+        return super().execute(without_added(sql), parameters)
+
+
+def connect(
+    database: str,
+    busy_seconds: float,
+    *,
+    uri: bool = False,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+) -> sqlite3.Connection:
     """Return a connection that waits for the file as long as *busy_seconds*."""
     return sqlite3.connect(
         database,
+        factory=factory,
         uri=uri,
         timeout=busy_seconds,
         isolation_level=None,  # transactions are begun by hand
@@ -75,9 +96,14 @@ class Reading:
         seen = self._look()
         if seen[0] is not None:
             query, is_current = self._terms(seen)
-            connection = connect(f"{Path(self._path).as_uri()}?{query}", self._busy_seconds, uri=True)
+            open_file = partial(connect, f"{Path(self._path).as_uri()}?{query}", self._busy_seconds, uri=True)
+            connection = open_file()
             try:
-                if schema_version(connection, self._path):
+                if version := schema_version(connection, self._path):
+                    if version < FIRST_WITH_ADDED:
+                        connection.close()
+                        connection = open_file(factory=_OlderFile)
+                        is_current = partial(_is_still, connection, version, is_current)
                     connection.execute("PRAGMA query_only = ON")
                     self._is_told = False
                     return Opened(connection, is_current)
@@ -126,3 +152,9 @@ class Reading:
         migrate(connection, self._path)
         connection.execute("UPDATE sequence SET log = ''")
         return connection
+
+
+def _is_still(connection: sqlite3.Connection, version: int, is_current: Callable[[], bool]) -> bool:
+    """Return whether the file still has the schema of *version*: a writer may have brought it forward."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    return is_current() and found == version

@@ -107,11 +107,24 @@ _REPAIRS: Final = """
 CREATE TABLE repairs (workflow TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS)
+# A partial index holds only the runs that have what it is for: the others write nothing to it.
+_SECOND_EDITION: Final = """
+ALTER TABLE workflows ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN labels TEXT;
+ALTER TABLE runs ADD COLUMN parent_workflow_id TEXT;
+ALTER TABLE runs ADD COLUMN parent_run_id TEXT;
+ALTER TABLE runs ADD COLUMN trace_id TEXT;
+ALTER TABLE runs ADD COLUMN error_type TEXT;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS, _SECOND_EDITION)
 """Each leads from the version before it to its own, the first to 1. Only ever appended to.
 
 A reader brings no file forward, so queries have to work with every version.
 """
+
+FIRST_WITH_ADDED: Final = 3
+"""The first version of the schema that has the columns of `_SECOND_EDITION`."""
 
 # What in the place of our tables could do anything when it is read or written, and without end.
 _NOT_OURS: Final = """

@@ -69,6 +69,16 @@ NO_DEADLINE: Final = datetime.max.replace(tzinfo=UTC)
 MAX_ASSIGNEE_BYTES: Final = 512
 """Of what is indexed; Firestore indexes 1,500 (https://firebase.google.com/docs/firestore/quotas#indexes)."""
 
+LABELS: Final = "labels"
+"""A run's labels as texts ``key=value``, sorted: one index finds a run by any of them."""
+
+PARENT: Final = "parent"
+TRACE_ID: Final = "trace_id"
+ERROR_TYPE: Final = "error_type"
+
+ADDED_FIELDS: Final = (LABELS, PARENT, TRACE_ID, ERROR_TYPE)
+"""Fields that only some runs have. Absent, they cost nothing."""
+
 EXPIRE_AT: Final = "expire_at"
 """Beside a run's fields: when the document may be deleted; absent where it never may. What
 Firestore's TTL policy goes by (https://firebase.google.com/docs/firestore/ttl)."""
@@ -80,6 +90,11 @@ PAYLOADS: Final = ("trigger_data", "result", "error")
 
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 """Firestore's limit for a document (https://firebase.google.com/docs/firestore/quotas)."""
+
+
+def label_text(key: str, value: str) -> str:
+    """Return a label as it is stored. No key has an equals sign."""
+    return f"{key}={value}"
 
 
 def indexed_assignee(assignee: str) -> str:

@@ -19,7 +19,7 @@ from run_log.core.payload import decode_json
 from run_log.stores.listings import Position
 from run_log.stores.telemetry import skipped_unreadable
 
-from .fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, PROJECTION
+from .fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, LABELS, PROJECTION
 
 _MAX_NUMBER: Final = 2**63
 _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
@@ -190,8 +190,10 @@ def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
         # cursor made from one would skip every run between.
         raise UnreadableRunError(*key, f"started_at is {reprlib.repr(started_at)}, not a timestamp")
     try:
-        payloads = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
-        return WorkflowRun.model_validate({**fields, **payloads}, context=STORED)
+        decoded: dict[str, Any] = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
+        if labels := fields.get(LABELS):
+            decoded[LABELS] = dict(cast("str", label).split("=", 1) for label in labels)
+        return WorkflowRun.model_validate({**fields, **decoded}, context=STORED)
     except Exception as error:  # whatever stands in it: one document ends no listing
         raise UnreadableRunError(*key, str(error)) from error
 

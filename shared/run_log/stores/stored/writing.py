@@ -21,12 +21,17 @@ from .fields import (
     ACTIVE_SINCE,
     COUNTED_HOUR,
     COUNTED_MICROS,
+    ERROR_TYPE,
+    LABELS,
     MAX_ASSIGNEE_BYTES,
     NO_DEADLINE,
+    PARENT,
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
+    TRACE_ID,
     indexed_assignee,
+    label_text,
 )
 
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
@@ -38,11 +43,11 @@ _TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
 def run_fields(run: WorkflowRun) -> dict[str, Any]:
     """Return *run* as stored: payloads as JSON text, times as aware datetimes."""
     pause = run.pause
-    return {
+    fields: dict[str, Any] = {
         "id": run.id,
         "workflow_id": run.workflow_id,
         "status": run.status.value,
-        "trigger_type": run.trigger_type.value,
+        "trigger_type": str(run.trigger_type),
         "trigger_data": encode_json(run.trigger_data),
         "result": encode_json(run.result),
         "error": run.error,
@@ -52,6 +57,15 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         "attempt": run.attempt,
         "pause": pause.model_dump() if pause else None,
     }
+    if run.labels:
+        fields[LABELS] = sorted(map(label_text, run.labels, run.labels.values()))
+    if run.parent:
+        fields[PARENT] = run.parent._asdict()
+    if run.trace_id:
+        fields[TRACE_ID] = run.trace_id
+    if run.error_type:
+        fields[ERROR_TYPE] = run.error_type
+    return fields
 
 
 def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
@@ -118,12 +132,23 @@ def expiry_after(change: RunChange, stored: datetime | None, retention: Retentio
 
 def document_bytes(fields: Mapping[str, Any]) -> int:
     """Return the most bytes that the document of these `run_fields` takes without a history."""
-    pause = cast("Mapping[str, Any]", fields["pause"] or {})
-    texts = (*fields.values(), *pause.values())
-    size = sum(len(text.encode()) for text in texts if isinstance(text, str))
+    size = sum(map(_text_bytes, fields.values()))
     # Ids stand in the document's name as well.
     names = len(document_id(fields["id"]).encode()) + len(document_id(fields["workflow_id"]).encode())
     return size + names + _OVERHEAD_BYTES
+
+
+def _text_bytes(value: object) -> int:
+    match value:
+        case str():
+            return len(value.encode())
+        case Mapping():
+            return sum(map(_text_bytes, cast("Mapping[str, object]", value).values()))
+        case list():
+            # One byte more for each, as Firestore counts (docs: storage-size).
+            return sum(_text_bytes(each) + 1 for each in cast("list[object]", value))
+        case _:
+            return 0
 
 
 def history_bytes(transitions: int) -> int:
