@@ -24,7 +24,12 @@ FIELDS = [(name, field) for name, described in OBJECTS.items() for field in desc
 def _body() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return a body, and the objects in it by the name under which the schema describes them."""
     pause = PauseRequest(reason="why", deadline=NOON, comment="no")
-    added = {"labels": {"team": "a"}, "parent": RunRef("w", "p"), "trace_id": "ab" * 16, "error_type": "E"}
+    added: dict[str, Any] = {
+        "labels": {"team": "a"},
+        "parent": RunRef("w", "p"),
+        "trace_id": "ab" * 16,
+        "error_type": "E",
+    }
     event = make_event(pause=pause, completed_at=NOON, error="e", **added)
     body: dict[str, Any] = json.loads(encode_event(event).data)
     return body, {"event": body, "WorkflowRun": body["run"], "PauseRequest": body["run"]["pause"]}

@@ -284,7 +284,7 @@ def _run_row(event: RunEvent) -> dict[str, Any]:
         deadline = pause["deadline"]
         fields["pause"] = encode_json({**pause, "deadline": deadline and deadline.isoformat()})
     # In one order of columns, whatever the run has.
-    parent = fields.pop(PARENT, None) or {}
+    parent: Mapping[str, str] = fields.pop(PARENT, None) or {}
     fields |= {f"{PARENT}_{name}": parent.get(name) for name in ("workflow_id", "run_id")}
     labels = fields.get(LABELS)
     fields[LABELS] = encode_json(labels) if labels else None
