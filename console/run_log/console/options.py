@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, cast
 
@@ -112,6 +113,20 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
             f"{option} is a JSON {type(found).__name__}; pass an object, such as '{{}}'"
         )
     return cast("dict[str, Any]", found)
+
+
+def labels(texts: Sequence[str]) -> dict[str, str]:
+    """Parse labels, each ``KEY=VALUE``. Anything else is an `InvalidArgumentError`."""
+    from run_log.core import InvalidArgumentError
+    from run_log.core.models import LABEL_HINT, is_label
+
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not is_label(key, value):
+            raise InvalidArgumentError(f"{text!r} is no label KEY=VALUE: {LABEL_HINT}")
+        found[key] = value
+    return found
 
 
 def _duration(text: str) -> timedelta | None:

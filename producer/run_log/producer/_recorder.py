@@ -121,7 +121,7 @@ class RunHandle:
         Args:
             reason: Why there was nothing to do.
         """
-        self._state["error"], self._end = reason, RunStatus.SKIPPED
+        self._end_as(RunStatus.SKIPPED, reason)
 
     def fail(self, error: str | BaseException = "") -> None:
         """Have the run end as failed when the block ends, without an exception.
@@ -131,8 +131,7 @@ class RunHandle:
         """
         is_exception = issubclass(type(error), BaseException)  # isinstance would run its code
         text = describe(cast("BaseException", error)) if is_exception else error
-        self._state["error_type"] = qualified_name(type(error)) if is_exception else None
-        self._state["error"], self._end = text, RunStatus.FAILED
+        self._end_as(RunStatus.FAILED, text, qualified_name(type(error)) if is_exception else None)
 
     def cancel(self, reason: str = "") -> None:
         """Have the run end as cancelled when the block ends.
@@ -140,7 +139,11 @@ class RunHandle:
         Args:
             reason: Why it was stopped.
         """
-        self._state["error"], self._end = reason, RunStatus.CANCELLED
+        self._end_as(RunStatus.CANCELLED, reason)
+
+    def _end_as(self, status: RunStatus, error: object, error_type: str | None = None) -> None:
+        self._state |= {"error": error, "error_type": error_type}
+        self._end = status
 
     def _enter(self) -> None:
         self._emit(RunStatus.RUNNING)

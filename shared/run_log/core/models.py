@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SkipValidation,
     ValidationError,
     ValidationInfo,
@@ -56,6 +57,11 @@ MAX_LABEL_LENGTH: Final = 128
 
 MAX_ERROR_TYPE_BYTES: Final = 256
 """The most bytes of UTF-8 that an `error_type` takes. Stores index it."""
+
+LABEL_HINT: Final = (
+    f"a run has at most {MAX_LABELS} labels; a key is at most 63 of a-z 0-9 _ . -, a letter or digit first, "
+    f"a value a text of at most {MAX_LABEL_LENGTH} characters"
+)
 
 _LABEL_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TRIGGER_WORD: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -136,6 +142,11 @@ def trigger_of(word: str) -> TriggerType | str:
 def is_trigger_word(word: str) -> bool:
     """Return whether *word* can be a trigger type: at most 64 of ``a-z 0-9 _ . -``, a letter first."""
     return _TRIGGER_WORD.fullmatch(word) is not None
+
+
+def is_label(key: str, value: str) -> bool:
+    """Return whether this can be a label: a key of at most 63 of ``a-z 0-9 _ . -``, and a short text."""
+    return _LABEL_KEY.fullmatch(key) is not None and len(value) <= MAX_LABEL_LENGTH
 
 
 class RunRef(NamedTuple):
@@ -230,9 +241,8 @@ def _as_labels(value: object, info: ValidationInfo) -> dict[str, str]:
             if given is None:
                 continue
             text = id_text(given)
-            fits = text is not None and len(text) <= MAX_LABEL_LENGTH and _LABEL_KEY.fullmatch(name)
-            if text is not None and fits and len(labels) < MAX_LABELS:
-                labels[name] = valid_text(text)
+            if text is not None and is_label(name, text) and len(labels) < MAX_LABELS:
+                labels[name] = text
             else:
                 left_out.append(name)
     if left_out:
@@ -241,8 +251,7 @@ def _as_labels(value: object, info: ValidationInfo) -> dict[str, str]:
             workflow_id=info.data.get("workflow_id"),
             run_id=info.data.get("id"),
             labels=[fit_text(name, _MAX_SHOWN_NAME) for name in left_out[:MAX_LABELS]],
-            hint=f"at most {MAX_LABELS} labels; a key is at most 63 of a-z 0-9 _ . -, a letter or digit "
-            f"first; a value is a text of at most {MAX_LABEL_LENGTH} characters",
+            hint=LABEL_HINT,
         )
     return labels
 
@@ -382,6 +391,7 @@ _Parent = Annotated[
     RunRef | None,
     SkipValidation,
     BeforeValidator(_as_parent),
+    PlainSerializer(lambda parent: parent and parent._asdict(), when_used="json"),
     WithJsonSchema(
         {
             "anyOf": [

@@ -124,6 +124,18 @@ def test_a_command_that_saves_makes_it(call: Call, tmp_path: Path) -> None:
     assert {"r", "r2"} == {run["id"] for run in json.loads(listed.out)["runs"]}
 
 
+def test_what_a_run_keeps(call: Call) -> None:
+    """A run that is emitted again keeps its trigger and its labels, unless others are given."""
+    call("emit w --run r --status running --trigger cron --label team=a --label n=1=2")
+    call("emit w --run r")
+    kept = json.loads(call("runs show w r -o json").out)
+    call("emit w --run r --label team=b --trigger webhook")
+    given = json.loads(call("runs show w r -o json").out)
+
+    assert ("cron", {"n": "1=2", "team": "a"}) == (kept["trigger_type"], kept["labels"])
+    assert ("webhook", {"team": "b"}) == (given["trigger_type"], given["labels"])
+
+
 def test_the_doctor_makes_nothing(call: Call, tmp_path: Path) -> None:
     """The doctor finds that there is no file, exits 1, and makes none."""
     ended = call("doctor -o json")
@@ -159,6 +171,9 @@ def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
         ("runs watch --exit-status", "are for one run"),
         ("emit w --data []", "--data is a JSON list"),
         ("emit w --status done", "status"),
+        ("emit w --trigger Cron", "a trigger type is a word"),
+        ("emit w --label team", "'team' is no label KEY=VALUE"),
+        ("emit w --label Team=a", "'Team=a' is no label KEY=VALUE"),
     ],
 )
 def test_what_cannot_be_used(call: Call, tmp_path: Path, command: str, told: str) -> None:

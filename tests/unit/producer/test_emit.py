@@ -15,7 +15,15 @@ import numpy  # noqa: ICN001 - rare enough to be written out
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from run_log.core import Message, PauseRequest, RunEvent, RunStatus, TransportUnavailableError, decode_event
+from run_log.core import (
+    Message,
+    PauseRequest,
+    RunEvent,
+    RunRef,
+    RunStatus,
+    TransportUnavailableError,
+    decode_event,
+)
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, record_run
 from run_log.producer._held import BufferLimits
@@ -390,6 +398,23 @@ def test_a_filling_buffer_costs_the_garbage_collector_little(emitter_to: Emitter
 
     assert pending == 101
     assert grown <= 120
+
+
+def test_what_is_emitted_has_all_fields(emitter_to: EmitterMaker) -> None:
+    """Labels, parent, trace and type of error are as they were when the run was emitted."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport)
+    run = a_run(
+        labels={"team": "a"}, parent=RunRef("v", "p"), trace_id="ab" * 16, error_type="E", trigger_type="cron"
+    )
+    emitted = run.model_copy(deep=True)
+
+    emitter.emit(run)
+    run.labels["team"] = "b"
+    emitter.close(PATIENCE)
+
+    (event,) = transport.events
+    assert emitted == event.run
 
 
 class _LoudHandler(logging.Handler):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import threading
@@ -14,16 +15,19 @@ from typing import Any
 import click
 import pytest
 import typer
+from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
 from run_log.core import (
     InvalidArgumentError,
     PauseRequest,
+    RunRef,
     RunStatus,
     Settings,
     TransportUnavailableError,
     TriggerType,
 )
 from run_log.core.ids import bounded_id
+from run_log.core.models import MAX_ERROR_TYPE_BYTES, MAX_LABELS
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, RunHandle, current_run, record_run
 from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run
@@ -209,12 +213,123 @@ def test_runs_nest(states: States) -> None:
 
     assert current_run() is None
     assert outer.run_id != inner.run_id
+    assert {"outer": None, "inner": outer.ref} == {run.workflow_id: run.parent for run in states.runs}
     assert [(run.workflow_id, run.status) for run in states.runs] == [
         ("outer", "running"),
         ("inner", "running"),
         ("inner", "success"),
         ("outer", "success"),
     ]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [RunRef("v", "p"), ("v", "p"), {"workflow_id": "v", "run_id": "p"}, a_run(workflow_id="v", id="p")],
+    ids=lambda parent: type(parent).__name__,
+)
+def test_a_parent_that_is_given(parent: Any, states: States) -> None:
+    """A run of another process is a parent by its ids, also within another run."""
+    with record_run("outer", emitter=states), record_run("w", parent=parent, emitter=states):
+        pass
+
+    assert {RunRef("v", "p")} == {run.parent for run in states.runs if run.workflow_id == "w"}
+
+
+@pytest.mark.parametrize("parent", ["p", ("v",), ("v", ""), {"workflow_id": "v"}, 7])
+def test_what_is_no_parent_costs_no_run(
+    parent: Any, caplog: pytest.LogCaptureFixture, states: States
+) -> None:
+    """What names no run is left out of every state, and logged once."""
+    with record_run("w", run_id="r", parent=parent, emitter=states):
+        pass
+
+    assert [None, None] == [run.parent for run in states.runs]
+    (record,) = logged(caplog, "run_log_parent_left_out")
+    assert ("w", "r") == (record["workflow_id"], record["run_id"])
+
+
+def test_labels(caplog: pytest.LogCaptureFixture, states: States) -> None:
+    """Every state has the labels of the run, as texts. What cannot be one is left out, and logged once."""
+    labels = {"team": "a", "attempts": 3, "stage": RunStatus.PAUSED, "Bad Key": "x", "long": "x" * 129}
+    with record_run("w", run_id="r", labels=labels, emitter=states):
+        labels["later"] = "b"
+
+    assert [{"team": "a", "attempts": "3", "stage": "paused"}] * 2 == [run.labels for run in states.runs]
+    (record,) = logged(caplog, "run_log_labels_left_out")
+    assert ("w", "r", ["Bad Key", "long"]) == (record["workflow_id"], record["run_id"], record["labels"])
+
+
+def test_more_labels_than_a_run_has(states: States) -> None:
+    """Of too many labels the same ones are kept, whatever their order."""
+    names = [f"k{number:02}" for number in range(MAX_LABELS + 1)]
+    for each in (names, names[::-1]):
+        with record_run("w", labels=dict.fromkeys(each, "v"), emitter=states):
+            pass
+
+    assert {tuple(names[:-1])} == {tuple(sorted(run.labels)) for run in states.runs}
+
+
+def test_the_trace_in_which_a_run_began(states: States) -> None:
+    """A run has the trace of the span around it, also once that has ended, and none where there is none."""
+    context = SpanContext(0xABC, 0xDEF, is_remote=False)
+    with use_span(NonRecordingSpan(context)):
+        recorder = record_run("w", emitter=states)
+        recorder.__enter__()
+    recorder.__exit__(None, None, None)
+    with record_run("v", emitter=states):
+        pass
+
+    assert [f"{0xABC:032x}"] * 2 + [None] * 2 == [run.trace_id for run in states.runs]
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ValueError("no"), "ValueError"),
+        (json.JSONDecodeError("no", "x", 0), "json.decoder.JSONDecodeError"),
+        (type("x" * 300, (Exception,), {"__module__": "m"})(), None),
+    ],
+    ids=["built in", "of a module", "long"],
+)
+def test_the_type_of_an_error(error: Exception, name: str | None, states: States) -> None:
+    """A failed run says by which exception: raised or handled, and none where it failed by hand."""
+    with pytest.raises(type(error)), record_run("w", emitter=states):
+        raise error
+    with record_run("w", emitter=states) as run:
+        run.fail(error)
+        run.fail(error)
+    with record_run("w", emitter=states) as run:
+        run.fail(error)
+        run.fail("by hand")
+    with record_run("w", emitter=states) as run:
+        run.fail(error)
+        run.cancel("by hand")
+
+    began, raised, _, handled, _, by_hand, _, cancelled = (run.error_type for run in states.runs)
+    assert (None, raised, None, None) == (began, handled, by_hand, cancelled)
+    assert raised is not None
+    assert name is None or raised == name
+    assert len(raised.encode()) <= MAX_ERROR_TYPE_BYTES
+
+
+async def test_what_a_decorated_function_returns(states: States) -> None:
+    """With ``result=True`` a run has what its function returned, in place of a result that was set."""
+
+    @record_run("w", result=True, emitter=states)
+    def work(returned: object) -> object:
+        handle = current_run()
+        assert handle is not None
+        handle.set_result({"set": 1})
+        return returned
+
+    @record_run("w", result=True, emitter=states)
+    async def work_async(returned: object) -> object:
+        return returned
+
+    calls = [work({"a": 1}), work([1, 2]), work(None), await work_async({"b": 2})]
+
+    assert [{"a": 1}, [1, 2], None, {"b": 2}] == calls
+    assert [{"a": 1}, {"value": [1, 2]}, {"set": 1}, {"b": 2}] == [run.result for run in states.runs[1::2]]
 
 
 def test_nothing_after_the_end(caplog: pytest.LogCaptureFixture, states: States) -> None:

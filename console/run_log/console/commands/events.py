@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from run_log.console.options import WorkflowId, examples, group, json_object
+from run_log.console.options import WorkflowId, examples, group, json_object, labels
 from run_log.console.views.output import note, say, write
 
 schema: Final = group("The schema of events.")
@@ -27,6 +27,12 @@ def emit(
         str | None, typer.Option(metavar="JSON", help="Its result, an object. (default: {})")
     ] = None,
     error: Annotated[str | None, typer.Option(metavar="TEXT", help="Its error.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="What started it. (default: manual, or as before)")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; repeat it for more.")
+    ] = None,
     wait: Annotated[
         float | None,
         typer.Option(
@@ -49,6 +55,10 @@ def emit(
         "result": json_object(result, "--result"),
         "error": error,
     }
+    if trigger is not None:
+        fields["trigger_type"] = trigger
+    if label:
+        fields["labels"] = labels(label)
     emitted, seconds = complete(emit_state(workflow, run, fields, wait=wait))
     say(emitted.id)
     if seconds is not None:

@@ -47,6 +47,12 @@ async def emit_state(
         return run, time.monotonic() - begun
 
 
+def _kept(before: WorkflowRun | None) -> dict[str, Any]:
+    """Return what a run keeps from its state *before*, unless it is given anew."""
+    names = ("trigger_type", "labels", "parent", "trace_id")
+    return {} if before is None else {name: getattr(before, name) for name in names}
+
+
 def _state(
     workflow_id: str, run_id: str, fields: Mapping[str, Any], before: WorkflowRun | None
 ) -> WorkflowRun:
@@ -55,9 +61,10 @@ def _state(
         {
             "id": run_id,
             "workflow_id": workflow_id,
-            "trigger_type": TriggerType.MANUAL if before is None else before.trigger_type,
+            "trigger_type": TriggerType.MANUAL,
             "started_at": now if before is None else before.started_at,
             "attempt": 1 if before is None else before.attempt + before.status.is_terminal,
+            **_kept(before),
             **fields,
         }
     )
