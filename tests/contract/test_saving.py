@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from run_log.core import InvalidRunError, PauseRequest, RunStatus, TriggerType, WorkflowRun
+from run_log.core import InvalidRunError, PauseRequest, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
@@ -60,11 +60,39 @@ async def test_a_saved_run_comes_back_equal(harness: Harness, service: RunLog) -
         duration_ms=999.999,
         attempt=3,
         pause=PauseRequest(reason="sure?", assignee="ann", deadline=NOON, answered_by="bob"),
+        labels={"team": "a", "empty": "", "odd": "a=b=\n\u2028"},
+        parent=RunRef("a/b", "p"),
+        trace_id="ab" * 16,
+        error_type="m.Broken",
     )
 
     await save(harness, run)
 
     assert run == await service.get_run("w", "r1")
+    assert [run] == (await service.list_runs("w"))[0]
+
+
+@every_adapter
+async def test_what_a_later_state_does_not_have(harness: Harness, service: RunLog) -> None:
+    """What a later state leaves out is gone, also what only some runs have."""
+    before = a_run(
+        workflow_id="w",
+        status=RunStatus.FAILED,
+        trigger_type="cron",
+        labels={"team": "a"},
+        parent=RunRef("v", "p"),
+        trace_id="ab" * 16,
+        error_type="E",
+    )
+    after = a_run(workflow_id="w", status=RunStatus.CANCELLED)
+
+    await save(harness, before)
+    await save(harness, after)
+
+    assert after == await service.get_run("w", after.id)
+    assert {"total": 1, "successful": 0} == await service.get_stats("w")
+    (stats,), _ = await service.list_workflows()
+    assert {RunStatus.CANCELLED: 1} == stats.by_status
 
 
 @every_adapter

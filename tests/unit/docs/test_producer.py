@@ -54,6 +54,7 @@ async def test_the_examples_run() -> None:
         await run_example(block, names)
         await default_emitter().flush(30)
     await asyncio.to_thread(names["work"])
+    await asyncio.to_thread(names["sync"], "may")
     await default_emitter().flush(30)
 
     log = get_run_log_service()
@@ -63,6 +64,11 @@ async def test_the_examples_run() -> None:
     assert (expense.status.value, expense.pause.answered_by) == ("success", "mei@example.com")
     assert night is not None
     assert night.result == {"done": True}
+    synced, download = await log.get_latest_run("invoices"), await log.get_latest_run("invoices.download")
+    assert synced is not None
+    assert download is not None
+    assert ("cron", {"team": "billing", "region": "eu"}) == (synced.trigger_type, synced.labels)
+    assert ({"lines": 128}, synced.key) == (synced.result, download.parent)
     await asyncio.to_thread(reset_default_emitter)
     reset_run_log_service()
 
