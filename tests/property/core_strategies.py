@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from run_log.core import PauseRequest, RunEvent, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.core.law import RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
+from run_log.core.nearest import valid_text
+from run_log.core.steps import Step, StepStatus, joined_steps
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -161,6 +163,40 @@ def clashing_events(
         ),
         min_size=min_size,
         max_size=max_size,
+    )
+
+
+steps: Final = st.builds(
+    Step,
+    key=st.sampled_from("abcde"),
+    parent=st.none() | st.sampled_from("abcde"),
+    name=st.text(anything, max_size=4).map(valid_text),
+    attempt=st.integers(min_value=1, max_value=2),
+    status=st.sampled_from(StepStatus),
+    started_at=st.integers(min_value=0, max_value=3).map(lambda second: EPOCH + timedelta(seconds=second)),
+    ended_at=st.none() | st.just(EPOCH + timedelta(seconds=9)),
+    error=st.none() | st.just("no"),
+    attributes=st.dictionaries(st.sampled_from("xy"), st.integers(), max_size=1),
+    version=st.integers(min_value=0, max_value=4),
+)
+"""Steps of few keys, versions and starts, so that ties are common."""
+
+
+def stepped_events(
+    *, runs: int = 2, min_size: int = 1, max_size: int = 10
+) -> st.SearchStrategy[list[RunEvent]]:
+    """Return events of few runs, many of which have steps, or only say how far a run is."""
+    few = st.lists(steps, max_size=3)
+    kinds = st.lists(st.tuples(st.booleans(), few), min_size=max_size, max_size=max_size)
+    some = clashing_events(runs=runs, min_size=min_size, max_size=max_size)
+    some |= small_events(runs=runs, min_size=min_size, max_size=max_size)
+    return st.builds(
+        lambda events, kinds: [
+            event.model_copy(update={"is_progress": is_progress, "steps": joined_steps(own)})
+            for event, (is_progress, own) in zip(events, kinds, strict=False)
+        ],
+        some,
+        kinds,
     )
 
 

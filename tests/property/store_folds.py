@@ -15,6 +15,7 @@ import pytest
 from run_log.core import RunEvent, RunStatus, Version, WorkflowRun
 from run_log.core.law import MAX_HISTORY, run_digest
 from run_log.core.models import RunKey
+from run_log.core.steps import MAX_STEPS, Step, step_text
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
@@ -71,12 +72,21 @@ class Expected:
         default_factory=dict[RunKey, list[tuple[Version, RunStatus]]]
     )
     stats: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    steps: dict[RunKey, list[Step]] = field(default_factory=dict[RunKey, list[Step]])
+
+
+def steps_of(events: Sequence[RunEvent], most: int = MAX_STEPS) -> list[Step]:
+    """Return the steps that *events* of one run end in, in the order in which they started."""
+    told = sorted((step for event in events for step in event.steps), key=lambda s: (s.version, step_text(s)))
+    newest = sorted({step.key: step for step in told}.values(), key=lambda s: (s.version, s.key))
+    return sorted(newest[-most:], key=lambda step: (step.started_at, step.version, step.key))
 
 
 def _place(event: RunEvent) -> tuple[object, ...]:
     """Return what orders the events of a run: in one version what was observed, then the later, the ended."""
     return (
         *(event.run.attempt, event.hlc, event.event_id),
+        event.is_transition,
         *(not event.inferred, event.occurred_at, event.status.is_terminal, event.status.value),
         run_digest(event.run),
     )
@@ -89,7 +99,9 @@ def expected_of(events: Sequence[RunEvent]) -> Expected:
         own = {event.version: event for event in sorted(events, key=_place) if event.key == key}
         ordered = list(own.values())
         end.runs[key] = ordered[-1].run
-        end.histories[key] = [(event.version, event.status) for event in ordered[-MAX_HISTORY:]]
+        lines = [(event.version, event.status) for event in ordered if event.is_transition]
+        end.histories[key] = lines[-MAX_HISTORY:]
+        end.steps[key] = steps_of([event for event in events if event.key == key])
     for workflow_id in {key[0] for key in end.runs}:
         statuses = [run.status for key, run in end.runs.items() if key[0] == workflow_id]
         end.stats[workflow_id] = {
@@ -108,4 +120,5 @@ async def found_in(service: RunLogService, expected: Expected) -> Expected:
         found.runs |= {run.key: run for run in runs}
     for key in expected.histories:
         found.histories[key] = [(item.version, item.status) for item in await service.get_history(*key)]
+        found.steps[key] = list(await service.get_steps(*key))
     return found

@@ -105,11 +105,11 @@ def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = law._outcome  # pyright: ignore[reportPrivateUsage]
 
     def by_id(
-        newest: Version | None, history: Sequence[Transition], transition: Transition
+        newest: Version | None, history: Sequence[Transition], transition: Transition, **kind: bool
     ) -> Outcome | None:
         if any(line.version.event_id == transition.version.event_id for line in history):
             return Outcome.DUPLICATE
-        return outcome(newest, history, transition)
+        return outcome(newest, history, transition, **kind)
 
     monkeypatch.setattr(law, "_outcome", by_id)
 

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .events import RunEvent, Version
 from .law import Outcome, Transition
-from .models import PauseRequest, RunRef, RunStatus, TriggerType, WorkflowRun
+from .models import PauseRequest, RunProgress, RunRef, RunStatus, TriggerType, WorkflowRun
 from .protocol import RunLogProtocol
 from .settings import Settings
 from .wire import DeadLetterReason, Message, ReceivedMessage, decode_event, encode_event
@@ -62,6 +62,7 @@ __all__ = [
     "RunLogError",
     "RunLogProtocol",
     "RunNotFoundError",
+    "RunProgress",
     "RunRef",
     "RunStatus",
     "Settings",

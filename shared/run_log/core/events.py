@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Final, NamedTuple, Self, cast
 
@@ -23,6 +24,7 @@ from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, utc_now
 from .errors import InvalidRunError
 from .ids import uuid7
 from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
+from .steps import Step, joined_steps, step_from_record
 
 
 class Version(NamedTuple):
@@ -56,6 +58,18 @@ EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 """Printable ASCII: a UUIDv7 where this library makes it."""
 
 
+def _as_steps(steps: object) -> tuple[Step, ...]:
+    """Return what of *steps* are steps: as objects, or as JSON has them. What is none is left out."""
+    if steps is None or not isinstance(steps, list | tuple):
+        return ()
+    kept: list[Step] = []
+    for step in cast("Sequence[object]", steps):
+        # A run is worth more than a step of another program that cannot be read.
+        with contextlib.suppress(ValueError):
+            kept.append(step if isinstance(step, Step) else step_from_record(step))
+    return joined_steps(kept)
+
+
 def _copied(run: object) -> object:
     # Somebody else may change a run. The fields of one, in a dict, were made for the event.
     return cast("object", run) if isinstance(run, dict) else snapshot(run)
@@ -81,6 +95,11 @@ class RunEvent(BaseModel):
     """Whether nobody said so: concluded from silence (a run found dead). Any real event beats it."""
     run: Annotated[WorkflowRun, BeforeValidator(_copied)]
     """The run as it stood: a copy."""
+    is_progress: bool = False
+    """Whether it only says that a running run is alive, how far it is, and what its steps are. Then it is no
+    transition of the history."""
+    steps: Annotated[tuple[Step, ...], BeforeValidator(_as_steps)] = ()
+    """The run's steps that the emitting process knows, each in its newest state."""
     traceparent: str | None = Field(default=None, exclude=True)
     """W3C trace context of the span that emitted the event; travels beside the body, never in it."""
     tracestate: str | None = Field(default=None, exclude=True)
@@ -177,6 +196,11 @@ class RunEvent(BaseModel):
     def status(self) -> RunStatus:
         """The status the event states."""
         return self.run.status
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether the event belongs to the history. One that ends or pauses a run always does."""
+        return not (self.is_progress and self.status is RunStatus.RUNNING)
 
     @property
     def version(self) -> Version:

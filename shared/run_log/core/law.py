@@ -22,6 +22,7 @@ from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counter
 from .events import RunEvent, Version
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import encode_json
+from .steps import Step, joined_steps
 
 MAX_HISTORY: Final = 50
 """How many transitions of a run are kept: the newest by version."""
@@ -38,7 +39,7 @@ class Outcome(enum.StrEnum):
     DUPLICATE = "duplicate"
     """The store had it already, or another event of its version that ranks higher. Nothing changed."""
     STALE = "stale"
-    """The store had a newer state. The event is in the history; state and stats did not change."""
+    """The store had a newer state. History and steps have what the event adds; state and stats stay."""
     REJECTED = "rejected"
     """The store will never accept it. It belongs to the dead letters."""
 
@@ -124,6 +125,7 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         "parent": run.parent,
         "trace_id": run.trace_id,
         "error_type": run.error_type,
+        "progress": run.progress and run.progress.model_dump(),
     }
     # Absent fields leave no trace. So a field that a later version adds changes no digest that is stored.
     scalars = encode_json({name: value for name, value in fields.items() if value is not None})
@@ -148,7 +150,9 @@ def newest_event(events: Iterable[RunEvent]) -> RunEvent:
             newest = event
         elif event.version == newest.version and event is not newest:
             # Only now: a digest encodes the payloads, and two events of one version are a fault.
-            one, other = ((Transition.of(each).rank, _digest(each)) for each in (newest, event))
+            one, other = (
+                (each.is_transition, Transition.of(each).rank, _digest(each)) for each in (newest, event)
+            )
             newest = newest if one >= other else event
     return newest
 
@@ -203,6 +207,13 @@ class RunHead:
     """What the workflow's summary counts of the newest state."""
     digest: str | None = None
     """The `run_digest` of the newest state; None if a version without digests stored it."""
+    steps: tuple[Step, ...] = ()
+    """The run's newest steps, in the order of their versions."""
+
+    @property
+    def is_progress(self) -> bool:
+        """Whether the newest event is no transition."""
+        return not self.history or self.history[-1].version != self.version
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
         """Return *event*, which a save of this process made, with a version after the stored one.
@@ -226,6 +237,8 @@ class FoldedRun:
     """The newest event."""
     history: tuple[Transition, ...]
     """The transitions as stored. None is later than the event."""
+    steps: tuple[Step, ...] = ()
+    """The steps as stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +305,22 @@ class RunChange:
     """The days that were counted; None for none."""
 
     @property
+    def is_news(self) -> bool:
+        """Whether anything is to be stored."""
+        return bool(self.added) or self.winner is not None or self.adds_steps
+
+    @property
+    def adds_steps(self) -> bool:
+        """Whether the run's steps change."""
+        return self.after.steps != (self.before.steps if self.before else ())
+
+    @property
+    def latest(self) -> datetime:
+        """When the latest of what is added occurred."""
+        moments = [transition.occurred_at for transition in self.added]
+        return max([*moments, self.winner.occurred_at] if self.winner else moments)
+
+    @property
     def delta(self) -> StatsDelta:
         """How the workflow's stats change."""
         return StatsDelta.between(self.before.status if self.before else None, self.after.status)
@@ -323,45 +352,51 @@ def fold(
     events: Sequence[RunEvent],
     *,
     earlier: Sequence[Transition] = (),
+    earlier_steps: Sequence[Step] = (),
     horizon: Horizon | None = None,
     digest: Callable[[RunEvent], str] = _digest,
 ) -> RunChange:
     """Merge *events* of one run, in any order and with repeats, into what is known of the run.
 
-    Folding the `FoldedRun` of some events, with its history as *earlier*, changes the head as folding those
-    events does.
+    Folding the `FoldedRun` of some events, with its history as *earlier* and its steps as *earlier_steps*,
+    changes the head as folding those events does.
 
     Args:
         before: The run's stored head; None for a new run.
         events: At least one event.
         earlier: Transitions of events that one of *events* has superseded and that are no longer known.
+        earlier_steps: Likewise their steps.
         horizon: The days and hours whose runs are counted; None for none.
         digest: Returns the `run_digest` of an event's run, for a caller that has computed it.
     """
     newest_version = before.version if before else None
     newest_digest = before.digest if before else None
     history = before.history if before else ()
+    steps = before.steps if before else ()
     winner: RunEvent | None = None
     outcomes: list[Outcome] = []
     for event in events:
         transition = Transition.of(event)
-        outcome = _outcome(newest_version, history, transition)
+        outcome = _outcome(newest_version, history, transition, is_transition=event.is_transition)
         if outcome is None:
             # The two differ at most in what a transition does not tell. If no digest was stored, the stored
             # event is taken to be this one: a repeat is likely, and a faulty publisher is not.
             newest_digest = digest(winner) if winner is not None else newest_digest
             is_news = newest_digest is not None and digest(event) > newest_digest
             outcome = Outcome.APPLIED if is_news else Outcome.DUPLICATE
+        outcome, steps = _with_steps(outcome, steps, event.steps)
         outcomes.append(outcome)
         if outcome is Outcome.DUPLICATE:
             continue
-        history = newest((*history, transition))
+        if event.is_transition:
+            history = newest((*history, transition))
         if outcome is Outcome.APPLIED:
             winner, newest_version = event, transition.version
     if earlier:
         # The earlier history has only its newest transitions. The dropped ones are older than `MAX_HISTORY`
         # others, so they are not among the newest of both either.
         history = newest((*history, *earlier))
+    steps = joined_steps(steps, earlier_steps) if earlier_steps else steps
     if winner is not None:
         after = RunHead(
             version=winner.version,
@@ -369,9 +404,10 @@ def fold(
             history=history,
             counted=Counted.of(winner.run, horizon),
             digest=digest(winner),
+            steps=steps,
         )
     elif before is not None:
-        after = replace(before, history=history)
+        after = replace(before, history=history, steps=steps)
     else:
         raise ValueError("fold() needs at least one event")
     return RunChange(
@@ -385,20 +421,38 @@ def fold(
 
 
 def _outcome(
-    newest_version: Version | None, history: Sequence[Transition], transition: Transition
+    newest_version: Version | None,
+    history: Sequence[Transition],
+    transition: Transition,
+    *,
+    is_transition: bool,
 ) -> Outcome | None:
-    """Return what becomes of an event; None if its transition equals that of the newest event."""
+    """Return what becomes of an event; None if only its content can differ from that of the newest event."""
     version = transition.version
     if newest_version is None or version > newest_version:
         return Outcome.APPLIED
     known = next((line for line in reversed(history) if line.version == version), None)
+    if not is_transition:
+        # Superseded, it leaves nothing. Of one version, a transition beats it.
+        return None if version == newest_version and known is None else Outcome.DUPLICATE
     if known is None:
-        return Outcome.STALE
+        return Outcome.APPLIED if version == newest_version else Outcome.STALE
     if known.rank == transition.rank:
         return None if version == newest_version else Outcome.DUPLICATE
     if known.rank > transition.rank:
         return Outcome.DUPLICATE
     return Outcome.APPLIED if version == newest_version else Outcome.STALE
+
+
+def _with_steps(
+    outcome: Outcome, steps: tuple[Step, ...], more: Sequence[Step]
+) -> tuple[Outcome, tuple[Step, ...]]:
+    """Return what becomes of an event that has *more* steps, and the steps joined."""
+    if not more:
+        return outcome, steps
+    joined = joined_steps(steps, more)
+    # A late event of another process may bring steps that nobody else knows.
+    return (Outcome.STALE if outcome is Outcome.DUPLICATE and joined != steps else outcome), joined
 
 
 def _added(before: RunHead | None, after: RunHead, winner: RunEvent | None) -> tuple[Transition, ...]:

@@ -342,6 +342,14 @@ def _not_negative(duration_ms: float) -> float:
     return max(0.0, duration_ms)
 
 
+def _as_fraction(value: object) -> float | None:
+    # Bounded rather than refused: a run is worth more than how far it says it is.
+    with Contained():
+        number = float(cast("float", value)) if isinstance(value, Real | Decimal) else math.nan
+        return None if math.isnan(number) else min(max(number, 0.0), 1.0)
+    return None
+
+
 def _method_is_none(value: object) -> object:
     # A platform's own model may have a method `pause`.
     return None if callable(value) else value
@@ -441,6 +449,17 @@ class PauseRequest(BaseModel):
     """What they had to say; None for nothing."""
 
 
+class RunProgress(BaseModel):
+    """How far a run says that it is."""
+
+    model_config = _CONFIG
+
+    fraction: Annotated[float | None, BeforeValidator(_as_fraction)] = None
+    """From 0 to 1; None for unknown."""
+    text: _Text | None = None
+    """In words, such as "3 of 7 files"; None for nothing."""
+
+
 class WorkflowRun(BaseModel):
     """One execution of a workflow, as it stands at one moment.
 
@@ -482,6 +501,8 @@ class WorkflowRun(BaseModel):
     """The trace in which it began, as 32 hex digits; None for none."""
     error_type: _ErrorType = None
     """The qualified name of the exception that failed it; None for none."""
+    progress: Annotated[RunProgress | None, BeforeValidator(_method_is_none)] = None
+    """How far it last said that it is; None if it never did."""
 
     @property
     def key(self) -> RunKey:

@@ -26,6 +26,7 @@ from .events import RunEvent
 from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
+from .steps import step_record
 
 _SCHEMA_MAJOR: Final = 1
 
@@ -333,6 +334,9 @@ def _body(event: RunEvent) -> str:
             "hlc": event.hlc,
             "occurred_at": _rfc3339(event.occurred_at),
             "inferred": event.inferred,
+            # Schema 1-0-1 has neither.
+            **({"is_progress": True} if event.is_progress else {}),
+            **({"steps": [step_record(step) for step in event.steps]} if event.steps else {}),
             "run": {
                 "id": run.id,
                 "workflow_id": run.workflow_id,
@@ -363,6 +367,8 @@ def _additions(run: WorkflowRun) -> dict[str, object]:
         additions["trace_id"] = run.trace_id
     if run.error_type:
         additions["error_type"] = run.error_type
+    if run.progress:
+        additions["progress"] = run.progress.model_dump()
     return additions
 
 

@@ -6,8 +6,9 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from run_log.core import Outcome, RunEvent, Transition
+from run_log.core import Outcome, RunEvent
 from run_log.core.counters import SummaryCounter
+from run_log.core.law import RunHead
 
 from .inbox import InboxSelection
 from .listings import Position, Selection
@@ -60,8 +61,8 @@ class StoredRuns(abc.ABC):
         """Read the first readable run of a selection."""
 
     @abc.abstractmethod
-    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
-        """Read a run's transitions in version order."""
+    async def read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
+        """Read all of one run but its fields; None where it is not there."""
 
     @abc.abstractmethod
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:

@@ -25,10 +25,11 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.ids import bounded_id, document_id, id_text
-from run_log.core.law import annotated
+from run_log.core.law import RunHead, annotated
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
 from run_log.core.protocol import MAX_LIMIT
+from run_log.core.steps import Step, in_order
 
 from ._waiting import awaited_version, look_until
 from .inbox import InboxSelection, PendingRun, pending
@@ -162,10 +163,28 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.history", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            for key in _keys(workflow_id, run_id):
-                if history := await self._source.read_history(*key):
-                    return annotated(history)
-            return ()
+            head = await self._read_head(workflow_id, run_id)
+            return annotated(head.history) if head else ()
+
+    async def get_steps(self, workflow_id: str, run_id: str) -> tuple[Step, ...]:
+        """Return the run's newest `MAX_STEPS` steps in the order in which they started.
+
+        Returns:
+            None of them where the run is not there, or has none.
+
+        Raises:
+            UnreadableRunError: The run is stored in a form that cannot be read.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        with span("run_log.steps", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            head = await self._read_head(workflow_id, run_id)
+            return in_order(head.steps) if head else ()
+
+    async def _read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
+        for key in _keys(workflow_id, run_id):
+            if head := await self._source.read_head(*key):
+                return head
+        return None
 
     async def wait_for(
         self,

@@ -274,7 +274,9 @@ def test_commits_are_bounded_with_their_histories() -> None:
     history = tuple(Transition.of(an_event(hlc=n)) for n in range(MAX_HISTORY))
     events = [an_event(workflow_id="w", id=f"r{n}") for n in range(MAX_COMMIT_RUNS)]
 
-    sizes = [len(commit) for commit in batches(events, {event.key: history for event in events})]
+    earlier = {event.key: FoldedRun(event=event, history=history) for event in events}
+
+    sizes = [len(commit) for commit in batches(events, earlier)]
 
     assert MAX_COMMIT_RUNS == sum(sizes)
     assert max(sizes) * history_bytes(MAX_HISTORY) <= MAX_COMMIT_BYTES

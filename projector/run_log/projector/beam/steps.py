@@ -21,6 +21,8 @@ from run_log.core import (
     utc_now,
 )
 from run_log.core.law import FoldedRun, fold
+from run_log.core.payload import decode_json, encode_json
+from run_log.core.steps import step_from_text, step_text
 from run_log.core.wire import check_stamp
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild.merging import MergingProjector
@@ -55,7 +57,8 @@ _history: Final = TypeAdapter(tuple[Transition, ...])
 
 def folded(event: RunEvent) -> FoldedRun:
     """Return the run as *event* alone makes it."""
-    return FoldedRun(event=event, history=(Transition.of(event),))
+    history = (Transition.of(event),) if event.is_transition else ()
+    return FoldedRun(event=event, history=history, steps=event.steps)
 
 
 def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
@@ -65,21 +68,27 @@ def joined(runs: Sequence[FoldedRun]) -> FoldedRun:
     which worker has seen which events, how often, and in which order.
     """
     earlier = [transition for run in runs for transition in run.history]
-    change = fold(None, [run.event for run in runs], earlier=earlier)
+    steps = [step for run in runs for step in run.steps]
+    change = fold(None, [run.event for run in runs], earlier=earlier, earlier_steps=steps)
     if change.winner is None:
         raise ValueError("joined() needs at least one run")
-    return FoldedRun(event=change.winner, history=change.after.history)
+    return FoldedRun(event=change.winner, history=change.after.history, steps=change.after.steps)
 
 
 def encode_folded(run: FoldedRun) -> bytes:
-    """Return *run* as bytes for another worker: the body of its event, then its history."""
-    return encode_event(run.event).data + b"\n" + _history.dump_json(run.history)
+    """Return *run* as bytes for another worker: the body of its event, then its history and its steps."""
+    steps = encode_json([step_text(step) for step in run.steps]).encode()
+    return b"\n".join((encode_event(run.event).data, _history.dump_json(run.history), steps))
 
 
 def decode_folded(data: bytes) -> FoldedRun:
     """Return the run that `encode_folded` was given, without its trace, which no projection keeps."""
-    body, _, history = data.partition(b"\n")
-    return FoldedRun(event=decode_event(Message(data=body)), history=_history.validate_json(history))
+    body, history, steps = data.split(b"\n")
+    return FoldedRun(
+        event=decode_event(Message(data=body)),
+        history=_history.validate_json(history),
+        steps=tuple(map(step_from_text, decode_json(steps.decode()))),
+    )
 
 
 MAX_RUNS: Final = 500

@@ -13,7 +13,7 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
 from run_log.core.law import RunHead, StatsDelta
 from run_log.core.models import RunKey
-from run_log.stores.stored.fields import HISTORY, PROJECTION
+from run_log.stores.stored.fields import HISTORY, PROGRESS_DIGEST, PROJECTION
 from run_log.stores.stored.reading import StoredHead, head_from_fields, key_at, run_from_fields
 
 AUDIT_PAGE: Final = 300
@@ -165,6 +165,8 @@ def run_record(workflow: str, document: RunDocument) -> RunRecord:
 def _contradiction(head: RunHead, fields: Mapping[str, Any]) -> str | None:
     if not fields.get(PROJECTION):
         return None  # written by something that knew no versions
+    if PROGRESS_DIGEST in fields[PROJECTION]:
+        return _contradiction_of_progress(head)
     if not head.history:
         return f"its {HISTORY} is empty"
     newest = head.history[-1]
@@ -172,4 +174,13 @@ def _contradiction(head: RunHead, fields: Mapping[str, Any]) -> str | None:
         return f"its version is {head.version}, the newest of its {HISTORY} is {newest.version}"
     if newest.status is not head.status:
         return f"its status is {head.status.value}, by its {HISTORY} it is {newest.status.value}"
+    return None
+
+
+def _contradiction_of_progress(head: RunHead) -> str | None:
+    """Return what contradicts itself in a run whose newest event is no transition; None for nothing."""
+    if head.status is not RunStatus.RUNNING:
+        return f"its status is {head.status.value}, and its newest event says how far it is"
+    if head.history and head.history[-1].version >= head.version:
+        return f"its version is {head.version}, the newest of its {HISTORY} is {head.history[-1].version}"
     return None

@@ -15,8 +15,18 @@ from opentelemetry import metrics
 from run_log.core import RunEvent, Transition, WriteRefusedError
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
-from run_log.core.law import MAX_HISTORY, RunChange, StatsDelta, by_run, fold, newest_event, run_digest
+from run_log.core.law import (
+    MAX_HISTORY,
+    FoldedRun,
+    RunChange,
+    StatsDelta,
+    by_run,
+    fold,
+    newest_event,
+    run_digest,
+)
 from run_log.core.models import RunKey
+from run_log.core.steps import MAX_STEPS, Step, step_text
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.stores.stored.reading import StoredHead
@@ -27,6 +37,7 @@ from run_log.stores.stored.writing import (
     history_texts,
     projection_fields,
     run_fields,
+    steps_bytes,
 )
 
 _T = TypeVar("_T")
@@ -90,6 +101,8 @@ class RunBatch:
     """The bytes of its write, unless that write trims the history."""
     earlier: Sequence[Transition] = ()
     """What is known of events that these have superseded."""
+    earlier_steps: Sequence[Step] = ()
+    """Likewise their steps."""
 
     def merged(self, known: KnownRun | None, horizon: Horizon) -> RunChange:
         """Return what the events do to the run as it is known, counting the days of *horizon*."""
@@ -98,7 +111,14 @@ class RunBatch:
         def digest(event: RunEvent) -> str:
             return self.digest if event is self.newest else run_digest(event.run)
 
-        return fold(head, self.events, earlier=self.earlier, horizon=horizon, digest=digest)
+        return fold(
+            head,
+            self.events,
+            earlier=self.earlier,
+            earlier_steps=self.earlier_steps,
+            horizon=horizon,
+            digest=digest,
+        )
 
     def saved(self, known: KnownRun | None, clock: HybridLogicalClock) -> RunBatch:
         """Return the batch of a save, its one event stamped after what is *known*; see `RunHead.saved`."""
@@ -125,6 +145,8 @@ class RunWrite:
     """The projection's own data, the history aside; what is absent is taken away. Empty where it stays."""
     history: Sequence[str]
     """Transitions, as stored."""
+    steps: Sequence[str] | None
+    """All of the run's steps, as stored; None where those that are stored stay."""
     replaces_history: bool
     """Whether *history* takes the place of what is stored; else it is added, each transition once."""
 
@@ -146,7 +168,12 @@ class RunWrite:
             fields=batch.fields if change.winner else None,
             expires_at=expires_at,
             keeps_expiry=expires_at == stored,
-            projection=projection_fields(change.winner, change.after.counted) if change.winner else {},
+            projection=(
+                projection_fields(change.winner, change.after.counted, change.after.digest)
+                if change.winner
+                else {}
+            ),
+            steps=[step_text(step) for step in change.after.steps] if change.adds_steps else None,
             history=history_texts(change.after, kept),
             replaces_history=known is None or trims,
         )
@@ -218,22 +245,20 @@ class Retrying(Protocol):
 
 
 def batches(
-    events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]] = MappingProxyType({})
+    events: Sequence[RunEvent], earlier: Mapping[RunKey, FoldedRun] = MappingProxyType({})
 ) -> Iterator[dict[RunKey, RunBatch]]:
     """Yield *events*, in any order, grouped by run and packed into commits that a store takes.
 
     Args:
         events: Of any runs.
-        earlier: By run, what is known of events that these have superseded.
+        earlier: By run, what is known of events that its one event has superseded.
 
     Raises:
         WriteRefusedError: A run is larger than a document can be.
     """
     commit: dict[RunKey, RunBatch] = {}
     size = 0
-    runs = {
-        key: _run_batch(events, positions, earlier.get(key, ())) for key, positions in by_run(events).items()
-    }
+    runs = {key: _run_batch(events, positions, earlier.get(key)) for key, positions in by_run(events).items()}
     for key, batch in runs.items():
         # By bytes too: Firestore refuses a commit that is too large as a whole, and each run in it.
         if commit and (size + batch.size > MAX_COMMIT_BYTES or len(commit) == MAX_COMMIT_RUNS):
@@ -255,7 +280,7 @@ def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> lis
     """Return how the workflows' stats, each over *shards* documents, change; what stays is absent."""
     places: dict[tuple[str, int], list[RunChange]] = {}
     for (workflow_id, run_id), change in changes.items():
-        if change.added:
+        if change.is_news:
             places.setdefault((workflow_id, shard_of(run_id, shards)), []).append(change)
     # Increments commute, so they need no condition, and a busy workflow's document is never read to count: a
     # transaction that reads it fell to 0.05 events a second with 16 writers.
@@ -299,26 +324,28 @@ def _stats_write(workflow_id: str, shard: int, changes: Sequence[RunChange]) -> 
         shard=shard,
         delta=delta,
         counters=counters,
-        as_of=max(transition.occurred_at for change in changes for transition in change.added),
+        as_of=max((change.latest for change in changes if change.added or change.winner), default=None),
     )
 
 
-def _run_batch(
-    events: Sequence[RunEvent], positions: Sequence[int], earlier: Sequence[Transition]
-) -> RunBatch:
+def _run_batch(events: Sequence[RunEvent], positions: Sequence[int], earlier: FoldedRun | None) -> RunBatch:
     own = [events[position] for position in positions]
     newest = newest_event(own)
     run = newest.run
     fields = run_fields(run)
     size = document_bytes(fields)
     # With the longest history it may get: refused now rather than once a run has gone on for long.
-    most = size + history_bytes(TRIM_HISTORY_AT)
+    history = earlier.history if earlier else ()
+    steps = earlier.steps if earlier else ()
+    # Whatever steps another process adds.
+    has_steps = steps or any(event.steps for event in own)
+    most = size + history_bytes(TRIM_HISTORY_AT) + (steps_bytes(MAX_STEPS) if has_steps else 0)
     if most > MAX_DOCUMENT_BYTES:
         raise WriteRefusedError(
             f"run {run.id!r} of workflow {run.workflow_id!r} takes {most} bytes, a document holds "
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
-    size += history_bytes(len(own) + len(earlier))
+    size += history_bytes(len(own) + len(history)) + (steps_bytes(MAX_STEPS) if has_steps else 0)
     return RunBatch(
         events=own,
         positions=positions,
@@ -326,5 +353,6 @@ def _run_batch(
         fields=fields,
         digest=run_digest(run, (fields["trigger_data"], fields["result"])),
         size=size,
-        earlier=earlier,
+        earlier=history,
+        earlier_steps=steps,
     )

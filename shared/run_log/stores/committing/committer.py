@@ -12,7 +12,7 @@ from datetime import datetime
 from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
-from run_log.core import Outcome, RunEvent, Transition, utc_now
+from run_log.core import Outcome, RunEvent, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, Scope
 from run_log.core.errors import GuessRefusedError
@@ -45,6 +45,7 @@ _V = TypeVar("_V")
 _ENTRY_BYTES: Final = 300
 _HEAD_BYTES: Final = 450
 _TRANSITION_BYTES: Final = 256
+_STEP_BYTES: Final = 2_200
 
 MAX_KNOWN_RUNS: Final = 20_000
 """Runs remembered from own commits. Memory may be wrong, for others write too: a write that trusts it is
@@ -125,11 +126,9 @@ class Committer:
 
         A run whose newest event is there is a duplicate only where nothing more of its history is new.
         """
-        return await self._apply([run.event for run in runs], {run.event.key: run.history for run in runs})
+        return await self._apply([run.event for run in runs], {run.event.key: run for run in runs})
 
-    async def _apply(
-        self, events: Sequence[RunEvent], earlier: Mapping[RunKey, Sequence[Transition]]
-    ) -> list[Outcome]:
+    async def _apply(self, events: Sequence[RunEvent], earlier: Mapping[RunKey, FoldedRun]) -> list[Outcome]:
         outcomes = [Outcome.DUPLICATE] * len(events)
         waiting = batches(events, earlier)
 
@@ -137,7 +136,7 @@ class Committer:
             for runs in waiting:
                 for key, change in (await self._commit(runs)).items():
                     for position, outcome in zip(runs[key].positions, change.outcomes, strict=True):
-                        is_news = key in earlier and change.added and outcome is Outcome.DUPLICATE
+                        is_news = key in earlier and change.is_news and outcome is Outcome.DUPLICATE
                         outcomes[position] = Outcome.STALE if is_news else outcome
 
         # They hold different runs, so they never meet. A failure waits for the others: left alone, they would
@@ -179,7 +178,7 @@ class Committer:
             horizon = Horizon.at(now)
             changes = {key: batch.merged(known.get(key), horizon) for key, batch in merged.items()}
             for key, change in changes.items():
-                if change.added and key in known:
+                if change.is_news and key in known:
                     check_not_expired(key, known[key].stored.expires_at, now)
                 if self._retention:
                     self._retention.check_not_revived(key, change, now)
@@ -257,7 +256,7 @@ class Committer:
         writes = [
             RunWrite.of(runs[key], change, known.get(key), self._retention)
             for key, change in changes.items()
-            if change.added
+            if change.is_news
         ]
         if not writes:
             return
@@ -376,7 +375,7 @@ def names_bytes(names: Iterable[str]) -> int:
 
 def head_bytes(head: RunHead) -> int:
     """Return how many bytes *head* takes, about: measured, CPython 3.11."""
-    size = _HEAD_BYTES + _TRANSITION_BYTES * len(head.history)
+    size = _HEAD_BYTES + _TRANSITION_BYTES * len(head.history) + _STEP_BYTES * len(head.steps)
     for transition in head.history:
         size += getsizeof(transition.version.event_id)
         if transition.answered_by is not None:

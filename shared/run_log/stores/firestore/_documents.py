@@ -48,6 +48,7 @@ from run_log.stores.stored.fields import (
     HISTORY,
     OPTIONAL,
     PROJECTION,
+    STEPS,
 )
 from run_log.stores.stored.reading import head_to_merge, number_of
 from run_log.stores.summaries import WorkflowStats
@@ -62,6 +63,7 @@ Write: Final[Any] = _write_types.Write.pb()
 _REQUEST_TIME: Final[int] = int(_write_types.DocumentTransform.FieldTransform.ServerValue.REQUEST_TIME)
 
 _HISTORY_PATH: Final = f"{PROJECTION}.{HISTORY}"
+_STEPS_PATH: Final = f"{PROJECTION}.{STEPS}"
 _CHANGED_AT_PATH: Final = f"{PROJECTION}.{CHANGED_AT}"
 _CHANGED_SHARD_PATH: Final = f"{PROJECTION}.{CHANGED_SHARD}"
 
@@ -176,11 +178,9 @@ class FirestoreDocuments(ProjectionDocuments):
         projected[CHANGED_SHARD].integer_value = shard_of(run.key[1], CHANGED_SHARDS)
         # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
-        if run.replaces_history:
-            texts(projected[HISTORY].array_value.values, run.history)
-        else:
-            transform = write.update_transforms.add(field_path=_HISTORY_PATH)
-            texts(transform.append_missing_elements.values, run.history)
+        if run.steps is not None:
+            texts(projected[STEPS].array_value.values, run.steps)
+        self._set_history(write, run)
         if run.expected is None:
             write.current_document.exists = False
             return write
@@ -196,9 +196,21 @@ class FirestoreDocuments(ProjectionDocuments):
             write.update_mask.field_paths.extend(sorted(f"{PROJECTION}.{name}" for name in projection))
         if not run.keeps_expiry:
             write.update_mask.field_paths.append(EXPIRE_AT)
+        if run.steps is not None:
+            write.update_mask.field_paths.append(_STEPS_PATH)
         if run.replaces_history:
             write.update_mask.field_paths.append(_HISTORY_PATH)
         return write
+
+    def _set_history(self, write: Any, run: RunWrite) -> None:
+        if run.replaces_history:
+            history = write.update.fields[PROJECTION].map_value.fields[HISTORY].array_value
+            # A run may be known by its progress before any transition has come.
+            history.SetInParent()
+            texts(history.values, run.history)
+        elif run.history:
+            transform = write.update_transforms.add(field_path=_HISTORY_PATH)
+            texts(transform.append_missing_elements.values, run.history)
 
     def _stats_write(self, stats: StatsWrite) -> Any:
         write = self._workflow_write(stats.workflow_id, stats.shard)

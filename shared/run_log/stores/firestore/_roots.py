@@ -31,7 +31,7 @@ from run_log.core.settings import check_collection_id
 from run_log.core.wire import run_dump_to_event
 from run_log.stores.firestore.watch.changes import RUN_PATH
 from run_log.stores.retention import Retention
-from run_log.stores.stored.fields import EXPIRE_AT, PROJECTION
+from run_log.stores.stored.fields import EXPIRE_AT, PROGRESS_DIGEST, PROJECTION
 from run_log.stores.stored.reading import at_its_place, head_from_fields, run_from_fields
 
 from ._audit import FirestoreAudit
@@ -258,6 +258,7 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
                 "hlc": head.version.hlc,
                 "occurred_at": projection["occurred_at"],
                 "inferred": bool(projection.get("inferred")),
+                "is_progress": PROGRESS_DIGEST in projection,
                 "run": dict(run_from_fields(fields, key)),
             },
             context=STORED,  # an id may be longer than is taken today
@@ -265,7 +266,7 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
     except (KeyError, ValidationError) as error:
         raise UnreadableRunError(*key, f"its projection map is damaged: {error!r}") from error
     history = tuple(transition for transition in head.history if transition.version <= event.version)
-    return FoldedRun(event=event, history=history)
+    return FoldedRun(event=event, history=history, steps=head.steps)
 
 
 def _bare(run: WorkflowRun, document: Any) -> RunEvent:

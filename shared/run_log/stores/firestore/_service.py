@@ -18,7 +18,6 @@ from run_log.core import (
     RunEvent,
     Settings,
     StoreError,
-    Transition,
     UnreadableRunError,
     WorkflowRun,
     utc_now,
@@ -26,7 +25,7 @@ from run_log.core import (
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
-from run_log.core.law import FoldedRun
+from run_log.core.law import FoldedRun, RunHead
 from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.committing.committer import Committer
@@ -296,12 +295,12 @@ class FirestoreRunLogService(RunLogService):
         return found[0] if found else None
 
     @override
-    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    async def read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
         found = await self._run(workflow_id, run_id)
         if found is None:
-            return ()
+            return None
         stored = head_from_fields(fields_of(found.fields), (workflow_id, run_id))
-        return () if stored.is_expired(self._now()) else stored.head.history
+        return None if stored.is_expired(self._now()) else stored.head
 
     async def _collect(
         self,

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from typing_extensions import override
 
-from run_log.core import Outcome, RunEvent, RunStatus, Settings, Transition, WorkflowRun, utc_now
+from run_log.core import Outcome, RunEvent, RunStatus, Settings, WorkflowRun, utc_now
 from run_log.core.bell import Bell
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
@@ -88,7 +88,9 @@ class _Workflow:
             self.runs[run_id] = _Entry(
                 head=change.after,
                 fields=MappingProxyType(run_fields(run)),
-                projection=MappingProxyType(projection_fields(change.winner, change.after.counted)),
+                projection=MappingProxyType(
+                    projection_fields(change.winner, change.after.counted, change.after.digest)
+                ),
                 position=Position(run.started_at, document_id(run_id)),
                 number=number,
             )
@@ -106,7 +108,7 @@ class _Workflow:
             return
         self.stats += delta
         add_counters(self.counters, counters)
-        latest = max(transition.occurred_at for transition in change.added)
+        latest = change.latest
         self.as_of = max(self.as_of or latest, latest)
         horizon = change.horizon
         if horizon is not None and horizon.today != self.tidied:
@@ -126,7 +128,7 @@ class _Workflow:
             oldest = min(ended, key=lambda run_id: self.runs[run_id].position)
             # The head stays for a while: without it, a late event would count the run again.
             head = self.runs.pop(oldest).head
-            self.evicted.put(oldest, replace(head, history=head.history[-1:]))
+            self.evicted.put(oldest, replace(head, history=head.history[-1:], steps=()))
 
 
 class InMemoryRunLogService(RunLogService):
@@ -201,9 +203,9 @@ class InMemoryRunLogService(RunLogService):
         if head is None and self._retention and self._retention.is_over(events, now):
             raise self._retention.error(key)
         change = fold(head, events, horizon=Horizon.at(now))
-        if change.added and entry:
+        if change.is_news and entry:
             check_not_expired(key, expires_at(entry.fields), now)
-        elif change.added and head and self._retention:
+        elif change.is_news and head and self._retention:
             # Evicted, it is counted still.
             check_not_expired(key, self._retention.expires_at(head), now)
         if self._retention:
@@ -228,7 +230,7 @@ class InMemoryRunLogService(RunLogService):
         self._bell.ring()
 
     def _write(self, key: RunKey, change: RunChange) -> None:
-        if change.added:
+        if change.is_news:
             workflow_id, run_id = key
             self._workflows[workflow_id].write(run_id, change, self._journal.add(key), self._retention)
 
@@ -295,9 +297,9 @@ class InMemoryRunLogService(RunLogService):
         return next(iter(self._readable(self._sorted(workflow_id, selection, None), 1)), None)
 
     @override
-    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    async def read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
         entry = self._entry((workflow_id, run_id))
-        return entry.head.history if entry else ()
+        return entry.head if entry else None
 
     def _readable(
         self,

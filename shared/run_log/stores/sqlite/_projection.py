@@ -18,6 +18,7 @@ from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
+from run_log.core.steps import step_text
 from run_log.stores.committing.commits import (
     CommitOutcome,
     StatsWrite,
@@ -26,7 +27,17 @@ from run_log.stores.committing.commits import (
     stats_writes,
 )
 from run_log.stores.retention import Retention, check_not_expired
-from run_log.stores.stored.fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, LABELS, PARENT
+from run_log.stores.stored.fields import (
+    COUNTED_HOUR,
+    COUNTED_MICROS,
+    EXPIRE_AT,
+    HISTORY,
+    LABELS,
+    PARENT,
+    PROGRESS,
+    PROGRESS_DIGEST,
+    STEPS,
+)
 from run_log.stores.stored.reading import StoredHead, head_from_fields, head_to_merge
 from run_log.stores.stored.writing import expiry_after, history_texts, projection_fields, run_fields
 
@@ -54,7 +65,8 @@ _WRITE_RUN: Final = (
 )
 # For an event that only joins the history: the run's newest state stays.
 _WRITE_HISTORY: Final = (
-    f"UPDATE runs SET {HISTORY} = :{HISTORY}, {EXPIRE_AT} = :{EXPIRE_AT}, changed = :changed "  # noqa: S608
+    f"UPDATE runs SET {HISTORY} = :{HISTORY}, {STEPS} = :{STEPS}, "  # noqa: S608
+    f"{EXPIRE_AT} = :{EXPIRE_AT}, changed = :changed "
     "WHERE workflow = :workflow AND run = :run"
 )
 _ADD_TO_WORKFLOW: Final = (
@@ -209,14 +221,14 @@ def _merged(
         own = _batch([before.saved(batch.newest, clock=terms.clock)]) if before and restamp() else batch
         change = fold(before, own.events, horizon=horizon, digest=own.digest_of)
         changes[key] = change
-        if not change.added:
+        if not change.is_news:
             continue
         if stored:
             check_not_expired(key, stored.expires_at, now)
         if terms.retention:
             terms.retention.check_not_revived(key, change, now)
         expires_at = expiry_after(change, stored.expires_at if stored else None, terms.retention)
-        columns = _change_columns(change.after, expires_at)
+        columns = _change_columns(change, expires_at)
         if change.winner is None:
             histories.append({**own.row, **columns})
         else:
@@ -286,16 +298,19 @@ def _run_row(event: RunEvent) -> dict[str, Any]:
     # In one order of columns, whatever the run has.
     parent: Mapping[str, str] = fields.pop(PARENT, None) or {}
     fields |= {f"{PARENT}_{name}": parent.get(name) for name in ("workflow_id", "run_id")}
-    labels = fields.get(LABELS)
-    fields[LABELS] = encode_json(labels) if labels else None
+    for name in (LABELS, PROGRESS):
+        fields[name] = encode_json(fields[name]) if fields[name] else None
     for name in MOMENTS:
         moment = fields[name]
         fields[name] = None if moment is None else micros_of(moment)
     return {**fields, "workflow": document_id(workflow_id), "run": document_id(run_id)}
 
 
-def _change_columns(head: RunHead, expires_at: datetime | None) -> dict[str, Any]:
+def _change_columns(change: RunChange, expires_at: datetime | None) -> dict[str, Any]:
+    head = change.after
     return {
+        PROGRESS_DIGEST: head.digest if head.is_progress else None,
+        STEPS: "\n".join(map(step_text, head.steps)) or None,
         HISTORY: "\n".join(history_texts(head, head.history)),
         COUNTED_MICROS: head.counted.micros,
         COUNTED_HOUR: head.counted.hour,

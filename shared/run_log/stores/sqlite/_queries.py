@@ -33,7 +33,10 @@ from run_log.stores.stored.fields import (
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
     PAYLOADS,
+    PROGRESS,
+    PROGRESS_DIGEST,
     PROJECTION,
+    STEPS,
     TRACE_ID,
 )
 from run_log.stores.stored.reading import StoredRun, key_at, number_of, stored_run
@@ -41,7 +44,7 @@ from run_log.stores.summaries import WorkflowStats
 
 Row = Sequence[Any]
 
-ADDED_COLUMNS: Final = (LABELS, "parent_workflow_id", "parent_run_id", TRACE_ID, ERROR_TYPE)
+ADDED_COLUMNS: Final = (LABELS, "parent_workflow_id", "parent_run_id", TRACE_ID, ERROR_TYPE, PROGRESS)
 """Columns that a file of an earlier version does not have."""
 _FIELDS: Final = (
     "workflow_id",
@@ -59,8 +62,12 @@ _FIELDS: Final = (
     "result",
 )
 # The shard of an active run is left out: it keeps apart what writers of a distributed index would meet at.
-OPTIONAL_COLUMNS: Final = tuple(name for name in OPTIONAL if name != ACTIVE_SHARD)
-_PROJECTION: Final = ("attempt", "hlc", "event_id", "occurred_at", "inferred", *OPTIONAL_COLUMNS)
+OPTIONAL_COLUMNS: Final = tuple(name for name in OPTIONAL if name not in (ACTIVE_SHARD, PROGRESS_DIGEST))
+_PROJECTION: Final = (
+    *("attempt", "hlc", "event_id", "occurred_at", "inferred"),
+    *OPTIONAL_COLUMNS,
+    PROGRESS_DIGEST,
+)
 MOMENTS: Final = (
     "started_at",
     "completed_at",
@@ -83,10 +90,12 @@ HEAD_COLUMNS: Final = (
     "event_id",
     COUNTED_MICROS,
     COUNTED_HOUR,
+    PROGRESS_DIGEST,
+    STEPS,
     HISTORY,
 )
 """What is needed of a run to merge events into it."""
-DOCUMENT_COLUMNS: Final = (*RUN_COLUMNS, HISTORY)
+DOCUMENT_COLUMNS: Final = (*RUN_COLUMNS, STEPS, HISTORY)
 BARE_COLUMNS: Final = tuple(name for name in DOCUMENT_COLUMNS if name not in PAYLOADS)
 WORKFLOW_COLUMNS: Final = ("workflow", "workflow_id", "as_of", *STATUSES)
 
@@ -117,11 +126,15 @@ HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AN
 
 _ADDED_TO_RUNS: Final = ", ".join(ADDED_COLUMNS)
 _NOTHING_ADDED: Final = ", ".join(["NULL"] * len(ADDED_COLUMNS))
+_ADDED_TO_PROJECTION: Final = (f", {PROGRESS_DIGEST}", f", {STEPS}")
 
 
 def without_added(sql: str) -> str:
     """Return a query of ours for a file of an earlier version, which has no `ADDED_COLUMNS`."""
-    return sql.replace(_ADDED_TO_RUNS, _NOTHING_ADDED).replace(f", {RunStatus.CANCELLED.value}", ", 0")
+    sql = sql.replace(_ADDED_TO_RUNS, _NOTHING_ADDED).replace(f", {RunStatus.CANCELLED.value}", ", 0")
+    for name in _ADDED_TO_PROJECTION:
+        sql = sql.replace(name, ", NULL")
+    return sql
 
 
 class Query(NamedTuple):
@@ -293,9 +306,9 @@ def fields_from_row(columns: Sequence[str], row: Row) -> dict[str, Any]:
     # As in other stores: what a run in its status does not have is absent.
     projection = {name: value for name in _PROJECTION if (value := values.get(name)) is not None}
     projection["inferred"] = bool(projection.get("inferred"))
-    if HISTORY in values:
-        history = values[HISTORY]
-        projection[HISTORY] = history.split("\n") if isinstance(history, str) else [history]
+    for name in (HISTORY, STEPS):
+        if lines := values.get(name):
+            projection[name] = lines.split("\n") if isinstance(lines, str) else [lines]
     fields: dict[str, Any] = {name: values[name] for name in _FIELDS if name in values}
     _read_added(fields)
     if values.get(EXPIRE_AT) is not None:
@@ -306,9 +319,10 @@ def fields_from_row(columns: Sequence[str], row: Row) -> dict[str, Any]:
 def _read_added(fields: dict[str, Any]) -> None:
     """Give *fields* of a row the form of a document's, in which what a run does not have is absent."""
     added = {name: value for name in ADDED_COLUMNS if (value := fields.pop(name, None)) is not None}
-    if LABELS in added:
-        with contextlib.suppress(TypeError, ValueError, RecursionError):
-            added[LABELS] = decode_json(added[LABELS])
+    for name in (LABELS, PROGRESS):
+        if name in added:
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                added[name] = decode_json(added[name])
     parent = {name: added.pop(f"{PARENT}_{name}", None) for name in ("workflow_id", "run_id")}
     if any(parent.values()):
         added[PARENT] = parent

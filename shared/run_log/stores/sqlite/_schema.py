@@ -115,6 +115,9 @@ ALTER TABLE runs ADD COLUMN parent_workflow_id TEXT;
 ALTER TABLE runs ADD COLUMN parent_run_id TEXT;
 ALTER TABLE runs ADD COLUMN trace_id TEXT;
 ALTER TABLE runs ADD COLUMN error_type TEXT;
+ALTER TABLE runs ADD COLUMN progress TEXT;
+ALTER TABLE runs ADD COLUMN progress_digest TEXT;
+ALTER TABLE runs ADD COLUMN steps TEXT;
 """
 
 MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS, _SECOND_EDITION)

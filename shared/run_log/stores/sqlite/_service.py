@@ -20,13 +20,13 @@ from run_log.core import (
     RunEvent,
     Settings,
     StoreError,
-    Transition,
     WorkflowRun,
     utc_now,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
+from run_log.core.law import RunHead
 from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Position, Selection
@@ -219,14 +219,14 @@ class SQLiteRunLogService(RunLogService):
         return None if stored is None or stored.is_expired(self._terms.now()) else stored
 
     @override
-    async def read_history(self, workflow_id: str, run_id: str) -> tuple[Transition, ...]:
+    async def read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
         key = (workflow_id, run_id)
         stored = await self._one(
             HEAD,
             lambda row: head_from_fields(fields_from_row(HEAD_COLUMNS, row), key),
             *map(document_id, key),
         )
-        return () if stored is None or stored.is_expired(self._terms.now()) else stored.head.history
+        return None if stored is None or stored.is_expired(self._terms.now()) else stored.head
 
     @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:

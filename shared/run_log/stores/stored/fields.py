@@ -52,6 +52,13 @@ COUNTED_MICROS: Final = "counted_micros"
 COUNTED_HOUR: Final = "counted_hour"
 """In the projection map of runs that are counted by hour and day: in which hour since the epoch."""
 
+PROGRESS_DIGEST: Final = "progress_digest"
+"""In the projection map where the newest event is no transition: the digest of its run, which the history
+holds of a transition."""
+
+STEPS: Final = "steps"
+"""In the projection map of runs that have any: their steps, each as text, as `HISTORY` has transitions."""
+
 OPTIONAL: Final = (
     PAUSED_STARTED_AT,
     PAUSED_ASSIGNEE,
@@ -60,6 +67,7 @@ OPTIONAL: Final = (
     ACTIVE_SHARD,
     COUNTED_MICROS,
     COUNTED_HOUR,
+    PROGRESS_DIGEST,
 )
 """What only some runs have in their projection map."""
 
@@ -76,7 +84,9 @@ PARENT: Final = "parent"
 TRACE_ID: Final = "trace_id"
 ERROR_TYPE: Final = "error_type"
 
-ADDED_FIELDS: Final = (LABELS, PARENT, TRACE_ID, ERROR_TYPE)
+PROGRESS: Final = "progress"
+
+ADDED_FIELDS: Final = (LABELS, PARENT, TRACE_ID, ERROR_TYPE, PROGRESS)
 """Fields that only some runs have. Absent, they cost nothing."""
 
 EXPIRE_AT: Final = "expire_at"

@@ -16,10 +16,20 @@ from run_log.core.ids import bounded_id, document_id, original_id
 from run_log.core.law import RunHead, newest
 from run_log.core.models import STORED, RunKey
 from run_log.core.payload import decode_json
+from run_log.core.steps import joined_steps, step_from_text
 from run_log.stores.listings import Position
 from run_log.stores.telemetry import skipped_unreadable
 
-from .fields import COUNTED_HOUR, COUNTED_MICROS, EXPIRE_AT, HISTORY, LABELS, PROJECTION
+from .fields import (
+    COUNTED_HOUR,
+    COUNTED_MICROS,
+    EXPIRE_AT,
+    HISTORY,
+    LABELS,
+    PROGRESS_DIGEST,
+    PROJECTION,
+    STEPS,
+)
 
 _MAX_NUMBER: Final = 2**63
 _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
@@ -216,13 +226,16 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
         digests = [
             digest
             for transition, digest in stored
-            if transition == history[-1] and version == transition.version
+            if version == transition.version and transition == history[-1]
         ]
+        if PROGRESS_DIGEST in projection:
+            digests = [str(projection[PROGRESS_DIGEST])]
         head = RunHead(
             version=version,
             status=RunStatus(fields["status"]),
             history=history,
             digest=max(digests, default="") or None,
+            steps=joined_steps([step_from_text(text) for text in projection.get(STEPS) or ()]),
             counted=_counted(projection.get(COUNTED_MICROS), projection.get(COUNTED_HOUR)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:

@@ -13,6 +13,7 @@ from run_log.core.counters import Counted
 from run_log.core.ids import document_id
 from run_log.core.law import MAX_ANSWERER_BYTES, RunChange, RunHead
 from run_log.core.payload import encode_json
+from run_log.core.steps import MAX_STEP_BYTES
 from run_log.stores.retention import Retention
 
 from .fields import (
@@ -29,6 +30,8 @@ from .fields import (
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PAUSED_STARTED_AT,
+    PROGRESS,
+    PROGRESS_DIGEST,
     TRACE_ID,
     indexed_assignee,
     label_text,
@@ -65,11 +68,16 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         fields[TRACE_ID] = run.trace_id
     if run.error_type:
         fields[ERROR_TYPE] = run.error_type
+    if run.progress:
+        fields[PROGRESS] = run.progress.model_dump()
     return fields
 
 
-def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
-    """Return what the projection keeps about a run's newest event, of which *counted* is in the summary."""
+def projection_fields(event: RunEvent, counted: Counted, digest: str | None = None) -> dict[str, Any]:
+    """Return what the projection keeps about a run's newest event, of which *counted* is in the summary.
+
+    *digest* is that of its run, which is kept here if the event is no transition.
+    """
     fields: dict[str, Any] = {
         "attempt": event.version.attempt,
         "hlc": event.version.hlc,
@@ -86,6 +94,8 @@ def projection_fields(event: RunEvent, counted: Counted) -> dict[str, Any]:
     elif event.status in (RunStatus.PENDING, RunStatus.RUNNING):
         fields[ACTIVE_SINCE] = event.occurred_at
         fields[ACTIVE_SHARD] = zlib.crc32(event.run.id.encode()) % ACTIVE_SHARDS
+    if not event.is_transition:
+        fields[PROGRESS_DIGEST] = digest or ""
     if counted.micros is not None:
         fields[COUNTED_MICROS] = counted.micros
     if counted.hour is not None:
@@ -113,9 +123,8 @@ def transition_text(transition: Transition, digest: str | None = None) -> str:
 
 def history_texts(head: RunHead, transitions: Iterable[Transition]) -> list[str]:
     """Return those *transitions*, of the history of *head*, as stored."""
-    newest_of_all = head.history[-1]
     return [
-        transition_text(transition, head.digest if transition is newest_of_all else None)
+        transition_text(transition, head.digest if transition.version == head.version else None)
         for transition in transitions
     ]
 
@@ -149,6 +158,11 @@ def _text_bytes(value: object) -> int:
             return sum(_text_bytes(each) + 1 for each in cast("list[object]", value))
         case _:
             return 0
+
+
+def steps_bytes(steps: int) -> int:
+    """Return how many bytes so many steps take in a document at most."""
+    return steps * (MAX_STEP_BYTES + 1)
 
 
 def history_bytes(transitions: int) -> int:
