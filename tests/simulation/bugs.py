@@ -88,7 +88,7 @@ def plant_late_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an event win over one of the same attempt and clock reading, by coming later."""
 
     def outcome(
-        newest: Version | None, history: Sequence[Transition], transition: Transition
+        newest: Version | None, history: Sequence[Transition], transition: Transition, **_kind: bool
     ) -> Outcome | None:
         version = transition.version
         if newest is None:

@@ -334,9 +334,6 @@ def _body(event: RunEvent) -> str:
             "hlc": event.hlc,
             "occurred_at": _rfc3339(event.occurred_at),
             "inferred": event.inferred,
-            # Schema 1-0-1 has neither.
-            **({"is_progress": True} if event.is_progress else {}),
-            **({"steps": [step_record(step) for step in event.steps]} if event.steps else {}),
             "run": {
                 "id": run.id,
                 "workflow_id": run.workflow_id,
@@ -352,6 +349,9 @@ def _body(event: RunEvent) -> str:
                 "pause": _pause(run.pause) if run.pause else None,
                 **_additions(run),
             },
+            # Schema 1-0-1 has neither.
+            **({"is_progress": True} if event.is_progress else {}),
+            **({"steps": [step_record(step) for step in event.steps]} if event.steps else {}),
         }
     )
 

@@ -320,7 +320,7 @@ def test_a_field_that_is_missing_or_null_is_named(name: str) -> None:
     Without identity, version or moment of its own, an event would be another one at each delivery.
     """
     optional = {"trigger_data", "result", "error", "completed_at", "pause", "duration_ms", "attempt"}
-    optional |= {"labels", "parent", "trace_id", "error_type"}
+    optional |= {"labels", "parent", "trace_id", "error_type", "progress"}
     is_runs = name in body()["run"]
     changed = [
         body(run=_without(body()["run"], name)) if is_runs else _without(body(), name),

@@ -28,6 +28,7 @@ from run_log.stores.sqlite._connection import Connection
 from run_log.stores.sqlite._queries import ADDED_COLUMNS
 from run_log.stores.sqlite._reading import Opened, Reading
 from run_log.stores.sqlite._schema import APPLICATION_ID, MIGRATIONS, migrate
+from run_log.stores.stored.fields import PROGRESS_DIGEST, STEPS
 from run_log.testing import a_run
 
 PATIENCE = 30.0
@@ -250,7 +251,7 @@ def _make_older(file: Path, version: int) -> None:
     """Make *file* as that version of the schema has it."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("ALTER TABLE workflows DROP COLUMN cancelled")
-        for name in ADDED_COLUMNS:
+        for name in (*ADDED_COLUMNS, PROGRESS_DIGEST, STEPS):
             connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         if version == 1:
             connection.execute("DROP TABLE repairs")

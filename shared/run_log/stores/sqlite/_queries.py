@@ -306,9 +306,12 @@ def fields_from_row(columns: Sequence[str], row: Row) -> dict[str, Any]:
     # As in other stores: what a run in its status does not have is absent.
     projection = {name: value for name in _PROJECTION if (value := values.get(name)) is not None}
     projection["inferred"] = bool(projection.get("inferred"))
-    for name in (HISTORY, STEPS):
-        if lines := values.get(name):
-            projection[name] = lines.split("\n") if isinstance(lines, str) else [lines]
+    lines = {name: values[name] for name in (HISTORY, STEPS) if values.get(name) is not None}
+    if not lines.get(HISTORY) and PROGRESS_DIGEST in projection:
+        lines.pop(HISTORY, None)  # no transition has come yet
+    projection |= {
+        name: held.split("\n") if isinstance(held, str) else [held] for name, held in lines.items()
+    }
     fields: dict[str, Any] = {name: values[name] for name in _FIELDS if name in values}
     _read_added(fields)
     if values.get(EXPIRE_AT) is not None:
