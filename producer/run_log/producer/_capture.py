@@ -8,7 +8,7 @@ import marshal
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
@@ -22,6 +22,7 @@ from run_log.core import (
     Message,
     PauseRequest,
     RunEvent,
+    RunProgress,
     RunRef,
     RunStatus,
     TriggerType,
@@ -35,6 +36,7 @@ from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
 from run_log.core.payload import detached
+from run_log.core.steps import Step, fitted, joined_steps
 from run_log.core.wire import message_bytes
 
 from ._failure import text_of
@@ -63,6 +65,7 @@ ENTRY_BYTES: Final = 700
 """What an event takes in the buffer besides its payloads and texts, in bytes, as measured in CPython 3.11."""
 
 _PAUSE_BYTES: Final = 600
+_STEP_BYTES: Final = 700
 _TEXT_BYTES: Final = getsizeof("")
 _BYTES_WITHOUT_IDS: Final = ENTRY_BYTES - 2 * _TEXT_BYTES
 
@@ -88,8 +91,11 @@ class Captured(NamedTuple):
     trace_id: str | None
     error_type: str | None
     parent: RunRef | None
+    progress: RunProgress | None
     pause: PauseRequest | None
     labels: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+    is_progress: bool
     event_id: str
     hlc: int
     occurred_at: datetime
@@ -108,6 +114,10 @@ _FIELDS: Final = Captured._fields[: Captured._fields.index("labels")]
 
 # The fields of a `Captured` from its event id to whether it is valid.
 _Identity = tuple[str, int, datetime, bool, bool]
+
+# Its steps, and whether it only says how far it is.
+_More = tuple[tuple[Step, ...], bool]
+_NOTHING_MORE: Final[_More] = ((), False)
 
 Content = tuple[Any, ...]
 """A `Captured` as a plain tuple."""
@@ -164,12 +174,28 @@ class Rejection:
 
 
 class Checked:
-    """A run that was validated just now and that nobody else holds. It is not validated again."""
+    """A run that was validated just now and that nobody else holds. It is not validated again.
 
-    __slots__ = ("run",)
+    Attributes:
+        run: The run.
+        steps: Its steps, as far as this process knows them.
+        hlc: The reading of the clock by which the run only says how far it is; None for a transition.
+        payloads: Its payloads as they were copied, and how many values were cut; None until they are.
+    """
 
-    def __init__(self, run: WorkflowRun) -> None:
+    __slots__ = ("hlc", "payloads", "run", "steps")
+
+    def __init__(
+        self,
+        run: WorkflowRun,
+        steps: tuple[Step, ...] = (),
+        hlc: int | None = None,
+        payloads: tuple[bytes, int] | None = None,
+    ) -> None:
         self.run = run
+        self.steps = steps
+        self.hlc = hlc
+        self.payloads = payloads
 
 
 _fields_of_any: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
@@ -212,8 +238,11 @@ class Capture:
                     run.run,
                     (run.event_id, run.hlc, run.occurred_at, run.inferred, False),
                     (run.traceparent, run.tracestate),
+                    (run.steps, run.is_progress),
                 )
-            run = run.run if type(run) is Checked else recordable(run)
+            if type(run) is Checked:
+                return self._of_checked(run)
+            run = recordable(run)
             is_valid = True
         try:
             key = (run.workflow_id, run.id)
@@ -221,7 +250,17 @@ class Capture:
             run = recordable(run)
             key = run.key
         hlc = self._tick(key)
-        return _entry(run, (self._new_id(), hlc, datetime.now(UTC), False, is_valid), current_span_context())
+        identity = (self._new_id(), hlc, datetime.now(UTC), False, is_valid)
+        return _entry(run, identity, current_span_context(), _NOTHING_MORE)
+
+    def _of_checked(self, checked: Checked) -> Entry:
+        if checked.payloads is None:
+            checked.payloads = _payloads(checked.run)
+        is_progress = checked.hlc is not None
+        hlc = self._tick(checked.run.key) if checked.hlc is None else checked.hlc
+        identity = (self._new_id(), hlc, datetime.now(UTC), False, True)
+        trace = None if is_progress else current_span_context()
+        return _entry(checked.run, identity, trace, (checked.steps, is_progress), checked.payloads)
 
 
 def _check(event: RunEvent) -> None:
@@ -235,34 +274,45 @@ def _check(event: RunEvent) -> None:
         )
 
 
-def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
+def _entry(
+    run: WorkflowRun,
+    identity: _Identity,
+    trace: TraceContext,
+    more: _More,
+    copied: tuple[bytes, int] | None = None,
+) -> Entry:
     try:
         fields, labels = _fields(run), run.labels
     except AttributeError:  # made without validation, with a text where a status belongs
-        return _entry(recordable(run), identity, trace)
-    run_id, workflow_id, _, trigger, error, _, _, _, attempt, _, _, _, pause = fields
+        return _entry(recordable(run), identity, trace, more)
+    run_id, workflow_id, _, trigger, error, _, _, _, attempt, _, _, _, progress, pause = fields
     is_plain = type(run_id) is str and type(workflow_id) is str and type(attempt) is int
     is_plain = is_plain and type(trigger) is str and type(labels) is dict
     is_plain = is_plain and (error is None or type(error) is str)
     if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
         # The buffer needs these fields. The others are checked when the entry is encoded.
-        return _entry(recordable(run), identity, trace)
-    payloads, cut = _payloads(run)
+        return _entry(recordable(run), identity, trace, more)
+    payloads, cut = _payloads(run) if copied is None else copied
     # Not by `_bytes`, which costs a twentieth of an emit.
     size = _BYTES_WITHOUT_IDS + len(payloads) + getsizeof(workflow_id) + getsizeof(run_id)
     if error is not None:
         size += getsizeof(error) - _TEXT_BYTES
     if labels:
         size += _bytes(*labels, *labels.values())
+    if progress is not None:
+        fields = (*fields[:-2], progress.model_copy(), pause)
+        size += _PAUSE_BYTES
     if pause is not None:
         fields = (*fields[:-1], pause.model_copy())
         size += _PAUSE_BYTES + _bytes(pause.reason, pause.assignee, pause.answered_by, pause.comment)
+    if more[0]:
+        size += _STEP_BYTES * len(more[0])
     if type(trace) is tuple:
         size += _bytes(*trace)
     event_id, hlc, _, _, _ = identity
     # Plain tuples of plain values: the garbage collector stops following those, so that what waits through
     # an outage does not cost the workflow long collections.
-    content = (*fields, tuple(labels.items()) if labels else (), *identity, payloads, cut, trace)
+    content = (*fields, tuple(labels.items()) if labels else (), *more, *identity, payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
 
 
@@ -294,6 +344,8 @@ def encode(content: Content, redaction: Redaction) -> Message:
             occurred_at=captured.occurred_at,
             inferred=captured.inferred,
             run=run,
+            steps=joined_steps([_redacted(step, redaction) for step in captured.steps]),
+            is_progress=captured.is_progress,
             traceparent=headers[0],
             tracestate=headers[1],
         )
@@ -308,6 +360,13 @@ def _run_of(captured: Captured) -> WorkflowRun:
         return recordable(fields)
     fields |= {"status": RunStatus(captured.status), "trigger_type": trigger_of(captured.trigger_type)}
     return WorkflowRun.model_construct(**fields)
+
+
+def _redacted(step: Step, redaction: Redaction) -> Step:
+    attributes = dict(step.attributes)
+    redaction.apply(attributes)
+    error = step.error and redaction.text(step.error)
+    return fitted(replace(step, name=redaction.text(step.name), error=error, attributes=attributes))
 
 
 def _redact_texts(run: WorkflowRun, redaction: Redaction) -> None:

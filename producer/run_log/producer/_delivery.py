@@ -26,6 +26,7 @@ from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits, Held
 from ._lifecycle import OWN_FAULT, deliver_late, warn_of_sigterm, watch_the_end
 from ._metrics import DropReason, Reporter, measure_publish, say_loss
 from ._spool import Spool
+from ._timers import Timers
 from ._transport import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -55,6 +56,7 @@ class Delivery:
         held: What is not delivered yet. A forked child has another one.
         idle: Whether the next `emit` has to call `attend`.
         failures: Publish calls that failed in a row until now.
+        timers: What the thread calls when it is due. A forked child begins without any.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Delivery:
         self._disk = Disk(self._spool, self.held, self._encode)
         self._disk_is_next = False
         self._reporter = Reporter()
+        self.timers = Timers()
 
     # What the workflow's threads call
 
@@ -140,6 +143,11 @@ class Delivery:
                 watch_the_end()
         self._bell.put(None)
         return True
+
+    def call_at(self, at: float, method: Callable[[], None]) -> None:
+        """Have the delivery thread call the bound *method* at this monotonic time; see `Timers.set`."""
+        if self.timers.set(method, at):
+            self._bell.put(None)
 
     def wait(self, notify: Callable[[], None]) -> object:
         """Do what `Held.wait` does. The thread does not linger meanwhile."""
@@ -313,6 +321,8 @@ class Delivery:
         """Wait until something is in flight. Return False if there is nothing left to do."""
         while True:
             self.report()
+            if not self._is_ending:
+                self.timers.run(self.policy.monotonic())
             self.held.absorb()
             seen = self.held.last_number
             self._write_shed()
@@ -339,7 +349,10 @@ class Delivery:
 
     def _gather(self) -> None:
         """Wait for an event, and then a moment for others, unless somebody waits for delivery."""
-        self._bell.get()
+        # A process that ends says no more between transitions.
+        due = None if self._is_ending else self.timers.next()
+        with contextlib.suppress(queue.Empty):
+            self._bell.get(timeout=None if due is None else max(due - self.policy.monotonic(), 0.0))
         self.idle = self._is_final
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):

@@ -146,6 +146,26 @@ class RunEventEmitter:
         """
         self._clock.observe(hlc, run)
 
+    def tick(self, run: RunKey) -> int:
+        """Return the next reading of the clock that stamps events, for *run*."""
+        return self._clock.tick(run)
+
+    def call_at(self, at: float, method: Callable[[], None]) -> None:
+        """Have the delivery thread call the bound *method* at this monotonic time, if its object still lives.
+
+        Each object has one call: the earliest that it asked for.
+        """
+        self._delivery.call_at(at, method)
+
+    @property
+    def progress_interval(self) -> float:
+        """How many seconds at least lie between two times that a run says how far it is."""
+        return self._delivery.policy.progress
+
+    def monotonic(self) -> float:
+        """Return the time by which `call_at` goes."""
+        return self._delivery.policy.monotonic()
+
     async def flush(self, timeout: float = 2.0) -> FlushReport:  # noqa: ASYNC109 - part of the contract
         """Wait until everything emitted so far is delivered, or *timeout* seconds have passed.
 

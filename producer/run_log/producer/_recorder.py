@@ -8,24 +8,37 @@ import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from opentelemetry.trace import format_trace_id
 
-from run_log.core import InvalidArgumentError, RunRef, RunStatus, TriggerType, WorkflowRun, utc_now
+from run_log.core import (
+    InvalidArgumentError,
+    RunEvent,
+    RunProgress,
+    RunRef,
+    RunStatus,
+    TriggerType,
+    WorkflowRun,
+    utc_now,
+)
+from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.events import current_span_context
 from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
 from run_log.core.nearest import OUTER_KEY, Contained, is_foreign, qualified_name
+from run_log.core.steps import joined_steps
 
 from ._capture import Checked, known_trigger, tell_unknown
 from ._emitter import RunEventEmitter, default_emitter
 from ._failure import Untouched, describe, is_cancellation, is_good_exit, name_and_text
 from ._metrics import say_loss
+from ._steps import Pulse, StepBook, StepScope
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
 _OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
@@ -59,6 +72,7 @@ class RunHandle:
         emitter: Emits,
         elapsed: Callable[[], float],
         now: Callable[[], datetime] = utc_now,
+        heartbeat: object = None,
     ) -> None:
         self.workflow_id: str = _own_id("workflow_id", state["workflow_id"])
         self.run_id: str = _own_id("run_id", state["id"])
@@ -72,6 +86,12 @@ class RunHandle:
         self._now: Callable[[], datetime] = lambda: max(now(), started_at)
         self._end = RunStatus.SUCCESS
         self._is_left = False
+        self._said: Checked | None = None
+        self._pulse: Pulse | None = None
+        if isinstance(emitter, RunEventEmitter):
+            seconds = _seconds(heartbeat, emitter.progress_interval, self.workflow_id, self.run_id)
+            self._pulse = Pulse(emitter, self._say_progress, heartbeat=seconds)
+        self._book = StepBook(tick=self._tick, now=self._now, told=self._tell)
 
     @property
     def ref(self) -> RunRef:
@@ -145,6 +165,52 @@ class RunHandle:
         self._state |= {"error": error, "error_type": error_type}
         self._end = status
 
+    def step(self, name: str, *, key: str | None = None) -> StepScope:
+        """Record a block as a step of this run, by ``with`` or ``async with``; it yields a `StepHandle`.
+
+        A step within a step has the outer one as its parent. A step that is entered again after it failed,
+        by its name or its key, is the next attempt of the same one. Threads and tasks may record steps at
+        once. A run keeps its newest `MAX_STEPS` steps.
+
+        Args:
+            name: What people call it.
+            key: What tells it from the run's other steps, also in another process: 1 to 64 printable ASCII
+                characters. None makes a new one.
+        """
+        return StepScope(self._book, name, key)
+
+    def progress(self, fraction: float | None = None, text: str | None = None) -> None:
+        """Say how far the run is. That is no transition, and comes at most every 2 seconds.
+
+        Args:
+            fraction: From 0 to 1; None for unknown.
+            text: In words, such as "3 of 7 files".
+        """
+        with Guard(self):
+            self._state["progress"] = RunProgress.model_validate({"fraction": fraction, "text": text})
+            self._tell()
+
+    def _tick(self) -> int:
+        key = (self.workflow_id, self.run_id)
+        emitter = self._emitter
+        return emitter.tick(key) if isinstance(emitter, RunEventEmitter) else PROCESS_CLOCK.tick(key)
+
+    def _tell(self) -> None:
+        if self._pulse is not None and not self._is_left:
+            self._pulse.tell()
+
+    def _say_progress(self) -> bool:
+        """Emit what changed since the last transition, and return whether that is the run's to say now."""
+        # The reading first. A transition that begins after this look is stamped later, so it wins.
+        hlc = self._tick()
+        said = self._said
+        if said is None or said.run.status is not RunStatus.RUNNING or self.status is not RunStatus.RUNNING:
+            return False
+        run = said.run.model_copy(update={"progress": self._state.get("progress")})
+        # With the payloads of the last transition: the workflow may be changing its own.
+        self._emitter.emit(Checked(run, self._book.all(hlc), hlc, said.payloads))
+        return True
+
     def _enter(self) -> None:
         self._emit(RunStatus.RUNNING)
 
@@ -177,11 +243,18 @@ class RunHandle:
             return
         self._state["status"] = status
         with Guard(self):
+            if self._pulse is not None:
+                self._pulse.begin()
             run = self._usable()
+            steps = self._book.all(self._tick()) if self._book else ()
             # Validated above, so that a wrong value is logged with its run. Once is enough.
-            if isinstance(run, WorkflowRun) and isinstance(self._emitter, RunEventEmitter):
-                run = Checked(run)
+            if isinstance(run, WorkflowRun) and self._pulse is not None:
+                run = self._said = Checked(run, steps)
+            elif isinstance(run, WorkflowRun) and steps:
+                run = RunEvent.from_run(run).model_copy(update={"steps": joined_steps(steps)})
             self._emitter.emit(run)
+            if self._pulse is not None and status is RunStatus.RUNNING:
+                self._pulse.said()
 
     def _usable(self) -> object:
         """Return the run as it stands, without the values that cannot be recorded, which are logged."""
@@ -251,6 +324,47 @@ def current_run() -> RunHandle | None:
     A decorated function sets its result on it.
     """
     return _current.get()
+
+
+def step(
+    name: str | None = None, *, key: str | None = None
+) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Record each call of the decorated function as a step of the run around it, if there is one.
+
+    Args:
+        name: What people call the step; None takes the function's own name.
+        key: See `RunHandle.step`.
+
+    Raises:
+        InvalidArgumentError: What is decorated is no function, or a generator function.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        _check_function(function)
+        own = name or getattr(function, "__qualname__", None) or type(function).__qualname__
+
+        def scope() -> AbstractContextManager[object]:
+            run = _current.get()
+            return contextlib.nullcontext() if run is None else run.step(own, key=key)
+
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            coroutine = cast("Callable[_P, Coroutine[Any, Any, Any]]", function)
+
+            @functools.wraps(function)
+            async def stepped_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                with scope():
+                    return await coroutine(*args, **kwargs)
+
+            return cast("Callable[_P, _T]", stepped_async)
+
+        @functools.wraps(function)
+        def stepped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with scope():
+                return function(*args, **kwargs)
+
+        return stepped
+
+    return decorate
 
 
 class RunRecorder:
@@ -395,6 +509,7 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
     run_id: str | None = None,
     labels: Mapping[str, object] | None = None,
     parent: RunRef | None = None,
+    heartbeat: timedelta | None = None,
     result: bool = False,
     emitter: Emits | None = None,
 ) -> RunRecorder:
@@ -420,6 +535,8 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
         labels: What the run is found by: at most `MAX_LABELS` keys of ``a-z 0-9 _ . -`` with texts of at most
             128 characters. What cannot be a label is left out, and logged.
         parent: The run that started this one; None takes the run around this code, if there is one.
+        heartbeat: After how long a silence the run says that it is alive, at least 2 seconds; None for never.
+            `list_stale` goes by it. It comes from the emitter's own thread.
         result: Whether what a decorated function returns becomes the run's result. A block sets its own.
         emitter: Where states go; None takes `default_emitter`.
     """
@@ -444,9 +561,25 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
             },
             emitter=default_emitter() if emitter is None else emitter,
             elapsed=lambda: time.perf_counter() - begun,
+            heartbeat=heartbeat,
         )
 
     return RunRecorder(open_handle, keeps_result=result)
+
+
+def _seconds(heartbeat: object, least: float, workflow_id: str, run_id: str) -> float | None:
+    """Return the seconds of a heartbeat; None, which is logged, where it is no duration."""
+    if heartbeat is None:
+        return None
+    if isinstance(heartbeat, timedelta) and heartbeat > timedelta(0):
+        return max(heartbeat.total_seconds(), least)
+    _logger.warning(
+        "run_log_heartbeat_left_out",
+        workflow_id=workflow_id,
+        run_id=run_id,
+        hint=f"heartbeat is {heartbeat!r:.100}; pass a timedelta above 0",
+    )
+    return None
 
 
 def _own_id(name: str, value: object) -> Any:

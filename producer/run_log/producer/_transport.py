@@ -85,6 +85,8 @@ class DeliveryPolicy:
     """How long the end of a recorded run waits for delivery. None waits `END_FLUSH_SECONDS` where the
     platform may stop the CPU after a response. In a forked process, which may end by ``os._exit``, it waits
     `FORKED_FLUSHES` times as long. Elsewhere it does not wait."""
+    progress: float = 2.0
+    """How long at least lies between two times that a run says, between its transitions, how far it is."""
     uniform: Callable[[float, float], float] = random.uniform
     """Returns a random number between two. Waits are spread, so that emitters do not return all at once."""
     monotonic: Callable[[], float] = time.monotonic

@@ -36,6 +36,7 @@ from .law import Outcome, Transition
 from .models import PauseRequest, RunProgress, RunRef, RunStatus, TriggerType, WorkflowRun
 from .protocol import RunLogProtocol
 from .settings import Settings
+from .steps import Step, StepStatus
 from .wire import DeadLetterReason, Message, ReceivedMessage, decode_event, encode_event
 
 __all__ = [
@@ -67,6 +68,8 @@ __all__ = [
     "RunStatus",
     "Settings",
     "SpoolError",
+    "Step",
+    "StepStatus",
     "StoreError",
     "StoreUnavailableError",
     "Transition",

@@ -207,8 +207,13 @@ def step_from_record(record: object) -> Step:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def is_step_key(text: str) -> bool:
+    """Return whether *text* can be the key of a step: 1 to 64 printable ASCII characters."""
+    return _KEY.fullmatch(text) is not None
+
+
 def _key(value: object) -> str:
-    if not isinstance(value, str) or not _KEY.fullmatch(value):
+    if not isinstance(value, str) or not is_step_key(value):
         raise ValueError(f"{value!r:.100} is no key: that is 1 to 64 printable ASCII characters")
     return value
 

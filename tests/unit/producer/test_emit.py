@@ -19,6 +19,7 @@ from run_log.core import (
     Message,
     PauseRequest,
     RunEvent,
+    RunProgress,
     RunRef,
     RunStatus,
     TransportUnavailableError,
@@ -406,7 +407,7 @@ def test_what_is_emitted_has_all_fields(emitter_to: EmitterMaker) -> None:
     emitter = emitter_to(transport)
     run = a_run(
         labels={"team": "a"}, parent=RunRef("v", "p"), trace_id="ab" * 16, error_type="E", trigger_type="cron"
-    )
+    ).model_copy(update={"progress": RunProgress(fraction=0.5, text="half")})
     emitted = run.model_copy(deep=True)
 
     emitter.emit(run)

@@ -1,0 +1,254 @@
+"""The steps of a run, as its workflow records them in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, cast
+
+from run_log.core.ids import id_text
+from run_log.core.nearest import Contained, as_text
+from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, is_step_key
+
+from ._emitter import RunEventEmitter
+from ._failure import Untouched, is_cancellation, is_good_exit, name_and_text
+
+_KEY_BYTES: Final = 6
+
+
+class Pulse:
+    """Says what a run has to say between its transitions: at most once in each interval, and as a heartbeat.
+
+    Args:
+        emitter: Calls this in its delivery thread.
+        say: Emits what is to be said, and returns whether there was anything.
+        heartbeat: Seconds after which a run that has been silent says that it is alive; None for never.
+    """
+
+    def __init__(
+        self, emitter: RunEventEmitter, say: Callable[[], bool], *, heartbeat: float | None = None
+    ) -> None:
+        self._emitter = emitter
+        self._say = say
+        self._heartbeat = heartbeat
+        self._last = -math.inf
+        self._is_due = False
+
+    def tell(self) -> None:
+        """Note that there is something to say."""
+        if not self._is_due:
+            self._is_due = True
+            earliest = self._last + self._emitter.progress_interval
+            self._emitter.call_at(max(self._emitter.monotonic(), earliest), self._called)
+
+    def begin(self) -> None:
+        """Note that all that is known now is being said."""
+        # Before the look at it: what changes after that has to be said once more.
+        self._is_due = False
+
+    def said(self) -> None:
+        """Note that it was said just now."""
+        self._last = self._emitter.monotonic()
+        if self._heartbeat is not None:
+            self._emitter.call_at(self._last + self._heartbeat, self._called)
+
+    def _called(self) -> None:
+        silent = self._emitter.monotonic() - self._last
+        if not self._is_due and (self._heartbeat is None or silent < self._heartbeat):
+            if self._heartbeat is not None:
+                self._emitter.call_at(self._last + self._heartbeat, self._called)
+            return
+        self.begin()
+        with Contained():
+            if self._say():
+                self.said()
+
+
+class StepBook:
+    """The steps of one run that this process knows. Threads may share it.
+
+    Args:
+        tick: Returns the next reading of the clock by which steps are ordered.
+        now: The time.
+        told: Called when a step has changed.
+    """
+
+    def __init__(
+        self, *, tick: Callable[[], int], now: Callable[[], datetime], told: Callable[[], None]
+    ) -> None:
+        self._tick = tick
+        self._now = now
+        self._told = told
+        # Single operations of a dict are atomic, so it needs no lock.
+        self._steps: dict[str, Step] = {}
+
+    def begin(self, name: object, key: object, parent: str | None) -> Step:
+        """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
+        text = as_text(name) if type(name) is not str else name
+        own_key = uuid.uuid4().hex[: 2 * _KEY_BYTES] if key is None else _own_key(key)
+        known = self._failed(text, parent) if key is None else self._steps.get(own_key)
+        step = Step(
+            key=known.key if known else own_key,
+            parent=parent,
+            name=text,
+            attempt=known.attempt + 1 if known else 1,
+            status=StepStatus.RUNNING,
+            started_at=self._now(),
+            version=self._tick(),
+        )
+        self.put(fitted(step))
+        return step
+
+    def _failed(self, name: str, parent: str | None) -> Step | None:
+        """Return the last step of that name there, if it failed."""
+        own = [step for step in self._steps.values() if (step.name, step.parent) == (name, parent)]
+        last = max(own, key=lambda step: step.version, default=None)
+        return last if last and last.status in (StepStatus.FAILED, StepStatus.CANCELLED) else None
+
+    def change(self, key: str, **changes: Any) -> None:
+        """Note *changes* of a step. One that has given way to others stays forgotten."""
+        step = self._steps.get(key)
+        if step is not None:
+            self.put(fitted(replace(step, version=self._tick(), **changes)))
+
+    def end(self, key: str, status: StepStatus, error: str | None) -> None:
+        """Note that a step ends now."""
+        step = self._steps.get(key)
+        if step is not None:
+            self.change(key, status=status, error=error, ended_at=max(self._now(), step.started_at))
+
+    def put(self, step: Step) -> None:
+        self._steps[step.key] = step
+        if len(self._steps) > MAX_STEPS:
+            self._forget_oldest()
+        self._told()
+
+    def _forget_oldest(self) -> None:
+        ended = [step for step in list(self._steps.values()) if step.status is not StepStatus.RUNNING]
+        if ended:
+            self._steps.pop(min(ended, key=lambda step: step.version).key, None)
+
+    def all(self, hlc: int) -> tuple[Step, ...]:
+        """Return all steps. *hlc* is a reading of the clock from before this call."""
+        # The newest are kept where there are too many. A step that runs for long must not give way to those
+        # that end meanwhile. By a reading from before the look: a step that ends after it is later.
+        return tuple(
+            replace(step, version=hlc) if step.status is StepStatus.RUNNING and step.version < hlc else step
+            for step in list(self._steps.values())
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+
+def _own_key(value: object) -> str:
+    text = id_text(value) or ""
+    return text if is_step_key(text) else hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class StepHandle:
+    """A step under way, as its workflow sees it. Its methods never raise and never wait.
+
+    Attributes:
+        key: The step's key, unique within its run.
+        name: What it is called.
+        attempt: Which try of it this is, from 1.
+    """
+
+    def __init__(self, book: StepBook, step: Step | None) -> None:
+        self.key: str = step.key if step else ""
+        self.name: str = step.name if step else ""
+        self.attempt: int = step.attempt if step else 1
+        self._book = book
+        self._attributes: dict[str, Any] = {}
+        self._end: tuple[StepStatus, str | None] = (StepStatus.SUCCESS, None)
+
+    def set(self, **attributes: Any) -> None:
+        """Set what is to be known of the step, besides what was set before.
+
+        A step takes at most `MAX_STEP_BYTES` of JSON in all. What does not fit is left out.
+        """
+        with Contained():
+            self._attributes |= attributes
+            self._book.change(self.key, attributes=dict(self._attributes))
+
+    def fail(self, error: str | BaseException = "") -> None:
+        """Have the step end as failed when its block ends, without an exception.
+
+        Args:
+            error: What went wrong: a text, or an exception that the workflow has handled.
+        """
+        is_exception = issubclass(type(error), BaseException)  # isinstance would run its code
+        text = name_and_text(cast("BaseException", error)) if is_exception else as_text(error)
+        self._end = StepStatus.FAILED, text
+
+    def is_of(self, book: StepBook) -> bool:
+        """Return whether this is a step in *book*."""
+        return self._book is book
+
+    def leave(self, error: BaseException | None) -> None:
+        """State that the step has ended; *error* is what left its block."""
+        if error is not None and is_cancellation(error):
+            self._end = StepStatus.CANCELLED, name_and_text(error)
+        elif error is not None and not is_good_exit(error):
+            self.fail(error)
+        self._book.end(self.key, *self._end)
+
+
+_current: Final[ContextVar[StepHandle | None]] = ContextVar("run_log_current_step", default=None)
+
+
+def current_step() -> StepHandle | None:
+    """Return the handle of the innermost step around this code, or None."""
+    return _current.get()
+
+
+class StepScope:
+    """What `RunHandle.step` returns: a context manager, sync and async, for one block at a time."""
+
+    def __init__(self, book: StepBook, name: object, key: object) -> None:
+        self._book = book
+        self._name = name
+        self._key = key
+        self._entered: list[tuple[StepHandle, Token[StepHandle | None]]] = []
+
+    def __enter__(self) -> StepHandle:
+        """State that the step is running."""
+        around = _current.get()
+        parent = around.key if around and around.is_of(self._book) else None
+        step: Step | None = None
+        with Contained():  # there may be no memory left
+            step = self._book.begin(self._name, self._key, parent)
+        handle = StepHandle(self._book, step)
+        self._entered.append((handle, _current.set(handle)))
+        return handle
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """State how the step ended. An exception goes on."""
+        if not self._entered:
+            return  # left twice: raising would hide the exception of the block
+        handle, token = self._entered.pop()
+        with Untouched(error), Contained():
+            handle.leave(error)
+        # A generator may leave in another context than it entered.
+        with suppress(ValueError):
+            _current.reset(token)
+
+    async def __aenter__(self) -> StepHandle:
+        """Do what `__enter__` does: it never waits."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do what `__exit__` does: it never waits."""
+        self.__exit__(kind, error, trace)

@@ -1,0 +1,41 @@
+"""Calls that the delivery thread makes when they are due, so that no run needs a thread of its own."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+
+class Timers:
+    """At most one call for each object. What has gone is not called. Thread-safe, without a lock."""
+
+    def __init__(self) -> None:
+        # Single operations of a dict are atomic, so a signal's handler may come in between.
+        self._calls: dict[int, tuple[float, weakref.WeakMethod[Callable[[], None]]]] = {}
+
+    def set(self, method: Callable[[], None], at: float) -> bool:
+        """Have the bound *method* called at this monotonic time, unless it is to be earlier.
+
+        Returns:
+            Whether whoever waits for the next call has to look again.
+        """
+        owner: Any = getattr(method, "__self__")  # noqa: B009 - of a bound method, which its type does not say
+        known = self._calls.get(id(owner))
+        if known is not None and known[0] <= at and known[1]() is not None:
+            return False
+        self._calls[id(owner)] = (at, weakref.WeakMethod(method))
+        return True
+
+    def next(self) -> float | None:
+        """Return the monotonic time of the first call; None if there is none."""
+        return min((at for at, _ in list(self._calls.values())), default=None)
+
+    def run(self, now: float) -> None:
+        """Make each call that is due."""
+        for owner, (at, reference) in list(self._calls.items()):
+            if at <= now:
+                self._calls.pop(owner, None)
+                method = reference()
+                if method is not None:
+                    method()
