@@ -1,0 +1,505 @@
+"""Steps, progress and heartbeats, as a workflow records them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import InvalidArgumentError, Message, RunEvent, RunStatus, Step, decode_event
+from run_log.core.law import fold
+from run_log.core.steps import MAX_STEPS, in_order, joined_steps
+from run_log.producer import (
+    RunEventEmitter,
+    RunHandle,
+    current_step,
+    join_run,
+    record_run,
+    resume_run,
+    step,
+)
+from run_log.producer._timers import Timers
+from run_log.producer._transport import DeliveryPolicy
+from run_log.stores import InMemoryRunLogService
+
+from .conftest import EmitterMaker
+from .transports import PATIENCE, ScriptedTransport, States, logged, soon
+
+AT_ONCE = DeliveryPolicy(uniform=soon, linger=0, progress=0)
+"""Says what changes without waiting."""
+
+NEVER = DeliveryPolicy(uniform=soon, linger=0, progress=3_600)
+"""Says nothing between transitions."""
+
+
+class Watched(ScriptedTransport):
+    """Tells when what it has taken is enough."""
+
+    def __init__(self, is_enough: Callable[[list[RunEvent]], bool]) -> None:
+        super().__init__()
+        self._is_enough = is_enough
+        self.enough = threading.Event()
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transport.publish`."""
+        super().publish(messages)
+        if self._is_enough(self.events):
+            self.enough.set()
+
+
+@pytest.fixture
+def emitter(emitter_to: EmitterMaker, transport: ScriptedTransport) -> RunEventEmitter:
+    """Make an emitter that says nothing between transitions."""
+    return emitter_to(transport, policy=NEVER)
+
+
+def steps_in(transport: ScriptedTransport) -> tuple[Step, ...]:
+    """Return the steps that all events end in."""
+    return in_order(joined_steps((), *(event.steps for event in transport.events)))
+
+
+def summary(steps: Sequence[Step]) -> list[tuple[str, str, str | None]]:
+    """Return the name and the status of each of *steps*, and the name of the step around it."""
+    names = {step.key: step.name for step in steps}
+    return [(step.name, step.status.value, step.parent and names[step.parent]) for step in steps]
+
+
+def test_steps_nest(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """The end of a run tells all of its steps: nested ones, with their parents, times and attributes."""
+    with record_run("w", emitter=emitter) as run:
+        with run.step("load") as load:
+            load.set(rows=3)
+            assert current_step() is load
+            with run.step("parse") as parse:
+                parse.set(format="csv")
+                parse.set(lines=[1, 2])
+            assert current_step() is load
+        with run.step("save"):
+            pass
+    assert current_step() is None
+    emitter.close(PATIENCE)
+
+    began, ended = transport.events
+    steps = steps_in(transport)
+    assert ((), steps) == (began.steps, in_order(ended.steps))
+    assert [("load", "success", None), ("parse", "success", "load"), ("save", "success", None)] == summary(
+        steps
+    )
+    assert [{"rows": 3}, {"format": "csv", "lines": [1, 2]}, {}] == [step.attributes for step in steps]
+    assert all(step.ended_at and step.ended_at >= step.started_at for step in steps)
+
+
+async def test_async_steps_side_by_side(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """Tasks of one run record steps at once, each with its own parent."""
+
+    async def work(run: RunHandle, name: str) -> None:
+        async with run.step(name):
+            await asyncio.sleep(0)
+            async with run.step(f"{name}.inner"):
+                await asyncio.sleep(0)
+
+    async with record_run("w", emitter=emitter) as run:
+        await asyncio.gather(*(work(run, name) for name in "abc"))
+    await asyncio.to_thread(emitter.close, PATIENCE)
+
+    expected = [(name, "success", None) for name in "abc"]
+    expected += [(f"{name}.inner", "success", name) for name in "abc"]
+    assert expected == sorted(summary(steps_in(transport)))[::2] + sorted(summary(steps_in(transport)))[1::2]
+
+
+def test_threads_of_one_run(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """Threads of one run record steps at once, and none is lost."""
+    with record_run("w", emitter=emitter) as run, run.step("all"), ThreadPoolExecutor(8) as pool:
+
+        def work(number: int) -> None:
+            with run.step(f"part {number}"):
+                pass
+
+        for number in range(50):
+            pool.submit(copy_context().run, work, number)
+    emitter.close(PATIENCE)
+
+    steps = summary(steps_in(transport))
+    assert {("all", "success", None), *((f"part {n}", "success", "all") for n in range(50))} == set(steps)
+    assert 51 == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ValueError("no such file"), "failed", "ValueError: no such file"),
+        (asyncio.CancelledError(), "cancelled", "CancelledError: "),
+        (KeyboardInterrupt(), "failed", "KeyboardInterrupt: "),
+        (SystemExit(0), "success", None),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_exception_fails_the_step_and_goes_on(
+    error: BaseException,
+    status: str,
+    told: str | None,
+    emitter: RunEventEmitter,
+    transport: ScriptedTransport,
+) -> None:
+    """A step that an exception leaves says so in a few words; the exception goes on."""
+    with pytest.raises(type(error)) as caught, record_run("w", emitter=emitter) as run, run.step("s"):
+        raise error
+    emitter.close(PATIENCE)
+
+    (step,) = steps_in(transport)
+    assert caught.value is error
+    assert (status, told) == (step.status.value, step.error)
+
+
+def test_a_step_that_fails_by_hand(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """A step may be failed by a text, or by an exception that was handled; the run goes on."""
+    with record_run("w", emitter=emitter) as run:
+        with run.step("a") as one:
+            one.fail("not there")
+        with run.step("b") as other:
+            other.fail(ValueError("bad"))
+    emitter.close(PATIENCE)
+
+    steps = steps_in(transport)
+    assert [("failed", "not there"), ("failed", "ValueError: bad")] == [
+        (s.status.value, s.error) for s in steps
+    ]
+    assert RunStatus.SUCCESS is transport.events[-1].status
+
+
+def test_a_step_that_is_tried_again(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """A step that failed is the same one when it is entered again; one that succeeded is another."""
+    with record_run("w", emitter=emitter) as run:
+        attempts: list[int] = []
+        for tried in range(3):
+            with run.step("call") as call:
+                attempts.append(call.attempt)
+                if tried < 2:
+                    call.fail("busy")
+        with run.step("call") as again:
+            attempts.append(again.attempt)
+    emitter.close(PATIENCE)
+
+    assert [1, 2, 3, 1] == attempts
+    assert [("call", 3, None), ("call", 1, None)] == [
+        (s.name, s.attempt, s.error) for s in steps_in(transport)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [("load", "load"), (7, "7"), ("two words", None), ("", None), ("k" * 65, None)]
+)
+def test_a_step_by_its_key(
+    key: Any, kept: str | None, emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A step that has a key is the same one whenever it is entered, whatever it is called."""
+    with record_run("w", emitter=emitter) as run:
+        for name in ("first", "second"):
+            with run.step(name, key=key):
+                pass
+    emitter.close(PATIENCE)
+
+    (step,) = steps_in(transport)
+    assert ("second", 2) == (step.name, step.attempt)
+    assert kept in (None, step.key)
+
+
+def test_more_steps_than_a_run_keeps(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """The oldest that have ended give way; one that still runs stays, and its end is told."""
+    with record_run("w", emitter=emitter) as run, run.step("all"):
+        for number in range(2 * MAX_STEPS):
+            with run.step(str(number)):
+                pass
+        run.pause("look")
+        run.resume()
+    emitter.close(PATIENCE)
+
+    kept = ["all", *map(str, range(MAX_STEPS + 1, 2 * MAX_STEPS))]
+    assert [kept] * 3 == [[step.name for step in in_order(event.steps)] for event in transport.events[1:]]
+    assert ("all", "success") == (steps_in(transport)[0].name, steps_in(transport)[0].status.value)
+
+
+def test_decorated_functions(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """A decorated function is a step of the run around it; without one it is only called."""
+
+    @step("load")
+    def load(rows: int) -> int:
+        handle = current_step()
+        if handle is not None:
+            handle.set(rows=rows)
+        return 2 * rows
+
+    @step()
+    async def save() -> str:
+        return "saved"
+
+    assert 4 == load(2)
+    with record_run("w", emitter=emitter):
+        results = [load(3), asyncio.run(save())]
+    emitter.close(PATIENCE)
+
+    assert [6, "saved"] == results
+    loaded, saved = steps_in(transport)
+    assert ("load", {"rows": 3}) == (loaded.name, loaded.attributes)
+    assert saved.name.endswith("save")
+
+
+def test_what_cannot_be_decorated() -> None:
+    """A generator function ends before its work begins, so it is refused."""
+    with pytest.raises(InvalidArgumentError, match="generator function"):
+
+        @step("rows")
+        def rows() -> Any:
+            yield 1
+
+
+def test_a_name_that_raises(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """Whatever a step is called, and whatever it is given, the workflow goes on."""
+
+    class Hostile:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    done: list[int] = []
+    with record_run("w", emitter=emitter) as run:
+        hostile: Any = Hostile()
+        with run.step(hostile, key=hostile) as one:
+            one.set(x=hostile)
+            one.fail(hostile)
+            done.append(1)
+        with run.step("x" * 10_000) as two:
+            two.set(large="y" * 10_000, small=1)
+            done.append(2)
+    report = emitter.close(PATIENCE)
+
+    assert ([1, 2], 0) == (done, report.dropped)
+    assert {"small": 1} == steps_in(transport)[-1].attributes
+    assert RunStatus.SUCCESS is transport.events[-1].status
+
+
+def test_a_run_of_a_hundred_steps_emits_its_transitions(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """Steps cost no event each: within the interval they come with the run's next transition."""
+    with record_run("w", emitter=emitter) as run:
+        for number in range(MAX_STEPS):
+            with run.step(str(number)):
+                pass
+    emitter.close(PATIENCE)
+
+    assert ["running", "success"] == [event.status.value for event in transport.events]
+    assert MAX_STEPS == len(steps_in(transport))
+
+
+def test_a_full_buffer_keeps_all_steps(emitter_to: EmitterMaker) -> None:
+    """Where the buffer sheds all but a run's newest event, that has every step."""
+    from run_log.producer._held import BufferLimits
+
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport, policy=AT_ONCE, limits=BufferLimits(events=2))
+    with record_run("other", emitter=emitter):
+        transport.entered.wait(PATIENCE)
+    with record_run("w", emitter=emitter) as run:
+        for number in range(30):
+            with run.step(str(number)):
+                run.pause()
+                run.resume()
+    transport.let_go()
+    emitter.close(PATIENCE)
+
+    own = [event for event in transport.events if event.run.workflow_id == "w"]
+    assert len(own) < 20
+    assert 30 == len(joined_steps((), *(event.steps for event in own)))
+
+
+def test_what_a_run_says_between_its_transitions(emitter_to: EmitterMaker) -> None:
+    """Progress and steps are told while the run goes on. They are no transitions, and the end stays the end."""
+    transport = Watched(lambda events: any(event.run.progress and event.steps for event in events))
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    payload = {"a": [1]}
+    with record_run("w", trigger_data=payload, emitter=emitter) as run:
+        run.progress(0.4, "2 of 5 files")
+        with run.step("load"):
+            payload["a"].append(2)
+            assert transport.enough.wait(PATIENCE)
+    emitter.close(PATIENCE)
+
+    said = [event for event in transport.events if not event.is_transition]
+    assert all(event.status is RunStatus.RUNNING for event in said)
+    progress = said[-1].run.progress
+    assert progress is not None
+    assert (0.4, "2 of 5 files") == (progress.fraction, progress.text)
+    assert {"a": [1]} == said[-1].run.trigger_data
+    change = fold(None, transport.events)
+    assert [RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in change.after.history]
+    assert RunStatus.SUCCESS is change.after.status
+    assert transport.events[-1].run.progress == progress
+
+
+@pytest.mark.parametrize(
+    ("fraction", "kept"),
+    [(2, 1.0), (-1, 0.0), (float("nan"), None), ("much", None), (None, None), (0.5, 0.5)],
+)
+def test_a_fraction_is_bounded(fraction: Any, kept: float | None, states: States) -> None:
+    """How far a run is lies between 0 and 1; what is no number is unknown. The text stays."""
+    with record_run("w", emitter=states) as run:
+        run.progress(fraction, "some")
+
+    progress = states.runs[-1].progress
+    assert progress is not None
+    assert (kept, "some") == (progress.fraction, progress.text)
+
+
+def test_a_heartbeat(emitter_to: EmitterMaker) -> None:
+    """A run that is silent says again and again that it is alive, and no more once it is paused or left."""
+    transport = Watched(lambda events: sum(not event.is_transition for event in events) >= 3)
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    with record_run("w", heartbeat=timedelta(milliseconds=1), emitter=emitter) as run:
+        assert transport.enough.wait(PATIENCE)
+        run.pause()
+        emitter.flush_sync(PATIENCE)
+        before = len(transport.events)
+        emitter.call_at(0, run._pulse._called)  # type: ignore[union-attr]  # pyright: ignore
+    emitter.close(PATIENCE)
+
+    assert before == len(transport.events)
+    assert 1 == len({event.run.id for event in transport.events})
+    assert [RunStatus.RUNNING, RunStatus.PAUSED] == [
+        line.status for line in fold(None, transport.events).after.history
+    ]
+
+
+@pytest.mark.parametrize("heartbeat", [30, timedelta(0), timedelta(seconds=-1), "soon"])
+def test_what_is_no_heartbeat(
+    heartbeat: Any, emitter: RunEventEmitter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no duration is logged, and the run is recorded without."""
+    with record_run("w", run_id="r", heartbeat=heartbeat, emitter=emitter):
+        pass
+    report = emitter.close(PATIENCE)
+
+    assert (2, 0) == (report.delivered, report.dropped)
+    (record,) = logged(caplog, "run_log_heartbeat_left_out")
+    assert ("w", "r") == (record["workflow_id"], record["run_id"])
+
+
+async def test_steps_of_several_processes(emitter_to: EmitterMaker) -> None:
+    """What joins a run adds its steps, whatever the order of arrival, and changes nothing else."""
+    transport = ScriptedTransport()
+    emitter, elsewhere = emitter_to(transport, policy=NEVER), emitter_to(transport, policy=NEVER)
+    with record_run("w", run_id="r", trigger_type="cron", emitter=emitter) as run:
+        with run.step("own"):
+            pass
+        with join_run("w", "r", emitter=elsewhere) as joined, joined.step("other") as other:
+            other.set(host="b")
+    async with join_run("w", "r", emitter=elsewhere) as joined:
+        with joined.step("late"):
+            pass
+    await asyncio.to_thread(emitter.close, PATIENCE)
+    await asyncio.to_thread(elsewhere.close, PATIENCE)
+
+    for events in (transport.events, transport.events[::-1]):
+        store = InMemoryRunLogService()
+        for event in events:
+            await store.apply([event])
+        found = await store.get_run("w", "r")
+        assert found is not None
+        assert (RunStatus.SUCCESS, "cron") == (found.status, found.trigger_type)
+        assert ["own", "other", "late"] == [step.name for step in await store.get_steps("w", "r")]
+        assert ["running", "success"] == [line.status.value for line in await store.get_history("w", "r")]
+
+
+async def test_steps_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
+    """What resumes a run in another process keeps the steps of the one before."""
+    store = InMemoryRunLogService()
+    transport = ScriptedTransport()
+    emitter, elsewhere = emitter_to(transport, policy=NEVER), emitter_to(transport, policy=NEVER)
+    with record_run("w", run_id="r", emitter=emitter) as run:
+        with run.step("before"):
+            pass
+        run.pause("go on?")
+    await asyncio.to_thread(emitter.close, PATIENCE)
+    await store.apply(transport.events)
+    async with resume_run("w", "r", run_log=store, emitter=elsewhere) as run:
+        with run.step("after"):
+            pass
+    await asyncio.to_thread(elsewhere.close, PATIENCE)
+    await store.apply(transport.events)
+
+    assert ["before", "after"] == [step.name for step in await store.get_steps("w", "r")]
+
+
+def test_an_emitter_of_another_kind(states: States) -> None:
+    """An emitter that is not ours gets the steps with the run's transitions, as an event."""
+    taken: list[object] = []
+
+    class Takes:
+        def emit(self, run: object) -> None:
+            """Keep *run*."""
+            taken.append(run)
+
+    with record_run("w", emitter=Takes()) as run, run.step("load"):
+        pass
+
+    ended = taken[-1]
+    assert isinstance(ended, RunEvent)
+    assert ["load"] == [step.name for step in ended.steps]
+
+
+def test_a_run_that_is_gone_is_not_called() -> None:
+    """What nobody holds any more has no heartbeat."""
+
+    class Owner:
+        def call(self) -> None:
+            """Be called."""
+            raise AssertionError
+
+    timers = Timers()
+    owner = Owner()
+    assert timers.set(owner.call, 1.0)
+    del owner
+    gc.collect()
+    timers.run(2.0)
+
+    assert timers.next() is None
+
+
+def test_the_earliest_call_counts() -> None:
+    """An object has one call: the earliest that it asked for, and the next one after that."""
+    calls: list[float] = []
+
+    class Owner:
+        def call(self) -> None:
+            """Note the call."""
+            calls.append(now)
+
+    timers, owner = Timers(), Owner()
+    asked = [timers.set(owner.call, at) for at in (5.0, 3.0, 4.0)]
+    for now in (2.0, 3.0, 6.0):
+        timers.run(now)
+
+    assert ([True, True, False], [3.0]) == (asked, calls)
+
+
+def test_the_wire_of_progress(emitter_to: EmitterMaker) -> None:
+    """Secrets in the attributes and errors of steps are replaced before they leave the process."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=NEVER)
+    with record_run("w", emitter=emitter) as run, run.step("call") as call:
+        call.set(password="hunter2", rows=1)  # noqa: S106 - what is to be found
+        call.fail("Bearer abcdefghijklmnopqrstuvwxyz0123456789")
+    emitter.close(PATIENCE)
+
+    body = transport.messages[-1].data.decode()
+    (step,) = decode_event(transport.messages[-1]).steps
+    assert "hunter2" not in body
+    assert "abcdefghijklmnopqrstuvwxyz" not in body
+    assert 1 == step.attributes["rows"]
