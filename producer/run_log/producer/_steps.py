@@ -173,7 +173,7 @@ class StepHandle:
     def set(self, **attributes: Any) -> None:
         """Set what is to be known of the step, besides what was set before.
 
-        A step takes at most `MAX_STEP_BYTES` of JSON in all. What does not fit is left out.
+        A step takes at most `MAX_STEP_BYTES` of JSON in all. What does not fit is cut, or left out.
         """
         with Contained():
             self._attributes |= attributes
