@@ -122,15 +122,6 @@ class FirestoreRunLogService(RunLogService):
         # Weak, for a loop that has ended comes to no close().
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
 
-    @classmethod
-    def from_env(cls) -> Self:
-        """Return the service that the environment describes.
-
-        Raises:
-            ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
-        """
-        return cls.from_settings(Settings.from_env())
-
     @property
     def path(self) -> str:
         """The full name of the collection that holds the projection."""
@@ -142,8 +133,8 @@ class FirestoreRunLogService(RunLogService):
         return self._connection.where
 
     @classmethod
+    @override
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor."""
         return cls(
             project=settings.project,
             database=settings.database,

@@ -112,17 +112,9 @@ class SQLiteRunLogService(RunLogService):
         self._saves = SavesUnderWay()
 
     @classmethod
-    def from_env(cls) -> Self:
-        """Return the service that the environment describes.
-
-        Raises:
-            ConfigurationError: A setting is wrong; the message says which.
-        """
-        return cls.from_settings(Settings.from_env())
-
-    @classmethod
+    @override
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor. ``~`` is the home directory."""
+        """``~`` in the path is the home directory."""
         # Nobody's shell has looked at what a container or a service manager sets.
         path = os.path.expanduser(settings.sqlite_path)  # noqa: PTH111 - an unknown user's stays as it is
         return cls(path=path, retention_days=settings.retention_days)
