@@ -1,4 +1,4 @@
-"""Files that hold what workflows were given: their owner's only, whatever the umask says."""
+"""Files that hold what workflows were given: their owner's only, and whole after a crash."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -36,6 +36,25 @@ def open_private(path: str | os.PathLike[str], flags: int) -> int:
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, 0o600)  # a umask may have taken from the owner, too
     return descriptor
+
+
+def open_unbuffered(path: Path, mode: str) -> BinaryIO:
+    """Open a private file. Without a buffer, nothing is written again after a failed write."""
+    return cast("BinaryIO", open(path, mode, buffering=0, opener=open_private))
+
+
+def write_durably(file: BinaryIO, data: bytes) -> None:
+    """Write *data* to an unbuffered file. It is on the disk when this returns."""
+    left = memoryview(data)
+    # One unbuffered write may take only a part.
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())
+
+
+def whole_lines(content: bytes) -> bytes:
+    """Return *content* without a last line that a crash cut off."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def open_own(path: str | os.PathLike[str], flags: int) -> int:

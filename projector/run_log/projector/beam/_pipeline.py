@@ -15,8 +15,17 @@ from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
 from run_log.stores.firestore import FirestoreRoot, shard_of
 
-from .options import BeamRebuild
-from .steps import OpenStore, RunWriter, Written, decode_folded, encode_folded, folded, joined, read_events
+from .steps import (
+    BeamRebuild,
+    OpenStore,
+    RunWriter,
+    Written,
+    decode_folded,
+    encode_folded,
+    folded,
+    joined,
+    read_events,
+)
 
 # Untyped: Beam's annotations leave most return types open. No other module imports Beam.
 beam: Any = import_module("apache_beam")
