@@ -97,12 +97,7 @@ def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
 
 
 class PubSubSource(MessageSource):
-    """A subscription as a `MessageSource`.
-
-    Args:
-        connection: Where Pub/Sub is.
-        subscription: The subscription's id.
-    """
+    """A subscription, by its id, as a `MessageSource`."""
 
     def __init__(self, connection: PubSubConnection, subscription: str) -> None:
         self._connection = connection
@@ -174,12 +169,7 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
 
 
 class _Topic:
-    """A topic of Pub/Sub.
-
-    Args:
-        connection: Where Pub/Sub is.
-        topic: The topic's id.
-    """
+    """A topic of Pub/Sub, by its id."""
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._connection = connection

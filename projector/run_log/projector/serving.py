@@ -33,12 +33,9 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
-    """Serve *app* while the block runs, and yield the port. Requests under way at its end are finished.
+    """Serve *app* while the block runs, and yield the port: *port*, or a free one where that is 0.
 
-    Args:
-        app: What to serve.
-        host: The address to listen at.
-        port: The port; 0 takes a free one.
+    Requests under way at the end of the block are finished.
 
     Raises:
         ConfigurationError: The port is taken, or not allowed.

@@ -97,11 +97,7 @@ def oldest_unacknowledged(
 ) -> timedelta | None:
     """Return how old the oldest message is that a subscription still holds, as Cloud Monitoring has it.
 
-    Args:
-        connection: Where it is.
-        subscription: Its id.
-        now: The time, aware.
-        session: What requests are made with; None is one with the connection's credentials.
+    Requests are made with *session*; None is one with the connection's credentials.
 
     Returns:
         The age of some minutes ago; None where Cloud Monitoring has none, of a new subscription say.

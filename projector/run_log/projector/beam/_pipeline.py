@@ -240,11 +240,7 @@ def _count(name: str, by: int = 1) -> None:
 
 
 def run(rebuild: BeamRebuild, options: Sequence[str]) -> bool:
-    """Run the pipeline, and return whether all was folded and nothing was rejected.
-
-    Args:
-        rebuild: What to fold, and where to write.
-        options: The options of Beam and its runner.
+    """Run the pipeline with Beam's own *options*; return whether all was folded and nothing was rejected.
 
     Raises:
         RuntimeError: The runner failed.

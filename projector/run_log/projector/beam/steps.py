@@ -145,9 +145,6 @@ class RunWriter:
     """Writes runs into a store, as many together as a commit holds. Not thread-safe.
 
     Writing a run again changes nothing, even if another writer does so at the same time.
-
-    Args:
-        open_store: Opens the store.
     """
 
     def __init__(self, open_store: OpenStore) -> None:

@@ -112,10 +112,7 @@ class Certificates:
 class TokenVerifier:
     """Accepts tokens that Google signed for one service account and one audience.
 
-    Args:
-        audience: The audience in the subscription's push configuration.
-        service_account: The e-mail address of the service account in it.
-        certificates: The certificates to verify signatures with.
+    Both are as in the subscription's push configuration; the service account is an e-mail address.
     """
 
     def __init__(self, *, audience: str, service_account: str, certificates: Certificates) -> None:

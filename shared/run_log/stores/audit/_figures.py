@@ -111,13 +111,7 @@ def expected_figures(
 
     A run that has expired stays counted, and leaves no trace when it is deleted. So where runs may have been
     deleted, a stored count may be higher than the recount. Such runs had ended, and began before all that are
-    kept.
-
-    Args:
-        stored: What is stored.
-        recounted: What a recount gives.
-        retention: The shortest time for which runs may have been kept; None where all are kept.
-        now: The time.
+    kept. *retention* is the shortest time for which runs may have been kept; None where all are.
     """
     if retention is None:
         return dict(recounted)

@@ -47,16 +47,7 @@ _WITHOUT_PAYLOADS: Final = (
 
 
 class FirestoreAudit(Audit):
-    """Checks a root collection, one workflow as of one moment.
-
-    Args:
-        connection: Where to.
-        root: The collection that holds the projection.
-        patience: How reads are tried again.
-        retention: How long ended runs are kept; None keeps all.
-        now: The time.
-        page: How many documents are read at a time.
-    """
+    """Checks a root collection, one workflow as of one moment. Reads *page* documents at a time."""
 
     def __init__(
         self,
@@ -111,13 +102,7 @@ class FirestoreAudit(Audit):
 
 
 class FirestoreSnapshot(WorkflowSnapshot):
-    """A workflow as Firestore had it at a moment.
-
-    Args:
-        audit: Whose it is.
-        workflow: The workflow's document id.
-        at: The moment, in whole microseconds.
-    """
+    """A workflow, by its document id, as Firestore had it at a moment of whole microseconds."""
 
     def __init__(self, audit: FirestoreAudit, workflow: str, at: datetime) -> None:
         self._connection = audit.connection

@@ -79,13 +79,11 @@ class RootPage:
 class FirestoreRoot:
     """One root collection as a whole, page by page; a page goes on from any other one's `RootPage.after`.
 
-    What is changed while pages are read may be seen as it was or as it is; what is new may be missed.
+    What is changed while pages are read may be seen as it was or as it is; what is new may be missed. With
+    *since*, only runs whose documents have changed since then, by whomever, are on its pages.
 
-    Args:
-        connection: Where it is.
-        root_collection: Its name.
-        page: Documents of a page.
-        since: Only runs whose documents have changed since, by whomever, are on its pages; None for all.
+    Whatever reads or writes raises `StoreUnavailableError` where the store does not answer in bounded time,
+    and `ConfigurationError` where it is not there, or does not let us in.
 
     Raises:
         ConfigurationError: *root_collection* is no collection id.
@@ -122,8 +120,6 @@ class FirestoreRoot:
 
         Raises:
             NotFoundError: No workflow and no run is below the collection: nothing tells that it is there.
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
         """
         audit = FirestoreAudit(self._connection, self._root, patience=self._patience, page=1)
         async with aclosing(audit.workflows()) as workflows:
@@ -139,10 +135,6 @@ class FirestoreRoot:
 
         A document that something without versions stored becomes what a bare run in an archive is, and is the
         later the longer after its creation it was written again.
-
-        Raises:
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
         """
         documents, last = await self._changed_documents(after)
         runs: list[FoldedRun] = []
@@ -163,18 +155,13 @@ class FirestoreRoot:
         return RootPage(runs=runs, unreadable=unreadable, assumed=assumed, after=last)
 
     async def expire_page(self, days: int, after: str = "") -> tuple[int, str | None]:
-        """Have those ended runs after a place expire that do not yet.
-
-        Args:
-            days: How long after its latest event a run expires.
-            after: The place; empty for the first page.
+        """Have ended runs after a place expire that do not yet, so many *days* after their latest event.
 
         Returns:
             How many that were, and where to go on; None where nothing is left.
 
         Raises:
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in; or *days* cannot be used.
+            ConfigurationError: *days* cannot be used.
         """
         retention = Retention.of_days(days)
 

@@ -105,11 +105,7 @@ _used_in: Final[list[int]] = []
 class Patience:
     """Retries around one operation of ours: jittered, bounded, and cancelled when the caller is.
 
-    Args:
-        seconds: How long to try; infinite for as long as it takes.
-        uniform: Returns a random number between two.
-        sleep: Waits that many seconds.
-        now: Monotonic seconds.
+    It is tried for so many *seconds*, which may be infinite.
     """
 
     def __init__(

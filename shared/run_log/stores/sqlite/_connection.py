@@ -64,13 +64,7 @@ def may_write(path: str) -> bool:
 
 
 class Reading:
-    """Opens one file to be read, as it is. Where there is none, what is read is an empty run log.
-
-    Args:
-        path: The file.
-        busy_seconds: How long to wait while another connection has the file.
-        may_write: Whether the file, and files beside it, may be written.
-    """
+    """Opens one file to be read, as it is. Where there is none, what is read is an empty run log."""
 
     def __init__(
         self,

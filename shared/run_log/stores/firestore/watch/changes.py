@@ -83,12 +83,7 @@ class Bounds:
 
 
 class RecentChanges:
-    """The newest changes, in order, within bounds.
-
-    Args:
-        floor: Changes up to this place are not asked for.
-        bounds: How many are kept.
-    """
+    """The newest changes after a *floor*, in order, within bounds."""
 
     def __init__(self, floor: ChangePosition, bounds: Bounds) -> None:
         self.floor = floor
@@ -124,12 +119,9 @@ class RecentChanges:
 
 
 class Snapshot:
-    """What a listener has told since its last consistent state, within bounds.
+    """What a listener has told since its last consistent state, within bounds: of more, the newest.
 
-    Args:
-        root: The full name of the collection that holds the projection.
-        recent: Where consistent states go.
-        bounds: How much is kept; of more, the newest.
+    *root* is the full name of the collection that holds the projection. Consistent states go to *recent*.
     """
 
     def __init__(self, root: str, recent: RecentChanges, bounds: Bounds) -> None:

@@ -36,14 +36,8 @@ class Feed:
 
     The listener is there while somebody has joined. It is the vendor's call itself, of the asynchronous
     client: no thread, and no document is held but the newest changes. Whatever happens to it, it begins anew
-    from the newest change that it told; only what somebody has to mend ends it.
-
-    Args:
-        connection: Where to.
-        root: The full name of the collection that holds the projection.
-        bounds: How much is kept.
-        patience: How a listener that cannot begin is tried again: without end.
-        uniform: Returns a random number between two.
+    from the newest change that it told; only what somebody has to mend ends it. So its *patience* is without
+    end. *root* is the full name of the collection that holds the projection.
     """
 
     def __init__(

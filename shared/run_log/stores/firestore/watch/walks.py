@@ -78,14 +78,7 @@ class WatchPosition:
 
 
 class ChangedDocuments:
-    """Reads what changed of one workflow's runs, or of all; see `Connection` for what that raises.
-
-    Args:
-        connection: Where to.
-        root: The collection that holds the projection.
-        workflow_id: The workflow; None for all.
-        page: How many documents are a page.
-    """
+    """Reads what changed of a workflow's runs, or of all where that is None; raises as `Connection` does."""
 
     def __init__(self, connection: Connection, root: str, workflow_id: str | None, *, page: int) -> None:
         self._connection = connection
