@@ -1,7 +1,7 @@
 """How Firestore is set up, as far as queries cannot tell.
 
-Every function raises `StoreUnavailableError` where Firestore does not answer, and `ConfigurationError` where it
-is not there, or does not let us in.
+Every function raises `StoreUnavailableError` where Firestore does not answer, and `ConfigurationError` where
+it is not there, or does not let us in.
 """
 
 from __future__ import annotations
