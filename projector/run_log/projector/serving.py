@@ -70,10 +70,8 @@ def health_routes(
 ) -> APIRouter:
     """Return the routes ``/live``, ``/ready`` and ``/lag``. They need no token, and show no secrets.
 
-    Args:
-        progress: What is in hand.
-        trouble: Returns why nothing can be projected now; None if it can.
-        failed: Returns whether projecting has failed with an unexpected error, which a restart may mend.
+    *trouble* returns why nothing can be projected now; None if it can. *failed* returns whether projecting
+    has failed with an unexpected error, which a restart may mend.
     """
     router = APIRouter()
 

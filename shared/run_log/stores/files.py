@@ -1,4 +1,7 @@
-"""Files that hold what workflows were given: their owner's only, and whole after a crash."""
+"""Files that hold what workflows were given: their owner's only, and whole after a crash.
+
+Every function raises `OSError` where the file system does not allow it, or the disk fails.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,6 @@ def open_private(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file as `os.open` does; one that is made is its owner's only (mode 600). An opener for `open`.
 
     One that is there keeps its mode: whoever gave it that one may want others to read it.
-
-    Raises:
-        OSError: The file system does not allow it.
     """
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -62,7 +62,6 @@ def open_own(path: str | os.PathLike[str], flags: int) -> int:
 
     Raises:
         PermissionError: It is something else; the error says what.
-        OSError: The file system does not allow it.
     """
     # Looked at before it is opened, since opening alone does something to a device or a FIFO; and after.
     check_own(os.lstat(path), path)
@@ -100,9 +99,6 @@ def make_private_directory(path: Path) -> None:
     """Make a directory, and what is missing above it, for their owner only (mode 700).
 
     One that is there keeps its mode.
-
-    Raises:
-        OSError: The file system does not allow it.
     """
     try:
         path.mkdir(mode=0o700)
@@ -129,11 +125,7 @@ def why_others_may_change(found: os.stat_result) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names of new files durable, which their own fsync does not.
-
-    Raises:
-        OSError: The disk does not take it.
-    """
+    """Make the names of new files durable, which their own fsync does not."""
     if os.name == "nt":  # it opens no directory
         return
     descriptor = os.open(path, os.O_RDONLY)

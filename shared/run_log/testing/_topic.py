@@ -49,11 +49,10 @@ class Faults:
                 raise InvalidArgumentError(f"{field.name}={probability!r} is not a probability; pass 0 to 1")
 
 
-NO_FAULTS: Final = Faults()
-"""A topic without faults."""
+_NO_FAULTS: Final = Faults()
 
 
-class Chance:
+class _Chance:
     """Decides from one seed when a fault happens. Not thread-safe: the lock of its topic guards it."""
 
     def __init__(self, faults: Faults, *, seed: int) -> None:
@@ -61,11 +60,9 @@ class Chance:
         self._random = random.Random(seed)  # noqa: S311  # decides faults in tests, no secret
 
     def strikes(self, probability: float) -> bool:
-        """Return whether a fault of this probability happens now."""
         return self._random.random() < probability
 
     def shuffle(self, items: MutableSequence[Any]) -> None:
-        """Shuffle *items* in place."""
         self._random.shuffle(items)
 
 
@@ -88,10 +85,10 @@ class InMemoryTopic:
     All randomness comes from *seed*: the same calls in the same order meet the same faults.
     """
 
-    def __init__(self, *, faults: Faults = NO_FAULTS, seed: int = 0) -> None:
+    def __init__(self, *, faults: Faults = _NO_FAULTS, seed: int = 0) -> None:
         # One lock for the topic and its subscriptions: calls have one order, so the seed decides everything.
         self._lock = threading.Lock()
-        self._chance = Chance(faults, seed=seed)
+        self._chance = _Chance(faults, seed=seed)
         self._subscriptions: list[InMemorySubscription] = []
         self._arrived = 0
 
@@ -163,7 +160,7 @@ class InMemorySubscription:
     """
 
     def __init__(
-        self, lock: threading.Lock, chance: Chance, *, now: Callable[[], float], ack_deadline: timedelta
+        self, lock: threading.Lock, chance: _Chance, *, now: Callable[[], float], ack_deadline: timedelta
     ) -> None:
         self._lock = lock
         self._chance = chance

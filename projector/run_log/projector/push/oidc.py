@@ -40,12 +40,8 @@ Fetched = tuple[Mapping[str, str], float]
 class Certificates:
     """The certificates of the keys that Google signs tokens with.
 
-    They are kept as long as Google allows, and a day longer if they cannot be fetched again.
-
-    Args:
-        fetch: Gets the certificates; it may block.
-        now: Monotonic seconds.
-        fetch_seconds: How long a fetch may take.
+    They are kept as long as Google allows, and a day longer if they cannot be fetched again. *fetch* may
+    block.
     """
 
     # All requests share one fetch. After the first, there is at most one a minute. So neither tokens of

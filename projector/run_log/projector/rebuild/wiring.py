@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -156,7 +157,7 @@ class _IntoRoot:
         root = FirestoreRoot.from_settings(self._settings, source.name)
         try:
             since = _walk_since(work, await root.now())
-            return await rebuild_from_root(root.changed_since(since).page, self.store.merge, work)
+            return await rebuild_from_root(partial(root.page, since=since), self.store.merge, work)
         finally:
             await root.close()
 

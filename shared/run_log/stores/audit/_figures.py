@@ -40,8 +40,7 @@ class CountName:
     @classmethod
     def of(cls, counter: SummaryCounter) -> Self:
         """Return how *counter* is called."""
-        hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope]
-        begins = hour_begins(counter.slot * hours) if hours else None
+        begins = hour_begins(counter.slot * counter.scope.hours) if counter.scope.hours else None
         return cls(scope=counter.scope, begins=begins, name=counter.name)
 
     def __str__(self) -> str:

@@ -239,13 +239,9 @@ class Connection(GoogleCloud):
         at: datetime | None = None,
         timeout: float = RPC_TIMEOUT_SECONDS,  # noqa: ASYNC109 - Firestore is told
     ) -> list[Any]:
-        """Return those of the documents at *paths* that are there, in any order.
+        """Return those of the documents at *paths*, below the database, that are there, in any order.
 
-        Args:
-            paths: Below the database.
-            fields: What to read of each; none for all that is there.
-            at: As of which moment; None for now.
-            timeout: How many seconds the call may take.
+        Of each, *fields* are read, or all; *at* is as of which moment, None for now.
 
         Raises:
             RunLogError: See `error`, as for every read.
@@ -309,10 +305,7 @@ class Connection(GoogleCloud):
     def listen(self, query: Any, is_over: asyncio.Event, seconds: float) -> Any:
         """Return the vendor's call that tells of the documents of *query*; see `listen_response`.
 
-        Args:
-            query: One of the vendor's.
-            is_over: Ends the call once it is set.
-            seconds: After which the call ends by itself.
+        It ends once *is_over* is set, or after so many *seconds*.
         """
         request = _ListenRequest(database=self.database_name)
         parent, structured = _structured(query)

@@ -24,8 +24,7 @@ _SLACK: Final = 1_000
 class Journal:
     """The newest change of each run, numbered from 1. The store's lock guards it.
 
-    Args:
-        number_of: Returns the number of a run's newest change; 0 where the run is gone.
+    *number_of* returns the number of a run's newest change; 0 where the run is gone.
     """
 
     def __init__(self, number_of: Callable[[RunKey], int]) -> None:

@@ -17,15 +17,17 @@ from grpc.aio import AioRpcError
 from typing_extensions import override
 
 from run_log.core import RunLogError, StoreUnavailableError
+from run_log.core.logs import get_logger
 from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection, Patience, listen_response
 from run_log.stores.firestore.queries import changed_query
-from run_log.stores.telemetry import listener_failed, listener_recovered
 from run_log.stores.watch import RunUpdate, UpdateSource, call_soon
 
 from .changes import Bounds, Change, ChangePosition, RecentChanges, Snapshot, requests_around
 from .walks import ChangedDocuments, WatchPosition
 
 _vendor_errors: Any = google_errors  # published without annotations
+
+_logger: Final = get_logger("run_log.stores")
 
 # Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment.
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -134,7 +136,7 @@ class Feed:
         except RunLogError as error:
             if not self._has_failed:
                 self._has_failed = True
-                listener_failed(error)
+                _logger.warning("run_log_listener_failed", error=str(error))
             raise
 
     async def _listen_once(self) -> None:
@@ -205,7 +207,7 @@ class Feed:
     def _tell(self) -> None:
         if self._has_failed:
             self._has_failed = False
-            listener_recovered()
+            _logger.info("run_log_listener_recovered")
         # An event of its own for each state: who waits for the next one never wakes by this one.
         told, self._told = self._told, asyncio.Event()
         told.set()
