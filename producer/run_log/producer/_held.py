@@ -330,12 +330,9 @@ class Held:
             return entries
 
     def written(self, events: int, *, lost: int, aside: int) -> None:
-        """Count *events* that were taken for the disk as written.
+        """Count *events* that were taken for the disk as written; *lost* ones on disk made room for them.
 
-        Args:
-            events: How many.
-            lost: How many on disk had to make room for them.
-            aside: How many on disk stand aside. `wait` does not wait for those.
+        *aside* is how many on disk stand aside. `wait` does not wait for those.
         """
         with self._lock:
             self._moving -= events

@@ -190,7 +190,7 @@ class _Expire(DoFn):
     async def _expire(self, workflow_id: str) -> int:
         root = FirestoreRoot.from_settings(self._settings, self._into)
         try:
-            return await root.expire_workflow(workflow_id, self._settings.retention_days or 0)
+            return await root.expire(self._settings.retention_days or 0, workflow_id)
         finally:
             await root.close()
 

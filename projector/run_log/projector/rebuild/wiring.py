@@ -141,12 +141,7 @@ class _IntoRoot:
                 return await self._fold_root(source, work)
 
     async def expire(self, days: int) -> int:
-        expired = 0
-        after: str | None = ""
-        while after is not None:
-            count, after = await self._root.expire_page(days, after)
-            expired += count
-        return expired
+        return await self._root.expire(days)
 
     async def close(self) -> None:
         await asyncio.gather(self.store.close(), self._root.close())

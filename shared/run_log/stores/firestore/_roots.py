@@ -165,10 +165,10 @@ class FirestoreRoot:
 
         return await self._patience.run(expire)
 
-    async def expire_workflow(self, workflow_id: str, days: int) -> int:
-        """Do as `expire_page` with all runs of a workflow, and a page at most of what comes after it."""
-        own = f"{document_id(workflow_id)}/{RUNS}/"
-        after: str | None = f"{own}{_FIRST}"
+    async def expire(self, days: int, workflow_id: str | None = None) -> int:
+        """Do as `expire_page` with all runs, or a workflow's and at most a page of what comes after it."""
+        own = "" if workflow_id is None else f"{document_id(workflow_id)}/{RUNS}/"
+        after: str | None = f"{own}{_FIRST}" if own else ""
         expired = 0
         while after is not None and after.startswith(own):
             count, after = await self.expire_page(days, after)

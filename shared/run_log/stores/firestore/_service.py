@@ -58,9 +58,8 @@ from ._documents import (
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
 from .queries import placed_query, runs_query
-from .watch.changes import Bounds, Change
+from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
-from .watch.walks import ChangedDocuments, WatchPosition
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 

@@ -285,10 +285,8 @@ class Connection(GoogleCloud):
     async def names(self, collection: str, *, size: int, token: str) -> tuple[list[str], str]:
         """Return a page of the full names in a root collection, and the page's token; empty at the end.
 
-        Args:
-            collection: Its id. Documents that are missing, but have others below, are named too.
-            size: How many documents are a page.
-            token: Of the page before; empty for the first.
+        Documents that are missing, but have others below, are named too. *token* is of the page before; empty
+        for the first.
         """
         request = _ListDocumentsRequest(
             parent=self.documents_name,

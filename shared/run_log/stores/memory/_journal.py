@@ -81,14 +81,10 @@ class Journal:
 
 
 class JournalUpdates(UpdateSource):
-    """The changes of an embedded store after a number.
+    """The changes of an embedded store after a number; None is where the store is when it is opened.
 
-    Args:
-        read: Returns the number of the next change, and its update where that can be read; None where
-            nothing is next.
-        last: Returns the number of the newest change.
-        bell: Rings when there is another change.
-        after: Where to begin; None for where the store is when it is opened.
+    *read* returns the number of the next change, and its update where that can be read; None where nothing is
+    next. *last* returns the number of the newest. The *bell* rings when there is another.
     """
 
     def __init__(

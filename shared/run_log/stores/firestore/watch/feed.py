@@ -22,8 +22,16 @@ from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection, Pat
 from run_log.stores.firestore.queries import changed_query
 from run_log.stores.watch import RunUpdate, UpdateSource, call_soon
 
-from .changes import Bounds, Change, ChangePosition, RecentChanges, Snapshot, requests_around
-from .walks import ChangedDocuments, WatchPosition
+from .changes import (
+    Bounds,
+    Change,
+    ChangedDocuments,
+    ChangePosition,
+    RecentChanges,
+    Snapshot,
+    WatchPosition,
+    requests_around,
+)
 
 _vendor_errors: Any = google_errors  # published without annotations
 
@@ -216,15 +224,9 @@ class Feed:
 class FirestoreUpdates(UpdateSource):
     """The changes after a position: from the feed, and by walks over what the feed does not reach.
 
-    Args:
-        documents: Reads what the feed does not reach.
-        opening: How reads are tried again while the watch is opened.
-        patience: How they are later: without end.
-        feed: Returns the running event loop's feed.
-        place: Where to begin; None for now.
-        root: The full name of the collection that holds the projection.
-        update: Returns the update of a change, given where the watch is after it; None where it is of no
-            concern to the watch.
+    It begins at *place*; None for now. Reads are tried again with the patience *opening* while the watch is
+    opened, and later without end. *update* returns the update of a change, given where the watch is after it;
+    None where it is of no concern to the watch.
     """
 
     def __init__(
