@@ -183,10 +183,8 @@ class Held:
     Its lock is the innermost: whoever holds it calls nothing that takes another lock of ours. `Disk` takes
     its own lock first, then this one.
 
-    Args:
-        limits: How much the buffer holds.
-        keeps_shed: Whether what a full buffer sheds is kept for a spool, rather than dropped.
-        closed: Whether what is absorbed is dropped.
+    With *keeps_shed*, what a full buffer sheds is kept for a spool, rather than dropped. Once it is *closed*,
+    what is absorbed is dropped.
 
     Attributes:
         last_number: The number of the last event that was absorbed.
