@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 import pytest
@@ -65,17 +65,27 @@ def _started(config: pytest.Config) -> dict[str, str]:
     return hosts
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
-    """Have the fixtures of emulators use those that all workers share."""
-    if fixturedef.argname not in {"firestore_emulator", "pubsub_emulator"}:
-        return (yield)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, host in getattr(request.config, "workerinput", {}).get("emulators", {}).items():
-            patch.setenv(name, host)
-        return (yield)
+class _Sharing:
+    """Has the fixtures of emulators use those that all workers share."""
+
+    def __init__(self, hosts: Mapping[str, str]) -> None:
+        self._hosts = hosts
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """Have a fixture of an emulator find one that runs already."""
+        if fixturedef.argname not in {"firestore_emulator", "pubsub_emulator"}:
+            return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, host in self._hosts.items():
+                patch.setenv(name, host)
+            return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have this worker use what all share."""
+    # As a plugin of its own: the fixtures of a session tell nothing to a conftest below the root folder.
+    config.pluginmanager.register(_Sharing(getattr(config, "workerinput", {}).get("emulators", {})))
 
 
 _STARTS_A_PROCESS: Final = frozenset({"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"})

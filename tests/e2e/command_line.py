@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import io
 import logging
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
+import typer.main
 
 from run_log.console import main
 from run_log.core import Settings
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 240.0
 """How long a test waits for what has to come, on a busy machine."""
+
+# Each call would make all commands anew, which takes longer than most commands.
+_get_command: Final = functools.cache(typer.main.get_command)
 
 _T = TypeVar("_T")
 
@@ -77,6 +82,7 @@ def called(
             patched.chdir(folder)
         # A module that was run would give the program its name.
         patched.setattr(sys.modules["__main__"], "__package__", None, raising=False)
+        patched.setattr(typer.main, "get_command", _get_command)
         patched.setattr(sys, "argv", ["run-log", *arguments])
         patched.setattr(sys, "stdin", io.StringIO())
         patched.setattr(sys, "stdout", out)

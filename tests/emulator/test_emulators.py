@@ -36,6 +36,17 @@ def taken_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+def test_workers_share_one_pair(
+    request: pytest.FixtureRequest, firestore_emulator: FirestoreEmulator, pubsub_emulator: PubSubEmulator
+) -> None:
+    """Where tests run in several processes, all of these use the emulators that were started before them."""
+    worker: Mapping[str, Any] | None = getattr(request.config, "workerinput", None)
+    if worker is None:
+        pytest.skip("the tests run in one process")
+
+    assert worker["emulators"] == {**firestore_emulator.environment, **pubsub_emulator.environment}
+
+
 def test_a_real_emulator_starts_and_ends(kind: Kind) -> None:
     """Within the block Google's emulator answers; afterwards its process is gone."""
     with kind() as emulator:

@@ -140,21 +140,21 @@ async def test_a_page_of_changes(client: Any) -> None:
     since = await root.now() + timedelta(seconds=11)
     path = f"{LIVE}/bank/runs/theirs"
 
-    none = [run async for run in _runs(root.changed_since(since))]
+    none = [run async for run in _runs(root, since)]
     await client.document(path).set(reference_run("theirs", "success", workflow_id="bank"))
     written = (await client.document(path).get()).update_time
-    found = [run async for run in _runs(root.changed_since(written + timedelta(seconds=10)))]
-    everything = [run async for run in _runs(root.changed_since(written - timedelta(days=1)))]
+    found = [run async for run in _runs(root, written + timedelta(seconds=10))]
+    everything = [run async for run in _runs(root, written - timedelta(days=1))]
 
     assert ([], 8) == (none, len(everything))
     assert [("bank", "theirs")] == found
     await root.close()
 
 
-async def _runs(root: FirestoreRoot) -> AsyncIterator[tuple[str, str]]:
+async def _runs(root: FirestoreRoot, since: datetime) -> AsyncIterator[tuple[str, str]]:
     after: str | None = ""
     while after is not None:
-        page = await root.page(after)
+        page = await root.page(after, since=since)
         for run in page.runs:
             yield run.event.key
         after = page.after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import json
 import tempfile
@@ -217,12 +218,22 @@ def test_what_is_taken_is_what_is_documented() -> None:
     ]
 
 
-MADE: Final = Bodies(seed=23, count=1_000)
+@functools.cache
+def _made() -> Bodies:
+    return Bodies(seed=23, count=1_000)
 
-bodies = st.integers(0, 10**6).map(lambda number: MADE(number).message)
+
+@pytest.fixture(scope="module")
+def made() -> None:
+    """Have Hypothesis make the values of bodies before it tries any."""
+    _made()
+
+
+bodies = st.integers(0, 10**6).map(lambda number: _made()(number).message)
 
 
 @pytest.mark.search
+@pytest.mark.usefixtures("made")
 @examples(150)
 @given(st.lists(bodies, min_size=1, max_size=8))
 def test_any_message_is_taken_alike(messages: list[Message]) -> None:

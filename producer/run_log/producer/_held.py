@@ -183,10 +183,8 @@ class Held:
     Its lock is the innermost: whoever holds it calls nothing that takes another lock of ours. `Disk` takes
     its own lock first, then this one.
 
-    Args:
-        limits: How much the buffer holds.
-        keeps_shed: Whether what a full buffer sheds is kept for a spool, rather than dropped.
-        closed: Whether what is absorbed is dropped.
+    With *keeps_shed*, what a full buffer sheds is kept for a spool, rather than dropped. Once it is *closed*,
+    what is absorbed is dropped.
 
     Attributes:
         last_number: The number of the last event that was absorbed.
@@ -330,12 +328,9 @@ class Held:
             return entries
 
     def written(self, events: int, *, lost: int, aside: int) -> None:
-        """Count *events* that were taken for the disk as written.
+        """Count *events* that were taken for the disk as written; *lost* ones on disk made room for them.
 
-        Args:
-            events: How many.
-            lost: How many on disk had to make room for them.
-            aside: How many on disk stand aside. `wait` does not wait for those.
+        *aside* is how many on disk stand aside. `wait` does not wait for those.
         """
         with self._lock:
             self._moving -= events

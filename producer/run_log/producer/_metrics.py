@@ -145,15 +145,10 @@ class Reporter:
         final: bool = False,
         is_noticed: bool = True,
     ) -> None:
-        """Report *stats*.
+        """Report *stats*, with what `Held.total_written` and `Held.details` are.
 
-        Args:
-            stats: The counters now.
-            written: As `Held.total_written`.
-            details: As `Held.details`.
-            now: Seconds on a monotonic clock.
-            final: Whether to log at once the drops that would wait for the next line.
-            is_noticed: Whether a loss may be written to stderr now. If not, the next report does.
+        A *final* report logs at once the drops that would wait for the next line. Unless *is_noticed*, a loss
+        is written to stderr by the next report.
         """
         # Never wait here: the thread that reports may be inside a log handler that hangs.
         if not self._lock.acquire(blocking=False):

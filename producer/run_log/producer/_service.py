@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from opentelemetry import trace
 from typing_extensions import override
 
-from run_log.core import ConfigurationError, Settings, WorkflowRun, WriteRefusedError
+from run_log.core import ConfigurationError, RunEvent, Settings, WriteRefusedError
 from run_log.core.models import RunKey, validated
 from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import RunLog, RunLogService
-from run_log.stores.inbox import Answer
 
 from ._emitter import RunEventEmitter
 
@@ -25,7 +23,8 @@ _tracer: Final = trace.get_tracer("run_log.producer")
 class PubSubRunLogService(RunLog):
     """A run log whose saves cost microseconds: they are published, and a projector stores them.
 
-    What is saved becomes visible once the projector has come to it. Queries read from *reader*.
+    What is saved, answered or marked as lost is not delivered yet when that returns, see `flush` and `close`,
+    and becomes visible once the projector has come to it. Queries read from *reader*.
 
     Args:
         emitter: Publishes what is saved; closed with the service.
@@ -70,24 +69,9 @@ class PubSubRunLogService(RunLog):
             self._emitter.emit(checked)
 
     @override
-    async def mark_lost(
-        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
-    ) -> bool:
-        """Publish that a run is lost. Returns before it is delivered: see `flush` and `close`."""
-        event = await self.conclude_lost(workflow_id, run_id, older_than=older_than, now=now)
-        if event is not None:
-            self._check_not_ahead(event.key, event.hlc)
-            self._emitter.emit(event)
-        return event is not None
-
-    @override
-    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
-        event = await self.conclude_answer(workflow_id, run_id, answer)
+    async def _conclude(self, event: RunEvent) -> None:
         self._check_not_ahead(event.key, event.hlc)
-        with _tracer.start_as_current_span("run_log.save") as span:
-            span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})
-            self._emitter.emit(event)
-        return event.run
+        self._emitter.emit(event)
 
     def _check_not_ahead(self, key: RunKey, hlc: int) -> None:
         """Check that a projector takes what is stamped so.

@@ -91,12 +91,8 @@ class Spool:
     Nothing touches the disk before it is needed. On a platform without ``fcntl``, such as Windows, every use
     raises `SpoolError`.
 
-    Args:
-        directory: Made when it is needed, where it is not there. Events hold payloads: files are the
-            user's own (mode 600).
-        max_bytes: Most bytes of all files in it.
-        monotonic: Seconds on a clock that never goes back.
-        aside_seconds: How long what is refused stands aside.
+    The directory is made when it is needed, and takes *max_bytes* in all. Events hold payloads: files are the
+    user's own (mode 600). What is refused stands aside for *aside_seconds*.
 
     Attributes:
         lost: Events that there was no room for, so far.

@@ -13,8 +13,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, cast
 
-from run_log.core.ids import id_text
-from run_log.core.nearest import Contained, as_text
+from run_log.core.ids import as_text, id_text
+from run_log.core.nearest import Contained
 from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, is_step_key
 
 from ._emitter import RunEventEmitter

@@ -1,4 +1,7 @@
-"""The projector on Google Cloud, wired from settings. Needs the extra ``projector``."""
+"""The projector on Google Cloud, wired from settings. Needs the extra ``projector``.
+
+Whatever opens a connection raises `ConfigurationError` where the project or credentials are missing.
+"""
 
 from __future__ import annotations
 
@@ -63,13 +66,9 @@ async def pull(
 ) -> PullReport:
     """Project what arrives at the settings' subscription into the settings' Firestore.
 
-    Args:
-        settings: Where to pull from, and where to project to.
-        stop: Ends the work, as in `PullWorker.run`.
-        until_idle: Seconds without a message that end the work too; None for never. If it is shorter than
-            `silence_after_kill`, messages leased to a process that was killed may be left.
-        health: The address and port of the health endpoints; None for none.
-        watch: Runs beside the work, for example to log its progress; None for nothing.
+    *stop* and *until_idle* end the work as in `PullWorker.run`. If *until_idle* is shorter than
+    `silence_after_kill`, messages leased to a process that was killed may be left. *health* is the address
+    and port of the health endpoints. *watch* runs beside the work, for example to log its progress.
 
     Raises:
         ConfigurationError: The project or credentials are missing, Firestore denies access, or the port is
@@ -104,14 +103,7 @@ async def push(
 ) -> None:
     """Project what Pub/Sub pushes to *host* and *port* into the settings' Firestore, until *stop* is set.
 
-    Requests under way by then are finished.
-
-    Args:
-        settings: Who may push, and where to project to.
-        host: The address to listen at.
-        port: The port.
-        stop: Ends the work.
-        started: Called once the server listens; None for nothing.
+    Requests under way by then are finished. *started* is called once the server listens.
 
     Raises:
         ConfigurationError: RUN_LOG_PUSH_AUTH is not set or does not fit, the project or credentials are
@@ -151,9 +143,6 @@ async def leased_letters(
     """Yield the settings' dead letters, leased while the block lasts. See `LeasedLetters`.
 
     They are in the subscription with the name of the dead-letter topic.
-
-    Raises:
-        ConfigurationError: The project or credentials are missing.
     """
     connection = PubSubConnection.from_settings(settings)
     async with (
@@ -165,11 +154,7 @@ async def leased_letters(
 
 @contextlib.asynccontextmanager
 async def event_topic(settings: Settings) -> AsyncGenerator[Publish]:
-    """Yield what publishes to the settings' event topic.
-
-    Raises:
-        ConfigurationError: The project or credentials are missing.
-    """
+    """Yield what publishes to the settings' event topic."""
     topic = PubSubEvents(PubSubConnection.from_settings(settings), settings.topic)
     try:
         yield topic.publish

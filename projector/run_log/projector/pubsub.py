@@ -86,9 +86,8 @@ _PullResponse: Final[Any] = PullResponse
 def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
     """Return the seconds of silence after which no message is leased to a process that was killed.
 
-    Args:
-        lease: The ack deadline of the subscription; None if it is not known.
-        extended: How long an extended lease lasts, in seconds; 0 if leases are not extended.
+    *lease* is the ack deadline of the subscription; None if it is not known. *extended* is how many seconds
+    an extended lease lasts; 0 if leases are not extended.
     """
     # Pub/Sub does not tell what others have leased. So this is the sum of how long such a lease may last, how
     # long a pull of the killed process may go on, and how long the broker may take to deliver again.
@@ -97,12 +96,7 @@ def silence_after_kill(lease: timedelta | None, *, extended: float) -> float:
 
 
 class PubSubSource(MessageSource):
-    """A subscription as a `MessageSource`.
-
-    Args:
-        connection: Where Pub/Sub is.
-        subscription: The subscription's id.
-    """
+    """A subscription, by its id, as a `MessageSource`."""
 
     def __init__(self, connection: PubSubConnection, subscription: str) -> None:
         self._connection = connection
@@ -174,12 +168,7 @@ async def opened_source(connection: PubSubConnection, subscription: str) -> Asyn
 
 
 class _Topic:
-    """A topic of Pub/Sub.
-
-    Args:
-        connection: Where Pub/Sub is.
-        topic: The topic's id.
-    """
+    """A topic of Pub/Sub, by its id."""
 
     def __init__(self, connection: PubSubConnection, topic: str) -> None:
         self._connection = connection

@@ -442,8 +442,7 @@ class PullWorker:
 def absence(deliveries: int) -> float:
     """Return the seconds after which a message that is given back should come again; 0 is at once.
 
-    Args:
-        deliveries: How often it was delivered; 0 if that is not counted.
+    *deliveries* is how often it was delivered; 0 if that is not counted.
     """
     # Pub/Sub gives a message up after too many deliveries, which an outage of hours must not cause. A retry
     # policy was rejected: it also delays what a killed process had in hand (ADR 25).

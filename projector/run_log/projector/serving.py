@@ -33,12 +33,9 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
-    """Serve *app* while the block runs, and yield the port. Requests under way at its end are finished.
+    """Serve *app* while the block runs, and yield the port: *port*, or a free one where that is 0.
 
-    Args:
-        app: What to serve.
-        host: The address to listen at.
-        port: The port; 0 takes a free one.
+    Requests under way at the end of the block are finished.
 
     Raises:
         ConfigurationError: The port is taken, or not allowed.
@@ -73,10 +70,8 @@ def health_routes(
 ) -> APIRouter:
     """Return the routes ``/live``, ``/ready`` and ``/lag``. They need no token, and show no secrets.
 
-    Args:
-        progress: What is in hand.
-        trouble: Returns why nothing can be projected now; None if it can.
-        failed: Returns whether projecting has failed with an unexpected error, which a restart may mend.
+    *trouble* returns why nothing can be projected now; None if it can. *failed* returns whether projecting
+    has failed with an unexpected error, which a restart may mend.
     """
     router = APIRouter()
 

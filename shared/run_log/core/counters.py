@@ -146,6 +146,11 @@ class Scope(enum.StrEnum):
     DAY = "day"
     HOUR = "hour"
 
+    @property
+    def hours(self) -> int:
+        """How many hours a slot of it has; 0 for all time, which has one slot."""
+        return {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[self]
+
 
 class SummaryCounter(NamedTuple):
     """The name of one counter of a workflow."""
@@ -162,8 +167,7 @@ class SummaryCounter(NamedTuple):
         counter = cls(Scope(scope), slot, name)
         if counter.name not in _names():
             raise ValueError(f"{reprlib.repr(name)} is not the name of a counter")
-        hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope] * slot
-        if not hour_of(_FIRST) <= hours <= hour_of(_LAST):
+        if not hour_of(_FIRST) <= counter.scope.hours * slot <= hour_of(_LAST):
             raise ValueError(f"{slot} is not an hour or day of the years 1 to 9999")
         return counter
 

@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
-from .nearest import CUT_MARKER, as_text, is_foreign, unwrapped, valid_text
+from .nearest import CUT_MARKER, MAX_READ_BYTES, Reading, is_foreign, unwrapped
 
 MAX_DOCUMENT_ID_BYTES: Final = 1_500
 """Firestore's limit for a document id (https://firebase.google.com/docs/firestore/quotas)."""
@@ -46,6 +46,16 @@ def uuid7(
     # Not uuid.UUID: it takes three times as long, and every event pays for it.
     digits = value.to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def valid_text(text: str) -> str:
+    """Return *text* with lone surrogates, which UTF-8 cannot hold, written with backslashes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def as_text(value: object) -> str:
+    """Return *value* as a text that UTF-8 can hold. What is no text becomes what it would be as a key."""
+    return valid_text(Reading(MAX_READ_BYTES).key(value))
 
 
 def id_text(value: object) -> str | None:

@@ -12,13 +12,12 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import structlog
 from opentelemetry import metrics
 
 from .nearest import Contained, is_foreign, type_name
@@ -33,8 +32,6 @@ LINES_AT_ONCE: Final = 50
 
 SECONDS_A_LINE: Final = 60.0
 
-_Fields = MutableMapping[str, Any]
-_TEXT: Final = "_run_log_text"
 _FOR_LOGGING: Final = frozenset({"exc_info", "stack_info", "stacklevel"})
 
 # The printable characters that show nothing: Unicode's Default_Ignorable_Code_Point, without the two that
@@ -88,14 +85,39 @@ _thread: Final = _Thread()
 _allowances: Final[dict[str, _Allowance]] = {}
 
 
-class _HarmlessLogger(structlog.stdlib.BoundLogger):
-    """A logger that raises nothing into the code that logs. A faulty handler does not fail the workflow."""
+class Logger:
+    """Logs events. It raises nothing into the code that logs: a faulty handler does not fail the workflow."""
 
-    def _proxy_to_logger(self, method_name: str, event: str | None = None, *args: Any, **fields: Any) -> Any:
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log for whoever looks for a fault."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log what is as it should be."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log what somebody may have to look at."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log what somebody has to look at."""
+        self._log(logging.ERROR, event, fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        """Log what ends the process."""
+        self._log(logging.CRITICAL, event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Log an error with the current exception."""
+        self._log(logging.ERROR, event, {"exc_info": True, **fields})
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
         try:
-            # `exception` is a method, and not a level. It logs errors.
-            level = logging.getLevelNamesMapping().get(method_name.upper(), logging.ERROR)
-            if not self.isEnabledFor(level):
+            if not self._logger.isEnabledFor(level):
                 return
             if _thread.is_logging:
                 _count(LeftOut.REENTRANT)
@@ -103,18 +125,27 @@ class _HarmlessLogger(structlog.stdlib.BoundLogger):
                 # By the time the line is logged, the exception is no longer the current one.
                 if fields.get("exc_info") is True:
                     fields["exc_info"] = sys.exc_info()
-                _thread.waiting.append(partial(self._proxy_to_logger, method_name, event, *args, **fields))
+                _thread.waiting.append(partial(self._log, level, event, fields))
             else:
-                self._log(method_name, event, *args, **fields)
+                self._write(level, event, fields)
         except BaseException as error:
             # Logging is what failed, so there is no way left to report it.
             if not is_foreign(error):
                 raise
 
-    def _log(self, method_name: str, event: str | None, *args: Any, **fields: Any) -> None:
+    def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         _thread.is_logging = True
         try:
-            super()._proxy_to_logger(method_name, event, *args, **fields)
+            if not _is_allowed(event, fields):
+                return
+            # Before the host's context variables are merged in: the host decides whether to show those.
+            shown = ((key, value) for key, value in fields.items() if key not in _FOR_LOGGING)
+            text = " ".join(f"{key}={_shown(value)}" for key, value in shown)
+            extra = _renamed({**_host_context(), **fields, "event": event})
+            stacks = {name: extra.pop(name) for name in _FOR_LOGGING if name in extra}
+            # The format is the event's name alone, because error trackers group lines by their format.
+            line = (f"{event} %s", text) if text else (event,)
+            self._logger.log(level, *line, extra=extra, **stacks)
         finally:
             _thread.is_logging = False
 
@@ -159,19 +190,13 @@ def logging_later() -> Generator[None]:
             log()
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> Logger:
     """Return the structured logger *name*. It never raises.
 
     It logs through the standard library. The message is the event's name and its fields; the extras are
-    ``event`` and each field.
+    ``event``, each field, and the context variables that the host has bound with structlog.
     """
-    merge: structlog.typing.Processor = structlog.contextvars.merge_contextvars
-    logger = structlog.wrap_logger(
-        logging.getLogger(name),
-        processors=[_limit, _add_text, merge, _rename_reserved, _as_record],
-        wrapper_class=_HarmlessLogger,
-    )
-    return cast("structlog.stdlib.BoundLogger", logger)
+    return Logger(logging.getLogger(name))
 
 
 def _count(reason: LeftOut) -> None:
@@ -184,24 +209,22 @@ def _count(reason: LeftOut) -> None:
             _thread.is_counting = False
 
 
-def _limit(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
-    allowance = _allowances.setdefault(event_dict["event"], _Allowance())
+def _is_allowed(event: str, fields: dict[str, Any]) -> bool:
+    allowance = _allowances.setdefault(event, _Allowance())
     if not allowance.take(time.monotonic()):
         _count(LeftOut.RATE)
-        raise structlog.DropEvent
+        return False
     if allowance.left_out:
-        event_dict["lines_left_out"], allowance.left_out = allowance.left_out, 0
-    return event_dict
+        fields["lines_left_out"], allowance.left_out = allowance.left_out, 0
+    return True
 
 
-def _add_text(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
-    # Before the host's context variables are merged in: the host decides whether to show those.
-    event_dict[_TEXT] = " ".join(
-        f"{key}={_shown(value)}"
-        for key, value in event_dict.items()
-        if key != "event" and key not in _FOR_LOGGING
-    )
-    return event_dict
+def _host_context() -> Mapping[str, Any]:
+    # Whoever has bound some has loaded it. It loads rich, which would take a quarter of the time in which a
+    # short command starts.
+    context = getattr(sys.modules.get("structlog.contextvars"), "get_contextvars", dict)
+    bound: Mapping[str, Any] = context()
+    return bound
 
 
 def _shown(value: object) -> str:
@@ -212,14 +235,6 @@ def _shown(value: object) -> str:
     return one_line(f"<{type_name(value)}>")
 
 
-def _rename_reserved(_logger: object, _method: str, event_dict: _Fields) -> _Fields:
+def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
     # The host's context variables are among the fields, and one may be called "name" or "module".
-    return {f"{key}_" if key in _RESERVED else key: value for key, value in event_dict.items()}
-
-
-def _as_record(_logger: object, _method: str, event_dict: _Fields) -> tuple[tuple[str, ...], dict[str, Any]]:
-    text = event_dict.pop(_TEXT)
-    event = event_dict["event"]
-    stacks = {name: event_dict.pop(name) for name in _FOR_LOGGING if name in event_dict}
-    # The format is the event's name alone, because error trackers group lines by their format.
-    return (f"{event} %s", text) if text else (event,), {"extra": dict(event_dict), **stacks}
+    return {f"{key}_" if key in _RESERVED else key: value for key, value in fields.items()}

@@ -27,18 +27,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import InvalidRunError
-from .ids import MAX_ID_BYTES, bounded_id, id_text, is_long_id
+from .ids import MAX_ID_BYTES, as_text, bounded_id, id_text, is_long_id, valid_text
 from .logs import get_logger
-from .nearest import (
-    MAX_PAYLOAD_BYTES,
-    OUTER_KEY,
-    Contained,
-    as_text,
-    qualified_name,
-    type_name,
-    unwrapped,
-    valid_text,
-)
+from .nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, Contained, qualified_name, type_name, unwrapped
 from .payload import MAX_TEXT_BYTES, as_payload, detached, fit_payloads, fit_text
 
 # The most characters of an id. Earlier versions stored such long ones. A new one has at most `MAX_ID_BYTES`.

@@ -104,16 +104,6 @@ def qualified_name(kind: type[object]) -> str:
     return type.__repr__(kind)[len("<class '") : -len("'>")].removeprefix("__main__.")
 
 
-def as_text(value: object) -> str:
-    """Return *value* as a text that UTF-8 can hold. What is no text becomes what it would be as a key."""
-    return valid_text(Reading(MAX_READ_BYTES).key(value))
-
-
-def valid_text(text: str) -> str:
-    """Return *text* with lone surrogates, which UTF-8 cannot hold, written with backslashes."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
-
-
 def weigh(value: object, budget: int, *, plain_only: bool = False) -> tuple[int, bool]:
     """Return a lower bound of the length of *value*'s JSON text, and whether it is made of JSON's types.
 

@@ -15,7 +15,8 @@ class RunLogProtocol(abc.ABC):
     """A history of workflow runs.
 
     Every method returns copies: changing one changes nothing that is stored. Every method raises
-    `StoreUnavailableError` if the store does not answer in bounded time.
+    `StoreUnavailableError` if the store does not answer in bounded time, and `InvalidArgumentError` if an id
+    is empty.
     """
 
     @abc.abstractmethod
@@ -51,7 +52,7 @@ class RunLogProtocol(abc.ABC):
             The runs, and the cursor of the next page: None exactly when no runs are left.
 
         Raises:
-            InvalidArgumentError: *limit* or *workflow_id* cannot be used.
+            InvalidArgumentError: *limit* cannot be used.
             InvalidCursorError: *start_after* is malformed or belongs to another workflow.
         """
 
@@ -60,17 +61,12 @@ class RunLogProtocol(abc.ABC):
         """Return the run, or None if there is none.
 
         Raises:
-            InvalidArgumentError: An id is empty.
             UnreadableRunError: The run is stored in a form that cannot be read.
         """
 
     @abc.abstractmethod
     async def get_stats(self, workflow_id: str) -> dict[str, int]:
-        """Return ``{"total": distinct runs, "successful": runs whose newest state is success}``.
-
-        Raises:
-            InvalidArgumentError: *workflow_id* is empty.
-        """
+        """Return ``{"total": distinct runs, "successful": runs whose newest state is success}``."""
 
     @abc.abstractmethod
     async def get_pending_runs(self) -> list[WorkflowRun]:
@@ -78,8 +74,4 @@ class RunLogProtocol(abc.ABC):
 
     @abc.abstractmethod
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
-        """Return the workflow's newest run by `started_at`, or None if it has none.
-
-        Raises:
-            InvalidArgumentError: *workflow_id* is empty.
-        """
+        """Return the workflow's newest run by `started_at`, or None if it has none."""

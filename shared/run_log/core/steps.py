@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, cast
 from pydantic import ConfigDict
 
 from .clock import MAX_HLC, micros_of, moment_of
-from .nearest import valid_text
+from .ids import valid_text
 from .payload import as_payload, decode_json, detached, encode_json
 
 MAX_STEPS: Final = 100

@@ -135,11 +135,7 @@ def topic_retention(connection: PubSubConnection, topic: str) -> timedelta | Non
 def _topic(connection: PubSubConnection, topic: str, **fields: Any) -> Provisioned:
     name = connection.topic_path(topic)
     with connection.publisher() as client, connection.translated(name):
-        try:
-            client.create_topic(request={"name": name, **fields}, **_CALL)
-        except google_errors.AlreadyExists:
-            return Provisioned(name=name, created=False)
-    return Provisioned(name=name, created=True)
+        return _made(client.create_topic, {"name": name, **fields})
 
 
 def _subscription(
@@ -150,9 +146,8 @@ def _subscription(
     lease: timedelta = ACK_DEADLINE,
     **fields: Any,
 ) -> Provisioned:
-    name = connection.subscription_path(subscription)
     request: dict[str, Any] = {
-        "name": name,
+        "name": connection.subscription_path(subscription),
         "topic": connection.topic_path(topic),
         "ack_deadline_seconds": int(lease.total_seconds()),
         "message_retention_duration": RETENTION,
@@ -160,8 +155,12 @@ def _subscription(
     }
     # By the topic's name: what is not there when a subscription is made is its topic.
     with connection.subscriber() as client, connection.translated(request["topic"]):
-        try:
-            client.create_subscription(request=request, **_CALL)
-        except google_errors.AlreadyExists:
-            return Provisioned(name=name, created=False)
-    return Provisioned(name=name, created=True)
+        return _made(client.create_subscription, request)
+
+
+def _made(create: Any, request: dict[str, Any]) -> Provisioned:
+    try:
+        create(request=request, **_CALL)
+    except google_errors.AlreadyExists:
+        return Provisioned(name=request["name"], created=False)
+    return Provisioned(name=request["name"], created=True)

@@ -133,12 +133,10 @@ class PubSubConnection(GoogleCloud):
     def reach(self, resource: str, seconds: float) -> None:
         """Return once Pub/Sub has answered that *resource* is there, or that we may not look at it. Blocks.
 
-        Args:
-            resource: The full name of a topic or a subscription.
-            seconds: How long that may take.
+        *resource* is the full name of a topic or a subscription.
 
         Raises:
-            TransportUnavailableError: Pub/Sub does not answer.
+            TransportUnavailableError: Pub/Sub does not answer within *seconds*.
             TransportRefusedError: It is not there.
         """
         # Who may publish, or pull, may not always look: but denied, Pub/Sub has answered.
@@ -159,12 +157,7 @@ class PubSubConnection(GoogleCloud):
             raise self.error(error, resource) from error
 
     def publish_error(self, error: Exception, topic: str) -> TransportError:
-        """Return *error*, which a publish raised, as `error` does; a message at fault as such.
-
-        Args:
-            error: What the call raised.
-            topic: The full name of the topic.
-        """
+        """Return *error*, which a publish to *topic* raised, as `error` does; a message at fault as such."""
         if isinstance(error, google_errors.InvalidArgument):
             return MessageRefusedError(f"{self} does not take a message for {topic} ({error})")
         return self.error(error, topic)
@@ -172,9 +165,7 @@ class PubSubConnection(GoogleCloud):
     def error(self, error: Exception, resource: str) -> TransportError:
         """Return *error*, a vendor's, as one of ours that says what to do.
 
-        Args:
-            error: What a call raised.
-            resource: The full name of the topic or subscription the call was for.
+        *resource* is the full name of the topic or subscription that the call was for.
         """
         if isinstance(error, _PASSING):
             return TransportUnavailableError(f"{self} does not answer; is it up and reachable? ({error})")

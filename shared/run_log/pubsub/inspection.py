@@ -1,4 +1,8 @@
-"""How a subscription is set up, who may publish to a topic, and how far behind a subscription is."""
+"""How a subscription is set up, who may publish to a topic, and how far behind a subscription is.
+
+Every function raises `TransportUnavailableError` where Google does not answer, and `TransportRefusedError`
+where what it is about is not there, or may not be looked at.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +53,7 @@ class SubscriptionState:
 
 
 def inspect_subscription(connection: PubSubConnection, name: str) -> SubscriptionState:
-    """Return how the subscription with that full name is set up.
-
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: It is not there, or we may not look at it.
-    """
+    """Return how the subscription with that full name is set up."""
     with connection.subscriber() as client, connection.translated(name):
         found = client.get_subscription(subscription=name, retry=None, timeout=_TIMEOUT_SECONDS)
     policy = found.dead_letter_policy
@@ -71,12 +70,7 @@ def inspect_subscription(connection: PubSubConnection, name: str) -> Subscriptio
 
 
 def service_agent_may_publish(connection: PubSubConnection, topic: str) -> bool:
-    """Return whether Pub/Sub itself may give messages up to the topic with that full name.
-
-    Raises:
-        TransportUnavailableError: Pub/Sub does not answer.
-        TransportRefusedError: We may not look at the topic's policy.
-    """
+    """Return whether Pub/Sub itself may give messages up to the topic with that full name."""
     with connection.publisher() as client, connection.translated(topic):
         policy = client.get_iam_policy(request={"resource": topic}, retry=None, timeout=_TIMEOUT_SECONDS)
     # By any of the roles that may publish. One that is bound to the project is not seen from here.
@@ -97,18 +91,10 @@ def oldest_unacknowledged(
 ) -> timedelta | None:
     """Return how old the oldest message is that a subscription still holds, as Cloud Monitoring has it.
 
-    Args:
-        connection: Where it is.
-        subscription: Its id.
-        now: The time, aware.
-        session: What requests are made with; None is one with the connection's credentials.
+    Requests are made with *session*; None is one with the connection's credentials.
 
     Returns:
         The age of some minutes ago; None where Cloud Monitoring has none, of a new subscription say.
-
-    Raises:
-        TransportUnavailableError: Cloud Monitoring does not answer.
-        TransportRefusedError: It does not let us; it wants roles/monitoring.viewer.
     """
     # By REST: the client library of Cloud Monitoring would be one more dependency, for one number.
     if session is None:

@@ -1,4 +1,7 @@
-"""Files that hold what workflows were given: their owner's only, whatever the umask says."""
+"""Files that hold what workflows were given: their owner's only, and whole after a crash.
+
+Every function raises `OSError` where the file system does not allow it, or the disk fails.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -22,9 +25,6 @@ def open_private(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file as `os.open` does; one that is made is its owner's only (mode 600). An opener for `open`.
 
     One that is there keeps its mode: whoever gave it that one may want others to read it.
-
-    Raises:
-        OSError: The file system does not allow it.
     """
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -38,12 +38,30 @@ def open_private(path: str | os.PathLike[str], flags: int) -> int:
     return descriptor
 
 
+def open_unbuffered(path: Path, mode: str) -> BinaryIO:
+    """Open a private file. Without a buffer, nothing is written again after a failed write."""
+    return cast("BinaryIO", open(path, mode, buffering=0, opener=open_private))
+
+
+def write_durably(file: BinaryIO, data: bytes) -> None:
+    """Write *data* to an unbuffered file. It is on the disk when this returns."""
+    left = memoryview(data)
+    # One unbuffered write may take only a part.
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())
+
+
+def whole_lines(content: bytes) -> bytes:
+    """Return *content* without a last line that a crash cut off."""
+    return content[: content.rfind(b"\n") + 1]
+
+
 def open_own(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file that others may have put there: only a regular one, of this user's own. Never waits.
 
     Raises:
         PermissionError: It is something else; the error says what.
-        OSError: The file system does not allow it.
     """
     # Looked at before it is opened, since opening alone does something to a device or a FIFO; and after.
     check_own(os.lstat(path), path)
@@ -81,9 +99,6 @@ def make_private_directory(path: Path) -> None:
     """Make a directory, and what is missing above it, for their owner only (mode 700).
 
     One that is there keeps its mode.
-
-    Raises:
-        OSError: The file system does not allow it.
     """
     try:
         path.mkdir(mode=0o700)
@@ -110,11 +125,7 @@ def why_others_may_change(found: os.stat_result) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names of new files durable, which their own fsync does not.
-
-    Raises:
-        OSError: The disk does not take it.
-    """
+    """Make the names of new files durable, which their own fsync does not."""
     if os.name == "nt":  # it opens no directory
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -145,11 +145,7 @@ def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str
 def decode_cursor(
     cursor: object, *, scope: str, selection: str = "", of_several_workflows: bool = False
 ) -> Position:
-    """Return the position that `encode_cursor` put into *cursor*, which a caller passes.
-
-    Raises:
-        InvalidCursorError: It is malformed, or was given out for another listing.
-    """
+    """Return the position that `encode_cursor` put into *cursor*; see `decode_parts`."""
     kinds = (int, str, str) if of_several_workflows else (int, str)
     micros, *workflow, run = decode_parts(cursor, kinds, scope=scope, selection=selection)
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from typing_extensions import override
 
-from run_log.core import NotPausedError, Outcome, RunEvent, RunNotFoundError, RunStatus, WorkflowRun
+from run_log.core import NotPausedError, Outcome, RunEvent, RunNotFoundError, RunStatus, Settings, WorkflowRun
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.events import current_trace
 
@@ -72,7 +72,6 @@ class RunLog(RunLogReader, abc.ABC):
         answer = Answer(answered_by=answered_by, comment=comment, is_rejection=True, now=moment_or_now(now))
         return await self._answer(workflow_id, run_id, answer)
 
-    @abc.abstractmethod
     async def mark_lost(
         self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
     ) -> bool:
@@ -93,6 +92,16 @@ class RunLog(RunLogReader, abc.ABC):
             UnreadableRunError: The run is stored in a form that cannot be read.
             WriteRefusedError: Nothing can come after the version of the newest event.
         """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        moment = moment_or_now(now)
+        before = heard_before(older_than, moment)
+        with span("run_log.mark_lost", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            stored = await self._there(workflow_id, run_id)
+            if stored.run.status not in ACTIVE or stored.occurred_at >= before:
+                return False
+            event = lost(stored.run, stored.version, stored.occurred_at, moment)
+        await self._conclude(event)
+        return True
 
     @property
     def place(self) -> str:
@@ -125,27 +134,8 @@ class RunLog(RunLogReader, abc.ABC):
     async def close(self) -> None:
         """Let go of connections. Closing twice is fine."""
 
-    async def conclude_lost(
-        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
-    ) -> RunEvent | None:
-        """Return the event that says that a run is lost; None where it is not stale.
-
-        See `RunLog.mark_lost` for the arguments and errors. Nothing is written.
-        """
-        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
-        moment = moment_or_now(now)
-        before = heard_before(older_than, moment)
-        with span("run_log.mark_lost", attributes={"workflow_id": workflow_id, "run_id": run_id}):
-            stored = await self._there(workflow_id, run_id)
-            if stored.run.status not in ACTIVE or stored.occurred_at >= before:
-                return None
-            return lost(stored.run, stored.version, stored.occurred_at, moment)
-
-    async def conclude_answer(self, workflow_id: str, run_id: str, answer: Answer) -> RunEvent:
-        """Return the event that answers a paused run: just after the one it answers, by any clock.
-
-        See `RunLog.resume` for the arguments and errors. Nothing is written.
-        """
+    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
+        """Make what *answer* leads to the run's newest state, just after the one it answers; return that."""
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             stored = await self._there(workflow_id, run_id)
@@ -157,7 +147,10 @@ class RunLog(RunLogReader, abc.ABC):
         event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
         # An id before all others: what the run itself says in the next microsecond is later, too.
         version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
-        return event.model_copy(update=version)
+        event = event.model_copy(update=version)
+        with span("run_log.save", attributes={"workflow_id": run.workflow_id, "run_id": run.id}):
+            await self._conclude(event)
+        return event.run
 
     async def _there(self, workflow_id: str, run_id: str) -> StoredRun:
         stored = await self._read_named(workflow_id, run_id)
@@ -166,8 +159,8 @@ class RunLog(RunLogReader, abc.ABC):
         return stored
 
     @abc.abstractmethod
-    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
-        """Make what *answer* leads to the run's newest state, and return that."""
+    async def _conclude(self, event: RunEvent) -> None:
+        """Record *event*, which was concluded from what is stored, as it is."""
 
 
 class RunLogService(RunLog, StoredRuns):
@@ -182,6 +175,20 @@ class RunLogService(RunLog, StoredRuns):
     def __init__(self, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
         super().__init__(self, clock)
 
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return the service that the environment describes.
+
+        Raises:
+            ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
+        """
+        return cls.from_settings(Settings.from_env())
+
+    @classmethod
+    @abc.abstractmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the service that *settings* describe; see the constructor."""
+
     @override
     async def save_run(self, run: Any) -> None:
         with span("run_log.save") as saving:
@@ -190,20 +197,8 @@ class RunLogService(RunLog, StoredRuns):
             await self._save(event)
 
     @override
-    async def mark_lost(
-        self, workflow_id: str, run_id: str, *, older_than: timedelta, now: datetime | None = None
-    ) -> bool:
-        event = await self.conclude_lost(workflow_id, run_id, older_than=older_than, now=now)
-        if event is not None:
-            await self.apply([event])
-        return event is not None
-
-    @override
-    async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
-        event = await self.conclude_answer(workflow_id, run_id, answer)
-        with span("run_log.save", attributes={"workflow_id": event.run.workflow_id, "run_id": event.run.id}):
-            await self.apply([event])
-        return event.run
+    async def _conclude(self, event: RunEvent) -> None:
+        await self.apply([event])
 
     @abc.abstractmethod
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:

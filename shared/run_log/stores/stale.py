@@ -38,16 +38,9 @@ class StaleSelection:
     workflow_id: str | None = None
     """Of which workflow; None is any."""
     scope: ClassVar[str] = "stale"
-
-    @property
-    def sorted_by(self) -> str:
-        """What of the projection map they come by."""
-        return ACTIVE_SINCE
-
-    @property
-    def newest_first(self) -> bool:
-        """Never: the longest silent comes first."""
-        return False
+    sorted_by: ClassVar[str] = ACTIVE_SINCE
+    """What of the projection map they come by."""
+    newest_first: ClassVar[bool] = False
 
     def is_wanted(self, run: WorkflowRun) -> bool:
         """Return whether *run*, which an index has found, is among them: it is."""

@@ -151,8 +151,8 @@ class SummaryWindow:
                 own.setdefault(counter.slot, {})[counter] = count
         return [
             TimeBucket(
-                begins=hour_begins(slot * self._hours),
-                width=self._hours * _HOUR,
+                begins=hour_begins(slot * self.scope.hours),
+                width=self.scope.hours * _HOUR,
                 by_status=statuses_of(own.get(slot, {})),
                 durations=durations_of(own.get(slot, {})),
             )
@@ -162,11 +162,7 @@ class SummaryWindow:
     @property
     def since(self) -> datetime:
         """When the window begins."""
-        return hour_begins(self.first * self._hours)
-
-    @property
-    def _hours(self) -> int:
-        return 1 if self.scope is Scope.HOUR else 24
+        return hour_begins(self.first * self.scope.hours)
 
 
 def statuses_of(counters: Mapping[SummaryCounter, int]) -> dict[RunStatus, int]:

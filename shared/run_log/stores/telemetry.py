@@ -8,7 +8,7 @@ from typing import Final
 
 from opentelemetry import metrics, trace
 
-from run_log.core import RunLogError, StoreError, UnreadableRunError
+from run_log.core import StoreError, UnreadableRunError
 from run_log.core.logs import get_logger
 
 span: Final = trace.get_tracer("run_log.stores").start_as_current_span
@@ -57,16 +57,6 @@ def skipped_unreadable_stats(workflow_id: str, error: StoreError) -> None:
     _unreadable_workflows.add(1)
     hint = f"`run-log verify {workflow_id}` shows what is wrong"
     _logger.warning("run_log_unreadable_stats", workflow_id=workflow_id, error=str(error), hint=hint)
-
-
-def listener_failed(error: RunLogError) -> None:
-    """Log that the listener has failed, so that watches have to wait. Called once until it recovers."""
-    _logger.warning("run_log_listener_failed", error=str(error))
-
-
-def listener_recovered() -> None:
-    """Log that the listener works again. Changes of the meantime are delivered too."""
-    _logger.info("run_log_listener_recovered")
 
 
 def count_retry(reason: str) -> None:

@@ -63,11 +63,6 @@ class RunWatch:
     entered, it begins where its first update is asked for. Leaving it, `aclose`, and closing the service end
     the iteration at once; what was still to come is had with a cursor. A wait that is cancelled, by a time
     limit say, ends nothing: ask again. It belongs to the event loop it was entered in, and to one task.
-
-    Args:
-        source: Where the changes come from.
-        watches: The open ones of its service.
-        workflow_id: The workflow that is watched; None for all.
     """
 
     def __init__(self, source: UpdateSource, watches: Watches, workflow_id: str | None) -> None:

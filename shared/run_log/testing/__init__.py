@@ -10,8 +10,7 @@ from run_log.core.errors import EmulatorError, EmulatorNotFoundError
 from ._builders import RunChanges, a_life, a_run, an_event
 from ._clocks import ManualClock, sequential_ids
 from ._emulators import FirestoreEmulator, PubSubEmulator
-from ._faults import Faults
-from ._topic import InMemorySubscription, InMemoryTopic
+from ._topic import Faults, InMemorySubscription, InMemoryTopic
 
 __all__ = [
     "EmulatorError",

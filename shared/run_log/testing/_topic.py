@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from run_log.core import InvalidArgumentError, Message, ReceivedMessage, TransportUnavailableError
 from run_log.core.bell import Bell
-
-from ._faults import NO_FAULTS, Chance, Faults
 
 # Least seconds between two looks of a waiting pull at a clock that may stand still.
 _SHORTEST_WAIT: Final = 0.01
@@ -26,6 +26,44 @@ _MAX_DELAYS: Final = 3
 
 # A shuffled pull picks among so many times the messages it may take, so that a deep backlog stays cheap.
 _SHUFFLE_WINDOW: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """How often a topic misbehaves. Each field is a probability from 0 (never) to 1 (always)."""
+
+    duplicate: float = 0
+    """A published message arrives twice, the second time with another message id."""
+    reorder: float = 0
+    """A pull returns messages in shuffled order."""
+    delay: float = 0
+    """A pull holds a message back for a later pull, at most three times for one message."""
+    fail: float = 0
+    """A publish takes nothing and raises `TransportUnavailableError`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a probability."""
+        for field in fields(self):
+            probability = getattr(self, field.name)
+            if not 0 <= probability <= 1:
+                raise InvalidArgumentError(f"{field.name}={probability!r} is not a probability; pass 0 to 1")
+
+
+_NO_FAULTS: Final = Faults()
+
+
+class _Chance:
+    """Decides from one seed when a fault happens. Not thread-safe: the lock of its topic guards it."""
+
+    def __init__(self, faults: Faults, *, seed: int) -> None:
+        self.faults = faults
+        self._random = random.Random(seed)  # noqa: S311  # decides faults in tests, no secret
+
+    def strikes(self, probability: float) -> bool:
+        return self._random.random() < probability
+
+    def shuffle(self, items: MutableSequence[Any]) -> None:
+        self._random.shuffle(items)
 
 
 class _Waiting(NamedTuple):
@@ -47,10 +85,10 @@ class InMemoryTopic:
     All randomness comes from *seed*: the same calls in the same order meet the same faults.
     """
 
-    def __init__(self, *, faults: Faults = NO_FAULTS, seed: int = 0) -> None:
+    def __init__(self, *, faults: Faults = _NO_FAULTS, seed: int = 0) -> None:
         # One lock for the topic and its subscriptions: calls have one order, so the seed decides everything.
         self._lock = threading.Lock()
-        self._chance = Chance(faults, seed=seed)
+        self._chance = _Chance(faults, seed=seed)
         self._subscriptions: list[InMemorySubscription] = []
         self._arrived = 0
 
@@ -122,7 +160,7 @@ class InMemorySubscription:
     """
 
     def __init__(
-        self, lock: threading.Lock, chance: Chance, *, now: Callable[[], float], ack_deadline: timedelta
+        self, lock: threading.Lock, chance: _Chance, *, now: Callable[[], float], ack_deadline: timedelta
     ) -> None:
         self._lock = lock
         self._chance = chance

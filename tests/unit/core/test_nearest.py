@@ -20,9 +20,9 @@ import pytest
 from pydantic import BaseModel, RootModel, SecretStr, field_serializer
 
 from run_log.core import InvalidRunError, WorkflowRun
-from run_log.core.ids import id_text
+from run_log.core.ids import as_text, id_text
 from run_log.core.models import snapshot, validated
-from run_log.core.nearest import CUT_MARKER, OUTER_KEY, as_text
+from run_log.core.nearest import CUT_MARKER, OUTER_KEY
 from run_log.core.payload import decode_json, encode_json
 
 from .builders import NOON, make_run, run_fields

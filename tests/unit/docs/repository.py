@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,11 +22,12 @@ def read(path: str) -> str:
 
 def documents() -> list[Path]:
     """Return every Markdown file of the repository."""
-    return sorted(
-        path
-        for path in REPOSITORY.rglob("*.md")
-        if not re.search(r"(^|/)(\.|node_modules/)", path.relative_to(REPOSITORY).as_posix())
-    )
+    found: list[Path] = []
+    for folder, folders, files in os.walk(REPOSITORY):
+        # Environments and caches hold many times as many files as the repository.
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "node_modules"]
+        found += [Path(folder, name) for name in files if name.endswith(".md") and not name.startswith(".")]
+    return sorted(found)
 
 
 def section(text: str, heading: str) -> str:

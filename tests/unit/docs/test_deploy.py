@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import hcl2
 import pytest
@@ -19,7 +19,12 @@ DEPLOY = read("docs/deploy.md")
 EXAMPLE = "infra/terraform/examples/basic"
 PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
 COMMANDS = "".join(blocks(DEPLOY, "sh"))
-MODULE: Final = TerraformModule()
+
+
+@pytest.fixture(scope="module")
+def module() -> TerraformModule:
+    """Return the module that the page applies."""
+    return TerraformModule()
 
 
 def _example(kind: str) -> dict[str, Any]:
@@ -66,27 +71,27 @@ def test_what_terraform_gets_and_gives() -> None:
     assert set(outputs.split()) == set(_example("output"))
 
 
-def test_the_names() -> None:
+def test_the_names(module: TerraformModule) -> None:
     """Each name with an underscore is the module's or the example's, and the example does not set it yet."""
     said = dict(re.findall(r"^(\w+) += (\S+)$", "".join(blocks(DEPLOY, "hcl")), re.MULTILINE))
     words = {word for code in codes(DEPLOY) for word in code.split()}
     given = _example("module")["run_log"]
 
-    assert {"projector_mode", "deletion_protection"} <= set(said) <= set(MODULE.variables) - set(given)
-    assert said["projector_mode"].strip('"') in MODULE.variables["projector_mode"]["description"]
+    assert {"projector_mode", "deletion_protection"} <= set(said) <= set(module.variables) - set(given)
+    assert said["projector_mode"].strip('"') in module.variables["projector_mode"]["description"]
     named = {word for word in words if re.fullmatch(r"[a-z]+(_[a-z]+)+", word)}
-    assert "database_location" in named <= {*MODULE.variables, *MODULE.outputs, *_example("variable")}
+    assert "database_location" in named <= {*module.variables, *module.outputs, *_example("variable")}
     assert given["database_location"].strip('"') == "eur3"
     assert "eur3" in words
 
 
-def test_what_is_deleted_is_what_was_created() -> None:
+def test_what_is_deleted_is_what_was_created(module: TerraformModule) -> None:
     """Bucket, database and account have the names that the module gives them."""
-    account = MODULE.attribute("google_service_account", "producer", "account_id")
+    account = module.attribute("google_service_account", "producer", "account_id")
 
-    assert f"gs://$PROJECT-{MODULE.value('${var.name}')}-archive/**" in DEPLOY
-    assert '"${var.project_id}-${var.name}-archive"' in MODULE.text
-    assert f"--database={MODULE.value('${var.database_name}')}" in DEPLOY
+    assert f"gs://$PROJECT-{module.value('${var.name}')}-archive/**" in DEPLOY
+    assert '"${var.project_id}-${var.name}-archive"' in module.text
+    assert f"--database={module.value('${var.database_name}')}" in DEPLOY
     assert f"{account}@PROJECT.iam.gserviceaccount.com" in codes(DEPLOY)
 
 

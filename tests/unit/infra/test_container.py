@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from . import lock
 from .dockerfile import DOCKERFILE, REPOSITORY, stages
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = tomllib.loads((REPOSITORY / "uv.lock").read_text(encoding="utf-8"))
 
 
 def test_both_stages_are_one_pinned_python() -> None:
@@ -29,7 +29,7 @@ def test_both_stages_are_one_pinned_python() -> None:
 def test_the_uv_that_installs_is_the_locked_one() -> None:
     """The builder installs the uv that the lock pins."""
     builder, _ = stages()
-    (locked,) = [package["version"] for package in LOCK["package"] if package["name"] == "uv"]
+    (locked,) = [package["version"] for package in lock.packages() if package["name"] == "uv"]
 
     assert f"UV_VERSION={locked}" in [one.text for one in builder.named("ARG")]
     (pip,) = [one for one in builder.named("RUN") if "pip" in one.words]

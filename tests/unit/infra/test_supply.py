@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
+from . import lock
 from .dockerfile import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = tomllib.loads((REPOSITORY / "uv.lock").read_text(encoding="utf-8"))
-LOCKED = {(package["name"], package["version"]) for package in LOCK["package"]}
-"""Some packages twice: Beam wants older ones."""
 
 
 def _names(requirements: list[str]) -> set[str]:
@@ -26,7 +24,7 @@ def _names(requirements: list[str]) -> set[str]:
 
 def test_everything_is_pinned() -> None:
     """Each package in the lock comes from the package index with the digest of each of its files."""
-    packages = [package for package in LOCK["package"] if package["name"] != PROJECT["project"]["name"]]
+    packages = [package for package in lock.packages() if package["name"] != PROJECT["project"]["name"]]
 
     assert packages
     for package in packages:
@@ -68,6 +66,6 @@ def _listed(written: Path) -> set[str]:
     assert ("CycloneDX", "1.5") == (listed["bomFormat"], listed["specVersion"])
     held = {(one["name"], one["version"]) for one in listed["components"]}
     names = {name for name, _ in held}
-    assert held <= LOCKED
+    assert held <= {(package["name"], package["version"]) for package in lock.packages()}
     assert not {"pytest", "mypy", "ruff", "uv"} & names
     return names

@@ -112,7 +112,7 @@ _OTHERS: Final = {
     "console/run_log/console/views/output.py": 2,  # the null device
     "console/run_log/console/commands/events.py": 1,  # the schema
     "shared/run_log/stores/files.py": 1,
-    "shared/run_log/testing/_server.py": 1,  # what an emulator prints, in a folder of its own
+    "shared/run_log/testing/_emulators.py": 1,  # what an emulator prints, in a folder of its own
 }
 
 

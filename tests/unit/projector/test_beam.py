@@ -26,7 +26,7 @@ from run_log.core.install import how_to_install
 from run_log.core.law import FoldedRun
 from run_log.core.nearest import CUT_MARKER
 from run_log.projector.beam import __main__ as program
-from run_log.projector.beam.options import parse
+from run_log.projector.beam.__main__ import parse
 from run_log.projector.beam.steps import MAX_BYTES, MAX_RUNS, RunWriter, Written, folded, read_events
 from run_log.testing import an_event
 

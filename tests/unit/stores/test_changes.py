@@ -16,8 +16,8 @@ from run_log.stores.firestore.watch.changes import (
     RecentChanges,
     Snapshot,
     TargetChange,
+    WatchPosition,
 )
-from run_log.stores.firestore.watch.walks import WatchPosition
 from run_log.stores.listings import encode_parts
 
 ROOT = "projects/p/databases/d/documents/root"

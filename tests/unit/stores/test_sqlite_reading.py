@@ -24,9 +24,8 @@ from run_log.core import (
 )
 from run_log.stores import RunLogService, SQLiteRunLogService
 from run_log.stores.audit import verify
-from run_log.stores.sqlite._connection import Connection
+from run_log.stores.sqlite._connection import Connection, Opened, Reading
 from run_log.stores.sqlite._queries import ADDED_COLUMNS
-from run_log.stores.sqlite._reading import Opened, Reading
 from run_log.stores.sqlite._schema import APPLICATION_ID, MIGRATIONS, migrate
 from run_log.stores.stored.fields import PROGRESS_DIGEST, STEPS
 from run_log.testing import a_run

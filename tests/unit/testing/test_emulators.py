@@ -15,7 +15,7 @@ import pytest
 from tests.ports import unused_port
 
 from run_log.testing import EmulatorError, EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
-from run_log.testing._server import running
+from run_log.testing._emulators import running
 
 pytestmark = pytest.mark.process
 

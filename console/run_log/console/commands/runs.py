@@ -81,15 +81,13 @@ def list_(
     }
     table = partial(runs_table, workflow_id=workflow)
     listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
-
-    async def listed(log: RunLog) -> None:
-        await listing.walk(
+    asked(
+        lambda log: listing.walk(
             lambda cursor: log.list_runs(workflow, limit=limit, start_after=cursor, **filters),
             after=after,
             all_pages=all_pages,
         )
-
-    asked(listed)
+    )
 
 
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
@@ -224,17 +222,15 @@ def pending(
     from run_log.console.work.opening import asked
 
     listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=pending_record)
-
-    async def listed(log: RunLog) -> None:
-        await listing.walk(
+    asked(
+        lambda log: listing.walk(
             lambda cursor: log.list_pending(
                 assignee=assignee, overdue=overdue, workflow_id=workflow, limit=limit, start_after=cursor
             ),
             after=after,
             all_pages=all_pages,
         )
-
-    asked(listed)
+    )
 
 
 def workflows(
@@ -251,15 +247,13 @@ def workflows(
     from run_log.console.work.opening import asked
 
     listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=workflow_record)
-
-    async def listed(log: RunLog) -> None:
-        await listing.walk(
+    asked(
+        lambda log: listing.walk(
             lambda cursor: log.list_workflows(limit=limit, start_after=cursor),
             after=after,
             all_pages=all_pages,
         )
-
-    asked(listed)
+    )
 
 
 _By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]

@@ -27,7 +27,7 @@ from run_log.core import ConfigurationError, EventDecodeError, InvalidArgumentEr
 from run_log.projector import DeadLetter, HandledLetter, LetterChoice, LetterOutcome, discard, redrive
 from run_log.projector.dead_letters.leased import LeasedLetters
 from run_log.projector.google_cloud import event_topic, leased_letters
-from run_log.stores.files import open_private, sync_directory
+from run_log.stores.files import open_unbuffered, sync_directory, write_durably
 
 from .opening import complete, reached_broker
 
@@ -202,29 +202,24 @@ def saving(path: Path | None) -> Generator[Callable[[Sequence[DeadLetter]], None
         yield lambda _letters: None
         return
     with _writing(path):
-        file = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = open_unbuffered(path, "ab")
 
     def save(letters: Sequence[DeadLetter]) -> None:
         lines = "".join(f"{json_text(letter_record(letter))}\n" for letter in letters)
         with _writing(path):
-            before = os.fstat(file).st_size
+            before = os.fstat(file.fileno()).st_size
             try:
-                left = memoryview(lines.encode("ascii"))
-                while left:
-                    left = left[os.write(file, left) :]
-                os.fsync(file)
+                write_durably(file, lines.encode("ascii"))
             except OSError:
                 # Half a line would corrupt the next one.
                 with suppress(OSError):
-                    os.ftruncate(file, before)
+                    file.truncate(before)
                 raise
 
-    try:
+    with file:
         with _writing(path):
             sync_directory(path.absolute().parent)
         yield save
-    finally:
-        os.close(file)
 
 
 def complete_or_stop(work: Coroutine[Any, Any, _T]) -> _T:

@@ -37,13 +37,10 @@ _T = TypeVar("_T")
 async def opened_run_log(
     backend: str | None = None, *, queries: bool = True, saves: bool = False, makes: bool = False
 ) -> AsyncGenerator[RunLog]:
-    """Yield the run log that the environment names once it answers, and close it.
+    """Yield the run log that the environment names, or that of another *backend*, once it answers; close it.
 
-    Args:
-        backend: Another back end; None is the environment's.
-        queries: Whether the command queries it.
-        saves: Whether the command saves to it. If not, nothing is created, neither a file nor a spool.
-        makes: Whether it may be created if it does not exist.
+    *queries* and *saves* say what the command does with it: without saves nothing is created, neither a file
+    nor a spool. *makes* is whether it may be created if it does not exist.
     """
     settings = Settings.from_env()
     name = backend or settings.backend

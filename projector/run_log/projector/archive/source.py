@@ -32,13 +32,9 @@ class ArchiveSource(MessageSource):
     Everything up to a reported position is done, and another source can go on from there. It may repeat some
     messages, as acknowledgements come in any order; it misses none.
 
-    Args:
-        files: The archive.
-        done: How far each file was done before, by name.
-        rejects: Keeps records that are not messages.
-        told: Called with the new positions, in order.
-        finished: Called when all is done; at once if it is already.
-        now: Monotonic seconds.
+    *done* is how far each file was done before, by name; *rejects* keeps records that are not messages.
+    *told* is called with the new positions, in order, and *finished* when all is done; at once if it is
+    already.
     """
 
     def __init__(

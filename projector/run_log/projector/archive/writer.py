@@ -25,10 +25,9 @@ from run_log.core import (
 )
 from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
-from run_log.projector.durable import open_unbuffered, write_durably
 from run_log.projector.ports import MessageSource
 from run_log.projector.pull import PullLimits, cancel, let_end, wait_unless
-from run_log.stores.files import make_private_directory, sync_directory
+from run_log.stores.files import make_private_directory, open_unbuffered, sync_directory, write_durably
 
 from .records import WRAPPED, wrapped
 

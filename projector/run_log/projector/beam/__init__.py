@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_log.core.install import how_to_install
 
-from .options import BeamRebuild
+from .steps import BeamRebuild
 
 if TYPE_CHECKING:
     from ._pipeline import build

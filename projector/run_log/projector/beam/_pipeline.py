@@ -15,8 +15,17 @@ from run_log.core.law import FoldedRun
 from run_log.core.models import RunKey
 from run_log.stores.firestore import FirestoreRoot, shard_of
 
-from .options import BeamRebuild
-from .steps import OpenStore, RunWriter, Written, decode_folded, encode_folded, folded, joined, read_events
+from .steps import (
+    BeamRebuild,
+    OpenStore,
+    RunWriter,
+    Written,
+    decode_folded,
+    encode_folded,
+    folded,
+    joined,
+    read_events,
+)
 
 # Untyped: Beam's annotations leave most return types open. No other module imports Beam.
 beam: Any = import_module("apache_beam")
@@ -181,7 +190,7 @@ class _Expire(DoFn):
     async def _expire(self, workflow_id: str) -> int:
         root = FirestoreRoot.from_settings(self._settings, self._into)
         try:
-            return await root.expire_workflow(workflow_id, self._settings.retention_days or 0)
+            return await root.expire(self._settings.retention_days or 0, workflow_id)
         finally:
             await root.close()
 
@@ -231,11 +240,7 @@ def _count(name: str, by: int = 1) -> None:
 
 
 def run(rebuild: BeamRebuild, options: Sequence[str]) -> bool:
-    """Run the pipeline, and return whether all was folded and nothing was rejected.
-
-    Args:
-        rebuild: What to fold, and where to write.
-        options: The options of Beam and its runner.
+    """Run the pipeline with Beam's own *options*; return whether all was folded and nothing was rejected.
 
     Raises:
         RuntimeError: The runner failed.

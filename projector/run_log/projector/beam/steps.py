@@ -1,10 +1,12 @@
-"""What the workers of a pipeline do, without Beam: read events, join folded runs, write them."""
+"""What a pipeline is to do, and what its workers do, without Beam: read events, join runs, write them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from pydantic import TypeAdapter
@@ -15,6 +17,7 @@ from run_log.core import (
     Message,
     Outcome,
     RunEvent,
+    Settings,
     Transition,
     decode_event,
     encode_event,
@@ -26,6 +29,7 @@ from run_log.core.steps import step_from_text, step_text
 from run_log.core.wire import check_stamp
 from run_log.projector.archive import read_records
 from run_log.projector.rebuild.merging import MergingProjector
+from run_log.projector.rebuild.sources import rebuilding
 from run_log.projector.rebuild.work import Reject
 
 
@@ -113,6 +117,30 @@ class ClosableStore(Protocol):
 OpenStore = Callable[[], ClosableStore]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamRebuild:
+    """What a pipeline folds, and where it writes."""
+
+    files: tuple[str, ...]
+    """Files or patterns, as Beam's file systems take them. Hidden files are left out."""
+    settings: Settings
+    """The project, the database, the number of stats documents and the retention are taken from here."""
+    into: str
+    """The root collection to write into."""
+    rejects: str
+    """Prefix of the files that hold the rejects."""
+    open_store: OpenStore | None = None
+    """Opens the store; None for the settings' Firestore."""
+
+    def store(self) -> OpenStore:
+        """Return a function that opens the store, on any worker."""
+        from run_log.stores import FirestoreRunLogService  # noqa: PLC0415 - options are read without
+
+        return self.open_store or partial(
+            FirestoreRunLogService.from_settings, rebuilding(self.settings, self.into)
+        )
+
+
 class Written(NamedTuple):
     """What became of runs that were written together."""
 
@@ -126,9 +154,6 @@ class RunWriter:
     """Writes runs into a store, as many together as a commit holds. Not thread-safe.
 
     Writing a run again changes nothing, even if another writer does so at the same time.
-
-    Args:
-        open_store: Opens the store.
     """
 
     def __init__(self, open_store: OpenStore) -> None:

@@ -57,13 +57,8 @@ def create_push_app(
 
     204 means that a message is durable, or is a dead letter; 429 that too much is in hand; 503 that a fault
     will pass. A body that is not a message becomes a dead letter too, because Pub/Sub would push it again for
-    ever. No body is read before *authenticate* has accepted the headers.
-
-    Args:
-        group: Projects the messages. Concurrent requests share its commits.
-        authenticate: Checks who pushes.
-        trouble: Returns why nothing can be projected now; None if it can.
-        read_seconds: How long a body may take to arrive.
+    ever. No body is read before *authenticate* has accepted the headers, and none may take longer than
+    *read_seconds*. *trouble* returns why nothing can be projected now; None if it can.
     """
     # No documentation pages: people do not call this API.
     app = FastAPI(openapi_url=None)

@@ -40,12 +40,8 @@ Fetched = tuple[Mapping[str, str], float]
 class Certificates:
     """The certificates of the keys that Google signs tokens with.
 
-    They are kept as long as Google allows, and a day longer if they cannot be fetched again.
-
-    Args:
-        fetch: Gets the certificates; it may block.
-        now: Monotonic seconds.
-        fetch_seconds: How long a fetch may take.
+    They are kept as long as Google allows, and a day longer if they cannot be fetched again. *fetch* may
+    block.
     """
 
     # All requests share one fetch. After the first, there is at most one a minute. So neither tokens of
@@ -112,10 +108,7 @@ class Certificates:
 class TokenVerifier:
     """Accepts tokens that Google signed for one service account and one audience.
 
-    Args:
-        audience: The audience in the subscription's push configuration.
-        service_account: The e-mail address of the service account in it.
-        certificates: The certificates to verify signatures with.
+    Both are as in the subscription's push configuration; the service account is an e-mail address.
     """
 
     def __init__(self, *, audience: str, service_account: str, certificates: Certificates) -> None:

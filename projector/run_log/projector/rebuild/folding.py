@@ -39,11 +39,6 @@ async def rebuild_from_archive(
 
     What is not an event goes to the rejects. While the store does not answer, the rebuild waits.
 
-    Args:
-        files: The archive.
-        store: Where events are folded into.
-        work: The rebuild.
-
     Raises:
         TransportRefusedError: A file cannot be read until somebody acts.
         ConfigurationError: The store does not exist or denies access, or Avro cannot be read.
@@ -109,14 +104,8 @@ async def rebuild_from_subscription(
 ) -> bool:
     """Fold what *source* delivers into *store*, and return whether all is folded.
 
-    What is folded is acknowledged, so the subscription itself keeps the position of the rebuild.
-
-    Args:
-        source: A subscription that only the rebuild uses.
-        store: Where events are folded into.
-        work: The rebuild.
-        until_idle: All is folded after so many seconds without a message.
-        limits: How much is in hand.
+    What is folded is acknowledged, so the subscription, which only the rebuild uses, keeps the position of
+    the rebuild itself. All is folded after *until_idle* seconds without a message.
 
     Raises:
         StoreUnavailableError: The store does not answer, or the state cannot be written.
@@ -142,10 +131,8 @@ async def rebuild_from_root(
 ) -> bool:
     """Merge the runs of a root collection into a store, and return whether all are merged.
 
-    Args:
-        page_after: Returns the page after a position; empty for the first page.
-        merge: Merges runs into the store. Others may write there meanwhile.
-        work: The rebuild.
+    *page_after* returns the page after a position, which is empty for the first page. Others may write into
+    the store meanwhile.
 
     Raises:
         StoreUnavailableError: A store does not answer in bounded time, or the state cannot be written.

@@ -16,11 +16,7 @@ Merge = Callable[[Sequence[FoldedRun]], Awaitable[list[Outcome]]]
 
 
 class MergingProjector:
-    """Merges folded runs into a store, and isolates those that the store refuses.
-
-    Args:
-        merge: Merges runs into the store.
-    """
+    """Merges folded runs into a store, and isolates those that the store refuses."""
 
     def __init__(self, merge: Merge) -> None:
         self._merge = merge
@@ -30,12 +26,7 @@ class MergingProjector:
     async def merge(self, runs: Sequence[FoldedRun]) -> list[Outcome | Reject]:
         """Merge *runs*, each given once, and return what became of each, in order.
 
-        Args:
-            runs: None of them may be in another call that is under way.
-
-        Raises:
-            StoreUnavailableError: See `Projector.project`.
-            ConfigurationError: See `Projector.project`.
+        None of them may be in another call that is under way. It raises what `Projector.project` does.
         """
         by_key = {run.event.key: run for run in runs}
         self._runs |= by_key

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -140,12 +141,7 @@ class _IntoRoot:
                 return await self._fold_root(source, work)
 
     async def expire(self, days: int) -> int:
-        expired = 0
-        after: str | None = ""
-        while after is not None:
-            count, after = await self._root.expire_page(days, after)
-            expired += count
-        return expired
+        return await self._root.expire(days)
 
     async def close(self) -> None:
         await asyncio.gather(self.store.close(), self._root.close())
@@ -156,7 +152,7 @@ class _IntoRoot:
         root = FirestoreRoot.from_settings(self._settings, source.name)
         try:
             since = _walk_since(work, await root.now())
-            return await rebuild_from_root(root.changed_since(since).page, self.store.merge, work)
+            return await rebuild_from_root(partial(root.page, since=since), self.store.merge, work)
         finally:
             await root.close()
 

@@ -23,8 +23,8 @@ from run_log.core import (
     StoreUnavailableError,
     TransportUnavailableError,
 )
-from run_log.projector.durable import open_unbuffered, whole_lines, write_durably
 from run_log.projector.ports import DeadLetters
+from run_log.stores.files import open_unbuffered, whole_lines, write_durably
 
 try:
     _fcntl: Any = importlib.import_module("fcntl")

@@ -40,8 +40,7 @@ class CountName:
     @classmethod
     def of(cls, counter: SummaryCounter) -> Self:
         """Return how *counter* is called."""
-        hours = {Scope.ALL: 0, Scope.DAY: 24, Scope.HOUR: 1}[counter.scope]
-        begins = hour_begins(counter.slot * hours) if hours else None
+        begins = hour_begins(counter.slot * counter.scope.hours) if counter.scope.hours else None
         return cls(scope=counter.scope, begins=begins, name=counter.name)
 
     def __str__(self) -> str:
@@ -111,13 +110,7 @@ def expected_figures(
 
     A run that has expired stays counted, and leaves no trace when it is deleted. So where runs may have been
     deleted, a stored count may be higher than the recount. Such runs had ended, and began before all that are
-    kept.
-
-    Args:
-        stored: What is stored.
-        recounted: What a recount gives.
-        retention: The shortest time for which runs may have been kept; None where all are kept.
-        now: The time.
+    kept. *retention* is the shortest time for which runs may have been kept; None where all are.
     """
     if retention is None:
         return dict(recounted)

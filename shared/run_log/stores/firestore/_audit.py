@@ -47,16 +47,7 @@ _WITHOUT_PAYLOADS: Final = (
 
 
 class FirestoreAudit(Audit):
-    """Checks a root collection, one workflow as of one moment.
-
-    Args:
-        connection: Where to.
-        root: The collection that holds the projection.
-        patience: How reads are tried again.
-        retention: How long ended runs are kept; None keeps all.
-        now: The time.
-        page: How many documents are read at a time.
-    """
+    """Checks a root collection, one workflow as of one moment. Reads *page* documents at a time."""
 
     def __init__(
         self,
@@ -111,19 +102,11 @@ class FirestoreAudit(Audit):
 
 
 class FirestoreSnapshot(WorkflowSnapshot):
-    """A workflow as Firestore had it at a moment.
-
-    Args:
-        audit: Whose it is.
-        workflow: The workflow's document id.
-        at: The moment, in whole microseconds.
-    """
+    """A workflow, by its document id, as Firestore had it at a moment of whole microseconds."""
 
     def __init__(self, audit: FirestoreAudit, workflow: str, at: datetime) -> None:
+        self._audit = audit
         self._connection = audit.connection
-        self._root = audit.root
-        self._patience = audit.patience
-        self._page = audit.page
         self._workflow = workflow
         self._at = at
         self._path = f"{audit.root}/{workflow}"
@@ -149,7 +132,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
         said = fields.get("workflow_id", original_id(self._workflow))
         if not isinstance(said, str) or not said or document_id(said) != self._workflow:
             return StoredCounts(problem=f"their document says that it is of workflow {said!r}")
-        further = await self._documents(further_stats_paths(self._root, said, fields))
+        further = await self._documents(further_stats_paths(self._audit.root, said, fields))
         documents = [fields, *(fields_of(shard.fields) for shard in further.values())]
         try:
             stats, counters = summed(said, documents)
@@ -165,10 +148,10 @@ class FirestoreSnapshot(WorkflowSnapshot):
 
     @override
     async def documents(self, *, whole: bool) -> AsyncGenerator[Sequence[RunDocument]]:
-        size = min(self._page, WHOLE_PAGE) if whole else self._page
+        size = min(self._audit.page, WHOLE_PAGE) if whole else self._audit.page
         after: str | None = None
         while True:
-            page = await self._patience.run(partial(self._runs, after, size, whole=whole))
+            page = await self._audit.patience.run(partial(self._runs, after, size, whole=whole))
             if page:
                 yield page
                 after = page[-1].id
@@ -181,7 +164,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
             await self.counts()
         (mark,) = self._seen
         # Differences, not the recount itself: what projectors have added since the moment stays.
-        documents = FirestoreDocuments(self._connection, self._root)
+        documents = FirestoreDocuments(self._connection, self._audit.root)
         for part in _parts(change):
 
             async def add(part: StatsWrite = part, mark: Any = mark) -> Any:
@@ -192,7 +175,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
                         raise self._connection.error(error.__cause__) from error  # locks were not to be had
                     return None
 
-            mark = await self._patience.run(add)
+            mark = await self._audit.patience.run(add)
             if mark is None:
                 return False
         return True
@@ -201,7 +184,7 @@ class FirestoreSnapshot(WorkflowSnapshot):
         """Return those of the documents at *paths* that are there."""
         if not paths:
             return {}
-        found = await self._patience.run(partial(self._connection.documents, paths, at=self._at))
+        found = await self._audit.patience.run(partial(self._connection.documents, paths, at=self._at))
         return {self._connection.path(document): document for document in found}
 
     async def _runs(self, after: str | None, size: int, *, whole: bool) -> list[RunDocument]:

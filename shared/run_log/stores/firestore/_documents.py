@@ -95,12 +95,7 @@ _SPARE_DAYS: Final = 1
 
 
 class FirestoreDocuments(ProjectionDocuments):
-    """Commits to Firestore, and reads what a commit was refused for.
-
-    Args:
-        connection: Where to.
-        root_collection: The collection that holds the projection.
-    """
+    """Commits to Firestore, and reads what a commit was refused for."""
 
     def __init__(self, connection: Connection, root_collection: str) -> None:
         self._connection = connection
@@ -120,10 +115,7 @@ class FirestoreDocuments(ProjectionDocuments):
     async def repair(self, stats: StatsWrite, *, guard: str, expected: Any | None) -> Any:
         """Add *stats* to a workflow's, and count that in another document; return the mark of that.
 
-        Args:
-            stats: What to add.
-            guard: The path of the document that counts.
-            expected: The mark that it has to have; None: it must not be there yet.
+        That one is at the path *guard*, and has to have the mark *expected*; None: it must not be there yet.
 
         Raises:
             GuessRefusedError: It has another one; nothing is written.

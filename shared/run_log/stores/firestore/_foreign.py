@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from run_log.core import TriggerType, UnreadableRunError, WorkflowRun
-from run_log.core.ids import document_id, original_id
+from run_log.core.ids import document_id
 from run_log.core.models import is_trigger_word
 from run_log.stores.stored.fields import ADDED_FIELDS
-from run_log.stores.stored.reading import run_from_fields
+from run_log.stores.stored.reading import key_at, run_from_fields
 
 NAIVE_TIME: Final = "runs with times without an offset, taken as UTC"
 OTHER_TRIGGER: Final = "runs whose trigger type is no word, stored as 'manual'"
@@ -23,16 +23,12 @@ def foreign_run(fields: Mapping[str, Any], *, place: tuple[str, str]) -> tuple[W
     """Return the run of a document without a projection map, and what was assumed to read it.
 
     Times may be ISO 8601 text, payloads maps, words in any case. Optional fields and ids may be missing.
-
-    Args:
-        fields: The document's fields.
-        place: The ids of the workflow's document and of its own, escaped as run-log does or not at all.
+    *place* is the ids of the workflow's document and of its own, escaped as run-log does or not at all.
 
     Raises:
         UnreadableRunError: They do not hold a run, or that of another place.
     """
-    workflow, run = place
-    key = (original_id(workflow) or workflow, original_id(run) or run)
+    key = key_at(*place)
     # The ids first, so that what the document itself says of them counts, and is compared with its place.
     found: dict[str, Any] = {"workflow_id": key[0], "id": key[1], **fields}
     assumed: set[str] = set()

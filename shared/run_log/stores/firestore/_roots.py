@@ -23,16 +23,16 @@ from run_log.core import (
     decode_event,
 )
 from run_log.core.clock import micros_of
-from run_log.core.ids import document_id, original_id
+from run_log.core.ids import document_id
 from run_log.core.law import FoldedRun
-from run_log.core.models import STORED, RunKey
+from run_log.core.models import STORED
 from run_log.core.payload import encode_json
 from run_log.core.settings import check_collection_id
 from run_log.core.wire import run_dump_to_event
 from run_log.stores.firestore.watch.changes import RUN_PATH
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import EXPIRE_AT, PROGRESS_DIGEST, PROJECTION
-from run_log.stores.stored.reading import at_its_place, head_from_fields, run_from_fields
+from run_log.stores.stored.reading import at_its_place, head_from_fields, key_at, run_from_fields
 
 from ._audit import FirestoreAudit
 from ._documents import Write, set_fields
@@ -81,26 +81,15 @@ class FirestoreRoot:
 
     What is changed while pages are read may be seen as it was or as it is; what is new may be missed.
 
-    Args:
-        connection: Where it is.
-        root_collection: Its name.
-        page: Documents of a page.
-        since: Only runs whose documents have changed since, by whomever, are on its pages; None for all.
+    Whatever reads or writes raises `StoreUnavailableError` where the store does not answer in bounded time,
+    and `ConfigurationError` where it is not there, or does not let us in.
 
     Raises:
         ConfigurationError: *root_collection* is no collection id.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        root_collection: str,
-        *,
-        page: int = PAGE,
-        since: datetime | None = None,
-    ) -> None:
+    def __init__(self, connection: Connection, root_collection: str, *, page: int = PAGE) -> None:
         self._connection = connection
-        self._since = since
         self._root = check_collection_id(root_collection)
         self._patience = Patience()
         self._page = page
@@ -110,20 +99,11 @@ class FirestoreRoot:
         """Return that root collection of the database that *settings* describe; see the constructor."""
         return cls(Connection(settings.project, settings.database), root_collection)
 
-    def changed_since(self, moment: datetime | None) -> Self:
-        """Return this root collection, but with only the runs that have changed since; None for all.
-
-        It costs a read a run, for when it changed, and one more for each that has.
-        """
-        return type(self)(self._connection, self._root, page=self._page, since=moment)
-
     async def now(self) -> datetime:
         """Return the time by Firestore's clock: what was committed before is on the pages that come.
 
         Raises:
             NotFoundError: No workflow and no run is below the collection: nothing tells that it is there.
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
         """
         audit = FirestoreAudit(self._connection, self._root, patience=self._patience, page=1)
         async with aclosing(audit.workflows()) as workflows:
@@ -134,17 +114,16 @@ class FirestoreRoot:
                 )
         return await audit.store_now()
 
-    async def page(self, after: str = "") -> RootPage:
+    async def page(self, after: str = "", *, since: datetime | None = None) -> RootPage:
         """Return the runs after a place, expired ones too; the first page is after an empty one.
+
+        With *since*, only runs whose documents have changed since then, by whomever, are on the page. That
+        costs a read a run, for when it changed, and one more for each that has.
 
         A document that something without versions stored becomes what a bare run in an archive is, and is the
         later the longer after its creation it was written again.
-
-        Raises:
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in.
         """
-        documents, last = await self._changed_documents(after)
+        documents, last = await self._changed_documents(after, since)
         runs: list[FoldedRun] = []
         unreadable: dict[str, Unreadable] = {}
         assumed: Counter[str] = Counter()
@@ -163,18 +142,13 @@ class FirestoreRoot:
         return RootPage(runs=runs, unreadable=unreadable, assumed=assumed, after=last)
 
     async def expire_page(self, days: int, after: str = "") -> tuple[int, str | None]:
-        """Have those ended runs after a place expire that do not yet.
-
-        Args:
-            days: How long after its latest event a run expires.
-            after: The place; empty for the first page.
+        """Have ended runs after a place expire that do not yet, so many *days* after their latest event.
 
         Returns:
             How many that were, and where to go on; None where nothing is left.
 
         Raises:
-            StoreUnavailableError: The store does not answer in bounded time.
-            ConfigurationError: It is not there, or does not let us in; or *days* cannot be used.
+            ConfigurationError: *days* cannot be used.
         """
         retention = Retention.of_days(days)
 
@@ -191,10 +165,10 @@ class FirestoreRoot:
 
         return await self._patience.run(expire)
 
-    async def expire_workflow(self, workflow_id: str, days: int) -> int:
-        """Do as `expire_page` with all runs of a workflow, and a page at most of what comes after it."""
-        own = f"{document_id(workflow_id)}/{RUNS}/"
-        after: str | None = f"{own}{_FIRST}"
+    async def expire(self, days: int, workflow_id: str | None = None) -> int:
+        """Do as `expire_page` with all runs, or a workflow's and at most a page of what comes after it."""
+        own = "" if workflow_id is None else f"{document_id(workflow_id)}/{RUNS}/"
+        after: str | None = f"{own}{_FIRST}" if own else ""
         expired = 0
         while after is not None and after.startswith(own):
             count, after = await self.expire_page(days, after)
@@ -205,15 +179,17 @@ class FirestoreRoot:
         """Close the connection of the running event loop. Closing twice is fine."""
         await self._connection.close()
 
-    async def _changed_documents(self, after: str) -> tuple[dict[str, Any], str | None]:
+    async def _changed_documents(
+        self, after: str, since: datetime | None
+    ) -> tuple[dict[str, Any], str | None]:
         """Return a page's documents, all or those that have changed, and where the next page goes on."""
-        if self._since is None:
+        if since is None:
             return await self._documents(after, None)
-        since = micros_of(self._since - SETTLED) * 1_000
+        begins = micros_of(since - SETTLED) * 1_000
         # By the time of the commit, which Firestore keeps of every document: `CHANGED_AT` is missing where
         # another program has written, and comes a little before.
         heads, last = await self._documents(after, ["status"], HEADS * self._page)
-        paths = [f"{self._root}/{path}" for path, head in heads.items() if nanos(head.update_time) >= since]
+        paths = [f"{self._root}/{path}" for path, head in heads.items() if nanos(head.update_time) >= begins]
         documents: dict[str, Any] = {}
         for start in range(0, len(paths), self._page):
             part = paths[start : start + self._page]
@@ -247,7 +223,7 @@ class FirestoreRoot:
 
 
 def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
-    key: RunKey = (original_id(workflow) or workflow, original_id(run) or run)
+    key = key_at(workflow, run)
     at_its_place(workflow, run)(fields)
     projection = fields[PROJECTION]
     head = head_from_fields(fields, key).head

@@ -57,10 +57,8 @@ from ._documents import (
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
 from .queries import placed_query, runs_query
-from .watch.changes import Bounds, Change
-from .watch.feed import Feed
-from .watch.updates import FirestoreUpdates
-from .watch.walks import ChangedDocuments, WatchPosition
+from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
+from .watch.feed import Feed, FirestoreUpdates
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
 
@@ -121,15 +119,6 @@ class FirestoreRunLogService(RunLogService):
         # Weak, for a loop that has ended comes to no close().
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = weakref.WeakKeyDictionary()
 
-    @classmethod
-    def from_env(cls) -> Self:
-        """Return the service that the environment describes.
-
-        Raises:
-            ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
-        """
-        return cls.from_settings(Settings.from_env())
-
     @property
     def path(self) -> str:
         """The full name of the collection that holds the projection."""
@@ -141,8 +130,8 @@ class FirestoreRunLogService(RunLogService):
         return self._connection.where
 
     @classmethod
+    @override
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor."""
         return cls(
             project=settings.project,
             database=settings.database,

@@ -105,11 +105,7 @@ _used_in: Final[list[int]] = []
 class Patience:
     """Retries around one operation of ours: jittered, bounded, and cancelled when the caller is.
 
-    Args:
-        seconds: How long to try; infinite for as long as it takes.
-        uniform: Returns a random number between two.
-        sleep: Waits that many seconds.
-        now: Monotonic seconds.
+    It is tried for so many *seconds*, which may be infinite.
     """
 
     def __init__(
@@ -243,13 +239,9 @@ class Connection(GoogleCloud):
         at: datetime | None = None,
         timeout: float = RPC_TIMEOUT_SECONDS,  # noqa: ASYNC109 - Firestore is told
     ) -> list[Any]:
-        """Return those of the documents at *paths* that are there, in any order.
+        """Return those of the documents at *paths*, below the database, that are there, in any order.
 
-        Args:
-            paths: Below the database.
-            fields: What to read of each; none for all that is there.
-            at: As of which moment; None for now.
-            timeout: How many seconds the call may take.
+        Of each, *fields* are read, or all; *at* is as of which moment, None for now.
 
         Raises:
             RunLogError: See `error`, as for every read.
@@ -293,10 +285,8 @@ class Connection(GoogleCloud):
     async def names(self, collection: str, *, size: int, token: str) -> tuple[list[str], str]:
         """Return a page of the full names in a root collection, and the page's token; empty at the end.
 
-        Args:
-            collection: Its id. Documents that are missing, but have others below, are named too.
-            size: How many documents are a page.
-            token: Of the page before; empty for the first.
+        Documents that are missing, but have others below, are named too. *token* is of the page before; empty
+        for the first.
         """
         request = _ListDocumentsRequest(
             parent=self.documents_name,
@@ -313,10 +303,7 @@ class Connection(GoogleCloud):
     def listen(self, query: Any, is_over: asyncio.Event, seconds: float) -> Any:
         """Return the vendor's call that tells of the documents of *query*; see `listen_response`.
 
-        Args:
-            query: One of the vendor's.
-            is_over: Ends the call once it is set.
-            seconds: After which the call ends by itself.
+        It ends once *is_over* is set, or after so many *seconds*.
         """
         request = _ListenRequest(database=self.database_name)
         parent, structured = _structured(query)

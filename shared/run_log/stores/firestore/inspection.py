@@ -1,4 +1,8 @@
-"""How Firestore is set up, as far as queries cannot tell."""
+"""How Firestore is set up, as far as queries cannot tell.
+
+Every function raises `StoreUnavailableError` where Firestore does not answer, and `ConfigurationError` where
+it is not there, or does not let us in.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +50,6 @@ async def find_unseen(connection: Connection, root_collection: str) -> tuple[int
 
     Returns:
         At how many workflows it looked, and what is in the first that has some.
-
-    Raises:
-        StoreUnavailableError: It does not answer.
-        ConfigurationError: It is not there, or does not let us in.
     """
     audit = FirestoreAudit(connection, root_collection, patience=Patience(), page=WORKFLOWS_LOOKED_AT)
     looked_at = 0
@@ -94,21 +94,14 @@ async def _count(query: Any) -> int:
 
 
 async def server_time(connection: Connection, root_collection: str) -> datetime:
-    """Return the time by Firestore's clock, at which it answered a read.
-
-    Raises:
-        StoreUnavailableError: It does not answer.
-        ConfigurationError: It is not there, or does not let us in.
-    """
+    """Return the time by Firestore's clock, at which it answered a read."""
     return moment_of(await connection.now(root_collection) // 1_000)
 
 
 async def ttl_is_active(connection: Connection) -> bool:
     """Return whether Firestore deletes runs that have expired; its emulator never does.
 
-    Raises:
-        StoreUnavailableError: It does not answer.
-        ConfigurationError: It does not let us see, for which it wants roles/datastore.indexAdmin or a viewer.
+    To see that takes roles/datastore.indexAdmin or a viewer.
     """
     return await asyncio.to_thread(_ttl_is_active, connection)
 

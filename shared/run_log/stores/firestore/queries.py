@@ -34,11 +34,9 @@ def runs_query(runs: Any, selection: Selection) -> Any:
 
 
 def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
-    """Return the query for those of *runs* that are selected, in order.
+    """Return the query for those of *runs*, a workflow's or all runs as a group, that are selected, in order.
 
-    Args:
-        runs: The reference of a workflow's runs, or of all runs as a collection group.
-        selection: Which of them. A workflow is not looked for: its runs are given.
+    A workflow is not looked for: its runs are given.
     """
     conditions = _of_stale(selection) if isinstance(selection, StaleSelection) else _of_inbox(selection)
     query = runs

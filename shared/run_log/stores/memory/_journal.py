@@ -24,8 +24,7 @@ _SLACK: Final = 1_000
 class Journal:
     """The newest change of each run, numbered from 1. The store's lock guards it.
 
-    Args:
-        number_of: Returns the number of a run's newest change; 0 where the run is gone.
+    *number_of* returns the number of a run's newest change; 0 where the run is gone.
     """
 
     def __init__(self, number_of: Callable[[RunKey], int]) -> None:
@@ -82,14 +81,10 @@ class Journal:
 
 
 class JournalUpdates(UpdateSource):
-    """The changes of an embedded store after a number.
+    """The changes of an embedded store after a number; None is where the store is when it is opened.
 
-    Args:
-        read: Returns the number of the next change, and its update where that can be read; None where
-            nothing is next.
-        last: Returns the number of the newest change.
-        bell: Rings when there is another change.
-        after: Where to begin; None for where the store is when it is opened.
+    *read* returns the number of the next change, and its update where that can be read; None where nothing is
+    next. *last* returns the number of the newest. The *bell* rings when there is another.
     """
 
     def __init__(

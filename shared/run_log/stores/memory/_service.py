@@ -165,17 +165,8 @@ class InMemoryRunLogService(RunLogService):
         self._bell = Bell()
 
     @classmethod
-    def from_env(cls) -> Self:
-        """Return the service that the environment describes.
-
-        Raises:
-            ConfigurationError: A setting is wrong; the message says which, and what to set.
-        """
-        return cls.from_settings(Settings.from_env())
-
-    @classmethod
+    @override
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor."""
         return cls(retention_days=settings.retention_days)
 
     @override

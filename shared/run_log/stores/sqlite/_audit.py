@@ -55,14 +55,7 @@ _Found = tuple[object, bool]
 
 
 class SQLiteAudit(Audit):
-    """Checks a file, each workflow in a transaction of its own.
-
-    Args:
-        path: The file.
-        busy_seconds: How long a call waits for it while others write to it.
-        terms: By which retention and time the file is written.
-        page: How many runs are read at a time.
-    """
+    """Checks a file, each workflow in a transaction of its own. Reads *page* runs at a time."""
 
     def __init__(self, path: str, *, busy_seconds: float, terms: Terms, page: int) -> None:
         self._path = path

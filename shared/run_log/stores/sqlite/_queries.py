@@ -268,9 +268,7 @@ def changed_query(workflow_id: str | None, after: ChangePosition) -> Query:
 def next_workflow_query(after: object, *, is_text: bool) -> Query:
     """Return the query for the first workflow after a document id that has counts or runs; NULL: none has.
 
-    Args:
-        after: The document id; None for the first of all.
-        is_text: Whether that is a text.
+    The document id may be None, for the first of all, or be no text.
     """
     condition = "IS NOT NULL" if after is None else f"> {IS_TEXT[is_text]}"
     first, further = (

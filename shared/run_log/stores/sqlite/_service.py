@@ -112,17 +112,9 @@ class SQLiteRunLogService(RunLogService):
         self._saves = SavesUnderWay()
 
     @classmethod
-    def from_env(cls) -> Self:
-        """Return the service that the environment describes.
-
-        Raises:
-            ConfigurationError: A setting is wrong; the message says which.
-        """
-        return cls.from_settings(Settings.from_env())
-
-    @classmethod
+    @override
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the service that *settings* describe; see the constructor. ``~`` is the home directory."""
+        """``~`` in the path is the home directory."""
         # Nobody's shell has looked at what a container or a service manager sets.
         path = os.path.expanduser(settings.sqlite_path)  # noqa: PTH111 - an unknown user's stays as it is
         return cls(path=path, retention_days=settings.retention_days)
@@ -132,18 +124,11 @@ class SQLiteRunLogService(RunLogService):
         return await self._writer.run(partial(apply, events=tuple(events), terms=self._terms))
 
     def audit(self, *, page: int = AUDIT_PAGE) -> SQLiteAudit:
-        """Return what checks the counts, and compares the runs; see `run_log.stores.audit`.
-
-        Args:
-            page: How many runs are read at a time.
-        """
+        """Return what checks the counts, and compares the runs, by so many runs at a time."""
         return SQLiteAudit(self._path, busy_seconds=self._busy_seconds, terms=self._terms, page=page)
 
     async def expire(self, days: int) -> int:
-        """Have all ended runs expire that do not yet, and return how many that were.
-
-        Args:
-            days: How long after its latest event a run expires.
+        """Have all ended runs expire so many *days* after their latest event that do not yet; count them.
 
         Raises:
             ConfigurationError: *days* is not within 1 and `MAX_RETENTION_DAYS`, or the file cannot be used.

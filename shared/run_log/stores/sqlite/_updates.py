@@ -54,16 +54,11 @@ class ChangePosition:
 
 
 class SQLiteUpdates(UpdateSource):
-    """The changes of a file after a position, looked for again and again.
+    """The changes of a file after a cursor, or from now on where that is None, looked for again and again.
 
-    Args:
-        state: Returns the file's log, which is empty where there is no file, and the number of its last
-            transaction.
-        page: Returns at most `PAGE` changes after a position: where each is, and its run, if that is seen.
-        update: Returns the update of a run, given its cursor.
-        selection: What cursors are made with.
-        cursor: Where to begin; None for now.
-        sleep: Waits that many seconds between two looks.
+    *state* returns the file's log, which is empty where there is no file, and the number of its last
+    transaction. *page* returns at most `PAGE` changes after a position: where each is, and its run, if that
+    is seen. *update* returns the update of a run, given its cursor.
 
     Raises:
         InvalidCursorError: *cursor* cannot be used.

@@ -118,12 +118,9 @@ def position_by(stored: StoredRun, name: str) -> Position:
 
 
 def stored_run(fields: Mapping[str, Any], key: RunKey, *, place: tuple[str, str]) -> StoredRun:
-    """Return the run that a document's fields hold; *key* names it in errors.
+    """Return the run that a document's fields, with the projection map, hold; *key* names it in errors.
 
-    Args:
-        fields: The document's fields, with the projection map.
-        key: The run that is looked for.
-        place: The document ids that it is kept under: its workflow's and its own.
+    *place* is the document ids that it is kept under: its workflow's and its own.
 
     Raises:
         UnreadableRunError: They hold no run, or one of another place.

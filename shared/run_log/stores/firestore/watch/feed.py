@@ -1,27 +1,41 @@
-"""What Firestore tells of changes as they happen: one listener for all watches of an event loop."""
+"""What Firestore tells of changes as they happen: a listener for an event loop, and the watches it feeds."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from google.api_core import exceptions as google_errors
 from grpc.aio import AioRpcError
+from typing_extensions import override
 
 from run_log.core import RunLogError, StoreUnavailableError
+from run_log.core.logs import get_logger
 from run_log.stores.firestore.client import RUNS, VENDOR_ERRORS, Connection, Patience, listen_response
 from run_log.stores.firestore.queries import changed_query
-from run_log.stores.telemetry import listener_failed, listener_recovered
-from run_log.stores.watch import call_soon
+from run_log.stores.watch import RunUpdate, UpdateSource, call_soon
 
-from .changes import Bounds, Change, ChangePosition, RecentChanges, Snapshot, requests_around
-from .walks import ChangedDocuments, WatchPosition
+from .changes import (
+    Bounds,
+    Change,
+    ChangedDocuments,
+    ChangePosition,
+    RecentChanges,
+    Snapshot,
+    WatchPosition,
+    requests_around,
+)
 
 _vendor_errors: Any = google_errors  # published without annotations
+
+_logger: Final = get_logger("run_log.stores")
 
 # Longest wait until a listener that worked begins anew: all processes may lose theirs at one moment.
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -32,14 +46,8 @@ class Feed:
 
     The listener is there while somebody has joined. It is the vendor's call itself, of the asynchronous
     client: no thread, and no document is held but the newest changes. Whatever happens to it, it begins anew
-    from the newest change that it told; only what somebody has to mend ends it.
-
-    Args:
-        connection: Where to.
-        root: The full name of the collection that holds the projection.
-        bounds: How much is kept.
-        patience: How a listener that cannot begin is tried again: without end.
-        uniform: Returns a random number between two.
+    from the newest change that it told; only what somebody has to mend ends it. So its *patience* is without
+    end. *root* is the full name of the collection that holds the projection.
     """
 
     def __init__(
@@ -136,7 +144,7 @@ class Feed:
         except RunLogError as error:
             if not self._has_failed:
                 self._has_failed = True
-                listener_failed(error)
+                _logger.warning("run_log_listener_failed", error=str(error))
             raise
 
     async def _listen_once(self) -> None:
@@ -207,7 +215,98 @@ class Feed:
     def _tell(self) -> None:
         if self._has_failed:
             self._has_failed = False
-            listener_recovered()
+            _logger.info("run_log_listener_recovered")
         # An event of its own for each state: who waits for the next one never wakes by this one.
         told, self._told = self._told, asyncio.Event()
         told.set()
+
+
+class FirestoreUpdates(UpdateSource):
+    """The changes after a position: from the feed, and by walks over what the feed does not reach.
+
+    It begins at *place*; None for now. Reads are tried again with the patience *opening* while the watch is
+    opened, and later without end. *update* returns the update of a change, given where the watch is after it;
+    None where it is of no concern to the watch.
+    """
+
+    def __init__(
+        self,
+        *,
+        documents: ChangedDocuments,
+        opening: Patience,
+        patience: Patience,
+        feed: Callable[[], Feed],
+        place: WatchPosition | None,
+        root: str,
+        update: Callable[[Change, WatchPosition], RunUpdate | None],
+    ) -> None:
+        self._documents = documents
+        self._opening = opening
+        self._patience = patience
+        self._feed_here = feed
+        self._begins = place
+        self._root = root
+        self._update = update
+        self._page: deque[Any] = deque()
+        self._is_last_page = False
+
+    @override
+    async def open(self) -> None:
+        # The store's time, not this machine's: what is committed after it comes, whatever clocks say. The
+        # feed is joined before the watch is entered, so nothing falls between.
+        now = await self._opening.run(self._documents.now)
+        self._place = self._begins or WatchPosition(seen=ChangePosition.after_all_at(now))
+        self._feed = self._feed_here()
+        self._feed.join(now)
+
+    @override
+    def take(self) -> RunUpdate | None:
+        while (change := self._next()) is not None:
+            update = self._update(change, self._place)
+            if update is not None:
+                return update
+        return None
+
+    @override
+    async def more(self) -> None:
+        if not self._place.until:
+            if self._feed.covers(self._place.seen):
+                await self._feed.told(self._place.seen)
+                return
+            # A round has an end, or a walk over a busy store would never come to it.
+            now = await self._patience.run(self._documents.now)
+            self._place = replace(self._place, until=now)
+        documents, self._is_last_page = await self._patience.run(partial(self._documents.page, self._place))
+        self._page.extend(documents)
+
+    @override
+    async def close(self) -> None:
+        await self._feed.leave()
+
+    @override
+    def abandon(self) -> None:
+        self._feed.abandon()
+
+    def _next(self) -> Change | None:
+        """Return the next change at hand, and be after it."""
+        if self._place.until:
+            return self._next_of_round()
+        if not self._feed.covers(self._place.seen):
+            return None
+        change = self._feed.after(self._place.seen)
+        if change is not None:
+            self._place = replace(self._place, seen=change.place)
+        return change
+
+    def _next_of_round(self) -> Change | None:
+        while self._page:
+            document = self._page.popleft()
+            self._place = self._place.past(document)
+            change = Change.of(document, self._root)
+            if change is not None and self._place.includes(change):
+                return change
+        if self._is_last_page:
+            # What changed during the round is the next one's, or the feed's where that reaches back so far.
+            self._is_last_page = False
+            self._place = WatchPosition(seen=ChangePosition.after_all_at(self._place.until))
+        return None
