@@ -34,7 +34,7 @@ from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
-from run_log.core.payload import detached
+from run_log.core.payload import decode_json, detached, encode_json
 from run_log.core.wire import message_bytes
 
 from ._failure import text_of
@@ -63,6 +63,7 @@ ENTRY_BYTES: Final = 700
 """What an event takes in the buffer besides its payloads and texts, in bytes, as measured in CPython 3.11."""
 
 _PAUSE_BYTES: Final = 600
+_OBJECTS: Final = ("form", "values")
 _TEXT_BYTES: Final = getsizeof("")
 _BYTES_WITHOUT_IDS: Final = ENTRY_BYTES - 2 * _TEXT_BYTES
 
@@ -255,8 +256,10 @@ def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
     if labels:
         size += _bytes(*labels, *labels.values())
     if pause is not None:
-        fields = (*fields[:-1], pause.model_copy())
+        pause, offered = _copied(pause)
+        fields = (*fields[:-1], pause)
         size += _PAUSE_BYTES + _bytes(pause.reason, pause.assignee, pause.answered_by, pause.comment)
+        size += offered
     if type(trace) is tuple:
         size += _bytes(*trace)
     event_id, hlc, _, _, _ = identity
@@ -264,6 +267,13 @@ def _entry(run: WorkflowRun, identity: _Identity, trace: TraceContext) -> Entry:
     # an outage does not cost the workflow long collections.
     content = (*fields, tuple(labels.items()) if labels else (), *identity, payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
+
+
+def _copied(pause: PauseRequest) -> tuple[PauseRequest, int]:
+    """Return a copy of *pause*, and how many bytes take what it offers and what was chosen of that."""
+    texts = {name: encode_json(value) for name in _OBJECTS if (value := getattr(pause, name)) is not None}
+    size = _bytes(*pause.choices, pause.default_choice, pause.choice, *texts.values())
+    return pause.model_copy(update={name: decode_json(text) for name, text in texts.items()}), size
 
 
 def _bytes(*texts: str | None) -> int:
@@ -283,6 +293,8 @@ def encode(content: Content, redaction: Redaction) -> Message:
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
     redaction.apply(run.labels)
+    if run.pause is not None and run.pause.values:
+        redaction.apply(run.pause.values)
     _redact_texts(run, redaction)
     run = fit_run(run)
     trace = captured.trace

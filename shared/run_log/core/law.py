@@ -118,7 +118,7 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         "completed_at": run.completed_at and run.completed_at.isoformat(),
         # As a float: 1 and 1.0 are the same duration, but not the same text.
         "duration_ms": float(run.duration_ms),
-        "pause": run.pause and {name: value for name, value in run.pause if value is not None},
+        "pause": run.pause and {name: value for name, value in run.pause if value not in (None, ())},
         # Absent if it is empty, as a run without labels was stored before there were any.
         "labels": dict(sorted(run.labels.items())) or None,
         "parent": run.parent,

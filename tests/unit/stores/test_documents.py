@@ -70,8 +70,18 @@ def stored_bytes(run: WorkflowRun, transitions: int) -> int:
             completed_at=LATE,
             pause=PauseRequest(reason="r" * 9_000, assignee="a", deadline=LATE, answered_by="b"),
         ),
+        a_run(
+            status=RunStatus.PAUSED,
+            pause=PauseRequest(
+                choices=tuple("é" * n for n in range(1, 50)),
+                default_choice="é",
+                choice="é" * 500,
+                form={"enum": [[1], "\ud800"]},
+                values={"a": 10**40},
+            ),
+        ),
     ],
-    ids=["small", "long ids", "payloads", "paused"],
+    ids=["small", "long ids", "payloads", "paused", "offering"],
 )
 def test_a_document_is_never_larger_than_foreseen(run: WorkflowRun, transitions: int) -> None:
     """The size foreseen for a run's document is never less than what Firestore counts."""

@@ -55,7 +55,7 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         "completed_at": run.completed_at,
         "duration_ms": float(run.duration_ms),
         "attempt": run.attempt,
-        "pause": pause.model_dump() if pause else None,
+        "pause": _pause_fields(pause) if pause else None,
     }
     if run.labels:
         fields[LABELS] = sorted(map(label_text, run.labels, run.labels.values()))
@@ -65,6 +65,26 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         fields[TRACE_ID] = run.trace_id
     if run.error_type:
         fields[ERROR_TYPE] = run.error_type
+    return fields
+
+
+def _pause_fields(pause: PauseRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "reason": pause.reason,
+        "assignee": pause.assignee,
+        "deadline": pause.deadline,
+        "answered_by": pause.answered_by,
+        "comment": pause.comment,
+    }
+    if pause.choices:
+        fields["choices"] = list(pause.choices)
+    for name in ("default_choice", "choice"):
+        if text := getattr(pause, name):
+            fields[name] = text
+    # As text: see `_stored_object` of the model.
+    for name in ("form", "values"):
+        if value := getattr(pause, name):
+            fields[name] = encode_json(value)
     return fields
 
 
