@@ -460,7 +460,8 @@ def _as_values(value: object, info: ValidationInfo) -> dict[str, Any] | None:
     if isinstance(info.context, Received) and not isinstance(value, dict):
         _left_out(info.field_name, f"values are an object, not a {type_name(value)}")
         return None
-    (values,), cut = detached(cast("object", value), limit=MAX_VALUES_BYTES)
+    given: object = value
+    (values,), cut = detached(given, limit=MAX_VALUES_BYTES)
     if is_deeper(encode_json(values), MAX_FORM_LEVELS):
         _left_out(info.field_name, f"it nests more than {MAX_FORM_LEVELS} levels")
         return None

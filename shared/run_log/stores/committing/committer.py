@@ -44,7 +44,7 @@ _V = TypeVar("_V")
 
 _ENTRY_BYTES: Final = 300
 _HEAD_BYTES: Final = 450
-_TRANSITION_BYTES: Final = 256
+_TRANSITION_BYTES: Final = 280
 
 MAX_KNOWN_RUNS: Final = 20_000
 """Runs remembered from own commits. Memory may be wrong, for others write too: a write that trusts it is
@@ -379,6 +379,6 @@ def head_bytes(head: RunHead) -> int:
     size = _HEAD_BYTES + _TRANSITION_BYTES * len(head.history)
     for transition in head.history:
         size += getsizeof(transition.version.event_id)
-        if transition.answered_by is not None:
-            size += getsizeof(transition.answered_by)
+        answer = (transition.answered_by, transition.choice, transition.comment, transition.values_text)
+        size += sum(getsizeof(text) for text in answer if text is not None)
     return size

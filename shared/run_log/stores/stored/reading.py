@@ -15,7 +15,7 @@ from run_log.core.counters import MAX_DURATION, Counted, hour_of
 from run_log.core.ids import bounded_id, document_id, original_id
 from run_log.core.law import RunHead, newest
 from run_log.core.models import STORED, RunKey
-from run_log.core.payload import decode_json
+from run_log.core.payload import decode_json, encode_json
 from run_log.stores.listings import Position
 from run_log.stores.telemetry import skipped_unreadable
 
@@ -25,6 +25,9 @@ _MAX_NUMBER: Final = 2**63
 _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
 _LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
+
+# What a transition's text has at its end: who answered, a digest, the choice, the comment and the values.
+_NO_ANSWER: Final[Sequence[Any]] = ("", "", "", "", None)
 
 _T = TypeVar("_T")
 
@@ -273,14 +276,20 @@ def _version(projection: Mapping[str, Any]) -> Version:
 def _transition(text: str) -> tuple[Transition, str]:
     """Return the transition of a text, and the digest beside it, which may be empty."""
     attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
+    # Earlier versions stored fewer.
+    end: list[Any] = [*more, *_NO_ANSWER[len(more) :]]
+    answered_by, digest, choice, comment, values, *_ = end
     transition = Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
         status=RunStatus(status),
         occurred_at=moment_of(moment),
         inferred=bool(inferred),
-        answered_by=(str(more[0]) or None) if more else None,
+        answered_by=str(answered_by) or None,
+        choice=str(choice) or None,
+        comment=str(comment) or None,
+        values_text=None if values is None else encode_json(dict(values)),
     )
-    return transition, str(more[1]) if len(more) > 1 else ""
+    return transition, str(digest)
 
 
 def _counted(micros: Any, hour: Any) -> Counted:
