@@ -27,6 +27,11 @@ class PubSubRunLogService(RunLog):
 
     What is saved becomes visible once the projector has come to it. Queries read from *reader*.
 
+    Answers with the same ``if_version`` are refused once one of them is projected. Before that, several are
+    published: all are of one version, of which the projection keeps one, the same one everywhere. So which
+    one holds is known once it is projected: it is the transition that follows the pause in `get_history`, by
+    who answered. The others are in no history.
+
     Args:
         emitter: Publishes what is saved; closed with the service.
         reader: Holds what queries read; closed with the service.
@@ -81,8 +86,21 @@ class PubSubRunLogService(RunLog):
         return event is not None
 
     @override
+    async def take_default(self, workflow_id: str, run_id: str, *, now: datetime | None = None) -> bool:
+        """Publish that a run's default choice is taken. Returns before it is delivered: see `flush`."""
+        due = await self.conclude_default(workflow_id, run_id, now=now)
+        if due is not None:
+            self._check_not_ahead(due[0].key, due[0].hlc)
+            self._emitter.emit(due[0])
+        return due is not None
+
+    @override
     async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
         event = await self.conclude_answer(workflow_id, run_id, answer)
+        if answer.if_version is not None:
+            # In one version: the law keeps one of them, the same one wherever they are projected.
+            after = answer.if_version.successor
+            event = event.model_copy(update={"hlc": after.hlc, "event_id": after.event_id})
         self._check_not_ahead(event.key, event.hlc)
         with _tracer.start_as_current_span("run_log.save") as span:
             span.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})

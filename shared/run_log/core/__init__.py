@@ -5,6 +5,7 @@ It does no I/O and uses no vendor's library.
 
 from .clock import utc_now
 from .errors import (
+    AlreadyAnsweredError,
     ConfigurationError,
     EmulatorError,
     EmulatorNotFoundError,
@@ -39,6 +40,7 @@ from .settings import Settings
 from .wire import DeadLetterReason, Message, ReceivedMessage, decode_event, encode_event
 
 __all__ = [
+    "AlreadyAnsweredError",
     "ConfigurationError",
     "DeadLetterReason",
     "EmulatorError",

@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from run_log.core import RunStatus, Transition, UnreadableRunError, Version, WorkflowRun, WriteRefusedError
+from run_log.core import (
+    InvalidRunError,
+    RunEvent,
+    RunStatus,
+    Transition,
+    UnreadableRunError,
+    Version,
+    WorkflowRun,
+    WriteRefusedError,
+)
 from run_log.core.clock import EPOCH, moment_of
 from run_log.core.counters import MAX_DURATION, Counted, hour_of
 from run_log.core.ids import bounded_id, document_id, original_id
@@ -62,6 +71,30 @@ class StoredRun:
     def is_expired(self, now: datetime) -> bool:
         """Return whether it has expired: it will be deleted, and queries no longer see it."""
         return is_expired(self.expires_at, now)
+
+    def concluded(self, changes: Mapping[str, object], now: datetime, *, what: str) -> RunEvent:
+        """Return the event that the run has these *changes* by *now*, concluded from its silence.
+
+        It is stamped just after the newest event: any real event that follows this beats it, and two who
+        conclude the same make the same event. *what* says in an error what the run cannot be.
+
+        Raises:
+            WriteRefusedError: Nothing can come after the newest event.
+        """
+        # As it is stored, whatever that is: what is concluded from it is checked.
+        heard = RunEvent.model_construct(
+            event_id=self.version.event_id,
+            hlc=self.version.hlc,
+            occurred_at=self.occurred_at,
+            run=self.run.model_copy(update={"attempt": self.version.attempt}),
+        )
+        try:
+            return heard.infer(heard.run.model_copy(update=dict(changes)), now=lambda: now)
+        except InvalidRunError as error:
+            raise WriteRefusedError(
+                f"run {self.run.id!r} of workflow {self.run.workflow_id!r} cannot be {what}: nothing comes "
+                f"after {self.version} ({error}); publish its end as its next attempt, or delete the document"
+            ) from error
 
     @property
     def occurred_at(self) -> datetime:
