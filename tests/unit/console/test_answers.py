@@ -23,7 +23,7 @@ def test_answers_on_the_command_line(tmp_path: Path) -> None:
     paused = a_run(workflow_id="w", id="r", status=RunStatus.PAUSED, pause=PAUSE)
     in_file(tmp_path / "runs", lambda log: log.save_run(paused))
 
-    def call(*arguments: str) -> tuple[int, str, str]:
+    def call(*arguments: str) -> tuple[int | None, str, str]:
         ended = run_log("runs", *arguments, folder=tmp_path, **settings)
         return ended.code, ended.out, ended.err
 
