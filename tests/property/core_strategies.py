@@ -50,6 +50,14 @@ moments: Final = st.datetimes(
 )
 """Aware datetimes of any zone that stay within the calendar in UTC."""
 
+forms: Final = st.sampled_from(
+    [
+        None,
+        {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]},
+        {"enum": [[1, [2]], {"a": 10**30}]},
+    ]
+)
+
 pauses: Final = st.builds(
     PauseRequest,
     reason=st.text(max_size=8),
@@ -57,6 +65,11 @@ pauses: Final = st.builds(
     deadline=st.none() | moments,
     answered_by=st.none() | st.text(max_size=8),
     comment=st.none() | st.text(max_size=8),
+    choices=st.just(()) | st.just(("yes", "no")),
+    form=forms,
+    default_choice=st.none() | st.just("no"),
+    choice=st.none() | st.text(max_size=8),
+    values=st.none() | payloads,
 )
 
 labels: Final = st.dictionaries(

@@ -146,6 +146,13 @@ async def reading(log: RunLog) -> None:
     assert_type([update async for update in log.watch()], list[RunUpdate])
     assert_type(await log.resume("w", "r", answered_by="mei"), WorkflowRun)
     assert_type(await log.reject("w", "r", answered_by="mei", comment="no"), WorkflowRun)
+    seen = Version(1, 5, "e")
+    assert_type(
+        await log.resume("w", "r", answered_by="mei", choice="pay", values={"a": 1}, if_version=seen),
+        WorkflowRun,
+    )
+    assert_type(await log.reject("w", "r", answered_by="mei", if_version=seen.text), WorkflowRun)
+    assert_type(await log.take_default("w", "r"), bool)
     readers: list[RunLogReader] = [log, InMemoryRunLogService(), PubSubRunLogService.from_env()]
     assert readers
 

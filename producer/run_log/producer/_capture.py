@@ -35,7 +35,7 @@ from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
-from run_log.core.payload import detached
+from run_log.core.payload import decode_json, detached, encode_json
 from run_log.core.steps import Step, fitted, joined_steps
 from run_log.core.wire import message_bytes
 
@@ -66,6 +66,7 @@ ENTRY_BYTES: Final = 700
 
 _PAUSE_BYTES: Final = 600
 _STEP_BYTES: Final = 700
+_OBJECTS: Final = ("form", "values")
 _TEXT_BYTES: Final = getsizeof("")
 _BYTES_WITHOUT_IDS: Final = ENTRY_BYTES - 2 * _TEXT_BYTES
 
@@ -303,8 +304,10 @@ def _entry(
         fields = (*fields[:-2], progress.model_copy(), pause)
         size += _PAUSE_BYTES
     if pause is not None:
-        fields = (*fields[:-1], pause.model_copy())
+        pause, offered = _copied(pause)
+        fields = (*fields[:-1], pause)
         size += _PAUSE_BYTES + _bytes(pause.reason, pause.assignee, pause.answered_by, pause.comment)
+        size += offered
     if more[0]:
         size += _STEP_BYTES * len(more[0])
     if type(trace) is tuple:
@@ -314,6 +317,13 @@ def _entry(
     # an outage does not cost the workflow long collections.
     content = (*fields, tuple(labels.items()) if labels else (), *more, *identity, payloads, cut, trace)
     return Entry((workflow_id, run_id), (attempt, hlc, event_id), size, content)
+
+
+def _copied(pause: PauseRequest) -> tuple[PauseRequest, int]:
+    """Return a copy of *pause*, and how many bytes take what it offers and what was chosen of that."""
+    texts = {name: encode_json(value) for name in _OBJECTS if (value := getattr(pause, name)) is not None}
+    size = _bytes(*pause.choices, pause.default_choice, pause.choice, *texts.values())
+    return pause.model_copy(update={name: decode_json(text) for name, text in texts.items()}), size
 
 
 def _bytes(*texts: str | None) -> int:
@@ -333,6 +343,8 @@ def encode(content: Content, redaction: Redaction) -> Message:
     redaction.apply(run.trigger_data)
     redaction.apply(run.result)
     redaction.apply(run.labels)
+    if run.pause is not None and run.pause.values:
+        redaction.apply(run.pause.values)
     _redact_texts(run, redaction)
     run = fit_run(run)
     trace = captured.trace

@@ -7,7 +7,7 @@ import functools
 import inspect
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import datetime, timedelta
@@ -113,16 +113,36 @@ class RunHandle:
         self._state["result"] = result
 
     def pause(
-        self, reason: str = "", *, assignee: str | None = None, deadline: datetime | None = None
+        self,
+        reason: str = "",
+        *,
+        assignee: str | None = None,
+        deadline: datetime | None = None,
+        choices: Collection[str] = (),
+        form: Mapping[str, Any] | None = None,
+        default_choice: str | None = None,
     ) -> None:
         """State that the run waits for a human. A block that ends now leaves it paused: see `resume_run`.
+
+        What cannot be offered is left out, and logged: a form that is no JSON Schema, a default that is no
+        choice.
 
         Args:
             reason: What is to be decided.
             assignee: Who is asked; None for anybody.
             deadline: When the answer is due.
+            choices: What they can choose from.
+            form: What they fill in: a JSON Schema of an object, which refers to no other document.
+            default_choice: Which of the choices ``run-log sweep`` takes once the deadline has passed.
         """
-        self._state["pause"] = {"reason": reason, "assignee": assignee, "deadline": deadline}
+        self._state["pause"] = {
+            "reason": reason,
+            "assignee": assignee,
+            "deadline": deadline,
+            "choices": choices,
+            "form": form,
+            "default_choice": default_choice,
+        }
         self._emit(RunStatus.PAUSED)
 
     def resume(self, *, answered_by: str | None = None, comment: str | None = None) -> None:
@@ -264,8 +284,12 @@ class RunHandle:
                 held = getattr(run, name)
                 if held.get(OUTER_KEY) is self._state.get(name, held):
                     self._state[name] = held  # so that the missing keys are logged once
-            # Likewise what cannot be a label or a parent.
-            self._state |= {"labels": run.labels, "parent": run.parent}
+            # Likewise what cannot be a label or a parent, or be offered by a pause.
+            self._state |= {
+                "labels": run.labels,
+                "parent": run.parent,
+                "pause": run.pause and dict(run.pause),
+            }
             return run
         required = {name: self._state[name] for name in _REQUIRED}
         if _fault(required) is not None:

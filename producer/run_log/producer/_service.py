@@ -8,7 +8,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from typing_extensions import override
 
-from run_log.core import ConfigurationError, RunEvent, Settings, WriteRefusedError
+from run_log.core import ConfigurationError, RunEvent, Settings, Version, WriteRefusedError
 from run_log.core.models import RunKey, validated
 from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import RunLog, RunLogService
@@ -25,6 +25,11 @@ class PubSubRunLogService(RunLog):
 
     What is saved, answered or marked as lost is not delivered yet when that returns, see `flush` and `close`,
     and becomes visible once the projector has come to it. Queries read from *reader*.
+
+    Answers with the same ``if_version`` are refused once one of them is projected. Before that, several are
+    published: all are of one version, of which the projection keeps one, the same one everywhere. So which
+    one holds is known once it is projected: it is the transition that follows the pause in `get_history`, by
+    who answered. The others are in no history.
 
     Args:
         emitter: Publishes what is saved; closed with the service.
@@ -69,7 +74,11 @@ class PubSubRunLogService(RunLog):
             self._emitter.emit(checked)
 
     @override
-    async def _conclude(self, event: RunEvent) -> None:
+    async def _conclude(self, event: RunEvent, asked: Version | None = None) -> None:
+        if asked is not None:
+            # In one version: the law keeps one of them, the same one wherever they are projected.
+            after = asked.successor
+            event = event.model_copy(update={"hlc": after.hlc, "event_id": after.event_id})
         self._check_not_ahead(event.key, event.hlc)
         self._emitter.emit(event)
 

@@ -5,6 +5,7 @@ It does no I/O and uses no vendor's library.
 
 from .clock import utc_now
 from .errors import (
+    AlreadyAnsweredError,
     ConfigurationError,
     EmulatorError,
     EmulatorNotFoundError,
@@ -40,6 +41,7 @@ from .steps import Step, StepStatus
 from .wire import DeadLetterReason, Message, ReceivedMessage, decode_event, encode_event
 
 __all__ = [
+    "AlreadyAnsweredError",
     "ConfigurationError",
     "DeadLetterReason",
     "EmulatorError",

@@ -10,6 +10,7 @@ The tree::
     │   ├── NotFoundError             nothing has the given name or id
     │   │   └── RunNotFoundError      a run
     │   └── NotPausedError            a run that was to be answered is not paused
+    │       └── AlreadyAnsweredError  somebody else has answered the pause that was to be answered
     ├── EventDecodeError              a message that is not an event of run-log (also a ValueError)
     ├── UnreadableRunError            a stored run that cannot be read back
     ├── StoreError                    the store failed a read or a write
@@ -72,6 +73,17 @@ class RunNotFoundError(NotFoundError):
 
 class NotPausedError(InvalidArgumentError):
     """A run that was to be answered is not paused, or no longer. The message states its status."""
+
+
+class AlreadyAnsweredError(NotPausedError):
+    """The pause that was to be answered is not the run's newest state any more.
+
+    `answered_by` is who answered it; None where that is not known.
+    """
+
+    def __init__(self, message: str, *, answered_by: str | None) -> None:
+        super().__init__(message)
+        self.answered_by = answered_by
 
 
 class EventDecodeError(RunLogError, ValueError):

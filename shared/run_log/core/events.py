@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, utc_now
-from .errors import InvalidRunError
+from .errors import InvalidArgumentError, InvalidRunError
 from .ids import uuid7
 from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
 from .steps import Step, joined_steps, step_from_record
@@ -36,6 +36,23 @@ class Version(NamedTuple):
     """A reading of a hybrid logical clock, in microseconds since the epoch."""
     event_id: str
     """Breaks ties."""
+
+    @property
+    def text(self) -> str:
+        """The version as one text: ``attempt:hlc:event_id``, which `from_text` reads."""
+        return f"{self.attempt}:{self.hlc}:{self.event_id}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Version:
+        """Return the version that has this `text`.
+
+        Raises:
+            InvalidArgumentError: No version has it.
+        """
+        match = _VERSION.fullmatch(text)
+        if match is None:
+            raise InvalidArgumentError(f"{text!r:.200} is no version; pass its text, attempt:hlc:event_id")
+        return cls(int(match[1]), int(match[2]), match[3])
 
     @property
     def successor(self) -> Version:
@@ -53,6 +70,7 @@ class Version(NamedTuple):
 _INFERRED_SUFFIX = "!"
 
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
+_VERSION: Final = re.compile(r"([0-9]{1,10}):(-?[0-9]{1,19}):(.{0,256})", re.ASCII)
 
 EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 """Printable ASCII: a UUIDv7 where this library makes it."""

@@ -11,17 +11,19 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from .clock import HybridLogicalClock
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
+from .ids import valid_text
 from .models import RunKey, RunStatus, WorkflowRun
-from .payload import encode_json
+from .payload import decode_json, encode_json, fit_payloads
 from .steps import Step, joined_steps
 
 MAX_HISTORY: Final = 50
@@ -29,6 +31,16 @@ MAX_HISTORY: Final = 50
 
 MAX_ANSWERER_BYTES: Final = 128
 """The most bytes of JSON text that a history keeps of who answered a pause."""
+
+
+MAX_HISTORY_CHOICE_BYTES: Final = 128
+"""The most bytes of JSON text that a history keeps of what was chosen."""
+
+MAX_HISTORY_COMMENT_BYTES: Final = 384
+"""The most bytes of JSON text, in UTF-8, that a history keeps of a comment."""
+
+MAX_HISTORY_VALUES_BYTES: Final = 256
+"""The most bytes of JSON text that a history keeps of the values of an answer."""
 
 
 class Outcome(enum.StrEnum):
@@ -60,6 +72,12 @@ class Transition:
     """Whether the step into this status breaks the state machine: running after success, for example."""
     answered_by: str | None = None
     """Who answered the pause that ended with this transition, cut if it is long; None if nobody is known."""
+    choice: str | None = None
+    """What they chose, cut if it is long; None for nothing."""
+    comment: str | None = None
+    """What they had to say, cut if it is long; None for nothing."""
+    values_text: str | None = None
+    """See `values`: as JSON text, of which equal ones are exactly equal."""
     lasted: timedelta | None = None
     """How long the run was in this status, on the emitters' wall clocks; None while it still is. Zero if the
     clocks differ so much that the next status seems to come earlier."""
@@ -70,31 +88,56 @@ class Transition:
         return self.version.attempt
 
     @property
-    def rank(self) -> tuple[bool, datetime, bool, str, str]:
+    def values(self) -> dict[str, Any] | None:
+        """What they filled in, the largest values cut if it is long; None for nothing."""
+        return None if self.values_text is None else decode_json(self.values_text)
+
+    @property
+    def rank(self) -> tuple[bool, datetime, bool, str, str, str, str, str]:
         """What decides between two transitions of one version: the observed, later, ended one wins."""
         # Statuses, names and texts only make the order total. Without that, the order of arrival would
         # decide.
         status = self.status
-        return not self.inferred, self.occurred_at, status.is_terminal, status.value, self.answered_by or ""
+        texts = (self.answered_by or "", self.choice or "", self.comment or "", self.values_text or "")
+        return not self.inferred, self.occurred_at, status.is_terminal, status.value, *texts
 
     @classmethod
     def of(cls, event: RunEvent) -> Transition:
         """Return the transition that *event* states, as it is stored: without what `annotated` adds."""
-        pause = event.run.pause
+        pause = event.run.pause if event.status is not RunStatus.PAUSED else None
         return cls(
             version=event.version,
             status=event.status,
             occurred_at=event.occurred_at,
             inferred=event.inferred,
-            answered_by=_short(pause.answered_by) if pause and event.status is not RunStatus.PAUSED else None,
+            answered_by=_short(pause.answered_by, MAX_ANSWERER_BYTES) if pause else None,
+            choice=_short(pause.choice, MAX_HISTORY_CHOICE_BYTES) if pause else None,
+            comment=_short(pause.comment, MAX_HISTORY_COMMENT_BYTES, comment_json) if pause else None,
+            values_text=_short_values(pause.values) if pause else None,
         )
 
 
-def _short(text: str | None) -> str | None:
+def comment_json(text: str) -> str:
+    """Return *text* as JSON text that is short in any alphabet."""
+    # Escaped, most of the world's letters would take six bytes each of what is kept.
+    return json.dumps(valid_text(text), ensure_ascii=False)
+
+
+def _short(text: str | None, most: int, as_json: Callable[[str], str] = encode_json) -> str | None:
     # Measured as JSON, in which a character takes up to 12 bytes.
-    while text and len(encode_json(text)) > MAX_ANSWERER_BYTES:
+    while text and len(as_json(text).encode()) > most:
         text = f"{text[: len(text) * 3 // 4 - 1]}…"
     return text or None
+
+
+def _short_values(values: dict[str, Any] | None) -> str | None:
+    if not values:
+        return None
+    text = encode_json(values)
+    if len(text) <= MAX_HISTORY_VALUES_BYTES:
+        return text
+    (fitted,), _ = fit_payloads((values,), MAX_HISTORY_VALUES_BYTES)
+    return encode_json(fitted)
 
 
 def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
@@ -119,7 +162,7 @@ def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str
         "completed_at": run.completed_at and run.completed_at.isoformat(),
         # As a float: 1 and 1.0 are the same duration, but not the same text.
         "duration_ms": float(run.duration_ms),
-        "pause": run.pause and {name: value for name, value in run.pause if value is not None},
+        "pause": run.pause and {name: value for name, value in run.pause if value not in (None, ())},
         # Absent if it is empty, as a run without labels was stored before there were any.
         "labels": dict(sorted(run.labels.items())) or None,
         "parent": run.parent,
@@ -181,17 +224,20 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
 
 
 def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with what follows from its order: anomalies, durations, and who answered a pause."""
+    """Return *history* with what follows from its order: anomalies, durations, and answers to pauses."""
     marked = mark_anomalies(history)
     return tuple(
         replace(
-            line,
-            lasted=max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None,
             # Every later state repeats the answer. Only the first one after the pause is shown with it.
-            answered_by=line.answered_by if before and before.status is RunStatus.PAUSED else None,
+            line if before and before.status is RunStatus.PAUSED else _without_answer(line),
+            lasted=max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None,
         )
         for before, line, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
     )
+
+
+def _without_answer(line: Transition) -> Transition:
+    return replace(line, answered_by=None, choice=None, comment=None, values_text=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from numbers import Real
@@ -22,15 +23,27 @@ from pydantic import (
     SkipValidation,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
 from .errors import InvalidRunError
+from .forms import MAX_FORM_LEVELS, MAX_VALUES_BYTES, form_fault
 from .ids import MAX_ID_BYTES, as_text, bounded_id, id_text, is_long_id, valid_text
 from .logs import get_logger
 from .nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, Contained, qualified_name, type_name, unwrapped
-from .payload import MAX_TEXT_BYTES, as_payload, detached, fit_payloads, fit_text
+from .payload import (
+    MAX_TEXT_BYTES,
+    as_payload,
+    decode_json,
+    detached,
+    encode_json,
+    fit_payloads,
+    fit_text,
+    is_deeper,
+)
 
 # The most characters of an id. Earlier versions stored such long ones. A new one has at most `MAX_ID_BYTES`.
 _MAX_ID_LENGTH: Final = 50_000
@@ -53,6 +66,11 @@ LABEL_HINT: Final = (
     f"a run has at most {MAX_LABELS} labels; a key is at most 63 of a-z 0-9 _ . -, a letter or digit first, "
     f"a value a text of at most {MAX_LABEL_LENGTH} characters"
 )
+MAX_CHOICES: Final = 50
+"""The most choices of a pause."""
+
+MAX_CHOICE_BYTES: Final = 1_024
+"""The most bytes of UTF-8 that a choice takes."""
 
 _LABEL_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TRIGGER_WORD: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -342,8 +360,126 @@ def _as_fraction(value: object) -> float | None:
 
 
 def _method_is_none(value: object) -> object:
-    # A platform's own model may have a method `pause`.
+    # A platform's own model may have a method `progress`.
     return None if callable(value) else value
+
+
+# The workflow and the run whose pause is read, for the log.
+_run_at_hand: Final = ContextVar[tuple[object, object]]("run_log_run_at_hand", default=(None, None))
+
+
+def _as_pause(value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+    # A platform's own model may have a method `pause`.
+    if value is None or callable(value):
+        return None
+    token = _run_at_hand.set((info.data.get("workflow_id"), info.data.get("id")))
+    try:
+        return handler(value)
+    finally:
+        _run_at_hand.reset(token)
+
+
+def _left_out(field: str | None, cause: str) -> None:
+    # A pause is worth more than what it offers.
+    workflow_id, run_id = _run_at_hand.get()
+    _logger.warning(
+        "run_log_pause_left_out", workflow_id=workflow_id, run_id=run_id, field=field, cause=cause
+    )
+
+
+def _is_absent(value: object) -> bool:
+    # A platform's own pause may be a mapping, which has a method `values`.
+    return value is None or (callable(value) and not isinstance(value, type))
+
+
+def _as_choices(value: object, info: ValidationInfo) -> tuple[str, ...]:
+    """Return the texts of *value*, each once. What cannot be a choice is left out, and logged."""
+    if _is_absent(value):
+        return ()
+    if info.context is STORED:
+        return tuple(cast("list[str]", value))
+    texts: list[str] = []
+    # The code of a foreign object may raise. Then what is read so far is kept.
+    with Contained():
+        given: Collection[object] = (value,)
+        if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping):
+            given = cast("Collection[object]", value)
+        for each in given:
+            text = _as_choice(each, info)
+            if not isinstance(text, str):
+                _left_out("choices", f"a choice is a text, and not empty, not a {type_name(each)}")
+            elif text not in texts:
+                texts.append(text)
+            if len(texts) > MAX_CHOICES:
+                _left_out("choices", f"it has more than {MAX_CHOICES}; the first are kept")
+                break
+    return tuple(texts[:MAX_CHOICES])
+
+
+def _as_choice(value: object, info: ValidationInfo) -> object:
+    if value is None or info.context is STORED:
+        return value
+    text = value if _is_typed(info) else id_text(value)
+    return fit_text(text, MAX_CHOICE_BYTES) or None if isinstance(text, str) else None
+
+
+def _as_default_choice(value: object, info: ValidationInfo) -> object:
+    choice = _as_choice(value, info)
+    if value is None or info.context is STORED or choice in info.data.get("choices", ()):
+        return choice
+    _left_out(info.field_name, "it is none of the choices")
+    return None
+
+
+def _stored_object(value: object) -> dict[str, Any]:
+    # As text: a document of Firestore holds no list in a list, and no large integer.
+    found = decode_json(value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise PydanticCustomError("object", "it is an object, or the JSON text of one")
+    return dict(cast("Mapping[str, Any]", found))
+
+
+def _as_form(value: object, info: ValidationInfo) -> dict[str, Any] | None:
+    """Return a copy of *value* if it is a JSON Schema. Else it is left out, and logged."""
+    if _is_absent(value):
+        return None
+    if info.context is STORED:
+        return _stored_object(value)
+    text = cause = ""
+    with Contained():
+        payload = as_payload(value)
+        if not _has_keys(value, payload):
+            cause = f"a form is a JSON Schema as an object, not a {type_name(value)}"
+        else:
+            text = encode_json(payload)
+            cause = form_fault(text) or ""
+    if cause or not text:
+        _left_out(info.field_name, cause or "its own code raised")
+        return None
+    return decode_json(text) or None
+
+
+def _has_keys(value: object, payload: Mapping[str, Any]) -> bool:
+    return payload.get(OUTER_KEY) is not value or isinstance(value, Mapping)
+
+
+def _as_values(value: object, info: ValidationInfo) -> dict[str, Any] | None:
+    """Return a copy of *value*, in its nearest form, cut to what is kept of it."""
+    if _is_absent(value):
+        return None
+    if info.context is STORED:
+        return _stored_object(value)
+    if isinstance(info.context, Received) and not isinstance(value, dict):
+        _left_out(info.field_name, f"values are an object, not a {type_name(value)}")
+        return None
+    given: object = value
+    (values,), cut = detached(given, limit=MAX_VALUES_BYTES)
+    if is_deeper(encode_json(values), MAX_FORM_LEVELS):
+        _left_out(info.field_name, f"it nests more than {MAX_FORM_LEVELS} levels")
+        return None
+    workflow_id, run_id = _run_at_hand.get()
+    count_cut(str(workflow_id), str(run_id), cut)
+    return values or None
 
 
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
@@ -411,6 +547,18 @@ _TraceId = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_TRACE_ID.pattern}$"}, {"type": "null"}]}),
 ]
 _ErrorType = Annotated[str | None, BeforeValidator(_as_error_type)]
+_Choices = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_choices),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MAX_CHOICES}),
+]
+_Choice = Annotated[str | None, BeforeValidator(_as_choice)]
+_DefaultChoice = Annotated[str | None, BeforeValidator(_as_default_choice)]
+_OBJECT: Final = {"anyOf": [{"type": "object", "additionalProperties": True}, {"type": "null"}]}
+_Form = Annotated[dict[str, Any] | None, SkipValidation, BeforeValidator(_as_form), WithJsonSchema(_OBJECT)]
+_Values = Annotated[
+    dict[str, Any] | None, SkipValidation, BeforeValidator(_as_values), WithJsonSchema(_OBJECT)
+]
 
 
 _CONFIG: Final = ConfigDict(
@@ -438,6 +586,16 @@ class PauseRequest(BaseModel):
     """Who answered; None while nobody has."""
     comment: _Text | None = None
     """What they had to say; None for nothing."""
+    choices: _Choices = ()
+    """What they can choose from: at most 50 texts; empty for no choice."""
+    form: _Form = None
+    """What they fill in, as a JSON Schema of at most 32,768 bytes; None for nothing."""
+    default_choice: _DefaultChoice = None
+    """Which of the choices is taken when the deadline passes; None for none."""
+    choice: _Choice = None
+    """What they chose; None for nothing."""
+    values: _Values = None
+    """What they filled in, at most 32,768 bytes of JSON; None for nothing."""
 
 
 class RunProgress(BaseModel):
@@ -482,7 +640,7 @@ class WorkflowRun(BaseModel):
     """How long it took, in milliseconds."""
     attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), BeforeValidator(_none_is(1))] = 1
     """Which try this is, from 1; a later attempt's state always beats an earlier one's."""
-    pause: Annotated[PauseRequest | None, BeforeValidator(_method_is_none)] = None
+    pause: Annotated[PauseRequest | None, WrapValidator(_as_pause)] = None
     """What it waits for, or last waited for; None if it never paused."""
     labels: _Labels = Field(default_factory=dict)
     """What it is found by: at most `MAX_LABELS` keys with short texts."""
@@ -569,7 +727,15 @@ def count_cut(workflow_id: str, run_id: str, values: int) -> None:
 
 def _payload_room(run: WorkflowRun) -> int:
     room = _IDS_AND_PAYLOAD_BYTES - len(run.id.encode()) - len(run.workflow_id.encode())
-    return min(MAX_PAYLOAD_BYTES, room)
+    # What a pause asks for and is answered with takes of the payloads' room.
+    return min(MAX_PAYLOAD_BYTES, room) - (_offered_bytes(run.pause) if run.pause else 0)
+
+
+def _offered_bytes(pause: PauseRequest) -> int:
+    # One byte more for each text, as Firestore counts (docs: storage-size).
+    texts = [*pause.choices, *filter(None, (pause.default_choice, pause.choice))]
+    texts += [encode_json(each) for each in (pause.form, pause.values) if each is not None]
+    return sum(len(text.encode()) + 1 for text in texts)
 
 
 def faults_of(error: ValidationError) -> str:

@@ -372,8 +372,8 @@ def _additions(run: WorkflowRun) -> dict[str, object]:
     return additions
 
 
-def _pause(pause: PauseRequest) -> dict[str, str | None]:
-    return {
+def _pause(pause: PauseRequest) -> dict[str, object]:
+    body: dict[str, object] = {
         "reason": pause.reason,
         "assignee": pause.assignee,
         "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
@@ -381,6 +381,11 @@ def _pause(pause: PauseRequest) -> dict[str, str | None]:
         # Schema 1-0-0 has no comment. Without one, the body is the same in both.
         **({} if pause.comment is None else {"comment": pause.comment}),
     }
+    # Likewise what schema 1-1-0 added.
+    for name in ("choices", "form", "default_choice", "choice", "values"):
+        if value := getattr(pause, name):
+            body[name] = value
+    return body
 
 
 def _attributes(event: RunEvent) -> dict[str, str]:

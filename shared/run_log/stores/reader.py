@@ -326,7 +326,9 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         )
         reading = span("run_log.list_pending", attributes={"limit": whole("limit", limit)})
         runs, cursor = await self._list_overall(selection, start_after, limit, reading)
-        return [pending(self._observed(one), one.occurred_at, selection.now) for one in runs], cursor
+        for one in runs:
+            self._observed(one)
+        return [pending(one, selection.now) for one in runs], cursor
 
     async def list_stale(
         self,

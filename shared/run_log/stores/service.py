@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
 from typing_extensions import override
 
-from run_log.core import NotPausedError, Outcome, RunEvent, RunNotFoundError, RunStatus, Settings, WorkflowRun
+from run_log.core import (
+    AlreadyAnsweredError,
+    InvalidArgumentError,
+    NotPausedError,
+    Outcome,
+    RunEvent,
+    RunNotFoundError,
+    RunStatus,
+    Settings,
+    Version,
+    WorkflowRun,
+)
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.events import current_trace
 
-from .inbox import Answer
+from .inbox import Answer, already_answered, by_default
 from .ports import StoredRuns
 from .reader import RunLogReader, heard_before, identifier, moment_or_now
 from .stale import ACTIVE, lost
@@ -25,51 +36,82 @@ from .watch import RunUpdate
 class RunLog(RunLogReader, abc.ABC):
     """What `create_run_log_service` returns: queries, saves, and answers to paused runs."""
 
-    async def resume(
+    async def resume(  # noqa: PLR0913 - each is a part of the answer
         self,
         workflow_id: str,
         run_id: str,
         *,
         answered_by: str,
         comment: str | None = None,
+        choice: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        if_version: Version | str | None = None,
         now: datetime | None = None,
     ) -> WorkflowRun:
         """Answer a paused run so that it goes on, and return it: running, with who answered.
 
         The answer is a state of the run like any other. It is stamped just after the state that it answers,
         whatever this machine's clock says, so what the run says later is later. Two answers at the same
-        moment are both in the history, and the later one holds.
+        moment are both in the history, and the later one holds. Of any number of answers with the same
+        *if_version*, one alone succeeds.
 
         Args:
             workflow_id: The run's workflow.
             run_id: The run's id.
             answered_by: Who answers.
             comment: What they have to say.
+            choice: Which of the pause's choices; needed where it has any.
+            values: What is filled in, by the pause's form.
+            if_version: Which pause is answered: `PendingRun.version`, the newest of the history, or its
+                text. None answers whatever the run waits for.
             now: The answer's time; None is the machine's.
 
         Raises:
+            AlreadyAnsweredError: *if_version* is not the run's newest state any more. It says who answered.
             NotPausedError: The run does not wait for an answer.
+            InvalidArgumentError: *choice* is none of the choices, or *values* do not fit the form; the
+                message names the fields at fault.
             RunNotFoundError: It is not there.
             UnreadableRunError: The run is stored in a form that cannot be read.
             WriteRefusedError: Nothing can come after the version of the newest event.
         """
-        answer = Answer(answered_by=answered_by, comment=comment, is_rejection=False, now=moment_or_now(now))
+        answer = Answer(
+            answered_by=answered_by,
+            comment=comment,
+            is_rejection=False,
+            now=moment_or_now(now),
+            choice=choice,
+            values=values,
+            if_version=_version(if_version),
+        )
         return await self._answer(workflow_id, run_id, answer)
 
-    async def reject(
+    async def reject(  # noqa: PLR0913 - as `resume`
         self,
         workflow_id: str,
         run_id: str,
         *,
         answered_by: str,
         comment: str | None = None,
+        choice: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        if_version: Version | str | None = None,
         now: datetime | None = None,
     ) -> WorkflowRun:
         """Answer a paused run so that it ends, and return it: failed, with who answered.
 
-        The comment becomes part of the run's error. Arguments and errors are those of `resume`.
+        The comment becomes part of the run's error. Arguments and errors are those of `resume`, but nothing
+        has to be chosen or filled in.
         """
-        answer = Answer(answered_by=answered_by, comment=comment, is_rejection=True, now=moment_or_now(now))
+        answer = Answer(
+            answered_by=answered_by,
+            comment=comment,
+            is_rejection=True,
+            now=moment_or_now(now),
+            choice=choice,
+            values=values,
+            if_version=_version(if_version),
+        )
         return await self._answer(workflow_id, run_id, answer)
 
     async def mark_lost(
@@ -99,8 +141,37 @@ class RunLog(RunLogReader, abc.ABC):
             stored = await self._there(workflow_id, run_id)
             if stored.run.status not in ACTIVE or stored.occurred_at >= before:
                 return False
-            event = lost(stored.run, stored.version, stored.occurred_at, moment)
+            event = lost(stored, moment)
         await self._conclude(event)
+        return True
+
+    async def take_default(self, workflow_id: str, run_id: str, *, now: datetime | None = None) -> bool:
+        """Have a paused run go on with its default choice if its deadline has passed; return whether it does.
+
+        The run is read again first. The event is inferred from the pause, and `answered_by` says that it was
+        the default. Any real answer to the same pause wins, and a default that is taken twice is recorded
+        once.
+
+        Args:
+            workflow_id: The run's workflow.
+            run_id: The run's id.
+            now: What the deadline is compared with, aware; None is the machine's time.
+
+        Raises:
+            RunNotFoundError: The run is not there.
+            UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            stored = await self._there(workflow_id, run_id)
+        event = by_default(stored, moment_or_now(now))
+        if event is None:
+            return False
+        try:
+            await self._conclude(event, stored.version)
+        except AlreadyAnsweredError:
+            return False
         return True
 
     @property
@@ -139,6 +210,9 @@ class RunLog(RunLogReader, abc.ABC):
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             stored = await self._there(workflow_id, run_id)
+            if answer.if_version not in (None, stored.version):
+                head = await self._source.read_head(*stored.run.key)
+                raise already_answered(stored.run.key, head.history if head else (), answer.if_version)
             if stored.run.status is not RunStatus.PAUSED:
                 raise NotPausedError(
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
@@ -149,7 +223,7 @@ class RunLog(RunLogReader, abc.ABC):
         version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
         event = event.model_copy(update=version)
         with span("run_log.save", attributes={"workflow_id": run.workflow_id, "run_id": run.id}):
-            await self._conclude(event)
+            await self._conclude(event, answer.if_version)
         return event.run
 
     async def _there(self, workflow_id: str, run_id: str) -> StoredRun:
@@ -159,8 +233,14 @@ class RunLog(RunLogReader, abc.ABC):
         return stored
 
     @abc.abstractmethod
-    async def _conclude(self, event: RunEvent) -> None:
-        """Record *event*, which was concluded from what is stored, as it is."""
+    async def _conclude(self, event: RunEvent, asked: Version | None = None) -> None:
+        """Record *event*, which was concluded from what is stored, as it is.
+
+        With *asked* only where the run's newest state is the pause of that version, in one step.
+
+        Raises:
+            AlreadyAnsweredError: It is another one.
+        """
 
 
 class RunLogService(RunLog, StoredRuns):
@@ -197,8 +277,18 @@ class RunLogService(RunLog, StoredRuns):
             await self._save(event)
 
     @override
-    async def _conclude(self, event: RunEvent) -> None:
-        await self.apply([event])
+    async def _conclude(self, event: RunEvent, asked: Version | None = None) -> None:
+        if asked is None:
+            await self.apply([event])
+        else:
+            await self._apply_answer(event, asked)
+
+    @abc.abstractmethod
+    async def _apply_answer(self, event: RunEvent, asked: Version) -> None:
+        """Merge *event* if its run's newest state is the pause of version *asked*, in one step.
+
+        Raises as `check_unanswered` does.
+        """
 
     @abc.abstractmethod
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
@@ -210,3 +300,11 @@ class RunLogService(RunLog, StoredRuns):
 
     def _update(self, stored: StoredRun, cursor: str) -> RunUpdate:
         return RunUpdate(run=self._observed(stored), version=stored.version, cursor=cursor)
+
+
+def _version(value: object) -> Version | None:
+    if value is None or isinstance(value, Version):
+        return value
+    if isinstance(value, str):
+        return Version.from_text(value)
+    raise InvalidArgumentError(f"if_version is {value!r:.200}; pass a Version, or its text")

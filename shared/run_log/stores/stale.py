@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from run_log.core import InvalidRunError, RunEvent, RunStatus, Version, WorkflowRun, WriteRefusedError
+from run_log.core import RunEvent, RunStatus, WorkflowRun
 from run_log.core.payload import encode_json
 from run_log.stores.stored.fields import ACTIVE_SINCE
+from run_log.stores.stored.reading import StoredRun
 
 LOST: Final = "lost"
 """How the error of a run that was marked as lost begins."""
@@ -58,34 +59,20 @@ class StaleSelection:
         return encode_json([self.workflow_id])
 
 
-def lost(run: WorkflowRun, version: Version, heard_at: datetime, now: datetime) -> RunEvent:
-    """Return the event that *run* was lost, concluded *now* from its silence: any real event beats it.
+def lost(stored: StoredRun, now: datetime) -> RunEvent:
+    """Return the event that a run was lost, concluded *now* from its silence: any real event beats it.
 
-    The run is taken to have ended with its newest event, which has this *version* and was *heard_at* then.
+    The run is taken to have ended with its newest event.
 
     Raises:
-        WriteRefusedError: Nothing can come after the version.
+        WriteRefusedError: Nothing can come after that.
     """
-    # As it is stored, whatever that is: what is concluded from it is checked.
-    heard = RunEvent.model_construct(
-        event_id=version.event_id,
-        hlc=version.hlc,
-        occurred_at=heard_at,
-        run=run.model_copy(update={"attempt": version.attempt}),
-    )
+    run, heard_at = stored.run, stored.occurred_at
     ended_at = max(heard_at, run.started_at)
-    concluded = heard.run.model_copy(
-        update={
-            "status": RunStatus.FAILED,
-            "error": f"{LOST}: nothing was heard of it since {heard_at.isoformat()}",
-            "completed_at": ended_at,
-            "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
-        }
-    )
-    try:
-        return heard.infer(concluded, now=lambda: now)
-    except InvalidRunError as error:
-        raise WriteRefusedError(
-            f"run {run.id!r} of workflow {run.workflow_id!r} cannot be marked as lost: nothing comes after "
-            f"{version} ({error}); publish its end as its next attempt, or delete the document"
-        ) from error
+    changes = {
+        "status": RunStatus.FAILED,
+        "error": f"{LOST}: nothing was heard of it since {heard_at.isoformat()}",
+        "completed_at": ended_at,
+        "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+    }
+    return stored.concluded(changes, now, what="marked as lost")

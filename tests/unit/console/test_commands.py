@@ -20,7 +20,10 @@ from .processes import run_log, run_python
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 CODES = {
-    "USAGE": "ConfigurationError InvalidArgumentError InvalidCursorError NotPausedError InvalidRunError",
+    "USAGE": (
+        "ConfigurationError InvalidArgumentError InvalidCursorError NotPausedError AlreadyAnsweredError "
+        "InvalidRunError"
+    ),
     "NOT_FOUND": "NotFoundError RunNotFoundError",
     "REFUSED": "TransportRefusedError",
     "UNAVAILABLE": ("StoreUnavailableError WaitTimeoutError TransportUnavailableError GuessRefusedError"),
@@ -33,6 +36,7 @@ CODES = {
 """The exit code of each kind of error."""
 
 OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "AlreadyAnsweredError": {"answered_by": "mei"},
     "EventDecodeError": {"reason": "undecodable"},
     "PushRefusedError": {"status": 401},
 }

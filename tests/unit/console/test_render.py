@@ -26,7 +26,7 @@ from run_log.console.views.tables import (
     took,
     workflows_table,
 )
-from run_log.core import PauseRequest, RunStatus, WorkflowRun
+from run_log.core import PauseRequest, RunStatus, Version, WorkflowRun
 from run_log.stores import InMemoryRunLogService, PendingRun, WorkflowStats
 from run_log.testing import a_run, an_event
 
@@ -68,7 +68,13 @@ def _stats(workflow_id: str) -> WorkflowStats:
 
 
 def _a_pending_run(text: str) -> PendingRun:
-    return PendingRun(run=_a_paused_run(text), paused_at=NOON, age=timedelta(hours=1), overdue=False)
+    return PendingRun(
+        run=_a_paused_run(text),
+        paused_at=NOON,
+        age=timedelta(hours=1),
+        overdue=False,
+        version=Version(1, 5, "e"),
+    )
 
 
 VIEWS: list[tuple[Callable[[str], Table | Sheet], int]] = [
@@ -201,7 +207,9 @@ def test_a_wide_table() -> None:
 def test_a_pause_that_says_little() -> None:
     """A pause without assignee and deadline is anybody's, and has none."""
     run = a_run(status=RunStatus.PAUSED, pause=PauseRequest(reason="go on?"))
-    pending = PendingRun(run=run, paused_at=NOON, age=timedelta(hours=1), overdue=False)
+    pending = PendingRun(
+        run=run, paused_at=NOON, age=timedelta(hours=1), overdue=False, version=Version(1, 5, "e")
+    )
 
     assert ["run-1", "1:00:00", "none", "anybody", "workflow-1", "go", "on?"] == _shown(
         pending_table([pending])

@@ -10,10 +10,11 @@ from run_log.console.views.output import Listing, OutputFormat
 from run_log.console.views.records import stale_record
 from run_log.console.views.tables import stale_table
 from run_log.console.work.sweep import PAGE, Swept, sweep
-from run_log.core import RunNotFoundError, RunStatus, TransportUnavailableError
+from run_log.core import PauseRequest, RunNotFoundError, RunStatus, TransportUnavailableError
 from run_log.core.clock import MAX_HLC
 from run_log.stores import InMemoryRunLogService
-from run_log.testing import an_event
+from run_log.stores.inbox import BY_DEFAULT
+from run_log.testing import a_run, an_event
 
 from .files import in_file
 from .processes import run_log
@@ -146,3 +147,69 @@ def test_a_file_is_swept(tmp_path: Path) -> None:
     run = in_file(tmp_path / "runs", lambda log: log.get_run(*left.key))
     assert run is not None
     assert RunStatus.FAILED is run.status
+
+
+async def test_defaults_that_are_due_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep counts the pauses past their deadline that have a default, and takes it only if told to."""
+    log = InMemoryRunLogService()
+    offers: list[dict[str, Any]] = [
+        {"choices": ("a", "b"), "default_choice": "b", "deadline": NOON - HOUR},
+        {"choices": ("a", "b"), "default_choice": "b", "deadline": NOON + HOUR},
+        {"choices": ("a", "b"), "deadline": NOON - HOUR},
+        {"choices": ("a", "b"), "default_choice": "b"},
+    ]
+    await log.apply(
+        [
+            an_event(workflow_id="w", id=f"p{n}", status=RunStatus.PAUSED, pause=PauseRequest(**offer))
+            for n, offer in enumerate(offers)
+        ]
+    )
+
+    assert Swept(found=0, marked=0, due=1) == await _sweep(log, mark=False)
+    assert Swept(found=0, marked=0) == await _sweep(log, mark=True, workflow_id="other")
+    assert 4 == len(await log.get_pending_runs())
+    assert Swept(found=0, marked=0, due=1, taken=1) == await _sweep(log, mark=True)
+    assert Swept(found=0, marked=0) == await _sweep(log, mark=True)
+
+    capsys.readouterr()
+    run = await log.get_run("w", "p0")
+    assert run is not None
+    assert run.pause is not None
+    assert (RunStatus.RUNNING, "b", BY_DEFAULT) == (run.status, run.pause.choice, run.pause.answered_by)
+    assert {"p1", "p2", "p3"} == {one.id for one in await log.get_pending_runs()}
+
+
+async def test_a_default_that_cannot_be_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pause after whose version nothing comes is named on stderr and counted, and the others go on."""
+    log = InMemoryRunLogService()
+    pause = PauseRequest(choices=("a",), default_choice="a", deadline=NOON - HOUR)
+    await log.apply(
+        [
+            an_event(
+                workflow_id="w", id="last", status=RunStatus.PAUSED, pause=pause, hlc=MAX_HLC - 1
+            ).model_copy(update={"event_id": "z" * 128}),
+            an_event(workflow_id="w", id="other", status=RunStatus.PAUSED, pause=pause),
+        ]
+    )
+
+    assert Swept(found=0, marked=0, refused=1, due=2, taken=1) == await _sweep(log, mark=True)
+
+    assert "run 'last' of workflow 'w' cannot be answered by default" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_the_command_says_which_defaults_are_due(tmp_path: Path) -> None:
+    """The command says how many defaults are due, and with ``--mark`` how many runs go on with it."""
+    settings = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": str(tmp_path / "runs")}
+    pause = PauseRequest(choices=("a",), default_choice="a", deadline=NOON - HOUR)
+    paused = a_run(status=RunStatus.PAUSED, pause=pause)
+    in_file(tmp_path / "runs", lambda log: log.save_run(paused))
+
+    swept = [
+        run_log("sweep", "--older-than", "1h", *mark, folder=tmp_path, **settings).err.splitlines()[-1]
+        for mark in ((), ("--mark",), ())
+    ]
+
+    what = "1 paused past their deadline with a default choice"
+    assert [f"{what}; pass --mark to take it", f"{what}; 1 go on with it"] == swept[:2]
+    assert "default" not in swept[2]

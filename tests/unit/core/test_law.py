@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import permutations
+from typing import Any
 
 import pytest
 
-from run_log.core import Outcome, PauseRequest, RunStatus
+from run_log.core import Outcome, PauseRequest, RunStatus, Transition
 from run_log.core.law import (
     MAX_HISTORY,
     StatsDelta,
@@ -14,6 +16,8 @@ from run_log.core.law import (
     fold,
     mark_anomalies,
 )
+from run_log.stores.stored.reading import transition_from_text
+from run_log.stores.stored.writing import transition_text
 
 from .builders import NOON, make_event
 
@@ -108,22 +112,38 @@ def test_what_follows_from_the_order_of_a_history() -> None:
     assert [None, None, "mei", None] == [line.answered_by for line in history]
 
 
-def test_two_answers_in_one_version_end_the_same() -> None:
-    """Of two events in one version that differ in who answered, the same one is kept in any order."""
-    events = [make_event(pause=PauseRequest(reason="why", answered_by=name)) for name in ("mei", "bob", None)]
-    kept = [fold(None, order).after.history for order in (events, events[::-1])]
+def test_an_answer_is_in_the_history_once() -> None:
+    """Choice, values and comment stand where they ended the pause, also once the run pauses again."""
+    answer = PauseRequest(reason="why", choice="pay", comment="as agreed", values={"amount": 5})
+    paused = {"status": RunStatus.PAUSED, "pause": PauseRequest(reason="why")}
+    states: list[dict[str, Any]] = [paused, {"pause": answer}, {"pause": answer}, paused]
+    events = [make_event(number, **state) for number, state in enumerate(states)]
+    history = annotated(fold(None, events).after.history)
 
-    assert ["mei", "mei"] == [line.answered_by for (line,) in kept]
+    shown = [(line.choice, line.comment, line.values) for line in history]
+    assert [(None, None, None), ("pay", "as agreed", {"amount": 5}), *2 * [(None, None, None)]] == shown
 
 
-def test_of_two_events_in_one_version_one_wins_in_any_order() -> None:
-    """The observed one beats a later inferred one; where only payloads differ, the same one always wins."""
-    late = NOON + timedelta(hours=1)
-    seen, inferred = make_event(), make_event(status=RunStatus.FAILED, inferred=True, occurred_at=late)
-    one, other = make_event(result={"a": 1}), make_event(result={"a": 2})
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"answered_by": "mei"}, {"answered_by": "bob"}, {}],
+        [{"choice": "yes"}, {"choice": "no"}, {}],
+        [{"comment": "yes"}, {"comment": "no"}, {}],
+        [{"values": {"a": True}}, {"values": {"a": 1}}, {"values": {"a": 1.0}}, {}],
+        [{"values": {"b": 1, "a": 2}}, {"values": {"a": 2, "b": 1}}, {}],
+    ],
+    ids=repr,
+)
+def test_two_answers_in_one_version_end_the_same(answers: list[dict[str, Any]]) -> None:
+    """Of two events in one version that differ in the answer, the same one is kept in any order."""
+    events = [make_event(pause=PauseRequest(reason="why", **answer)) for answer in answers]
+    kept = {
+        transition_text(fold(fold(None, order[:1]).after, order[1:]).after.history[0])
+        for order in permutations(events)
+    }
 
-    assert seen == fold(None, [seen, inferred]).winner == fold(None, [inferred, seen]).winner
-    assert fold(None, [one, other]).winner == fold(None, [other, one]).winner
+    assert 1 == len(kept)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +154,26 @@ def test_a_long_answerer_is_cut(name: str, kept: str) -> None:
     (line,) = fold(None, [make_event(pause=PauseRequest(reason="why", answered_by=name))]).after.history
 
     assert kept == line.answered_by
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ({"choice": "x" * 126}, ("x" * 126, None, None)),
+        ({"choice": "x" * 127}, ("x" * 94 + "…", None, None)),
+        ({"comment": "é" * 191}, (None, "é" * 191, None)),
+        ({"comment": "é" * 192}, (None, "é" * 143 + "…", None)),
+        ({"values": {"a": 1, "b": "x" * 300}}, (None, None, {"a": 1, "b": "run-log: cut, 302 bytes"})),
+        ({"values": {f"{n}": n for n in range(99)}}, (None, None, {"run-log: cut": "99 keys"})),
+    ],
+    ids=lambda given: repr(given)[:40],
+)
+def test_a_long_answer_is_cut(answer: dict[str, Any], kept: tuple[Any, ...]) -> None:
+    """A history keeps so many bytes of a choice, a comment and values, and shows that they were cut."""
+    line = Transition.of(make_event(pause=PauseRequest(reason="why", **answer)))
+
+    assert kept == (line.choice, line.comment, line.values)
+    assert line == transition_from_text(transition_text(line, "digest"))
 
 
 def test_positions_by_run_keep_their_order() -> None:

@@ -24,7 +24,16 @@ FIELDS = [(name, field) for name, described in OBJECTS.items() for field in desc
 
 def _body() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return a body, and the objects in it by the name under which the schema describes them."""
-    pause = PauseRequest(reason="why", deadline=NOON, comment="no")
+    pause = PauseRequest(
+        reason="why",
+        deadline=NOON,
+        comment="no",
+        choices=("a", "b"),
+        form={"type": "object"},
+        default_choice="a",
+        choice="b",
+        values={"c": 1},
+    )
     added: dict[str, Any] = {
         "labels": {"team": "a"},
         "parent": RunRef("w", "p"),

@@ -58,6 +58,11 @@ async def test_the_examples_run() -> None:
     await default_emitter().flush(30)
 
     log = get_run_log_service()
+    desk = await log.get_run("expenses", "4712")
+    assert desk is not None
+    assert desk.pause is not None
+    assert (("pay", "wait"), "wait") == (desk.pause.choices, desk.pause.default_choice)
+    assert desk.pause.form is not None
     expense, night = await log.get_run("expenses", "4711"), await log.get_latest_run("nightly")
     assert expense is not None
     assert expense.pause is not None

@@ -10,6 +10,7 @@ from run_log.core.law import MAX_HISTORY
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores.firestore.client import PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS
 from run_log.stores.firestore.watch.changes import MARGIN, Bounds
+from run_log.stores.inbox import BY_DEFAULT
 from run_log.stores.listings import RunFilters
 from run_log.stores.sqlite._service import BUSY_TIMEOUT
 from run_log.stores.stored.fields import ACTIVE_SHARDS, CHANGED_SHARDS
@@ -33,6 +34,13 @@ async def test_the_examples_run() -> None:
     for run_id in ("books", "machine"):
         asked = PauseRequest(assignee="mei@example.com")
         await log.save_run(a_run(workflow_id="expenses", id=run_id, status=RunStatus.PAUSED, pause=asked))
+    asked = PauseRequest(
+        assignee="bob@example.com",
+        choices=("pay", "wait"),
+        form={"required": ["amount"]},
+        default_choice="wait",
+    )
+    await log.save_run(a_run(workflow_id="expenses", id="desk", status=RunStatus.PAUSED, pause=asked))
     names: dict[str, Any] = {}
 
     for block in blocks(READING, "python"):
@@ -44,6 +52,8 @@ async def test_the_examples_run() -> None:
     assert {"books", "machine"} == {one.run.id for one in names["waiting"]}
     states = [await log.get_run("expenses", run_id) for run_id in ("books", "machine")]
     assert [RunStatus.RUNNING, RunStatus.FAILED] == [run.status for run in states if run]
+    assert ("pay", {"amount": 4200}) == (names["answered"].choice, names["answered"].values)
+    assert BY_DEFAULT in READING
     reset_run_log_service()
 
 

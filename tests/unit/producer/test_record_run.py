@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import threading
@@ -167,6 +168,24 @@ def test_a_run_left_paused_stays_paused(states: States) -> None:
     assert states.statuses == ["running", "paused"]
     assert PauseRequest(reason="pay?", assignee="ann", deadline=deadline) == states.runs[-1].pause
     assert states.runs[-1].completed_at is None
+
+
+def test_a_pause_offers_choices_and_a_form(states: States, caplog: pytest.LogCaptureFixture) -> None:
+    """A pause states what can be answered; what cannot be offered is left out of it, and logged once."""
+    caplog.set_level(logging.WARNING)
+    form = {"type": "object", "required": ["amount"]}
+    with record_run("w", run_id="r", emitter=states) as run:
+        run.pause("pay?", choices=["pay", "wait"], form=form, default_choice="wait")
+        run.pause("pay?", choices=("pay",), form={"type": "nothing"}, default_choice="wait")
+        run.resume()
+
+    first, second = (one.pause for one in states.runs if one.status is RunStatus.PAUSED)
+    assert PauseRequest(reason="pay?", choices=("pay", "wait"), form=form, default_choice="wait") == first
+    assert PauseRequest(reason="pay?", choices=("pay",)) == second
+    losses = [vars(record) for record in caplog.records]
+    assert [("w", "r", "form"), ("w", "r", "default_choice")] == [
+        (loss["workflow_id"], loss["run_id"], loss["field"]) for loss in losses
+    ]
 
 
 def test_pause_and_resume_inside(states: States) -> None:

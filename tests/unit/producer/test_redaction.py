@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from run_log.core import ConfigurationError, Settings
+from run_log.core import ConfigurationError, PauseRequest, RunStatus, Settings
 from run_log.producer import Redaction, RunEventEmitter, _secret_texts, record_run
 from run_log.producer._secret_names import SECRET_NAMES, Look
 from run_log.producer._secret_texts import redacted_text
+from run_log.testing import a_run
 
 from .secrets_corpus import HARMLESS, LONG, MISSED, NUMBERS, SECRETS, TRACEBACK, Login
 from .transports import PATIENCE, ScriptedTransport
@@ -371,3 +372,23 @@ def test_a_few_digits_by_the_setting(setting: str | None, left: tuple[str, str])
     assert {"pin": pin, "shipping_pin": other} == _redacted(
         {"pin": "4711", "shipping_pin": "a"}, Redaction.from_setting(setting)
     )
+
+
+def test_the_values_of_an_answer_are_looked_through(
+    transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
+    """Secrets among the values of an answer do not leave the process; the form that asks for them stays."""
+    form = {"type": "object", "properties": {"password": {"type": "string"}}}
+    values: dict[str, Any] = {"password": "hunter2", "notes": [f"use Bearer {LONG}"]}
+    run = a_run(status=RunStatus.RUNNING, pause=PauseRequest(form=form, values=values))
+
+    emitter.emit(run)
+    assert run.pause is not None
+    assert run.pause.values is not None
+    run.pause.values["notes"].append("later")
+    emitter.close(PATIENCE)
+
+    sent = transport.events[-1].run.pause
+    assert sent is not None
+    assert (form, {"password": _GONE, "notes": [f"use Bearer {_GONE}"]}) == (sent.form, sent.values)
+    assert "hunter2" == run.pause.values["password"]

@@ -7,13 +7,26 @@ from typing import Any, cast
 
 import pytest
 
-from run_log.core import Outcome, PauseRequest, RunStatus, Transition, UnreadableRunError, WorkflowRun
+from run_log.core import (
+    Outcome,
+    PauseRequest,
+    RunStatus,
+    Transition,
+    UnreadableRunError,
+    Version,
+    WorkflowRun,
+)
+from run_log.core.clock import moment_of
 from run_log.core.counters import Counted
+from run_log.core.forms import MAX_FORM_BYTES, MAX_VALUES_BYTES
 from run_log.core.ids import document_id
 from run_log.core.law import fold, newest_event, run_digest
+from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, snapshot
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
-from run_log.stores.stored.fields import HISTORY, PROJECTION
-from run_log.stores.stored.reading import head_from_fields, run_from_fields
+from run_log.core.payload import MAX_TEXT_BYTES
+from run_log.stores.committing.commits import TRIM_HISTORY_AT
+from run_log.stores.stored.fields import HISTORY, MAX_DOCUMENT_BYTES, PROJECTION
+from run_log.stores.stored.reading import head_from_fields, run_from_fields, transition_from_text
 from run_log.stores.stored.writing import (
     document_bytes,
     history_bytes,
@@ -70,8 +83,26 @@ def stored_bytes(run: WorkflowRun, transitions: int) -> int:
             completed_at=LATE,
             pause=PauseRequest(reason="r" * 9_000, assignee="a", deadline=LATE, answered_by="b"),
         ),
+        a_run(
+            pause=PauseRequest(
+                answered_by="b" * 200,
+                choice="c" * 200,
+                comment="é" * 200,
+                values={"v": "v" * 244, "w": "v" * 4},
+            )
+        ),
+        a_run(
+            status=RunStatus.PAUSED,
+            pause=PauseRequest(
+                choices=tuple("é" * n for n in range(1, 50)),
+                default_choice="é",
+                choice="é" * 500,
+                form={"enum": [[1], "\ud800"]},
+                values={"a": 10**40},
+            ),
+        ),
     ],
-    ids=["small", "long ids", "payloads", "paused"],
+    ids=["small", "long ids", "payloads", "paused", "answered", "offering"],
 )
 def test_a_document_is_never_larger_than_foreseen(run: WorkflowRun, transitions: int) -> None:
     """The size foreseen for a run's document is never less than what Firestore counts."""
@@ -145,3 +176,60 @@ def test_a_digest_goes_with_the_newest_state() -> None:
 
     assert run_digest(winner.run) == head.digest == fold(None, [event, other]).after.digest
     assert [Outcome.DUPLICATE] * 2 == list(fold(head, [event, other]).outcomes)
+
+
+@pytest.mark.parametrize(
+    ("text", "transition"),
+    [
+        ('[1,5,"e","running",0,0]', {}),
+        ('[1,5,"e","running",0,0,"mei"]', {"answered_by": "mei"}),
+        ('[1,5,"e","running",0,0,"mei","digest"]', {"answered_by": "mei"}),
+        ('[1,5,"e","running",0,0,"","","pay","",null]', {"choice": "pay"}),
+        ('[1,5,"e","running",0,0,"","","","é",{"a":1}]', {"comment": "é", "values_text": '{"a":1}'}),
+    ],
+)
+def test_a_stored_transition_is_read(text: str, transition: dict[str, Any]) -> None:
+    """A transition that any version stored is read, and stored again as the same text."""
+    expected = Transition(
+        version=Version(1, 5, "e"), status=RunStatus.RUNNING, occurred_at=moment_of(0), **transition
+    )
+
+    assert expected == transition_from_text(text)
+    assert text == transition_text(expected, "digest" if "digest" in text else None)
+
+
+def test_the_largest_run_fits_into_a_document() -> None:
+    """A run of which everything is as large as can be fits into a document, with the longest history."""
+    text, wide = "x" * MAX_TEXT_BYTES, "\U0001f600"
+    pause: dict[str, Any] = {
+        "reason": text,
+        "comment": text,
+        "assignee": "a" * 1_024,
+        "answered_by": "a" * 1_024,
+        "choices": [f"{number:02}".ljust(MAX_CHOICE_BYTES, "c") for number in range(MAX_CHOICES)],
+        "default_choice": "00".ljust(MAX_CHOICE_BYTES, "c"),
+        "choice": "00".ljust(MAX_CHOICE_BYTES, "c"),
+        "form": {"description": "d" * (MAX_FORM_BYTES - 18)},
+        "values": {"v": "v" * (MAX_VALUES_BYTES - 8)},
+    }
+    run = snapshot(
+        {
+            "id": "\x00" * 1_024,
+            "workflow_id": wide * 256,
+            "status": RunStatus.FAILED,
+            "trigger_type": "t" * 64,
+            "started_at": LATE,
+            "error": text,
+            "error_type": "e" * 256,
+            "trace_id": "a" * 32,
+            "parent": ("w" * 1_024, "\x00" * 1_024),
+            "labels": {f"{number:02}".ljust(63, "k"): wide * 128 for number in range(20)},
+            "trigger_data": {f"{number}": "x" * 1_000 for number in range(1_000)},
+            "pause": pause,
+        }
+    )
+
+    assert run.pause == PauseRequest(**pause)
+    fields = run_fields(run)
+    assert document_bytes(fields) > MAX_DOCUMENT_BYTES - 140_000
+    assert document_bytes(fields) + history_bytes(TRIM_HISTORY_AT) <= MAX_DOCUMENT_BYTES

@@ -101,15 +101,19 @@ def sweep(
     ],
     workflow: WorkflowOption = None,
     mark: Annotated[
-        bool, typer.Option("--mark", help="Mark them as failed. (default: only show them)")
+        bool,
+        typer.Option(
+            "--mark", help="Mark them as failed, and take defaults that are due. (default: only show them)"
+        ),
     ] = False,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show runs that have been silent for long; mark them as lost.
 
-    Paused runs are left out: they wait for an answer. Each run is read again before it is marked, and a later
-    event of the run replaces the mark. Exits 1 if one cannot be marked.
+    Paused runs are left out: they wait for an answer. But one whose deadline has passed goes on with its
+    default choice, if it has one. Each run is read again before it is marked, and a later event of the run
+    replaces the mark. Exits 1 if one cannot be marked.
     """
     from run_log.console.views import records, tables
     from run_log.console.work import sweep as work
@@ -129,5 +133,8 @@ def sweep(
     told = f"{done.marked} marked as lost" if mark else "none marked; pass --mark to mark them"
     told += f"; {done.refused} cannot be marked, see above" if done.refused else ""
     note(f"{done.found} without an event for {older_than}; {told}")
+    if done.due:
+        told = f"{done.taken} go on with it" if mark else "pass --mark to take it"
+        note(f"{done.due} paused past their deadline with a default choice; {told}")
     if done.refused:
         raise typer.Exit(ExitCode.FAILED)

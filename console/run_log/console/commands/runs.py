@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -108,7 +108,7 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
 def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
-    """Show each change of a run: when, how long, who answered."""
+    """Show each change of a run: when, how long, who answered what."""
     from run_log.console.views.records import transition_record
     from run_log.console.views.tables import history_table
     from run_log.console.work.opening import asked
@@ -258,26 +258,110 @@ def workflows(
 
 _By = Annotated[str, typer.Option("--by", metavar="WHO", help="Who answers.")]
 _Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="Their comment.")]
+_Choice = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Which of the choices they take; see 'runs pending'.")
+]
+_Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value",
+        metavar="NAME=VALUE",
+        help="What they fill in, as JSON or else as text; can be repeated.",
+    ),
+]
+_IfVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--if-version",
+        metavar="VERSION",
+        help="Only if this pause is not answered yet; 'runs pending -o json' has its version.",
+    ),
+]
 
 
-@app.command(epilog=examples("runs resume expenses run-17 --by ann --comment 'as agreed'"))
-def resume(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
+@app.command(
+    epilog=examples(
+        "runs resume expenses run-17 --by ann --comment 'as agreed'",
+        "runs resume expenses run-17 --by ann --choice pay --value eur=42",
+    )
+)
+def resume(
+    workflow: WorkflowId,
+    run: RunId,
+    by: _By,
+    comment: _Comment = None,
+    choice: _Choice = None,
+    value: _Values = None,
+    if_version: _IfVersion = None,
+) -> None:
     """Answer a paused run, so that it continues."""
-    _answer("resume", workflow, run, by=by, comment=comment)
+    _answer(
+        "resume", workflow, run, by=by, comment=comment, choice=choice, value=value, if_version=if_version
+    )
 
 
 @app.command(epilog=examples("runs reject expenses run-17 --by ann"))
-def reject(workflow: WorkflowId, run: RunId, by: _By, comment: _Comment = None) -> None:
+def reject(
+    workflow: WorkflowId,
+    run: RunId,
+    by: _By,
+    comment: _Comment = None,
+    choice: _Choice = None,
+    value: _Values = None,
+    if_version: _IfVersion = None,
+) -> None:
     """Answer a paused run, so that it ends as failed."""
-    _answer("reject", workflow, run, by=by, comment=comment)
+    _answer(
+        "reject", workflow, run, by=by, comment=comment, choice=choice, value=value, if_version=if_version
+    )
 
 
-def _answer(answer: str, workflow: str, run: str, *, by: str, comment: str | None) -> None:
+def _answer(
+    answer: str,
+    workflow: str,
+    run: str,
+    *,
+    by: str,
+    comment: str | None,
+    choice: str | None,
+    value: list[str] | None,
+    if_version: str | None,
+) -> None:
     from run_log.console.work.opening import asked, delivered
 
+    values = _filled_in(value)
+
     async def answered(log: RunLog) -> WorkflowRun:
-        found: WorkflowRun = await getattr(log, answer)(workflow, run, answered_by=by, comment=comment)
+        call = log.resume if answer == "resume" else log.reject
+        found = await call(
+            workflow,
+            run,
+            answered_by=by,
+            comment=comment,
+            choice=choice,
+            values=values,
+            if_version=if_version,
+        )
         await delivered(log)
         return found
 
     note(f"run {run!r} of workflow {workflow!r} is {asked(answered, saves=True).status.value}")
+
+
+def _filled_in(given: list[str] | None) -> dict[str, Any] | None:
+    """Return what options of ``NAME=VALUE`` say, each value as JSON if it is that."""
+    from run_log.core import InvalidArgumentError
+    from run_log.core.payload import decode_foreign_json
+
+    if not given:
+        return None
+    values: dict[str, Any] = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not name or not equals:
+            raise InvalidArgumentError(f"--value {each!r} is no NAME=VALUE")
+        try:
+            values[name] = decode_foreign_json(text)
+        except (ValueError, RecursionError):
+            values[name] = text
+    return values

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 # They hold JSON already, and the model's own dump does not take every depth and every text.
-_PAYLOADS: Final = {"trigger_data", "result"}
+_LEFT_AS_THEY_ARE: Final[Any] = {
+    "trigger_data": True,
+    "result": True,
+    "pause": {"form": True, "values": True},
+}
 
 
 def run_record(run: WorkflowRun) -> dict[str, Any]:
     """Return *run* as JSON."""
-    dumped = run.model_dump(mode="json", exclude=_PAYLOADS)
+    dumped = run.model_dump(mode="json", exclude=_LEFT_AS_THEY_ARE)
+    if run.pause is not None:
+        dumped["pause"] |= {"form": run.pause.form, "values": run.pause.values}
     return {name: dumped[name] if name in dumped else getattr(run, name) for name in type(run).model_fields}
 
 
@@ -33,6 +39,7 @@ def pending_record(pending: PendingRun) -> dict[str, Any]:
         "paused_at": moment(pending.paused_at),
         "age_ms": _milliseconds(pending.age),
         "overdue": pending.overdue,
+        "version": pending.version.text,
     }
 
 
@@ -61,6 +68,10 @@ def transition_record(transition: Transition) -> dict[str, Any]:
         "inferred": transition.inferred,
         "anomaly": transition.anomaly,
         "answered_by": transition.answered_by,
+        "choice": transition.choice,
+        "values": transition.values,
+        "comment": transition.comment,
+        "version": transition.version.text,
     }
 
 

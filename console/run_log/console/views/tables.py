@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from run_log.console.checks import Check, Verdict
-from run_log.core import RunStatus, Transition, WorkflowRun
+from run_log.core import PauseRequest, RunStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from .layout import Cell, Column, Sheet, Styled, Table
@@ -30,6 +30,9 @@ VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.WRONG: "red",
     Verdict.UNKNOWN: "magenta",
 }
+
+# What the model's own dump of a pause does not take at every depth and in every text.
+_OBJECTS: Final = {"form", "values"}
 
 _DAY_SECONDS: Final = 86_400.0
 _LONGEST_STATUS: Final = max(map(len, RunStatus))
@@ -81,6 +84,7 @@ def pending_table(runs: Sequence[PendingRun]) -> Table:
         (Column("assignee"), lambda pending: pending.assignee or "anybody"),
         (Column("workflow"), lambda pending: pending.run.workflow_id),
         (Column("reason", prose=True), lambda pending: pending.reason),
+        (Column("choices", prose=True), _offered),
     )
 
 
@@ -97,7 +101,7 @@ def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
 
 def run_sheet(run: WorkflowRun) -> Sheet:
     """Return all of a run."""
-    pause = run.pause and run.pause.model_dump(mode="json", exclude_none=True)
+    pause = _pause(run.pause) if run.pause else None
     return Sheet(
         rows=[
             # Ids are lines, which are not wrapped, so that they can be copied.
@@ -119,6 +123,13 @@ def run_sheet(run: WorkflowRun) -> Sheet:
             ("result", _json(run.result) if run.result else ""),
         ]
     )
+
+
+def _pause(pause: PauseRequest) -> dict[str, object]:
+    """Return what *pause* has, as JSON."""
+    dumped: dict[str, object] = pause.model_dump(mode="json", exclude=_OBJECTS)
+    dumped |= {"form": pause.form, "values": pause.values}
+    return {name: value for name, value in dumped.items() if value not in (None, [])}
 
 
 def run_line(run: WorkflowRun) -> Table:
@@ -309,6 +320,15 @@ def _json(value: object) -> list[str]:
     return json_text(value, indent=2, ascii_only=False).split("\n")
 
 
+def _offered(pending: PendingRun) -> str:
+    """Return what can be chosen, the default marked, and the names of what is filled in."""
+    marks = {pending.default_choice: " (default)"}
+    chosen = [f"{choice}{marks.get(choice, '')}" for choice in pending.choices]
+    named: object = (pending.form or {}).get("properties")
+    fields = [f"{name}=" for name in cast("dict[str, object]", named)] if isinstance(named, dict) else []
+    return ", ".join([*chosen, *fields])
+
+
 def _deadline(pending: PendingRun) -> Cell:
     if pending.deadline is None:
         return "none"
@@ -323,3 +343,9 @@ def _notes(transition: Transition) -> Iterator[str]:
         yield "inferred"
     if transition.answered_by:
         yield f"answered by {transition.answered_by}"
+    if transition.choice:
+        yield f"chose {transition.choice}"
+    for name, value in (transition.values or {}).items():
+        yield f"{name}={json_text(value)}"
+    if transition.comment:
+        yield transition.comment

@@ -1,4 +1,4 @@
-"""``run-log sweep``: shows runs that sent no event for long, and marks them as lost."""
+"""``run-log sweep``: shows runs that sent no event for long, marks them as lost, and takes defaults."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class Swept(NamedTuple):
     found: int
     marked: int
     refused: int = 0
+    due: int = 0
+    """How many paused runs are past their deadline and have a default choice."""
+    taken: int = 0
+    """How many of them go on with it."""
 
 
 async def sweep(
@@ -33,7 +37,8 @@ async def sweep(
 ) -> Swept:
     """Show runs whose newest event is *older_than* that. If *mark*, read each again and mark it as lost.
 
-    A run that cannot be marked is named on stderr, and the others are marked.
+    Then also take the default choice of each paused run whose deadline has passed. A run that cannot be
+    marked is named on stderr, and the others are marked.
     """
     found = marked = refused = 0
     cursor = None
@@ -51,14 +56,42 @@ async def sweep(
                 except RunNotFoundError:
                     continue  # it has expired since it was listed
                 except (UnreadableRunError, WriteRefusedError) as error:
-                    note(" ".join(str(error).split()), style="red")
-                    refused += 1
+                    refused += _tell(error)
         if cursor is None:
             break
     listing.end()
-    if marked and not await log.flush(FLUSH_SECONDS):
+    defaults = await _take_defaults(log, workflow_id=workflow_id, mark=mark, now=now)
+    refused += defaults.refused
+    if (marked or defaults.marked) and not await log.flush(FLUSH_SECONDS):
         raise TransportUnavailableError(
-            f"{marked} runs were marked, but not all marks were published within {FLUSH_SECONDS:.0f} s; "
-            "sweep again: each run is marked only once"
+            f"{marked + defaults.marked} runs were marked, but not all marks were published within "
+            f"{FLUSH_SECONDS:.0f} s; sweep again: each run is marked only once"
         )
-    return Swept(found=found, marked=marked, refused=refused)
+    return Swept(found=found, marked=marked, refused=refused, due=defaults.found, taken=defaults.marked)
+
+
+async def _take_defaults(log: RunLog, *, workflow_id: str | None, mark: bool, now: datetime) -> Swept:
+    """Return how many paused runs have a default that is due, and if *mark* how many go on with it."""
+    due = taken = refused = 0
+    cursor = None
+    while True:
+        page, cursor = await log.list_pending(
+            overdue=True, workflow_id=workflow_id, limit=PAGE, start_after=cursor, now=now
+        )
+        for pending in page:
+            if pending.default_choice is None:
+                continue
+            due += 1
+            try:
+                taken += mark and await log.take_default(*pending.run.key, now=now)
+            except RunNotFoundError:
+                continue  # it has expired since it was listed
+            except (UnreadableRunError, WriteRefusedError) as error:
+                refused += _tell(error)
+        if cursor is None:
+            return Swept(found=due, marked=taken, refused=refused)
+
+
+def _tell(error: Exception) -> int:
+    note(" ".join(str(error).split()), style="red")
+    return 1

@@ -12,13 +12,14 @@ from datetime import datetime
 from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
-from run_log.core import Outcome, RunEvent, utc_now
+from run_log.core import Outcome, RunEvent, Version, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, Scope
 from run_log.core.errors import GuessRefusedError
 from run_log.core.forks import renewed
 from run_log.core.law import FoldedRun, RunChange, RunHead
 from run_log.core.models import RunKey
+from run_log.stores.inbox import check_unanswered
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.stored.reading import StoredHead
@@ -44,7 +45,7 @@ _V = TypeVar("_V")
 
 _ENTRY_BYTES: Final = 300
 _HEAD_BYTES: Final = 450
-_TRANSITION_BYTES: Final = 256
+_TRANSITION_BYTES: Final = 280
 _STEP_BYTES: Final = 2_200
 
 MAX_KNOWN_RUNS: Final = 20_000
@@ -160,18 +161,32 @@ class Committer:
                 runs, stamp=lambda batch, known: batch.saved(known, clock) if is_newest() else batch
             )
 
+    async def answer(self, event: RunEvent, asked: Version) -> None:
+        """Merge *event* if its run's newest state is the pause of version *asked*; see `check_unanswered`."""
+        (runs,) = batches([event])
+
+        def checked(batch: RunBatch, known: KnownRun | None) -> RunBatch:
+            is_seen = known is not None and not known.stored.is_expired(self._wall_now())
+            check_unanswered(known.stored.head if known and is_seen else None, event, asked)
+            return batch
+
+        # Read, and not remembered: a memory that is behind would refuse an answer for good.
+        await self._commit(runs, stamp=checked, reads_first=True)
+
     async def _commit(
         self,
         runs: Mapping[RunKey, RunBatch],
         *,
         stamp: Callable[[RunBatch, KnownRun | None], RunBatch] = lambda batch, _known: batch,
+        reads_first: bool = False,
     ) -> dict[RunKey, RunChange]:
         known: Mapping[RunKey, KnownRun] | None = None
 
         async def attempt() -> dict[RunKey, RunChange]:
             nonlocal known
             # A second try goes by what the first one has read: it repeats no wrong guess.
-            known = await self._guess(runs) if known is None else known
+            if known is None:
+                known = await (self._read(runs) if reads_first else self._guess(runs))
             now = self._wall_now()
             known = await self._surely_known(runs, known, now)
             merged = {key: stamp(batch, known.get(key)) for key, batch in runs.items()}
@@ -378,6 +393,6 @@ def head_bytes(head: RunHead) -> int:
     size = _HEAD_BYTES + _TRANSITION_BYTES * len(head.history) + _STEP_BYTES * len(head.steps)
     for transition in head.history:
         size += getsizeof(transition.version.event_id)
-        if transition.answered_by is not None:
-            size += getsizeof(transition.answered_by)
+        answer = (transition.answered_by, transition.choice, transition.comment, transition.values_text)
+        size += sum(getsizeof(text) for text in answer if text is not None)
     return size

@@ -10,7 +10,7 @@ from typing import Any, Final
 from run_log.core import TriggerType, UnreadableRunError, WorkflowRun
 from run_log.core.ids import document_id
 from run_log.core.models import is_trigger_word
-from run_log.stores.stored.fields import ADDED_FIELDS
+from run_log.stores.stored.fields import ADDED_FIELDS, ADDED_TO_PAUSE
 from run_log.stores.stored.reading import key_at, run_from_fields
 
 NAIVE_TIME: Final = "runs with times without an offset, taken as UTC"
@@ -35,7 +35,8 @@ def foreign_run(fields: Mapping[str, Any], *, place: tuple[str, str]) -> tuple[W
     try:
         _read_times(found, _TIMES, assumed)
         if isinstance(found.get("pause"), Mapping):
-            found["pause"] = dict(found["pause"])
+            # As with `ADDED_FIELDS` below.
+            found["pause"] = {**found["pause"], **dict.fromkeys(ADDED_TO_PAUSE)}
             _read_times(found["pause"], ("deadline",), assumed)
     except ValueError as error:
         raise UnreadableRunError(*key, str(error)) from error

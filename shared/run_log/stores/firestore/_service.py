@@ -19,6 +19,7 @@ from run_log.core import (
     Settings,
     StoreError,
     UnreadableRunError,
+    Version,
     WorkflowRun,
     utc_now,
 )
@@ -181,6 +182,10 @@ class FirestoreRunLogService(RunLogService):
     @override
     async def _save(self, event: RunEvent) -> None:
         await self._committer.save(event, clock=self.version_clock)
+
+    @override
+    async def _apply_answer(self, event: RunEvent, asked: Version) -> None:
+        await self._committer.answer(event, asked)
 
     @override
     async def read_page(

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from typing_extensions import override
 
-from run_log.core import Outcome, RunEvent, RunStatus, Settings, WorkflowRun, utc_now
+from run_log.core import Outcome, RunEvent, RunStatus, Settings, Version, WorkflowRun, utc_now
 from run_log.core.bell import Bell
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
@@ -22,7 +22,7 @@ from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import count_anomalies
 from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
-from run_log.stores.inbox import InboxSelection
+from run_log.stores.inbox import InboxSelection, check_unanswered
 from run_log.stores.listings import Order, Position, Selection
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
@@ -185,6 +185,17 @@ class InMemoryRunLogService(RunLogService):
         self._bell.ring()
         count_anomalies(changes.values())
         return outcomes
+
+    @override
+    async def _apply_answer(self, event: RunEvent, asked: Version) -> None:
+        with self._lock:
+            # Not the head of an evicted run: queries do not find that one.
+            entry = self._entry(event.key)
+            check_unanswered(entry.head if entry else None, event, asked)
+            change = self._fold(event.key, [event])
+            self._write(event.key, change)
+        self._bell.ring()
+        count_anomalies([change])
 
     def _fold(self, key: RunKey, events: Sequence[RunEvent]) -> RunChange:
         now = self._now()

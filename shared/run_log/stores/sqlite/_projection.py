@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from run_log.core import ConfigurationError, Outcome, RunEvent, RunStatus, UnreadableRunError
+from run_log.core import ConfigurationError, Outcome, RunEvent, RunStatus, UnreadableRunError, Version
 from run_log.core.clock import HybridLogicalClock, micros_of
 from run_log.core.counters import NOT_COUNTED, Horizon, Scope
 from run_log.core.ids import document_id
@@ -26,6 +26,7 @@ from run_log.stores.committing.commits import (
     count_commit,
     stats_writes,
 )
+from run_log.stores.inbox import check_unanswered
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.stored.fields import (
     COUNTED_HOUR,
@@ -144,7 +145,24 @@ def save(
 
     It keeps its stamp unless *is_newest* says that no later save of the run has begun meanwhile.
     """
-    _committed(connection, {event.key: _batch([event])}, terms, restamp=is_newest)
+
+    def stamped(batch: _Batch, stored: StoredHead | None) -> _Batch:
+        if stored is None or not is_newest():
+            return batch
+        return _batch([stored.head.saved(batch.newest, clock=terms.clock)])
+
+    _committed(connection, {event.key: _batch([event])}, terms, stamped)
+
+
+def answer(connection: sqlite3.Connection, event: RunEvent, asked: Version, terms: Terms) -> None:
+    """Merge *event* if its run's newest state is the pause of version *asked*; see `check_unanswered`."""
+
+    def checked(batch: _Batch, stored: StoredHead | None) -> _Batch:
+        is_seen = stored is not None and not stored.is_expired(terms.now())
+        check_unanswered(stored.head if stored and is_seen else None, event, asked)
+        return batch
+
+    _committed(connection, {event.key: _batch([event])}, terms, checked)
 
 
 def expire(connection: sqlite3.Connection, retention: Retention, after: int) -> tuple[int, int | None]:
@@ -184,15 +202,14 @@ def _committed(
     connection: sqlite3.Connection,
     batches: Mapping[RunKey, _Batch],
     terms: Terms,
-    *,
-    restamp: Callable[[], bool] = lambda: False,
+    stamp: Callable[[_Batch, StoredHead | None], _Batch] = lambda batch, _stored: batch,
 ) -> dict[RunKey, RunChange]:
     begun = time.monotonic()
     outcome = CommitOutcome.FAILED  # until the commit has returned
     written = 0
     try:
         with transaction(connection):
-            changes, written = _merged(connection, batches, terms, restamp)
+            changes, written = _merged(connection, batches, terms, stamp)
         outcome = CommitOutcome.COMMITTED
     finally:
         count_commit(outcome, runs=written, seconds=time.monotonic() - begun)
@@ -204,7 +221,7 @@ def _merged(
     connection: sqlite3.Connection,
     batches: Mapping[RunKey, _Batch],
     terms: Terms,
-    restamp: Callable[[], bool],
+    stamp: Callable[[_Batch, StoredHead | None], _Batch],
 ) -> tuple[dict[RunKey, RunChange], int]:
     """Return what *batches* do to each run, and how many runs that changes."""
     now = terms.now()
@@ -218,7 +235,7 @@ def _merged(
         if stored is None and terms.retention and terms.retention.is_over(batch.events, now):
             raise terms.retention.error(key)
         before = stored.head if stored else None
-        own = _batch([before.saved(batch.newest, clock=terms.clock)]) if before and restamp() else batch
+        own = stamp(batch, stored)
         change = fold(before, own.events, horizon=horizon, digest=own.digest_of)
         changes[key] = change
         if not change.is_news:

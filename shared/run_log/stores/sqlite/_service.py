@@ -20,6 +20,7 @@ from run_log.core import (
     RunEvent,
     Settings,
     StoreError,
+    Version,
     WorkflowRun,
     utc_now,
 )
@@ -40,7 +41,7 @@ from run_log.stores.telemetry import skipped_unreadable_stats
 
 from ._audit import SQLiteAudit
 from ._connection import Connection
-from ._projection import Terms, apply, expire, save
+from ._projection import Terms, answer, apply, expire, save
 from ._queries import (
     COUNTERS,
     HEAD,
@@ -174,6 +175,10 @@ class SQLiteRunLogService(RunLogService):
     async def _save(self, event: RunEvent) -> None:
         with self._saves.begun(event) as is_newest:
             await self._writer.run(partial(save, event=event, is_newest=is_newest, terms=self._terms))
+
+    @override
+    async def _apply_answer(self, event: RunEvent, asked: Version) -> None:
+        await self._writer.run(partial(answer, event=event, asked=asked, terms=self._terms))
 
     @override
     async def read_page(

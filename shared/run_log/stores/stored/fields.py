@@ -89,6 +89,9 @@ PROGRESS: Final = "progress"
 ADDED_FIELDS: Final = (LABELS, PARENT, TRACE_ID, ERROR_TYPE, PROGRESS)
 """Fields that only some runs have. Absent, they cost nothing."""
 
+ADDED_TO_PAUSE: Final = ("choices", "form", "default_choice", "choice", "values")
+"""Of a pause, likewise."""
+
 EXPIRE_AT: Final = "expire_at"
 """Beside a run's fields: when the document may be deleted; absent where it never may. What
 Firestore's TTL policy goes by (https://firebase.google.com/docs/firestore/ttl)."""

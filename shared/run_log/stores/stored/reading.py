@@ -9,13 +9,22 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from run_log.core import RunStatus, Transition, UnreadableRunError, Version, WorkflowRun, WriteRefusedError
+from run_log.core import (
+    InvalidRunError,
+    RunEvent,
+    RunStatus,
+    Transition,
+    UnreadableRunError,
+    Version,
+    WorkflowRun,
+    WriteRefusedError,
+)
 from run_log.core.clock import EPOCH, moment_of
 from run_log.core.counters import MAX_DURATION, Counted, hour_of
 from run_log.core.ids import bounded_id, document_id, original_id
 from run_log.core.law import RunHead, newest
 from run_log.core.models import STORED, RunKey
-from run_log.core.payload import decode_json
+from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import joined_steps, step_from_text
 from run_log.stores.listings import Position
 from run_log.stores.telemetry import skipped_unreadable
@@ -35,6 +44,9 @@ _MAX_NUMBER: Final = 2**63
 _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
 _LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
+
+# What a transition's text has at its end: who answered, a digest, the choice, the comment and the values.
+_NO_ANSWER: Final[Sequence[Any]] = ("", "", "", "", None)
 
 _T = TypeVar("_T")
 
@@ -69,6 +81,30 @@ class StoredRun:
     def is_expired(self, now: datetime) -> bool:
         """Return whether it has expired: it will be deleted, and queries no longer see it."""
         return is_expired(self.expires_at, now)
+
+    def concluded(self, changes: Mapping[str, object], now: datetime, *, what: str) -> RunEvent:
+        """Return the event that the run has these *changes* by *now*, concluded from its silence.
+
+        It is stamped just after the newest event: any real event that follows this beats it, and two who
+        conclude the same make the same event. *what* says in an error what the run cannot be.
+
+        Raises:
+            WriteRefusedError: Nothing can come after the newest event.
+        """
+        # As it is stored, whatever that is: what is concluded from it is checked.
+        heard = RunEvent.model_construct(
+            event_id=self.version.event_id,
+            hlc=self.version.hlc,
+            occurred_at=self.occurred_at,
+            run=self.run.model_copy(update={"attempt": self.version.attempt}),
+        )
+        try:
+            return heard.infer(heard.run.model_copy(update=dict(changes)), now=lambda: now)
+        except InvalidRunError as error:
+            raise WriteRefusedError(
+                f"run {self.run.id!r} of workflow {self.run.workflow_id!r} cannot be {what}: nothing comes "
+                f"after {self.version} ({error}); publish its end as its next attempt, or delete the document"
+            ) from error
 
     @property
     def occurred_at(self) -> datetime:
@@ -283,14 +319,20 @@ def _version(projection: Mapping[str, Any]) -> Version:
 def _transition(text: str) -> tuple[Transition, str]:
     """Return the transition of a text, and the digest beside it, which may be empty."""
     attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
+    # Earlier versions stored fewer.
+    end: list[Any] = [*more, *_NO_ANSWER[len(more) :]]
+    answered_by, digest, choice, comment, values, *_ = end
     transition = Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
         status=RunStatus(status),
         occurred_at=moment_of(moment),
         inferred=bool(inferred),
-        answered_by=(str(more[0]) or None) if more else None,
+        answered_by=str(answered_by) or None,
+        choice=str(choice) or None,
+        comment=str(comment) or None,
+        values_text=None if values is None else encode_json(dict(values)),
     )
-    return transition, str(more[1]) if len(more) > 1 else ""
+    return transition, str(digest)
 
 
 def _counted(micros: Any, hour: Any) -> Counted:

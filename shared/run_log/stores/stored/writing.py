@@ -11,7 +11,15 @@ from run_log.core import PauseRequest, RunEvent, RunStatus, Transition, Workflow
 from run_log.core.clock import micros_of
 from run_log.core.counters import Counted
 from run_log.core.ids import document_id
-from run_log.core.law import MAX_ANSWERER_BYTES, RunChange, RunHead
+from run_log.core.law import (
+    MAX_ANSWERER_BYTES,
+    MAX_HISTORY_CHOICE_BYTES,
+    MAX_HISTORY_COMMENT_BYTES,
+    MAX_HISTORY_VALUES_BYTES,
+    RunChange,
+    RunHead,
+    comment_json,
+)
 from run_log.core.payload import encode_json
 from run_log.core.steps import MAX_STEP_BYTES
 from run_log.stores.retention import Retention
@@ -40,7 +48,9 @@ from .fields import (
 _OVERHEAD_BYTES: Final = 2_048 + MAX_ASSIGNEE_BYTES
 # Of a transition's text: an event id has up to 128 characters, each of which JSON may have to escape. The
 # newest has a digest too.
-_TRANSITION_BYTES: Final = 330 + MAX_ANSWERER_BYTES + 1 + 23
+_TRANSITION_BYTES: Final = (330 + MAX_ANSWERER_BYTES + 1 + 23) + (
+    MAX_HISTORY_CHOICE_BYTES + MAX_HISTORY_COMMENT_BYTES + MAX_HISTORY_VALUES_BYTES + 3
+)
 
 
 def run_fields(run: WorkflowRun) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         "completed_at": run.completed_at,
         "duration_ms": float(run.duration_ms),
         "attempt": run.attempt,
-        "pause": pause.model_dump() if pause else None,
+        "pause": _pause_fields(pause) if pause else None,
     }
     if run.labels:
         fields[LABELS] = sorted(map(label_text, run.labels, run.labels.values()))
@@ -70,6 +80,26 @@ def run_fields(run: WorkflowRun) -> dict[str, Any]:
         fields[ERROR_TYPE] = run.error_type
     if run.progress:
         fields[PROGRESS] = run.progress.model_dump()
+    return fields
+
+
+def _pause_fields(pause: PauseRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "reason": pause.reason,
+        "assignee": pause.assignee,
+        "deadline": pause.deadline,
+        "answered_by": pause.answered_by,
+        "comment": pause.comment,
+    }
+    if pause.choices:
+        fields["choices"] = list(pause.choices)
+    for name in ("default_choice", "choice"):
+        if text := getattr(pause, name):
+            fields[name] = text
+    # As text: see `_stored_object` of the model.
+    for name in ("form", "values"):
+        if value := getattr(pause, name):
+            fields[name] = encode_json(value)
     return fields
 
 
@@ -116,9 +146,16 @@ def transition_text(transition: Transition, digest: str | None = None) -> str:
         f"[{version.attempt},{version.hlc},{encode_json(version.event_id)},"
         f'"{transition.status.value}",{moment},{int(transition.inferred)}'
     )
-    if transition.answered_by is not None or digest is not None:
+    answer = (transition.choice, transition.comment, transition.values_text)
+    has_more = answer != (None, None, None)
+    if transition.answered_by is not None or digest is not None or has_more:
         text = f"{text},{encode_json(transition.answered_by or '')}"
-    return f"{text}]" if digest is None else f'{text},"{digest}"]'
+    if digest is not None or has_more:
+        text = f'{text},"{digest or ""}"'
+    if has_more:
+        choice, comment, values = answer
+        text = f"{text},{encode_json(choice or '')},{comment_json(comment or '')},{values or 'null'}"
+    return f"{text}]"
 
 
 def history_texts(head: RunHead, transitions: Iterable[Transition]) -> list[str]:
