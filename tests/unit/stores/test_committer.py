@@ -225,7 +225,8 @@ async def test_commits_are_timed(documents: Documents, metric_reader: InMemoryMe
         )
         metrics = [metric for scope in scopes for metric in scope.metrics]
         durations = [metric for metric in metrics if metric.name == "run_log.store.commit.duration"]
-        return sum(point.sum for metric in durations for point in metric.data.data_points)
+        total: float = sum(point.sum for metric in durations for point in metric.data.data_points)
+        return total
 
     before = seconds()
     now = iter([1_000.0, 1_064.0]).__next__
