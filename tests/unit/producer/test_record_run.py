@@ -25,6 +25,7 @@ from run_log.core import (
 )
 from run_log.core.ids import bounded_id
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, RunHandle, current_run, record_run
+from run_log.producer._recorder import RunRecorder
 from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run
 
@@ -47,6 +48,18 @@ def test_a_run_that_ends_well(states: States) -> None:
     assert ended.completed_at is not None
     assert ended.completed_at >= ended.started_at
     assert ended.duration_ms >= 0
+
+
+def test_what_a_run_of_its_own_states(states: States) -> None:
+    """A recorded run is its first attempt, and its duration is stated in milliseconds."""
+    state = {"workflow_id": "w", "id": "r", "trigger_type": "manual", "started_at": a_run().started_at}
+    handle = RunHandle(state, emitter=states, elapsed=lambda: 1.5)
+
+    with RunRecorder(lambda: handle):
+        pass
+
+    ended = states.runs[-1]
+    assert (1, 1, 1_500) == (handle.attempt, ended.attempt, ended.duration_ms)
 
 
 async def test_async_blocks_do_the_same(states: States) -> None:
