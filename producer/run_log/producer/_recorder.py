@@ -393,7 +393,7 @@ def record_run(
                 "id": str(uuid.uuid4()) if run_id is None else run_id,
                 "workflow_id": workflow_id,
                 "trigger_type": known,
-                "trigger_data": {} if trigger_data is None else trigger_data,
+                "trigger_data": trigger_data,
                 "started_at": utc_now(),
             },
             emitter=default_emitter() if emitter is None else emitter,
