@@ -166,6 +166,18 @@ def test_what_is_the_workflows_own_goes_through(raised: type[BaseException], sta
     assert ["running", "skipped"] == states.statuses
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_what_comes_up_in_an_emit_goes_through(
+    raised: type[BaseException], emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """Ctrl-C, an exit and a cancellation that come up while a run is read are not held back."""
+    with pytest.raises(raised):
+        emitter.emit({"id": "r", "workflow_id": "w", "result": _hostile(object, raised)})
+    emitter.close(PATIENCE)
+
+    assert [] == transport.events
+
+
 class _Emitter:
     """Stands for an emitter of the workflow's own, which raises."""
 
