@@ -577,7 +577,7 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
                 "id": str(uuid.uuid4()) if run_id is None else run_id,
                 "workflow_id": workflow_id,
                 "trigger_type": known,
-                "trigger_data": {} if trigger_data is None else trigger_data,
+                "trigger_data": trigger_data,
                 "started_at": utc_now(),
                 "labels": {} if labels is None else labels,
                 "parent": around.ref if parent is None and around else parent,

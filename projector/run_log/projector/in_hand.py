@@ -263,11 +263,11 @@ class Lanes(Generic[ItemT]):
             while lane and len(batch) < items and (lane[0].size <= left or not batch):
                 left -= lane[0].size
                 batch.append(lane.popleft())
-            if batch and batch[-1].key == key:
+            if batch[-1].key == key:
                 # What did not fit waits behind the bar: it must not overtake what is in the batch.
                 self._barred[key] = self._waiting.pop(key)
                 self.ready -= len(self._barred[key])
-            if len(batch) == items or lane:
+            if lane:
                 break
         self.ready -= len(batch)
         return batch

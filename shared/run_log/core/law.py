@@ -378,7 +378,7 @@ class RunChange:
         if before is not None and (before.status, before.counted) == (after.status, after.counted):
             return {}
         changes = dict(counters_of(after.status, after.counted, self.horizon))
-        if before is not None and before.counted != NOT_COUNTED:
+        if before is not None:
             gone = counters_of(before.status, before.counted, self.horizon)
             add_counters(changes, {counter: -count for counter, count in gone})
         return changes

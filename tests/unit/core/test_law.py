@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from run_log.core import Outcome, PauseRequest, RunStatus, Transition
+from run_log.core.clock import HybridLogicalClock
 from run_log.core.law import (
     MAX_HISTORY,
     StatsDelta,
@@ -15,11 +16,12 @@ from run_log.core.law import (
     count_statuses,
     fold,
     mark_anomalies,
+    run_digest,
 )
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text
 
-from .builders import NOON, make_event
+from .builders import NOON, make_event, make_run
 
 ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED, RunStatus.CANCELLED]
 
@@ -48,7 +50,7 @@ def test_a_late_event_goes_to_the_history_only() -> None:
     assert (change.outcomes, change.winner) == ((Outcome.STALE,), None)
     assert [line.version.event_id for line in change.added] == ["e001"]
     assert RunStatus.SUCCESS is change.after.status
-    assert not change.delta
+    assert (StatsDelta(), {}) == (change.delta, change.counters)
 
 
 def test_an_event_within_the_batch_can_be_overtaken_there() -> None:
@@ -146,12 +148,67 @@ def test_two_answers_in_one_version_end_the_same(answers: list[dict[str, Any]]) 
     assert 1 == len(kept)
 
 
+def test_of_two_events_in_one_version_one_wins_in_any_order() -> None:
+    """The observed one beats a later inferred one; where only payloads differ, the same one always wins."""
+    late = NOON + timedelta(hours=1)
+    seen, inferred = make_event(), make_event(status=RunStatus.FAILED, inferred=True, occurred_at=late)
+    one, other = make_event(result={"a": 1}), make_event(result={"a": 2})
+
+    assert seen == fold(None, [seen, inferred]).winner == fold(None, [inferred, seen]).winner
+    assert fold(None, [one, other]).winner == fold(None, [other, one]).winner
+    late_ones = [fold(fold(None, [known]).after, [late]) for known, late in ((one, other), (other, one))]
+    assert {(Outcome.APPLIED,), (Outcome.DUPLICATE,)} == {change.outcomes for change in late_ones}
+
+
 @pytest.mark.parametrize(
-    ("name", "kept"), [("x" * 126, "x" * 126), ("x" * 127, "x" * 94 + "…"), ("é" * 22, "é" * 15 + "…")]
+    ("fields", "digest"),
+    [
+        ({}, "ZyyBSsmjODrloFVP5uZ5"),
+        (
+            {
+                "trigger_data": {"a": 1},
+                "result": {"b": 2},
+                "error": "no",
+                "completed_at": NOON + timedelta(seconds=1),
+                "duration_ms": 1,
+                "pause": PauseRequest(reason="why", deadline=NOON, answered_by="mei"),
+            },
+            "5Z8ZJ9ExubNgEeh30RkS",
+        ),
+    ],
+    ids=["what is required", "all"],
 )
-def test_a_long_answerer_is_cut(name: str, kept: str) -> None:
-    """A history keeps at most 128 bytes of JSON text of who answered, and shows that it was cut."""
-    (line,) = fold(None, [make_event(pause=PauseRequest(reason="why", answered_by=name))]).after.history
+def test_a_stored_digest_is_made_again(fields: dict[str, Any], digest: str) -> None:
+    """Every version makes the digest that earlier ones have stored, or a repeat would look like news."""
+    assert digest == run_digest(make_run(**fields))
+
+
+def test_a_save_that_is_stored_keeps_its_version() -> None:
+    """A save whose answer was lost is found in the history; others come after all that is stored."""
+    head = fold(None, [make_event(1, hlc=8), make_event(2, hlc=9)]).after
+    again, new, retried = (make_event(1), make_event(3), make_event(1, attempt=2))
+
+    saved = [head.saved(event, clock=HybridLogicalClock()) for event in (again, new, retried)]
+
+    assert again.model_copy(update={"hlc": 8}) == saved[0]
+    assert all(head.version < event.version for event in saved[1:])
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "kept"),
+    [
+        (RunStatus.RUNNING, "x" * 126, "x" * 126),
+        (RunStatus.RUNNING, "x" * 127, "x" * 94 + "…"),
+        (RunStatus.RUNNING, "é" * 22, "é" * 15 + "…"),
+        (RunStatus.RUNNING, "", None),
+        (RunStatus.PAUSED, "mei", None),
+    ],
+    ids=["short", "long", "long as JSON", "empty", "paused again"],
+)
+def test_who_answered_is_kept(status: RunStatus, name: str, kept: str | None) -> None:
+    """A history keeps at most 128 bytes of JSON text of who ended a pause, and shows that it was cut."""
+    event = make_event(status=status, pause=PauseRequest(reason="why", answered_by=name))
+    (line,) = fold(None, [event]).after.history
 
     assert kept == line.answered_by
 
@@ -190,6 +247,16 @@ def test_deltas_that_cancel_out_are_nothing() -> None:
 
     assert StatsDelta() == there + back == StatsDelta.between(RunStatus.PAUSED, RunStatus.PAUSED)
     assert not there + back
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [StatsDelta(total=1), StatsDelta(successful=-1), StatsDelta(by_status={RunStatus.FAILED: 1})],
+    ids=["total", "successful", "by status"],
+)
+def test_each_figure_is_a_change_of_its_own(delta: StatsDelta) -> None:
+    """A repair of one figure alone is something to write."""
+    assert delta
 
 
 def test_a_recount_counts_runs_and_successes() -> None:

@@ -27,7 +27,7 @@ from run_log.core import (
 )
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, record_run
-from run_log.producer._held import BufferLimits
+from run_log.producer._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits
 from run_log.producer._metrics import DropReason
 from run_log.testing import a_run, an_event
 
@@ -174,6 +174,26 @@ def test_twenty_megabytes_are_cut(published: Published, caplog: pytest.LogCaptur
 
     assert [1] == [record["values"] for record in logged(caplog, "run_log_payload_cut")]
     assert {"big": "run-log: cut, about 20000005 bytes", "small": 1} == event.run.result
+
+
+def test_little_is_held_outside_of_the_limits(emitter_to: EmitterMaker) -> None:
+    """While a call is under way, the 500th event, and each large one, goes into the buffer at once."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run(id="first"))
+    assert transport.entered.wait(PATIENCE)
+    intake = emitter._delivery.held.intake  # pyright: ignore[reportPrivateUsage] - what nothing else bounds
+
+    held: list[int] = []
+    for number in range(MAX_INTAKE + 1):
+        emitter.emit(a_run(id=f"r{number}"))
+        held.append(len(intake))
+    emitter.emit(a_run(id="large", result={"x": "y" * SMALL_ENTRY_BYTES}))
+    held.append(len(intake))
+    transport.let_go()
+
+    assert [*range(1, MAX_INTAKE), 0, 1, 0] == held
+    assert 1 + MAX_INTAKE + 1 + 1 == emitter.close(PATIENCE).delivered
 
 
 def test_what_cannot_be_kept_is_not_held(emitter_to: EmitterMaker) -> None:

@@ -166,6 +166,18 @@ def test_what_is_the_workflows_own_goes_through(raised: type[BaseException], sta
     assert ["running", "skipped"] == states.statuses
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_what_comes_up_in_an_emit_goes_through(
+    raised: type[BaseException], emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """Ctrl-C, an exit and a cancellation that come up while a run is read are not held back."""
+    with pytest.raises(raised):
+        emitter.emit({"id": "r", "workflow_id": "w", "result": _hostile(object, raised)})
+    emitter.close(PATIENCE)
+
+    assert [] == transport.events
+
+
 class _Emitter:
     """Stands for an emitter of the workflow's own, which raises."""
 
@@ -178,9 +190,13 @@ class _Emitter:
 
 @pytest.mark.parametrize("raised", _RAISED)
 def test_an_emitter_that_raises(
-    raised: type[BaseException], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    raised: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What an emitter of the workflow's own raises is told in the log, and goes no further."""
+    """What an emitter of the workflow's own raises is told in the log and on stderr, and goes no further."""
+    monkeypatch.setattr("run_log.producer._metrics._unsaid", [True])
     with record_run("w", run_id="r", emitter=_Emitter(raised)) as run:
         run.set_result({"a": 1})
 
@@ -189,7 +205,7 @@ def test_an_emitter_that_raises(
         (line["workflow_id"], line["run_id"], line["status"]) for line in told
     ]
     assert all(raised.__name__ in line["error"] for line in told)
-    capsys.readouterr()
+    assert raised.__name__ in capsys.readouterr().err
 
 
 class _ReraisingError(Exception):

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ from run_log.core import (
 from run_log.core.ids import bounded_id
 from run_log.core.models import MAX_ERROR_TYPE_BYTES, MAX_LABELS
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, RunHandle, current_run, record_run
+from run_log.producer._recorder import RunRecorder
 from run_log.producer._transport import DeliveryPolicy
 from run_log.testing import a_run
 
@@ -39,6 +41,7 @@ from .transports import PATIENCE, ScriptedTransport, States, logged
 
 def test_a_run_that_ends_well(states: States) -> None:
     """A block that is left normally is a run that was running and ended in success."""
+    begun = time.perf_counter()
     with record_run("w", trigger_data={"a": 1}, emitter=states) as run:
         assert RunStatus.RUNNING is run.status
         run.set_result({"b": 2})
@@ -51,7 +54,20 @@ def test_a_run_that_ends_well(states: States) -> None:
     assert began.started_at == ended.started_at
     assert ended.completed_at is not None
     assert ended.completed_at >= ended.started_at
-    assert ended.duration_ms >= 0
+    assert 0 <= ended.duration_ms <= 1_000 * (time.perf_counter() - begun)
+
+
+def test_what_a_run_of_its_own_states(states: States) -> None:
+    """A recorded run is its first attempt, and its duration is stated in milliseconds."""
+    state = {"workflow_id": "w", "id": "r", "trigger_type": "manual", "started_at": a_run().started_at}
+    handle = RunHandle(state, emitter=states, elapsed=lambda: 1.5)
+
+    with RunRecorder(lambda: handle):
+        pass
+
+    ended = states.runs[-1]
+    assert (1, 1, 1_500) == (handle.attempt, ended.attempt, ended.duration_ms)
+    assert {} == ended.trigger_data
 
 
 async def test_async_blocks_do_the_same(states: States) -> None:
@@ -59,9 +75,9 @@ async def test_async_blocks_do_the_same(states: States) -> None:
     async with record_run("w", emitter=states) as run:
         run.set_result({"b": 2})
 
-    assert [(s.status, s.result) for s in states.runs] == [
-        (RunStatus.RUNNING, {}),
-        (RunStatus.SUCCESS, {"b": 2}),
+    assert [(s.status, s.trigger_data, s.result) for s in states.runs] == [
+        (RunStatus.RUNNING, {}, {}),
+        (RunStatus.SUCCESS, {}, {"b": 2}),
     ]
 
 
@@ -396,14 +412,17 @@ def test_a_trigger_type_may_be_text(trigger_type: TriggerType | str, states: Sta
     ],
     ids=str,
 )
-def test_a_run_that_cannot_be_recorded_runs_on(arguments: dict[str, Any], emitter: RunEventEmitter) -> None:
+def test_a_run_that_cannot_be_recorded_runs_on(
+    arguments: dict[str, Any], emitter: RunEventEmitter, caplog: pytest.LogCaptureFixture
+) -> None:
     """Arguments that make no run never raise into the workflow; its states are counted as dropped."""
-    done: list[bool] = []
+    done: list[object] = []
 
-    with record_run(**arguments, emitter=emitter):
-        done.append(True)
+    with record_run(**arguments, trigger_data={"a": 1}, emitter=emitter) as run:
+        done.append(run.workflow_id)
 
-    assert done == [True]
+    assert done == [arguments["workflow_id"]]
+    assert not logged(caplog, "run_log_value_not_recorded")
     assert EmitterStats(emitted=2, delivered=0, pending=0, dropped=2) == emitter.stats
 
 
@@ -417,6 +436,7 @@ def _deadline_of_the_wrong_type(run: RunHandle) -> None:
 
 def _mistaken(mistake: Callable[[RunHandle], None], emitter: States) -> None:
     with record_run("w", emitter=emitter) as run:
+        run.set_result({"a": 1})
         mistake(run)
         raise ValueError("later")
 
@@ -429,9 +449,35 @@ def test_a_value_set_wrongly_does_not_hide_how_the_run_ends(
     with pytest.raises(ValueError, match="later"):
         _mistaken(mistake, states)
 
-    assert "failed" == states.statuses[-1]
+    assert ["running", "paused", "failed"] == states.statuses
+    assert PauseRequest(reason="x") == states.runs[1].pause
+    assert [{}, {"a": 1}, {"a": 1}] == [run.result for run in states.runs]
     assert (states.runs[-1].error or "").startswith("ValueError: later\n")
-    assert any("run_log_value_not_recorded" == vars(record).get("event") for record in caplog.records)
+    assert ["pause"] == [line["field"] for line in logged(caplog, "run_log_value_not_recorded")]
+
+
+def test_a_value_set_wrongly_is_left_out_of_what_is_published(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A state with a value that cannot be recorded is published without it."""
+    with record_run("w", emitter=emitter) as run:
+        _naive_deadline(run)
+    emitter.close(PATIENCE)
+
+    assert [None, PauseRequest(reason="x")] == [event.run.pause for event in transport.events]
+
+
+def test_a_result_that_is_filled_later(states: States) -> None:
+    """Each state has what was set as it is then, though an earlier state had less of it."""
+    result = {"a": 1}
+    with record_run("w", emitter=states) as run:
+        run.set_result(result)
+        run.pause()
+        result["b"] = 2
+
+        run.resume()
+
+    assert [{}, {"a": 1}, {"a": 1, "b": 2}] == [state.result for state in states.runs[:3]]
 
 
 def test_ids_of_any_length_are_told(
@@ -585,8 +631,8 @@ def test_a_generator_function_is_refused() -> None:
     async def letters() -> AsyncIterator[str]:
         yield "a"
 
-    for function in (numbers, letters):
-        with pytest.raises(InvalidArgumentError, match="inside of it"):
+    for name, function in {"numbers": numbers, "letters": letters}.items():
+        with pytest.raises(InvalidArgumentError, match=f"{name} is a generator function.* inside of it"):
             record_run("w")(function)
 
 
@@ -706,8 +752,17 @@ def test_a_decorated_object(states: States) -> None:
 @pytest.mark.parametrize("wrapper", [classmethod, staticmethod])
 def test_a_class_method_is_refused(wrapper: Callable[..., Any]) -> None:
     """What is made of a function is refused where it is decorated, and the error says what to do instead."""
-    with pytest.raises(InvalidArgumentError, match="below @classmethod and @staticmethod"):
+    hint = "<lambda> is none; .* below @classmethod and @staticmethod"
+    with pytest.raises(InvalidArgumentError, match=hint):
         record_run("w")(wrapper(lambda: None))
+
+
+def test_what_is_no_function_is_refused() -> None:
+    """What cannot be called is refused where it is decorated, and the error names it."""
+    what: Any = 5
+
+    with pytest.raises(InvalidArgumentError, match="and 5 is none"):
+        record_run("w")(what)
 
 
 def test_leaving_without_entering(states: States) -> None:
@@ -728,7 +783,8 @@ def test_leaving_without_entering(states: States) -> None:
     assert states.statuses == ["running", "success"]
 
 
-async def test_blocks_that_share_a_recorder(states: States) -> None:
+@pytest.mark.parametrize("turns", [0, 1], ids=["last in, first out", "first in, first out"])
+async def test_blocks_that_share_a_recorder(states: States, turns: int) -> None:
     """Tasks that share one recorder, against the advice, end each its own run."""
     recorder = record_run("w", emitter=states)
     inside = asyncio.Event()
@@ -741,7 +797,8 @@ async def test_blocks_that_share_a_recorder(states: States) -> None:
     async def works() -> None:
         async with recorder:
             inside.set()
-            await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
 
     failed, worked = await asyncio.gather(fails(), works(), return_exceptions=True)
 

@@ -45,3 +45,16 @@ def test_what_is_forgotten_makes_room_once() -> None:
 
     assert [False, True, False, True] == full
     assert not progress.decode(4, body)
+
+
+def test_a_message_is_settled_once() -> None:
+    """Whoever settles a message is told whether it was in hand until then; it makes room once."""
+    clock = ManualClock()
+    progress = Progress(GroupLimits(messages=2, data_bytes=9), now=clock.monotonic, utc_now=clock.now)
+    tokens = [progress.taken(None, 5) for _ in range(3)]
+    assert ((0, 0), True) == (progress.room_left, progress.is_full)
+
+    settled = [progress.settled(token, returned=False) for token in (*tokens[:2], tokens[0], 99)]
+
+    assert [True, True, False, False] == settled
+    assert ((1, 4), False) == (progress.room_left, progress.is_full)

@@ -38,20 +38,34 @@ def test_everything_of_a_run_is_taken_together() -> None:
     """A batch takes all that waits of the run that came first, before what came of others in between."""
     first, other, second = _item("a", 1), _item("b", 2), _item("a", 3)
 
-    batch = _lanes(first, other, second).take(items=10, size=10)
+    batch = _lanes(first, other, second).take(items=3, size=3)
 
     assert [first, second, other] == batch
 
 
 def test_a_large_one_behind_others_waits_for_the_next_batch() -> None:
     """What does not fit any more ends the batch, and is not overtaken by what came later."""
-    small, fits, large, later = _item("a", 1), _item("b", 2, size=9), _item("c", 3, size=10), _item("d", 4)
+    small, fits, large, later = _item("a", 1), _item("b", 2, size=8), _item("c", 3, size=10), _item("d", 4)
     lanes = _lanes(small, fits, large, later)
 
     batches = [lanes.take(items=10, size=10) for _ in range(2)]
 
     assert [[small, fits], [large]] == batches
     assert 1 == lanes.ready
+
+
+def test_a_large_one_of_a_run_is_not_overtaken() -> None:
+    """What does not fit any more waits behind the bar, with all that came after it in its run."""
+    first, large, last = (_item("a", number, size) for number, size in enumerate([1, 10, 1]))
+    lanes = _lanes(first, large, last)
+
+    batches: list[list[Item]] = []
+    while lanes.ready:
+        batches.append(lanes.take(items=10, size=10))
+        assert 0 == lanes.ready
+        lanes.unbar(_keys("a"))
+
+    assert [[first], [large], [last]] == batches
 
 
 def test_unbarring_what_is_not_barred() -> None:
@@ -75,13 +89,15 @@ class LanesMachine(RuleBasedStateMachine):
         self.under_way: list[set[RunKey]] = []
         self.count = 0
 
-    @rule(run=st.sampled_from("abcd"), size=st.integers(0, 6))
-    def arrive(self, run: str, size: int) -> None:
+    # Several at once, or most batches would find lanes of one item.
+    @rule(run=st.sampled_from("abcd"), sizes=st.lists(st.integers(0, 6), min_size=1, max_size=6))
+    def arrive(self, run: str, sizes: list[int]) -> None:
         """Something of a run arrives."""
-        self.count += 1
-        item = _item(run, self.count, size)
-        self.arrived[item.key].append(item)
-        self.lanes.add(item)
+        for size in sizes:
+            self.count += 1
+            item = _item(run, self.count, size)
+            self.arrived[item.key].append(item)
+            self.lanes.add(item)
 
     @rule(items=st.integers(1, 5), size=st.integers(1, 8))
     def take(self, items: int, size: int) -> None:

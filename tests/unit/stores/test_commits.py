@@ -43,7 +43,7 @@ def test_stats_of_a_workflow_are_one_write_a_shard() -> None:
 
 
 def test_what_stays_is_not_written() -> None:
-    """A run whose status stays as it was writes no stats."""
+    """A run of which nothing is counted otherwise than before writes no stats."""
     first = an_event(workflow_id="w", id="r", hlc=1, status=RunStatus.RUNNING)
     change = fold(None, [first])
     again = fold(change.after, [an_event(workflow_id="w", id="r", hlc=2, status=RunStatus.RUNNING)])
@@ -57,6 +57,17 @@ def test_what_stays_is_not_written() -> None:
             as_of=first.occurred_at,
         )
     ] == stats_writes({("w", "r"): change})
+
+
+def test_a_duration_alone_is_written() -> None:
+    """A run that keeps its status and took longer than was known changes the summary, and no stats."""
+    known = fold(None, [an_event(id="r", hlc=1, duration_ms=1)]).after
+    change = fold(known, [an_event(id="r", hlc=2, duration_ms=3)])
+
+    (write,) = stats_writes({("workflow-1", "r"): change})
+
+    assert not write.delta
+    assert 2_000 == write.counters[SummaryCounter(Scope.ALL, 0, MICROS)]
 
 
 def test_what_is_counted_is_summed() -> None:
@@ -73,6 +84,8 @@ def test_what_is_counted_is_summed() -> None:
     (write,) = stats_writes(changes)
 
     assert a_run().started_at + timedelta(hours=2) == write.as_of
+    # Besides the counters: total, successful, success, as_of and shards.
+    assert 5 + len(write.counters) == write.changes
     hour = hour_of(a_run().started_at)
     for scope, slot in ((Scope.ALL, 0), (Scope.DAY, hour // 24), (Scope.HOUR, hour)):
         assert 4_000 == write.counters[SummaryCounter(scope, slot, MICROS)]

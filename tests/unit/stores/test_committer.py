@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.simulation.documents import REFUSED, TODAY, DocumentStore
 from tests.simulation.record import Record
 
 from run_log.core import Outcome, RunExpiredError, RunStatus, Transition, WriteRefusedError
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.law import MAX_HISTORY, FoldedRun, run_digest
+from run_log.core.law import MAX_HISTORY, FoldedRun, fold, run_digest
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import (
     MAX_COMMIT_BYTES,
@@ -23,7 +25,7 @@ from run_log.stores.committing.commits import (
     KnownRun,
     batches,
 )
-from run_log.stores.committing.committer import WARY_COMMITS, Committer
+from run_log.stores.committing.committer import MAX_IN_FLIGHT, WARY_COMMITS, Committer, names_bytes
 from run_log.stores.firestore.client import Patience
 from run_log.stores.retention import Retention
 from run_log.stores.stored.writing import history_bytes
@@ -59,6 +61,44 @@ class Documents:
         """See `ProjectionDocuments.read`."""
         self.calls.append("read")
         return self.store.read(keys)
+
+
+class SlowDocuments(Documents):
+    """Documents that take long to say that a commit was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def commit(self, commit: Commit) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        self.under_way += 1
+        self.most_under_way = max(self.under_way, self.most_under_way)
+        try:
+            marks = await super().commit(commit)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            return marks
+        finally:
+            self.under_way -= 1
+
+
+class OvertakenDocuments(Documents):
+    """Documents that the first commit reaches once another one is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_made = asyncio.Event()
+
+    async def commit(self, commit: Commit) -> Sequence[Any]:
+        """See `ProjectionDocuments.commit`."""
+        if not self.calls:
+            self.calls.append("overtaken")
+            await self.is_made.wait()
+        marks = await super().commit(commit)
+        self.is_made.set()
+        return marks
 
 
 @pytest.fixture
@@ -104,16 +144,66 @@ async def test_wariness_ends(documents: Documents) -> None:
     assert ["read", "commit"] * WARY_COMMITS + ["commit"] * 3 == documents.calls
 
 
+async def test_what_is_remembered_is_not_read(documents: Documents) -> None:
+    """A committer that is wary reads the runs that it does not remember, and nothing where there are none."""
+    writer = committer(documents)
+    life = a_life("w", "r")
+    await committer(documents).apply([life[0]])
+    await writer.apply([life[1]])
+    documents.calls.clear()
+
+    await writer.apply([an_event(workflow_id="w", id="r")])
+
+    assert ["commit"] == documents.calls
+
+
+async def test_repeats_are_not_written(documents: Documents) -> None:
+    """A repeat is a duplicate, within a call too. Alone it makes no commit where its run is remembered."""
+    writer, other = committer(documents), committer(documents)
+    event = an_event(workflow_id="w", id="r")
+
+    assert [Outcome.APPLIED, Outcome.DUPLICATE] == await writer.apply([event, event])
+    assert [Outcome.DUPLICATE] == await writer.apply([event])
+    assert ["commit"] == documents.calls
+    assert [[Outcome.DUPLICATE]] * 2 == [await other.apply([event]) for _ in range(2)]
+    assert ["commit", "commit", "read"] == documents.calls
+
+
+@pytest.mark.parametrize("results", [(1, 2), (2, 1)])
+async def test_two_states_in_one_version(documents: Documents, results: tuple[int, int]) -> None:
+    """Which of two states in one version is news is told by their own digests, as in a fold."""
+    events = [an_event(workflow_id="w", id="r", result={"n": n}, hlc=5, event_id="e") for n in results]
+
+    assert list(fold(None, events).outcomes) == await committer(documents).apply(events)
+
+
+async def test_commits_of_one_call_are_under_way_together() -> None:
+    """Two commits of a call are under way at a time. Where one fails, the call first waits for the other."""
+    documents = SlowDocuments()
+    result = {"x": "y" * 700_000}
+
+    await committer(documents).apply([an_event(id=f"r{n}", result=result) for n in range(12)])
+    assert (MAX_IN_FLIGHT, 0) == (documents.most_under_way, documents.under_way)
+    with pytest.raises(WriteRefusedError):
+        await committer(documents).apply(
+            [an_event(id=name, result=result) for name in (REFUSED, *map(str, range(7)))]
+        )
+
+    assert 0 == documents.under_way
+    assert 12 + 4 == documents.store.stats["workflow-1", 0]["total"]
+
+
 async def test_commits_are_metered(
     documents: Documents, metered: Callable[[], Counter[tuple[str, ...]]]
 ) -> None:
-    """Each try of a commit is counted and timed by how it ended, and the runs of those that were made."""
+    """Each try of a commit is counted and timed by how it ended; the runs and anomalies of those made are."""
     before = metered()
     life = a_life("w", "r")
 
     await committer(documents).apply([life[0]])
     await committer(documents).apply([life[1]])
-    await committer(documents).apply(a_life("w", "other"))
+    again = an_event(workflow_id="w", id="other", status=RunStatus.RUNNING, hlc=PROCESS_CLOCK.tick() + HOUR)
+    await committer(documents).apply([*a_life("w", "other"), again])
     with pytest.raises(WriteRefusedError):
         await committer(documents).apply([an_event(workflow_id="w", id=REFUSED)])
 
@@ -122,6 +212,28 @@ async def test_commits_are_metered(
     for name in ("run_log.store.commits", "run_log.store.commit.duration"):
         assert tries == {outcome: told[name, outcome] for outcome in tries}
     assert 3 == told["run_log.store.commit.runs",]
+    assert 1 == told["run_log.store.anomalies",]
+
+
+async def test_commits_are_timed(documents: Documents, metric_reader: InMemoryMetricReader) -> None:
+    """How long a commit took is the time from its call to the store's answer."""
+
+    def seconds() -> float:
+        data: Any = metric_reader.get_metrics_data()
+        scopes = (
+            [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
+        )
+        metrics = [metric for scope in scopes for metric in scope.metrics]
+        durations = [metric for metric in metrics if metric.name == "run_log.store.commit.duration"]
+        total: float = sum(point.sum for metric in durations for point in metric.data.data_points)
+        return total
+
+    before = seconds()
+    now = iter([1_000.0, 1_064.0]).__next__
+
+    await Committer(documents, patience=Patience(), now=now, wall_now=lambda: TODAY).apply(a_life())
+
+    assert 64 == pytest.approx(seconds() - before)
 
 
 async def test_a_memory_of_one_run(documents: Documents) -> None:
@@ -134,6 +246,17 @@ async def test_a_memory_of_one_run(documents: Documents) -> None:
 
     assert Counter({"read": 4, "commit": 4 * 2 + 1}) == Counter(documents.calls)
     assert {"total": 4, "successful": 4, "running": 0, "success": 4} == documents.store.stats["w", 0]
+
+
+async def test_a_second_try_goes_by_what_the_first_one_has_read(documents: Documents) -> None:
+    """Where a guess was wrong, the runs are read once, however few of them are remembered."""
+    lives = [a_life("w", f"r{n}") for n in range(3)]
+    await committer(documents).apply([life[0] for life in lives])
+    documents.calls.clear()
+
+    await committer(documents, known_runs=1).apply([life[1] for life in lives])
+
+    assert ["commit", "read", "commit"] == documents.calls
 
 
 async def test_a_save_comes_after_what_is_stored(documents: Documents) -> None:
@@ -150,6 +273,21 @@ async def test_a_save_comes_after_what_is_stored(documents: Documents) -> None:
     assert ["commit", "commit", "read", "commit"] == documents.calls
 
 
+async def test_a_save_that_was_overtaken_stays_the_older_one() -> None:
+    """Of two saves that are under way together the one that began last is the newest state, in any order."""
+    documents = OvertakenDocuments()
+    writer = committer(documents)
+    saves = [
+        an_event(workflow_id="w", id="r", status=status) for status in (RunStatus.RUNNING, RunStatus.FAILED)
+    ]
+
+    await asyncio.gather(*map(writer.save, saves))
+
+    assert ["overtaken", "commit", "commit", "read", "commit"] == documents.calls
+    head = documents.store.runs[KEY].known.stored.head
+    assert [event.version for event in saves] == [transition.version for transition in head.history]
+
+
 async def test_the_stored_history_is_trimmed(documents: Documents) -> None:
     """The stored history grows to twice what is kept, then is trimmed to it: the document stays small."""
     writer = committer(documents)
@@ -164,14 +302,17 @@ async def test_the_stored_history_is_trimmed(documents: Documents) -> None:
     assert len(lengths) == len(documents.calls)
 
 
-async def test_shards_are_announced_once(documents: Documents) -> None:
+@pytest.mark.parametrize(("shards", "announced"), [(1, []), (500, [{"w0": 500}, {"w1": 500}])])
+async def test_shards_are_announced_once(
+    documents: Documents, shards: int, announced: list[dict[str, int]]
+) -> None:
     """Once a process has announced its shards, commits leave the workflow's own document alone."""
-    writer = committer(documents, stats_shards=500)
+    writer = committer(documents, stats_shards=shards)
 
     for n in range(20):
-        await writer.apply(a_life("w", f"r{n}"))
+        await writer.apply(a_life(f"w{n % 2}", f"r{n}"))
 
-    assert [{"w": 500}] == [commit.announced for commit in documents.commits if commit.announced]
+    assert announced == [commit.announced for commit in documents.commits if commit.announced]
     assert 20 == sum(counts["total"] for counts in documents.store.stats.values())
 
 
@@ -192,6 +333,7 @@ async def test_a_day_is_tidied_once(documents: Documents) -> None:
 
     forgets = [stats.forgets for commit in documents.commits for stats in commit.stats]
     assert [False, True, False, False, True, False] == [horizon is not None for horizon in forgets]
+    assert names_bytes(("w",)) == writer._tidied.data_bytes  # pyright: ignore[reportPrivateUsage] - what is held
 
 
 async def test_commits_change_as_many_fields_as_a_document_takes(documents: Documents) -> None:
@@ -237,6 +379,62 @@ async def test_old_events_where_runs_expire(documents: Documents, *, is_there: b
             await writer.apply([ended, recent])
 
     assert (["read", "commit"] if is_there else ["read"]) == documents.calls
+
+
+@pytest.mark.parametrize("retention", [Retention.of_days(30), None])
+async def test_what_was_deleted_meanwhile_is_not_written_by_memory(
+    documents: Documents, retention: Retention | None
+) -> None:
+    """A run that may have expired since it was remembered is read first: its document may be gone."""
+    documents.store = OverDays(Record(lambda: 0.0))
+    today: datetime = TODAY
+    writer = committer(documents, retention=retention, now=lambda: today)
+    await committer(documents, retention=Retention.of_days(30)).apply(
+        [an_event(workflow_id="w", id="r", hlc=2)]
+    )
+    await writer.apply([an_event(workflow_id="w", id="r", hlc=1)])
+    assert ["commit", "commit", "read", "commit"] == documents.calls
+    today += timedelta(days=31)
+    documents.store.runs.clear()
+    documents.calls.clear()
+
+    assert [Outcome.APPLIED] == await writer.apply([an_event(workflow_id="w", id="r", started_at=today)])
+    assert ["read", "commit"] == documents.calls
+
+
+async def test_what_is_about_to_be_deleted_takes_nothing_new(documents: Documents) -> None:
+    """A run that has expired and is there takes no event any more; a repeat asks nothing of it."""
+    life = a_life("w", "r")
+    await committer(documents).apply(life)
+    documents.store.expire()
+
+    assert [Outcome.DUPLICATE] == await committer(documents).apply([life[1]])
+    with pytest.raises(RunExpiredError, match="run 'r' of workflow 'w' expired at"):
+        await committer(documents).apply([an_event(workflow_id="w", id="r")])
+
+
+async def test_an_earlier_run_of_that_id_does_not_come_back(documents: Documents) -> None:
+    """A state that is as old as what was deleted is refused where the run that is there began later."""
+    old = TODAY - timedelta(days=40)
+    writer = committer(documents, retention=Retention.of_days(30))
+    await writer.apply([an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)])
+
+    with pytest.raises(RunExpiredError, match="it may be of an earlier run with that id"):
+        await writer.apply([an_event(workflow_id="w", id="r", started_at=old, occurred_at=old)])
+
+
+@pytest.mark.parametrize(("hlc", "stays"), [(1, True), (3, False)], ids=["an older event", "a new state"])
+async def test_who_keeps_all_runs(documents: Documents, *, hlc: int, stays: bool) -> None:
+    """Without a retention, a run that was to expire still does until it gets a new state."""
+    await committer(documents, retention=Retention.of_days(30)).apply(
+        [an_event(workflow_id="w", id="r", hlc=2)]
+    )
+    expires_at = documents.store.runs[KEY].expires_at
+    assert expires_at is not None
+
+    await committer(documents).apply([an_event(workflow_id="w", id="r", hlc=hlc)])
+
+    assert (expires_at if stays else None) == documents.store.runs[KEY].expires_at
 
 
 @pytest.mark.parametrize(

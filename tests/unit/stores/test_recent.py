@@ -136,6 +136,28 @@ def test_what_is_used_least_recently_is_forgotten_first() -> None:
     assert (0, 0, None) == (len(recent), recent.data_bytes, recent.get("e"))
 
 
+@pytest.mark.parametrize(
+    ("most", "most_bytes", "kept"),
+    [
+        (3, 100, "abc"),
+        (2, 100, "bc"),
+        (1, 100, "c"),
+        (0, 100, "c"),
+        (9, 30, "abc"),
+        (9, 29, "bc"),
+        (9, 0, "c"),
+    ],
+)
+def test_as_much_is_remembered_as_may_be(most: int, most_bytes: int, kept: str) -> None:
+    """As many entries are kept as are allowed, of number and of bytes, but never none."""
+    recent: Recent[str, bytes] = Recent(most, most_bytes, lambda key, value: len(key) + len(value))
+
+    for key in "abc":
+        recent.put(key, b"x" * 9)
+
+    assert kept == "".join(key for key in "abc" if recent.get(key))
+
+
 def test_threads_share_what_is_remembered() -> None:
     """However many threads put and take at once, the bytes that are counted are those that are kept."""
     recent: Recent[int, bytes] = Recent(50, 1_000, lambda _key, value: len(value))

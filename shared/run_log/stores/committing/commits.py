@@ -273,7 +273,7 @@ def batches(
 def shard_of(run_id: str, shards: int) -> int:
     """Return which of a workflow's *shards* counts a run: always the same, in every process."""
     # Not `hash`: Python's own differs from process to process.
-    return zlib.crc32(run_id.encode()) % shards if shards > 1 else 0
+    return zlib.crc32(run_id.encode()) % shards
 
 
 def stats_writes(changes: Mapping[RunKey, RunChange], *, shards: int = 1) -> list[StatsWrite]:
