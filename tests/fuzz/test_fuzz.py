@@ -11,7 +11,7 @@ from .readers import READERS, run_reader
 pytestmark = pytest.mark.search
 
 COUNT = 2_000
-INPUTS = 5_000
+INPUTS = 10_000
 CHUNK = 2_500
 DECODED = {DeadLetterReason.UNDECODABLE, DeadLetterReason.INVALID_EVENT, DeadLetterReason.UNKNOWN_TYPE}
 
@@ -28,7 +28,7 @@ def test_whatever_comes_is_an_event_or_a_dead_letter() -> None:
 @pytest.mark.parametrize("start", range(0, INPUTS, CHUNK))
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_of_foreign_bytes_gives_a_value_or_an_error_of_ours(reader: str, start: int) -> None:
-    """Five thousand inputs to each reader of foreign bytes end as a value or an error of ours."""
+    """Ten thousand inputs to each reader of foreign bytes end as a value or an error of ours."""
     counts = run_reader(reader, range(start, start + CHUNK), seed=12)
 
     assert counts.total() == CHUNK
