@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from run_log.core import RunStatus
+from run_log.core import RunEvent, RunRef, RunStatus, Step, StepStatus, utc_now
 from run_log.stores.firestore.client import Patience
 from run_log.testing import a_life, a_run, an_event
 
@@ -43,6 +43,39 @@ async def test_the_next_events_need_no_read(service: WatchedService, watch: Watc
     assert watch.calls == [COMMIT] * 3
     # An event that changes no stats does not write them.
     assert [6, 6, 1] == [len(writes) for writes in watch.writes]
+
+
+async def test_what_a_run_is_made_of_costs_no_more(service: WatchedService, watch: Watch) -> None:
+    """Labels, a parent and steps cost no further write and no read; nor does progress."""
+
+    def states(number: int, *, told: int) -> list[RunEvent]:
+        steps = [
+            Step(
+                key=f"s{step}",
+                name="load",
+                status=StepStatus.SUCCESS if step < told else StepStatus.RUNNING,
+                started_at=utc_now(),
+                attributes={"rows": step},
+                version=2 * told + step,
+            )
+            for step in range(told + 1)
+        ]
+        run = a_run(
+            workflow_id="w",
+            id=f"r{number}",
+            status=RunStatus.RUNNING,
+            labels={"team": "a", "stage": "b"},
+            parent=RunRef("v", "p"),
+        )
+        return [an_event(run).model_copy(update={"is_progress": told > 1, "steps": tuple(steps)})]
+
+    for told in range(4):
+        await service.apply([event for number in range(5) for event in states(number, told=told)])
+
+    assert [COMMIT] * 4 == watch.calls
+    assert [6, 5, 5, 5] == [len(writes) for writes in watch.writes]
+    assert 4 == len(await service.get_steps("w", "r0"))
+    assert 2 == len(await service.get_history("w", "r0"))
 
 
 async def test_a_save_costs_a_commit(service: WatchedService, watch: Watch) -> None:

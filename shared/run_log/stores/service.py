@@ -23,6 +23,7 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.events import current_trace
+from run_log.core.models import validated
 
 from .inbox import Answer, already_answered, by_default
 from .ports import StoredRuns
@@ -145,6 +146,45 @@ class RunLog(RunLogReader, abc.ABC):
         await self._conclude(event)
         return True
 
+    async def cancel(
+        self,
+        workflow_id: str,
+        run_id: str,
+        *,
+        cancelled_by: str,
+        reason: str | None = None,
+        now: datetime | None = None,
+    ) -> WorkflowRun:
+        """State that a run was stopped, and return it: cancelled, or as it is where it has ended already.
+
+        Nothing is stopped by it. What the run itself says after its newest state wins, however late it
+        arrives.
+
+        Args:
+            workflow_id: The run's workflow.
+            run_id: The run's id.
+            cancelled_by: Who stopped it; part of the run's error.
+            reason: Why.
+            now: When; None is the machine's time.
+
+        Raises:
+            InvalidArgumentError: *cancelled_by* is empty or no text.
+            RunNotFoundError: The run is not there.
+            UnreadableRunError: The run is stored in a form that cannot be read.
+            WriteRefusedError: Nothing can come after the version of the newest event.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        moment = moment_or_now(now)
+        with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            stored = await self._there(workflow_id, run_id)
+            run = self._observed(stored)
+            if run.status.is_terminal:
+                return run
+            event = self._after(stored, _cancelled(run, cancelled_by, reason, moment))
+        with span("run_log.save", attributes={"workflow_id": run.workflow_id, "run_id": run.id}):
+            await self._conclude(event)
+        return event.run
+
     async def take_default(self, workflow_id: str, run_id: str, *, now: datetime | None = None) -> bool:
         """Have a paused run go on with its default choice if its deadline has passed; return whether it does.
 
@@ -218,13 +258,17 @@ class RunLog(RunLogReader, abc.ABC):
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
                 )
             run = answer.given_to(self._observed(stored))
-        event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
-        # An id before all others: what the run itself says in the next microsecond is later, too.
-        version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
-        event = event.model_copy(update=version)
+        event = self._after(stored, run)
         with span("run_log.save", attributes={"workflow_id": run.workflow_id, "run_id": run.id}):
             await self._conclude(event, answer.if_version)
         return event.run
+
+    def _after(self, stored: StoredRun, run: WorkflowRun) -> RunEvent:
+        """Return the event that *run*, as it is *stored*, is so now: just after its newest, by any clock."""
+        event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
+        # An id before all others: what the run itself says in the next microsecond is later, too.
+        version = {"hlc": hlc_after(stored.version.hlc, run.key), "event_id": f"!{event.event_id}"}
+        return event.model_copy(update=version)
 
     async def _there(self, workflow_id: str, run_id: str) -> StoredRun:
         stored = await self._read_named(workflow_id, run_id)
@@ -300,6 +344,20 @@ class RunLogService(RunLog, StoredRuns):
 
     def _update(self, stored: StoredRun, cursor: str) -> RunUpdate:
         return RunUpdate(run=self._observed(stored), version=stored.version, cursor=cursor)
+
+
+def _cancelled(run: WorkflowRun, by: object, reason: str | None, now: datetime) -> WorkflowRun:
+    if not isinstance(by, str) or not by:
+        raise InvalidArgumentError(f"cancelled_by is {by!r:.200}; pass who stopped it")
+    ended_at = max(now, run.started_at)
+    changes: dict[str, object] = {
+        "status": RunStatus.CANCELLED,
+        "error": f"cancelled by {by}" + (f": {reason}" if reason else ""),
+        "error_type": None,
+        "completed_at": ended_at,
+        "duration_ms": (ended_at - run.started_at) / timedelta(milliseconds=1),
+    }
+    return validated(run.model_copy(update=changes))
 
 
 def _version(value: object) -> Version | None:

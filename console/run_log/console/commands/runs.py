@@ -25,7 +25,9 @@ from run_log.console.options import (
 from run_log.console.views.output import Listing, OutputFormat, note, show
 
 if TYPE_CHECKING:
-    from run_log.core import WorkflowRun
+    from collections.abc import Sequence
+
+    from run_log.core import Step, WorkflowRun
     from run_log.stores import RunLog
     from run_log.stores.listings import RunFilters
 
@@ -102,6 +104,27 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
     if stored is None:
         raise RunNotFoundError(workflow, run)
     show(output, run_record(stored), lambda: [run_sheet(stored)])
+
+
+@app.command(epilog=examples("runs steps invoices run-17"))
+def steps(
+    workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
+) -> None:
+    """Show the steps of a run, in the order in which they started."""
+    from run_log.console.views.tables import steps_table
+    from run_log.console.work.opening import asked
+    from run_log.core import RunNotFoundError
+    from run_log.core.steps import step_record
+
+    async def read(log: RunLog) -> Sequence[Step]:
+        found = await log.get_steps(workflow, run)
+        if not found and await log.get_run(workflow, run) is None:
+            raise RunNotFoundError(workflow, run)
+        return found
+
+    listing = Listing(shape(output, wide=wide), "steps", table=steps_table, record=step_record)
+    listing.add(asked(read))
+    listing.end()
 
 
 @app.command(epilog=examples("runs history invoices run-17"))
@@ -314,6 +337,32 @@ def reject(
     _answer(
         "reject", workflow, run, by=by, comment=comment, choice=choice, value=value, if_version=if_version
     )
+
+
+@app.command(epilog=examples("runs cancel invoices run-17 --by ann --reason 'no longer needed'"))
+def cancel(
+    workflow: WorkflowId,
+    run: RunId,
+    by: Annotated[str, typer.Option("--by", metavar="WHO", help="Who stopped it.")],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+) -> None:
+    """Record that a run was stopped. It does not stop the run itself.
+
+    A run that has ended already stays as it is, and the command exits 1.
+    """
+    from run_log.console.exit_codes import ExitCode
+    from run_log.console.work.opening import asked, delivered
+    from run_log.core import RunStatus
+
+    async def cancelled(log: RunLog) -> WorkflowRun:
+        found = await log.cancel(workflow, run, cancelled_by=by, reason=reason)
+        await delivered(log)
+        return found
+
+    status = asked(cancelled, saves=True).status
+    note(f"run {run!r} of workflow {workflow!r} is {status.value}")
+    if status is not RunStatus.CANCELLED:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _answer(

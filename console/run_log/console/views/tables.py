@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from run_log.console.checks import Check, Verdict
-from run_log.core import PauseRequest, RunStatus, Transition, WorkflowRun
+from run_log.core import PauseRequest, RunStatus, Step, StepStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from .layout import Cell, Column, Sheet, Styled, Table
@@ -24,6 +24,14 @@ STYLES: Final[Mapping[RunStatus, str]] = {
     RunStatus.FAILED: "red",
     RunStatus.PAUSED: "magenta",
 }
+
+_STEP_STYLES: Final[Mapping[StepStatus, str]] = {
+    StepStatus.RUNNING: "cyan",
+    StepStatus.SUCCESS: "green",
+    StepStatus.FAILED: "red",
+    StepStatus.CANCELLED: "",
+}
+_MOST_INDENTS: Final = 8
 
 VERDICT_STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.OK: "green",
@@ -211,6 +219,33 @@ def history_table(history: Sequence[Transition]) -> Table:
         (Column("event", spare=True), lambda step: step.version.event_id[-12:]),
         (Column("note", prose=True), lambda step: ", ".join(_notes(step))),
     )
+
+
+def steps_table(steps: Sequence[Step]) -> Table:
+    """Return a run's steps as a table, in the order given; those within another are indented."""
+    known = {step.key: step for step in steps}
+
+    def name(step: Step) -> str:
+        depth, around = 0, known.get(step.parent or "")
+        # Another program may have told of steps that are in each other.
+        while around is not None and depth < _MOST_INDENTS:
+            depth, around = depth + 1, known.get(around.parent or "")
+        return f"{'  ' * depth}{step.name}"
+
+    return Table.of(
+        steps,
+        (Column("step"), name),
+        (Column("status", stays=True), lambda step: Styled(step.status.value, _STEP_STYLES[step.status])),
+        (Column("started (UTC)"), lambda step: moment(step.started_at)),
+        (Column("took", right=True), lambda step: _took(step.ended_at and step.ended_at - step.started_at)),
+        (Column("attempt", right=True, spare=True), lambda step: str(step.attempt)),
+        (Column("note", prose=True), _step_note),
+    )
+
+
+def _step_note(step: Step) -> str:
+    attributes = [f"{key}={json_text(value)}" for key, value in step.attributes.items()]
+    return "  ".join([*([step.error] if step.error else []), *attributes])
 
 
 def letters_table(letters: Sequence[DeadLetter]) -> Table:
