@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from run_log.console.checks import Check, Verdict
-from run_log.core import PauseRequest, RunStatus, Step, StepStatus, Transition, WorkflowRun
+from run_log.core import PauseRequest, RunProgress, RunStatus, Step, StepStatus, Transition, WorkflowRun
 from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from .layout import Cell, Column, Sheet, Styled, Table
@@ -124,6 +124,7 @@ def run_sheet(run: WorkflowRun) -> Sheet:
             ("parent", list(run.parent) if run.parent else ""),
             ("trace", run.trace_id or ""),
             ("attempt", str(run.attempt)),
+            ("progress", _progress(run.progress)),
             ("error type", run.error_type or ""),
             ("error", run.error or ""),
             ("pause", _json(pause) if pause else ""),
@@ -237,10 +238,24 @@ def steps_table(steps: Sequence[Step]) -> Table:
         (Column("step"), name),
         (Column("status", stays=True), lambda step: Styled(step.status.value, _STEP_STYLES[step.status])),
         (Column("started (UTC)"), lambda step: moment(step.started_at)),
-        (Column("took", right=True), lambda step: _took(step.ended_at and step.ended_at - step.started_at)),
+        (
+            Column("took", right=True),
+            _step_took,
+        ),
         (Column("attempt", right=True, spare=True), lambda step: str(step.attempt)),
         (Column("note", prose=True), _step_note),
     )
+
+
+def _step_took(step: Step) -> str:
+    return _took(step.ended_at - step.started_at) if step.ended_at else ""
+
+
+def _progress(progress: RunProgress | None) -> str:
+    if progress is None:
+        return ""
+    share = "" if progress.fraction is None else f"{progress.fraction:.0%}"
+    return "  ".join(filter(None, (share, progress.text)))
 
 
 def _step_note(step: Step) -> str:

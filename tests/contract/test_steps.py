@@ -1,0 +1,139 @@
+"""What a run is made of besides its state: its steps, how far it is, and that somebody stopped it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from run_log.core import (
+    InvalidArgumentError,
+    RunNotFoundError,
+    RunProgress,
+    RunStatus,
+    Step,
+    StepStatus,
+)
+from run_log.core.clock import HybridLogicalClock, micros_of
+from run_log.stores import RunLog
+from run_log.testing import a_run, an_event
+
+from .adapters import every_adapter
+from .harness import Harness, save
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+MEI = "mei@example.com"
+
+
+def a_step(key: str, version: int, **changes: Any) -> Step:
+    """Return a step that started as many seconds after noon as its *version*."""
+    started_at = NOON + timedelta(seconds=version)
+    fields: dict[str, Any] = {"name": key, "status": StepStatus.RUNNING, "started_at": started_at, **changes}
+    return Step(key=key, version=version, **fields)
+
+
+@every_adapter
+async def test_no_steps(harness: Harness, service: RunLog) -> None:
+    """A run without steps has none; nor has one that is not there."""
+    await save(harness, a_run(workflow_id="w", id="r"))
+
+    assert () == await service.get_steps("w", "r")
+    assert () == await service.get_steps("w", "nobody")
+    for ids in (("", "r"), ("w", "")):
+        with pytest.raises(InvalidArgumentError):
+            await service.get_steps(*ids)
+
+
+@every_adapter
+async def test_steps_stay(harness: Harness, service: RunLog) -> None:
+    """Each step has its newest state, in the order of their starts; a state that tells of none keeps them."""
+    late = a_step("late", 7, attributes={"rows": [1, 2], "deep": {"a": None}})
+    early = a_step("early", 2, parent="late", status=StepStatus.FAILED, error="no", ended_at=NOON, attempt=3)
+    begun = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+    told = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+
+    await harness.store.apply([begun.model_copy(update={"steps": (late,)})])
+    await harness.store.apply([told.model_copy(update={"steps": (early,), "is_progress": True})])
+    await save(harness, a_run(workflow_id="w", id="r"))
+
+    assert (early, late) == await service.get_steps("w", "r")
+    history = await service.get_history("w", "r")
+    assert [RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in history]
+
+
+@every_adapter
+async def test_progress_is_heard(harness: Harness, service: RunLog) -> None:
+    """What only says how far a run is changes neither history nor stats; the run is heard of by it."""
+    clock = HybridLogicalClock(lambda: micros_of(NOON))
+    begun, said = (
+        an_event(
+            a_run(workflow_id="w", id="r", status=RunStatus.RUNNING, started_at=NOON).model_copy(
+                update={"progress": progress}
+            ),
+            hlc=clock.tick(),
+            occurred_at=NOON + timedelta(minutes=minutes),
+        ).model_copy(update={"is_progress": progress is not None})
+        for minutes, progress in ((0, None), (5, RunProgress(fraction=0.4, text="2 of 5")))
+    )
+
+    await harness.store.apply([said])
+    before = await service.get_history("w", "r")
+    await harness.store.apply([begun, said])
+    run = await service.get_run("w", "r")
+    stale, _ = await service.list_stale(timedelta(minutes=1), now=NOON + timedelta(minutes=10))
+    fresh, _ = await service.list_stale(timedelta(minutes=6), now=NOON + timedelta(minutes=10))
+
+    assert ((), 1) == (before, len(await service.get_history("w", "r")))
+    assert run is not None
+    assert RunProgress(fraction=0.4, text="2 of 5") == run.progress
+    assert ({"total": 1, "successful": 0}, []) == (await service.get_stats("w"), fresh)
+    assert [NOON + timedelta(minutes=5)] == [one.heard_at for one in stale]
+
+
+@every_adapter
+async def test_a_run_that_is_cancelled(harness: Harness, service: RunLog) -> None:
+    """A run that has not ended is cancelled, by whom and why; one that has ended stays as it is."""
+    states = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.SUCCESS]
+    await save(harness, *(a_run(workflow_id="w", id=status.value, status=status) for status in states))
+
+    found = [await service.cancel("w", status.value, cancelled_by=MEI, reason="late") for status in states]
+    await harness.settle()
+
+    ends = [RunStatus.CANCELLED] * 3 + [RunStatus.SUCCESS]
+    assert ends == [run.status for run in found]
+    stored = [await service.get_run("w", status.value) for status in states]
+    assert ends == [run.status for run in stored if run]
+    assert {f"cancelled by {MEI}: late", None} == {run.error for run in found}
+    assert all(run.completed_at and run.completed_at >= run.started_at for run in found)
+    assert [] == await service.get_pending_runs()
+
+
+@every_adapter
+async def test_what_cannot_be_cancelled(harness: Harness, service: RunLog) -> None:
+    """A run that is not there, and one that nobody stops, are errors."""
+    await save(harness, a_run(workflow_id="w", id="r", status=RunStatus.RUNNING))
+
+    with pytest.raises(RunNotFoundError):
+        await service.cancel("w", "nobody", cancelled_by=MEI)
+    for nobody in ("", None, 7):
+        with pytest.raises(InvalidArgumentError, match="pass who stopped it"):
+            await service.cancel("w", "r", cancelled_by=nobody)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@every_adapter
+async def test_what_a_cancelled_run_says_afterwards(harness: Harness, service: RunLog) -> None:
+    """What the run itself says after its newest state wins over its cancellation, whatever comes first."""
+    begun = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+    ended = begun.model_copy(
+        update={"event_id": "later", "hlc": begun.hlc + 1, "run": a_run(workflow_id="w", id="r")}
+    )
+    await harness.store.apply([begun])
+
+    await service.cancel("w", "r", cancelled_by=MEI)
+    await harness.settle()
+    await harness.store.apply([ended])
+
+    run = await service.get_run("w", "r")
+    assert run is not None
+    assert RunStatus.SUCCESS is run.status
