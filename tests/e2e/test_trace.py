@@ -11,7 +11,7 @@ from run_log.producer import RunEventEmitter
 from run_log.stores import FirestoreRunLogService
 
 from .trace_file import read_trace
-from .trace_replay import publish, verify
+from .trace_replay import labelled, publish, verify
 
 pytestmark = pytest.mark.emulator
 
@@ -25,7 +25,7 @@ async def _are_successful(service: FirestoreRunLogService, count: int) -> bool:
 @pytest.mark.usefixtures("provisioned")
 async def test_the_trace_comes_out_as_it_went_in(store: FirestoreRunLogService) -> None:
     """Every run of a trace, every workflow's stats and every page equal an independent fold."""
-    runs = read_trace()
+    runs = list(map(labelled, read_trace()))
     emitter = RunEventEmitter.from_env()
 
     async with projecting() as first, projecting() as second:

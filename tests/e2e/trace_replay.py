@@ -11,13 +11,14 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace as replace_step
 from typing import Any
 
 from google.cloud import firestore
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from run_log.core import Settings, WorkflowRun
+from run_log.core import RunEvent, RunRef, Settings, Step, StepStatus, WorkflowRun
 from run_log.producer import RunEventEmitter
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
@@ -34,6 +35,27 @@ IDLE_SECONDS = 5.0
 Advance = Callable[[int], object]
 
 
+def labelled(run: WorkflowRun) -> WorkflowRun:
+    """Return *run* with labels and a parent, which the trace does not have."""
+    labels = {"trace": "real", "shard": str(len(run.id) % 7)}
+    return run.model_copy(update={"labels": labels, "parent": RunRef(run.workflow_id, "whole")})
+
+
+def steps_of(run: WorkflowRun) -> tuple[Step, ...]:
+    """Return two steps for *run*, one within the other."""
+    begun, ended = run.started_at, run.completed_at or run.started_at
+    outer = Step(
+        key="all",
+        name="all",
+        status=StepStatus.SUCCESS,
+        started_at=begun,
+        ended_at=ended,
+        attributes={"took_ms": run.duration_ms},
+        version=1,
+    )
+    return outer, replace_step(outer, key="last", name="last", parent="all", started_at=ended, version=2)
+
+
 async def publish(emitter: RunEventEmitter, runs: Sequence[WorkflowRun], advance: Advance) -> None:
     """Emit every state of *runs*, no faster than the broker takes them, so that none is dropped."""
     shown = 0
@@ -45,7 +67,8 @@ async def publish(emitter: RunEventEmitter, runs: Sequence[WorkflowRun], advance
         shown = delivered
 
     for emitted, run in enumerate(states(runs), start=1):
-        emitter.emit(run)
+        event = RunEvent.from_run(run)
+        emitter.emit(event.model_copy(update={"steps": steps_of(run)}) if run.status.is_terminal else event)
         if emitted % LOOK_EVERY == 0 and emitter.stats.pending >= MAX_PENDING:
             await emitter.flush(0.2)
             show()
@@ -71,6 +94,9 @@ async def verify(service: FirestoreRunLogService, runs: Sequence[WorkflowRun], a
             faults.append(f"listing of {workflow_id}: {len(listed)} runs differ from {count} expected")
         if await service.get_latest_run(workflow_id) != expected[0]:
             faults.append(f"latest run of {workflow_id}")
+        # One of each workflow: each costs a read.
+        if await service.get_steps(*expected[-1].key) != steps_of(expected[-1]):
+            faults.append(f"steps of {expected[-1].key}")
     if pending := await service.get_pending_runs():
         faults.append(f"{len(pending)} runs are pending")
     return faults
@@ -150,7 +176,7 @@ async def replay(runs: Sequence[WorkflowRun], console: Console) -> list[str]:
 def main() -> int:
     """Start both emulators, replay the whole trace, and return 0 if nothing differs."""
     console = Console()
-    runs = read_trace(1.0)
+    runs = list(map(labelled, read_trace(1.0)))
     console.print(f"{len(runs)} runs in {len({run.workflow_id for run in runs})} workflows: {source()}")
     with FirestoreEmulator() as firestore_emulator, PubSubEmulator() as pubsub_emulator:
         os.environ.update({**firestore_emulator.environment, **pubsub_emulator.environment})

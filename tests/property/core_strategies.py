@@ -203,14 +203,14 @@ def stepped_events(
     kinds = st.lists(st.tuples(st.booleans(), few), min_size=max_size, max_size=max_size)
     some = clashing_events(runs=runs, min_size=min_size, max_size=max_size)
     some |= small_events(runs=runs, min_size=min_size, max_size=max_size)
-    return st.builds(
-        lambda events, kinds: [
-            event.model_copy(update={"is_progress": is_progress, "steps": joined_steps(own)})
-            for event, (is_progress, own) in zip(events, kinds, strict=False)
-        ],
-        some,
-        kinds,
-    )
+    return st.builds(_stepped, some, kinds)
+
+
+def _stepped(events: list[RunEvent], kinds: list[tuple[bool, list[Step]]]) -> list[RunEvent]:
+    return [
+        event.model_copy(update={"is_progress": is_progress, "steps": joined_steps(own)})
+        for event, (is_progress, own) in zip(events, kinds, strict=False)
+    ]
 
 
 @st.composite

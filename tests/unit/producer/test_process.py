@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from run_log.core import RunStatus, utc_now
 from run_log.producer._spool import Spool
+from run_log.stores import SQLiteRunLogService
 
-from .transports import run_script, start_script
+from .transports import PATIENCE, run_script, start_script
 
 pytestmark = pytest.mark.process
 
@@ -544,3 +548,39 @@ threading.Event().wait()
     )
 
     assert -signal.SIGTERM == done.wait(60)
+
+
+async def test_a_killed_run_with_a_heartbeat_is_found(tmp_path: Path) -> None:
+    """A process that is killed within a run is heard of until then, and is stale after two missed beats."""
+    path = tmp_path / "runs.sqlite3"
+    process = start_script(
+        """
+        import sys, threading
+        from datetime import timedelta
+        from run_log.producer import record_run
+
+        with record_run("w", run_id="r", heartbeat=timedelta(seconds=2)):
+            threading.Event().wait()
+        """,
+        environ={"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": str(path)},
+    )
+    log = SQLiteRunLogService(path=path)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            heard = None
+            while heard is None or len(heard) < 2:
+                stale, _ = await log.list_stale(timedelta(0), now=utc_now() + timedelta(days=1))
+                heard = {*(heard or ()), *(one.heard_at for one in stale)}
+                await asyncio.sleep(0.05)
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    last = max(one.heard_at for one in (await log.list_stale(timedelta(0), now=utc_now()))[0])
+    beat = timedelta(seconds=30)
+    fresh, _ = await log.list_stale(2 * beat, now=last + 2 * beat - timedelta(seconds=1))
+    found, _ = await log.list_stale(2 * beat, now=last + 3 * beat)
+    history = await log.get_history("w", "r")
+    await log.close()
+
+    assert ([], ["r"]) == (fresh, [one.run.id for one in found])
+    assert [RunStatus.RUNNING] == [line.status for line in history]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -107,6 +107,10 @@ def run_script(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def start_script(script: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start *script* in a fresh interpreter; whoever starts it waits for it."""
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), *arguments])  # noqa: S603 - ours
+def start_script(
+    script: str, *arguments: str, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start *script* in a fresh interpreter, with *environ* besides; whoever starts it waits for it."""
+    return subprocess.Popen(  # noqa: S603 - ours
+        [sys.executable, "-c", textwrap.dedent(script), *arguments], env={**os.environ, **(environ or {})}
+    )
