@@ -127,8 +127,8 @@ def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
 @pytest.mark.parametrize(
     "pause",
     [
-        PauseRequest.model_construct(reason="pay?", choices=5, form="no", values=[1]),
-        PauseRequest.model_construct(reason="pay?", choices=["5"], form=None, values={"value": [1]}),
+        cast("Any", PauseRequest).model_construct(reason="pay?", choices=5, form="no", values=[1]),
+        cast("Any", PauseRequest).model_construct(reason="pay?", choices=["5"], values={"value": [1]}),
         {"reason": "pay?", "choices": "5", "values": {"value": {1}}},
     ],
 )
