@@ -19,7 +19,7 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.stores import RunLog
-from run_log.stores.inbox import BY_DEFAULT
+from run_log.stores.inbox import BY_DEFAULT, Answer
 from run_log.testing import a_run, an_event
 
 from .adapters import every_adapter, memory_alone
@@ -222,6 +222,27 @@ async def test_of_answers_at_once_one_succeeds(harness: Harness, service: RunLog
     assert first == await service.get_run("w", "r")
     assert [(first.status, first.pause.answered_by, None, None, None)] == await answers(service)
     assert {"total": 1, "successful": 0} == await service.get_stats("w")
+
+
+async def test_what_two_concluded_before_either_wrote(harness: Harness, service: RunLog) -> None:
+    """Of two answers that were both fine when they were made one is written, and may be written again."""
+    version = await paused(harness)
+    store: Any = service
+    first, second = [
+        await service.conclude_answer(
+            "w", "r", Answer(answered_by=who, comment=None, is_rejection=False, now=NOON, if_version=version)
+        )
+        for who in (MEI, BOB)
+    ]
+
+    await store._apply_answer(first, version)
+    with pytest.raises(AlreadyAnsweredError) as caught:
+        await store._apply_answer(second, version)
+    await store._apply_answer(first, version)
+
+    assert MEI == caught.value.answered_by
+    assert first.run == await service.get_run("w", "r")
+    assert 2 == len(await service.get_history("w", "r"))
 
 
 @every_adapter

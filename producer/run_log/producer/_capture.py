@@ -290,6 +290,7 @@ def _entry(
     is_plain = type(run_id) is str and type(workflow_id) is str and type(attempt) is int
     is_plain = is_plain and type(trigger) is str and type(labels) is dict
     is_plain = is_plain and (error is None or type(error) is str)
+    is_plain = is_plain and (pause is None or type(getattr(pause, "choices", None)) is tuple)
     if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
         # The buffer needs these fields. The others are checked when the entry is encoded.
         return _entry(recordable(run), identity, trace, more)

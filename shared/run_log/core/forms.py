@@ -16,7 +16,7 @@ MAX_FORM_BYTES: Final = 32_768
 MAX_VALUES_BYTES: Final = 32_768
 """The most bytes of JSON text that the values of an answer take."""
 
-MAX_FORM_LEVELS: Final = 50
+MAX_FORM_LEVELS: Final = 32
 """The most levels of lists and objects in a form, and in the values of an answer."""
 
 _REMEMBERED_FORMS: Final = 64

@@ -469,11 +469,10 @@ def _as_values(value: object, info: ValidationInfo) -> dict[str, Any] | None:
         return None
     if info.context is STORED:
         return _stored_object(value)
-    if isinstance(info.context, Received) and not isinstance(value, dict):
+    if isinstance(info.context, Received) and type(value) not in _STORED_PAYLOADS:
         _left_out(info.field_name, f"values are an object, not a {type_name(value)}")
         return None
-    given: object = value
-    (values,), cut = detached(given, limit=MAX_VALUES_BYTES)
+    (values,), cut = detached(value, limit=MAX_VALUES_BYTES)
     if is_deeper(encode_json(values), MAX_FORM_LEVELS):
         _left_out(info.field_name, f"it nests more than {MAX_FORM_LEVELS} levels")
         return None

@@ -156,7 +156,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         """Return the run's newest `MAX_HISTORY` transitions in version order; none where it is not there.
 
         Each tells when, of which attempt, how long it lasted, whether it breaks the state machine, and who
-        answered the pause that it ended.
+        answered the pause that it ended, with what choice, values and comment.
 
         Raises:
             UnreadableRunError: The run is stored in a form that cannot be read.

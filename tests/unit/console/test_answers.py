@@ -29,7 +29,9 @@ def test_answers_on_the_command_line(tmp_path: Path) -> None:
 
     listed = json.loads(call("pending", "-o", "json")[1])["pending_runs"][0]
     assert (["pay", "wait"], FORM) == (listed["pause"]["choices"], listed["pause"]["form"])
-    assert "pay, wait (default), amount=, note=" in call("pending", "--wide")[1]
+    wide = call("pending", "--wide")[1]
+    assert "pay, wait (default), amount=, note=" in wide
+    assert listed["version"] in wide
     answer = ("resume", "w", "r", "--by", "ann", "--if-version", listed["version"])
     code, _, told = call(*answer, "--choice", "pay", "--value", "amount=many")
     assert (2, True) == (code, "values.amount: 'many' is not of type 'number'" in told)

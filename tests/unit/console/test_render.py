@@ -211,7 +211,7 @@ def test_a_pause_that_says_little() -> None:
         run=run, paused_at=NOON, age=timedelta(hours=1), overdue=False, version=Version(1, 5, "e")
     )
 
-    assert ["run-1", "1:00:00", "none", "anybody", "workflow-1", "go", "on?"] == _shown(
+    assert ["run-1", "1:00:00", "none", "anybody", "workflow-1", "go", "on?", "1:5:e"] == _shown(
         pending_table([pending])
     )[1].split()
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from run_log.core import InvalidRunError, RunEvent, RunStatus, Version, utc_now
+from run_log.core import InvalidArgumentError, InvalidRunError, RunEvent, RunStatus, Version, utc_now
 from run_log.core.clock import MAX_HLC, HybridLogicalClock
 
 from .builders import NOON, make_event, make_run, run_fields
@@ -106,3 +106,26 @@ def test_an_event_shares_nothing_with_the_run_it_is_given() -> None:
 
     assert {"a": {"b": 1}} == event.run.result
     assert RunStatus.FAILED is not event.run.status
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        Version(1, 0, ""),
+        Version(2**31 - 1, 2**62 - 1, "!" * 128),
+        Version(1, 5, "a:b:1"),
+        Version(1, -5, "e"),
+    ],
+)
+def test_a_version_has_a_text(version: Version) -> None:
+    """The text of a version names it again, whatever its event id."""
+    assert version == Version.from_text(version.text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1:5", "x:5:e", "1:x:e", "1.0:5:e", "1:5:" + "e" * 300, "9" * 5_000 + ":1:e"]
+)
+def test_what_is_no_version(text: str) -> None:
+    """Any other text is refused."""
+    with pytest.raises(InvalidArgumentError, match="is no version"):
+        Version.from_text(text)

@@ -133,6 +133,25 @@ def test_delivered_runs_leave_little_behind(emitter_to: EmitterMaker) -> None:
     assert held < 4 * 2**20
 
 
+@pytest.mark.parametrize(
+    "pause",
+    [
+        cast("Any", PauseRequest).model_construct(reason="pay?", choices=5, form="no", values=[1]),
+        cast("Any", PauseRequest).model_construct(reason="pay?", choices=["5"], values={"value": [1]}),
+        {"reason": "pay?", "choices": "5", "values": {"value": {1}}},
+    ],
+)
+def test_a_pause_made_without_validation_travels(
+    pause: object, transport: ScriptedTransport, emitter: RunEventEmitter
+) -> None:
+    """A pause that was made without validation is read as any other is."""
+    emitter.emit(a_run(status=RunStatus.PAUSED).model_copy(update={"pause": pause}))
+    emitter.close(PATIENCE)
+
+    (event,) = transport.events
+    assert PauseRequest(reason="pay?", choices=("5",), values={"value": [1]}) == event.run.pause
+
+
 def test_a_held_run_is_counted_as_what_it_takes(emitter_to: EmitterMaker) -> None:
     """The buffer counts bytes: of texts of any alphabet, and of what came with an event."""
     wide = "\U0001f600" + "x" * 20_000

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from typing import Final
 
 import pytest
 
-from run_log.core import InvalidRunError, RunStatus, TransportUnavailableError
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, TransportUnavailableError
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.producer import EmitterStats, FlushReport, PubSubRunLogService, RunEventEmitter
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run, an_event
 
 from .transports import PATIENCE, SOON, ScriptedTransport
+
+NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 class _Reader(InMemoryRunLogService):
@@ -94,6 +99,36 @@ async def test_what_is_saved_after_a_read_is_later(
 
     (event,) = transport.events
     assert event.version > ahead.version
+
+
+async def test_answers_that_were_published_at_once_end_as_one(
+    service: PubSubRunLogService, transport: ScriptedTransport, reader: _Reader
+) -> None:
+    """Answers to one pause are of one version: in any order the same one is kept, and a default by none."""
+    pause = PauseRequest(choices=("a", "b"), default_choice="a", deadline=NOON)
+    paused = an_event(status=RunStatus.PAUSED, pause=pause)
+    await reader.apply([paused])
+    assert await service.take_default(*paused.key, now=NOON + timedelta(hours=1))
+    await service.resume(*paused.key, answered_by="mei", choice="b", if_version=paused.version)
+    await service.reject(*paused.key, answered_by="bob", if_version=paused.version)
+    await service.emitter.flush(PATIENCE)
+    next_said = an_event(hlc=paused.hlc + 1, event_id="0", status=RunStatus.SUCCESS)
+
+    ends: set[tuple[str | None, ...]] = set()
+    for order in permutations(transport.events):
+        log = InMemoryRunLogService()
+        for event in (paused, *order):
+            await log.apply([event])
+        _, answer = await log.get_history(*paused.key)
+        run = await log.get_run(*paused.key)
+        assert run is not None
+        assert run.pause is not None
+        ends.add((answer.answered_by, run.pause.answered_by, run.status))
+        await log.apply([next_said])
+        assert next_said.run == await log.get_run(*paused.key)
+
+    assert 3 == len(transport.events)
+    assert {("bob", "bob", RunStatus.FAILED)} == ends
 
 
 async def test_close_delivers() -> None:

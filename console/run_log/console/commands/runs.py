@@ -297,7 +297,7 @@ _IfVersion = Annotated[
     typer.Option(
         "--if-version",
         metavar="VERSION",
-        help="Only if this pause is not answered yet; 'runs pending -o json' has its version.",
+        help="Only if this pause is not answered yet; 'runs pending --wide' shows its version.",
     ),
 ]
 

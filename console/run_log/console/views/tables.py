@@ -93,6 +93,7 @@ def pending_table(runs: Sequence[PendingRun]) -> Table:
         (Column("workflow"), lambda pending: pending.run.workflow_id),
         (Column("reason", prose=True), lambda pending: pending.reason),
         (Column("choices", prose=True), _offered),
+        (Column("version", spare=True), lambda pending: pending.version.text),
     )
 
 

@@ -45,8 +45,8 @@ _MOST_MICROS: Final = MAX_DURATION // timedelta(microseconds=1)
 _FIRST_HOUR: Final = hour_of(datetime.min.replace(tzinfo=UTC))
 _LAST_HOUR: Final = hour_of(datetime.max.replace(tzinfo=UTC))
 
-# What a transition's text has at its end: who answered, a digest, the choice, the comment and the values.
-_NO_ANSWER: Final[Sequence[Any]] = ("", "", "", "", None)
+# Where they stand at the end of a transition's text.
+_DIGEST, _CHOICE, _COMMENT, _VALUES = range(1, 5)
 
 _T = TypeVar("_T")
 
@@ -319,20 +319,19 @@ def _version(projection: Mapping[str, Any]) -> Version:
 def _transition(text: str) -> tuple[Transition, str]:
     """Return the transition of a text, and the digest beside it, which may be empty."""
     attempt, hlc, event_id, status, moment, inferred, *more = decode_json(text)
-    # Earlier versions stored fewer.
-    end: list[Any] = [*more, *_NO_ANSWER[len(more) :]]
-    answered_by, digest, choice, comment, values, *_ = end
+    # Who answered, a digest, the choice, the comment and the values. Earlier versions stored fewer.
+    count = len(more)
     transition = Transition(
         version=Version(int(attempt), int(hlc), str(event_id)),
         status=RunStatus(status),
         occurred_at=moment_of(moment),
         inferred=bool(inferred),
-        answered_by=str(answered_by) or None,
-        choice=str(choice) or None,
-        comment=str(comment) or None,
-        values_text=None if values is None else encode_json(dict(values)),
+        answered_by=(str(more[0]) or None) if count else None,
+        choice=(str(more[_CHOICE]) or None) if count > _CHOICE else None,
+        comment=(str(more[_COMMENT]) or None) if count > _COMMENT else None,
+        values_text=encode_json(dict(more[_VALUES])) if count > _VALUES and more[_VALUES] else None,
     )
-    return transition, str(digest)
+    return transition, str(more[_DIGEST]) if count > _DIGEST else ""
 
 
 def _counted(micros: Any, hour: Any) -> Counted:
