@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_log.core import EventDecodeError, Message, RunEvent, decode_event, encode_event
+from run_log.core import EventDecodeError, Message, RunEvent, Transition, decode_event, encode_event
 from run_log.core.law import RunHead, StatsDelta, by_run, fold, mark_anomalies
 from run_log.core.models import RunKey
+from run_log.core.steps import step_record
 
 FOLDER = Path(__file__).parent
 PINNED = FOLDER / "logs.json"
@@ -60,10 +61,18 @@ def _run(head: RunHead, winner: RunEvent) -> dict[str, Any]:
                 "occurred_at": line.occurred_at.isoformat(),
                 "inferred": line.inferred,
                 "anomaly": line.anomaly,
+                **_answer(line),
             }
             for line in mark_anomalies(head.history)
         ],
+        # Logs of earlier versions have none.
+        **({"steps": [step_record(step) for step in head.steps]} if head.steps else {}),
     }
+
+
+def _answer(line: Transition) -> dict[str, Any]:
+    answer = {"choice": line.choice, "values": line.values, "comment": line.comment}
+    return {name: value for name, value in answer.items() if value is not None}
 
 
 def _stats(stats: StatsDelta) -> dict[str, Any]:

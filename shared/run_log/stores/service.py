@@ -247,6 +247,16 @@ class RunLog(RunLogReader, abc.ABC):
 
     async def _answer(self, workflow_id: str, run_id: str, answer: Answer) -> WorkflowRun:
         """Make what *answer* leads to the run's newest state, just after the one it answers; return that."""
+        event = await self.conclude_answer(workflow_id, run_id, answer)
+        with span("run_log.save", attributes={"workflow_id": event.run.workflow_id, "run_id": event.run.id}):
+            await self._conclude(event, answer.if_version)
+        return event.run
+
+    async def conclude_answer(self, workflow_id: str, run_id: str, answer: Answer) -> RunEvent:
+        """Return the event that answers a paused run: just after the one it answers, by any clock.
+
+        See `resume` for the arguments and errors. Nothing is written.
+        """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             stored = await self._there(workflow_id, run_id)
@@ -257,11 +267,7 @@ class RunLog(RunLogReader, abc.ABC):
                 raise NotPausedError(
                     f"run {run_id!r} of workflow {workflow_id!r} is {stored.run.status.value}, not paused"
                 )
-            run = answer.given_to(self._observed(stored))
-        event = self._after(stored, run)
-        with span("run_log.save", attributes={"workflow_id": run.workflow_id, "run_id": run.id}):
-            await self._conclude(event, answer.if_version)
-        return event.run
+            return self._after(stored, answer.given_to(self._observed(stored)))
 
     def _after(self, stored: StoredRun, run: WorkflowRun) -> RunEvent:
         """Return the event that *run*, as it is *stored*, is so now: just after its newest, by any clock."""
