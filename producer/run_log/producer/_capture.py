@@ -36,7 +36,7 @@ from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
 from run_log.core.payload import decode_json, detached, encode_json
-from run_log.core.steps import Step, fitted, joined_steps
+from run_log.core.steps import MAX_STEPS_BYTES, Step, fitted, joined_steps
 from run_log.core.wire import message_bytes
 
 from ._failure import text_of
@@ -347,7 +347,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
     if run.pause is not None and run.pause.values:
         redaction.apply(run.pause.values)
     _redact_texts(run, redaction)
-    run = fit_run(run)
+    run = fit_run(run, beside=MAX_STEPS_BYTES if captured.steps else 0)
     trace = captured.trace
     headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
     return encode_event(

@@ -704,9 +704,12 @@ def snapshot(run: object) -> WorkflowRun:
     return copy.model_copy(update={"trigger_data": trigger_data, "result": result})
 
 
-def fit_run(run: WorkflowRun) -> WorkflowRun:
-    """Return *run*, which nobody else holds. Payloads that are too large are cut, as `snapshot` does."""
-    payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run))
+def fit_run(run: WorkflowRun, *, beside: int = 0) -> WorkflowRun:
+    """Return *run*, which nobody else holds. Payloads that are too large are cut, as `snapshot` does.
+
+    *beside* are bytes that something else takes in the run's document.
+    """
+    payloads, cut = fit_payloads((run.trigger_data, run.result), _payload_room(run) - beside)
     if cut:
         # Only if something was cut: each assignment validates the whole run.
         run.trigger_data, run.result = payloads

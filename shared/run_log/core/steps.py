@@ -26,6 +26,9 @@ MAX_STEP_BYTES: Final = 640
 """The most bytes of JSON text that a step takes. The bound of a run's steps follows from it. A bound of their
 sum would make what is kept depend on the order of arrival."""
 
+MAX_STEPS_BYTES: Final = MAX_STEPS * (MAX_STEP_BYTES + 1)
+"""The most bytes that a run's steps take in its document, where each text takes one more."""
+
 MAX_NAME_BYTES: Final = 100
 """The most bytes of JSON text of a step's name."""
 

@@ -26,7 +26,7 @@ from .events import RunEvent
 from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
-from .steps import step_record
+from .steps import MAX_STEPS_BYTES, step_record
 
 _SCHEMA_MAJOR: Final = 1
 
@@ -228,7 +228,7 @@ def _decoded(message: Message) -> RunEvent:
     )
     count_cut(event.run.workflow_id, event.run.id, received.cut_texts)
     if len(message.data) > _SURELY_FITS:
-        fit_run(event.run)
+        fit_run(event.run, beside=MAX_STEPS_BYTES if event.steps else 0)
     return event
 
 

@@ -21,9 +21,10 @@ from run_log.core.counters import Counted
 from run_log.core.forms import MAX_FORM_BYTES, MAX_VALUES_BYTES
 from run_log.core.ids import document_id
 from run_log.core.law import fold, newest_event, run_digest
-from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, snapshot
+from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, fit_run, snapshot
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
 from run_log.core.payload import MAX_TEXT_BYTES
+from run_log.core.steps import MAX_STEPS_BYTES
 from run_log.stores.committing.commits import TRIM_HISTORY_AT
 from run_log.stores.stored.fields import HISTORY, MAX_DOCUMENT_BYTES, PROJECTION
 from run_log.stores.stored.reading import head_from_fields, run_from_fields, transition_from_text
@@ -233,3 +234,6 @@ def test_the_largest_run_fits_into_a_document() -> None:
     fields = run_fields(run)
     assert document_bytes(fields) > MAX_DOCUMENT_BYTES - 140_000
     assert document_bytes(fields) + history_bytes(TRIM_HISTORY_AT) <= MAX_DOCUMENT_BYTES
+    with_steps = run_fields(fit_run(run, beside=MAX_STEPS_BYTES))
+    most = MAX_DOCUMENT_BYTES - MAX_STEPS_BYTES
+    assert document_bytes(with_steps) + history_bytes(TRIM_HISTORY_AT) <= most

@@ -26,7 +26,7 @@ from run_log.core.law import (
     run_digest,
 )
 from run_log.core.models import RunKey
-from run_log.core.steps import MAX_STEPS, Step, step_text
+from run_log.core.steps import MAX_STEPS_BYTES, Step, step_text
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES
 from run_log.stores.stored.reading import StoredHead
@@ -37,7 +37,6 @@ from run_log.stores.stored.writing import (
     history_texts,
     projection_fields,
     run_fields,
-    steps_bytes,
 )
 
 _T = TypeVar("_T")
@@ -339,13 +338,13 @@ def _run_batch(events: Sequence[RunEvent], positions: Sequence[int], earlier: Fo
     steps = earlier.steps if earlier else ()
     # Whatever steps another process adds.
     has_steps = steps or any(event.steps for event in own)
-    most = size + history_bytes(TRIM_HISTORY_AT) + (steps_bytes(MAX_STEPS) if has_steps else 0)
+    most = size + history_bytes(TRIM_HISTORY_AT) + (MAX_STEPS_BYTES if has_steps else 0)
     if most > MAX_DOCUMENT_BYTES:
         raise WriteRefusedError(
             f"run {run.id!r} of workflow {run.workflow_id!r} takes {most} bytes, a document holds "
             f"{MAX_DOCUMENT_BYTES}; publish it through run_log.producer, which cuts payloads to size"
         )
-    size += history_bytes(len(own) + len(history)) + (steps_bytes(MAX_STEPS) if has_steps else 0)
+    size += history_bytes(len(own) + len(history)) + (MAX_STEPS_BYTES if has_steps else 0)
     return RunBatch(
         events=own,
         positions=positions,

@@ -21,7 +21,6 @@ from run_log.core.law import (
     comment_json,
 )
 from run_log.core.payload import encode_json
-from run_log.core.steps import MAX_STEP_BYTES
 from run_log.stores.retention import Retention
 
 from .fields import (
@@ -195,11 +194,6 @@ def _text_bytes(value: object) -> int:
             return sum(_text_bytes(each) + 1 for each in cast("list[object]", value))
         case _:
             return 0
-
-
-def steps_bytes(steps: int) -> int:
-    """Return how many bytes so many steps take in a document at most."""
-    return steps * (MAX_STEP_BYTES + 1)
 
 
 def history_bytes(transitions: int) -> int:
