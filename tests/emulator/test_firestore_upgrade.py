@@ -23,6 +23,8 @@ MICROS: Final = 1_772_625_600_000_000
 def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
     """Return a run's document as an earlier version wrote it."""
     paused = {"paused_started_at": NOON} if status == "paused" else {}
+    # The shards came later than the inbox, and had no root collection at first.
+    shard = {} if status == "success" else {"changed_shard": 15}
     return {
         "id": run_id,
         "workflow_id": "w",
@@ -46,6 +48,7 @@ def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
             "inferred": False,
             "history": [encode_json([1, MICROS, f"event-of-{run_id}", status, MICROS, 0])],
             **paused,
+            **shard,
         },
         **fields,
     }
@@ -96,7 +99,9 @@ async def test_what_an_earlier_version_stored_is_read(service: OpenedService) ->
     summary = await service.get_summary("w")
     assert (3, counts, 0, None) == (summary.total, summary.by_status, summary.durations.count, summary.as_of)
     assert expected == summary.last_success
+    assert ["waiting"] == [run.id for run in (await service.list_runs(None, status="paused"))[0]]
     # These go by fields that came later.
+    assert ["waiting", "begun"] == [run.id for run in (await service.list_runs(None))[0]]
     assert [] == (await service.list_stale(timedelta(0)))[0]
     assert [] == (await service.list_pending(assignee="mei"))[0]
 

@@ -138,6 +138,11 @@ def is_trigger_word(word: str) -> bool:
     return _TRIGGER_WORD.fullmatch(word) is not None
 
 
+def is_label_key(text: str) -> bool:
+    """Return whether *text* can be a label's key: at most 63 of ``a-z 0-9 _ . -``, no sign first."""
+    return _LABEL_KEY.fullmatch(text) is not None
+
+
 class RunRef(NamedTuple):
     """The identity of a run of any workflow."""
 
@@ -230,7 +235,7 @@ def _as_labels(value: object, info: ValidationInfo) -> dict[str, str]:
             if given is None:
                 continue
             text = id_text(given)
-            fits = text is not None and len(text) <= MAX_LABEL_LENGTH and _LABEL_KEY.fullmatch(name)
+            fits = text is not None and len(text) <= MAX_LABEL_LENGTH and is_label_key(name)
             if text is not None and fits and len(labels) < MAX_LABELS:
                 labels[name] = valid_text(text)
             else:

@@ -10,9 +10,9 @@ from run_log.core.law import MAX_HISTORY
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores.firestore.client import PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS
 from run_log.stores.firestore.watch.changes import MARGIN, Bounds
-from run_log.stores.listings import RunFilters
+from run_log.stores.listings import MAX_PASSED_OVER, RunFilters
 from run_log.stores.sqlite._service import BUSY_TIMEOUT
-from run_log.stores.stored.fields import ACTIVE_SHARDS, CHANGED_SHARDS
+from run_log.stores.stored.fields import SHARDS
 from run_log.testing import a_run
 
 from .repository import blocks, one_line, read, run_example
@@ -63,8 +63,9 @@ def test_numbers_are_true() -> None:
     bounds = Bounds()
 
     assert f"the newest {MAX_HISTORY} states" in TEXT
-    assert ACTIVE_SHARDS == CHANGED_SHARDS == 16
-    assert "spread over sixteen shards" in TEXT
+    assert SHARDS == 14
+    assert "spread over fourteen shards" in TEXT
+    assert f"more than {MAX_PASSED_OVER:,} runs" in TEXT
     assert f"the newest {bounds.changes:,} changes (or {bounds.bytes >> 20} MiB)" in TEXT
     assert f"every {bounds.listen_seconds / 60:g} minutes" in TEXT
     assert f"after {bounds.silent_seconds:g} seconds of silence" in TEXT

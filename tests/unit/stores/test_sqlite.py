@@ -707,15 +707,18 @@ def _answer(connection: sqlite3.Connection, *, number: int) -> int:
 
 
 async def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
-    """A run that expired more than a day ago is deleted by a later write, and stays counted."""
+    """A run that expired more than a day ago is deleted by a later write, with labels, and stays counted."""
     path, time = tmp_path / "runs", [NOON]
     service = SQLiteRunLogService(path=path, retention_days=30, now=lambda: time[0])
-    await service.apply([an_event(workflow_id="w", id=f"old-{n}", occurred_at=NOON) for n in range(150)])
+    labels = {"team": "a", "stage": "x"}
+    old = [an_event(workflow_id="w", id=f"old-{n}", occurred_at=NOON, labels=labels) for n in range(150)]
+    await service.apply(old)
     kept: list[int] = []
     for days in (30, 31, 32, 33):
         time[0] = NOON + timedelta(days=days)
         await service.apply([an_event(workflow_id="w", id=f"new-{days}", occurred_at=time[0])])
         kept.append(await asyncio.to_thread(_count, path, "old-%"))
+        assert 2 * kept[-1] == await asyncio.to_thread(_count_labels, path)
     stats = await service.get_stats("w")
     await service.close()
 
@@ -737,6 +740,12 @@ async def test_hours_and_days_that_are_over_are_deleted(tmp_path: Path) -> None:
             "SELECT scope, count(DISTINCT slot) FROM counters GROUP BY scope ORDER BY scope"
         ).fetchall()
     assert [("all", 1), ("day", 10), ("hour", 1)] == found
+
+
+def _count_labels(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM labels").fetchone()
+    return int(count)
 
 
 def _count(path: Path, runs: str) -> int:
