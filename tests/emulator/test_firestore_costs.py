@@ -152,6 +152,7 @@ async def test_another_root_costs_nothing(
         "all": (service.list_runs(None), 18),
         "oldest": (service.list_runs(None, order="oldest", status="failed"), 18),
         "status": (service.list_runs(None, status="failed"), 6),
+        "failures": (service.list_failures(), 6),
         "label": (service.list_runs(None, label=("team", "a")), 18),
         "parent": (service.list_runs(None, parent=RunRef("w", "p")), 18),
         "error type": (service.list_runs(None, error_type="ValueError"), 18),

@@ -31,6 +31,7 @@ from run_log.core.payload import encode_json
 from run_log.core.protocol import MAX_LIMIT
 
 from ._waiting import awaited_version, look_until
+from .failures import MAX_FAILURES, FailureGroup, grouped
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
@@ -361,6 +362,23 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             for one in runs
         ]
         return found, cursor
+
+    async def list_failures(
+        self, workflow_id: str | None = None, since: datetime | None = None
+    ) -> list[FailureGroup]:
+        """Return the newest failures in groups of the same error: the largest first, then the newest.
+
+        A group has one workflow, one `error_type`, and one first line of the error, in which numbers and ids
+        are masked. Reads the newest `MAX_FAILURES` failures at most, without their payloads.
+
+        Args:
+            workflow_id: The workflow; None for all.
+            since: The earliest `started_at`, included, aware; None for any.
+        """
+        failures, _ = await self.list_runs(
+            workflow_id, limit=MAX_FAILURES, payloads=False, status=RunStatus.FAILED, since=since
+        )
+        return grouped(failures)
 
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """Return a watch of the runs of one workflow, or of all: their changes, as they come.

@@ -44,6 +44,7 @@ async def _listed(log: RunLogService, workflow_id: str | None, **asked: Any) -> 
 
 QUERIES: dict[str, Callable[[RunLogService], Awaitable[object]]] = {
     "list_runs": lambda log: log.list_runs("w"),
+    "list_failures": lambda log: log.list_failures(),
     "list_runs, all": lambda log: log.list_runs(None),
     "list_runs, all, by status": lambda log: log.list_runs(None, status=["failed", "skipped"]),
     "list_runs, all, light": lambda log: log.list_runs(None, payloads=False, order="oldest"),
