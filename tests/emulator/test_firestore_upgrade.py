@@ -10,6 +10,8 @@ import pytest
 
 from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, utc_now
 from run_log.core.payload import encode_json
+from run_log.stores import FirestoreRunLogService
+from run_log.stores.audit import compare
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService
@@ -141,3 +143,18 @@ async def test_duplicates_of_before_the_upgrade_change_nothing(service: OpenedSe
 
     assert [Outcome.DUPLICATE] == await service.apply([event])
     assert (await service.get_summary("w")).as_of is None
+
+
+async def test_shards_of_before_are_no_difference(plain: OpenedService) -> None:
+    """A run that an earlier version stored equals the same run below a root collection of today."""
+    rebuilt = FirestoreRunLogService(root_collection="autopilot_runs_2")
+    event = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+    for root in (plain, rebuilt):
+        await root.apply([event])
+    earlier = {"projection.changed_shard": 15, "projection.active_shard": 3}
+    await plain.reference("autopilot_runs/w/runs/r").update(earlier)
+
+    (compared,) = [one async for one in compare(plain.audit(), rebuilt.audit())]
+    await rebuilt.close()
+
+    assert not compared.differs

@@ -60,7 +60,7 @@ def grouped(failures: Iterable[WorkflowRun]) -> list[FailureGroup]:
 
 def masked(error: str | None) -> str:
     """Return the first line with a text of an error, with marks for its numbers and ids; cut if long."""
-    line = next(filter(None, map(str.strip, (error or "").splitlines())), "")
+    line = next((text for each in (error or "").splitlines() if (text := each.strip())), "")
     # Cut before, too: an error may be one line of many kilobytes.
     text = _NUMBER_OR_ID.sub("#", line[: 4 * _MAX_TEXT]).strip()
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

@@ -49,6 +49,9 @@ With `SHARDS` they are 30, the most values that Firestore takes for an ``in``
 (https://firebase.google.com/docs/firestore/query-data/queries#limits_on_or_queries).
 """
 
+OF_THE_STORE: Final = (CHANGED_AT, CHANGED_SHARD, "active_shard")
+"""What in a projection map does not follow from the run's events; the last is of earlier versions only."""
+
 COUNTED_MICROS: Final = "counted_micros"
 """In the projection map of runs whose duration is in the summary: that, in microseconds."""
 
