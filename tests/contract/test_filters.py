@@ -158,7 +158,7 @@ async def test_a_page_passes_over_a_bounded_number_of_runs(harness: Harness, ser
         a_run(
             workflow_id=f"w{number % 9}",
             id=f"r{number:04}",
-            status=RunStatus.FAILED if number % 600 == 0 else RunStatus.SUCCESS,
+            status=RunStatus.FAILED if number % 1_100 == 0 else RunStatus.SUCCESS,
             started_at=NOON + number // 4 * MINUTE,
             labels={"team": "billing"},
         )

@@ -726,6 +726,20 @@ async def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
     assert {"total": 154, "successful": 154} == stats
 
 
+async def test_labels_are_those_of_the_newest_state(tmp_path: Path) -> None:
+    """What is kept to find a run by its labels is what its newest state has, and nothing else."""
+    path = tmp_path / "runs"
+    service = SQLiteRunLogService(path=path)
+    states: list[dict[str, str]] = [{"team": "a", "stage": "x"}, {"team": "b"}, {}]
+    kept: list[int] = []
+    for hlc, labels in enumerate(states):
+        await service.apply([an_event(workflow_id="w", id="r", labels=labels, hlc=hlc)])
+        kept.append(await asyncio.to_thread(_count_labels, path))
+    await service.close()
+
+    assert [2, 1, 0] == kept
+
+
 async def test_hours_and_days_that_are_over_are_deleted(tmp_path: Path) -> None:
     """The hours and days that no summary shows any more are deleted by a later write of their workflow."""
     path, time = tmp_path / "runs", [NOON]
