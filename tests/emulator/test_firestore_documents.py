@@ -17,6 +17,7 @@ from run_log.core import (
     Outcome,
     PauseRequest,
     RunLogError,
+    RunRef,
     RunStatus,
     UnreadableRunError,
     WorkflowRun,
@@ -321,7 +322,14 @@ async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(plain: O
     statuses = (RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.SUCCESS)
     spoils = [(field, value) for field in _FIELDS for value in chance.sample(_ODD, 5)]
     runs = [
-        a_run(workflow_id="w", id=f"r{number:03}", status=statuses[number % 3], started_at=NOON)
+        a_run(
+            workflow_id="w",
+            id=f"r{number:03}",
+            status=statuses[number % 3],
+            started_at=NOON,
+            labels={"team": "a"},
+            parent=RunRef("w", "p"),
+        )
         for number in range(len(spoils))
     ]
     whole = [a_run(workflow_id="w", id=f"whole-{status.value}", status=status) for status in statuses]
@@ -342,6 +350,10 @@ async def test_whatever_a_document_holds_is_a_value_or_an_error_of_ours(plain: O
     found = {run.id async for run in plain.iter_runs("w", page_size=20)}
     assert {run.id for run in whole} <= found
     for ask in (
+        partial(plain.list_runs, None, limit=20),
+        partial(plain.list_runs, None, limit=20, order="oldest", status="paused"),
+        partial(plain.list_runs, "w", limit=20, label=("team", "a")),
+        partial(plain.list_runs, None, limit=20, parent=RunRef("w", "p"), payloads=False),
         partial(plain.list_pending, limit=20),
         partial(plain.list_pending, limit=20, overdue=False),
         partial(plain.list_pending, limit=20, workflow_id="w"),

@@ -185,8 +185,9 @@ def runs_query(
         any_status = [[("status = ?", (status.value,))] for status in selection.statuses]
     index = f"{'all' if workflow_id is None else 'runs'}_by_{index}"
     if selection.labels:
-        # The order of a cross join is kept, so labels are searched first, and each has its run.
-        conditions.append(("workflow = of_workflow AND run = of_run", ()))
+        # The order of a cross join is kept, so labels are searched first, and each has its run. A run that
+        # something else moved would lead a cursor back.
+        conditions.append(("workflow = of_workflow AND run = of_run AND started_at = began", ()))
     return _merged(
         _LABELLED.format(index) if selection.labels else f"runs INDEXED BY {index}",
         [[*conditions, *of_status] for of_status in any_status],
