@@ -20,12 +20,27 @@ locals {
     { query_scope = "COLLECTION", fields = [["trigger_type", "ASCENDING"], ["started_at", "ASCENDING"]] },
     { query_scope = "COLLECTION", fields = [["status", "ASCENDING"], ["trigger_type", "ASCENDING"], ["started_at", "DESCENDING"]] },
     { query_scope = "COLLECTION", fields = [["status", "ASCENDING"], ["trigger_type", "ASCENDING"], ["started_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["labels", "CONTAINS"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["labels", "CONTAINS"], ["started_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["parent.workflow_id", "ASCENDING"], ["parent.run_id", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["parent.workflow_id", "ASCENDING"], ["parent.run_id", "ASCENDING"], ["started_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["error_type", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION", fields = [["error_type", "ASCENDING"], ["started_at", "ASCENDING"]] },
     { query_scope = "COLLECTION", fields = [["projection.paused_assignee", "ASCENDING"], ["projection.paused_started_at", "DESCENDING"]] },
     { query_scope = "COLLECTION", fields = [["projection.paused_assignee", "ASCENDING"], ["projection.paused_deadline", "ASCENDING"]] },
-    { query_scope = "COLLECTION_GROUP", fields = [["projection.paused_assignee", "ASCENDING"], ["projection.paused_started_at", "DESCENDING"]] },
-    { query_scope = "COLLECTION_GROUP", fields = [["projection.paused_assignee", "ASCENDING"], ["projection.paused_deadline", "ASCENDING"]] },
-    { query_scope = "COLLECTION_GROUP", fields = [["projection.active_shard", "ASCENDING"], ["projection.active_since", "ASCENDING"]] },
     { query_scope = "COLLECTION", fields = [["projection.changed_shard", "ASCENDING"], ["projection.changed_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["started_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["status", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["labels", "CONTAINS"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["parent.workflow_id", "ASCENDING"], ["parent.run_id", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["parent.workflow_id", "ASCENDING"], ["parent.run_id", "ASCENDING"], ["started_at", "ASCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["error_type", "ASCENDING"], ["started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.paused_started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.paused_deadline", "ASCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.paused_assignee", "ASCENDING"], ["projection.paused_started_at", "DESCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.paused_assignee", "ASCENDING"], ["projection.paused_deadline", "ASCENDING"]] },
+    { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.active_since", "ASCENDING"]] },
     { query_scope = "COLLECTION_GROUP", fields = [["projection.changed_shard", "ASCENDING"], ["projection.changed_at", "ASCENDING"]] },
   ]
 
@@ -35,8 +50,8 @@ locals {
   single_field_indexes = {
     "started_at"                   = [["COLLECTION", "ASCENDING"], ["COLLECTION", "DESCENDING"]]
     "projection.active_since"      = [["COLLECTION", "ASCENDING"]]
-    "projection.paused_deadline"   = [["COLLECTION", "ASCENDING"], ["COLLECTION_GROUP", "ASCENDING"]]
-    "projection.paused_started_at" = [["COLLECTION", "DESCENDING"], ["COLLECTION_GROUP", "DESCENDING"]]
+    "projection.paused_deadline"   = [["COLLECTION", "ASCENDING"]]
+    "projection.paused_started_at" = [["COLLECTION", "DESCENDING"]]
   }
 }
 
@@ -55,8 +70,9 @@ resource "google_firestore_index" "runs" {
     for_each = each.value.fields
 
     content {
-      field_path = fields.value[0]
-      order      = fields.value[1]
+      field_path   = fields.value[0]
+      order        = fields.value[1] == "CONTAINS" ? null : fields.value[1]
+      array_config = fields.value[1] == "CONTAINS" ? "CONTAINS" : null
     }
   }
 }

@@ -100,9 +100,9 @@ async def pages(
 
 
 async def walk(
-    service: RunLog, workflow_id: str, limit: int, **filters: Unpack[RunFilters]
+    service: RunLog, workflow_id: str | None, limit: int, **filters: Unpack[RunFilters]
 ) -> list[list[WorkflowRun]]:
-    """Return every page of a workflow's listing."""
+    """Return every page of a workflow's listing, or of that of all workflows."""
     return await pages(partial(service.list_runs, workflow_id), limit=limit, **filters)
 
 

@@ -14,6 +14,7 @@ from run_log.core import (
     InvalidArgumentError,
     InvalidCursorError,
     PauseRequest,
+    RunRef,
     RunStatus,
     TriggerType,
     WorkflowRun,
@@ -68,7 +69,21 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"status": ["success", "done"]}, r"status is 'done'; pass one of pending, running"),
     ({"status": []}, r"status is empty"),
     ({"status": 5}, r"status is 5"),
-    ({"trigger_type": "pigeon"}, r"trigger_type is 'pigeon'; pass one of webhook"),
+    ({"trigger_type": "a pigeon"}, r"trigger_type is 'a pigeon'; pass one of webhook.*, or another word"),
+    ({"trigger_type": 5}, r"trigger_type is 5; pass one of webhook"),
+    ({"label": "team=a"}, r"label is 'team=a'; pass a key and its value"),
+    ({"label": ("Team", "a")}, r"label is .*; pass a key and its value.*at most 63"),
+    ({"label": ("team", "a" * 129)}, r"label is .*a value at most 128"),
+    ({"label": ("team", None)}, r"label is .*; pass a key"),
+    ({"label": [("team", "a", "b")]}, r"label is .*; pass a key"),
+    ({"label": ["team"]}, r"label is .*; pass a key"),
+    ({"label": 5}, r"label is 5; pass a key"),
+    ({"label": {}}, r"label is empty"),
+    ({"parent": "r"}, r"parent is 'r'; pass RunRef\(workflow_id, run_id\)"),
+    ({"parent": ("w", "")}, r"parent is .*; pass RunRef"),
+    ({"parent": ("w", "r", "s")}, r"parent is .*; pass RunRef"),
+    ({"error_type": ""}, r"error_type is ''; pass the qualified name"),
+    ({"error_type": ValueError}, r"error_type is .*; pass the qualified name"),
     ({"since": "2026-03-04"}, r"since is '2026-03-04'; pass an aware datetime"),
     ({"until": NAIVE}, r"until is .*; pass an aware datetime"),
     ({"since": datetime.min.replace(tzinfo=timezone(HOUR))}, r"outside years 1 to 9999"),
@@ -141,6 +156,9 @@ async def test_listings_get_all_they_are_given(harness: Harness, service: RunLog
             status=RunStatus.FAILED if number % 4 else RunStatus.SUCCESS,
             trigger_type=TriggerType.MANUAL if number % 5 else TriggerType.WEBHOOK,
             started_at=NOON + number * HOUR,
+            labels={"team": "a"} if number else {},
+            parent=RunRef("p", "r"),
+            error_type="ValueError",
         )
         for workflow_id in ("w", "v")
         for number in range(10)
@@ -151,17 +169,24 @@ async def test_listings_get_all_they_are_given(harness: Harness, service: RunLog
         "trigger_type": "manual",
         "since": NOON + 2 * HOUR,
         "until": NOON + 9 * HOUR,
+        "label": ("team", "a"),
+        "parent": RunRef("p", "r"),
+        "error_type": "ValueError",
         "order": "oldest",
     }
 
     first, cursor = await service.list_runs("w", limit=2, **filters)
     second, end = await service.list_runs("w", limit=2, start_after=cursor, **filters)
     walked = [run async for run in service.iter_runs("v", page_size=1, **filters)]
+    everywhere = [run async for run in service.iter_runs(None, page_size=3, payloads=False, **filters)]
     (one,), after = await service.list_workflows(limit=1)
     (other,), last = await service.list_workflows(limit=1, start_after=after)
 
     assert (["r2", "r3"], ["r6", "r7"], None) == (ids(first), ids(second), end)
     assert [("v", run_id) for run_id in ("r2", "r3", "r6", "r7")] == [run.key for run in walked]
+    assert [(w, f"r{number}") for number in (2, 3, 6, 7) for w in ("v", "w")] == [
+        run.key for run in everywhere
+    ]
     assert [("v", 10), ("w", 10), None] == [
         (one.workflow_id, one.total),
         (other.workflow_id, other.total),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from run_log.core import InvalidCursorError, RunStatus, TriggerType, WorkflowRun
+from run_log.core import InvalidCursorError, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.stores import RunLog
 from run_log.stores.listings import Order, RunFilters
 from run_log.testing import a_run, an_event
@@ -19,6 +20,9 @@ from .harness import Harness, ids, save, walk
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
+LABELS = {"team": "billing", "customer": "acme: \N{SNOWMAN}=1"}
+PARENTS = [RunRef("w", "nightly/1"), RunRef("v", "nightly/1"), None]
+
 # Several start at the same moment.
 RUNS = [
     a_run(
@@ -27,6 +31,9 @@ RUNS = [
         status=status,
         trigger_type=trigger_type,
         started_at=NOON + number // 4 * MINUTE,
+        labels={name: value for name, value in LABELS.items() if number % len(name)},
+        parent=PARENTS[number % 3],
+        error_type="ValueError" if number % 2 else None,
     )
     for number, (status, trigger_type) in enumerate(
         product(RunStatus, [TriggerType.MANUAL, TriggerType.WEBHOOK, TriggerType.MANUAL])
@@ -46,6 +53,29 @@ FILTERS: dict[str, RunFilters] = {
     "a trigger": {"trigger_type": TriggerType.WEBHOOK},
     "a trigger as text, oldest": {"trigger_type": "manual", "order": "oldest"},
     "a trigger of none": {"trigger_type": TriggerType.GMAIL_PUSH},
+    "a trigger that is a word": {"trigger_type": "cron.nightly"},
+    "a label": {"label": ("team", "billing")},
+    "a label, oldest": {"label": ("customer", LABELS["customer"]), "order": "oldest"},
+    "another value": {"label": ("team", "sales")},
+    "labels": {"label": LABELS},
+    "labels as pairs": {"label": [*LABELS.items()]},
+    "a label twice": {"label": [("team", "billing"), ("team", "sales")]},
+    "a label and a status": {"label": ("team", "billing"), "status": ["failed", "skipped"]},
+    "a label in a window": {"label": ("team", "billing"), "since": NOON + MINUTE, "until": NOON + 4 * MINUTE},
+    "a parent": {"parent": PARENTS[0]},
+    "a parent, oldest": {"parent": ("v", "nightly/1"), "order": "oldest"},
+    "a parent of none": {"parent": RunRef("w", "nightly")},
+    "an error type": {"error_type": "ValueError"},
+    "an error type, oldest": {"error_type": "ValueError", "order": "oldest"},
+    "another error type": {"error_type": "Value"},
+    "everything": {
+        "status": [RunStatus.RUNNING, RunStatus.SUCCESS, RunStatus.FAILED],
+        "trigger_type": TriggerType.MANUAL,
+        "label": LABELS,
+        "parent": PARENTS[0],
+        "error_type": "ValueError",
+        "since": NOON,
+    },
     "since": {"since": NOON + MINUTE},
     "until": {"until": NOON + 2 * MINUTE},
     "a window, oldest": {"since": NOON + MINUTE, "until": NOON + 3 * MINUTE, "order": Order.OLDEST},
@@ -60,25 +90,37 @@ FILTERS: dict[str, RunFilters] = {
 }
 
 
-def selected(
+def selected(  # noqa: PLR0913 - each is a filter
     *,
     status: Any = None,
     since: datetime | None = None,
     until: datetime | None = None,
     trigger_type: Any = None,
+    label: Any = None,
+    parent: Any = None,
+    error_type: Any = None,
     order: Any = Order.NEWEST,
+    runs: Sequence[WorkflowRun] = tuple(RUNS),
 ) -> list[WorkflowRun]:
-    """Return those of `RUNS` that a listing has to have, in order."""
+    """Return those of *runs* that a listing has to have, in order."""
     statuses = [status] if isinstance(status, str) else list(status or RunStatus)
+    pairs: set[Any] = set()
+    if isinstance(label, dict):
+        pairs = set(cast("dict[str, str]", label).items())
+    elif label is not None:
+        pairs = {label} if isinstance(label, tuple) else set(label)
     found = [
         run
-        for run in RUNS
+        for run in runs
         if run.status in statuses
+        and pairs <= set(run.labels.items())
+        and parent in (None, run.parent)
+        and error_type in (None, run.error_type)
         and (trigger_type is None or run.trigger_type == trigger_type)
         and (since is None or since <= run.started_at)
         and (until is None or run.started_at < until)
     ]
-    return sorted(found, key=lambda run: (run.started_at, run.id), reverse=order == Order.NEWEST)
+    return sorted(found, key=lambda run: (run.started_at, *run.key), reverse=order == Order.NEWEST)
 
 
 async def fill(harness: Harness) -> None:
@@ -96,6 +138,91 @@ async def test_a_listing_has_what_is_selected(harness: Harness, service: RunLog)
 
         assert selected(**filters) == [run for page in pages for run in page], name
         assert {limit} == {len(page) for page in pages[:-1]} | {limit}, name
+
+
+async def test_a_listing_of_all_workflows(harness: Harness, service: RunLog) -> None:
+    """A listing of all workflows has each run of each that matches once, in order, for any page size."""
+    runs = [run.model_copy(update={"workflow_id": name}) for name in ("w", "a/b", "z") for run in RUNS]
+    await harness.store.apply([an_event(run) for run in runs])
+
+    for (name, filters), limit in product(FILTERS.items(), (2, 7, 100)):
+        pages = await walk(service, None, limit, **filters)
+
+        assert selected(**filters, runs=runs) == [run for page in pages for run in page], name
+        assert {limit} == {len(page) for page in pages[:-1]} | {limit}, name
+
+
+async def test_a_page_passes_over_a_bounded_number_of_runs(harness: Harness, service: RunLog) -> None:
+    """Where few of many runs match, the walk still has each of them once, however short its pages are."""
+    runs = [
+        a_run(
+            workflow_id=f"w{number % 9}",
+            id=f"r{number:04}",
+            status=RunStatus.FAILED if number % 1_100 == 0 else RunStatus.SUCCESS,
+            started_at=NOON + number // 4 * MINUTE,
+            labels={"team": "billing"},
+        )
+        for number in range(1_700)
+    ]
+    await harness.store.apply([an_event(run) for run in runs])
+
+    for order in Order:
+        filters: RunFilters = {"label": ("team", "billing"), "status": RunStatus.FAILED, "order": order}
+        pages = await walk(service, None, 3, **filters)
+
+        assert selected(**filters, runs=runs) == [run for page in pages for run in page]
+
+
+async def test_labels_and_parents_follow_the_newest_state(harness: Harness, service: RunLog) -> None:
+    """A run is found by what its newest state has, not by what it had before; nor once it is deleted."""
+    first = a_run(
+        workflow_id="w",
+        id="r",
+        status=RunStatus.RUNNING,
+        started_at=NOON,
+        labels={"team": "a", "stage": "x"},
+        parent=RunRef("w", "p"),
+    )
+    changed = {"labels": {"team": "b", "stage": "x"}, "parent": RunRef("w", "q"), "started_at": NOON + MINUTE}
+    await save(harness, first, first.model_copy(update=changed), a_run(workflow_id="w", id="s"))
+
+    for workflow_id in ("w", None):
+        found = [
+            ids((await service.list_runs(workflow_id, **filters))[0])
+            for filters in (
+                RunFilters(label=("team", "a")),
+                RunFilters(label=("team", "b")),
+                RunFilters(label=("stage", "x"), since=NOON + MINUTE),
+                RunFilters(label=("stage", "x"), until=NOON + MINUTE),
+                RunFilters(parent=RunRef("w", "p")),
+                RunFilters(parent=RunRef("w", "q")),
+            )
+        ]
+        assert [[], ["r"], ["r"], [], [], ["r"]] == found
+    await harness.delete("w", "r")
+    assert ([], None) == await service.list_runs("w", label=("team", "b"))
+
+
+async def test_a_list_without_payloads(harness: Harness, service: RunLog) -> None:
+    """Without payloads, a run comes as it is, but for its trigger data and its result, which are empty."""
+    run = a_run(
+        workflow_id="w",
+        status=RunStatus.FAILED,
+        trigger_data={"a": [1]},
+        result={"b": "c"},
+        error="it broke",
+        error_type="ValueError",
+        labels={"team": "a"},
+        parent=RunRef("w", "p"),
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+    )
+    await save(harness, run)
+    light = run.model_copy(update={"trigger_data": {}, "result": {}})
+
+    for workflow_id, label in product(("w", None), (None, ("team", "a"))):
+        asked: RunFilters = {"label": label, "status": "failed"}
+        assert [run] == (await service.list_runs(workflow_id, **asked))[0]
+        assert [light] == (await service.list_runs(workflow_id, payloads=False, **asked))[0]
 
 
 @memory_alone
@@ -147,6 +274,9 @@ async def test_a_cursor_carries_its_filter(harness: Harness, service: RunLog) ->
         {**given, "until": NOON + 9 * MINUTE},
         {**given, "trigger_type": "manual"},
         {**given, "order": "oldest"},
+        {**given, "label": ("team", "a")},
+        {**given, "parent": RunRef("w", "r")},
+        {**given, "error_type": "ValueError"},
     ]
     _, cursor = await service.list_runs("w", limit=1, **given)
     _, unfiltered = await service.list_runs("w", limit=1)
@@ -157,6 +287,21 @@ async def test_a_cursor_carries_its_filter(harness: Harness, service: RunLog) ->
             await service.list_runs("w", start_after=cursor, **other)
     with pytest.raises(InvalidCursorError, match="same filters"):
         await service.list_runs("w", start_after=unfiltered, **given)
+    _, of_all = await service.list_runs(None, limit=1)
+    for workflow_id, foreign in (("w", of_all), (None, unfiltered), ("runs", of_all)):
+        with pytest.raises(InvalidCursorError):
+            await service.list_runs(workflow_id, start_after=foreign)
+
+
+@memory_alone
+async def test_cursors_of_before_are_taken(harness: Harness, service: RunLog) -> None:
+    """A cursor that was made before there were labels is that of the same listing today."""
+    await fill(harness)
+    given: RunFilters = {"status": "failed", "trigger_type": "manual", "since": NOON}
+
+    _, cursor = await service.list_runs("w", limit=1, **given)
+
+    assert "Lla6ZHuwWzEsMTc3MjYyNTcyMDAwMDAwMCwicjExIl0" == cursor
 
 
 async def test_an_unreadable_run_ends_no_filtered_page(harness: Harness, service: RunLog) -> None:

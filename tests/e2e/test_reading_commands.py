@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.processes import started
 
-from run_log.core import PauseRequest, RunStatus, Settings
+from run_log.core import PauseRequest, RunRef, RunStatus, Settings
 from run_log.pubsub import PubSubConnection, provision
 from run_log.stores import FirestoreRunLogService
 from run_log.testing import an_event
@@ -33,7 +33,15 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SUCCESS, RunStatus.RUNNING]
     events = [
         *(
-            an_event(workflow_id="w/1", id=f"r{number}", status=status, started_at=NOON + number * HOUR)
+            an_event(
+                workflow_id="w/1",
+                id=f"r{number}",
+                status=status,
+                started_at=NOON + number * HOUR,
+                labels={"customer": "acme=1", "number": str(number)},
+                parent=RunRef("w2", "p") if number else None,
+                error_type="ValueError" if status is RunStatus.FAILED else None,
+            )
             for number, status in enumerate(statuses)
         ),
         an_event(workflow_id="w2", id="p", status=RunStatus.PAUSED, started_at=NOON, pause=pause),
@@ -76,6 +84,33 @@ def test_listing_runs() -> None:
     assert ["r3", "r2", "r1", "r0"] == ids(pages)
     assert (0, "") == (table.code, table.err)
     assert all(run.id in table.out for run in stored)
+
+
+def test_listing_runs_of_all_workflows() -> None:
+    """``runs list`` without a workflow lists the runs of all, by anything; ``runs failures`` groups them."""
+    everything = called("runs", "list", "--limit", "3", "--all", "-o", "jsonl")
+    failed = called("runs", "list", "--failed", "--status", "paused", "-o", "jsonl")
+    label = called("runs", "list", "--label", "customer=acme=1", "--label", "number=2", "-o", "jsonl")
+    parent = called("runs", "list", "--parent", "w2", "p", "--order", "oldest", "-o", "jsonl")
+    error_type = called("runs", "list", "--error-type", "ValueError", "--since", "2026-03-04", "-o", "jsonl")
+    recent = called("runs", "list", "--since", "1h")
+    table = called("runs", "list")
+    failures = called("runs", "failures", "-o", "json")
+    none = called("runs", "failures", "w2")
+
+    assert ["r3", "r2", "r1", "p", "r0"] == ids(everything)
+    assert ["r1", "p"] == ids(failed)
+    assert ["r2"] == ids(label)
+    assert ["r1", "r2", "r3"] == ids(parent)
+    assert ["r1"] == ids(error_type)
+    assert (0, "", "no runs\n") == (recent.code, recent.out, recent.err)
+    assert all(name in table.out for name in ("w/1", "w2", "r0", "p"))
+    (group,) = document(failures)["failures"]
+    assert ("w/1", "ValueError", "it broke", 1, "r1") == (
+        *(group[name] for name in ("workflow_id", "error_type", "text", "count")),
+        group["newest"]["id"],
+    )
+    assert (0, "", "no failures\n") == (none.code, none.out, none.err)
 
 
 def test_one_run() -> None:

@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 
 from run_log.core import RunEvent, RunRef, RunStatus, Step, StepStatus, utc_now
+from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore.client import Patience
+from run_log.stores.firestore.watch.changes import ChangedDocuments, ChangePosition, WatchPosition
 from run_log.testing import a_life, a_run, an_event
 
-from .firestore_kit import Watch, WatchedService
+from .firestore_kit import OpenedService, Watch, WatchedConnection, WatchedService
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -112,6 +114,12 @@ QUERIES: dict[str, tuple[Query, list[str], int]] = {
         [FIND],
         4,
     ),
+    "list without payloads": (lambda service: service.list_runs("w", limit=10, payloads=False), [FIND], 11),
+    "list by label": (lambda service: service.list_runs("w", limit=3, label=("team", "a")), [FIND], 4),
+    "list by parent": (lambda service: service.list_runs("w", limit=3, parent=("w", "p")), [FIND], 4),
+    "list all": (lambda service: service.list_runs(None, limit=10), [FIND], 11),
+    "list all by status": (lambda service: service.list_runs(None, limit=10, status="failed"), [FIND], 11),
+    "list all by label": (lambda service: service.list_runs(None, limit=3, label=("team", "a")), [FIND], 4),
     "list workflows": (lambda service: service.list_workflows(limit=10), [FIND], 1),
     "get": (lambda service: service.get_run("w", "r1"), [GET], 1),
     "history": (lambda service: service.get_history("w", "r1"), [GET], 1),
@@ -130,7 +138,16 @@ async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch, r
     """Each query is one call, a summary four; a page costs one document more than it has."""
     ends = (RunStatus.SUCCESS, RunStatus.FAILED)
     paused = [an_event(workflow_id="w", id=f"p{n}", status=RunStatus.PAUSED) for n in range(5)]
-    ended = [an_event(workflow_id="w", id=f"r{n}", status=ends[n % 2]) for n in range(runs)]
+    ended = [
+        an_event(
+            workflow_id="w",
+            id=f"r{n}",
+            status=ends[n % 2],
+            labels={"team": "a"} if n < 4 else {},
+            parent=RunRef("w", "p") if n < 4 else None,
+        )
+        for n in range(runs)
+    ]
     await service.apply([*paused, *ended])
     for name, (ask, calls, documents) in QUERIES.items():
         watch.calls.clear()
@@ -139,6 +156,69 @@ async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch, r
         await ask(service)
 
         assert (name, Counter(calls), documents) == (name, Counter(watch.calls), watch.documents)
+
+
+async def test_another_root_costs_nothing(
+    service: WatchedService, watch: Watch, plain: OpenedService
+) -> None:
+    """No query over all workflows reads a document of another root collection beside."""
+    copy = FirestoreRunLogService(root_collection="autopilot_runs_2")
+    statuses = (RunStatus.PAUSED, RunStatus.RUNNING, RunStatus.FAILED)
+    for root in (plain, copy):
+        await root.apply(
+            [
+                an_event(
+                    workflow_id=f"w{n % 2}",
+                    id=f"r{n:02}",
+                    status=statuses[n % 3],
+                    labels={"team": "a"},
+                    parent=RunRef("w", "p"),
+                    error_type="ValueError",
+                )
+                for n in range(18)
+            ]
+        )
+    await copy.close()
+    now = utc_now() + timedelta(hours=1)
+    queries: dict[str, tuple[Awaitable[object], int]] = {
+        "all": (service.list_runs(None), 18),
+        "oldest": (service.list_runs(None, order="oldest", status="failed"), 18),
+        "status": (service.list_runs(None, status="failed"), 6),
+        "failures": (service.list_failures(), 6),
+        "label": (service.list_runs(None, label=("team", "a")), 18),
+        "parent": (service.list_runs(None, parent=RunRef("w", "p")), 18),
+        "error type": (service.list_runs(None, error_type="ValueError"), 18),
+        "pending": (service.get_pending_runs(), 6),
+        "inbox": (service.list_pending(overdue=False), 6),
+        "stale": (service.list_stale(timedelta(0), now=now), 6),
+    }
+    for name, (asked, documents) in queries.items():
+        watch.documents = 0
+
+        await asked
+
+        assert (name, documents) == (name, watch.documents)
+    changes = ChangedDocuments(WatchedConnection(watch), "autopilot_runs", None, page=100)
+    everything = WatchPosition(seen=ChangePosition(0, ""), until=await changes.now())
+    changed, _ = await changes.page(everything)
+    assert 18 == len(changed)
+
+
+async def test_a_page_reads_a_bounded_number_of_runs(service: WatchedService, watch: Watch) -> None:
+    """Where hardly any run that an index finds is selected, a page ends after so many, and goes on there."""
+    runs = [an_event(workflow_id="w", id=f"r{n:04}", labels={"team": "a"}) for n in range(1_200)]
+    await service.apply(runs)
+    watch.documents = 0
+    watch.calls.clear()
+
+    first, cursor = await service.list_runs("w", limit=5, label=("team", "a"), status="failed")
+
+    assert ([], 1_000 + 6) == (first, watch.documents)
+    assert len(watch.calls) < 10
+    assert ([], None) == await service.list_runs(
+        "w", limit=5, label=("team", "a"), status="failed", start_after=cursor
+    )
+    assert watch.documents == 1_200 + 6
 
 
 async def test_shards_of_all_workflows_cost_one_call(watch: Watch) -> None:

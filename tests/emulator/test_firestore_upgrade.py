@@ -10,6 +10,8 @@ import pytest
 
 from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, utc_now
 from run_log.core.payload import encode_json
+from run_log.stores import FirestoreRunLogService
+from run_log.stores.audit import compare
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService
@@ -23,6 +25,8 @@ MICROS: Final = 1_772_625_600_000_000
 def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
     """Return a run's document as an earlier version wrote it."""
     paused = {"paused_started_at": NOON} if status == "paused" else {}
+    # The shards came later than the inbox, and had no root collection at first.
+    shard = {} if status == "success" else {"changed_shard": 15}
     return {
         "id": run_id,
         "workflow_id": "w",
@@ -46,6 +50,7 @@ def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
             "inferred": False,
             "history": [encode_json([1, MICROS, f"event-of-{run_id}", status, MICROS, 0])],
             **paused,
+            **shard,
         },
         **fields,
     }
@@ -96,7 +101,9 @@ async def test_what_an_earlier_version_stored_is_read(service: OpenedService) ->
     summary = await service.get_summary("w")
     assert (3, counts, 0, None) == (summary.total, summary.by_status, summary.durations.count, summary.as_of)
     assert expected == summary.last_success
+    assert ["waiting"] == [run.id for run in (await service.list_runs(None, status="paused"))[0]]
     # These go by fields that came later.
+    assert ["waiting", "begun"] == [run.id for run in (await service.list_runs(None))[0]]
     assert [] == (await service.list_stale(timedelta(0)))[0]
     assert [] == (await service.list_pending(assignee="mei"))[0]
 
@@ -136,3 +143,18 @@ async def test_duplicates_of_before_the_upgrade_change_nothing(service: OpenedSe
 
     assert [Outcome.DUPLICATE] == await service.apply([event])
     assert (await service.get_summary("w")).as_of is None
+
+
+async def test_shards_of_before_are_no_difference(plain: OpenedService) -> None:
+    """A run that an earlier version stored equals the same run below a root collection of today."""
+    rebuilt = FirestoreRunLogService(root_collection="autopilot_runs_2")
+    event = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+    for root in (plain, rebuilt):
+        await root.apply([event])
+    earlier = {"projection.changed_shard": 15, "projection.active_shard": 3}
+    await plain.reference("autopilot_runs/w/runs/r").update(earlier)
+
+    (compared,) = [one async for one in compare(plain.audit(), rebuilt.audit())]
+    await rebuilt.close()
+
+    assert not compared.differs

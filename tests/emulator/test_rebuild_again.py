@@ -66,7 +66,7 @@ DOCUMENTS: Final[Mapping[str, dict[str, Any]]] = {
         duration_ms=1_500.0,
     ),
     "waits": reference_run("waits", "paused", started_at="2026-03-04T11:00:00"),
-    "odd words": reference_run("odd words", "RunStatus.FAILED", trigger_type="cron", error="no"),
+    "odd words": reference_run("odd words", "RunStatus.FAILED", trigger_type="every night", error="no"),
     "bare": {"status": "running", "started_at": "1969-07-20T20:17:40Z"},
     "no time": reference_run("no time", "success", started_at="yesterday"),
 }

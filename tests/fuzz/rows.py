@@ -22,7 +22,7 @@ from run_log.console.views.output import Listing, OutputFormat
 from run_log.console.views.records import stale_record
 from run_log.console.views.tables import stale_table
 from run_log.console.work.sweep import sweep
-from run_log.core import Outcome, PauseRequest, RunLogError, RunStatus, TriggerType
+from run_log.core import Outcome, PauseRequest, RunLogError, RunRef, RunStatus, TriggerType
 from run_log.projector import Projector
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.audit import CountName, RunDocument, compare, verify
@@ -58,7 +58,7 @@ NOON: Final = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 Ask = Callable[[], Awaitable[object]]
 
-_TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs")
+_TABLES: Final = ("runs", "workflows", "counters", "sequence", "repairs", "labels")
 _PALETTE: Final[tuple[Any, ...]] = (
     *(None, b"", b"\xff\xfe", b"a", b"7"),
     *("", "\x00", "a\x00b", "b", "a/b", "..", "x" * 70_000, "9" * 5_000, "e" * 128, "~" * 128),
@@ -75,8 +75,8 @@ _NO_UNICODE: Final = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80")
 
 _ENDLESS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 _SCHEMAS: Final = (
-    *(f"DROP INDEX {name}" for name in ("runs_by_start", "inbox_by_start", "stale")),
-    *(f"DROP TABLE {name}" for name in ("counters", "repairs", "workflows", "sequence", "runs")),
+    *(f"DROP INDEX {name}" for name in ("runs_by_start", "inbox_by_start", "stale", "all_by_start")),
+    *(f"DROP TABLE {name}" for name in ("counters", "repairs", "workflows", "sequence", "runs", "labels")),
     "ALTER TABLE runs DROP COLUMN result",
     "ALTER TABLE runs RENAME COLUMN hlc TO clock",
     "ALTER TABLE workflows DROP COLUMN paused",
@@ -199,6 +199,12 @@ def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
         "list_workflows": partial(_pages, log.list_workflows, limit=1),
         "get_pending_runs": log.get_pending_runs,
         "of an assignee": partial(_pages, log.list_pending, assignee="mei", limit=1),
+        "list_runs of all": partial(_pages, log.list_runs, None, limit=1),
+        "list_runs of all, by status": partial(_pages, log.list_runs, None, limit=1, status="failed"),
+        "list_runs by label": partial(_pages, log.list_runs, "a", limit=1, label=("team", "a")),
+        "list_runs of all, by label": partial(_pages, log.list_runs, None, limit=1, label=("team", "a")),
+        "list_runs by parent": partial(_pages, log.list_runs, None, limit=1, parent=("a", "p")),
+        "list_failures": log.list_failures,
         "list_stale": partial(_pages, log.list_stale, timedelta(0), limit=1),
         "watch": partial(_watched, log),
         "verify": partial(_verified, log),
@@ -323,6 +329,8 @@ async def _whole_file(folder: Path) -> bytes:
                 status=status,
                 trigger_type=TriggerType.MANUAL,
                 started_at=NOON - timedelta(hours=number),
+                labels={"team": "a"},
+                parent=RunRef("a", "p"),
                 pause=PauseRequest(reason="?", assignee="mei", deadline=NOON + timedelta(hours=number)),
             )
             for number, status in enumerate(statuses)
@@ -355,9 +363,10 @@ def _cell(path: Path, chance: random.Random) -> str:
     with closing(sqlite3.connect(path)) as connection, connection:
         table = chance.choice((*_TABLES[:1] * 5, *_TABLES))
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        own = "" if table == "sequence" else "WHERE workflow = 'a'"
+        workflow = "of_workflow" if table == "labels" else "workflow"
+        own = "" if table == "sequence" else f"WHERE {workflow} = 'a'"
         if own and chance.random() < 0.7:
-            key = {"runs": "run", "counters": "slot"}.get(table, "workflow")
+            key = {"runs": "run", "counters": "slot", "labels": "of_run"}.get(table, workflow)
             nth = chance.randrange(len(RunStatus))
             nth_key = f"SELECT {key} FROM {table} {own} ORDER BY {key} LIMIT 1 OFFSET {nth}"  # noqa: S608
             own += f" AND {key} = ({nth_key})"

@@ -16,6 +16,7 @@ from run_log.console.checks import Check, Verdict
 from run_log.console.views.layout import Screen, Sheet, Table, literal
 from run_log.console.views.output import json_text
 from run_log.console.views.records import (
+    failure_record,
     handled_record,
     letter_record,
     pending_record,
@@ -27,6 +28,7 @@ from run_log.console.views.records import (
 )
 from run_log.console.views.tables import (
     checks_table,
+    failures_table,
     findings_table,
     handled_table,
     history_table,
@@ -112,6 +114,9 @@ async def _of_runs(facts: list[RunEvent]) -> AsyncIterator[Shown]:
     yield [workflows_table(counted)], records, [one.workflow_id for one in counted]
     pending, _ = await log.list_pending(now=NOW)
     yield [pending_table(pending)], {"of": [*map(pending_record, pending)]}, [one.run.id for one in pending]
+    failures = await log.list_failures()
+    records = {"of": [*map(failure_record, failures)]}
+    yield [failures_table(failures)], records, [one.newest.id for one in failures]
     stale, _ = await log.list_stale(timedelta(hours=1), now=NOW)
     yield [stale_table(stale)], {"of": [*map(stale_record, stale)]}, [one.run.id for one in stale]
 

@@ -18,6 +18,7 @@ from run_log.core import (
     RunEvent,
     RunLogError,
     RunLogProtocol,
+    RunRef,
     RunStatus,
     Settings,
     Transition,
@@ -40,6 +41,7 @@ from run_log.producer import (
 )
 from run_log.projector import Projector
 from run_log.stores import (
+    FailureGroup,
     FirestoreRunLogService,
     InMemoryRunLogService,
     PendingRun,
@@ -138,6 +140,14 @@ async def reading(log: RunLog) -> None:
     assert_type(
         await log.list_runs("w", status="failed", order="oldest"), tuple[list[WorkflowRun], str | None]
     )
+    assert_type(
+        await log.list_runs(None, label=("team", "a"), parent=RunRef("w", "r"), payloads=False),
+        tuple[list[WorkflowRun], str | None],
+    )
+    await log.list_runs(None, label={"team": "a"}, error_type="ValueError", trigger_type="cron")
+    await log.list_runs(None, label=[("team", "a"), ("stage", "x")])
+    await log.list_runs(None, parent="r")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await log.list_failures(since=utc_now()), list[FailureGroup])
     assert_type([run async for run in log.iter_runs("w", trigger_type=TriggerType.MANUAL)], list[WorkflowRun])
     assert_type(await log.list_workflows(), tuple[list[WorkflowStats], str | None])
     assert_type(await log.list_pending(overdue=True), tuple[list[PendingRun], str | None])

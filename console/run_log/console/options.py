@@ -96,6 +96,18 @@ def moment(text: str | None, now: datetime) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def label_pair(text: str) -> tuple[str, str]:
+    """Parse a label such as ``customer=acme``. Anything else is an `InvalidArgumentError`."""
+    from run_log.core import InvalidArgumentError
+
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise InvalidArgumentError(
+            f"{text!r} is not a label; pass a key and its value, such as customer=acme"
+        )
+    return key, value
+
+
 def json_object(text: str | None, option: str) -> dict[str, Any]:
     """Parse a JSON object; None is an empty one. Anything else is an `InvalidArgumentError`."""
     import json

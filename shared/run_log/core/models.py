@@ -153,9 +153,14 @@ def is_trigger_word(word: str) -> bool:
     return _TRIGGER_WORD.fullmatch(word) is not None
 
 
+def is_label_key(text: str) -> bool:
+    """Return whether *text* can be a label's key: at most 63 of ``a-z 0-9 _ . -``, no sign first."""
+    return _LABEL_KEY.fullmatch(text) is not None
+
+
 def is_label(key: str, value: str) -> bool:
-    """Return whether this can be a label: a key of at most 63 of ``a-z 0-9 _ . -``, and a short text."""
-    return _LABEL_KEY.fullmatch(key) is not None and len(value) <= MAX_LABEL_LENGTH
+    """Return whether this can be a label."""
+    return is_label_key(key) and len(value) <= MAX_LABEL_LENGTH
 
 
 class RunRef(NamedTuple):

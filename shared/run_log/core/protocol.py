@@ -35,16 +35,16 @@ class RunLogProtocol(abc.ABC):
 
     @abc.abstractmethod
     async def list_runs(
-        self, workflow_id: str, *, limit: int = 50, start_after: Any | None = None
+        self, workflow_id: str | None, *, limit: int = 50, start_after: Any | None = None
     ) -> tuple[list[WorkflowRun], str | None]:
-        """Return one page of a workflow's runs, newest first, and the cursor of the next page.
+        """Return one page of the runs of a workflow, or of all, newest first, and the next page's cursor.
 
-        Runs are sorted by `started_at`, then by id. A walk through the pages returns each run that was there
-        when the walk began exactly once, whatever is stored meanwhile. A run whose `started_at` changes
-        during the walk moves: it may be missed or come twice.
+        Runs are sorted by `started_at`, then by workflow and by id. A walk through the pages returns each run
+        that was there when the walk began exactly once, whatever is stored meanwhile. A run whose
+        `started_at` changes during the walk moves: it may be missed or come twice.
 
         Args:
-            workflow_id: The workflow. An unknown one has no runs.
+            workflow_id: The workflow, or None for all. An unknown one has no runs.
             limit: The most runs to return, 1 to `MAX_LIMIT`.
             start_after: The cursor that the previous page returned; None for the first page.
 
@@ -53,7 +53,7 @@ class RunLogProtocol(abc.ABC):
 
         Raises:
             InvalidArgumentError: *limit* cannot be used.
-            InvalidCursorError: *start_after* is malformed or belongs to another workflow.
+            InvalidCursorError: *start_after* is malformed or belongs to another listing.
         """
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .factory import create_run_log_service, get_run_log_service, reset_run_log_service
+from .failures import FailureGroup
 from .inbox import PendingRun
 from .memory import InMemoryRunLogService
 from .ports import ProjectionStore
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_WINDOW",
+    "FailureGroup",
     "FirestoreRunLogService",
     "InMemoryRunLogService",
     "PendingRun",

@@ -8,14 +8,30 @@ import functools
 import hashlib
 import json
 import reprlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypedDict, TypeVar, cast
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, RunStatus, StoreError, TriggerType
+from run_log.core import (
+    InvalidArgumentError,
+    InvalidCursorError,
+    RunRef,
+    RunStatus,
+    StoreError,
+    TriggerType,
+    WorkflowRun,
+)
 from run_log.core.clock import micros_of, moment_of
-from run_log.core.ids import is_document_id
+from run_log.core.ids import bounded_id, id_text, is_document_id, valid_text
+from run_log.core.models import (
+    MAX_ERROR_TYPE_BYTES,
+    MAX_LABEL_LENGTH,
+    is_label_key,
+    is_trigger_word,
+    trigger_of,
+)
+from run_log.core.payload import fit_text
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
@@ -26,6 +42,11 @@ _FORMAT: Final = 1
 # What Firestore and SQLite hold: beyond, a forged cursor would be an error of theirs.
 _MAX_NUMBER: Final = 2**63
 _MAX_SHOWN: Final = 300
+
+_PAIR: Final = 2
+
+MAX_PASSED_OVER: Final = 1_000
+"""How many runs a page passes over, at most, that an index has found and that are not selected."""
 
 
 class Order(enum.StrEnum):
@@ -47,14 +68,20 @@ class RunFilters(TypedDict, total=False):
     until: datetime | None
     """The `started_at` from which on runs are left out; aware."""
     trigger_type: TriggerType | str | None
-    """What started the run; None is anything."""
+    """What started the run, a `TriggerType` or any other word; None is anything."""
+    label: tuple[str, str] | Mapping[str, str] | Iterable[tuple[str, str]] | None
+    """A label of the run, as a key and its value; or several, all of which it has to have."""
+    parent: RunRef | tuple[str, str] | None
+    """The run that started it: its workflow's id and its own."""
+    error_type: str | None
+    """The `error_type` of the run, whole."""
     order: Order | str
     """From which end; the newest first unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Runs of one workflow by what is stored of them, in an order."""
+    """Runs of one workflow, or of all, by what is stored of them, in an order."""
 
     statuses: tuple[RunStatus, ...] | None = None
     """Those of which the status is one, in the order of their declaration; None is any."""
@@ -62,17 +89,24 @@ class Selection:
     """Included; in UTC."""
     until: datetime | None = None
     """Left out; in UTC."""
-    trigger_type: TriggerType | None = None
+    trigger_type: TriggerType | str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    """Those of which it has all, sorted."""
+    parent: RunRef | None = None
+    error_type: str | None = None
     order: Order = Order.NEWEST
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - each is a filter
         cls,
         *,
         status: object = None,
         since: object = None,
         until: object = None,
         trigger_type: object = None,
+        label: object = None,
+        parent: object = None,
+        error_type: object = None,
         order: object = Order.NEWEST,
     ) -> Self:
         """Return what `RunFilters` select.
@@ -84,7 +118,10 @@ class Selection:
             statuses=_statuses(status),
             since=None if since is None else aware("since", since),
             until=None if until is None else aware("until", until),
-            trigger_type=None if trigger_type is None else _member(TriggerType, "trigger_type", trigger_type),
+            trigger_type=None if trigger_type is None else _trigger(trigger_type),
+            labels=() if label is None else _labels(label),
+            parent=None if parent is None else _parent(parent),
+            error_type=None if error_type is None else _error_type(error_type),
             order=_member(Order, "order", order),
         )
 
@@ -93,22 +130,44 @@ class Selection:
         """What tells this selection from every other; empty for all runs, the newest first."""
         if self == Selection():
             return ""
-        parts = [
+        parts: list[object] = [
             self.statuses,
             self.since and self.since.isoformat(),
             self.until and self.until.isoformat(),
             self.trigger_type,
             self.order,
         ]
+        # Only where there are any: cursors of listings without them were made before there were any.
+        if self.labels or self.parent or self.error_type:
+            parts += [self.labels, self.parent, self.error_type]
         return json.dumps(parts, separators=(",", ":"))
 
-    def includes(self, *, status: object, started_at: datetime, trigger_type: object) -> bool:
-        """Return whether a run with these fields is selected."""
+    def by_index(self, *, of_all: bool = False) -> Selection:
+        """Return what of this an index finds: the times, and one filter, or a status and a trigger.
+
+        What else is asked for is looked for in the runs that this finds; see `wants`.
+
+        Args:
+            of_all: Whether runs of all workflows are listed: no index of these has triggers.
+        """
+        # An index for each combination would be written with every run, and most combinations are rare.
+        rest = Selection(since=self.since, until=self.until, order=self.order)
+        if self.parent:
+            return replace(rest, parent=self.parent)
+        if self.labels:
+            return replace(rest, labels=self.labels[:1])
+        if self.error_type:
+            return replace(rest, error_type=self.error_type)
+        return replace(rest, statuses=self.statuses, trigger_type=None if of_all else self.trigger_type)
+
+    def wants(self, run: WorkflowRun) -> bool:
+        """Return whether *run*, which started within the times, is selected."""
         return (
-            (self.statuses is None or status in self.statuses)
-            and (self.since is None or started_at >= self.since)
-            and (self.until is None or started_at < self.until)
-            and (self.trigger_type is None or trigger_type == self.trigger_type)
+            (self.statuses is None or run.status in self.statuses)
+            and (self.trigger_type is None or run.trigger_type == self.trigger_type)
+            and run.labels.items() >= set(self.labels)
+            and (self.parent is None or run.parent == self.parent)
+            and (self.error_type is None or run.error_type == self.error_type)
         )
 
 
@@ -249,6 +308,67 @@ def _statuses(value: object) -> tuple[RunStatus, ...] | None:
     if not chosen:
         raise InvalidArgumentError("status is empty; pass one status, several, or None for any")
     return None if len(chosen) == len(RunStatus) else tuple(one for one in RunStatus if one in chosen)
+
+
+def _trigger(value: object) -> TriggerType | str:
+    if not isinstance(value, str) or not is_trigger_word(value):
+        raise InvalidArgumentError(
+            f"trigger_type is {value!r:.100}; pass one of {', '.join(TriggerType)}, or another word: at most "
+            "64 of a-z 0-9 _ . -, a letter first"
+        )
+    return trigger_of(str.__str__(value))
+
+
+def _labels(value: object) -> tuple[tuple[str, str], ...]:
+    shown = reprlib.repr(value)
+    given = cast("Mapping[object, object]", value).items() if isinstance(value, Mapping) else value
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise _no_label(shown)
+    several = tuple(cast("Iterable[object]", given))
+    # One label is a pair itself.
+    if len(several) == _PAIR and isinstance(several[0], str):
+        several = (several,)
+    if not several:
+        raise InvalidArgumentError("label is empty; pass a key and its value, several, or None for any")
+    return tuple(sorted({_label(one, shown) for one in several}))
+
+
+def _label(given: object, shown: str) -> tuple[str, str]:
+    pair = tuple(cast("Sequence[object]", given)) if isinstance(given, tuple | list) else ()
+    if len(pair) != _PAIR:
+        raise _no_label(shown)
+    key, text = pair
+    # As the labels of a run: a number is its text.
+    found = id_text(text)
+    if not isinstance(key, str) or not is_label_key(key) or found is None or len(found) > MAX_LABEL_LENGTH:
+        raise _no_label(shown)
+    return str.__str__(key), valid_text(found)
+
+
+def _no_label(shown: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"label is {shown}; pass a key and its value, such as ('customer', 'acme'), or several: a key is at "
+        f"most 63 of a-z 0-9 _ . -, a letter or digit first, a value at most {MAX_LABEL_LENGTH} characters"
+    )
+
+
+def _parent(value: object) -> RunRef:
+    shown = reprlib.repr(value)
+    given = tuple(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else ()
+    workflow_id, run_id = map(id_text, given) if len(given) == _PAIR else (None, None)
+    if not workflow_id or not run_id:
+        raise InvalidArgumentError(
+            f"parent is {shown}; pass RunRef(workflow_id, run_id) of the run that started others"
+        )
+    return RunRef(bounded_id(workflow_id), bounded_id(run_id))
+
+
+def _error_type(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(
+            f"error_type is {value!r:.100}; pass the qualified name of an exception, such as 'ValueError'"
+        )
+    return fit_text(value, MAX_ERROR_TYPE_BYTES)
 
 
 def _member(kind: type[_E], name: str, value: Any) -> _E:

@@ -26,9 +26,18 @@ class StoredRuns(abc.ABC):
 
     @abc.abstractmethod
     async def read_page(
-        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+        self,
+        workflow_id: str | None,
+        selection: Selection,
+        after: Position | None,
+        limit: int,
+        *,
+        payloads: bool,
     ) -> Page:
-        """Read the readable runs of a selection after a position, in its order."""
+        """Read the readable runs of a selection after a position, in its order; None is all workflows.
+
+        Without *payloads* the runs have none, and none are read.
+        """
 
     @abc.abstractmethod
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:

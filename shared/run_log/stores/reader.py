@@ -32,6 +32,7 @@ from run_log.core.protocol import MAX_LIMIT
 from run_log.core.steps import Step, in_order
 
 from ._waiting import awaited_version, look_until
+from .failures import MAX_FAILURES, FailureGroup, grouped
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
@@ -53,6 +54,7 @@ from .telemetry import span
 from .watch import RunWatch, Watches
 
 _WORKFLOWS: Final = "workflows"
+_ALL_RUNS: Final = "runs"
 
 
 class RunLogReader(RunLogProtocol, abc.ABC):
@@ -82,57 +84,75 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     @override
     async def list_runs(
         self,
-        workflow_id: str,
+        workflow_id: str | None,
         *,
         limit: int = 50,
         start_after: Any | None = None,
+        payloads: bool = True,
         **filters: Unpack[RunFilters],
     ) -> tuple[list[WorkflowRun], str | None]:
-        """Return one page of a workflow's runs, newest first unless told otherwise, and the next cursor.
+        """Return one page of runs, newest first unless told otherwise, and the next cursor.
+
+        One index finds the runs of a parent, with a label, with an error type, or with a status and a trigger
+        (over all workflows, with a status). What is asked for beside that is looked for in the runs that it
+        finds. So a page may be shorter than *limit*, even empty, with more to come: it ends where it has
+        passed over `MAX_PASSED_OVER` runs. On Firestore, a listing of all workflows also looks for several
+        statuses in this way, and oldest first for all but the parent.
 
         Args:
-            workflow_id: The workflow; an unknown one has no runs.
+            workflow_id: The workflow, or None for all; an unknown one has no runs.
             limit: Most runs to return.
             start_after: The cursor that the page before returned; None for the first page.
+            payloads: Whether `trigger_data` and `result` are read; without them both come empty.
             filters: What the runs have to be like, and their order; see `RunFilters`.
 
         Returns:
-            The runs, and the next page's cursor: None exactly when nothing is left.
+            The runs, and the next page's cursor: None exactly when nothing is left to read.
 
         Raises:
             InvalidCursorError: *start_after* is malformed, or of a listing with another workflow, other
                 filters or another order.
         """
-        workflow_id = await self._workflow_named(workflow_id)
+        of_all = workflow_id is None
+        if workflow_id is not None:
+            workflow_id = await self._workflow_named(workflow_id)
         limit = whole("limit", limit)
         selection = Selection.of(**filters)
-        text = selection.text
+        listing = {"scope": _ALL_RUNS if workflow_id is None else workflow_id, "selection": selection.text}
         after = None
         if start_after is not None:
-            after = decode_cursor(start_after, scope=workflow_id, selection=text)
-            check_names(start_after, after.run)
-        with span("run_log.list", attributes={"workflow_id": workflow_id, "limit": limit}):
-            page = await self._source.read_page(workflow_id, selection, after, limit)
+            after = decode_cursor(start_after, **listing, of_several_workflows=of_all)
+            check_names(start_after, after.run, *([after.workflow] if of_all else ()))
+        named = {} if workflow_id is None else {"workflow_id": workflow_id}
+        with span("run_log.list", attributes={**named, "limit": limit}):
+            page = await self._source.read_page(workflow_id, selection, after, limit, payloads=payloads)
             runs = [self._observed(stored) for stored in page.runs]
             if not page.more:
                 return runs, None
-            last = position_of(runs[-1])
+            last = position_of(page.reached or runs[-1], of_all=of_all)
             check_moves_on(after, last, newest_first=selection.order is Order.NEWEST)
-            return runs, encode_cursor(last, scope=workflow_id, selection=text)
+            return runs, encode_cursor(last, **listing)
 
     async def iter_runs(
-        self, workflow_id: str, *, page_size: int = 200, **filters: Unpack[RunFilters]
+        self,
+        workflow_id: str | None,
+        *,
+        page_size: int = 200,
+        payloads: bool = True,
+        **filters: Unpack[RunFilters],
     ) -> AsyncIterator[WorkflowRun]:
-        """Yield every run of a workflow, newest first unless told otherwise, one page after another.
+        """Yield every run of a workflow, or of all, newest first unless told otherwise, page after page.
 
         Every run that was there when the walk began comes exactly once, whatever is stored meanwhile. The
         exceptions are a run that no longer matches, and one whose `started_at` changes. *page_size* runs are
-        read at a time, 1 to `MAX_LIMIT`; for the filters see `list_runs`.
+        read at a time, 1 to `MAX_LIMIT`; for the rest see `list_runs`.
         """
         cursor = None
         page_size = whole("page_size", page_size)
         while True:
-            runs, cursor = await self.list_runs(workflow_id, limit=page_size, start_after=cursor, **filters)
+            runs, cursor = await self.list_runs(
+                workflow_id, limit=page_size, start_after=cursor, payloads=payloads, **filters
+            )
             for run in runs:
                 yield run
             if cursor is None:
@@ -363,6 +383,23 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             for one in runs
         ]
         return found, cursor
+
+    async def list_failures(
+        self, workflow_id: str | None = None, since: datetime | None = None
+    ) -> list[FailureGroup]:
+        """Return the newest failures in groups of the same error: the largest first, then the newest.
+
+        A group has one workflow, one `error_type`, and one first line of the error, in which numbers and ids
+        are masked. Reads the newest `MAX_FAILURES` failures at most, without their payloads.
+
+        Args:
+            workflow_id: The workflow; None for all.
+            since: The earliest `started_at`, included, aware; None for any.
+        """
+        failures, _ = await self.list_runs(
+            workflow_id, limit=MAX_FAILURES, payloads=False, status=RunStatus.FAILED, since=since
+        )
+        return grouped(failures)
 
     def watch(self, workflow_id: str | None = None, *, since_cursor: Any | None = None) -> RunWatch:
         """Return a watch of the runs of one workflow, or of all: their changes, as they come.

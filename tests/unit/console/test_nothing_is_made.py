@@ -27,6 +27,8 @@ OF_A_RUN = [
 READING = [
     *OF_A_RUN,
     "runs list w",
+    "runs list --failed",
+    "runs failures",
     "runs stats w",
     "runs pending",
     "runs watch",
@@ -166,6 +168,8 @@ def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
     [
         ("runs list w --status done", "success"),
         ("runs list w --after nowhere", "cursor"),
+        ("runs list --label team", "'team' is not a label"),
+        ("runs list --label Team=a", "pass a key and its value"),
         ("runs list w --since then", "'then' is not a moment"),
         ("runs stats w --window 91d", "window"),
         ("runs watch --exit-status", "are for one run"),

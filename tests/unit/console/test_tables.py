@@ -11,6 +11,7 @@ from run_log.console.checks import Check, Verdict
 from run_log.console.views.layout import Screen, Sheet, Table
 from run_log.console.views.tables import (
     checks_table,
+    failures_table,
     history_table,
     pending_table,
     run_line,
@@ -66,13 +67,18 @@ async def _sheet(log: InMemoryRunLogService, run_id: str) -> Sheet:
 
 async def _views() -> dict[str, Table | Sheet]:
     """Return each view, by the name of its snapshot."""
-    log = await _log()
+    log, broken = await _log(), await _log()
+    nameless = {"error": "", "error_type": "billing.NoAccountError", "duration_ms": 0.0}
+    await broken.apply([_state("r6", RunStatus.FAILED, 7, **nameless)])
     runs, _ = await log.list_runs("invoices")
     (failed,) = [run for run in runs if run.id == "r2"]
     summary, hours = summary_view(await log.get_summary("invoices", 2 * HOUR, now=NOON))
     (nothing,) = summary_view(await InMemoryRunLogService().get_summary("invoices"))
     return {
         "runs": runs_table(runs, workflow_id="invoices"),
+        "runs of all": runs_table((await log.list_runs(None))[0]),
+        "failures": failures_table(await broken.list_failures()),
+        "failures of one": failures_table(await broken.list_failures("invoices"), workflow_id="invoices"),
         "success": await _sheet(log, "r1"),
         "failure": await _sheet(log, "r2"),
         "line": run_line(failed),

@@ -46,6 +46,8 @@ print(json.dumps(found))
 
 QUERIES = [
     "runs list w",
+    "runs list --failed",
+    "runs failures",
     "runs show w r",
     "runs history w r",
     "runs stats w",

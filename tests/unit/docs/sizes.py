@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 from run_log.core import RunEvent, RunStatus, Transition, encode_event
 from run_log.core.counters import NOT_COUNTED, Counted
 from run_log.stores.committing.commits import shard_of
-from run_log.stores.firestore.client import RUNS
-from run_log.stores.stored.fields import CHANGED_AT, CHANGED_SHARD, CHANGED_SHARDS, HISTORY, PROJECTION
+from run_log.stores.firestore.client import RUNS, shards_of
+from run_log.stores.stored.fields import CHANGED_AT, CHANGED_SHARD, HISTORY, PROJECTION, SHARDS
 from run_log.stores.stored.writing import projection_fields, run_fields, transition_text
 from run_log.testing import an_event
 
@@ -89,7 +89,7 @@ def _stored(events: Sequence[RunEvent]) -> Mapping[str, Any]:
     counted = Counted(micros=1_500_000, hour=490_000) if newest.status.is_terminal else NOT_COUNTED
     projection = {
         **projection_fields(newest, counted),
-        CHANGED_SHARD: shard_of(RUN_ID, CHANGED_SHARDS),
+        CHANGED_SHARD: shards_of(PARENT[0])[shard_of(RUN_ID, SHARDS)],
         CHANGED_AT: newest.occurred_at,
         HISTORY: [transition_text(Transition.of(event)) for event in events],
     }
@@ -98,7 +98,7 @@ def _stored(events: Sequence[RunEvent]) -> Mapping[str, Any]:
 
 def _at(fields: Any, path: str) -> Any:
     for step in path.split("."):
-        fields = fields.get(step)
+        fields = None if fields is None else fields.get(step)
     return fields
 
 

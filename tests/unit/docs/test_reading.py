@@ -8,12 +8,13 @@ from typing import Any
 from run_log.core import PauseRequest, RunStatus, utc_now
 from run_log.core.law import MAX_HISTORY
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
+from run_log.stores.failures import MAX_FAILURES
 from run_log.stores.firestore.client import PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS
 from run_log.stores.firestore.watch.changes import MARGIN, Bounds
 from run_log.stores.inbox import BY_DEFAULT
-from run_log.stores.listings import RunFilters
+from run_log.stores.listings import MAX_PASSED_OVER, RunFilters
 from run_log.stores.sqlite._service import BUSY_TIMEOUT
-from run_log.stores.stored.fields import ACTIVE_SHARDS, CHANGED_SHARDS
+from run_log.stores.stored.fields import SHARDS
 from run_log.testing import a_run
 
 from .repository import blocks, one_line, read, run_example
@@ -61,7 +62,7 @@ def test_the_methods_take_what_the_table_says() -> None:
     """Each row of the table is a method with those arguments."""
     rows = re.findall(r"^\| `(\w+)\((.*?)\)` \|", READING, re.MULTILINE)
 
-    assert len(rows) == 8
+    assert len(rows) == 9
     for name, arguments in rows:
         parameters = set(inspect.signature(getattr(RunLog, name)).parameters)
         given = {argument.strip().removesuffix("=") for argument in arguments.split(",")} - {"..."}
@@ -73,8 +74,10 @@ def test_numbers_are_true() -> None:
     bounds = Bounds()
 
     assert f"the newest {MAX_HISTORY} states" in TEXT
-    assert ACTIVE_SHARDS == CHANGED_SHARDS == 16
-    assert "spread over sixteen shards" in TEXT
+    assert SHARDS == 14
+    assert "spread over fourteen shards" in TEXT
+    assert f"the newest {MAX_FAILURES} failures" in TEXT
+    assert f"more than {MAX_PASSED_OVER:,} runs" in TEXT
     assert f"the newest {bounds.changes:,} changes (or {bounds.bytes >> 20} MiB)" in TEXT
     assert f"every {bounds.listen_seconds / 60:g} minutes" in TEXT
     assert f"after {bounds.silent_seconds:g} seconds of silence" in TEXT

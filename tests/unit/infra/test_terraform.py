@@ -117,7 +117,10 @@ def test_indexes(module: TerraformModule) -> None:
 
     assert RUNS == module.local("runs")
     assert [
-        (index["queryScope"], [[field["fieldPath"], field["order"]] for field in index["fields"]])
+        (
+            index["queryScope"],
+            [[field["fieldPath"], field.get("order") or field["arrayConfig"]] for field in index["fields"]],
+        )
         for index in deployed["indexes"]
     ] == [(index["query_scope"], index["fields"]) for index in module.local("composite_indexes")]
     overrides = [one for one in deployed["fieldOverrides"] if not one.get("ttl")]

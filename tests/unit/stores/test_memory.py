@@ -146,8 +146,10 @@ class Damaged(InMemoryRunLogService):
     """A store that begins anew whatever position it is to go on after."""
 
     @override
-    async def read_page(self, workflow_id: str, selection: Selection, after: object, limit: int) -> Page:
-        return await super().read_page(workflow_id, selection, None, limit)
+    async def read_page(
+        self, workflow_id: str | None, selection: Selection, after: object, limit: int, *, payloads: bool
+    ) -> Page:
+        return await super().read_page(workflow_id, selection, None, limit, payloads=payloads)
 
     @override
     async def read_overall_page(

@@ -707,20 +707,37 @@ def _answer(connection: sqlite3.Connection, *, number: int) -> int:
 
 
 async def test_what_has_expired_is_deleted(tmp_path: Path) -> None:
-    """A run that expired more than a day ago is deleted by a later write, and stays counted."""
+    """A run that expired more than a day ago is deleted by a later write, with labels, and stays counted."""
     path, time = tmp_path / "runs", [NOON]
     service = SQLiteRunLogService(path=path, retention_days=30, now=lambda: time[0])
-    await service.apply([an_event(workflow_id="w", id=f"old-{n}", occurred_at=NOON) for n in range(150)])
+    labels = {"team": "a", "stage": "x"}
+    old = [an_event(workflow_id="w", id=f"old-{n}", occurred_at=NOON, labels=labels) for n in range(150)]
+    await service.apply(old)
     kept: list[int] = []
     for days in (30, 31, 32, 33):
         time[0] = NOON + timedelta(days=days)
         await service.apply([an_event(workflow_id="w", id=f"new-{days}", occurred_at=time[0])])
         kept.append(await asyncio.to_thread(_count, path, "old-%"))
+        assert 2 * kept[-1] == await asyncio.to_thread(_count_labels, path)
     stats = await service.get_stats("w")
     await service.close()
 
     assert [150, 50, 0, 0] == kept
     assert {"total": 154, "successful": 154} == stats
+
+
+async def test_labels_are_those_of_the_newest_state(tmp_path: Path) -> None:
+    """What is kept to find a run by its labels is what its newest state has, and nothing else."""
+    path = tmp_path / "runs"
+    service = SQLiteRunLogService(path=path)
+    states: list[dict[str, str]] = [{"team": "a", "stage": "x"}, {"team": "b"}, {}]
+    kept: list[int] = []
+    for hlc, labels in enumerate(states):
+        await service.apply([an_event(workflow_id="w", id="r", labels=labels, hlc=hlc)])
+        kept.append(await asyncio.to_thread(_count_labels, path))
+    await service.close()
+
+    assert [2, 1, 0] == kept
 
 
 async def test_hours_and_days_that_are_over_are_deleted(tmp_path: Path) -> None:
@@ -737,6 +754,12 @@ async def test_hours_and_days_that_are_over_are_deleted(tmp_path: Path) -> None:
             "SELECT scope, count(DISTINCT slot) FROM counters GROUP BY scope ORDER BY scope"
         ).fetchall()
     assert [("all", 1), ("day", 10), ("hour", 1)] == found
+
+
+def _count_labels(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM labels").fetchone()
+    return int(count)
 
 
 def _count(path: Path, runs: str) -> int:

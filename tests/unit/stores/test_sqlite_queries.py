@@ -7,17 +7,18 @@ import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from run_log.core import RunStatus, TriggerType
+from run_log.core import RunRef, RunStatus, TriggerType
 from run_log.stores import SQLiteRunLogService
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, Position, Selection
-from run_log.stores.sqlite._projection import DELETE_EXPIRED, FORGET_COUNTERS
+from run_log.stores.sqlite._projection import DELETE_EXPIRED, FORGET_COUNTERS, FORGET_LABELS
 from run_log.stores.sqlite._queries import (
     BARE_COLUMNS,
     COUNTERS,
@@ -107,6 +108,47 @@ def test_listings(connection: sqlite3.Connection) -> None:
             assert all((bound in step) == (moment is not None and is_free) for step in searches)
 
 
+FOUND: Final = {
+    "start": Selection(),
+    "status": Selection(statuses=(RunStatus.FAILED,)),
+    "statuses": Selection(statuses=(RunStatus.FAILED, RunStatus.PAUSED)),
+    "label": Selection(labels=(("customer", "acme"),)),
+    "parent": Selection(parent=RunRef("w", "r")),
+    "error_type": Selection(error_type="ValueError"),
+}
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+@pytest.mark.parametrize("name", FOUND)
+def test_what_runs_are_found_by(connection: sqlite3.Connection, name: str, *, of_all: bool) -> None:
+    """Runs of one workflow and of all, by anything, from any place, are searched in one index."""
+    for order, since, until, after, payloads in itertools.product(
+        Order, (None, NOON), (None, NOON), (None, PLACE if of_all else POSITION), (True, False)
+    ):
+        selection = replace(FOUND[name], order=order, since=since, until=until)
+        assert selection == selection.by_index(of_all=of_all)
+        steps = plan(
+            connection,
+            runs_query(None if of_all else "w", selection, after, payloads=payloads),
+        )
+
+        index = f"{'all' if of_all else 'runs'}_by_{name.replace('statuses', 'status')}"
+        table = "labels" if name == "label" else "runs"
+        reads = [
+            step for step in steps if f"USING INDEX {index}" in step or f"COVERING INDEX {index}" in step
+        ]
+        merges = [step for step in steps if step.startswith(("MERGE", "LEFT", "RIGHT"))]
+        joined = ["SEARCH runs USING INDEX sqlite_autoindex_runs_1 (workflow=? AND run=?)"]
+        others = [step for step in steps if step not in (*reads, *merges)]
+        assert len(selection.statuses or "1") == len(reads)
+        assert (joined if name == "label" else []) == others
+        is_whole = of_all and name == "start" and (after, since, until) == (None, None, None)
+        assert all(step.startswith(f"{'SCAN' if is_whole else 'SEARCH'} {table} ") for step in reads)
+        assert after is None or all(
+            f"({'began' if name == 'label' else 'started_at'}," in step for step in reads
+        )
+
+
 def test_the_inbox_and_the_stale(connection: sqlite3.Connection) -> None:
     """The inbox and what is stale, with any filters, from any place, is searched in an index of its own."""
     for selection, after in places():
@@ -139,13 +181,16 @@ def test_single_rows(connection: sqlite3.Connection, sql: str, values: tuple[str
 
 
 def test_what_is_over(connection: sqlite3.Connection) -> None:
-    """What has expired is found by an index, and the hours that are over by their key."""
-    expired = plan(connection, Query(sql=DELETE_EXPIRED, values=(0, 100)))
+    """What has expired is found by an index, and the hours that are over and labels by their key."""
+    labels, expired = (plan(connection, Query(sql=sql, values=(0, 100))) for sql in DELETE_EXPIRED)
+    forgotten = plan(connection, Query(sql=FORGET_LABELS, values=("w", "r")))
     hours = plan(connection, Query(sql=FORGET_COUNTERS, values=("w", "hour", 5)))
 
     assert ["SEARCH counters USING PRIMARY KEY (workflow=? AND scope=? AND slot<?)"] == hours
     assert "SEARCH runs USING COVERING INDEX expired (expire_at>? AND expire_at<?)" in expired
-    assert not any(step.startswith("SCAN runs") for step in expired)
+    assert "SEARCH labels USING PRIMARY KEY (of_workflow=? AND of_run=?)" in labels
+    assert ["SEARCH labels USING PRIMARY KEY (of_workflow=? AND of_run=?)"] == forgotten
+    assert not any(step.startswith(("SCAN runs", "SCAN labels")) for step in (*expired, *labels))
 
 
 def test_what_has_changed(connection: sqlite3.Connection) -> None:

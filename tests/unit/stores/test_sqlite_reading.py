@@ -9,8 +9,10 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -32,8 +34,25 @@ from run_log.testing import a_run
 
 PATIENCE = 30.0
 
+
+ADDED_FILTERS: dict[str, Any] = {"label": ("team", "a"), "parent": ("w", "r"), "error_type": "ValueError"}
+
+
+async def _listed(log: RunLogService, workflow_id: str | None, **asked: Any) -> object:
+    return await log.list_runs(workflow_id, **asked)
+
+
 QUERIES: dict[str, Callable[[RunLogService], Awaitable[object]]] = {
     "list_runs": lambda log: log.list_runs("w"),
+    "list_failures": lambda log: log.list_failures(),
+    "list_runs, all": lambda log: log.list_runs(None),
+    "list_runs, all, by status": lambda log: log.list_runs(None, status=["failed", "skipped"]),
+    "list_runs, all, light": lambda log: log.list_runs(None, payloads=False, order="oldest"),
+    **{
+        f"list_runs, {workflow_id}, by {name}": partial(_listed, workflow_id=workflow_id, **{name: value})
+        for workflow_id in ("w", None)
+        for name, value in ADDED_FILTERS.items()
+    },
     "get_run": lambda log: log.get_run("w", "r"),
     "get_stats": lambda log: log.get_stats("w"),
     "get_summary": lambda log: log.get_summary("w", timedelta(days=1)),
@@ -250,6 +269,10 @@ def _make_older(file: Path, version: int) -> None:
     """Make *file* as that version of the schema has it."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("ALTER TABLE workflows DROP COLUMN cancelled")
+        connection.execute("DROP TABLE labels")
+        indexes = "SELECT name FROM sqlite_master WHERE name LIKE 'all_by_%' OR name GLOB 'runs_by_[pe]*'"
+        for (name,) in connection.execute(indexes).fetchall():
+            connection.execute(f"DROP INDEX {name}")
         for name in (*ADDED_COLUMNS, PROGRESS_DIGEST, STEPS):
             connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         if version == 1:
@@ -283,6 +306,9 @@ async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
 
     for query in QUERIES.values():
         await query(service)
+    everything, _ = await service.list_runs(None)
+    by_status, _ = await service.list_runs(None, status="running")
+    labelled, _ = await service.list_runs("w", label=("team", "a"))
     (verified,) = [one async for one in verify(service.audit())]
     await service.close()
     after = state_of(file.parent)
@@ -291,6 +317,7 @@ async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     assert (1, False) == (verified.runs, verified.differs)
+    assert (["r"], ["r"], []) == tuple([run.id for run in runs] for runs in (everything, by_status, labelled))
     assert before == after
     assert len(MIGRATIONS) == version
 

@@ -19,6 +19,7 @@ from run_log.console.options import (
     duration,
     examples,
     group,
+    label_pair,
     moment,
     shape,
 )
@@ -38,16 +39,25 @@ app: Final = group("Show runs, watch them, and answer paused ones.")
     name="list",
     epilog=examples(
         "runs list invoices --status failed --since 24h",
+        "runs list --failed --label customer=acme",
         "runs list invoices --all -o jsonl",
     ),
 )
 def list_(
-    workflow: WorkflowId,
+    workflow: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKFLOW", show_default=False, help="Only runs of this workflow. (default: of all)"
+        ),
+    ] = None,
     *,
     status: Annotated[
         list[str] | None,
         typer.Option(metavar="STATUS", help="Only runs in this status; can be repeated. (default: any)"),
     ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only failed runs: short for --status failed.")
+    ] = False,
     since: Annotated[
         str | None,
         typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
@@ -58,6 +68,22 @@ def list_(
     trigger: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Only runs with this trigger: scheduled, webhook, ...")
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Only runs with this label; can be repeated, then with all of them."
+        ),
+    ] = None,
+    parent: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="WORKFLOW RUN", show_default=False, help="Only runs that this run started."),
+    ] = None,
+    error_type: Annotated[
+        str | None,
+        typer.Option(
+            "--error-type", metavar="NAME", help="Only runs that ended by this exception: ValueError."
+        ),
+    ] = None,
     order: Annotated[
         str, typer.Option(metavar="ORDER", help="Which come first: newest or oldest.")
     ] = "newest",
@@ -67,7 +93,7 @@ def list_(
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """List the runs of a workflow, newest first."""
+    """List the runs of a workflow, or of all, newest first."""
     from run_log.console.views.records import run_record
     from run_log.console.views.tables import runs_table
     from run_log.console.work.opening import asked
@@ -75,21 +101,61 @@ def list_(
 
     now = utc_now()
     filters: RunFilters = {
-        "status": status or None,
+        "status": [*(status or ()), *(["failed"] if failed else ())] or None,
         "since": moment(since, now),
         "until": moment(until, now),
         "trigger_type": trigger,
+        "label": [label_pair(text) for text in label] if label else None,
+        "parent": parent,
+        "error_type": error_type,
         "order": order,
     }
     table = partial(runs_table, workflow_id=workflow)
     listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
+    # No table shows them.
+    payloads = output in {OutputFormat.JSON, OutputFormat.JSONL}
     asked(
         lambda log: listing.walk(
-            lambda cursor: log.list_runs(workflow, limit=limit, start_after=cursor, **filters),
+            lambda cursor: log.list_runs(
+                workflow, limit=limit, start_after=cursor, payloads=payloads, **filters
+            ),
             after=after,
             all_pages=all_pages,
         )
     )
+
+
+@app.command(epilog=examples("runs failures --since 24h", "runs failures invoices -o json"))
+def failures(
+    workflow: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKFLOW", show_default=False, help="Only failures of this workflow. (default: of all)"
+        ),
+    ] = None,
+    *,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
+    ] = None,
+    wide: Wide = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show the newest failures, in groups of the same error.
+
+    Of the newest 500. Numbers and ids in an error are shown as #.
+    """
+    from run_log.console.views.records import failure_record
+    from run_log.console.views.tables import failures_table
+    from run_log.console.work.opening import asked
+    from run_log.core import utc_now
+
+    begun = moment(since, utc_now())
+    groups = asked(lambda log: log.list_failures(workflow, begun))
+    table = partial(failures_table, workflow_id=workflow)
+    listing = Listing(shape(output, wide=wide), "failures", table=table, record=failure_record)
+    listing.add(groups)
+    listing.end()
 
 
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))

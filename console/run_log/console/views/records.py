@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from run_log.core import RunStatus, Transition, WorkflowRun
 from run_log.core.counters import Durations
-from run_log.stores import PendingRun, RunUpdate, StaleRun, WorkflowStats, WorkflowSummary
+from run_log.stores import FailureGroup, PendingRun, RunUpdate, StaleRun, WorkflowStats, WorkflowSummary
 
 if TYPE_CHECKING:
     from run_log.projector import DeadLetter, HandledLetter
@@ -30,6 +30,22 @@ def run_record(run: WorkflowRun) -> dict[str, Any]:
     if run.pause is not None:
         dumped["pause"] |= {"form": run.pause.form, "values": run.pause.values}
     return {name: dumped[name] if name in dumped else getattr(run, name) for name in type(run).model_fields}
+
+
+def failure_record(group: FailureGroup) -> dict[str, Any]:
+    """Return a group of failures as JSON."""
+    return {
+        "workflow_id": group.workflow_id,
+        "error_type": group.error_type,
+        "text": group.text,
+        "count": group.count,
+        # Its payloads are not read.
+        "newest": {
+            name: value
+            for name, value in run_record(group.newest).items()
+            if name not in ("trigger_data", "result")
+        },
+    }
 
 
 def pending_record(pending: PendingRun) -> dict[str, Any]:

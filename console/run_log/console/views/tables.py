@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from run_log.console.checks import Check, Verdict
 from run_log.core import PauseRequest, RunProgress, RunStatus, Step, StepStatus, Transition, WorkflowRun
-from run_log.stores import PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
+from run_log.stores import FailureGroup, PendingRun, StaleRun, TimeBucket, WorkflowStats, WorkflowSummary
 
 from .layout import Cell, Column, Sheet, Styled, Table
 from .output import json_text
@@ -58,6 +58,19 @@ def runs_table(runs: Sequence[WorkflowRun], *, workflow_id: str | None = None) -
         (Column("workflow", spare=workflow_id is not None), lambda run: run.workflow_id),
         (Column("error", prose=True), lambda run: run.error or ""),
         title="" if workflow_id is None else f"Runs of {workflow_id}",
+    )
+
+
+def failures_table(groups: Sequence[FailureGroup], *, workflow_id: str | None = None) -> Table:
+    """Return groups of failures as a table, in the order given; *workflow_id* is the one asked for."""
+    return Table.of(
+        groups,
+        (Column("newest run"), lambda group: group.newest.id),
+        (Column("count", right=True, stays=True, labelled=True), lambda group: str(group.count)),
+        (Column("started (UTC)"), lambda group: moment(group.newest.started_at)),
+        (Column("workflow", spare=workflow_id is not None), lambda group: group.workflow_id),
+        (Column("error", prose=True), lambda group: group.text or group.error_type or ""),
+        title="" if workflow_id is None else f"Failures of {workflow_id}",
     )
 
 

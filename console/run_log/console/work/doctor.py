@@ -15,6 +15,7 @@ from run_log.console.exit_codes import missing_module
 from run_log.console.views.tables import elapsed
 from run_log.core import (
     RunLogError,
+    RunRef,
     RunStatus,
     Settings,
     StoreUnavailableError,
@@ -300,6 +301,16 @@ def _queries(log: RunLog) -> Iterator[Awaitable[object]]:
     for status, trigger, since, order in product(statuses, (None, TriggerType.MANUAL), (None, moment), Order):
         filters = RunFilters(status=status, trigger_type=trigger, since=since, order=order)
         yield log.list_runs(_NOWHERE, limit=1, **filters)
+    added: list[RunFilters] = [
+        {"status": RunStatus.FAILED},
+        {"label": ("team", _NOWHERE)},
+        {"parent": RunRef(_NOWHERE, _NOWHERE)},
+        {"error_type": _NOWHERE},
+    ]
+    for workflow_id, order, one in product((None, _NOWHERE), Order, added):
+        # Nothing has started since, so nothing is passed over.
+        listed: RunFilters = {**one, "since": moment, "order": order}
+        yield log.list_runs(workflow_id, limit=1, **listed)
     for workflow_id in (None, _NOWHERE):
         yield log.list_stale(timedelta(days=36_500), workflow_id=workflow_id, limit=1)
         for assignee, overdue in product((None, _NOWHERE), (None, True, False)):

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from run_log.core import StoreError, StoreUnavailableError
 from run_log.core.counters import Horizon
 from run_log.core.law import newest
-from run_log.stores.stored.fields import CHANGED_AT, COUNTED_HOUR, HISTORY, PROJECTION
+from run_log.stores.stored.fields import COUNTED_HOUR, HISTORY, OF_THE_STORE, PROJECTION
 from run_log.stores.stored.reading import id_at, transition_from_text
 
 from ._figures import CountName, checked_horizon, differing, stored_figures
@@ -87,11 +87,11 @@ async def compare(
     """Compare two projections and yield what differs in each workflow that either has, in order.
 
     Where both are in one database, each workflow is read as of one moment. All fields of all run documents
-    are compared, and the sums of stats and summaries. Left out is what depends on when, or in which batches,
-    the same events were written: ``projection.changed_at``; the order of the history, and transitions beyond
-    the newest that are kept; ``as_of`` of a workflow; and days and hours that are over, in
-    ``projection.counted_hour`` and in the summaries. One page of each is held at a time. An error of one
-    workflow is its problem; the next workflow follows.
+    are compared, and the sums of stats and summaries. Left out is what depends on where, when, or in which
+    batches the same events were written: ``projection.changed_at`` and ``projection.changed_shard``; the
+    order of the history, and transitions beyond the newest that are kept; ``as_of`` of a workflow; and days
+    and hours that are over, in ``projection.counted_hour`` and in the summaries. One page of each is held at
+    a time. An error of one workflow is its problem; the next workflow follows.
 
     Args:
         first: One projection.
@@ -206,7 +206,8 @@ def _comparable(fields: Mapping[str, Any], horizon: Horizon) -> dict[str, Any]:
     if not isinstance(projection, Mapping):
         return found if projection is None else {**found, PROJECTION: projection}
     own: dict[str, Any] = {**projection}
-    own.pop(CHANGED_AT, None)
+    for name in OF_THE_STORE:
+        own.pop(name, None)
     hour = own.get(COUNTED_HOUR)
     if isinstance(hour, int) and hour // 24 < horizon.first_day:
         del own[COUNTED_HOUR]

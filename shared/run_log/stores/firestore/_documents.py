@@ -43,17 +43,17 @@ from run_log.stores.stored.fields import (
     ADDED_FIELDS,
     CHANGED_AT,
     CHANGED_SHARD,
-    CHANGED_SHARDS,
     EXPIRE_AT,
     HISTORY,
     OPTIONAL,
     PROJECTION,
+    SHARDS,
     STEPS,
 )
 from run_log.stores.stored.reading import head_to_merge, number_of
 from run_log.stores.summaries import WorkflowStats
 
-from .client import Connection, fields_of, run_path, set_moment
+from .client import Connection, fields_of, run_path, set_moment, shards_of
 
 _write_types: Any = write_types
 Write: Final[Any] = _write_types.Write.pb()
@@ -70,13 +70,13 @@ _CHANGED_SHARD_PATH: Final = f"{PROJECTION}.{CHANGED_SHARD}"
 STATS_SHARDS: Final = "stats"
 """The collection below a workflow's document that holds the shards of its stats but the first."""
 
-SHARDS: Final = "shards"
+STATS_SHARD_COUNT: Final = "shards"
 """In a workflow's document: how many shards its stats may have. Absent where there is only the document."""
 
 AS_OF: Final = "as_of"
 """In a workflow's document: microseconds, for only a number can be raised to a maximum."""
 
-STATS_FIELDS: Final = ("workflow_id", "total", "successful", "by_status", SHARDS, AS_OF)
+STATS_FIELDS: Final = ("workflow_id", "total", "successful", "by_status", STATS_SHARD_COUNT, AS_OF)
 """What is read where only the stats are asked for: the counters of days and hours are many."""
 
 _DURATIONS: Final = "durations"
@@ -101,6 +101,7 @@ class FirestoreDocuments(ProjectionDocuments):
         self._connection = connection
         self._root_collection = root_collection
         self._root = f"{connection.documents_name}/{root_collection}"
+        self._shards = shards_of(root_collection)
 
     @override
     async def commit(self, commit: Commit) -> Sequence[Any]:
@@ -167,7 +168,7 @@ class FirestoreDocuments(ProjectionDocuments):
         set_fields(projected, run.projection)
         # Times only go up. An index on those alone takes all writes at its end, and no more than 500 a second
         # (https://firebase.google.com/docs/firestore/solutions/shard-timestamp).
-        projected[CHANGED_SHARD].integer_value = shard_of(run.key[1], CHANGED_SHARDS)
+        projected[CHANGED_SHARD].string_value = self._shards[shard_of(run.key[1], SHARDS)]
         # By the server's clock: writers' clocks differ, and a watch goes by one order.
         write.update_transforms.add(field_path=_CHANGED_AT_PATH).set_to_server_value = _REQUEST_TIME
         if run.steps is not None:
@@ -224,7 +225,7 @@ class FirestoreDocuments(ProjectionDocuments):
     def _announcement(self, workflow_id: str, shards: int) -> Any:
         write = self._workflow_write(workflow_id, 0)
         # A raise to a maximum, so that whoever writes with fewer shards hides none.
-        write.update_transforms.add(field_path=SHARDS).maximum.integer_value = shards
+        write.update_transforms.add(field_path=STATS_SHARD_COUNT).maximum.integer_value = shards
         return write
 
     def _workflow_write(self, workflow_id: str, shard: int) -> Any:
@@ -245,7 +246,7 @@ def stats_path(root: str, workflow_id: str, shard: int) -> str:
 
 def further_stats_paths(root: str, workflow_id: str, fields: Mapping[str, Any]) -> list[str]:
     """Return the paths of the shards of a workflow's stats beside its own document, which holds *fields*."""
-    shards = fields.get(SHARDS)
+    shards = fields.get(STATS_SHARD_COUNT)
     # Whatever something else put there, one query reads no more than that.
     count = min(shards, MAX_STATS_SHARDS) if isinstance(shards, int) else 1
     return [stats_path(root, workflow_id, shard) for shard in range(1, count)]

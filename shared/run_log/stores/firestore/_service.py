@@ -38,6 +38,7 @@ from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import ACTIVE_SINCE, PAUSED_DEADLINE, PAUSED_STARTED_AT, PROJECTION
 from run_log.stores.stored.reading import (
     Page,
+    Sieve,
     StoredRun,
     at_its_place,
     head_from_fields,
@@ -57,7 +58,7 @@ from ._documents import (
     summed,
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
-from .queries import placed_query, runs_query
+from .queries import indexed, placed_query, runs_query
 from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
 
@@ -189,15 +190,35 @@ class FirestoreRunLogService(RunLogService):
 
     @override
     async def read_page(
-        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+        self,
+        workflow_id: str | None,
+        selection: Selection,
+        after: Position | None,
+        limit: int,
+        *,
+        payloads: bool,
     ) -> Page:
-        runs = self._runs(workflow_id)
-        query = runs_query(runs, selection)
+        of_all = workflow_id is None
+        runs = self._all_runs() if workflow_id is None else self._runs(workflow_id)
+        root = self._root if of_all else None
+        query = runs_query(runs, indexed(selection, of_all=of_all), root, payloads=payloads)
         if after is not None:
             # By both: most runs share their start with another, and a time alone would skip or repeat these.
-            start = {"started_at": after.moment, "__name__": runs.document(after.run)}
-            query = query.start_after(start)
-        return Page.of(await self._collect(query, limit + 1, "started_at"), limit)
+            place = self._run_at(after) if of_all else runs.document(after.run)
+            query = query.start_after({"started_at": after.moment, "__name__": place})
+        sieve = Sieve(selection, limit)
+        asked = sieve.wanted
+        last = None
+        while True:
+            documents = await self._fetch(query.limit(asked), last, "started_at")
+            wanted = sieve.wanted
+            sieve.take(self._readable(documents))
+            if sieve.is_done or len(documents) < asked:
+                return sieve.page
+            # Where many are passed over, each call reads more of them: it takes its time, too.
+            is_sparse = sieve.passed_over or sieve.wanted == wanted
+            asked = min(2 * asked, sieve.left) if is_sparse else sieve.wanted
+            last = documents[-1]
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
@@ -268,19 +289,19 @@ class FirestoreRunLogService(RunLogService):
     @override
     async def read_pending(self) -> Sequence[StoredRun]:
         everything = InboxSelection(assignee=None, overdue=None, workflow_id=None, now=utc_now())
-        return self._readable(await self._fetch(placed_query(self._all_runs(), everything)))
+        return self._readable(await self._fetch(placed_query(self._all_runs(), everything, self._root)))
 
     @override
     async def read_overall_page(
         self, selection: InboxSelection | StaleSelection, after: Position | None, limit: int
     ) -> Page:
-        runs = self._all_runs() if selection.workflow_id is None else self._runs(selection.workflow_id)
-        query = placed_query(runs, selection)
+        if selection.workflow_id is None:
+            query = placed_query(self._all_runs(), selection, self._root)
+        else:
+            query = placed_query(self._runs(selection.workflow_id), selection)
         sorted_by = f"{PROJECTION}.{selection.sorted_by}"
         if after is not None:
-            workflows = self._connection.client().collection(self._root)
-            run = workflows.document(after.workflow).collection(RUNS).document(after.run)
-            query = query.start_after({sorted_by: after.moment, "__name__": run})
+            query = query.start_after({sorted_by: after.moment, "__name__": self._run_at(after)})
         return Page.of(await self._collect(query, limit + 1, sorted_by, selection.is_wanted), limit)
 
     @override
@@ -363,14 +384,18 @@ class FirestoreRunLogService(RunLogService):
     def _runs(self, workflow_id: str) -> Any:
         return self._workflow(workflow_id).collection(RUNS)
 
+    def _run_at(self, place: Position) -> Any:
+        workflows = self._connection.client().collection(self._root)
+        return workflows.document(place.workflow).collection(RUNS).document(place.run)
+
     def _all_runs(self) -> Any:
-        # Of every root collection in the database, for Firestore knows no other group; see `_readable`.
+        # Of every root collection in the database, for Firestore knows no other group; see `CHANGED_SHARD`.
         return self._connection.client().collection_group(RUNS)
 
     def _readable(
         self, documents: Sequence[Any], is_wanted: Callable[[WorkflowRun], bool] = lambda _run: True
     ) -> list[StoredRun]:
-        # A group spans every root collection: a rebuild writes one beside the live one.
+        # Of documents of earlier versions, a query over all workflows finds those of every root collection.
         own = (one for one in documents if _ids(one)[-4] == self._root)
         return readable(own, _stored_at_its_place, now=self._now(), is_wanted=is_wanted)
 

@@ -39,6 +39,7 @@ from run_log.core.errors import GuessRefusedError
 from run_log.core.google_cloud import GoogleCloud
 from run_log.core.ids import document_id
 from run_log.core.models import RunKey
+from run_log.stores.stored.fields import SHARDS
 from run_log.stores.telemetry import count_retry
 
 RUNS: Final = "runs"
@@ -378,6 +379,11 @@ def run_path(root_collection: str, key: RunKey) -> str:
     """Return the path of a run's document below the database."""
     workflow_id, run_id = key
     return f"{root_collection}/{document_id(workflow_id)}/{RUNS}/{document_id(run_id)}"
+
+
+def shards_of(root_collection: str) -> Sequence[str]:
+    """Return what `CHANGED_SHARD` may be in the runs below a root collection."""
+    return [f"{root_collection}/{number}" for number in range(SHARDS)]
 
 
 def listen_response(response: Any) -> Any:

@@ -3,80 +3,137 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from google.cloud.firestore_v1.base_query import FieldFilter
 
+from run_log.core import WorkflowRun
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, Selection
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import (
-    ACTIVE_SHARD,
-    ACTIVE_SHARDS,
     ACTIVE_SINCE,
     CHANGED_AT,
     CHANGED_SHARD,
-    CHANGED_SHARDS,
+    EARLIER_SHARDS,
+    ERROR_TYPE,
+    EXPIRE_AT,
+    LABELS,
+    OPTIONAL,
+    PARENT,
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     PROJECTION,
+    VERSION_FIELDS,
+    label_text,
 )
 
+from .client import shards_of
 
-def runs_query(runs: Any, selection: Selection) -> Any:
-    """Return the query for those of *runs*, a workflow's collection, that are selected, in order."""
-    query = runs
-    for condition in _conditions(selection):
-        query = query.where(filter=FieldFilter(*condition[:2], condition[2]))
+_Condition = tuple[str, str, Any]
+
+_WITHOUT_PAYLOADS: Final = (
+    *(name for name in WorkflowRun.model_fields if name not in ("trigger_data", "result")),
+    EXPIRE_AT,
+    *(f"{PROJECTION}.{name}" for name in (*VERSION_FIELDS, *OPTIONAL)),
+)
+"""What is read for a list without payloads: no history either, which no list shows."""
+
+
+def runs_query(
+    runs: Any, selection: Selection, root_collection: str | None = None, *, payloads: bool = True
+) -> Any:
+    """Return the query for those of *runs* that an index finds, in order; see `indexed`.
+
+    Args:
+        runs: The reference of a workflow's runs, or of all runs as a collection group.
+        selection: What `indexed` returns.
+        root_collection: Below which the runs of a group are; None for a workflow's.
+        payloads: Whether all is read, or only what a list without payloads shows.
+    """
+    conditions = _in_root(root_collection) if root_collection is not None else []
+    query = _where(runs, [*conditions, *_conditions(selection)])
     direction = "DESCENDING" if selection.order is Order.NEWEST else "ASCENDING"
-    return _in_order(query, "started_at", direction)
+    query = _in_order(query, "started_at", direction)
+    return query if payloads else query.select(_WITHOUT_PAYLOADS)
 
 
-def placed_query(runs: Any, selection: InboxSelection | StaleSelection) -> Any:
-    """Return the query for those of *runs*, a workflow's or all runs as a group, that are selected, in order.
+def indexed(selection: Selection, *, of_all: bool) -> Selection:
+    """Return what of *selection* an index finds; the rest is looked for in what that finds."""
+    found = selection.by_index(of_all=of_all)
+    if not of_all:
+        return found
+    if len(found.statuses or ()) > 1:
+        # With the shards they would be more values than a query takes.
+        found = replace(found, statuses=None)
+    if found.order is Order.OLDEST:
+        # Each run writes to each index. Who looks at all workflows looks at the newest runs.
+        found = replace(found, statuses=None, labels=(), error_type=None)
+    return found
 
-    A workflow is not looked for: its runs are given.
+
+def placed_query(
+    runs: Any, selection: InboxSelection | StaleSelection, root_collection: str | None = None
+) -> Any:
+    """Return the query for those of *runs* that are selected, in order.
+
+    Args:
+        runs: The reference of a workflow's runs, or of all runs as a collection group.
+        selection: Which of them. A workflow is not looked for: its runs are given.
+        root_collection: Below which the runs of a group are; None for a workflow's.
     """
     conditions = _of_stale(selection) if isinstance(selection, StaleSelection) else _of_inbox(selection)
-    query = runs
-    for field, operator, value in conditions:
-        query = query.where(filter=FieldFilter(f"{PROJECTION}.{field}", operator, value))
+    if root_collection is not None:
+        # Of names so long that they are stored in two ways, earlier documents are not found: with their
+        # shards, these would be more values than a query takes.
+        is_twofold = isinstance(selection, InboxSelection) and len(selection.indexed_assignees) > 1
+        conditions = [*_in_root(root_collection, earlier=not is_twofold), *conditions]
+    query = _where(runs, conditions)
     direction = "DESCENDING" if selection.newest_first else "ASCENDING"
     return _in_order(query, f"{PROJECTION}.{selection.sorted_by}", direction)
 
 
-def changed_query(runs: Any, since: datetime, until: datetime | None = None) -> Any:
+def changed_query(runs: Any, root_collection: str, since: datetime, until: datetime | None = None) -> Any:
     """Return the query for those *runs* whose record changed from *since* to *until*, in that order.
 
     Both are included; without *until* there is no end.
     """
     changed_at = f"{PROJECTION}.{CHANGED_AT}"
-    # Firestore merges the shards' index ranges, so the order is that of the times all the same.
-    shards = FieldFilter(f"{PROJECTION}.{CHANGED_SHARD}", "in", list(range(CHANGED_SHARDS)))
-    query = runs.where(filter=shards).where(filter=FieldFilter(changed_at, ">=", since))
+    query = _where(runs, [*_in_root(root_collection), (changed_at, ">=", since)])
     if until is not None:
-        query = query.where(filter=FieldFilter(changed_at, "<=", until))
+        query = _where(query, [(changed_at, "<=", until)])
     return _in_order(query, changed_at, "ASCENDING")
 
 
-# Only by fields that paused runs alone have: an index to which all runs write neighbouring keys takes 500
-# writes a second (https://firebase.google.com/docs/firestore/best-practices).
-def _of_inbox(selection: InboxSelection) -> list[tuple[str, str, Any]]:
-    conditions: list[tuple[str, str, Any]] = []
+# Firestore merges the shards' index ranges, so the order is that of what follows all the same.
+def _in_root(root_collection: str, *, earlier: bool = True) -> list[_Condition]:
+    shards: list[str | int] = [*shards_of(root_collection)]
+    if earlier:
+        shards += range(EARLIER_SHARDS)
+    return [(f"{PROJECTION}.{CHANGED_SHARD}", "in", shards)]
+
+
+# Only by fields that paused runs alone have, so that no other run writes to these indexes.
+def _of_inbox(selection: InboxSelection) -> list[_Condition]:
+    conditions: list[_Condition] = []
     if selection.assignee is not None:
-        conditions.append(_one_of(PAUSED_ASSIGNEE, selection.indexed_assignees))
+        conditions.append(_one_of(f"{PROJECTION}.{PAUSED_ASSIGNEE}", selection.indexed_assignees))
     if selection.overdue is not None:
-        conditions.append((PAUSED_DEADLINE, "<" if selection.overdue else ">=", selection.now))
+        comparison = "<" if selection.overdue else ">="
+        conditions.append((f"{PROJECTION}.{PAUSED_DEADLINE}", comparison, selection.now))
     return conditions
 
 
-def _of_stale(selection: StaleSelection) -> list[tuple[str, str, Any]]:
-    conditions: list[tuple[str, str, Any]] = [(ACTIVE_SINCE, "<", selection.before)]
-    if selection.workflow_id is None:
-        # The index over all workflows is sharded; that of one workflow is not, for it has fewer writers.
-        conditions.append((ACTIVE_SHARD, "in", list(range(ACTIVE_SHARDS))))
-    return conditions
+def _of_stale(selection: StaleSelection) -> list[_Condition]:
+    return [(f"{PROJECTION}.{ACTIVE_SINCE}", "<", selection.before)]
+
+
+def _where(query: Any, conditions: Sequence[_Condition]) -> Any:
+    for condition in conditions:
+        query = query.where(filter=FieldFilter(*condition))
+    return query
 
 
 # By the name too, in the same direction: it ends each index, and tells apart those whose field is equal.
@@ -84,12 +141,18 @@ def _in_order(query: Any, field: str, direction: str) -> Any:
     return query.order_by(field, direction=direction).order_by("__name__", direction=direction)
 
 
-def _conditions(selection: Selection) -> list[tuple[str, str, Any]]:
-    conditions: list[tuple[str, str, Any]] = []
+def _conditions(selection: Selection) -> list[_Condition]:
+    conditions: list[_Condition] = []
     if selection.statuses is not None:
         conditions.append(_one_of("status", [status.value for status in selection.statuses]))
     if selection.trigger_type is not None:
-        conditions.append(("trigger_type", "==", selection.trigger_type.value))
+        conditions.append(("trigger_type", "==", str(selection.trigger_type)))
+    conditions += ((LABELS, "array_contains", label_text(*label)) for label in selection.labels)
+    if selection.parent is not None:
+        parent = selection.parent._asdict().items()
+        conditions += ((f"{PARENT}.{name}", "==", value) for name, value in parent)
+    if selection.error_type is not None:
+        conditions.append((ERROR_TYPE, "==", selection.error_type))
     if selection.since is not None:
         conditions.append(("started_at", ">=", selection.since))
     if selection.until is not None:
@@ -97,5 +160,5 @@ def _conditions(selection: Selection) -> list[tuple[str, str, Any]]:
     return conditions
 
 
-def _one_of(field: str, values: Sequence[str]) -> tuple[str, str, Any]:
+def _one_of(field: str, values: Sequence[str]) -> _Condition:
     return (field, "in", list(values)) if len(values) > 1 else (field, "==", values[0])

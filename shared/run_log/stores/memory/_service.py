@@ -27,7 +27,7 @@ from run_log.stores.listings import Order, Position, Selection
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.fields import EXPIRE_AT
+from run_log.stores.stored.fields import ERROR_TYPE, EXPIRE_AT, LABELS, PARENT, label_text
 from run_log.stores.stored.reading import Page, StoredRun, expires_at, is_expired, readable, run_from_fields
 from run_log.stores.stored.writing import expiry_after, projection_fields, run_fields
 from run_log.stores.summaries import WorkflowStats
@@ -238,9 +238,16 @@ class InMemoryRunLogService(RunLogService):
 
     @override
     async def read_page(
-        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+        self,
+        workflow_id: str | None,
+        selection: Selection,
+        after: Position | None,
+        limit: int,
+        *,
+        payloads: bool,
     ) -> Page:
-        return Page.of(self._readable(self._sorted(workflow_id, selection, after), limit + 1), limit)
+        found = self._readable(self._sorted(workflow_id, selection, after), limit + 1)
+        return Page.of(found if payloads else [one.without_payloads() for one in found], limit)
 
     @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -345,18 +352,18 @@ class InMemoryRunLogService(RunLogService):
             entry = self._workflow(key[0]).runs.get(key[1])
         return None if entry is None or is_expired(expires_at(entry.fields), self._now()) else entry
 
-    def _sorted(self, workflow_id: str, selection: Selection, after: Position | None) -> list[_Entry]:
+    def _sorted(self, workflow_id: str | None, selection: Selection, after: Position | None) -> list[_Entry]:
         with self._lock:
-            entries = list(self._workflow(workflow_id).runs.values())
-        selected = {
-            entry.position: entry
-            for entry in entries
-            if selection.includes(
-                status=entry.fields["status"],
-                started_at=entry.position.moment,
-                trigger_type=entry.fields["trigger_type"],
-            )
-        }
+            if workflow_id is None:
+                entries = [
+                    (replace(entry.position, workflow=document_id(each)), entry)
+                    for each, workflow in self._workflows.items()
+                    for entry in workflow.runs.values()
+                ]
+            else:
+                runs = self._workflow(workflow_id).runs.values()
+                entries = [(entry.position, entry) for entry in runs]
+        selected = {position: entry for position, entry in entries if _is_selected(entry, selection)}
         return _beyond(selected, after, newest_first=selection.order is Order.NEWEST)
 
     def __repr__(self) -> str:
@@ -369,6 +376,20 @@ class InMemoryRunLogService(RunLogService):
 def create_service(settings: Settings) -> InMemoryRunLogService:
     """Return the back end ``memory``: a run log of its own."""
     return InMemoryRunLogService.from_settings(settings)
+
+
+def _is_selected(entry: _Entry, selection: Selection) -> bool:
+    fields, started_at = entry.fields, entry.position.moment
+    labels = fields.get(LABELS, ())
+    return (
+        (selection.statuses is None or fields["status"] in selection.statuses)
+        and (selection.since is None or started_at >= selection.since)
+        and (selection.until is None or started_at < selection.until)
+        and selection.trigger_type in (None, fields["trigger_type"])
+        and all(label_text(*label) in labels for label in selection.labels)
+        and (selection.parent is None or fields.get(PARENT) == selection.parent._asdict())
+        and selection.error_type in (None, fields.get(ERROR_TYPE))
+    )
 
 
 def _beyond(

@@ -17,7 +17,7 @@ from run_log.core.counters import NOT_COUNTED, Horizon, Scope
 from run_log.core.ids import document_id
 from run_log.core.law import RunChange, RunHead, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
-from run_log.core.payload import encode_json
+from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import step_text
 from run_log.stores.committing.commits import (
     CommitOutcome,
@@ -34,6 +34,7 @@ from run_log.stores.stored.fields import (
     EXPIRE_AT,
     HISTORY,
     LABELS,
+    OPTIONAL,
     PARENT,
     PROGRESS,
     PROGRESS_DIGEST,
@@ -49,7 +50,6 @@ from ._queries import (
     HEAD_COLUMNS,
     MOMENTS,
     NEVER_EXPIRING,
-    OPTIONAL_COLUMNS,
     STATUSES,
     WORKFLOW_COLUMNS,
     Row,
@@ -81,10 +81,14 @@ _ADD_TO_COUNTER: Final = (
     "ON CONFLICT (workflow, scope, slot, name) DO UPDATE SET count = count + excluded.count"
 )
 FORGET_COUNTERS: Final = "DELETE FROM counters WHERE workflow = ? AND scope = ? AND slot < ?"
+_EXPIRED: Final = "FROM runs INDEXED BY expired WHERE expire_at IS NOT NULL AND expire_at <= ? LIMIT ?"
 DELETE_EXPIRED: Final = (
-    "DELETE FROM runs WHERE rowid IN "
-    "(SELECT rowid FROM runs INDEXED BY expired WHERE expire_at IS NOT NULL AND expire_at <= ? LIMIT ?)"
+    # First the labels, by which nobody could find the runs afterwards.
+    f"DELETE FROM labels WHERE (of_workflow, of_run) IN (SELECT workflow, run {_EXPIRED})",  # noqa: S608
+    f"DELETE FROM runs WHERE rowid IN (SELECT rowid {_EXPIRED})",  # noqa: S608 - our own names
 )
+FORGET_LABELS: Final = "DELETE FROM labels WHERE of_workflow = :workflow AND of_run = :run"
+_ADD_LABEL: Final = "INSERT OR REPLACE INTO labels (of_workflow, of_run, label, began) VALUES (?, ?, ?, ?)"
 _EXPIRE_RUN: Final = f"UPDATE runs SET {EXPIRE_AT} = ? WHERE rowid = ?"  # noqa: S608 - our own names
 
 # Other processes wait for a transaction to end.
@@ -259,14 +263,32 @@ def _merged(
         row["changed"] = changed
     connection.executemany(_WRITE_RUN, states)
     connection.executemany(_WRITE_HISTORY, histories)
+    _write_labels(connection, states)
     # In the same transaction as the runs: a reader never sees a run that is not counted.
     writes = stats_writes(changes)
     add_counts(connection, writes)
     _forget_counters(connection, writes, horizon)
     # There is no process of its own that deletes: each write takes some of what has expired along.
     if terms.retention:
-        connection.execute(DELETE_EXPIRED, (micros_of(now - _GRACE), _MAX_DELETED_RUNS))
+        _delete_expired(connection, now)
     return changes, len(states) + len(histories)
+
+
+def _delete_expired(connection: sqlite3.Connection, now: datetime) -> None:
+    for statement in DELETE_EXPIRED:
+        connection.execute(statement, (micros_of(now - _GRACE), _MAX_DELETED_RUNS))
+
+
+def _write_labels(connection: sqlite3.Connection, states: Sequence[Mapping[str, Any]]) -> None:
+    """Have the labels of runs be those of their new states."""
+    connection.executemany(FORGET_LABELS, states)
+    rows = [
+        (row["workflow"], row["run"], label, row["started_at"])
+        for row in states
+        if row[LABELS] is not None
+        for label in decode_json(row[LABELS])
+    ]
+    connection.executemany(_ADD_LABEL, rows)
 
 
 def add_counts(connection: sqlite3.Connection, writes: Sequence[StatsWrite]) -> None:
@@ -304,7 +326,7 @@ def _run_row(event: RunEvent) -> dict[str, Any]:
     workflow_id, run_id = event.key
     projection = projection_fields(event, NOT_COUNTED)
     fields: dict[str, Any] = {
-        **dict.fromkeys((*OPTIONAL_COLUMNS, *ADDED_COLUMNS)),
+        **dict.fromkeys((*OPTIONAL, *ADDED_COLUMNS)),
         **projection,
         **run_fields(event.run),
     }

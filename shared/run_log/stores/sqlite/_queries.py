@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import reprlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +20,6 @@ from run_log.stores.listings import Order, Position, Selection
 from run_log.stores.sqlite._updates import ChangePosition
 from run_log.stores.stale import StaleSelection
 from run_log.stores.stored.fields import (
-    ACTIVE_SHARD,
     ACTIVE_SINCE,
     COUNTED_HOUR,
     COUNTED_MICROS,
@@ -38,6 +38,8 @@ from run_log.stores.stored.fields import (
     PROJECTION,
     STEPS,
     TRACE_ID,
+    VERSION_FIELDS,
+    label_text,
 )
 from run_log.stores.stored.reading import StoredRun, key_at, number_of, stored_run
 from run_log.stores.summaries import WorkflowStats
@@ -61,13 +63,7 @@ _FIELDS: Final = (
     "trigger_data",
     "result",
 )
-# The shard of an active run is left out: it keeps apart what writers of a distributed index would meet at.
-OPTIONAL_COLUMNS: Final = tuple(name for name in OPTIONAL if name not in (ACTIVE_SHARD, PROGRESS_DIGEST))
-_PROJECTION: Final = (
-    *("attempt", "hlc", "event_id", "occurred_at", "inferred"),
-    *OPTIONAL_COLUMNS,
-    PROGRESS_DIGEST,
-)
+_PROJECTION: Final = (*VERSION_FIELDS, *OPTIONAL)
 MOMENTS: Final = (
     "started_at",
     "completed_at",
@@ -99,7 +95,8 @@ DOCUMENT_COLUMNS: Final = (*RUN_COLUMNS, STEPS, HISTORY)
 BARE_COLUMNS: Final = tuple(name for name in DOCUMENT_COLUMNS if name not in PAYLOADS)
 WORKFLOW_COLUMNS: Final = ("workflow", "workflow_id", "as_of", *STATUSES)
 
-_RUNS: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"  # noqa: S608 - our own names
+_SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)}"
+_RUNS: Final = f"{_SELECT_RUN} FROM runs"
 _WORKFLOWS: Final = f"SELECT {', '.join(WORKFLOW_COLUMNS)} FROM workflows"  # noqa: S608
 
 STATE: Final = "SELECT log, last FROM sequence"
@@ -124,17 +121,30 @@ REPAIRS: Final = "SELECT count FROM repairs WHERE workflow = ?"
 HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'repairs'"
 
 
+# In the place of a payload that is not asked for: its pages are not walked over.
+_NO_PAYLOAD: Final = "'{}'"
+_SELECT_LIGHT: Final = "SELECT " + ", ".join(
+    _NO_PAYLOAD if name in ("trigger_data", "result") else name for name in RUN_COLUMNS
+)
+
 _ADDED_TO_RUNS: Final = ", ".join(ADDED_COLUMNS)
 _NOTHING_ADDED: Final = ", ".join(["NULL"] * len(ADDED_COLUMNS))
 _ADDED_TO_PROJECTION: Final = (f", {PROGRESS_DIGEST}", f", {STEPS}")
+_LABELLED: Final = "labels INDEXED BY {} CROSS JOIN runs INDEXED BY sqlite_autoindex_runs_1"
+_ADDED_CONDITION: Final = re.compile(r"\b(?:parent_workflow_id|parent_run_id|error_type) = ")
+_ADDED_INDEX: Final = re.compile(r" INDEXED BY (?:all_by_\w+|runs_by_parent|runs_by_error_type)\b")
+_LABELS: Final = re.compile(r"\blabels INDEXED BY \w+")
+_NO_LABELS: Final = "(SELECT NULL AS of_workflow, NULL AS of_run, NULL AS label, NULL AS began WHERE 0)"
 
 
 def without_added(sql: str) -> str:
-    """Return a query of ours for a file of an earlier version, which has no `ADDED_COLUMNS`."""
+    """Return a query of ours for a file of an earlier version, which has nothing of `_SECOND_EDITION`."""
     sql = sql.replace(_ADDED_TO_RUNS, _NOTHING_ADDED).replace(f", {RunStatus.CANCELLED.value}", ", 0")
     for name in _ADDED_TO_PROJECTION:
         sql = sql.replace(name, ", NULL")
-    return sql
+    sql = _LABELS.sub(_NO_LABELS, sql)
+    # Without the index of all workflows the file is scanned, and sorted.
+    return _ADDED_CONDITION.sub("NULL = ", _ADDED_INDEX.sub("", sql))
 
 
 class Query(NamedTuple):
@@ -148,34 +158,71 @@ class Query(NamedTuple):
 _Condition = tuple[str, tuple[Any, ...]]
 
 
-def runs_query(workflow_id: str, selection: Selection, after: Position | None) -> Query:
-    """Return the query for the runs of a workflow that come after a position."""
+def runs_query(
+    workflow_id: str | None, selection: Selection, after: Position | None, *, payloads: bool = True
+) -> Query:
+    """Return the query for the runs of a workflow, or of all, that come after a position.
+
+    *selection* is what `Selection.by_index` returns.
+    """
     is_newest_first = selection.order is Order.NEWEST
-    conditions: list[_Condition] = [("workflow = ?", (document_id(workflow_id),))]
-    if selection.trigger_type is not None:
-        conditions.append(("trigger_type = ?", (selection.trigger_type.value,)))
+    start, workflow, run = (
+        ("began", "of_workflow", "of_run") if selection.labels else ("started_at", "workflow", "run")
+    )
+    columns = [start, workflow, run]
+    conditions: list[_Condition] = []
+    if workflow_id is not None:
+        conditions.append((f"{workflow} = ?", (document_id(workflow_id),)))
+        columns.remove(workflow)
+    index, found = _found_by(selection)
+    conditions += found
     if after is not None:
-        values = {"started_at": micros_of(after.moment), "run": after.run}
+        position = {start: micros_of(after.moment), workflow: after.workflow, run: after.run}
+        values = {column: position[column] for column in columns}
         conditions.append(_beyond(values, newest_first=is_newest_first))
     # Where a position bounds that end already, the unary plus keeps the index for the position.
     bounded = after is not None
     if selection.since is not None:
         plus = "+" * (bounded and not is_newest_first)
-        conditions.append((f"{plus}started_at >= ?", (micros_of(selection.since),)))
+        conditions.append((f"{plus}{start} >= ?", (micros_of(selection.since),)))
     if selection.until is not None:
         plus = "+" * (bounded and is_newest_first)
-        conditions.append((f"{plus}started_at < ?", (micros_of(selection.until),)))
+        conditions.append((f"{plus}{start} < ?", (micros_of(selection.until),)))
     any_status: list[list[_Condition]] = [[]]
     if selection.statuses is not None:
         any_status = [[("status = ?", (status.value,))] for status in selection.statuses]
+    index = f"{'all' if workflow_id is None else 'runs'}_by_{index}"
+    if selection.labels:
+        # The order of a cross join is kept, so labels are searched first, and each has its run. A run that
+        # something else moved would lead a cursor back.
+        conditions.append(("workflow = of_workflow AND run = of_run AND started_at = began", ()))
+    return _merged(
+        _LABELLED.format(index) if selection.labels else f"runs INDEXED BY {index}",
+        [[*conditions, *of_status] for of_status in any_status],
+        columns,
+        newest_first=is_newest_first,
+        select=_SELECT_RUN if payloads else _SELECT_LIGHT,
+    )
+
+
+def _found_by(selection: Selection) -> tuple[str, list[_Condition]]:
+    """Return what the index of a selection is by, and the conditions beside those of a status."""
+    if selection.labels:
+        return "label", [("label = ?", (label_text(*selection.labels[0]),))]
+    if selection.parent:
+        workflow_id, run_id = selection.parent
+        return "parent", [
+            ("parent_workflow_id = ?", (workflow_id,)),
+            ("parent_run_id = ?", (run_id,)),
+        ]
+    if selection.error_type:
+        return "error_type", [("error_type = ?", (selection.error_type,))]
+    by_trigger: list[_Condition] = []
+    if selection.trigger_type is not None:
+        by_trigger = [("trigger_type = ?", (str(selection.trigger_type),))]
     filters = {"status": selection.statuses, "trigger": selection.trigger_type}
     matter = [name for name, value in filters.items() if value is not None]
-    return _merged(
-        f"runs_by_{'_and_'.join(matter) or 'start'}",
-        [[*conditions, *of_status] for of_status in any_status],
-        ("started_at", "run"),
-        newest_first=is_newest_first,
-    )
+    return "_and_".join(matter) or "start", by_trigger
 
 
 def placed_query(selection: InboxSelection | StaleSelection, after: Position | None) -> Query:
@@ -205,7 +252,7 @@ def placed_query(selection: InboxSelection | StaleSelection, after: Position | N
         values = {column: position[column] for column in columns}
         conditions.append(_beyond(values, newest_first=selection.newest_first))
     return _merged(
-        _index(selection),
+        f"runs INDEXED BY {_index(selection)}",
         [[*conditions, *of_assignee] for of_assignee in any_assignee],
         columns,
         newest_first=selection.newest_first,
@@ -230,14 +277,19 @@ def _beyond(position: dict[str, Any], *, newest_first: bool) -> _Condition:
 
 
 def _merged(
-    index: str, parts: Sequence[Sequence[_Condition]], columns: Sequence[str], *, newest_first: bool
+    source: str,
+    parts: Sequence[Sequence[_Condition]],
+    columns: Sequence[str],
+    *,
+    newest_first: bool,
+    select: str = _SELECT_RUN,
 ) -> Query:
-    """Return the query for what any of *parts* selects, sorted by *columns*."""
+    """Return the query for what any of *parts* selects of a source with its index, sorted by *columns*."""
     # The index is named, for the planner only estimates, and may come to read a whole workflow for one page
     # (https://www.sqlite.org/lang_indexedby.html). Each part comes in order, so SQLite merges, and sorts
     # nothing.
     selected = (
-        f"{_RUNS} INDEXED BY {index} WHERE {' AND '.join(condition for condition, _ in part)}"
+        f"{select} FROM {source}{' WHERE ' * bool(part)}{' AND '.join(condition for condition, _ in part)}"
         for part in parts
     )
     order = ", ".join(f"{column} {'DESC' if newest_first else 'ASC'}" for column in columns)

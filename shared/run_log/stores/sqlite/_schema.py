@@ -118,6 +118,27 @@ ALTER TABLE runs ADD COLUMN error_type TEXT;
 ALTER TABLE runs ADD COLUMN progress TEXT;
 ALTER TABLE runs ADD COLUMN progress_digest TEXT;
 ALTER TABLE runs ADD COLUMN steps TEXT;
+
+CREATE INDEX all_by_start ON runs (started_at, workflow, run);
+CREATE INDEX all_by_status ON runs (status, started_at, workflow, run);
+CREATE INDEX runs_by_parent ON runs (workflow, parent_workflow_id, parent_run_id, started_at, run)
+    WHERE parent_run_id IS NOT NULL;
+CREATE INDEX all_by_parent ON runs (parent_workflow_id, parent_run_id, started_at, workflow, run)
+    WHERE parent_run_id IS NOT NULL;
+CREATE INDEX runs_by_error_type ON runs (workflow, error_type, started_at, run)
+    WHERE error_type IS NOT NULL;
+CREATE INDEX all_by_error_type ON runs (error_type, started_at, workflow, run)
+    WHERE error_type IS NOT NULL;
+
+CREATE TABLE labels (
+    of_workflow TEXT NOT NULL,
+    of_run TEXT NOT NULL,
+    label TEXT NOT NULL,
+    began INTEGER NOT NULL,
+    PRIMARY KEY (of_workflow, of_run, label)
+) WITHOUT ROWID;
+CREATE INDEX runs_by_label ON labels (of_workflow, label, began, of_run);
+CREATE INDEX all_by_label ON labels (label, began, of_workflow, of_run);
 """
 
 MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS, _SECOND_EDITION)
@@ -127,12 +148,12 @@ A reader brings no file forward, so queries have to work with every version.
 """
 
 FIRST_WITH_ADDED: Final = 3
-"""The first version of the schema that has the columns of `_SECOND_EDITION`."""
+"""The first version of the schema that has what `_SECOND_EDITION` adds."""
 
 # What in the place of our tables could do anything when it is read or written, and without end.
 _NOT_OURS: Final = """
 SELECT count(*) FROM sqlite_master
-WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs')
+WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs', 'labels')
 AND (type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%')
 """
 

@@ -35,7 +35,15 @@ from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
-from run_log.stores.stored.reading import Page, StoredRun, head_from_fields, id_at, readable
+from run_log.stores.stored.reading import (
+    Page,
+    Sieve,
+    StoredRun,
+    each_readable,
+    head_from_fields,
+    id_at,
+    readable,
+)
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
@@ -182,9 +190,21 @@ class SQLiteRunLogService(RunLogService):
 
     @override
     async def read_page(
-        self, workflow_id: str, selection: Selection, after: Position | None, limit: int
+        self,
+        workflow_id: str | None,
+        selection: Selection,
+        after: Position | None,
+        limit: int,
+        *,
+        payloads: bool,
     ) -> Page:
-        return Page.of(await self._found(runs_query(workflow_id, selection, after), limit + 1), limit)
+        def read(rows: Iterable[Row]) -> Page:
+            sieve = Sieve(selection, limit)
+            sieve.take(each_readable(rows, run_from_row, now=self._terms.now()))
+            return sieve.page
+
+        found = selection.by_index(of_all=workflow_id is None)
+        return await self._query(runs_query(workflow_id, found, after, payloads=payloads), read)
 
     @override
     async def read_overall_page(

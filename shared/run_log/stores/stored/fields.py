@@ -27,14 +27,6 @@ PAUSED_DEADLINE: Final = "paused_deadline"
 ACTIVE_SINCE: Final = "active_since"
 """In the projection map of pending and running runs only: when their newest event happened."""
 
-ACTIVE_SHARD: Final = "active_shard"
-"""In the projection map of pending and running runs only: below `ACTIVE_SHARDS`, by the run's id.
-
-Every run is active at first, and times go up: an index on those alone would have all writers meet at its end.
-"""
-
-ACTIVE_SHARDS: Final = 16
-
 CHANGED_AT: Final = "changed_at"
 """In a store's projection map: when the store took the newest request that changed the record, by its clock.
 
@@ -42,9 +34,23 @@ Only about when it changed: the commit comes after the request.
 """
 
 CHANGED_SHARD: Final = "changed_shard"
-"""In a store's projection map, always: below `CHANGED_SHARDS`, by the run's id; see `ACTIVE_SHARD`."""
+"""In a store's projection map, always: the root collection and a number below `SHARDS`, by the run's id.
 
-CHANGED_SHARDS: Final = 16
+Every index over all workflows begins with it. Times only go up, so without it all writers would meet at the
+end of an index. And a group of collections spans every root collection, of which a query wants one.
+"""
+
+SHARDS: Final = 14
+
+EARLIER_SHARDS: Final = 16
+"""Documents of earlier versions have a number below this, without the root collection.
+
+With `SHARDS` they are 30, the most values that Firestore takes for an ``in``
+(https://firebase.google.com/docs/firestore/query-data/queries#limits_on_or_queries).
+"""
+
+OF_THE_STORE: Final = (CHANGED_AT, CHANGED_SHARD, "active_shard")
+"""What in a projection map does not follow from the run's events; the last is of earlier versions only."""
 
 COUNTED_MICROS: Final = "counted_micros"
 """In the projection map of runs whose duration is in the summary: that, in microseconds."""
@@ -58,13 +64,14 @@ holds of a transition."""
 
 STEPS: Final = "steps"
 """In the projection map of runs that have any: their steps, each as text, as `HISTORY` has transitions."""
+VERSION_FIELDS: Final = ("attempt", "hlc", "event_id", "occurred_at", "inferred")
+"""What every run has in its projection map: of its newest event."""
 
 OPTIONAL: Final = (
     PAUSED_STARTED_AT,
     PAUSED_ASSIGNEE,
     PAUSED_DEADLINE,
     ACTIVE_SINCE,
-    ACTIVE_SHARD,
     COUNTED_MICROS,
     COUNTED_HOUR,
     PROGRESS_DIGEST,

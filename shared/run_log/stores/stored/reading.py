@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 from run_log.core import (
@@ -26,7 +27,7 @@ from run_log.core.law import RunHead, newest
 from run_log.core.models import STORED, RunKey
 from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import joined_steps, step_from_text
-from run_log.stores.listings import Position
+from run_log.stores.listings import MAX_PASSED_OVER, Position, Selection
 from run_log.stores.telemetry import skipped_unreadable
 
 from .fields import (
@@ -106,6 +107,10 @@ class StoredRun:
                 f"after {self.version} ({error}); publish its end as its next attempt, or delete the document"
             ) from error
 
+    def without_payloads(self) -> StoredRun:
+        """Return it with an empty `trigger_data` and `result`."""
+        return replace(self, run=self.run.model_copy(update={"trigger_data": {}, "result": {}}))
+
     @property
     def occurred_at(self) -> datetime:
         """When the newest event happened, on its emitter's clock; its start, where nobody says."""
@@ -120,11 +125,65 @@ class Page:
 
     runs: Sequence[StoredRun]
     more: bool
+    reached: WorkflowRun | None = None
+    """The run after which the next page begins; None for the last one of the page."""
 
     @classmethod
     def of(cls, found: Sequence[StoredRun], limit: int) -> Page:
         """Return the page of the first *limit* of those *found*, which are one more where there are more."""
         return cls(runs=found[:limit], more=len(found) > limit)
+
+
+class Sieve:
+    """Gathers a page of those runs that are selected, of some that are read one after another.
+
+    Args:
+        selection: Which.
+        limit: How many the page has, at most.
+    """
+
+    def __init__(self, selection: Selection, limit: int) -> None:
+        self._selection = selection
+        self._limit = limit
+        self._found: list[StoredRun] = []
+        self.passed_over = 0
+        """How many runs were taken that are not selected."""
+        self._last: WorkflowRun | None = None
+
+    @property
+    def wanted(self) -> int:
+        """How many more runs decide the page, one more than it has among them."""
+        return self._limit + 1 - len(self._found)
+
+    @property
+    def left(self) -> int:
+        """How many more runs are looked at, at most."""
+        return self.wanted + MAX_PASSED_OVER - self.passed_over
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the page is full and another follows, or so many runs were passed over that it ends."""
+        return not self.wanted or self.passed_over >= MAX_PASSED_OVER
+
+    def take(self, runs: Iterable[StoredRun]) -> None:
+        """Take in *runs*, no more of them than needed."""
+        for stored in runs:
+            if self._selection.wants(stored.run):
+                self._found.append(stored)
+            else:
+                self.passed_over += 1
+            if not self.wanted:
+                break
+            self._last = stored.run
+            if self.is_done:
+                break
+
+    @property
+    def page(self) -> Page:
+        """What was gathered, once this is done or nothing is left to read."""
+        page = Page.of(self._found, self._limit)
+        # The next one goes on after what this one has passed over, however few runs it has.
+        return replace(page, more=True, reached=self._last) if self.is_done else page
 
 
 def is_expired(expires_at: datetime | None, now: datetime) -> bool:
@@ -141,9 +200,9 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((text, bounded_id(text))))
 
 
-def position_of(run: WorkflowRun) -> Position:
-    """Return where *run* stands in its workflow's listing."""
-    return Position(run.started_at, document_id(run.id))
+def position_of(run: WorkflowRun, *, of_all: bool = False) -> Position:
+    """Return where *run* stands in its workflow's listing, or in that of all workflows."""
+    return Position(run.started_at, document_id(run.id), document_id(run.workflow_id) if of_all else "")
 
 
 def position_by(stored: StoredRun, name: str) -> Position:
@@ -206,7 +265,14 @@ def readable(
         now: What has expired by then is left out.
         is_wanted: Looks at the run itself, whose document an index has found.
     """
-    runs: list[StoredRun] = []
+    wanted = (one for one in each_readable(documents, read, now=now) if is_wanted(one.run))
+    return list(islice(wanted, most))
+
+
+def each_readable(
+    documents: Iterable[_T], read: Callable[[_T], StoredRun], *, now: datetime
+) -> Iterator[StoredRun]:
+    """Yield what `readable` returns, one by one."""
     # What is left out is left out here and not in the query: a page stays full, and its cursor moves on.
     for document in documents:
         try:
@@ -214,11 +280,8 @@ def readable(
         except UnreadableRunError as error:
             skipped_unreadable(error)
             continue
-        if not stored.is_expired(now) and is_wanted(stored.run):
-            runs.append(stored)
-        if len(runs) == most:
-            break
-    return runs
+        if not stored.is_expired(now):
+            yield stored
 
 
 def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, cast
@@ -24,8 +23,6 @@ from run_log.core.payload import encode_json
 from run_log.stores.retention import Retention
 
 from .fields import (
-    ACTIVE_SHARD,
-    ACTIVE_SHARDS,
     ACTIVE_SINCE,
     COUNTED_HOUR,
     COUNTED_MICROS,
@@ -122,7 +119,6 @@ def projection_fields(event: RunEvent, counted: Counted, digest: str | None = No
             fields[PAUSED_ASSIGNEE] = indexed_assignee(pause.assignee)
     elif event.status in (RunStatus.PENDING, RunStatus.RUNNING):
         fields[ACTIVE_SINCE] = event.occurred_at
-        fields[ACTIVE_SHARD] = zlib.crc32(event.run.id.encode()) % ACTIVE_SHARDS
     if not event.is_transition:
         fields[PROGRESS_DIGEST] = digest or ""
     if counted.micros is not None:

@@ -297,7 +297,7 @@ class ChangedDocuments:
         # takes in a margin at both ends and `includes` leaves out what is not of the round.
         since, _ = requests_around(place.seen.nanos)
         _, until = requests_around(place.until)
-        query = changed_query(runs, since, until).limit(self._page)
+        query = changed_query(runs, self._root, since, until).limit(self._page)
         if place.path:
             changed_at = moment_of(place.changed_at)
             after = {f"{PROJECTION}.{CHANGED_AT}": changed_at, "__name__": client.document(place.path)}

@@ -61,8 +61,8 @@ class Feed:
     ) -> None:
         self._connection = connection
         self._root = root
-        collection = root.rpartition("/")[2]
-        self._documents = ChangedDocuments(connection, collection, None, page=bounds.page)
+        self._collection = root.rpartition("/")[2]
+        self._documents = ChangedDocuments(connection, self._collection, None, page=bounds.page)
         self._bounds = bounds
         self._patience = patience
         self._uniform = uniform
@@ -187,7 +187,7 @@ class Feed:
     async def _responses(self) -> AsyncGenerator[Any]:
         # From a margin before: a document says when its request began, not when it was committed.
         since, _ = requests_around(self._recent.newest.nanos)
-        query = changed_query(self._connection.client().collection_group(RUNS), since)
+        query = changed_query(self._connection.client().collection_group(RUNS), self._collection, since)
         is_over = asyncio.Event()
         # It ends by itself after a while: its query begins at a fixed moment, so what it matches only grows.
         call = self._connection.listen(query, is_over, self._bounds.listen_seconds)
