@@ -34,12 +34,13 @@ from .client import shards_of
 
 _Condition = tuple[str, str, Any]
 
+_TWO_PAYLOADS: Final = ("trigger_data", "result")
 _WITHOUT_PAYLOADS: Final = (
-    *(name for name in WorkflowRun.model_fields if name not in ("trigger_data", "result")),
+    *(name for name in WorkflowRun.model_fields if name not in _TWO_PAYLOADS),
     EXPIRE_AT,
     *(f"{PROJECTION}.{name}" for name in (*VERSION_FIELDS, *OPTIONAL)),
 )
-"""What is read for a list without payloads: no history either, which no list shows."""
+"""What is read for a list without payloads: no history and no steps either, which no list shows."""
 
 
 def runs_query(
@@ -57,7 +58,7 @@ def runs_query(
     query = _where(runs, [*conditions, *_conditions(selection)])
     direction = "DESCENDING" if selection.order is Order.NEWEST else "ASCENDING"
     query = _in_order(query, "started_at", direction)
-    return query if payloads else query.select(_WITHOUT_PAYLOADS)
+    return query.select((*_WITHOUT_PAYLOADS, *_TWO_PAYLOADS) if payloads else _WITHOUT_PAYLOADS)
 
 
 def indexed(selection: Selection, *, of_all: bool) -> Selection:
