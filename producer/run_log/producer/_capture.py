@@ -7,7 +7,7 @@ import enum
 import marshal
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -220,9 +220,16 @@ class Capture:
     delivery thread.
     """
 
-    def __init__(self, *, tick: Callable[[RunKey], int], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        tick: Callable[[RunKey], int],
+        new_id: Callable[[], str],
+        label_fields: Sequence[str] = (),
+    ) -> None:
         self._tick = tick
         self._new_id = new_id
+        self._label_fields = label_fields
 
     def __call__(self, run: object) -> Entry:
         """Return the entry for *run*. It shares nothing with *run* that can change.
@@ -243,7 +250,7 @@ class Capture:
                 )
             if type(run) is Checked:
                 return self._of_checked(run)
-            run = recordable(run)
+            run = recordable(run, self._label_fields)
             is_valid = True
         try:
             key = (run.workflow_id, run.id)
@@ -465,14 +472,14 @@ def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[st
     return markers, sum(map(len, copies))
 
 
-def recordable(run: object) -> WorkflowRun:
+def recordable(run: object, label_fields: Sequence[str] = ()) -> WorkflowRun:
     """Return *run* validated, with ``manual`` in place of a text that cannot be a trigger type.
 
     Raises:
         InvalidRunError: A field is missing or wrong; the message names each.
     """
     try:
-        return validated(run)
+        return validated(run, label_fields=label_fields)
     except InvalidRunError:
         is_mapping = isinstance(run, Mapping)
         source: Any = dict(cast("Mapping[str, object]", run)) if is_mapping else run
@@ -481,7 +488,8 @@ def recordable(run: object) -> WorkflowRun:
         if known is not trigger:
             # If that does not help, the error is to name the run's own faults, not those of its stand-in.
             with contextlib.suppress(InvalidRunError):
-                return validated({**source, "trigger_type": known} if is_mapping else _Known(source, known))
+                stand_in = {**source, "trigger_type": known} if is_mapping else _Known(source, known)
+                return validated(stand_in, label_fields=label_fields)
         raise
 
 

@@ -52,9 +52,10 @@ class RunEventEmitter:
         redaction: Which values are replaced before they leave the process.
         clock: Stamps events.
         new_id: Makes the ids of events.
+        label_fields: Fields of a platform's own run that become labels.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing that tests or a platform may set
         self,
         transport: Transport,
         *,
@@ -64,10 +65,11 @@ class RunEventEmitter:
         redaction: Redaction | None = None,
         clock: HybridLogicalClock = PROCESS_CLOCK,
         new_id: Callable[[], str] = uuid7,
+        label_fields: Sequence[str] = (),
     ) -> None:
         secrets = Redaction() if redaction is None else redaction
         self._clock = clock
-        self._capture = Capture(tick=clock.tick, new_id=new_id)
+        self._capture = Capture(tick=clock.tick, new_id=new_id, label_fields=label_fields)
         self._delivery = Delivery(
             transport,
             encode=lambda content: encode(content, secrets),
@@ -109,6 +111,7 @@ class RunEventEmitter:
             limits=BufferLimits(events=settings.buffer_events, data_bytes=settings.buffer_bytes),
             spool=Spool(directory, max_bytes=settings.spool_max_bytes) if directory else None,
             redaction=Redaction.from_setting(settings.redact_keys, texts=settings.redact_text),
+            label_fields=settings.label_fields,
         )
 
     def emit(self, run: object) -> None:

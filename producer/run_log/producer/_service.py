@@ -66,7 +66,7 @@ class PubSubRunLogService(RunLog):
             WriteRefusedError: What is read of the run is stamped too far ahead; see `resume`.
         """
         with _tracer.start_as_current_span("run_log.save") as span:
-            checked = validated(run)
+            checked = validated(run, label_fields=self.label_fields)
             span.set_attributes({"workflow_id": checked.workflow_id, "run_id": checked.id})
             seen = self.version_clock.seen(checked.key)
             self._check_not_ahead(checked.key, seen)

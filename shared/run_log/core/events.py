@@ -133,6 +133,7 @@ class RunEvent(BaseModel):
         now: Callable[[], datetime] = utc_now,
         inferred: bool = False,
         trace: tuple[str | None, str | None] = (None, None),
+        label_fields: Sequence[str] = (),
     ) -> Self:
         """Return the event that *run* is in this state now. The event has a copy of the run.
 
@@ -143,12 +144,13 @@ class RunEvent(BaseModel):
             now: The wall clock that people see.
             inferred: Whether the state was concluded rather than observed.
             trace: W3C ``traceparent`` and ``tracestate`` of the emitting span.
+            label_fields: Fields of somebody else's run that become labels.
 
         Raises:
             InvalidRunError: *run* does not have a run's fields; the message names each field at fault.
             WriteRefusedError: No version comes after what was observed of the run.
         """
-        copy = snapshot(run)
+        copy = snapshot(run, label_fields=label_fields)
         try:
             return cls(
                 event_id=new_id(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -95,6 +95,8 @@ _MAX_FAULT: Final = 500
 _MAX_EXPLANATION: Final = 2_000
 
 _MAX_SHOWN_NAME: Final = 64
+_MAX_TOLD: Final = 100
+_told_fields: Final[set[str]] = set()
 _PARENT_IDS: Final = 2
 
 _logger: Final = get_logger("run_log.core")
@@ -667,11 +669,12 @@ RunKey = tuple[str, str]
 """The identity of a run: workflow id and run id."""
 
 
-def validated(run: object) -> WorkflowRun:
+def validated(run: object, *, label_fields: Sequence[str] = ()) -> WorkflowRun:
     """Return *run*, as `snapshot` does, but its payloads still hold the given values.
 
     Ids, texts and payloads may be anything that has a nearest form. A payload without keys becomes the value
-    of `OUTER_KEY`, which is logged.
+    of `OUTER_KEY`, which is logged. Fields that a run does not have become labels where *label_fields* names
+    them. The names of all others are logged once for each kind of run.
     """
     source = run
     if isinstance(source, Mapping):
@@ -690,20 +693,60 @@ def validated(run: object) -> WorkflowRun:
             field=name,
             kept_as=OUTER_KEY,
         )
+    if type(run) is not WorkflowRun and (further := _further_fields(source)):
+        asked = {name: further.pop(name) for name in label_fields if name in further}
+        if asked:
+            copy.labels = {**cast("dict[str, str]", asked), **copy.labels}
+        _tell_of_fields(type_name(run), copy, further)
     return copy
 
 
-def snapshot(run: object) -> WorkflowRun:
+def _further_fields(source: object) -> dict[str, object]:
+    """Return the public fields of *source*, somebody else's run, that a run has no place for."""
+    found: dict[str, object] = {}
+    # If its code raises, nobody knows what else it has.
+    with Contained():
+        if isinstance(source, dict):
+            found = dict(cast("dict[str, object]", source))
+        else:
+            slots: Mapping[str, object] = getattr(type(source), "__dataclass_fields__", {})
+            found = {name: getattr(source, name) for name in slots} | dict(getattr(source, "__dict__", {}))
+        known = WorkflowRun.model_fields
+        return {
+            name: value
+            for name, value in found.items()
+            if type(name) is str and not name.startswith("_") and name not in known and value is not None
+        }
+    return {}
+
+
+def _tell_of_fields(kind: str, run: WorkflowRun, further: Mapping[str, object]) -> None:
+    told = f"{kind}: {', '.join(sorted(further))}"[:_MAX_EXPLANATION]
+    if not further or told in _told_fields or len(_told_fields) >= _MAX_TOLD:
+        return
+    _told_fields.add(told)
+    _logger.warning(
+        "run_log_fields_left_out",
+        workflow_id=run.workflow_id,
+        run_id=run.id,
+        type=kind,
+        fields=sorted(further)[:MAX_LABELS],
+        hint="a run has no such fields; RUN_LOG_LABEL_FIELDS keeps short ones as labels",
+    )
+
+
+def snapshot(run: object, *, label_fields: Sequence[str] = ()) -> WorkflowRun:
     """Return a validated copy of *run* that shares nothing with it and fits into a document.
 
     *run* is a `WorkflowRun`, an object with its fields as attributes (a platform's own model), or a mapping.
     Payloads beyond `MAX_PAYLOAD_BYTES` are cut: markers replace the largest values, and every outer key
-    stays. The metric ``run_log.payload.cut_values`` counts the values that were cut.
+    stays. The metric ``run_log.payload.cut_values`` counts the values that were cut. For *label_fields* see
+    `validated`.
 
     Raises:
         InvalidRunError: A field is missing or wrong. The message names each.
     """
-    copy = validated(run)
+    copy = validated(run, label_fields=label_fields)
     (trigger_data, result), cut = detached(copy.trigger_data, copy.result, limit=_payload_room(copy))
     count_cut(copy.workflow_id, copy.id, cut)
     return copy.model_copy(update={"trigger_data": trigger_data, "result": result})

@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -61,6 +70,12 @@ _environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=o
 _logger: Final = get_logger("run_log.core")
 # Unknown variables that this process has already warned of.
 _told: Final[set[str]] = set()
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name for each in value.split(",") if (name := each.strip()))
+    return value
 
 
 class Settings(BaseSettings):
@@ -121,6 +136,9 @@ class Settings(BaseSettings):
     removes one, ``-*`` all."""
     redact_text: bool = True
     """``RUN_LOG_REDACT_TEXT``: whether redaction also replaces secrets in texts: values, errors, reasons."""
+    label_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    """``RUN_LOG_LABEL_FIELDS``: names of fields of a platform's own runs that become labels, separated by
+    commas."""
     end_flush_seconds: float | None = Field(default=None, ge=0, le=3_600, allow_inf_nan=False)
     """``RUN_LOG_END_FLUSH_SECONDS``: how long the end of a recorded run waits for delivery. With None it
     waits in a forked process, and where the platform may stop the CPU after a response."""

@@ -47,6 +47,7 @@ def create_run_log_service(backend: str | None = None) -> RunLog:
     settings = Settings.from_env()
     name = settings.backend if backend is None else backend
     service = _load(name)(settings)
+    service.label_fields = settings.label_fields
     _logger.info("run_log_backend_selected", backend=name)
     return service
 

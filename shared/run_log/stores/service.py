@@ -35,7 +35,13 @@ from .watch import RunUpdate
 
 
 class RunLog(RunLogReader, abc.ABC):
-    """What `create_run_log_service` returns: queries, saves, and answers to paused runs."""
+    """What `create_run_log_service` returns: queries, saves, and answers to paused runs.
+
+    Attributes:
+        label_fields: Fields of a platform's own runs that become labels when they are saved.
+    """
+
+    label_fields: Sequence[str] = ()
 
     async def resume(  # noqa: PLR0913 - each is a part of the answer
         self,
@@ -312,7 +318,10 @@ class RunLogService(RunLog, StoredRuns):
         Raises:
             ConfigurationError: A setting is missing or wrong; the message says which, and what to set.
         """
-        return cls.from_settings(Settings.from_env())
+        settings = Settings.from_env()
+        service = cls.from_settings(settings)
+        service.label_fields = settings.label_fields
+        return service
 
     @classmethod
     @abc.abstractmethod
@@ -322,7 +331,9 @@ class RunLogService(RunLog, StoredRuns):
     @override
     async def save_run(self, run: Any) -> None:
         with span("run_log.save") as saving:
-            event = RunEvent.from_run(run, clock=self.version_clock, trace=current_trace())
+            event = RunEvent.from_run(
+                run, clock=self.version_clock, trace=current_trace(), label_fields=self.label_fields
+            )
             saving.set_attributes({"workflow_id": event.run.workflow_id, "run_id": event.run.id})
             await self._save(event)
 

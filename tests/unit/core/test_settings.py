@@ -203,3 +203,11 @@ def test_a_bad_value_is_refused_with_its_variable(field: str, value: str) -> Non
 
     assert f"{variable(field)}={value!r}: " in str(caught.value)
     assert "RUN_LOG_STATS_SHARDS='0': " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", ()), ("tenant", ("tenant",)), (" tenant , team,", ("tenant", "team"))]
+)
+def test_label_fields_are_separated_by_commas(text: str, names: tuple[str, ...]) -> None:
+    """Names may have spaces around them, and none is none."""
+    assert names == Settings.from_env({"RUN_LOG_LABEL_FIELDS": text}).label_fields

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from run_log.core import InvalidRunError, PauseRequest, RunStatus, WorkflowRun
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, WorkflowRun, models
 from run_log.core.models import snapshot
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
 from run_log.core.payload import encode_json
@@ -177,3 +177,49 @@ def test_a_platforms_object_that_can_be_paused_is_a_run() -> None:
     copy = snapshot(Run())
 
     assert (1, 0.0, None) == (copy.attempt, copy.duration_ms, copy.pause)
+
+
+class _Tenanted(BaseModel):
+    id: str = "r1"
+    workflow_id: str = "w1"
+    status: str = "running"
+    trigger_type: str = "cron"
+    started_at: datetime = NOON
+    labels: dict[str, str] = {"team": "a", "tenant": "own"}
+    tenant: str = "acme"
+    region: _PlainTrigger = _PlainTrigger.BY_HAND
+    nothing: str | None = None
+    nodes: list[int] = [1, 2]
+
+
+@dataclass(slots=True)
+class _Slotted:
+    id: str = "r1"
+    workflow_id: str = "w1"
+    status: str = "running"
+    trigger_type: str = "cron"
+    started_at: datetime = NOON
+    region: str = "eu"
+
+
+def test_fields_that_a_run_does_not_have(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They become labels where they are asked for; the names of the others are logged once for each kind."""
+    monkeypatch.setattr(models, "_told_fields", set[str]())
+
+    kept = snapshot(_Tenanted(), label_fields=("tenant", "region", "unknown"))
+    again = snapshot(_Tenanted(), label_fields=("tenant", "region"))
+    slotted = snapshot(_Slotted(), label_fields=("region",))
+    mapping = snapshot({**run_fields(), "region": "eu", "_private": 1}, label_fields=("region",))
+    own = snapshot(make_run(), label_fields=("region",))
+
+    # What a platform says by our name counts.
+    assert {"team": "a", "tenant": "own", "region": "manual"} == kept.labels == again.labels
+    assert [{"region": "eu"}, {"region": "eu"}, {}] == [run.labels for run in (slotted, mapping, own)]
+    (record,) = caplog.records
+    assert ("run_log_fields_left_out", "_Tenanted", ["nodes"]) == (
+        vars(record)["event"],
+        vars(record)["type"],
+        vars(record)["fields"],
+    )

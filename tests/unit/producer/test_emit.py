@@ -457,6 +457,17 @@ def test_what_is_emitted_has_all_fields(emitter_to: EmitterMaker) -> None:
     assert emitted == event.run
 
 
+def test_fields_that_become_labels(emitter_to: EmitterMaker) -> None:
+    """A platform's own run is emitted with the labels that the setting asks for."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, label_fields=("tenant",))
+
+    emitter.emit({**dict(a_run()), "tenant": "acme", "nodes": [1]})
+    emitter.close(PATIENCE)
+
+    assert [{"tenant": "acme"}] == [event.run.labels for event in transport.events]
+
+
 class _LoudHandler(logging.Handler):
     def handle(self, record: logging.LogRecord) -> bool:
         raise RuntimeError(record.getMessage())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from run_log.producer import PubSubRunLogService
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
+    RunLog,
     RunLogService,
     SQLiteRunLogService,
     create_run_log_service,
@@ -22,6 +23,7 @@ from run_log.stores import (
 )
 from run_log.stores.firestore import create_service
 from run_log.stores.sqlite import create_service as create_sqlite
+from run_log.testing import a_run
 
 VARIABLES = (
     "RUN_LOG_BACKEND",
@@ -140,3 +142,17 @@ def test_the_package_has_no_other_names() -> None:
     """An attribute that is not there is the usual error."""
     with pytest.raises(AttributeError, match="no attribute 'RedisRunLogService'"):
         _ = run_log.stores.RedisRunLogService
+
+
+@pytest.mark.parametrize("make", [create_run_log_service, InMemoryRunLogService.from_env])
+async def test_fields_that_become_labels(make: Callable[[], RunLog], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment names of a platform's own runs is kept as labels, whichever way a run log is made."""
+    monkeypatch.setenv("RUN_LOG_LABEL_FIELDS", "tenant")
+    log = make()
+
+    await log.save_run({**dict(a_run(workflow_id="w", id="r")), "tenant": "acme"})
+    run = await log.get_run("w", "r")
+    await log.close()
+
+    assert run is not None
+    assert {"tenant": "acme"} == run.labels
