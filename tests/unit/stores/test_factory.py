@@ -146,7 +146,7 @@ def test_the_package_has_no_other_names() -> None:
 
 @pytest.mark.parametrize("make", [create_run_log_service, InMemoryRunLogService.from_env])
 async def test_fields_that_become_labels(make: Callable[[], RunLog], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment names of a platform's own runs is kept as labels, whichever way a run log is made."""
+    """What the environment names of a platform's own runs is kept as labels, however a run log is made."""
     monkeypatch.setenv("RUN_LOG_LABEL_FIELDS", "tenant")
     log = make()
 
