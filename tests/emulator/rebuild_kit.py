@@ -18,7 +18,7 @@ from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import compare
 from run_log.stores.firestore import Connection, FirestoreRoot
 from run_log.stores.firestore.client import fields_of
-from run_log.stores.stored.fields import CHANGED_AT, HISTORY, PROJECTION
+from run_log.stores.stored.fields import CHANGED_AT, CHANGED_SHARD, HISTORY, PROJECTION
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text
 from run_log.testing import an_event
@@ -73,7 +73,7 @@ async def differences(first: str, second: str) -> list[str]:
 
 
 async def raw_documents(root: str) -> dict[str, Any]:
-    """Return all documents of a root collection by path, without what depends on when they were written.
+    """Return all documents of a root collection by path, without what depends on where and when they are.
 
     For many of them `differences` takes minutes.
     """
@@ -89,6 +89,9 @@ async def raw_documents(root: str) -> dict[str, Any]:
         for path, document in page.items():
             fields = fields_of(document.fields)
             del fields[PROJECTION][CHANGED_AT]
+            own, _, number = fields[PROJECTION][CHANGED_SHARD].rpartition("/")
+            assert root == own
+            fields[PROJECTION][CHANGED_SHARD] = number
             # A state that was committed before the next one came leaves its digest beside its transition.
             texts = {transition_text(transition_from_text(text)) for text in fields[PROJECTION][HISTORY]}
             fields[PROJECTION][HISTORY] = sorted(texts)
