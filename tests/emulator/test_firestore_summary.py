@@ -147,4 +147,5 @@ def test_the_document_has_room_for_every_counter() -> None:
     maps = {path.rpartition(".")[0] for path in paths}
     size = sum(len(path.rpartition(".")[2]) + 1 + 8 for path in paths)
     size += sum(sum(len(part) + 1 for part in one.split(".")) + 32 for one in maps)
-    assert size < MAX_DOCUMENT_BYTES - 20_000
+    # The ids, the stats and the name of the document take less than that.
+    assert size < MAX_DOCUMENT_BYTES - 16_000
