@@ -12,6 +12,7 @@ from run_log.core import Outcome, ReceivedMessage, RunEvent, StoreUnavailableErr
 from run_log.core.counters import Horizon
 from run_log.core.law import RunChange, StatsDelta
 from run_log.core.models import RunKey
+from run_log.core.steps import Step, joined_steps
 from run_log.stores.committing.commits import Commit, KnownRun, RunBatch, StatsWrite
 from run_log.stores.committing.committer import Committer
 
@@ -112,6 +113,15 @@ def plant_bare_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         return outcome(newest, history, transition, **kind)
 
     monkeypatch.setattr(law, "_outcome", by_id)
+
+
+def plant_replaced_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the steps of an event take the place of those that are known."""
+
+    def replaced(known: Sequence[Step], *more: Sequence[Step]) -> tuple[Step, ...]:
+        return joined_steps(more[-1] if more else known)
+
+    monkeypatch.setattr(law, "joined_steps", replaced)
 
 
 def plant_any_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from run_log.core import RunStatus, StoreUnavailableError, Version, WriteRefusedError
+from run_log.core import RunEvent, RunStatus, StoreUnavailableError, Version, WriteRefusedError
 from run_log.core.counters import Horizon, SummaryCounter, add_counters, counters_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.law import count_statuses
 from run_log.core.models import RunKey
+from run_log.core.steps import joined_steps
 from run_log.stores.committing.commits import Commit, KnownRun, RunWrite
-from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, PROJECTION
+from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, PROJECTION, STEPS
 from run_log.stores.stored.reading import head_from_fields, is_expired
 from run_log.testing import a_run
 
@@ -48,6 +49,7 @@ class Document:
     fields: Mapping[str, Any]
     projection: Mapping[str, Any]
     history: tuple[str, ...]
+    steps: tuple[str, ...]
     expires_at: datetime | None
     mark: int
 
@@ -63,7 +65,7 @@ class Document:
         fields = {
             "status": self.fields["status"],
             EXPIRE_AT: self.expires_at,
-            PROJECTION: {**self.projection, HISTORY: list(self.history)},
+            PROJECTION: {**self.projection, HISTORY: list(self.history), STEPS: list(self.steps)},
         }
         return KnownRun(stored=head_from_fields(fields, self.key), mark=self.mark)
 
@@ -160,12 +162,20 @@ class DocumentStore:
         """Return what is stored of *keys*."""
         return {key: self.runs[key].known for key in keys if key in self.runs}
 
-    def holds(self, key: RunKey, version: Version) -> bool:
-        """Return whether an event is in a run's history, or older than what is kept of it."""
-        document = self.runs.get(key) or self.deleted.get(key)
+    def holds(self, event: RunEvent) -> bool:
+        """Return whether all that an event adds is there: its transition, if it is one, and its steps.
+
+        A transition may be older than what is kept of them, and a step may be known in a newer state.
+        """
+        document = self.runs.get(event.key) or self.deleted.get(event.key)
         if document is None:
             return False
-        versions = [line.version for line in document.known.stored.head.history]
+        head, version = document.known.stored.head, event.version
+        if joined_steps(head.steps, event.steps) != head.steps:
+            return False
+        if not event.is_transition:
+            return version <= head.version
+        versions = [line.version for line in head.history]
         return version in versions or (len(versions) == 50 and version < versions[0])
 
     def _write(self, write: RunWrite) -> None:
@@ -178,7 +188,8 @@ class DocumentStore:
         before = () if write.replaces_history or stored is None else stored.history
         history = (*before, *(line for line in write.history if line not in before))
         expires_at = stored.expires_at if write.keeps_expiry and stored else write.expires_at
-        document = Document(write.key, fields, projection, history, expires_at, next(self._marks))
+        steps = tuple(write.steps) if write.steps is not None else stored.steps if stored else ()
+        document = Document(write.key, fields, projection, history, steps, expires_at, next(self._marks))
         if write.key in self.deleted:
             raise ViolationError(f"{write.key} has expired, was deleted, and came back")
         if stored is not None and document.version < stored.version:

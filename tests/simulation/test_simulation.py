@@ -15,6 +15,7 @@ from .bugs import (
     plant_any_clock,
     plant_bare_ids,
     plant_late_ties,
+    plant_replaced_steps,
 )
 from .schedules import ScheduleFailedError, run_schedule, run_schedules
 from .world import Build
@@ -37,6 +38,7 @@ PLANTS = {
     "ties by arrival": plant_late_ties,
     "identity by id alone": plant_bare_ids,
     "any clock": plant_any_clock,
+    "steps replaced": plant_replaced_steps,
 }
 
 

@@ -21,6 +21,7 @@ from run_log.core.clock import MAX_HLC
 from run_log.core.ids import MAX_ID_BYTES
 from run_log.core.law import newest_event
 from run_log.core.models import RunKey
+from run_log.core.steps import Step, StepStatus, joined_steps
 from run_log.core.wire import MAX_MESSAGE_BYTES, message_bytes
 from run_log.testing import a_run
 
@@ -158,7 +159,25 @@ def _life(
     if chance.random() < 0.2:
         states.append(run.model_copy(update={"status": RunStatus.RUNNING, "attempt": 2}))
         states.append(run.model_copy(update={"status": chance.choice(_ENDS), "attempt": 2**31 - 1}))
-    return [_event(chance, state, ahead) for state in states]
+    if chance.random() < 0.3:
+        states.insert(1, run)  # it says how far it is, as `_made_of` has it
+    events = [_event(chance, state, ahead) for state in states]
+    return [_made_of(chance, event) for event in events] if chance.random() < 0.3 else events
+
+
+def _made_of(chance: random.Random, event: RunEvent) -> RunEvent:
+    """Return *event* with steps, of few keys and versions; a running run's may only say how far it is."""
+    steps = [
+        Step(
+            key=chance.choice("abcdef"),
+            name="step",
+            status=chance.choice(list(StepStatus)),
+            started_at=TODAY,
+            version=chance.randrange(4),
+        )
+        for _ in range(chance.randrange(4))
+    ]
+    return event.model_copy(update={"steps": joined_steps(steps), "is_progress": chance.random() < 0.5})
 
 
 def _event(chance: random.Random, state: WorkflowRun, ahead: int) -> RunEvent:

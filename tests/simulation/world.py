@@ -189,7 +189,7 @@ class World:
     def _check_acknowledged(self, message: Message) -> None:
         """Check that what will not come again is kept."""
         event = self._workload.events.get(message.data) or self._workload.late.get(message.data)
-        is_kept = event is not None and self._store.holds(event.key, event.version)
+        is_kept = event is not None and self._store.holds(event)
         if message.data not in self._workload.events:
             is_kept = is_kept or any(letter == message for letter, _ in self._letters)
         self._assert(is_kept, f"acknowledged and lost: {message.data[:120]!r}")
@@ -218,7 +218,7 @@ class World:
         self._assert(letters == {**self._workload.poison, **late}, f"the dead letters are {letters!r:.2000}")
 
     def _check_history(self, event: RunEvent) -> None:
-        self._assert(self._store.holds(event.key, event.version), f"{event.version} is not in the history")
+        self._assert(self._store.holds(event), f"what {event.version} adds is not there")
 
     def _assert(self, holds: object, otherwise: str) -> None:
         self._raise_failures()
