@@ -13,7 +13,16 @@ import pytest
 import typer
 
 from run_log.console.app import app
-from run_log.core import DeadLetterReason, PauseRequest, RunStatus, Settings
+from run_log.core import (
+    DeadLetterReason,
+    PauseRequest,
+    RunRef,
+    RunStatus,
+    Settings,
+    Step,
+    StepStatus,
+    utc_now,
+)
 from run_log.pubsub import PubSubConnection
 from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run, an_event
@@ -63,6 +72,8 @@ READ: Final[dict[str, list[Arguments]]] = {
     ],
     "runs failures": [(), (ODD,), ("--wide",), ("--since", NAME)],
     "runs show": [(ODD, ODD), (ODD, "paused"), (NAME, NAME)],
+    "runs steps": [(ODD, ODD), (ODD, "paused"), (NAME, NAME)],
+    "runs cancel": [(ODD, "paused", "--by", NAME, "--reason", NAME), (NAME, NAME, "--by", NAME)],
     "runs history": [(ODD, ODD), (ODD, "paused"), (NAME, NAME)],
     "runs watch": [(ODD, ODD), (ODD, "paused", "--timeout", "0.1"), (NAME, NAME), (NAME, "--cursor", NAME)],
     "runs stats": [(ODD,), (NAME, "--window", NAME)],
@@ -115,9 +126,21 @@ def prepare(folder: Path) -> None:
     async def save(path: Path, *, error: str) -> None:
         service = SQLiteRunLogService(path=path)
         odd: dict[str, Any] = {"trigger_data": {ODD: ODD}, "result": {ODD: [ODD]}}
+        odd |= {"labels": {"odd": ODD}, "parent": RunRef(ODD, ODD), "error_type": ODD}
+        step = Step(
+            key="k",
+            name=ODD,
+            status=StepStatus.FAILED,
+            started_at=utc_now(),
+            error=ODD,
+            attributes={ODD: ODD},
+            version=1,
+        )
         await service.apply(
             [
-                an_event(a_run(id=ODD, workflow_id=ODD, status=RunStatus.FAILED, error=error, **odd)),
+                an_event(
+                    a_run(id=ODD, workflow_id=ODD, status=RunStatus.FAILED, error=error, **odd)
+                ).model_copy(update={"steps": (step,)}),
                 an_event(
                     a_run(
                         id="paused",

@@ -195,7 +195,6 @@ SPOILS: dict[str, dict[str, Any]] = {
     "no object": {"result": "[]"},
     "another id": {"id": "zzz"},
     "another workflow": {"workflow_id": "w2"},
-    "no projection map": {"projection": "text"},
     "no version": {"projection.hlc": "text"},
     "an infinite version": {"projection.hlc": float("inf")},
 }
@@ -218,6 +217,18 @@ async def test_what_cannot_be_read_is_skipped(plain: OpenedService, spoil: dict[
             page, cursor = await plain.list_runs("w", limit=limit, start_after=cursor)
             walked += page
         assert [run.id for run in walked] == ["r0", "r1", "r3", "r4"]
+
+
+async def test_a_list_does_not_look_at_the_whole_projection_map(plain: OpenedService) -> None:
+    """Lists read what they show of the map, so a run without one is listed. Who asks for it is told."""
+    await plain.apply([an_event(workflow_id="w", id="r")])
+    await plain.reference(RUN).update({"projection": "text"})
+
+    listed, _ = await plain.list_runs("w")
+    with pytest.raises(UnreadableRunError, match="'r'"):
+        await plain.get_run("w", "r")
+
+    assert ["r"] == [run.id for run in listed]
 
 
 HISTORIES = {

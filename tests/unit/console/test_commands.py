@@ -202,7 +202,11 @@ def test_the_version_of_an_installation(
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("run-log ru", {"runs"}), ("run-log runs st", {"stats"}), ("run-log projector pu", {"pull", "push"})],
+    [
+        ("run-log ru", {"runs"}),
+        ("run-log runs st", {"stats", "steps"}),
+        ("run-log projector pu", {"pull", "push"}),
+    ],
 )
 @pytest.mark.process
 def test_the_shell_completes_commands(words: str, expected: set[str], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_settings() -> None:
 
     defaults = {variable(name): field.default for name, field in Settings.model_fields.items()}
     shown = {
-        name: [] if value is None else [str(value).lower() if isinstance(value, bool) else str(value)]
+        name: [] if value in (None, ()) else [str(value).lower() if isinstance(value, bool) else str(value)]
         for name, value in defaults.items()
     }
     emulators: dict[str, list[str]] = {"FIRESTORE_EMULATOR_HOST": [], "PUBSUB_EMULATOR_HOST": []}
