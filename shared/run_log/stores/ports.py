@@ -40,6 +40,14 @@ class StoredRuns(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
+        """Count the runs of a selection, unreadable ones too; None is all workflows.
+
+        Raises:
+            InvalidArgumentError: The store cannot count by all of that.
+        """
+
+    @abc.abstractmethod
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         """Read the stats of at most so many workflows after a document id, by document id."""
 
