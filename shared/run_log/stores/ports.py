@@ -43,6 +43,8 @@ class StoredRuns(abc.ABC):
     async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
         """Count the runs of a selection, unreadable ones too; None is all workflows.
 
+        One that has expired is counted only where the store cannot tell without reading it.
+
         Raises:
             InvalidArgumentError: The store cannot count by all of that.
         """
