@@ -162,8 +162,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     async def count_runs(self, workflow_id: str | None = None, **filters: Unpack[RunConditions]) -> int:
         """Return how many runs a listing with these filters has, all its pages together.
 
-        No run is read, so a run that cannot be read is counted, although no listing shows it. In memory and
-        in SQLite the runs are counted at one moment, by any filters.
+        What is counted is not parsed, so a run that cannot be read is counted, although no listing shows it.
+        In memory and in SQLite the runs are counted at one moment, by any filters.
 
         Firestore counts what one index finds whole; see `list_runs` for what that is. It bills one read for
         up to 1,000 index entries that it counts, and at least one
