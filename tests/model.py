@@ -104,6 +104,8 @@ async def check_workflow(
     for status in by_status:
         expected = [run for run in newest if run.status is status and run.started_at >= middle]
         assert expected == [run async for run in service.iter_runs(workflow_id, status=status, since=middle)]
+        assert len(expected) == await service.count_runs(workflow_id, status=status, since=middle)
+    assert len(runs) == await service.count_runs(workflow_id)
     early = [run for run in newest if run.started_at < middle]
     trigger = newest[0].trigger_type
     expected = [run for run in early if run.trigger_type is trigger]

@@ -217,9 +217,10 @@ async def open_pubsub() -> Harness:
 
 
 MEMORY = pytest.param((open_memory, None), id="memory")
+SQLITE = pytest.param((open_sqlite, "sqlite_environment"), id="sqlite")
 STORES = (
     MEMORY,
-    pytest.param((open_sqlite, "sqlite_environment"), id="sqlite"),
+    SQLITE,
     pytest.param((open_firestore, "emulator_environment"), id="firestore", marks=pytest.mark.emulator),
 )
 """Those that answer queries themselves."""
@@ -231,5 +232,7 @@ PUBLISHED = (
 
 every_adapter = pytest.mark.parametrize("open_harness", [*STORES, *PUBLISHED], indirect=True)
 """For what depends on how a run is written: the test runs for those of `PUBLISHED`, too."""
+counting_anything = pytest.mark.parametrize("open_harness", [MEMORY, SQLITE], indirect=True)
+"""For what is promised of those that count runs by any filters, and at one moment."""
 memory_alone = pytest.mark.parametrize("open_harness", [MEMORY], indirect=True)
 """For what is decided before any store is asked: the test runs once."""

@@ -33,6 +33,7 @@ MEI = "mei@example.com"
 REFUSED: dict[str, Callable[[RunLog, Any], Awaitable[object]]] = {
     "list_runs": lambda service, bad: service.list_runs("w", limit=bad),
     "list_runs, filter": lambda service, bad: service.list_runs("w", status=bad),
+    "count_runs": lambda service, bad: service.count_runs("w", since=bad),
     "iter_runs": lambda service, bad: anext(aiter(service.iter_runs("w", page_size=bad))),
     "list_workflows": lambda service, bad: service.list_workflows(limit=bad),
     "get_summary": lambda service, bad: service.get_summary("w", bad),
@@ -57,6 +58,7 @@ async def first_run(service: RunLog, **given: Any) -> WorkflowRun:
 
 CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "list_runs": partial(RunLog.list_runs, workflow_id="w"),
+    "count_runs": RunLog.count_runs,
     "iter_runs": first_run,
     "list_workflows": RunLog.list_workflows,
     "list_pending": RunLog.list_pending,
@@ -97,6 +99,11 @@ STALE: list[tuple[dict[str, Any], str]] = [
 ]
 WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "list_runs": FILTERS,
+    "count_runs": [
+        *FILTERS[:-1],
+        ({"order": "newest"}, r"order is given, but a number of runs has none"),
+        ({"workflow_id": ""}, r"workflow_id is ''"),
+    ],
     "iter_runs": [*FILTERS, *(({"page_size": bad}, "page_size is .*from 1 to 1000") for bad in LIMITS)],
     "list_pending": [
         ({"assignee": ""}, r"assignee is ''; pass a non-empty text"),
@@ -179,6 +186,14 @@ async def test_listings_get_all_they_are_given(harness: Harness, service: RunLog
     second, end = await service.list_runs("w", limit=2, start_after=cursor, **filters)
     walked = [run async for run in service.iter_runs("v", page_size=1, **filters)]
     everywhere = [run async for run in service.iter_runs(None, page_size=3, payloads=False, **filters)]
+    counts = [
+        await service.count_runs("w", since=NOON + 2 * HOUR),
+        await service.count_runs(until=NOON + 2 * HOUR),
+        await service.count_runs("v", status="failed", trigger_type="manual"),
+        await service.count_runs(label=("team", "a"), since=NOON, until=NOON + 9 * HOUR),
+        await service.count_runs(parent=RunRef("p", "r")),
+        await service.count_runs("w", error_type="KeyError"),
+    ]
     (one,), after = await service.list_workflows(limit=1)
     (other,), last = await service.list_workflows(limit=1, start_after=after)
 
@@ -187,6 +202,7 @@ async def test_listings_get_all_they_are_given(harness: Harness, service: RunLog
     assert [(w, f"r{number}") for number in (2, 3, 6, 7) for w in ("v", "w")] == [
         run.key for run in everywhere
     ]
+    assert [8, 4, 6, 16, 20, 0] == counts
     assert [("v", 10), ("w", 10), None] == [
         (one.workflow_id, one.total),
         (other.workflow_id, other.total),

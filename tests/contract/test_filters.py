@@ -1,4 +1,4 @@
-"""Listings of some of a workflow's runs, from either end."""
+"""Listings of some of a workflow's runs, from either end, and how many they have."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 from run_log.core import InvalidCursorError, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.stores import RunLog
-from run_log.stores.listings import Order, RunFilters
+from run_log.stores.firestore.queries import indexed
+from run_log.stores.listings import Order, RunConditions, RunFilters, Selection
 from run_log.testing import a_run, an_event
 
-from .adapters import memory_alone
+from .adapters import counting_anything, memory_alone
 from .harness import Harness, ids, save, walk
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -150,6 +151,84 @@ async def test_a_listing_of_all_workflows(harness: Harness, service: RunLog) -> 
 
         assert selected(**filters, runs=runs) == [run for page in pages for run in page], name
         assert {limit} == {len(page) for page in pages[:-1]} | {limit}, name
+
+
+def conditions_of(filters: RunFilters) -> RunConditions:
+    """Return *filters* as a count takes them: a number has no order."""
+    return cast("RunConditions", {name: value for name, value in filters.items() if name != "order"})
+
+
+async def check_counts(service: RunLog, workflow_id: str | None, filters: RunFilters) -> int:
+    """Check that the count of a listing is its length; return that."""
+    listed = [run async for run in service.iter_runs(workflow_id, payloads=False, **filters)]
+    assert len(listed) == await service.count_runs(workflow_id, **conditions_of(filters)), filters
+    return len(listed)
+
+
+async def test_a_count_is_the_length_of_a_listing(harness: Harness, service: RunLog) -> None:
+    """A count by what one index finds is the length of that listing, of a workflow and of all."""
+    await fill(harness)
+    counted: list[int] = []
+
+    for filters, workflow_id in product(FILTERS.values(), ("w", "w2", "unknown", None)):
+        asked = Selection.of(**conditions_of(filters))
+        if asked == indexed(asked, of_all=workflow_id is None):
+            counted.append(await check_counts(service, workflow_id, filters))
+
+    assert len(counted) > 3 * len(FILTERS)
+    assert len(RUNS) + 5 == max(counted) == await service.count_runs()
+
+
+@counting_anything
+async def test_a_count_by_anything(harness: Harness, service: RunLog) -> None:
+    """A count by any filters, together too, is the length of that listing."""
+    await fill(harness)
+    singles = (
+        RunFilters(status="failed"),
+        RunFilters(status=["success", "failed", "paused"]),
+        RunFilters(trigger_type="manual"),
+        RunFilters(label=("team", "billing")),
+        RunFilters(label=LABELS),
+        RunFilters(error_type="ValueError"),
+        RunFilters(parent=PARENTS[0]),
+        RunFilters(since=NOON + MINUTE),
+        RunFilters(until=NOON + 4 * MINUTE),
+    )
+    pairs = [cast("RunFilters", {**one, **other}) for one, other in product(singles, singles)]
+    counted: set[int] = set()
+
+    for filters, workflow_id in product((*FILTERS.values(), *pairs), ("w", "w2", None)):
+        counted.add(await check_counts(service, workflow_id, filters))
+
+    assert len(counted) > 10
+
+
+async def test_a_count_follows_the_newest_state(harness: Harness, service: RunLog) -> None:
+    """A run is counted once, by what its newest state has, and no more once it is deleted."""
+    first = a_run(workflow_id="w", id="r", status=RunStatus.RUNNING, labels={"team": "a"})
+    last = first.model_copy(update={"status": RunStatus.FAILED, "labels": {"team": "b"}})
+    await save(harness, first, last, last, a_run(workflow_id="w", id="s", labels={"team": "b"}))
+
+    assert [0, 1, 0, 2] == [
+        await service.count_runs("w", **filters)
+        for filters in (
+            RunConditions(status="running"),
+            RunConditions(status="failed"),
+            RunConditions(label=("team", "a")),
+            RunConditions(label=("team", "b")),
+        )
+    ]
+    await harness.delete("w", "s")
+    assert [1, 1] == [await service.count_runs("w"), await service.count_runs(label=("team", "b"))]
+
+
+async def test_an_unreadable_run_is_counted(harness: Harness, service: RunLog) -> None:
+    """A run that cannot be read is counted by what is stored of it, although no listing shows it."""
+    await fill(harness)
+    await harness.plant_unreadable("w", NOON, status=RunStatus.SUCCESS)
+
+    listed = [run async for run in service.iter_runs("w", status="success")]
+    assert len(listed) + 1 == await service.count_runs("w", status="success")
 
 
 async def test_a_page_passes_over_a_bounded_number_of_runs(harness: Harness, service: RunLog) -> None:

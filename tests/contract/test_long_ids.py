@@ -78,6 +78,7 @@ async def test_what_others_publish_under_long_ids_is_found(harness: Harness, ser
             assert total == (await service.get_stats(name))["total"]
             assert total == (await service.get_summary(name)).total
             assert total == len([run for page in await walk(service, name, 1) for run in page])
+            assert total == await service.count_runs(name)
             assert await service.get_latest_run(name) is not None
             assert await service.get_as_of(name) is not None
     assert await service.get_run("w", "x" * 1_024 + "3") is None

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from run_log.core import Outcome, RunEvent, RunExpiredError, RunStatus
+from run_log.core import Outcome, RunEvent, RunExpiredError, RunRef, RunStatus
 from run_log.projector import Projector
 from run_log.stores import RunLog
 from run_log.testing import an_event
 
-from .adapters import every_adapter
+from .adapters import counting_anything, every_adapter
 from .harness import Harness
 
 DAYS = 30
@@ -57,6 +57,31 @@ async def test_an_expired_run_is_not_seen(harness: Harness, service: RunLog, end
     assert [run] == [one async for one in service.iter_runs("w", status=end)]
     assert run == await service.get_latest_run("w")
     assert run == (await service.get_summary("w")).last_run
+
+
+@counting_anything
+async def test_an_expired_run_is_not_counted(harness: Harness, service: RunLog) -> None:
+    """A run that has expired is in no count, from the moment on at which no listing shows it."""
+    marks = {"labels": {"team": "a"}, "error_type": "ValueError", "parent": RunRef("w", "p")}
+    last = life("old", harness.clock())[-1]
+    await harness.store.apply([last.model_copy(update={"run": last.run.model_copy(update=marks)})])
+    counts: list[list[int]] = []
+
+    for ahead in (KEPT - DAY, DAY):
+        harness.clock.ahead += ahead
+        counts.append(
+            [
+                await service.count_runs(),
+                await service.count_runs("w"),
+                await service.count_runs("w", status="success"),
+                await service.count_runs(label=("team", "a")),
+                await service.count_runs("w", error_type="ValueError", parent=("w", "p")),
+            ]
+        )
+    await harness.store.apply(life("kept", harness.clock()))
+
+    assert [[1] * 5, [0] * 5] == counts
+    assert [1, 0] == [await service.count_runs("w"), await service.count_runs(label=("team", "a"))]
 
 
 @pytest.mark.parametrize("status", [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.PAUSED])

@@ -30,6 +30,8 @@ async def test_each_operation_has_its_span(
     """Each public operation opens one span, with its arguments as attributes."""
     await save(harness, a_run(workflow_id="w", id="r", status=RunStatus.PAUSED))
     await service.list_runs("w", limit=7)
+    await service.count_runs("w")
+    await service.count_runs()
     await service.get_run("w", "r")
     await service.get_stats("w")
     await service.get_pending_runs()
@@ -39,6 +41,8 @@ async def test_each_operation_has_its_span(
     assert operations(spans) == [
         ("run_log.save", {"workflow_id": "w", "run_id": "r"}),
         ("run_log.list", {"workflow_id": "w", "limit": 7}),
+        ("run_log.count", {"workflow_id": "w"}),
+        ("run_log.count", {}),
         ("run_log.get", {"workflow_id": "w", "run_id": "r"}),
         ("run_log.stats", {"workflow_id": "w"}),
         ("run_log.get_pending_runs", {}),

@@ -31,6 +31,7 @@ COMMANDS = """\
 emit w --run r --status running
 emit w --run r --result {"n":1}
 runs list w
+runs count w
 runs show w r
 runs history w r
 runs stats w --window 7d

@@ -113,6 +113,19 @@ def test_listing_runs_of_all_workflows() -> None:
     assert (0, "", "no failures\n") == (none.code, none.out, none.err)
 
 
+def test_counting_runs() -> None:
+    """``runs count`` counts on Firestore by what an index finds, and says by which filters it cannot."""
+    everything = called("runs", "count", "-o", "json")
+    failed = called("runs", "count", "w/1", "--failed", "--since", "2026-03-04")
+    children = called("runs", "count", "--parent", "w2", "p")
+    refused = called("runs", "count", "--label", "customer=acme=1", "--failed")
+
+    assert {"runs": 5} == document(everything)
+    assert [(0, "1\n", ""), (0, "3\n", "")] == [(one.code, one.out, one.err) for one in (failed, children)]
+    assert (2, "") == (refused.code, refused.out)
+    assert "no index that counts runs of all workflows by status" in refused.err
+
+
 def test_one_run() -> None:
     """``runs show`` and ``runs history`` tell all of one run, ``runs stats`` of one workflow."""
     shown = called("runs", "show", "w/1", "r1", "-o", "json")

@@ -44,7 +44,7 @@ NOT_DEPLOYED: list[tuple[str, type[Exception], str]] = [
 ]
 """What no query gets over; to a commit the same says that a precondition did not hold."""
 
-CALLS = ("commit", "batch_get_documents", "run_query", "listen")
+CALLS = ("commit", "batch_get_documents", "run_query", "run_aggregation_query", "listen")
 """The calls to Firestore that a run log makes."""
 
 
@@ -73,7 +73,7 @@ class Watch:
     def fail(self, error: str, *, times: int) -> Exception:
         """Have so many next calls of each kind fail unseen by Firestore; return the vendor's error."""
         theirs = vendor_error(error)
-        for name in CALLS[:3]:
+        for name in CALLS[:-1]:
             self.before[name] = [theirs] * times
         return theirs
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from run_log.core import RunEvent, RunRef, RunStatus, Step, StepStatus, utc_now
+from run_log.core import InvalidArgumentError, RunEvent, RunRef, RunStatus, Step, StepStatus, utc_now
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.firestore.client import Patience
 from run_log.stores.firestore.watch.changes import ChangedDocuments, ChangePosition, WatchPosition
@@ -18,7 +18,7 @@ from .firestore_kit import OpenedService, Watch, WatchedConnection, WatchedServi
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
-COMMIT, FIND, GET = "commit", "run_query", "batch_get_documents"
+COMMIT, FIND, GET, COUNT = "commit", "run_query", "batch_get_documents", "run_aggregation_query"
 
 
 async def test_new_runs_cost_a_write_each(service: WatchedService, watch: Watch) -> None:
@@ -120,6 +120,13 @@ QUERIES: dict[str, tuple[Query, list[str], int]] = {
     "list all": (lambda service: service.list_runs(None, limit=10), [FIND], 11),
     "list all by status": (lambda service: service.list_runs(None, limit=10, status="failed"), [FIND], 11),
     "list all by label": (lambda service: service.list_runs(None, limit=3, label=("team", "a")), [FIND], 4),
+    "count": (lambda service: service.count_runs("w"), [COUNT], 0),
+    "count by several": (
+        lambda service: service.count_runs("w", status=["paused", "failed"], trigger_type="manual"),
+        [COUNT],
+        0,
+    ),
+    "count all by label": (lambda service: service.count_runs(label=("team", "a")), [COUNT], 0),
     "list workflows": (lambda service: service.list_workflows(limit=10), [FIND], 1),
     "get": (lambda service: service.get_run("w", "r1"), [GET], 1),
     "history": (lambda service: service.get_history("w", "r1"), [GET], 1),
@@ -135,7 +142,7 @@ QUERIES: dict[str, tuple[Query, list[str], int]] = {
 
 @pytest.mark.parametrize("runs", [30, 300])
 async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch, runs: int) -> None:
-    """Each query is one call, a summary four; a page costs one document more than it has."""
+    """Each query is one call, a summary four; a page costs one document more than it has, a count none."""
     ends = (RunStatus.SUCCESS, RunStatus.FAILED)
     paused = [an_event(workflow_id="w", id=f"p{n}", status=RunStatus.PAUSED) for n in range(5)]
     ended = [
@@ -156,6 +163,15 @@ async def test_queries_cost_a_call_each(service: WatchedService, watch: Watch, r
         await ask(service)
 
         assert (name, Counter(calls), documents) == (name, Counter(watch.calls), watch.documents)
+
+
+async def test_a_count_that_is_refused_costs_nothing(service: WatchedService, watch: Watch) -> None:
+    """What no index counts is refused before Firestore is asked, and the runs are not read instead."""
+    for workflow_id in ("w", None):
+        with pytest.raises(InvalidArgumentError, match="by status beside the rest; leave out status"):
+            await service.count_runs(workflow_id, label=("team", "a"), status="failed")
+
+    assert [] == watch.calls
 
 
 async def test_another_root_costs_nothing(
@@ -188,6 +204,7 @@ async def test_another_root_costs_nothing(
         "label": (service.list_runs(None, label=("team", "a")), 18),
         "parent": (service.list_runs(None, parent=RunRef("w", "p")), 18),
         "error type": (service.list_runs(None, error_type="ValueError"), 18),
+        "count": (service.count_runs(), 0),
         "pending": (service.get_pending_runs(), 6),
         "inbox": (service.list_pending(overdue=False), 6),
         "stale": (service.list_stale(timedelta(0), now=now), 6),
@@ -198,6 +215,7 @@ async def test_another_root_costs_nothing(
         await asked
 
         assert (name, documents) == (name, watch.documents)
+    assert [18, 6] == [await service.count_runs(), await service.count_runs(status="failed")]
     changes = ChangedDocuments(WatchedConnection(watch), "autopilot_runs", None, page=100)
     everything = WatchPosition(seen=ChangePosition(0, ""), until=await changes.now())
     changed, _ = await changes.page(everything)

@@ -57,6 +57,17 @@ async def test_only_ended_runs_say_when_they_expire(service: Service) -> None:
     assert [None, None, NOON + 30 * DAY, None] == found
 
 
+async def test_an_expired_run_is_counted_until_it_is_deleted(service: Service) -> None:
+    """A count sees index entries and no expiry: a run that no listing shows is in it until it is deleted."""
+    await service.apply([an_event(workflow_id="w", id="r", occurred_at=NOON)])
+    service.time = NOON + 31 * DAY
+
+    assert ([], None) == await service.list_runs("w")
+    assert [1, 1] == [await service.count_runs("w", status="success"), await service.count_runs()]
+    await service.reference(RUN).delete()
+    assert [0, 0] == [await service.count_runs("w", status="success"), await service.count_runs()]
+
+
 async def test_a_deleted_run_does_not_come_back(service: Service) -> None:
     """Once Firestore has deleted a run, its events replayed change neither the runs nor the stats."""
     events = [event.model_copy(update={"occurred_at": NOON}) for event in a_life("w", "r")]

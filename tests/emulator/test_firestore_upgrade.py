@@ -104,6 +104,7 @@ async def test_what_an_earlier_version_stored_is_read(service: OpenedService) ->
     assert ["waiting"] == [run.id for run in (await service.list_runs(None, status="paused"))[0]]
     # These go by fields that came later.
     assert ["waiting", "begun"] == [run.id for run in (await service.list_runs(None))[0]]
+    assert [3, 2] == [await service.count_runs("w"), await service.count_runs()]
     assert [] == (await service.list_stale(timedelta(0)))[0]
     assert [] == (await service.list_pending(assignee="mei"))[0]
 

@@ -204,6 +204,8 @@ def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
         "list_runs by label": partial(_pages, log.list_runs, "a", limit=1, label=("team", "a")),
         "list_runs of all, by label": partial(_pages, log.list_runs, None, limit=1, label=("team", "a")),
         "list_runs by parent": partial(_pages, log.list_runs, None, limit=1, parent=("a", "p")),
+        "count_runs of all": log.count_runs,
+        "count_runs by labels": partial(log.count_runs, label={"team": "a", "stage": "b"}, status="failed"),
         "list_failures": log.list_failures,
         "list_stale": partial(_pages, log.list_stale, timedelta(0), limit=1),
         "watch": partial(_watched, log),
@@ -224,6 +226,7 @@ def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
             "list_runs": listed,
             "oldest": partial(listed, order="oldest", status=["success", "paused", "running"]),
             "of a trigger": partial(listed, trigger_type="manual", since=NOON - day, until=NOON + day),
+            "count_runs": partial(log.count_runs, workflow, parent=("a", "p"), trigger_type="manual"),
             "inbox": partial(_pages, log.list_pending, workflow_id=workflow, limit=1),
             "watch one": partial(_watched, log, workflow),
         }

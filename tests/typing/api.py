@@ -147,6 +147,9 @@ async def reading(log: RunLog) -> None:
     await log.list_runs(None, label={"team": "a"}, error_type="ValueError", trigger_type="cron")
     await log.list_runs(None, label=[("team", "a"), ("stage", "x")])
     await log.list_runs(None, parent="r")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await log.count_runs("w", status=["failed", "success"], since=utc_now()), int)
+    assert_type(await log.count_runs(label=("team", "a"), trigger_type="cron"), int)
+    await log.count_runs("w", order="oldest")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(await log.list_failures(since=utc_now()), list[FailureGroup])
     assert_type([run async for run in log.iter_runs("w", trigger_type=TriggerType.MANUAL)], list[WorkflowRun])
     assert_type(await log.list_workflows(), tuple[list[WorkflowStats], str | None])

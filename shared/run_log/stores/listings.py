@@ -58,8 +58,8 @@ class Order(enum.StrEnum):
     """The run that started first comes first."""
 
 
-class RunFilters(TypedDict, total=False):
-    """What narrows a listing of runs; all given have to hold. Values may be given as text."""
+class RunConditions(TypedDict, total=False):
+    """What runs have to be like; all given have to hold. Values may be given as text."""
 
     status: RunStatus | str | Collection[RunStatus | str] | None
     """The run's status, or one of several; None is any."""
@@ -75,6 +75,11 @@ class RunFilters(TypedDict, total=False):
     """The run that started it: its workflow's id and its own."""
     error_type: str | None
     """The `error_type` of the run, whole."""
+
+
+class RunFilters(RunConditions, total=False):
+    """What narrows a listing of runs, and its order."""
+
     order: Order | str
     """From which end; the newest first unless told otherwise."""
 

@@ -40,6 +40,16 @@ class StoredRuns(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
+        """Count the runs of a selection, unreadable ones too; None is all workflows.
+
+        One that has expired is counted only where the store cannot tell without reading it.
+
+        Raises:
+            InvalidArgumentError: The store cannot count by all of that.
+        """
+
+    @abc.abstractmethod
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         """Read the stats of at most so many workflows after a document id, by document id."""
 

@@ -36,6 +36,7 @@ from .failures import MAX_FAILURES, FailureGroup, grouped
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
+    RunConditions,
     RunFilters,
     Selection,
     aware,
@@ -157,6 +158,37 @@ class RunLogReader(RunLogProtocol, abc.ABC):
                 yield run
             if cursor is None:
                 return
+
+    async def count_runs(self, workflow_id: str | None = None, **filters: Unpack[RunConditions]) -> int:
+        """Return how many runs a listing with these filters has, all its pages together.
+
+        What is counted is not parsed, so a run that cannot be read is counted, although no listing shows it.
+        In memory and in SQLite the runs are counted at one moment, by any filters.
+
+        Firestore counts what one index finds whole; see `list_runs` for what that is. It bills one read for
+        up to 1,000 index entries that it counts, and at least one
+        (https://firebase.google.com/docs/firestore/query-data/aggregation-queries): a thousandth of what
+        walking through the listing costs. There, expired runs are counted until Firestore has deleted them,
+        and a count of all workflows includes runs of other root collections that an earlier version stored.
+
+        Args:
+            workflow_id: The workflow, or None for all; an unknown one has no runs.
+            filters: What the runs have to be like; see `RunConditions`.
+
+        Raises:
+            InvalidArgumentError: Firestore has no index for all of the filters together; the message says for
+                which. Leave these out, or count what `iter_runs` yields.
+            StoreUnavailableError: Counting takes longer than a query may: of millions of runs on Firestore,
+                count some at a time, with *since* and *until*.
+        """
+        if "order" in filters:
+            raise InvalidArgumentError("order is given, but a number of runs has none; leave it out")
+        if workflow_id is not None:
+            workflow_id = await self._workflow_named(workflow_id)
+        selection = Selection.of(**filters)
+        named = {} if workflow_id is None else {"workflow_id": workflow_id}
+        with span("run_log.count", attributes=named):
+            return await self._source.read_count(workflow_id, selection)
 
     @override
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:

@@ -28,6 +28,8 @@ READING = [
     *OF_A_RUN,
     "runs list w",
     "runs list --failed",
+    "runs count w",
+    "runs count --failed",
     "runs failures",
     "runs stats w",
     "runs pending",
@@ -138,6 +140,35 @@ def test_what_a_run_keeps(call: Call) -> None:
     assert ("webhook", {"team": "b"}) == (given["trigger_type"], given["labels"])
 
 
+def test_counting(call: Call) -> None:
+    """``runs count`` counts by the options of ``runs list``, and prints the number, or a document of it."""
+    for options in ("--status failed --label team=a", "--status failed", "--label team=a --trigger cron"):
+        call(f"emit w {options}")
+    call("emit v --status failed --label team=a --label n=1")
+    asked = [
+        "",
+        "w",
+        "nowhere",
+        "--failed",
+        "w --status failed --status success",
+        "w --trigger cron",
+        "--label team=a --failed",
+        "--label team=a --label n=1",
+        "--error-type ValueError",
+        "--parent w r",
+        "--since 1h",
+        "--until 1h",
+    ]
+
+    counts = [call(f"runs count {options}") for options in asked]
+    lengths = [len(call(f"runs list {options} -o jsonl").out.splitlines()) for options in asked]
+
+    assert [Ended(code=0, out=f"{length}\n", err="") for length in lengths] == counts
+    assert [4, 3, 0, 3, 3, 1, 2, 1, 0, 0, 4, 0] == lengths
+    assert {"runs": 2} == json.loads(call("runs count --failed --label team=a -o json").out)
+    assert '{"runs": 0}\n' == call("runs count nowhere -o jsonl").out
+
+
 def test_the_doctor_makes_nothing(call: Call, tmp_path: Path) -> None:
     """The doctor finds that there is no file, exits 1, and makes none."""
     ended = call("doctor -o json")
@@ -171,6 +202,9 @@ def test_a_run_that_is_not_there(call: Call, tmp_path: Path) -> None:
         ("runs list --label team", "'team' is not a label"),
         ("runs list --label Team=a", "pass a key and its value"),
         ("runs list w --since then", "'then' is not a moment"),
+        ("runs count w --status done", "success"),
+        ("runs count --label team", "'team' is not a label"),
+        ("runs count w --until then", "'then' is not a moment"),
         ("runs stats w --window 91d", "window"),
         ("runs watch --exit-status", "are for one run"),
         ("emit w --data []", "--data is a JSON list"),

@@ -47,6 +47,7 @@ print(json.dumps(found))
 QUERIES = [
     "runs list w",
     "runs list --failed",
+    "runs count w",
     "runs failures",
     "runs show w r",
     "runs history w r",

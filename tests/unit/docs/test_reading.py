@@ -49,6 +49,7 @@ async def test_the_examples_run() -> None:
 
     assert ["failed"] == [run.id for run in names["failed"]]
     assert ["success", "failed"] == [run.id for run in names["ended"]]
+    assert (1, 0) == (names["failures"], names["of_acme"])
     assert ("failed", "failed") == (names["update"].run.id, names["update"].run.status)
     assert {"books", "machine"} == {one.run.id for one in names["waiting"]}
     states = [await log.get_run("expenses", run_id) for run_id in ("books", "machine")]
@@ -62,7 +63,7 @@ def test_the_methods_take_what_the_table_says() -> None:
     """Each row of the table is a method with those arguments."""
     rows = re.findall(r"^\| `(\w+)\((.*?)\)` \|", READING, re.MULTILINE)
 
-    assert len(rows) == 9
+    assert len(rows) == 10
     for name, arguments in rows:
         parameters = set(inspect.signature(getattr(RunLog, name)).parameters)
         given = {argument.strip().removesuffix("=") for argument in arguments.split(",")} - {"..."}
@@ -84,4 +85,5 @@ def test_numbers_are_true() -> None:
     assert f"in the {MARGIN.seconds} seconds before" in TEXT
     assert f"retried for {PATIENCE_SECONDS:g} s" in TEXT
     assert f"after at most {PATIENCE_SECONDS + RPC_TIMEOUT_SECONDS:g} s" in TEXT
+    assert f"longer than {RPC_TIMEOUT_SECONDS:g} s is given up" in TEXT
     assert f"waits {BUSY_TIMEOUT.seconds} s for a SQLite file" in TEXT

@@ -30,6 +30,7 @@ from run_log.stores.sqlite._queries import (
     WORKFLOWS,
     Query,
     changed_query,
+    count_query,
     documents_query,
     next_workflow_query,
     placed_query,
@@ -147,6 +148,51 @@ def test_what_runs_are_found_by(connection: sqlite3.Connection, name: str, *, of
         assert after is None or all(
             f"({'began' if name == 'label' else 'started_at'}," in step for step in reads
         )
+
+
+EXPIRED: Final = ["SEARCH runs USING COVERING INDEX expired (expire_at<?)"]
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+@pytest.mark.parametrize("name", FOUND)
+def test_counts(connection: sqlite3.Connection, name: str, *, of_all: bool) -> None:
+    """A count searches the index of its listing and reads no run, but for one of a label to be its own."""
+    for since, until in itertools.product((None, NOON), (None, NOON)):
+        selection = replace(FOUND[name], since=since, until=until)
+        first, *others = _counting(connection, selection, of_all=of_all)
+
+        index = f"{'all' if of_all else 'runs'}_by_{name.replace('statuses', 'status')}"
+        table, start = ("labels", "began") if name == "label" else ("runs", "started_at")
+        joined = ["SEARCH runs USING INDEX sqlite_autoindex_runs_1 (workflow=? AND run=?)"]
+        is_whole = of_all and name == "start" and (since, until) == (None, None)
+        way = "SCAN" if is_whole else "SEARCH"
+        assert first.startswith(f"{way} {table} USING COVERING INDEX {index}")
+        assert (since is not None, until is not None) == (f"{start}>" in first, f"{start}<" in first)
+        assert [*joined * (name == "label"), *EXPIRED] == others
+
+
+def test_counts_by_several_filters(connection: sqlite3.Connection) -> None:
+    """A count by more than an index has reads the runs that this finds, and looks up each further label."""
+    everything = Selection(
+        statuses=ENDED,
+        trigger_type=TriggerType.MANUAL,
+        labels=(("customer", "acme"), ("team", "a")),
+        error_type="ValueError",
+    )
+    of_labels = ["SEARCH labels USING PRIMARY KEY (of_workflow=? AND of_run=? AND label=?)"]
+
+    first, _, *others = _counting(connection, everything, of_all=False)
+    by_parent, *further = _counting(connection, replace(everything, parent=RunRef("w", "r")), of_all=True)
+
+    assert "SEARCH labels USING COVERING INDEX runs_by_label (of_workflow=? AND label=?)" == first
+    assert [*EXPIRED, *of_labels] == others
+    assert by_parent.startswith("SEARCH runs USING INDEX all_by_parent (parent_workflow_id=? AND ")
+    assert [*EXPIRED, *of_labels, *of_labels] == further
+
+
+def _counting(connection: sqlite3.Connection, selection: Selection, *, of_all: bool) -> list[str]:
+    steps = plan(connection, count_query(None if of_all else "w", selection, NOON))
+    return [step for step in steps if "SUBQUERY" not in step]
 
 
 def test_the_inbox_and_the_stale(connection: sqlite3.Connection) -> None:

@@ -35,6 +35,10 @@ from run_log.testing import a_run
 PATIENCE = 30.0
 
 
+async def _counted(log: RunLogService, workflow_id: str | None, **asked: Any) -> object:
+    return await log.count_runs(workflow_id, **asked)
+
+
 ADDED_FILTERS: dict[str, Any] = {"label": ("team", "a"), "parent": ("w", "r"), "error_type": "ValueError"}
 
 
@@ -50,6 +54,14 @@ QUERIES: dict[str, Callable[[RunLogService], Awaitable[object]]] = {
     "list_runs, all, light": lambda log: log.list_runs(None, payloads=False, order="oldest"),
     **{
         f"list_runs, {workflow_id}, by {name}": partial(_listed, workflow_id=workflow_id, **{name: value})
+        for workflow_id in ("w", None)
+        for name, value in ADDED_FILTERS.items()
+    },
+    "count_runs, all": lambda log: log.count_runs(),
+    "count_runs, by labels": lambda log: log.count_runs("w", label={"team": "a", "stage": "x"}),
+    "count_runs, by everything": lambda log: log.count_runs(**ADDED_FILTERS, status="failed"),
+    **{
+        f"count_runs, {workflow_id}, by {name}": partial(_counted, workflow_id=workflow_id, **{name: value})
         for workflow_id in ("w", None)
         for name, value in ADDED_FILTERS.items()
     },
@@ -309,6 +321,12 @@ async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
     everything, _ = await service.list_runs(None)
     by_status, _ = await service.list_runs(None, status="running")
     labelled, _ = await service.list_runs("w", label=("team", "a"))
+    counts = [
+        await service.count_runs(),
+        await service.count_runs("w", status="running"),
+        await service.count_runs("w", **ADDED_FILTERS),
+        await service.count_runs(label={"team": "a", "stage": "x"}),
+    ]
     (verified,) = [one async for one in verify(service.audit())]
     await service.close()
     after = state_of(file.parent)
@@ -318,6 +336,7 @@ async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     assert (1, False) == (verified.runs, verified.differs)
     assert (["r"], ["r"], []) == tuple([run.id for run in runs] for runs in (everything, by_status, labelled))
+    assert [1, 1, 0, 0] == counts
     assert before == after
     assert len(MIGRATIONS) == version
 

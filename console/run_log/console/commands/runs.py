@@ -23,16 +23,51 @@ from run_log.console.options import (
     moment,
     shape,
 )
-from run_log.console.views.output import Listing, OutputFormat, note, show
+from run_log.console.views.output import Listing, OutputFormat, note, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from run_log.core import Step, WorkflowRun
     from run_log.stores import RunLog
-    from run_log.stores.listings import RunFilters
+    from run_log.stores.listings import RunConditions
 
 app: Final = group("Show runs, watch them, and answer paused ones.")
+
+
+_Workflow = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="WORKFLOW", show_default=False, help="Only runs of this workflow. (default: of all)"
+    ),
+]
+_Status = Annotated[
+    list[str] | None,
+    typer.Option(metavar="STATUS", help="Only runs in this status; can be repeated. (default: any)"),
+]
+_Failed = Annotated[bool, typer.Option("--failed", help="Only failed runs: short for --status failed.")]
+_Since = Annotated[
+    str | None,
+    typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
+]
+_Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Only runs started before then.")]
+_Trigger = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="Only runs with this trigger: scheduled, webhook, ...")
+]
+_Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="Only runs with this label; can be repeated, then with all of them."
+    ),
+]
+_Parent = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="WORKFLOW RUN", show_default=False, help="Only runs that this run started."),
+]
+_ErrorType = Annotated[
+    str | None,
+    typer.Option("--error-type", metavar="NAME", help="Only runs that ended by this exception: ValueError."),
+]
 
 
 @app.command(
@@ -44,46 +79,16 @@ app: Final = group("Show runs, watch them, and answer paused ones.")
     ),
 )
 def list_(
-    workflow: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="WORKFLOW", show_default=False, help="Only runs of this workflow. (default: of all)"
-        ),
-    ] = None,
+    workflow: _Workflow = None,
     *,
-    status: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STATUS", help="Only runs in this status; can be repeated. (default: any)"),
-    ] = None,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Only failed runs: short for --status failed.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="MOMENT", help="Only runs started before then.")
-    ] = None,
-    trigger: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Only runs with this trigger: scheduled, webhook, ...")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="Only runs with this label; can be repeated, then with all of them."
-        ),
-    ] = None,
-    parent: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="WORKFLOW RUN", show_default=False, help="Only runs that this run started."),
-    ] = None,
-    error_type: Annotated[
-        str | None,
-        typer.Option(
-            "--error-type", metavar="NAME", help="Only runs that ended by this exception: ValueError."
-        ),
-    ] = None,
+    status: _Status = None,
+    failed: _Failed = False,
+    since: _Since = None,
+    until: _Until = None,
+    trigger: _Trigger = None,
+    label: _Label = None,
+    parent: _Parent = None,
+    error_type: _ErrorType = None,
     order: Annotated[
         str, typer.Option(metavar="ORDER", help="Which come first: newest or oldest.")
     ] = "newest",
@@ -97,19 +102,17 @@ def list_(
     from run_log.console.views.records import run_record
     from run_log.console.views.tables import runs_table
     from run_log.console.work.opening import asked
-    from run_log.core import utc_now
 
-    now = utc_now()
-    filters: RunFilters = {
-        "status": [*(status or ()), *(["failed"] if failed else ())] or None,
-        "since": moment(since, now),
-        "until": moment(until, now),
-        "trigger_type": trigger,
-        "label": [label_pair(text) for text in label] if label else None,
-        "parent": parent,
-        "error_type": error_type,
-        "order": order,
-    }
+    filters = _filters(
+        status,
+        failed=failed,
+        since=since,
+        until=until,
+        trigger=trigger,
+        label=label,
+        parent=parent,
+        error_type=error_type,
+    )
     table = partial(runs_table, workflow_id=workflow)
     listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
     # No table shows them.
@@ -117,12 +120,77 @@ def list_(
     asked(
         lambda log: listing.walk(
             lambda cursor: log.list_runs(
-                workflow, limit=limit, start_after=cursor, payloads=payloads, **filters
+                workflow, limit=limit, start_after=cursor, payloads=payloads, order=order, **filters
             ),
             after=after,
             all_pages=all_pages,
         )
     )
+
+
+@app.command(
+    epilog=examples("runs count invoices --failed --since 24h", "runs count --label customer=acme -o json")
+)
+def count(
+    workflow: _Workflow = None,
+    *,
+    status: _Status = None,
+    failed: _Failed = False,
+    since: _Since = None,
+    until: _Until = None,
+    trigger: _Trigger = None,
+    label: _Label = None,
+    parent: _Parent = None,
+    error_type: _ErrorType = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Count the runs that "runs list --all" shows, without reading them.
+
+    On Firestore, only by what one index finds: of filters that need more, it says which.
+    """
+    from run_log.console.work.opening import asked
+
+    filters = _filters(
+        status,
+        failed=failed,
+        since=since,
+        until=until,
+        trigger=trigger,
+        label=label,
+        parent=parent,
+        error_type=error_type,
+    )
+    found = asked(lambda log: log.count_runs(workflow, **filters))
+    if output in {OutputFormat.JSON, OutputFormat.JSONL}:
+        show(output, {"runs": found}, tuple)
+    else:
+        say(str(found))
+
+
+def _filters(
+    status: list[str] | None,
+    *,
+    failed: bool,
+    since: str | None,
+    until: str | None,
+    trigger: str | None,
+    label: list[str] | None,
+    parent: tuple[str, str] | None,
+    error_type: str | None,
+) -> RunConditions:
+    """Return what the options of a command say about runs."""
+    from run_log.core import utc_now
+
+    now = utc_now()
+    return {
+        "status": [*(status or ()), *(["failed"] if failed else ())] or None,
+        "since": moment(since, now),
+        "until": moment(until, now),
+        "trigger_type": trigger,
+        "label": [label_pair(text) for text in label] if label else None,
+        "parent": parent,
+        "error_type": error_type,
+    }
 
 
 @app.command(epilog=examples("runs failures --since 24h", "runs failures invoices -o json"))
@@ -134,10 +202,7 @@ def failures(
         ),
     ] = None,
     *,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="MOMENT", help="Only runs started since then: 2h, or 2026-03-04T12:00:00Z."),
-    ] = None,
+    since: _Since = None,
     wide: Wide = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:

@@ -58,7 +58,7 @@ from ._documents import (
     summed,
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
-from .queries import indexed, placed_query, runs_query
+from .queries import check_counted, indexed, placed_query, runs_query
 from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
 
@@ -219,6 +219,14 @@ class FirestoreRunLogService(RunLogService):
             is_sparse = sieve.passed_over or sieve.wanted == wanted
             asked = min(2 * asked, sieve.left) if is_sparse else sieve.wanted
             last = documents[-1]
+
+    @override
+    async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
+        of_all = workflow_id is None
+        check_counted(selection, of_all=of_all)
+        runs = self._all_runs() if workflow_id is None else self._runs(workflow_id)
+        query = runs_query(runs, selection, self._root if of_all else None)
+        return await self._patience.run(partial(self._connection.count, query))
 
     @override
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:

@@ -95,7 +95,10 @@ _CommitRequest: Final = _types.CommitRequest.pb()
 _BatchGetRequest: Final = _types.BatchGetDocumentsRequest.pb()
 _ListenRequest: Final = _types.ListenRequest.pb()
 _RunQueryRequest: Final = _types.RunQueryRequest.pb()
+_RunAggregationQueryRequest: Final = _types.RunAggregationQueryRequest.pb()
 _ListDocumentsRequest: Final = _types.ListDocumentsRequest.pb()
+
+_COUNT: Final = "runs"
 
 _T = TypeVar("_T")
 
@@ -282,6 +285,22 @@ class Connection(GoogleCloud):
             # after a fault in the middle, as its blocking one does.
             found = [_types.RunQueryResponse.pb(response) async for response in responses]
         return [response.document for response in found if response.HasField("document")]
+
+    async def count(self, query: Any) -> int:
+        """Return how many documents *query* has, one of the vendor's. None of them is read."""
+        parent, structured = _structured(query)
+        structured.ClearField("select")
+        request = _RunAggregationQueryRequest(parent=parent)
+        counting = request.structured_aggregation_query
+        counting.structured_query.CopyFrom(structured)
+        counting.aggregations.add(alias=_COUNT).count.SetInParent()
+        with self.translated():
+            responses = await self._call(
+                "run_aggregation_query", _types.RunAggregationQueryRequest.wrap(request)
+            )
+            found = [_types.RunAggregationQueryResponse.pb(response) async for response in responses]
+        (result,) = (response.result for response in found if response.HasField("result"))
+        return int(result.aggregate_fields[_COUNT].integer_value)
 
     async def names(self, collection: str, *, size: int, token: str) -> tuple[list[str], str]:
         """Return a page of the full names in a root collection, and the page's token; empty at the end.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from run_log.core import WorkflowRun
+from run_log.core import InvalidArgumentError, WorkflowRun
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Order, Selection
 from run_log.stores.stale import StaleSelection
@@ -73,6 +73,29 @@ def indexed(selection: Selection, *, of_all: bool) -> Selection:
         # Each run writes to each index. Who looks at all workflows looks at the newest runs.
         found = replace(found, statuses=None, labels=(), error_type=None)
     return found
+
+
+def check_counted(selection: Selection, *, of_all: bool) -> None:
+    """Check that an index finds all of *selection*: Firestore counts entries of an index, and reads no run.
+
+    Raises:
+        InvalidArgumentError: It does not.
+    """
+    found = indexed(selection, of_all=of_all)
+    pairs = {
+        "status": (selection.statuses, found.statuses),
+        "trigger_type": (selection.trigger_type, found.trigger_type),
+        "label": (selection.labels, found.labels),
+        "error_type": (selection.error_type, found.error_type),
+    }
+    missing = [name for name, (asked, counted) in pairs.items() if asked != counted]
+    if missing:
+        names = " and ".join(missing)
+        whose = "of all workflows " * of_all
+        raise InvalidArgumentError(
+            f"Firestore has no index that counts runs {whose}by {names} beside the rest; "
+            f"leave out {names}, pass one label or one status at a time, or count what iter_runs yields"
+        )
 
 
 def placed_query(

@@ -250,6 +250,12 @@ class InMemoryRunLogService(RunLogService):
         return Page.of(found if payloads else [one.without_payloads() for one in found], limit)
 
     @override
+    async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
+        now = self._now()
+        entries = self._sorted(workflow_id, selection, None)
+        return sum(not is_expired(expires_at(entry.fields), now) for entry in entries)
+
+    @override
     async def read_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         entry = self._entry((workflow_id, run_id))
         return _stored(entry, (workflow_id, run_id)) if entry else None

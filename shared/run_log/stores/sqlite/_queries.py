@@ -131,6 +131,11 @@ _ADDED_TO_RUNS: Final = ", ".join(ADDED_COLUMNS)
 _NOTHING_ADDED: Final = ", ".join(["NULL"] * len(ADDED_COLUMNS))
 _ADDED_TO_PROJECTION: Final = (f", {PROGRESS_DIGEST}", f", {STEPS}")
 _LABELLED: Final = "labels INDEXED BY {} CROSS JOIN runs INDEXED BY sqlite_autoindex_runs_1"
+_HAS_LABEL: Final = (
+    "EXISTS (SELECT 1 FROM labels INDEXED BY sqlite_autoindex_labels_1 "
+    "WHERE of_workflow = workflow AND of_run = run AND label = ?)"
+)
+_NOT_EXPIRED: Final = "runs.rowid NOT IN (SELECT rowid FROM runs INDEXED BY expired WHERE expire_at <= ?)"
 _ADDED_CONDITION: Final = re.compile(r"\b(?:parent_workflow_id|parent_run_id|error_type) = ")
 _ADDED_INDEX: Final = re.compile(r" INDEXED BY (?:all_by_\w+|runs_by_parent|runs_by_error_type)\b")
 _LABELS: Final = re.compile(r"\blabels INDEXED BY \w+")
@@ -166,16 +171,10 @@ def runs_query(
     *selection* is what `Selection.by_index` returns.
     """
     is_newest_first = selection.order is Order.NEWEST
-    start, workflow, run = (
-        ("began", "of_workflow", "of_run") if selection.labels else ("started_at", "workflow", "run")
-    )
-    columns = [start, workflow, run]
-    conditions: list[_Condition] = []
+    start, workflow, run = columns = _places(selection)
+    source, conditions = _searched(workflow_id, selection)
     if workflow_id is not None:
-        conditions.append((f"{workflow} = ?", (document_id(workflow_id),)))
         columns.remove(workflow)
-    index, found = _found_by(selection)
-    conditions += found
     if after is not None:
         position = {start: micros_of(after.moment), workflow: after.workflow, run: after.run}
         values = {column: position[column] for column in columns}
@@ -191,18 +190,64 @@ def runs_query(
     any_status: list[list[_Condition]] = [[]]
     if selection.statuses is not None:
         any_status = [[("status = ?", (status.value,))] for status in selection.statuses]
-    index = f"{'all' if workflow_id is None else 'runs'}_by_{index}"
-    if selection.labels:
-        # The order of a cross join is kept, so labels are searched first, and each has its run. A run that
-        # something else moved would lead a cursor back.
-        conditions.append(("workflow = of_workflow AND run = of_run AND started_at = began", ()))
     return _merged(
-        _LABELLED.format(index) if selection.labels else f"runs INDEXED BY {index}",
+        source,
         [[*conditions, *of_status] for of_status in any_status],
         columns,
         newest_first=is_newest_first,
         select=_SELECT_RUN if payloads else _SELECT_LIGHT,
     )
+
+
+def count_query(workflow_id: str | None, selection: Selection, now: datetime) -> Query:
+    """Return the query for how many runs of a workflow, or of all, are selected and have not expired."""
+    found = selection.by_index(of_all=workflow_id is None)
+    start, *_ = _places(found)
+    source, conditions = _searched(workflow_id, found)
+    if selection.since is not None:
+        conditions.append((f"{start} >= ?", (micros_of(selection.since),)))
+    if selection.until is not None:
+        conditions.append((f"{start} < ?", (micros_of(selection.until),)))
+    if selection.statuses is not None:
+        marks = ", ".join("?" * len(selection.statuses))
+        conditions.append((f"status IN ({marks})", tuple(status.value for status in selection.statuses)))
+    # What a listing looks for in the runs that it reads.
+    if selection.trigger_type != found.trigger_type:
+        conditions.append(("trigger_type = ?", (str(selection.trigger_type),)))
+    if selection.error_type is not None and selection.error_type != found.error_type:
+        conditions.append(("error_type = ?", (selection.error_type,)))
+    further = (label for label in selection.labels if label not in found.labels)
+    conditions += ((_HAS_LABEL, (label_text(*label),)) for label in further)
+    # Rows are large, and an index has their ids but not their expiry: so those few that have expired, and
+    # that no write has deleted yet, are looked up apart, and no row is read for the others.
+    conditions.append((_NOT_EXPIRED, (micros_of(now),)))
+    return Query(
+        sql=f"SELECT count(*) FROM {source} WHERE {' AND '.join(one for one, _ in conditions)}",  # noqa: S608
+        values=tuple(value for _, values in conditions for value in values),
+    )
+
+
+def _places(selection: Selection) -> list[str]:
+    """Return the columns of the start, the workflow and the run, in the source of a selection."""
+    return ["began", "of_workflow", "of_run"] if selection.labels else ["started_at", "workflow", "run"]
+
+
+def _searched(workflow_id: str | None, selection: Selection) -> tuple[str, list[_Condition]]:
+    """Return where the runs of a workflow, or of all, are searched, and what has to hold.
+
+    Statuses and times aside. *selection* is what `Selection.by_index` returns.
+    """
+    _, workflow, _ = _places(selection)
+    by, conditions = _found_by(selection)
+    if workflow_id is not None:
+        conditions.insert(0, (f"{workflow} = ?", (document_id(workflow_id),)))
+    index = f"{'all' if workflow_id is None else 'runs'}_by_{by}"
+    if not selection.labels:
+        return f"runs INDEXED BY {index}", conditions
+    # The order of a cross join is kept, so labels are searched first, and each has its run. A run that
+    # something else moved would lead a cursor back.
+    conditions.append(("workflow = of_workflow AND run = of_run AND started_at = began", ()))
+    return _LABELLED.format(index), conditions
 
 
 def _found_by(selection: Selection) -> tuple[str, list[_Condition]]:

@@ -61,6 +61,7 @@ from ._queries import (
     Query,
     Row,
     changed_query,
+    count_query,
     counter_from_row,
     fields_from_row,
     placed_query,
@@ -205,6 +206,11 @@ class SQLiteRunLogService(RunLogService):
 
         found = selection.by_index(of_all=workflow_id is None)
         return await self._query(runs_query(workflow_id, found, after, payloads=payloads), read)
+
+    @override
+    async def read_count(self, workflow_id: str | None, selection: Selection) -> int:
+        query = count_query(workflow_id, selection, self._terms.now())
+        return await self._query(query, lambda rows: sum(count for (count,) in rows))
 
     @override
     async def read_overall_page(
