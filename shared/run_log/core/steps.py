@@ -17,6 +17,7 @@ from pydantic import ConfigDict
 
 from .clock import MAX_HLC, micros_of, moment_of, rfc3339
 from .ids import valid_text
+from .json_form import payload_json
 from .payload import as_payload, decode_json, detached, encode_json
 
 MAX_STEPS: Final = 100
@@ -89,7 +90,7 @@ class Step:
             "started_at": rfc3339(self.started_at),
             "ended_at": None if self.ended_at is None else rfc3339(self.ended_at),
             "error": self.error,
-            "attributes": dict(self.attributes),
+            "attributes": payload_json(dict(self.attributes)),
             "version": self.version,
         }
 

@@ -7,15 +7,16 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from run_log.core import PauseRequest, RunStatus, Transition
+from run_log.core import PauseRequest, RunStatus, Step, StepStatus, Transition
 from run_log.stores import SQLiteRunLogService, page_json
+from run_log.stores.listings import HasJson
 from run_log.testing import a_run, an_event
 
 from .files import in_file
@@ -24,6 +25,7 @@ from .processes import run_log
 pytestmark = pytest.mark.process
 
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3", "COLUMNS": "80"}
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 MAIN = "from run_log.console import main; main()"
 
 
@@ -106,6 +108,52 @@ def test_the_same_text_as_the_librarys(folder: Path) -> None:
     assert [[json.dumps(one.to_json()) for one in history] for history in told] == [
         ended.out.splitlines() for ended in histories
     ]
+
+
+Ask = Callable[[SQLiteRunLogService], Awaitable[Sequence[HasJson]]]
+
+ONE_THING: list[tuple[list[str], Ask]] = [
+    (["runs", "show", "hostile", "deep"], lambda log: _only(log.get_run("hostile", "deep"))),
+    (["runs", "stats", "hostile"], lambda log: _only(log.get_summary("hostile"))),
+]
+
+PAGES: list[tuple[list[str], str, Ask]] = [
+    (["runs", "failures", "hostile"], "failures", lambda log: log.list_failures("hostile")),
+    (["runs", "steps", "hostile", "stepped"], "steps", lambda log: log.get_steps("hostile", "stepped")),
+    (["workflows"], "workflows", lambda log: _first_page(log.list_workflows())),
+]
+
+
+async def _only(thing: Awaitable[HasJson | None]) -> Sequence[HasJson]:
+    found = await thing
+    return [] if found is None else [found]
+
+
+async def _first_page(page: Awaitable[tuple[Sequence[HasJson], str | None]]) -> Sequence[HasJson]:
+    return (await page)[0]
+
+
+@pytest.mark.parametrize(("arguments", "ask"), ONE_THING, ids=["run", "summary"])
+def test_the_same_text_of_one_thing(folder: Path, arguments: list[str], ask: Ask) -> None:
+    """The command line prints of one thing what the library says in JSON."""
+    ended = run_log(*arguments, "-o", "jsonl", folder=folder, **SQLITE)
+
+    (thing,) = in_file(folder / "runs.sqlite3", ask)
+    assert json.dumps(thing.to_json()) == ended.out.strip()
+
+
+@pytest.mark.parametrize(("arguments", "name", "ask"), PAGES, ids=["failures", "steps", "workflows"])
+def test_the_same_page(folder: Path, arguments: list[str], name: str, ask: Ask) -> None:
+    """The command line prints of a page what the library says in JSON, with nothing about a next one."""
+    step = Step(key="a", name="\x1b[2J", status=StepStatus.RUNNING, started_at=NOON, version=1)
+    event = an_event(workflow_id="hostile", id="stepped").model_copy(update={"steps": (step,)})
+    in_file(folder / "runs.sqlite3", lambda log: log.apply([event]))
+
+    ended = run_log(*arguments, "-o", "json", folder=folder, **SQLITE)
+
+    things = in_file(folder / "runs.sqlite3", ask)
+    assert things
+    assert page_json(name, things) == json.loads(ended.out)
 
 
 def _history_of(run_id: str) -> Callable[[SQLiteRunLogService], Awaitable[tuple[Transition, ...]]]:

@@ -233,6 +233,15 @@ def test_a_step() -> None:
     } == step.to_json()
 
 
+def test_attributes_that_are_not_json() -> None:
+    """Attributes of a step that nobody has fitted yet take their nearest form."""
+    step = Step(
+        key="a", name="", status=StepStatus.RUNNING, started_at=NOON, version=7, attributes={"n": {math.nan}}
+    )
+
+    assert {"n": ["NaN"]} == step.to_json()["attributes"]
+
+
 def test_durations() -> None:
     """Durations are milliseconds; without runs there are none."""
     none = Durations().to_json()
