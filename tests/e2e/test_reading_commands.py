@@ -13,7 +13,7 @@ from tests.processes import started
 
 from run_log.core import PauseRequest, RunRef, RunStatus, Settings
 from run_log.pubsub import PubSubConnection, provision
-from run_log.stores import FirestoreRunLogService
+from run_log.stores import FirestoreRunLogService, page_json
 from run_log.testing import an_event
 
 from .command_line import PATIENCE, Ended, asked, called, projecting
@@ -74,9 +74,7 @@ def test_listing_runs() -> None:
     table = called("runs", "list", "w/1")
 
     stored, _ = asked(lambda store: store.list_runs("w/1"))
-    assert {"runs": [run.model_dump(mode="json") for run in stored], "next_cursor": None} == document(
-        everything
-    )
+    assert page_json("runs", stored) == document(everything)
     assert ["r3", "r1"] == ids(failed)
     assert ["r3", "r2"] == ids(since)
     assert ["r0", "r1"] == ids(oldest)

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest import mock
 
-from run_log.console.views.output import Listing, OutputFormat
-from run_log.console.views.records import stale_record
+from run_log.console.views.output import Listing, OutputFormat, own_json
 from run_log.console.views.tables import stale_table
 from run_log.console.work.sweep import sweep
 from run_log.core import Outcome, PauseRequest, RunLogError, RunRef, RunStatus, TriggerType
@@ -305,7 +304,7 @@ async def _summary(log: SQLiteRunLogService, workflow: str, window: timedelta | 
 
 
 async def _swept(log: SQLiteRunLogService, *, mark: bool) -> None:
-    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=stale_record)
+    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=own_json)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         await sweep(log, listing, older_than=timedelta(0), workflow_id=None, mark=mark, now=NOON)
 

@@ -16,7 +16,6 @@ from typing import Any
 from run_log.core import EventDecodeError, Message, RunEvent, Transition, decode_event, encode_event
 from run_log.core.law import RunHead, StatsDelta, by_run, fold, mark_anomalies
 from run_log.core.models import RunKey
-from run_log.core.steps import step_record
 
 FOLDER = Path(__file__).parent
 PINNED = FOLDER / "logs.json"
@@ -66,7 +65,7 @@ def _run(head: RunHead, winner: RunEvent) -> dict[str, Any]:
             for line in mark_anomalies(head.history)
         ],
         # Logs of earlier versions have none.
-        **({"steps": [step_record(step) for step in head.steps]} if head.steps else {}),
+        **({"steps": [step.to_json() for step in head.steps]} if head.steps else {}),
     }
 
 

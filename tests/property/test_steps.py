@@ -19,7 +19,6 @@ from run_log.core.steps import (
     joined_steps,
     step_from_record,
     step_from_text,
-    step_record,
     step_text,
 )
 from run_log.projector.beam.steps import decode_folded, encode_folded
@@ -108,11 +107,11 @@ def test_the_wire(events: list[RunEvent]) -> None:
 )
 def test_any_step_fits(step: Step, name: str, error: str | None, attributes: dict[str, object]) -> None:
     """Whatever a step has, its text is bounded, and read as it was written; so is its record."""
-    record = {**step_record(step), "name": name, "error": error, "attributes": attributes}
+    record = {**step.to_json(), "name": name, "error": error, "attributes": attributes}
     read = step_from_record(record)
 
     assert len(step_text(read)) <= MAX_STEP_BYTES
-    assert read == step_from_text(step_text(read)) == step_from_record(step_record(read)) == fitted(read)
+    assert read == step_from_text(step_text(read)) == step_from_record(read.to_json()) == fitted(read)
     assert (read.key, read.version, read.status) == (step.key, step.version, step.status)
 
 

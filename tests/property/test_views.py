@@ -15,17 +15,7 @@ from hypothesis import strategies as st
 from run_log.console.checks import Check, Verdict
 from run_log.console.views.layout import Screen, Sheet, Table, literal
 from run_log.console.views.output import json_text
-from run_log.console.views.records import (
-    failure_record,
-    handled_record,
-    letter_record,
-    pending_record,
-    run_record,
-    stale_record,
-    summary_record,
-    transition_record,
-    workflow_record,
-)
+from run_log.console.views.records import handled_record, letter_record
 from run_log.console.views.tables import (
     checks_table,
     failures_table,
@@ -44,7 +34,7 @@ from run_log.console.views.tables import (
 )
 from run_log.core import PauseRequest, ReceivedMessage, RunEvent, RunStatus
 from run_log.projector import DeadLetter, HandledLetter, LetterOutcome
-from run_log.stores import InMemoryRunLogService
+from run_log.stores import InMemoryRunLogService, page_json
 from run_log.testing import a_run, an_event
 
 from .core_strategies import anything, events, examples
@@ -103,22 +93,22 @@ async def _of_runs(facts: list[RunEvent]) -> AsyncIterator[Shown]:
         ids = [run.id for run in runs]
         yield [runs_table(runs), runs_table(runs, workflow_id=workflow_id)], {}, ids
         for run in runs:
-            yield [run_sheet(run), run_line(run)], run_record(run), [run.id, workflow_id]
+            yield [run_sheet(run), run_line(run)], run.to_json(), [run.id, workflow_id]
         summary = await log.get_summary(workflow_id, now=NOW)
-        yield summary_view(summary), summary_record(summary), []
+        yield summary_view(summary), summary.to_json(), []
         for run in runs:
             history = await log.get_history(*run.key)
-            yield [history_table(history)], {"of": [*map(transition_record, history)]}, []
+            yield [history_table(history)], page_json("of", history), []
     counted, _ = await log.list_workflows()
-    records = {"of": [*map(workflow_record, counted)]}
+    records = page_json("of", counted)
     yield [workflows_table(counted)], records, [one.workflow_id for one in counted]
     pending, _ = await log.list_pending(now=NOW)
-    yield [pending_table(pending)], {"of": [*map(pending_record, pending)]}, [one.run.id for one in pending]
+    yield [pending_table(pending)], page_json("of", pending), [one.run.id for one in pending]
     failures = await log.list_failures()
-    records = {"of": [*map(failure_record, failures)]}
+    records = page_json("of", failures)
     yield [failures_table(failures)], records, [one.newest.id for one in failures]
     stale, _ = await log.list_stale(timedelta(hours=1), now=NOW)
-    yield [stale_table(stale)], {"of": [*map(stale_record, stale)]}, [one.run.id for one in stale]
+    yield [stale_table(stale)], page_json("of", stale), [one.run.id for one in stale]
 
 
 def _check(shown: Shown, screen: Screen) -> None:

@@ -41,6 +41,13 @@ def micros_of(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return *moment*, an aware datetime, as text in UTC with ``Z`` and microseconds."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
+
+
 def moment_of(micros: int) -> datetime:
     """Return the moment in UTC so many microseconds after the epoch. OverflowError beyond years 1 to 9999."""
     return EPOCH + micros * MICROSECOND

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .clock import EPOCH, MICROSECOND
+from .json_form import duration_json
 from .models import RunStatus, WorkflowRun
 
 RELATIVE_ERROR: Final = 0.05
@@ -111,6 +112,16 @@ class Durations:
     def p99(self) -> timedelta | None:
         """The duration that 99 % of the runs did not exceed; see `quantile`."""
         return self.quantile(0.99)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the durations as JSON: how many, and their mean and percentiles in milliseconds."""
+        return {
+            "count": self.count,
+            "mean_ms": duration_json(self.mean),
+            "p50_ms": duration_json(self.p50),
+            "p95_ms": duration_json(self.p95),
+            "p99_ms": duration_json(self.p99),
+        }
 
     def quantile(self, share: float) -> timedelta | None:
         """Return the shortest duration that *share* of the runs did not exceed; None without runs.

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from .clock import HybridLogicalClock
+from .clock import HybridLogicalClock, rfc3339
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
 from .ids import valid_text
+from .json_form import duration_json
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import decode_json, encode_json, fit_payloads
 from .steps import Step, joined_steps
@@ -91,6 +92,23 @@ class Transition:
     def values(self) -> dict[str, Any] | None:
         """What they filled in, the largest values cut if it is long; None for nothing."""
         return None if self.values_text is None else decode_json(self.values_text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the transition as JSON: times by RFC 3339 in UTC, the version as its text."""
+        return {
+            "status": self.status.value,
+            "occurred_at": rfc3339(self.occurred_at),
+            "lasted_ms": duration_json(self.lasted),
+            "attempt": self.attempt,
+            "event_id": self.version.event_id,
+            "inferred": self.inferred,
+            "anomaly": self.anomaly,
+            "answered_by": self.answered_by,
+            "choice": self.choice,
+            "values": self.values,
+            "comment": self.comment,
+            "version": self.version.text,
+        }
 
     @property
     def rank(self) -> tuple[bool, datetime, bool, str, str, str, str, str]:

@@ -29,9 +29,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from .clock import rfc3339
 from .errors import InvalidRunError
 from .forms import MAX_FORM_LEVELS, MAX_VALUES_BYTES, form_fault
 from .ids import MAX_ID_BYTES, as_text, bounded_id, id_text, is_long_id, valid_text
+from .json_form import payload_json, time_json
 from .logs import get_logger
 from .nearest import MAX_PAYLOAD_BYTES, OUTER_KEY, Contained, qualified_name, type_name, unwrapped
 from .payload import (
@@ -603,6 +605,21 @@ class PauseRequest(BaseModel):
     values: _Values = None
     """What they filled in, at most 32,768 bytes of JSON; None for nothing."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the pause as JSON; see `WorkflowRun.to_json`."""
+        return {
+            "reason": self.reason,
+            "assignee": self.assignee,
+            "deadline": time_json(self.deadline),
+            "answered_by": self.answered_by,
+            "comment": self.comment,
+            "choices": list(self.choices),
+            "form": None if self.form is None else payload_json(self.form),
+            "default_choice": self.default_choice,
+            "choice": self.choice,
+            "values": None if self.values is None else payload_json(self.values),
+        }
+
 
 class RunProgress(BaseModel):
     """How far a run says that it is."""
@@ -613,6 +630,10 @@ class RunProgress(BaseModel):
     """From 0 to 1; None for unknown."""
     text: _Text | None = None
     """In words, such as "3 of 7 files"; None for nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the progress as JSON."""
+        return {"fraction": self.fraction, "text": self.text}
 
 
 class WorkflowRun(BaseModel):
@@ -663,6 +684,33 @@ class WorkflowRun(BaseModel):
     def key(self) -> RunKey:
         """The identity of the run: its workflow's id and its own."""
         return (self.workflow_id, self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as JSON: every field under its name, times by RFC 3339 in UTC.
+
+        Payloads are the run's own, not copies. `model_validate` makes an equal run of it.
+        """
+        # Not `model_dump`: it raises for payloads that nest deeply and for lone surrogates in them.
+        return {
+            "id": self.id,
+            "workflow_id": self.workflow_id,
+            "status": self.status.value,
+            "trigger_type": str(self.trigger_type),
+            "trigger_data": payload_json(self.trigger_data),
+            "result": payload_json(self.result),
+            "error": self.error,
+            "started_at": rfc3339(self.started_at),
+            "completed_at": time_json(self.completed_at),
+            # The default of a new run is an integer, and what a store returns a float.
+            "duration_ms": float(self.duration_ms),
+            "attempt": self.attempt,
+            "pause": self.pause and self.pause.to_json(),
+            "labels": dict(self.labels),
+            "parent": self.parent and self.parent._asdict(),
+            "trace_id": self.trace_id,
+            "error_type": self.error_type,
+            "progress": self.progress and self.progress.to_json(),
+        }
 
 
 RunKey = tuple[str, str]

@@ -65,6 +65,9 @@ _MAX_WRAPPED: Final = 8
 # The time to make an integer's digits grows with the square of their number.
 _MAX_INTEGER_BITS: Final = 33_000
 
+# Every interpreter writes such ones: its limit of digits is never below 640.
+_SHORT_INTEGER_BITS: Final = 2_000
+
 _OWN: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 # A metaclass may define `__name__` as it likes. This one is type's own.
@@ -149,6 +152,39 @@ def is_plain(value: object, budget: int) -> bool:
     """Return whether *value* is made of JSON's types and weighs at most *budget* bytes."""
     weight, plain = weigh(value, budget, plain_only=True)
     return plain and weight <= budget
+
+
+def is_json(value: object) -> bool:
+    """Return whether *value* is JSON as it stands: texts as keys, finite numbers, at most `MAX_DEPTH` levels.
+
+    Unlike an encoder, this needs no deeper stack for a deeper value.
+    """
+    level: list[Any] = [value]
+    seen = 0
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            kind: type[object] = type(item)  # pyright: ignore[reportUnknownVariableType]
+            if kind is list:
+                below += item
+            elif kind is dict and {*map(type, item)} <= {str}:
+                below += item.values()
+            elif not _is_json_scalar(item, kind):
+                return False
+        # A value that contains itself has no end.
+        seen += len(below)
+        if not below or seen > MAX_ENCODED_BYTES:
+            return not below
+        level = below
+    return False
+
+
+def _is_json_scalar(item: Any, kind: type[object]) -> bool:
+    if kind is float:
+        return math.isfinite(item)
+    if kind is int:
+        return cast("int", item).bit_length() <= _SHORT_INTEGER_BITS
+    return kind is str or kind is bool or item is None
 
 
 def dumps(value: object) -> str:

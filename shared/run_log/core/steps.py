@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Final, cast
 
 from pydantic import ConfigDict
 
-from .clock import MAX_HLC, micros_of, moment_of
+from .clock import MAX_HLC, micros_of, moment_of, rfc3339
 from .ids import valid_text
+from .json_form import payload_json
 from .payload import as_payload, decode_json, detached, encode_json
 
 MAX_STEPS: Final = 100
@@ -77,6 +78,21 @@ class Step:
     """What is to be known of it: any JSON value under each key, in all as much as `MAX_STEP_BYTES` leaves."""
     version: int
     """A reading of a hybrid logical clock, in microseconds since the epoch: of one key, the greatest wins."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the step as JSON: its public form, and that of an event."""
+        return {
+            "key": self.key,
+            "parent": self.parent,
+            "name": self.name,
+            "attempt": self.attempt,
+            "status": self.status.value,
+            "started_at": rfc3339(self.started_at),
+            "ended_at": None if self.ended_at is None else rfc3339(self.ended_at),
+            "error": self.error,
+            "attributes": payload_json(dict(self.attributes)),
+            "version": self.version,
+        }
 
 
 def joined_steps(known: Sequence[Step], *more: Sequence[Step]) -> tuple[Step, ...]:
@@ -164,25 +180,8 @@ def step_from_text(text: str) -> Step:
     )
 
 
-def step_record(step: Step) -> dict[str, Any]:
-    """Return *step* as JSON types: its public form, which is that of the wire too."""
-    record: dict[str, Any] = {
-        "key": step.key,
-        "parent": step.parent,
-        "name": step.name,
-        "attempt": step.attempt,
-        "status": step.status.value,
-        "started_at": _rfc3339(step.started_at),
-        "ended_at": None if step.ended_at is None else _rfc3339(step.ended_at),
-        "error": step.error,
-        "attributes": dict(step.attributes),
-        "version": step.version,
-    }
-    return record
-
-
 def step_from_record(record: object) -> Step:
-    """Return the step that `step_record` was given, or that another program tells of.
+    """Return the step that has this `Step.to_json`, or that another program tells of.
 
     Raises:
         ValueError: It is no step; the message says why.
@@ -232,7 +231,3 @@ def _moment(value: object) -> datetime:
     if moment.utcoffset() is None:
         raise ValueError(f"{moment.isoformat()} has no time zone")
     return moment.astimezone(UTC)
-
-
-def _rfc3339(moment: datetime) -> str:
-    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"

@@ -13,20 +13,20 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from .clock import micros_of
+from .clock import micros_of, rfc3339
 from .errors import EventDecodeError
 from .events import RunEvent
 from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
-from .steps import MAX_STEPS_BYTES, step_record
+from .steps import MAX_STEPS_BYTES
 
 _SCHEMA_MAJOR: Final = 1
 
@@ -332,7 +332,7 @@ def _body(event: RunEvent) -> str:
             "type": EVENT_TYPE,
             "event_id": event.event_id,
             "hlc": event.hlc,
-            "occurred_at": _rfc3339(event.occurred_at),
+            "occurred_at": rfc3339(event.occurred_at),
             "inferred": event.inferred,
             "run": {
                 "id": run.id,
@@ -342,8 +342,8 @@ def _body(event: RunEvent) -> str:
                 "trigger_data": run.trigger_data,
                 "result": run.result,
                 "error": run.error,
-                "started_at": _rfc3339(run.started_at),
-                "completed_at": _rfc3339(run.completed_at) if run.completed_at else None,
+                "started_at": rfc3339(run.started_at),
+                "completed_at": rfc3339(run.completed_at) if run.completed_at else None,
                 "duration_ms": run.duration_ms,
                 "attempt": run.attempt,
                 "pause": _pause(run.pause) if run.pause else None,
@@ -351,7 +351,7 @@ def _body(event: RunEvent) -> str:
             },
             # Schema 1-0-1 has neither.
             **({"is_progress": True} if event.is_progress else {}),
-            **({"steps": [step_record(step) for step in event.steps]} if event.steps else {}),
+            **({"steps": [step.to_json() for step in event.steps]} if event.steps else {}),
         }
     )
 
@@ -376,7 +376,7 @@ def _pause(pause: PauseRequest) -> dict[str, object]:
     body: dict[str, object] = {
         "reason": pause.reason,
         "assignee": pause.assignee,
-        "deadline": _rfc3339(pause.deadline) if pause.deadline else None,
+        "deadline": rfc3339(pause.deadline) if pause.deadline else None,
         "answered_by": pause.answered_by,
         # Schema 1-0-0 has no comment. Without one, the body is the same in both.
         **({} if pause.comment is None else {"comment": pause.comment}),
@@ -395,7 +395,7 @@ def _attributes(event: RunEvent) -> dict[str, str]:
         "ce-source": _reference("//run-log/workflows/", event.run.workflow_id),
         "ce-type": EVENT_TYPE,
         "ce-subject": _reference("runs/", event.run.id),
-        "ce-time": _rfc3339(event.occurred_at),
+        "ce-time": rfc3339(event.occurred_at),
         "ce-dataschema": f"urn:run-log:schema:run-state:{SCHEMA_VERSION}",
         "content-type": "application/json",
     }
@@ -417,9 +417,3 @@ def _reference(prefix: str, text: str) -> str:
     if len(reference) <= MAX_ATTRIBUTE_VALUE_BYTES:
         return reference
     return f"{prefix}sha256-{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _rfc3339(moment: datetime) -> str:
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .factory import create_run_log_service, get_run_log_service, reset_run_log_service
 from .failures import FailureGroup
 from .inbox import PendingRun
+from .listings import page_json
 from .memory import InMemoryRunLogService
 from .ports import ProjectionStore
 from .reader import RunLogReader
@@ -36,6 +37,7 @@ __all__ = [
     "WorkflowSummary",
     "create_run_log_service",
     "get_run_log_service",
+    "page_json",
     "reset_run_log_service",
 ]
 

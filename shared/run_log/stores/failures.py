@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from run_log.core import WorkflowRun
 
@@ -41,6 +41,19 @@ class FailureGroup:
     """How many there are among those that were looked at."""
     newest: WorkflowRun
     """The one that started last, without its `trigger_data` and `result`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the group as JSON; the run in it has no payloads."""
+        newest = self.newest.to_json()
+        # They were not read. Empty ones would say that there are none.
+        del newest["trigger_data"], newest["result"]
+        return {
+            "workflow_id": self.workflow_id,
+            "error_type": self.error_type,
+            "text": self.text,
+            "count": self.count,
+            "newest": newest,
+        }
 
 
 def grouped(failures: Iterable[WorkflowRun]) -> list[FailureGroup]:

@@ -20,6 +20,7 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.core.forms import MAX_FORM_LEVELS, MAX_VALUES_BYTES, values_fault
+from run_log.core.json_form import duration_json, time_json
 from run_log.core.law import RunHead, annotated
 from run_log.core.models import RunKey, validated
 from run_log.core.payload import decode_json, encode_json, is_deeper
@@ -43,6 +44,16 @@ class PendingRun:
     """Whether its deadline has passed."""
     version: Version
     """Which pause that is: the version of the run's newest state, for `RunLog.resume` and `reject`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as JSON, and with it when it began to wait, for how long, and the version."""
+        return {
+            **self.run.to_json(),
+            "paused_at": time_json(self.paused_at),
+            "age_ms": duration_json(self.age),
+            "overdue": self.overdue,
+            "version": self.version.text,
+        }
 
     @property
     def reason(self) -> str:

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Self, TypedDict, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypedDict, TypeVar, cast
 
 from run_log.core import (
     InvalidArgumentError,
@@ -34,6 +34,15 @@ from run_log.core.models import (
 from run_log.core.payload import fit_text
 
 _E = TypeVar("_E", bound=enum.StrEnum)
+
+
+class HasJson(Protocol):
+    """What has a public JSON form, as runs, steps and transitions do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return that form."""
+        ...
+
 
 # They tell a mix-up of listings. They guard no secret: a cursor gives access to
 # nothing that its listing does not show.
@@ -192,6 +201,17 @@ class Position:
         """Return whether this comes before *other*."""
         # Not the order of the fields: stores sort by path, and a workflow's is part of its runs'.
         return (self.moment, self.workflow, self.run) < (other.moment, other.workflow, other.run)
+
+
+def page_json(name: str, items: Iterable[HasJson], cursor: str | None = None) -> dict[str, Any]:
+    """Return a page of a listing as JSON: *items* under *name*, and under ``next_page_token`` the *cursor*.
+
+    At the end of the listing, where *cursor* is None, there is no ``next_page_token``.
+    """
+    page: dict[str, Any] = {name: [item.to_json() for item in items]}
+    if cursor is not None:
+        page["next_page_token"] = cursor
+    return page
 
 
 def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:

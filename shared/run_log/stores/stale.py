@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from run_log.core import RunEvent, RunStatus, WorkflowRun
+from run_log.core.json_form import duration_json, time_json
 from run_log.core.payload import encode_json
 from run_log.stores.stored.fields import ACTIVE_SINCE
 from run_log.stores.stored.reading import StoredRun
@@ -28,6 +29,14 @@ class StaleRun:
     """When its newest event happened, on its emitter's clock, in UTC."""
     silence: timedelta
     """How long ago that was."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as JSON, and with it when it was heard of, and for how long it has been silent."""
+        return {
+            **self.run.to_json(),
+            "heard_at": time_json(self.heard_at),
+            "silence_ms": duration_json(self.silence),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from run_log.core import InvalidArgumentError, RunStatus, StoreError, WorkflowRun
 from run_log.core.clock import MICROSECOND
@@ -20,6 +20,7 @@ from run_log.core.counters import (
     hour_begins,
     hour_of,
 )
+from run_log.core.json_form import duration_json, time_json
 
 MAX_WINDOW: Final = timedelta(days=DAYS_KEPT)
 """The longest time a summary looks back, other than to the beginning."""
@@ -47,6 +48,16 @@ class WorkflowStats:
     """How far the projection has come, at least: when the latest event happened that came with a change of
     these counts, on its emitter's clock. None where that is not known."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON."""
+        return {
+            "workflow_id": self.workflow_id,
+            "total": self.total,
+            "successful": self.successful,
+            "by_status": _by_status(self.by_status),
+            "as_of": time_json(self.as_of),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeBucket:
@@ -65,6 +76,16 @@ class TimeBucket:
     def total(self) -> int:
         """How many runs started in it."""
         return sum(self.by_status.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the bucket as JSON: its width and its durations are milliseconds."""
+        return {
+            "begins": time_json(self.begins),
+            "width_ms": duration_json(self.width),
+            "total": self.total,
+            "by_status": _by_status(self.by_status),
+            "durations": self.durations.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +118,22 @@ class WorkflowSummary:
         successful = self.by_status.get(RunStatus.SUCCESS, 0)
         ended = successful + self.by_status.get(RunStatus.FAILED, 0)
         return successful / ended if ended else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON, with its buckets and its last runs."""
+        return {
+            "workflow_id": self.workflow_id,
+            "since": time_json(self.since),
+            "total": self.total,
+            "by_status": _by_status(self.by_status),
+            "success_rate": self.success_rate,
+            "durations": self.durations.to_json(),
+            "buckets": [bucket.to_json() for bucket in self.buckets],
+            "last_run": self.last_run and self.last_run.to_json(),
+            "last_success": self.last_success and self.last_success.to_json(),
+            "last_failure": self.last_failure and self.last_failure.to_json(),
+            "as_of": time_json(self.as_of),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +200,10 @@ class SummaryWindow:
     def since(self) -> datetime:
         """When the window begins."""
         return hour_begins(self.first * self.scope.hours)
+
+
+def _by_status(counts: Mapping[RunStatus, int]) -> dict[str, int]:
+    return {status.value: count for status, count in counts.items()}
 
 
 def statuses_of(counters: Mapping[SummaryCounter, int]) -> dict[RunStatus, int]:

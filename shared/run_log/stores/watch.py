@@ -30,6 +30,10 @@ class RunUpdate:
     cursor: str
     """Goes on right after this update, given back as ``since_cursor`` to a watch of the same runs."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as JSON, and with it the version and the cursor."""
+        return {**self.run.to_json(), "version": self.version.text, "cursor": self.cursor}
+
 
 class UpdateSource(abc.ABC):
     """What a watch needs of a store: the changes after a place that moves as they are taken.

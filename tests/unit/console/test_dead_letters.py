@@ -137,7 +137,7 @@ def test_all_of_a_letter_as_json() -> None:
         "body": json.loads(INVALID.data),
         "data_base64": base64.b64encode(INVALID.data).decode(),
     } == record
-    assert ("invoices", "r-1", "2026-03-04T12:00:00Z") == (
+    assert ("invoices", "r-1", "2026-03-04T12:00:00.000000Z") == (
         record["workflow_id"],
         record["run_id"],
         record["published_at"],

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from run_log.core import RunStatus
+from run_log.core import PauseRequest, RunStatus, Step, StepStatus, Transition
+from run_log.stores import SQLiteRunLogService, page_json
+from run_log.stores.listings import HasJson
 from run_log.testing import a_run, an_event
 
 from .files import in_file
@@ -20,6 +25,7 @@ from .processes import run_log
 pytestmark = pytest.mark.process
 
 SQLITE = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": "runs.sqlite3", "COLUMNS": "80"}
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 MAIN = "from run_log.console import main; main()"
 
 
@@ -37,11 +43,26 @@ ODD: dict[str, dict[str, Any]] = {
 }
 """Runs that had taken the page away."""
 
+HOSTILE: dict[str, dict[str, Any]] = {
+    **ODD,
+    "numbers": {"result": {"large": -(10**4_000), "none": [math.nan, -math.inf]}},
+    "last": {"completed_at": datetime.max.replace(tzinfo=UTC), "labels": {"a": "\udfff"}},
+    "paused": {
+        "status": RunStatus.PAUSED,
+        "pause": PauseRequest(form={"enum": [[10**30]]}, values={"\ud800": ["\x00"]}, choices=("\u202e",)),
+    },
+}
+"""And runs with values that JSON, or an encoder of it, does not have."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a file that holds the odd runs."""
-    events = [an_event(a_run(id=run_id, workflow_id="odd", **fields)) for run_id, fields in ODD.items()]
+    events = [
+        an_event(a_run(id=run_id, workflow_id=workflow_id, **fields))
+        for workflow_id, runs in (("odd", ODD), ("hostile", HOSTILE))
+        for run_id, fields in runs.items()
+    ]
     in_file(tmp_path / "runs.sqlite3", lambda log: log.apply(events))
     return tmp_path
 
@@ -66,6 +87,79 @@ def test_json_of_odd_runs(folder: Path) -> None:
     assert (0, "") == (ended.code, ended.err)
     assert set(ODD) == set(runs)
     assert (ODD["deep"]["result"], 1.8e18) == (runs["deep"]["result"], runs["long"]["duration_ms"])
+
+
+def test_the_same_text_as_the_librarys(folder: Path) -> None:
+    """The command line prints of each run, and of a page of them, what the library says in JSON."""
+    everything = run_log("runs", "list", "hostile", "-o", "jsonl", folder=folder, **SQLITE)
+    page = run_log("runs", "list", "hostile", "--limit", "4", "-o", "json", folder=folder, **SQLITE)
+    histories = [
+        run_log("runs", "history", "hostile", run_id, "-o", "jsonl", folder=folder, **SQLITE)
+        for run_id in HOSTILE
+    ]
+
+    runs, _ = in_file(folder / "runs.sqlite3", lambda log: log.list_runs("hostile"))
+    some, cursor = in_file(folder / "runs.sqlite3", lambda log: log.list_runs("hostile", limit=4))
+    told = [in_file(folder / "runs.sqlite3", _history_of(run_id)) for run_id in HOSTILE]
+    assert set(HOSTILE) == {run.id for run in runs}
+    assert [json.dumps(run.to_json(), allow_nan=False) for run in runs] == everything.out.splitlines()
+    assert cursor is not None
+    assert page_json("runs", some, cursor) == json.loads(page.out)
+    assert [[json.dumps(one.to_json()) for one in history] for history in told] == [
+        ended.out.splitlines() for ended in histories
+    ]
+
+
+Ask = Callable[[SQLiteRunLogService], Awaitable[Sequence[HasJson]]]
+
+ONE_THING: list[tuple[list[str], Ask]] = [
+    (["runs", "show", "hostile", "deep"], lambda log: _only(log.get_run("hostile", "deep"))),
+    (["runs", "stats", "hostile"], lambda log: _only(log.get_summary("hostile"))),
+]
+
+PAGES: list[tuple[list[str], str, Ask]] = [
+    (["runs", "failures", "hostile"], "failures", lambda log: log.list_failures("hostile")),
+    (["runs", "steps", "hostile", "stepped"], "steps", lambda log: log.get_steps("hostile", "stepped")),
+    (["workflows"], "workflows", lambda log: _first_page(log.list_workflows())),
+]
+
+
+async def _only(thing: Awaitable[HasJson | None]) -> Sequence[HasJson]:
+    found = await thing
+    return [] if found is None else [found]
+
+
+async def _first_page(page: Awaitable[tuple[Sequence[HasJson], str | None]]) -> Sequence[HasJson]:
+    return (await page)[0]
+
+
+@pytest.mark.parametrize(("arguments", "ask"), ONE_THING, ids=["run", "summary"])
+def test_the_same_text_of_one_thing(folder: Path, arguments: list[str], ask: Ask) -> None:
+    """The command line prints of one thing what the library says in JSON."""
+    (before,) = in_file(folder / "runs.sqlite3", ask)
+    ended = run_log(*arguments, "-o", "jsonl", folder=folder, **SQLITE)
+    (after,) = in_file(folder / "runs.sqlite3", ask)
+
+    # A summary is of another day after midnight.
+    assert ended.out.strip() in {json.dumps(thing.to_json()) for thing in (before, after)}
+
+
+@pytest.mark.parametrize(("arguments", "name", "ask"), PAGES, ids=["failures", "steps", "workflows"])
+def test_the_same_page(folder: Path, arguments: list[str], name: str, ask: Ask) -> None:
+    """The command line prints of a page what the library says in JSON, with nothing about a next one."""
+    step = Step(key="a", name="\x1b[2J", status=StepStatus.RUNNING, started_at=NOON, version=1)
+    event = an_event(workflow_id="hostile", id="stepped").model_copy(update={"steps": (step,)})
+    in_file(folder / "runs.sqlite3", lambda log: log.apply([event]))
+
+    ended = run_log(*arguments, "-o", "json", folder=folder, **SQLITE)
+
+    things = in_file(folder / "runs.sqlite3", ask)
+    assert things
+    assert page_json(name, things) == json.loads(ended.out)
+
+
+def _history_of(run_id: str) -> Callable[[SQLiteRunLogService], Awaitable[tuple[Transition, ...]]]:
+    return lambda log: log.get_history("hostile", run_id)
 
 
 def test_an_error_that_names_an_odd_id(folder: Path) -> None:

@@ -65,7 +65,9 @@ async def test_one_document(
     """As JSON a listing is one document, with what is listed and where to go on."""
     await _listing(OutputFormat.JSON).walk(_fetch, after=after, all_pages=all_pages)
 
-    document = {"odd_numbers": [{"n": n} for n in expected], "next_cursor": next_cursor}
+    document: dict[str, Any] = {"odd_numbers": [{"n": n} for n in expected]}
+    if next_cursor is not None:
+        document["next_page_token"] = next_cursor
     assert (f"{json.dumps(document, indent=2)}\n", "") == capsys.readouterr()
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_log.console.views.output import Listing, OutputFormat
-from run_log.console.views.records import stale_record
+from run_log.console.views.output import Listing, OutputFormat, own_json
 from run_log.console.views.tables import stale_table
 from run_log.console.work.sweep import PAGE, Swept, sweep
 from run_log.core import PauseRequest, RunNotFoundError, RunStatus, TransportUnavailableError
@@ -43,7 +42,7 @@ async def _filled(log: InMemoryRunLogService, count: int) -> InMemoryRunLogServi
 
 
 async def _sweep(log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None) -> Swept:
-    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=stale_record)
+    listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=own_json)
     return await sweep(log, listing, older_than=HOUR, workflow_id=workflow_id, mark=mark, now=NOON)
 
 

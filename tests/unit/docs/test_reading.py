@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -55,6 +56,8 @@ async def test_the_examples_run() -> None:
     states = [await log.get_run("expenses", run_id) for run_id in ("books", "machine")]
     assert [RunStatus.RUNNING, RunStatus.FAILED] == [run.status for run in states if run]
     assert ("pay", {"amount": 4200}) == (names["answered"].choice, names["answered"].values)
+    assert ["runs", "next_page_token"] == [*names["page"]]
+    assert names["page"] == json.loads(names["text"])
     assert BY_DEFAULT in READING
     reset_run_log_service()
 

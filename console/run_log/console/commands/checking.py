@@ -8,7 +8,7 @@ import typer
 
 from run_log.console.exit_codes import ExitCode
 from run_log.console.options import Output, Wide, WorkflowOption, duration, shape
-from run_log.console.views.output import Listing, OutputFormat, note
+from run_log.console.views.output import Listing, OutputFormat, note, own_json
 
 if TYPE_CHECKING:
     from run_log.console.checks import Check
@@ -115,15 +115,13 @@ def sweep(
     default choice, if it has one. Each run is read again before it is marked, and a later event of the run
     replaces the mark. Exits 1 if one cannot be marked.
     """
-    from run_log.console.views import records, tables
+    from run_log.console.views.tables import stale_table
     from run_log.console.work import sweep as work
     from run_log.console.work.opening import asked
     from run_log.core import utc_now
 
     silence = duration(older_than)
-    listing = Listing(
-        shape(output, wide=wide), "stale_runs", table=tables.stale_table, record=records.stale_record
-    )
+    listing = Listing(shape(output, wide=wide), "stale_runs", table=stale_table, record=own_json)
     done = asked(
         lambda log: work.sweep(
             log, listing, older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()

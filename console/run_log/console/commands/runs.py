@@ -23,7 +23,7 @@ from run_log.console.options import (
     moment,
     shape,
 )
-from run_log.console.views.output import Listing, OutputFormat, note, say, show
+from run_log.console.views.output import Listing, OutputFormat, note, own_json, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,6 @@ def list_(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs of a workflow, or of all, newest first."""
-    from run_log.console.views.records import run_record
     from run_log.console.views.tables import runs_table
     from run_log.console.work.opening import asked
 
@@ -114,7 +113,7 @@ def list_(
         error_type=error_type,
     )
     table = partial(runs_table, workflow_id=workflow)
-    listing = Listing(shape(output, wide=wide), "runs", table=table, record=run_record)
+    listing = Listing(shape(output, wide=wide), "runs", table=table, record=own_json)
     # No table shows them.
     payloads = output in {OutputFormat.JSON, OutputFormat.JSONL}
     asked(
@@ -210,7 +209,6 @@ def failures(
 
     Of the newest 500. Numbers and ids in an error are shown as #.
     """
-    from run_log.console.views.records import failure_record
     from run_log.console.views.tables import failures_table
     from run_log.console.work.opening import asked
     from run_log.core import utc_now
@@ -218,7 +216,7 @@ def failures(
     begun = moment(since, utc_now())
     groups = asked(lambda log: log.list_failures(workflow, begun))
     table = partial(failures_table, workflow_id=workflow)
-    listing = Listing(shape(output, wide=wide), "failures", table=table, record=failure_record)
+    listing = Listing(shape(output, wide=wide), "failures", table=table, record=own_json)
     listing.add(groups)
     listing.end()
 
@@ -226,7 +224,6 @@ def failures(
 @app.command(name="show", epilog=examples("runs show invoices run-17 -o json"))
 def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Show one run: its state, its payloads, its error."""
-    from run_log.console.views.records import run_record
     from run_log.console.views.tables import run_sheet
     from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
@@ -234,7 +231,7 @@ def show_(workflow: WorkflowId, run: RunId, output: Output = OutputFormat.TABLE)
     stored = asked(lambda log: log.get_run(workflow, run))
     if stored is None:
         raise RunNotFoundError(workflow, run)
-    show(output, run_record(stored), lambda: [run_sheet(stored)])
+    show(output, stored.to_json(), lambda: [run_sheet(stored)])
 
 
 @app.command(epilog=examples("runs steps invoices run-17"))
@@ -245,7 +242,6 @@ def steps(
     from run_log.console.views.tables import steps_table
     from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
-    from run_log.core.steps import step_record
 
     async def read(log: RunLog) -> Sequence[Step]:
         found = await log.get_steps(workflow, run)
@@ -253,7 +249,7 @@ def steps(
             raise RunNotFoundError(workflow, run)
         return found
 
-    listing = Listing(shape(output, wide=wide), "steps", table=steps_table, record=step_record)
+    listing = Listing(shape(output, wide=wide), "steps", table=steps_table, record=own_json)
     listing.add(asked(read))
     listing.end()
 
@@ -263,7 +259,6 @@ def history(
     workflow: WorkflowId, run: RunId, *, wide: Wide = False, output: Output = OutputFormat.TABLE
 ) -> None:
     """Show each change of a run: when, how long, who answered what."""
-    from run_log.console.views.records import transition_record
     from run_log.console.views.tables import history_table
     from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
@@ -271,7 +266,7 @@ def history(
     transitions = asked(lambda log: log.get_history(workflow, run))
     if not transitions:
         raise RunNotFoundError(workflow, run)
-    listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=transition_record)
+    listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=own_json)
     listing.add(transitions)
     listing.end()
 
@@ -342,13 +337,12 @@ def stats(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show counts, success rate, durations and last runs."""
-    from run_log.console.views.records import summary_record
     from run_log.console.views.tables import summary_view
     from run_log.console.work.opening import asked
 
     back = None if window is None else duration(window)
     summary = asked(lambda log: log.get_summary(workflow, back))
-    show(output, summary_record(summary), lambda: summary_view(summary))
+    show(output, summary.to_json(), lambda: summary_view(summary))
 
 
 @app.command(epilog=examples("runs pending --assignee ann --overdue"))
@@ -371,11 +365,10 @@ def pending(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the runs that wait for an answer."""
-    from run_log.console.views.records import pending_record
     from run_log.console.views.tables import pending_table
     from run_log.console.work.opening import asked
 
-    listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=pending_record)
+    listing = Listing(shape(output, wide=wide), "pending_runs", table=pending_table, record=own_json)
     asked(
         lambda log: listing.walk(
             lambda cursor: log.list_pending(
@@ -396,11 +389,10 @@ def workflows(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the workflows that have runs, with their counts."""
-    from run_log.console.views.records import workflow_record
     from run_log.console.views.tables import workflows_table
     from run_log.console.work.opening import asked
 
-    listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=workflow_record)
+    listing = Listing(shape(output, wide=wide), "workflows", table=workflows_table, record=own_json)
     asked(
         lambda log: listing.walk(
             lambda cursor: log.list_workflows(limit=limit, start_after=cursor),

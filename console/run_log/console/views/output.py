@@ -13,9 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Generic, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TextIO, TypeVar, cast
 
 from .layout import Screen, Sheet, Styled, Table, cut, literal, painted
+
+if TYPE_CHECKING:
+    from run_log.stores.listings import HasJson
 
 _T = TypeVar("_T")
 
@@ -93,14 +96,25 @@ class Listing(Generic[_T]):
     def end(self, next_cursor: str | None = None) -> None:
         """Finish the listing after the last page. Without *next_cursor* nothing is left."""
         if self._output is OutputFormat.JSON:
-            things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
-            listed = f"[\n{things}\n  ]" if things else "[]"
-            cursor = json.dumps(next_cursor)
-            write(["{", *f'  "{self._name}": {listed},'.split("\n"), f'  "next_cursor": {cursor}', "}"])
+            write(self._document(next_cursor).split("\n"))
         elif not self._shown:
             note(f"no {self._name.replace('_', ' ')}")
         if next_cursor is not None and self._output is not OutputFormat.JSON and self.is_read:
             note(f"more: --after {next_cursor}")
+
+    def _document(self, next_cursor: str | None) -> str:
+        from run_log.stores import page_json
+
+        things = ",\n".join(textwrap.indent(text, "    ") for text in self._kept)
+        parts = {name: json.dumps(part) for name, part in page_json(self._name, (), next_cursor).items()}
+        # Each thing is text already, for a very deep one is one line, and those beside it are not.
+        parts[self._name] = f"[\n{things}\n  ]" if things else "[]"
+        return "{\n" + ",\n".join(f'  "{name}": {part}' for name, part in parts.items()) + "\n}"
+
+
+def own_json(thing: HasJson) -> Mapping[str, Any]:
+    """Return *thing*, which a query returned, as JSON: the record of most listings."""
+    return thing.to_json()
 
 
 def show(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from run_log.console.views.output import Listing, OutputFormat, StatusLine, note
-from run_log.console.views.records import moment
 from run_log.console.views.tables import findings_table
 from run_log.core import NotFoundError
+from run_log.core.json_form import time_json
 from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
 
 from .opening import opened_audit
@@ -109,7 +109,7 @@ def _unlisted(workflow_id: str, count: int) -> Iterator[Finding]:
 def _count(
     workflow_id: str, count: CountName, numbers: Mapping[str, int], noted: str = "", **more: Any
 ) -> Finding:
-    name = {"scope": count.scope.value, "begins": moment(count.begins), "name": count.name}
+    name = {"scope": count.scope.value, "begins": time_json(count.begins), "name": count.name}
     return Finding(
         (workflow_id, str(count), *map(str, numbers.values()), noted),
         {"workflow_id": workflow_id, "kind": "count", **name, **numbers, **more},

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from run_log.console.views.output import OutputFormat, json_text, screen, write
-from run_log.console.views.records import run_record, update_record
 from run_log.console.views.tables import run_line
 from run_log.core import RunNotFoundError, WaitTimeoutError, WorkflowRun
 
@@ -18,7 +17,7 @@ async def watch_runs(workflow_id: str | None, *, cursor: str | None, output: Out
     """Show the changes of the runs of one workflow, or of all, until nobody reads them."""
     async with opened_run_log() as log, log.watch(workflow_id, since_cursor=cursor) as updates:
         async for update in updates:
-            if not _show(update.run, update_record(update), output):
+            if not _show(update.run, update.to_json(), output):
                 return
 
 
@@ -37,13 +36,13 @@ async def watch_one(
             run = await log.get_run(workflow_id, run_id)
             if run is None:
                 raise RunNotFoundError(workflow_id, run_id)
-            _show(run, run_record(run), output)
+            _show(run, run.to_json(), output)
             while not run.status.is_terminal:
                 state = f"is still {run.status.value}"
                 update = await anext(updates)
                 if update.run.id == run_id:
                     run = update.run
-                    _show(run, update_record(update), output)
+                    _show(run, update.to_json(), output)
     except TimeoutError as error:
         raise WaitTimeoutError(
             f"run {run_id!r} of workflow {workflow_id!r} {state} after {within:g} s; it may end later"
