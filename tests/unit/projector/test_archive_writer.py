@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from run_log.core import (
     ReceivedMessage,
     StoreUnavailableError,
     TransportRefusedError,
+    TransportUnavailableError,
     decode_event,
     encode_event,
 )
@@ -189,6 +191,20 @@ async def test_what_cannot_be_acknowledged_comes_again(tmp_path: Path) -> None:
 
     assert [encode_event(EVENTS[0]).data + b"\n"] == written(tmp_path)
     assert [] == source.acknowledged
+
+
+async def test_a_broker_that_does_not_answer_is_not_idle(tmp_path: Path) -> None:
+    """Where the last pulls fail, nobody knows whether something is left; one that is stopped ends well."""
+    source = WatchedSource(published(*EVENTS), pull_errors=repeat(down()))
+    worker = ArchiveWorker(source, ArchiveWriter(tmp_path), limits=QUICK, uniform=nearly_zero)
+
+    with pytest.raises(TransportUnavailableError, match="down"):
+        await worker.run(stop=asyncio.Event(), until_idle=0.05)
+    stop = asyncio.Event()
+    stopped = asyncio.create_task(worker.run(stop=stop, until_idle=60))
+    stop.set()
+
+    assert 0 == (await stopped).pulled
 
 
 @pytest.mark.parametrize("end", ["stop", "idle", "refused"])

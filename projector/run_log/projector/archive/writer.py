@@ -153,6 +153,8 @@ class ArchiveWorker:
         self._uniform = uniform
         self._writing = asyncio.Lock()
         self._arrived = asyncio.Event()
+        self._is_answered = False
+        self._trouble: TransportUnavailableError | None = None
         self.report = ArchiveReport()
 
     async def run(self, *, stop: asyncio.Event, until_idle: float | None = None) -> ArchiveReport:
@@ -160,6 +162,7 @@ class ArchiveWorker:
 
         Raises:
             TransportRefusedError: The subscription does not exist, or access is denied.
+            TransportUnavailableError: It became idle because the broker did not answer.
             ConfigurationError: The folder cannot be written.
             StoreUnavailableError: The disk is full, or fails.
         """
@@ -178,17 +181,22 @@ class ArchiveWorker:
         for failure in done:
             if isinstance(failure, Exception):
                 raise failure
+        if not stop.is_set() and self._trouble is not None:
+            # What has not come may still be there.
+            raise self._trouble
         return self.report
 
     async def _idle(self, seconds: float | None) -> None:
         """Return once nothing has arrived for so many seconds, and all that did is on the disk."""
         while True:
             self._arrived.clear()
+            self._is_answered = False
             try:
                 async with asyncio.timeout(seconds):
                     await self._arrived.wait()
             except TimeoutError:
-                if not self._writing.locked():
+                # A pull that is not answered yet may bring something, or fail.
+                if not self._writing.locked() and (self._is_answered or self._trouble is not None):
                     return
 
     async def _pull_until(self, stopping: asyncio.Event, wait: float) -> None:
@@ -200,9 +208,9 @@ class ArchiveWorker:
                     self._arrived.set()
                     # Leased messages are finished even if the worker is stopped meanwhile.
                     await _finished(asyncio.create_task(self._keep(messages)))
-                failures = 0
+                failures, self._is_answered, self._trouble = 0, True, None
             except TransportUnavailableError as error:
-                failures += 1
+                failures, self._trouble = failures + 1, error
                 _logger.warning("run_log_pull_failed", failures=failures, error=str(error))
                 await wait_unless(stopping, self._sleep(_BACKOFF.seconds(failures, self._uniform)))
 
