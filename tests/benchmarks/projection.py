@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from run_log.core import Outcome, RunEvent
 from run_log.projector import Projector
 from run_log.stores import FirestoreRunLogService
+from run_log.stores.committing.committer import MAX_IN_FLIGHT
 from run_log.testing import FirestoreEmulator
 
 from . import workload
-from .firestore_baselines import WAYS, raw_writes, transaction_per_event
+from .firestore_baselines import WAYS, prebuilt_commits, raw_writes, replayed, transaction_per_event
 from .report import Options, Report, Row, Sample, medians, number
 
 BATCH = 500
@@ -23,19 +24,23 @@ TRANSACTION_SECONDS = 10.0
 HOT_EVENTS = 64
 HOT_SECONDS = 4.0
 
+Prebuilt = tuple[str, Sequence[bytes]]
+"""Commits, and the project they were made for."""
+
 
 def measure(options: Options, emulator: FirestoreEmulator) -> Report:
-    """Project the trace, the same as of today, and as one workflow's, each beside both baselines."""
+    """Project the trace, the same as of today, and as one workflow's, each beside all baselines."""
     runs = workload.selected(options)
     trace, hot = workload.events_of(runs), workload.events_of(workload.in_one_workflow(runs))
     today = workload.events_of(workload.of_today(runs))
     _warm_up(emulator, trace)
+    prebuilt = [_prebuilt(emulator, events) for events in (trace, today, hot)]
     samples: list[tuple[Sample, Sample, Sample]] = []
     for _ in range(options.repetitions):
         apart = list({event.run.workflow_id: event for event in trace}.values())[:TRANSACTION_EVENTS]
-        of_trace = _sample(emulator, trace, apart, TRANSACTION_SECONDS)
-        of_today = _sample(emulator, today, apart, TRANSACTION_SECONDS)
-        of_hot = _sample(emulator, hot, hot[:HOT_EVENTS], HOT_SECONDS)
+        of_trace = _sample(emulator, trace, prebuilt[0], apart, TRANSACTION_SECONDS)
+        of_today = _sample(emulator, today, prebuilt[1], apart, TRANSACTION_SECONDS)
+        of_hot = _sample(emulator, hot, prebuilt[2], hot[:HOT_EVENTS], HOT_SECONDS)
         sample = (of_trace, of_today, of_hot)
         for each in sample:
             each["pace"] = each["events"] / of_trace["events"]
@@ -46,6 +51,7 @@ def measure(options: Options, emulator: FirestoreEmulator) -> Report:
         title=f"projection: Projector.apply into the Firestore emulator, {BATCH} events a batch",
         columns=[
             "x transactions",
+            "x prebuilt",
             "x raw documents",
             "x the trace",
             "events/s",
@@ -60,6 +66,8 @@ def measure(options: Options, emulator: FirestoreEmulator) -> Report:
             f"{TRANSACTION_EVENTS} workflows, so that none waits for another: their best case;",
             f"for the hot workflow, {HOT_EVENTS} events; none is tried any more after {HOT_SECONDS:g} s",
             "as of today: summaries count its runs by day and hour, which they no longer do for old ones",
+            "prebuilt: all that the projection writes, as protocol buffers made beforehand, unconditionally,",
+            f"in commits of the same sizes, {MAX_IN_FLIGHT} at a time",
             "where none came through, the ratio is to one in that time: a lower bound",
             "raw documents: the same run documents, made beforehand, in unconditional commits of as many",
         ],
@@ -75,12 +83,25 @@ def _warm_up(emulator: FirestoreEmulator, events: Sequence[RunEvent]) -> None:
         emulator.clear(project)
 
 
+def _prebuilt(emulator: FirestoreEmulator, events: Sequence[RunEvent]) -> Prebuilt:
+    project = f"prebuilt-{uuid.uuid4().hex[:8]}"
+    commits = asyncio.run(prebuilt_commits(project, events, per_apply=BATCH))
+    emulator.clear(project)
+    return project, commits
+
+
 def _sample(
-    emulator: FirestoreEmulator, events: Sequence[RunEvent], few: Sequence[RunEvent], seconds: float
+    emulator: FirestoreEmulator,
+    events: Sequence[RunEvent],
+    prebuilt: Prebuilt,
+    few: Sequence[RunEvent],
+    seconds: float,
 ) -> dict[str, float]:
     project = f"bench-{uuid.uuid4().hex[:8]}"
     taken, documents = asyncio.run(_project(project, events))
     emulator.clear(project)
+    replay_taken = asyncio.run(replayed(*prebuilt))
+    emulator.clear(prebuilt[0])
     last = list({event.key: event for event in events}.values())
     raw = len(last) / asyncio.run(raw_writes(project, last, per_commit=BATCH))
     emulator.clear(project)
@@ -92,6 +113,7 @@ def _sample(
         "raw": raw,
         "transactions": committed / transactions_taken,
         "x transactions": len(events) / taken / (max(committed, 1) / transactions_taken),
+        "x prebuilt": replay_taken / taken,
         "x raw": documents / taken / raw,
     }
 
@@ -117,5 +139,5 @@ async def _project(project: str, events: Sequence[RunEvent]) -> tuple[float, int
 
 
 def _row(what: str, figures: Sample) -> Row:
-    names = ("x transactions", "x raw", "pace", "events", "documents", "transactions", "raw")
+    names = ("x transactions", "x prebuilt", "x raw", "pace", "events", "documents", "transactions", "raw")
     return Row(what=what, figures=[number(figures[name]) for name in names])
