@@ -16,7 +16,7 @@ from run_log.testing import FirestoreEmulator
 
 from . import workload
 from .firestore_baselines import WAYS, prebuilt_commits, raw_writes, replayed, transaction_per_event
-from .report import Options, Report, Row, Sample, medians, number
+from .report import Options, Report, Row, Sample, in_rounds, number
 
 BATCH = 500
 TRANSACTION_EVENTS = 320
@@ -33,20 +33,20 @@ def measure(options: Options, emulator: FirestoreEmulator) -> Report:
     runs = workload.selected(options)
     trace, hot = workload.events_of(runs), workload.events_of(workload.in_one_workflow(runs))
     today = workload.events_of(workload.of_today(runs))
-    _warm_up(emulator, trace)
-    prebuilt = [_prebuilt(emulator, events) for events in (trace, today, hot)]
-    samples: list[tuple[Sample, Sample, Sample]] = []
-    for _ in range(options.repetitions):
-        apart = list({event.run.workflow_id: event for event in trace}.values())[:TRANSACTION_EVENTS]
-        of_trace = _sample(emulator, trace, prebuilt[0], apart, TRANSACTION_SECONDS)
-        of_today = _sample(emulator, today, prebuilt[1], apart, TRANSACTION_SECONDS)
-        of_hot = _sample(emulator, hot, prebuilt[2], hot[:HOT_EVENTS], HOT_SECONDS)
-        sample = (of_trace, of_today, of_hot)
-        for each in sample:
-            each["pace"] = each["events"] / of_trace["events"]
-        samples.append(sample)
-    names = ("the trace", "the trace, as of today", "one hot workflow")
-    rows = [_row(name, medians([sample[place] for sample in samples])) for place, name in enumerate(names)]
+    apart = list({event.run.workflow_id: event for event in trace}.values())[:TRANSACTION_EVENTS]
+    cases = {
+        "the trace": (trace, apart, TRANSACTION_SECONDS),
+        "the trace, as of today": (today, apart, TRANSACTION_SECONDS),
+        "one hot workflow": (hot, hot[:HOT_EVENTS], HOT_SECONDS),
+    }
+    _warm_up(emulator, trace, apart)
+    prebuilt = {name: _prebuilt(emulator, events) for name, (events, _, _) in cases.items()}
+    # In turns: the same transactions took half as long again where they were the first of each round.
+    middle = in_rounds(
+        list(cases), options.repetitions, lambda name: _sample(emulator, prebuilt[name], *cases[name])
+    )
+    for figures in middle.values():
+        figures["pace"] = figures["events"] / middle["the trace"]["events"]
     return Report(
         title=f"projection: Projector.apply into the Firestore emulator, {BATCH} events a batch",
         columns=[
@@ -59,7 +59,7 @@ def measure(options: Options, emulator: FirestoreEmulator) -> Report:
             "transactions/s",
             "raw documents/s",
         ],
-        rows=rows,
+        rows=[_row(name, figures) for name, figures in middle.items()],
         notes=[
             f"{workload.name()}; {len(trace):,} events projected; median of {options.repetitions}",
             f"transactions: {WAYS} at a time, run and stats read; for the trace, an event of each of at most",
@@ -74,12 +74,14 @@ def measure(options: Options, emulator: FirestoreEmulator) -> Report:
     )
 
 
-def _warm_up(emulator: FirestoreEmulator, events: Sequence[RunEvent]) -> None:
+def _warm_up(emulator: FirestoreEmulator, events: Sequence[RunEvent], apart: Sequence[RunEvent]) -> None:
     """Have the emulator's virtual machine compile what is measured next."""
     few = events[: 12 * BATCH]
     for project in ("warm-up-1", "warm-up-2"):
         asyncio.run(_project(project, few))
         asyncio.run(raw_writes(project, few, per_commit=BATCH))
+        emulator.clear(project)
+        asyncio.run(transaction_per_event(project, apart, seconds=TRANSACTION_SECONDS))
         emulator.clear(project)
 
 
@@ -92,8 +94,8 @@ def _prebuilt(emulator: FirestoreEmulator, events: Sequence[RunEvent]) -> Prebui
 
 def _sample(
     emulator: FirestoreEmulator,
-    events: Sequence[RunEvent],
     prebuilt: Prebuilt,
+    events: Sequence[RunEvent],
     few: Sequence[RunEvent],
     seconds: float,
 ) -> dict[str, float]:
