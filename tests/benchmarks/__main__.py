@@ -13,7 +13,7 @@ from rich.console import Console
 
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 
-from . import batch, emit, listing, pipe, projection, reading, scaling, spool, startup
+from . import batch, emit, listing, pipe, projection, reading, scaling, spool, sqlite, startup
 from .report import Options, Report, show
 
 Benchmark = Callable[[Options, FirestoreEmulator], Report]
@@ -33,6 +33,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "batch": batch.measure,
     "listing": listing.measure,
     "reading": reading.measure,
+    "sqlite": sqlite.measure,
     "startup": startup.measure,
     "spool": spool.measure,
 }

@@ -30,6 +30,7 @@ BASELINE: Final = "a span, BatchSpanProcessor"
 SUBJECTS: Final[dict[str, tuple[str, str]]] = {
     BASELINE: ("span", "up"),
     **{f"emit, broker {state}": ("emit", state) for state in STATES},
+    "emit with 10 steps, broker up": ("steps", "up"),
     "a log line, QueueHandler": ("log", "up"),
     **{f"PublisherClient.publish, broker {state}": ("publish", state) for state in STATES},
 }

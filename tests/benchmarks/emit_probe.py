@@ -1,6 +1,6 @@
 """One subject of the emit benchmark in a process of its own; prints its figures as JSON.
 
-``python -m tests.benchmarks.emit_probe {latency|growth} {emit|span|log|publish} COUNT``
+``python -m tests.benchmarks.emit_probe {latency|growth} {emit|steps|span|log|publish} COUNT``
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from run_log.core import RunEvent, RunStatus, Settings, encode_event
+from run_log.core import RunEvent, RunStatus, Settings, encode_event, utc_now
+from run_log.core.clock import PROCESS_CLOCK
 from run_log.producer import RunEventEmitter
+from run_log.producer._capture import Checked
+from run_log.producer._steps import StepBook, StepScope
 from run_log.testing import a_run
 
 from .report import percentile
@@ -34,6 +37,7 @@ Call = Callable[[], object]
 
 WARM_UP: Final = 500
 SETTLE_SECONDS: Final = 0.3
+STEPS: Final = 10
 
 RUN: Final = a_run(
     id="1000genome-chameleon-4ch-100k-001:frequency_ID0000064",
@@ -57,6 +61,22 @@ def emit() -> Call:
     """Return a call of `RunEventEmitter.emit` to Pub/Sub."""
     emitter = RunEventEmitter.from_env()
     return lambda: emitter.emit(RUN)
+
+
+def steps() -> Call:
+    """Return a call that emits the run with `STEPS` steps that have ended, as a recorded run does."""
+    emitter = RunEventEmitter.from_env()
+
+    def tick() -> int:
+        return PROCESS_CLOCK.tick(RUN.key)
+
+    book = StepBook(tick=tick, now=utc_now, told=lambda: None)
+    for number in range(STEPS):
+        with StepScope(book, f"step {number}", None) as step:
+            step.set(file=f"chr{number}.vcf.gz", rows=number * 1_000)
+    if len(book.all(tick())) != STEPS:
+        raise RuntimeError("not every step was recorded")
+    return lambda: emitter.emit(Checked(RUN, book.all(tick())))
 
 
 def span() -> Call:
@@ -97,6 +117,7 @@ def publish() -> Call:
 
 SUBJECTS: Final[dict[str, Callable[[], Call]]] = {
     "emit": emit,
+    "steps": steps,
     "span": span,
     "log": log,
     "publish": publish,

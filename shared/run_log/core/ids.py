@@ -22,6 +22,7 @@ MAX_DOCUMENT_ID_BYTES: Final = 1_500
 MAX_ID_BYTES: Final = 1_024
 """The most bytes of UTF-8 of a workflow's id, a run's id, an assignee, and of who answered."""
 
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,999}")
 _NEEDS_ESCAPE: Final = re.compile(r"[%/\x00-\x1f\x7f]")
 _NEVER_IN_ID: Final = re.compile(r"[/\x00-\x1f\x7f]")
 # No other document id has this: a % of the text itself is escaped.
@@ -112,6 +113,9 @@ def document_id(text: str) -> str:
     ids that Firestore reserves (``.``, ``..``, ``__x__``). An id that would exceed `MAX_DOCUMENT_ID_BYTES`
     keeps a readable prefix and ends in a SHA-256 digest of the whole text. *text* is not empty.
     """
+    # Nearly every id is like this, and every event pays for several.
+    if _PLAIN_ID.fullmatch(text):
+        return text
     text = valid_text(text)
     escaped = _NEEDS_ESCAPE.sub(lambda match: f"%{ord(match[0]):02X}", text)
     if escaped in {".", ".."}:

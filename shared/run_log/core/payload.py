@@ -35,6 +35,8 @@ _MAX_KEYS: Final = 50_000
 # `weigh` counts a float as 1, and its text has up to 24 characters. One character of a text takes up to 12.
 _MAX_TEXT_PER_WEIGHT: Final = 24
 
+_SHORT_TEXT: Final = 1_000
+
 # Matches everything in JSON text but the brackets of its structure.
 _NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+')
 
@@ -84,6 +86,11 @@ def encode_json(value: object) -> str:
     text, NaN and the infinities their names, an unknown object its repr. A marker replaces nesting beyond
     `MAX_DEPTH`, circular references, and whatever exceeds `MAX_READ_BYTES`. Iterators are not consumed.
     """
+    # Every event has a few short texts and empty payloads, so these skip the weighing.
+    if not value and type(value) is dict:
+        return "{}"
+    if type(value) is str and len(value) <= _SHORT_TEXT:
+        return dumps(value)
     text = _plain_text(value) if is_plain(value, MAX_ENCODED_BYTES) else None
     return dumps(Reading(MAX_READ_BYTES).readable(value, MAX_DEPTH)) if text is None else text
 

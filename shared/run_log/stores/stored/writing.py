@@ -104,10 +104,11 @@ def projection_fields(event: RunEvent, counted: Counted, digest: str | None = No
 
     *digest* is that of its run, which is kept here if the event is no transition.
     """
+    version = event.version
     fields: dict[str, Any] = {
-        "attempt": event.version.attempt,
-        "hlc": event.version.hlc,
-        "event_id": event.version.event_id,
+        "attempt": version.attempt,
+        "hlc": version.hlc,
+        "event_id": version.event_id,
         "occurred_at": event.occurred_at,
         "inferred": event.inferred,
     }
@@ -183,8 +184,8 @@ def _text_bytes(value: object) -> int:
     match value:
         case str():
             return len(value.encode())
-        case Mapping():
-            return sum(map(_text_bytes, cast("Mapping[str, object]", value).values()))
+        case dict():  # not any mapping, for which each of a dozen numbers would be asked at length
+            return sum(map(_text_bytes, cast("dict[str, object]", value).values()))
         case list():
             # One byte more for each, as Firestore counts (docs: storage-size).
             return sum(_text_bytes(each) + 1 for each in cast("list[object]", value))
