@@ -351,8 +351,9 @@ class Delivery:
         """Wait for an event, and then a moment for others, unless somebody waits for delivery."""
         # A process that ends says no more between transitions.
         due = None if self._is_ending else self.timers.next()
+        wait = None if due is None else max(due - self.policy.monotonic(), 0.0)
         with contextlib.suppress(queue.Empty):
-            self._bell.get(timeout=None if due is None else max(due - self.policy.monotonic(), 0.0))
+            self._bell.get(timeout=None if wait is None else min(wait, threading.TIMEOUT_MAX))
         self.idle = self._is_final
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):

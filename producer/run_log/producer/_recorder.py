@@ -28,7 +28,7 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.events import current_span_context
-from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
+from run_log.core.ids import MAX_ID_BYTES, as_text, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
 from run_log.core.nearest import OUTER_KEY, Contained, is_foreign, qualified_name
@@ -595,13 +595,16 @@ def _seconds(heartbeat: object, least: float, workflow_id: str, run_id: str) -> 
     """Return the seconds of a heartbeat; None, which is logged, where it is no duration."""
     if heartbeat is None:
         return None
-    if isinstance(heartbeat, timedelta) and heartbeat > timedelta(0):
-        return max(heartbeat.total_seconds(), least)
+    seconds = 0.0
+    with Contained():  # it may be anything, and isinstance would run its code
+        seconds = timedelta.total_seconds(cast("timedelta", heartbeat))
+    if seconds > 0:
+        return max(seconds, least)
     _logger.warning(
         "run_log_heartbeat_left_out",
         workflow_id=workflow_id,
         run_id=run_id,
-        hint=f"heartbeat is {heartbeat!r:.100}; pass a timedelta above 0",
+        hint=f"heartbeat is {as_text(heartbeat):.100}; pass a timedelta above 0",
     )
     return None
 

@@ -33,9 +33,10 @@ class Timers:
 
     def run(self, now: float) -> None:
         """Make each call that is due."""
-        for owner, (at, reference) in list(self._calls.items()):
-            if at <= now:
-                self._calls.pop(owner, None)
-                method = reference()
+        for owner, known in list(self._calls.items()):
+            if known[0] <= now:
+                # A call before this one may have let its owner go, and another one may have its id by now.
+                # What is removed is called, early at worst.
+                method = self._calls.pop(owner, known)[1]()
                 if method is not None:
                     method()

@@ -500,3 +500,84 @@ def test_the_wire_of_progress(emitter_to: EmitterMaker) -> None:
     assert "hunter2" not in body
     assert "abcdefghijklmnopqrstuvwxyz" not in body
     assert 1 == step.attributes["rows"]
+
+
+class Hostile:
+    """Raises whatever it is asked."""
+
+    def __repr__(self) -> str:
+        """Raise."""
+        raise ValueError
+
+    __str__ = __repr__
+
+    @property
+    def __class__(self) -> Any:
+        """Raise."""
+        raise ValueError
+
+
+def test_a_heartbeat_that_raises(emitter: RunEventEmitter, caplog: pytest.LogCaptureFixture) -> None:
+    """What raises when it is looked at is no heartbeat, and the block runs."""
+    heartbeat: Any = Hostile()
+    with record_run("w", heartbeat=heartbeat, emitter=emitter):
+        pass
+
+    assert 2 == emitter.close(PATIENCE).delivered
+    assert 1 == len(logged(caplog, "run_log_heartbeat_left_out"))
+
+
+def test_the_longest_heartbeat(emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """A heartbeat that is further away than a thread can wait does not stop the delivery thread."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    with record_run("w", heartbeat=timedelta.max, emitter=emitter) as run:
+        for number in range(20):
+            run.progress(text=str(number))
+            emitter.flush_sync(PATIENCE)
+    emitter.close(PATIENCE)
+
+    assert [] == logged(caplog, "run_log_emitter_failed")
+
+
+@pytest.mark.parametrize("make", [str, Hostile])
+def test_joining_what_has_no_id(make: Callable[[], Any], emitter: RunEventEmitter) -> None:
+    """What cannot be joined is counted at least, and the block runs."""
+    has_run: list[int] = []
+    with join_run(make(), "r", emitter=emitter) as joined, joined.step("a"):
+        has_run.append(1)
+    report = emitter.close(PATIENCE)
+
+    assert [1] == has_run
+    assert 1 == report.delivered + report.dropped
+
+
+def test_an_id_that_another_object_takes() -> None:
+    """What has the address of an object that has gone is called, although that one was due."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def call(self) -> None:
+            """Note the call."""
+            self.calls += 1
+
+    class Replaces:
+        def call(self) -> None:
+            """Let the next one go, and set a call of another with its address."""
+            address = id(owners.pop())
+            others = [Owner() for _ in range(100)]
+            taken.extend(other for other in others if id(other) == address)
+            for other in taken:
+                timers.set(other.call, 9.0)
+
+    timers, owners, taken = Timers(), [Owner()], list[Owner]()
+    first = Replaces()
+    timers.set(first.call, 1.0)
+    timers.set(owners[0].call, 1.0)
+    timers.run(2.0)
+    timers.run(9.0)
+
+    assert all(owner.calls for owner in taken)
+    assert taken, "CPython gives the address that was freed last"
