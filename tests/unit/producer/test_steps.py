@@ -581,3 +581,20 @@ def test_an_id_that_another_object_takes() -> None:
 
     assert all(owner.calls for owner in taken)
     assert taken, "CPython gives the address that was freed last"
+
+
+def test_a_run_that_is_gone_takes_no_place() -> None:
+    """The call of what nobody holds any more is forgotten before it is due."""
+
+    class Owner:
+        def call(self) -> None:
+            """Be called."""
+            raise AssertionError
+
+    timers = Timers()
+    owner = Owner()
+    timers.set(owner.call, 3_600.0)
+    del owner
+    gc.collect()
+
+    assert timers.next() is None
