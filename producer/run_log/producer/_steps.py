@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from run_log.core.ids import as_text, id_text
 from run_log.core.nearest import Contained
-from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, is_step_key
+from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, fitted_name, is_step_key
 
 from ._emitter import RunEventEmitter
 from ._failure import Untouched, is_cancellation, is_good_exit, name_and_text
@@ -91,7 +91,8 @@ class StepBook:
 
     def begin(self, name: object, key: object, parent: str | None) -> Step:
         """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
-        text = as_text(name) if type(name) is not str else name
+        # As it is kept, since a step that failed is found by that.
+        text = fitted_name(as_text(name) if type(name) is not str else name)
         own_key = uuid.uuid4().hex[: 2 * _KEY_BYTES] if key is None else _own_key(key)
         known = self._failed(text, parent) if key is None else self._steps.get(own_key)
         step = Step(
@@ -108,15 +109,28 @@ class StepBook:
 
     def _failed(self, name: str, parent: str | None) -> Step | None:
         """Return the last step of that name there, if it failed."""
-        own = [step for step in self._steps.values() if (step.name, step.parent) == (name, parent)]
+        steps = list(self._steps.values())  # other threads begin some meanwhile
+        own = [step for step in steps if (step.name, step.parent) == (name, parent)]
         last = max(own, key=lambda step: step.version, default=None)
         return last if last and last.status in (StepStatus.FAILED, StepStatus.CANCELLED) else None
 
     def change(self, key: str, **changes: Any) -> None:
         """Note *changes* of a step. One that has given way to others stays forgotten."""
-        step = self._steps.get(key)
-        if step is not None:
-            self.put(fitted(replace(step, version=self._tick(), **changes)))
+        while (step := self._steps.get(key)) is not None:
+            if self._put_after(step, fitted(replace(step, version=self._tick(), **changes))):
+                break
+
+    def _put_after(self, before: Step, step: Step) -> bool:
+        """Put *step* in place of *before*. Return False if another thread has changed it meanwhile."""
+        # An attribute must not undo the end of a step. CPython switches threads, and calls signals' handlers,
+        # at calls and loops only, of which there are none between the comparison and the assignment.
+        steps, key = self._steps, step.key
+        with suppress(KeyError):  # it has given way to others
+            if steps[key] is before:
+                steps[key] = step
+                self._told()
+                return True
+        return False
 
     def end(self, key: str, status: StepStatus, error: str | None) -> None:
         """Note that a step ends now."""
@@ -162,11 +176,13 @@ class StepHandle:
         attempt: Which try of it this is, from 1.
     """
 
-    def __init__(self, book: StepBook, step: Step | None) -> None:
+    def __init__(self, book: StepBook, step: Step | None, around: StepHandle | None = None) -> None:
         self.key: str = step.key if step else ""
         self.name: str = step.name if step else ""
         self.attempt: int = step.attempt if step else 1
         self._book = book
+        self._around = around
+        self._is_left = False
         self._attributes: dict[str, Any] = {}
         self._end: tuple[StepStatus, str | None] = (StepStatus.SUCCESS, None)
 
@@ -189,12 +205,21 @@ class StepHandle:
         text = name_and_text(cast("BaseException", error)) if is_exception else as_text(error)
         self._end = StepStatus.FAILED, text
 
+    @property
+    def innermost(self) -> StepHandle | None:
+        """This step, or the innermost one around it that is still under way."""
+        handle: StepHandle | None = self
+        while handle is not None and handle._is_left:  # noqa: SLF001 - its own kind
+            handle = handle._around  # noqa: SLF001 - its own kind
+        return handle
+
     def is_of(self, book: StepBook) -> bool:
         """Return whether this is a step in *book*."""
         return self._book is book
 
     def leave(self, error: BaseException | None) -> None:
         """State that the step has ended; *error* is what left its block."""
+        self._is_left = True
         if error is not None and is_cancellation(error):
             self._end = StepStatus.CANCELLED, name_and_text(error)
         elif error is not None and not is_good_exit(error):
@@ -207,7 +232,9 @@ _current: Final[ContextVar[StepHandle | None]] = ContextVar("run_log_current_ste
 
 def current_step() -> StepHandle | None:
     """Return the handle of the innermost step around this code, or None."""
-    return _current.get()
+    handle = _current.get()
+    # A generator that is left late may bring back a step that has ended.
+    return None if handle is None else handle.innermost
 
 
 class StepScope:
@@ -221,12 +248,12 @@ class StepScope:
 
     def __enter__(self) -> StepHandle:
         """State that the step is running."""
-        around = _current.get()
+        around = current_step()
         parent = around.key if around and around.is_of(self._book) else None
         step: Step | None = None
         with Contained():  # there may be no memory left
             step = self._book.begin(self._name, self._key, parent)
-        handle = StepHandle(self._book, step)
+        handle = StepHandle(self._book, step, around)
         self._entered.append((handle, _current.set(handle)))
         return handle
 
@@ -237,11 +264,13 @@ class StepScope:
         if not self._entered:
             return  # left twice: raising would hide the exception of the block
         handle, token = self._entered.pop()
-        with Untouched(error), Contained():
-            handle.leave(error)
-        # A generator may leave in another context than it entered.
-        with suppress(ValueError):
-            _current.reset(token)
+        try:
+            with Untouched(error), Contained():
+                handle.leave(error)
+        finally:  # even if Ctrl-C comes
+            # A generator may leave in another context than it entered.
+            with suppress(ValueError):
+                _current.reset(token)
 
     async def __aenter__(self) -> StepHandle:
         """Do what `__enter__` does: it never waits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
@@ -598,3 +598,66 @@ def test_a_run_that_is_gone_takes_no_place() -> None:
     gc.collect()
 
     assert timers.next() is None
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "Загрузка всех файлов месяца"])
+def test_a_long_name_that_is_tried_again(
+    name: str, emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A step that failed is tried again by its name, although that is cut."""
+    with record_run("w", emitter=emitter) as run:
+        for _ in range(3):
+            with run.step(name) as tried:
+                tried.fail()
+    emitter.close(PATIENCE)
+
+    assert [3] == [step.attempt for step in steps_in(transport)]
+
+
+def test_an_attribute_that_is_set_while_the_step_ends(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """What is set meanwhile undoes no end, and is kept."""
+
+    class Ends(list[int]):
+        """Ends the step while it is copied, as another thread or a signal's handler may."""
+
+        def __iter__(self) -> Any:
+            """End the step once."""
+            if not is_left:
+                is_left.append(True)
+                scope.__exit__(None, None, None)
+            return super().__iter__()
+
+    is_left: list[bool] = []
+    with record_run("w", emitter=emitter) as run:
+        scope = run.step("load")
+        handle = scope.__enter__()
+        handle.set(rows=Ends([1, 2]))
+    emitter.close(PATIENCE)
+
+    assert [True] == is_left
+    assert [("load", "success", None)] == summary(steps_in(transport))
+    assert [{"rows": [1, 2]}] == [step.attributes for step in steps_in(transport)]
+
+
+def test_a_generator_that_outlives_the_step_around_it(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A step that has ended is around nothing, also if a generator's step within it ends later."""
+
+    def parts() -> Iterator[None]:
+        with run.step("part"):
+            yield
+
+    with record_run("w", emitter=emitter) as run:
+        with run.step("outer"), run.step("inner"):
+            generator = parts()
+            next(generator)
+        list(generator)
+        assert current_step() is None
+        with run.step("after"):
+            pass
+    emitter.close(PATIENCE)
+
+    assert ("after", "success", None) in summary(steps_in(transport))
