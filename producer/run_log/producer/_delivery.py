@@ -146,7 +146,11 @@ class Delivery:
 
     def call_at(self, at: float, method: Callable[[], None]) -> None:
         """Have the delivery thread call the bound *method* at this monotonic time; see `Timers.set`."""
-        if self.timers.set(method, at):
+        if not self.timers.set(method, at):
+            return
+        if self._thread is None and not self._is_ending:
+            self.start()  # nothing was emitted yet, in this process
+        else:
             self._bell.put(None)
 
     def wait(self, notify: Callable[[], None]) -> object:

@@ -197,7 +197,7 @@ class JoinedRun:
         """Emit what is not emitted yet. An exception goes on."""
         with Contained():
             self._pulse.begin()
-            self._say()
+            self._say(is_due=True)
 
     async def __aenter__(self) -> Self:
         """Add steps to the run from now on."""
@@ -210,8 +210,8 @@ class JoinedRun:
     def _tick(self) -> int:
         return self._emitter.tick((self.workflow_id, self.run_id))
 
-    def _say(self) -> bool:
-        if not self._book:
+    def _say(self, *, is_due: bool) -> bool:
+        if not (is_due and self._book):
             return False
         # Older than all that the run says itself: where its own states are known, only the steps are news.
         state = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from contextvars import ContextVar, Token
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from run_log.core.ids import as_text, id_text
 from run_log.core.nearest import Contained
@@ -23,18 +24,24 @@ from ._failure import Untouched, is_cancellation, is_good_exit, name_and_text
 _KEY_BYTES: Final = 6
 
 
+class Says(Protocol):
+    """Says what there is to say."""
+
+    def __call__(self, *, is_due: bool) -> bool:
+        """Emit it, and return whether there was anything; *is_due* is whether anything has changed."""
+        ...
+
+
 class Pulse:
     """Says what a run has to say between its transitions: at most once in each interval, and as a heartbeat.
 
     Args:
         emitter: Calls this in its delivery thread.
-        say: Emits what is to be said, and returns whether there was anything.
+        say: Emits what is to be said.
         heartbeat: Seconds after which a run that has been silent says that it is alive; None for never.
     """
 
-    def __init__(
-        self, emitter: RunEventEmitter, say: Callable[[], bool], *, heartbeat: float | None = None
-    ) -> None:
+    def __init__(self, emitter: RunEventEmitter, say: Says, *, heartbeat: float | None = None) -> None:
         self._emitter = emitter
         self._say = say
         self._heartbeat = heartbeat
@@ -43,10 +50,10 @@ class Pulse:
 
     def tell(self) -> None:
         """Note that there is something to say."""
-        if not self._is_due:
-            self._is_due = True
-            earliest = self._last + self._emitter.progress_interval
-            self._emitter.call_at(max(self._emitter.monotonic(), earliest), self._called)
+        # The call each time: a forked child begins without any.
+        self._is_due = True
+        earliest = self._last + self._emitter.progress_interval
+        self._emitter.call_at(max(self._emitter.monotonic(), earliest), self._called)
 
     def begin(self) -> None:
         """Note that all that is known now is being said."""
@@ -59,16 +66,26 @@ class Pulse:
         if self._heartbeat is not None:
             self._emitter.call_at(self._last + self._heartbeat, self._called)
 
+    def finish(self) -> None:
+        """Say now what is not said yet, because there will be no transition."""
+        if self._is_due:
+            self.begin()
+            self._say(is_due=True)
+
     def _called(self) -> None:
-        silent = self._emitter.monotonic() - self._last
-        if not self._is_due and (self._heartbeat is None or silent < self._heartbeat):
-            if self._heartbeat is not None:
-                self._emitter.call_at(self._last + self._heartbeat, self._called)
+        now, is_due = self._emitter.monotonic(), self._is_due
+        wait = self._emitter.progress_interval if is_due else self._heartbeat
+        if wait is None:
+            return
+        if now < self._last + wait:  # a transition came in between
+            self._emitter.call_at(self._last + wait, self._called)
             return
         self.begin()
+        is_said = True  # if it raises as well: the next time may do better
         with Contained():
-            if self._say():
-                self.said()
+            is_said = self._say(is_due=is_due)
+        if is_said:
+            self.said()
 
 
 class StepBook:
@@ -88,6 +105,7 @@ class StepBook:
         self._told = told
         # Single operations of a dict are atomic, so it needs no lock.
         self._steps: dict[str, Step] = {}
+        self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
     def begin(self, name: object, key: object, parent: str | None) -> Step:
         """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
@@ -104,6 +122,7 @@ class StepBook:
             started_at=self._now(),
             version=self._tick(),
         )
+        self._processes[step.key] = os.getpid()
         self.put(fitted(step))
         return step
 
@@ -137,6 +156,7 @@ class StepBook:
         step = self._steps.get(key)
         if step is not None:
             self.change(key, status=status, error=error, ended_at=max(self._now(), step.started_at))
+        self._processes.pop(key, None)
 
     def put(self, step: Step) -> None:
         self._steps[step.key] = step
@@ -153,8 +173,14 @@ class StepBook:
         """Return all steps. *hlc* is a reading of the clock from before this call."""
         # The newest are kept where there are too many. A step that runs for long must not give way to those
         # that end meanwhile. By a reading from before the look: a step that ends after it is later.
+        # A forked child does not know what has become of the steps of its parent.
+        own = os.getpid()
         return tuple(
-            replace(step, version=hlc) if step.status is StepStatus.RUNNING and step.version < hlc else step
+            replace(step, version=hlc)
+            if step.status is StepStatus.RUNNING
+            and step.version < hlc
+            and self._processes.get(step.key) == own
+            else step
             for step in list(self._steps.values())
         )
 
