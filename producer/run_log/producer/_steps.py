@@ -80,6 +80,9 @@ class Pulse:
         if now < self._last + wait:  # a transition came in between
             self._emitter.call_at(self._last + wait, self._called)
             return
+        if self._emitter.is_behind:  # it would fill the buffer: what is said later tells the same, and more
+            self._emitter.call_at(now + wait, self._called)
+            return
         self.begin()
         is_said = True  # if it raises as well: the next time may do better
         with Contained():

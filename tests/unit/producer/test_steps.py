@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from run_log.core import InvalidArgumentError, Message, RunEvent, RunStatus, Step, decode_event
+from run_log.core import (
+    InvalidArgumentError,
+    Message,
+    RunEvent,
+    RunStatus,
+    Step,
+    TransportUnavailableError,
+    decode_event,
+)
 from run_log.core.law import fold
 from run_log.core.steps import MAX_STEPS, in_order, joined_steps
 from run_log.producer import (
@@ -711,6 +719,7 @@ def test_two_times_at_least_an_interval_apart() -> None:
         """Stands for an emitter whose time stands still."""
 
         progress_interval = 2.0
+        is_behind = False
         now = 100.0
         calls: ClassVar[list[float]] = []
 
@@ -834,3 +843,27 @@ def test_what_joins_a_run_tells_before_it_leaves(emitter_to: EmitterMaker) -> No
     emitter = emitter_to(transport, policy=AT_ONCE)
     with join_run("w", "r", emitter=emitter) as joined, joined.step("long"):
         assert transport.enough.wait(PATIENCE)
+
+
+def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
+    """While the broker is away, a run does not say again and again that it is alive; afterwards it does."""
+    transport = Watched(lambda events: not events[-1].is_transition)
+    away = ScriptedTransport([TransportUnavailableError("away")] * 100)
+
+    class Returns:
+        def publish(self, messages: Sequence[Message]) -> None:
+            """Raise what is left of the errors, then deliver."""
+            away.publish(messages)
+            transport.publish(messages)
+
+        def close(self) -> None:
+            """Do nothing."""
+
+    emitter = emitter_to(Returns(), policy=AT_ONCE)
+    with record_run("w", heartbeat=timedelta(milliseconds=1), emitter=emitter):
+        assert transport.enough.wait(PATIENCE)
+    emitter.close(PATIENCE)
+
+    # One heartbeat may have been due before the first call failed, and one since.
+    assert sum(map(len, transport.batches[:2])) <= 4
+    assert 0 == emitter.stats.dropped
