@@ -296,7 +296,11 @@ class StepScope:
         try:
             with Untouched(error), Contained():
                 handle.leave(error)
-        finally:  # even if Ctrl-C comes
+        except BaseException:  # Ctrl-C came in between, and the step has ended all the same
+            with Contained():
+                handle.leave(error)
+            raise
+        finally:
             # A generator may leave in another context than it entered.
             with suppress(ValueError):
                 _current.reset(token)

@@ -22,6 +22,7 @@ from run_log.core import (
     TransportUnavailableError,
     decode_event,
 )
+from run_log.core.clock import utc_now
 from run_log.core.law import fold
 from run_log.core.steps import MAX_STEPS, in_order, joined_steps
 from run_log.producer import (
@@ -34,7 +35,7 @@ from run_log.producer import (
     step,
 )
 from run_log.producer._held import BufferLimits
-from run_log.producer._steps import Pulse
+from run_log.producer._steps import Pulse, StepBook, StepScope
 from run_log.producer._timers import Timers
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
@@ -759,7 +760,8 @@ def test_a_fork_within_a_step() -> None:
     told = run_script("""
         import json, os, sys
         from run_log.core import decode_event
-        from run_log.core.law import fold
+        from run_log.core.clock import utc_now
+from run_log.core.law import fold
         from run_log.producer import RunEventEmitter, record_run
         from run_log.producer._transport import DeliveryPolicy
 
@@ -867,3 +869,21 @@ def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
     # One heartbeat may have been due before the first call failed, and one since.
     assert sum(map(len, transport.batches[:2])) <= 4
     assert 0 == emitter.stats.dropped
+
+
+def test_an_interrupt_while_a_step_ends() -> None:
+    """Ctrl-C goes on, and the step has ended and is around nothing any more."""
+    ticks: list[int] = []
+
+    def tick() -> int:
+        ticks.append(len(ticks))
+        if len(ticks) == 2:
+            raise KeyboardInterrupt
+        return len(ticks)
+
+    book = StepBook(tick=tick, now=utc_now, told=lambda: None)
+    with pytest.raises(KeyboardInterrupt), StepScope(book, "load", None):
+        pass
+
+    assert current_step() is None
+    assert [("load", "success", None)] == summary(book.all(9))
