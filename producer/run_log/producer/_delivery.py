@@ -146,7 +146,11 @@ class Delivery:
 
     def call_at(self, at: float, method: Callable[[], None]) -> None:
         """Have the delivery thread call the bound *method* at this monotonic time; see `Timers.set`."""
-        if self.timers.set(method, at):
+        if not self.timers.set(method, at):
+            return
+        if self._thread is None and not self._is_ending:
+            self.start()  # nothing was emitted yet, in this process
+        else:
             self._bell.put(None)
 
     def wait(self, notify: Callable[[], None]) -> object:
@@ -351,8 +355,9 @@ class Delivery:
         """Wait for an event, and then a moment for others, unless somebody waits for delivery."""
         # A process that ends says no more between transitions.
         due = None if self._is_ending else self.timers.next()
+        wait = None if due is None else max(due - self.policy.monotonic(), 0.0)
         with contextlib.suppress(queue.Empty):
-            self._bell.get(timeout=None if due is None else max(due - self.policy.monotonic(), 0.0))
+            self._bell.get(timeout=None if wait is None else min(wait, threading.TIMEOUT_MAX))
         self.idle = self._is_final
         if not (self.held.is_waited_for or self._is_ending):
             with contextlib.suppress(queue.Empty):

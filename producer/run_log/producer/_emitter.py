@@ -255,6 +255,14 @@ class RunEventEmitter:
         """Whether the last publish call failed. Waiting for delivery may then be in vain."""
         return self._delivery.failures > 0
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last publish call failed, and what it was to deliver still waits."""
+        if not self.is_failing:
+            return False
+        stats = self.stats
+        return stats.pending > stats.aside
+
     def _report(self) -> FlushReport:
         stats = self.stats
         return FlushReport(delivered=stats.delivered, pending=stats.pending, dropped=stats.dropped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
@@ -28,7 +29,7 @@ from run_log.core import (
 )
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.events import current_span_context
-from run_log.core.ids import MAX_ID_BYTES, bounded_id, id_text
+from run_log.core.ids import MAX_ID_BYTES, as_text, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
 from run_log.core.nearest import OUTER_KEY, Contained, is_foreign, qualified_name
@@ -86,6 +87,7 @@ class RunHandle:
         self._now: Callable[[], datetime] = lambda: max(now(), started_at)
         self._end = RunStatus.SUCCESS
         self._is_left = False
+        self._process = os.getpid()
         self._said: Checked | None = None
         self._pulse: Pulse | None = None
         if isinstance(emitter, RunEventEmitter):
@@ -207,6 +209,7 @@ class RunHandle:
             text: In words, such as "3 of 7 files".
         """
         with Guard(self):
+            self._process = os.getpid()  # a forked child that says how far the run is speaks for it
             self._state["progress"] = RunProgress.model_validate({"fraction": fraction, "text": text})
             self._tell()
 
@@ -216,16 +219,22 @@ class RunHandle:
         return emitter.tick(key) if isinstance(emitter, RunEventEmitter) else PROCESS_CLOCK.tick(key)
 
     def _tell(self) -> None:
-        if self._pulse is not None and not self._is_left:
+        if self._pulse is not None:
             self._pulse.tell()
 
-    def _say_progress(self) -> bool:
-        """Emit what changed since the last transition, and return whether that is the run's to say now."""
+    def _say_progress(self, *, is_due: bool) -> bool:
+        """Emit what changed since the last transition, and return whether there was anything to say."""
         # The reading first. A transition that begins after this look is stamped later, so it wins.
         hlc = self._tick()
         said = self._said
-        if said is None or said.run.status is not RunStatus.RUNNING or self.status is not RunStatus.RUNNING:
+        if said is None:
             return False
+        # A forked child may live longer than the run. What it says of steps must not make the run go on.
+        is_running = said.run.status is RunStatus.RUNNING and self.status is RunStatus.RUNNING
+        if not is_running or self._process != os.getpid():
+            if is_due and self._book:
+                self._emitter.emit(Checked(_only_begun(said.run), self._book.all(hlc), hlc=0))
+            return is_due
         run = said.run.model_copy(update={"progress": self._state.get("progress")})
         # With the payloads of the last transition: the workflow may be changing its own.
         self._emitter.emit(Checked(run, self._book.all(hlc), hlc, said.payloads))
@@ -241,6 +250,9 @@ class RunHandle:
             self.fail(error)
         elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
             self._is_left = True
+            if self._pulse is not None:
+                with Guard(self):
+                    self._pulse.finish()
             return
         self._state["completed_at"] = self._now()
         self._state["duration_ms"] = self._elapsed() * 1_000
@@ -262,6 +274,7 @@ class RunHandle:
             )
             return
         self._state["status"] = status
+        self._process = os.getpid()
         with Guard(self):
             if self._pulse is not None:
                 self._pulse.begin()
@@ -591,17 +604,38 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
     return RunRecorder(open_handle, keeps_result=result)
 
 
+def _only_begun(run: WorkflowRun) -> WorkflowRun:
+    """Return the least that can be said of *run*, for an event whose steps alone are news."""
+    return run.model_copy(
+        update={
+            "status": RunStatus.RUNNING,
+            "attempt": 1,
+            "trigger_data": {},
+            "result": {},
+            "pause": None,
+            "error": None,
+            "error_type": None,
+            "progress": None,
+            "completed_at": None,
+            "duration_ms": 0.0,
+        }
+    )
+
+
 def _seconds(heartbeat: object, least: float, workflow_id: str, run_id: str) -> float | None:
     """Return the seconds of a heartbeat; None, which is logged, where it is no duration."""
     if heartbeat is None:
         return None
-    if isinstance(heartbeat, timedelta) and heartbeat > timedelta(0):
-        return max(heartbeat.total_seconds(), least)
+    seconds = 0.0
+    with Contained():  # it may be anything, and isinstance would run its code
+        seconds = timedelta.total_seconds(cast("timedelta", heartbeat))
+    if seconds > 0:
+        return max(seconds, least)
     _logger.warning(
         "run_log_heartbeat_left_out",
         workflow_id=workflow_id,
         run_id=run_id,
-        hint=f"heartbeat is {heartbeat!r:.100}; pass a timedelta above 0",
+        hint=f"heartbeat is {as_text(heartbeat):.100}; pass a timedelta above 0",
     )
     return None
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from run_log.core import RunLogProtocol, RunStatus, Settings, TriggerType, WorkflowRun, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import bounded_id, id_text
+from run_log.core.ids import as_text, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import MAX_ATTEMPT, RunKey, validated
 from run_log.core.nearest import Contained, is_foreign
@@ -178,8 +178,8 @@ class JoinedRun:
     """
 
     def __init__(self, workflow_id: str, run_id: str, emitter: RunEventEmitter) -> None:
-        self.workflow_id: str = bounded_id(id_text(workflow_id) or str(workflow_id))
-        self.run_id: str = bounded_id(id_text(run_id) or str(run_id))
+        self.workflow_id: str = bounded_id(id_text(workflow_id) or as_text(workflow_id))
+        self.run_id: str = bounded_id(id_text(run_id) or as_text(run_id))
         self._emitter = emitter
         self._pulse = Pulse(emitter, self._say)
         self._started_at = utc_now()
@@ -197,7 +197,7 @@ class JoinedRun:
         """Emit what is not emitted yet. An exception goes on."""
         with Contained():
             self._pulse.begin()
-            self._say()
+            self._say(is_due=True)
 
     async def __aenter__(self) -> Self:
         """Add steps to the run from now on."""
@@ -210,20 +210,21 @@ class JoinedRun:
     def _tick(self) -> int:
         return self._emitter.tick((self.workflow_id, self.run_id))
 
-    def _say(self) -> bool:
-        if not self._book:
+    def _say(self, *, is_due: bool) -> bool:
+        if not (is_due and self._book):
             return False
         # Older than all that the run says itself: where its own states are known, only the steps are news.
-        run = validated(
-            {
-                "workflow_id": self.workflow_id,
-                "id": self.run_id,
-                "status": RunStatus.RUNNING,
-                "trigger_type": TriggerType.MANUAL,
-                "started_at": self._started_at,
-            }
-        )
-        self._emitter.emit(Checked(run, self._book.all(self._tick()), hlc=0))
+        state = {
+            "workflow_id": self.workflow_id,
+            "id": self.run_id,
+            "status": RunStatus.RUNNING,
+            "trigger_type": TriggerType.MANUAL,
+            "started_at": self._started_at,
+        }
+        said: object = state  # no run, where an id is empty: the emitter counts it and logs why
+        with Contained():
+            said = Checked(validated(state), self._book.all(self._tick()), hlc=0)
+        self._emitter.emit(said)
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,11 +12,11 @@ from contextvars import ContextVar, Token
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from run_log.core.ids import as_text, id_text
 from run_log.core.nearest import Contained
-from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, is_step_key
+from run_log.core.steps import MAX_STEPS, Step, StepStatus, fitted, fitted_name, is_step_key
 
 from ._emitter import RunEventEmitter
 from ._failure import Untouched, is_cancellation, is_good_exit, name_and_text
@@ -23,18 +24,24 @@ from ._failure import Untouched, is_cancellation, is_good_exit, name_and_text
 _KEY_BYTES: Final = 6
 
 
+class Says(Protocol):
+    """Says what there is to say."""
+
+    def __call__(self, *, is_due: bool) -> bool:
+        """Emit it, and return whether there was anything; *is_due* is whether anything has changed."""
+        ...
+
+
 class Pulse:
     """Says what a run has to say between its transitions: at most once in each interval, and as a heartbeat.
 
     Args:
         emitter: Calls this in its delivery thread.
-        say: Emits what is to be said, and returns whether there was anything.
+        say: Emits what is to be said.
         heartbeat: Seconds after which a run that has been silent says that it is alive; None for never.
     """
 
-    def __init__(
-        self, emitter: RunEventEmitter, say: Callable[[], bool], *, heartbeat: float | None = None
-    ) -> None:
+    def __init__(self, emitter: RunEventEmitter, say: Says, *, heartbeat: float | None = None) -> None:
         self._emitter = emitter
         self._say = say
         self._heartbeat = heartbeat
@@ -43,10 +50,10 @@ class Pulse:
 
     def tell(self) -> None:
         """Note that there is something to say."""
-        if not self._is_due:
-            self._is_due = True
-            earliest = self._last + self._emitter.progress_interval
-            self._emitter.call_at(max(self._emitter.monotonic(), earliest), self._called)
+        # The call each time: a forked child begins without any.
+        self._is_due = True
+        earliest = self._last + self._emitter.progress_interval
+        self._emitter.call_at(max(self._emitter.monotonic(), earliest), self._called)
 
     def begin(self) -> None:
         """Note that all that is known now is being said."""
@@ -59,16 +66,29 @@ class Pulse:
         if self._heartbeat is not None:
             self._emitter.call_at(self._last + self._heartbeat, self._called)
 
+    def finish(self) -> None:
+        """Say now what is not said yet, because there will be no transition."""
+        if self._is_due:
+            self.begin()
+            self._say(is_due=True)
+
     def _called(self) -> None:
-        silent = self._emitter.monotonic() - self._last
-        if not self._is_due and (self._heartbeat is None or silent < self._heartbeat):
-            if self._heartbeat is not None:
-                self._emitter.call_at(self._last + self._heartbeat, self._called)
+        now, is_due = self._emitter.monotonic(), self._is_due
+        wait = self._emitter.progress_interval if is_due else self._heartbeat
+        if wait is None:
+            return
+        if now < self._last + wait:  # a transition came in between
+            self._emitter.call_at(self._last + wait, self._called)
+            return
+        if self._emitter.is_behind:  # it would fill the buffer: what is said later tells the same, and more
+            self._emitter.call_at(now + wait, self._called)
             return
         self.begin()
+        is_said = True  # if it raises as well: the next time may do better
         with Contained():
-            if self._say():
-                self.said()
+            is_said = self._say(is_due=is_due)
+        if is_said:
+            self.said()
 
 
 class StepBook:
@@ -88,10 +108,12 @@ class StepBook:
         self._told = told
         # Single operations of a dict are atomic, so it needs no lock.
         self._steps: dict[str, Step] = {}
+        self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
     def begin(self, name: object, key: object, parent: str | None) -> Step:
         """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
-        text = as_text(name) if type(name) is not str else name
+        # As it is kept, since a step that failed is found by that.
+        text = fitted_name(as_text(name) if type(name) is not str else name)
         own_key = uuid.uuid4().hex[: 2 * _KEY_BYTES] if key is None else _own_key(key)
         known = self._failed(text, parent) if key is None else self._steps.get(own_key)
         step = Step(
@@ -103,26 +125,41 @@ class StepBook:
             started_at=self._now(),
             version=self._tick(),
         )
+        self._processes[step.key] = os.getpid()
         self.put(fitted(step))
         return step
 
     def _failed(self, name: str, parent: str | None) -> Step | None:
         """Return the last step of that name there, if it failed."""
-        own = [step for step in self._steps.values() if (step.name, step.parent) == (name, parent)]
+        steps = list(self._steps.values())  # other threads begin some meanwhile
+        own = [step for step in steps if (step.name, step.parent) == (name, parent)]
         last = max(own, key=lambda step: step.version, default=None)
         return last if last and last.status in (StepStatus.FAILED, StepStatus.CANCELLED) else None
 
     def change(self, key: str, **changes: Any) -> None:
         """Note *changes* of a step. One that has given way to others stays forgotten."""
-        step = self._steps.get(key)
-        if step is not None:
-            self.put(fitted(replace(step, version=self._tick(), **changes)))
+        while (step := self._steps.get(key)) is not None:
+            if self._put_after(step, fitted(replace(step, version=self._tick(), **changes))):
+                break
+
+    def _put_after(self, before: Step, step: Step) -> bool:
+        """Put *step* in place of *before*. Return False if another thread has changed it meanwhile."""
+        # An attribute must not undo the end of a step. CPython switches threads, and calls signals' handlers,
+        # at calls and loops only, of which there are none between the comparison and the assignment.
+        steps, key = self._steps, step.key
+        with suppress(KeyError):  # it has given way to others
+            if steps[key] is before:
+                steps[key] = step
+                self._told()
+                return True
+        return False
 
     def end(self, key: str, status: StepStatus, error: str | None) -> None:
         """Note that a step ends now."""
         step = self._steps.get(key)
         if step is not None:
             self.change(key, status=status, error=error, ended_at=max(self._now(), step.started_at))
+        self._processes.pop(key, None)
 
     def put(self, step: Step) -> None:
         self._steps[step.key] = step
@@ -139,8 +176,14 @@ class StepBook:
         """Return all steps. *hlc* is a reading of the clock from before this call."""
         # The newest are kept where there are too many. A step that runs for long must not give way to those
         # that end meanwhile. By a reading from before the look: a step that ends after it is later.
+        # A forked child does not know what has become of the steps of its parent.
+        own = os.getpid()
         return tuple(
-            replace(step, version=hlc) if step.status is StepStatus.RUNNING and step.version < hlc else step
+            replace(step, version=hlc)
+            if step.status is StepStatus.RUNNING
+            and step.version < hlc
+            and self._processes.get(step.key) == own
+            else step
             for step in list(self._steps.values())
         )
 
@@ -162,11 +205,13 @@ class StepHandle:
         attempt: Which try of it this is, from 1.
     """
 
-    def __init__(self, book: StepBook, step: Step | None) -> None:
+    def __init__(self, book: StepBook, step: Step | None, around: StepHandle | None = None) -> None:
         self.key: str = step.key if step else ""
         self.name: str = step.name if step else ""
         self.attempt: int = step.attempt if step else 1
         self._book = book
+        self._around = around
+        self._is_left = False
         self._attributes: dict[str, Any] = {}
         self._end: tuple[StepStatus, str | None] = (StepStatus.SUCCESS, None)
 
@@ -189,12 +234,21 @@ class StepHandle:
         text = name_and_text(cast("BaseException", error)) if is_exception else as_text(error)
         self._end = StepStatus.FAILED, text
 
+    @property
+    def innermost(self) -> StepHandle | None:
+        """This step, or the innermost one around it that is still under way."""
+        handle: StepHandle | None = self
+        while handle is not None and handle._is_left:  # noqa: SLF001 - its own kind
+            handle = handle._around  # noqa: SLF001 - its own kind
+        return handle
+
     def is_of(self, book: StepBook) -> bool:
         """Return whether this is a step in *book*."""
         return self._book is book
 
     def leave(self, error: BaseException | None) -> None:
         """State that the step has ended; *error* is what left its block."""
+        self._is_left = True
         if error is not None and is_cancellation(error):
             self._end = StepStatus.CANCELLED, name_and_text(error)
         elif error is not None and not is_good_exit(error):
@@ -207,7 +261,9 @@ _current: Final[ContextVar[StepHandle | None]] = ContextVar("run_log_current_ste
 
 def current_step() -> StepHandle | None:
     """Return the handle of the innermost step around this code, or None."""
-    return _current.get()
+    handle = _current.get()
+    # A generator that is left late may bring back a step that has ended.
+    return None if handle is None else handle.innermost
 
 
 class StepScope:
@@ -221,12 +277,12 @@ class StepScope:
 
     def __enter__(self) -> StepHandle:
         """State that the step is running."""
-        around = _current.get()
+        around = current_step()
         parent = around.key if around and around.is_of(self._book) else None
         step: Step | None = None
         with Contained():  # there may be no memory left
             step = self._book.begin(self._name, self._key, parent)
-        handle = StepHandle(self._book, step)
+        handle = StepHandle(self._book, step, around)
         self._entered.append((handle, _current.set(handle)))
         return handle
 
@@ -237,11 +293,17 @@ class StepScope:
         if not self._entered:
             return  # left twice: raising would hide the exception of the block
         handle, token = self._entered.pop()
-        with Untouched(error), Contained():
-            handle.leave(error)
-        # A generator may leave in another context than it entered.
-        with suppress(ValueError):
-            _current.reset(token)
+        try:
+            with Untouched(error), Contained():
+                handle.leave(error)
+        except BaseException:  # Ctrl-C came in between, and the step has ended all the same
+            with Contained():
+                handle.leave(error)
+            raise
+        finally:
+            # A generator may leave in another context than it entered.
+            with suppress(ValueError):
+                _current.reset(token)
 
     async def __aenter__(self) -> StepHandle:
         """Do what `__enter__` does: it never waits."""

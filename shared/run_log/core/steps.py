@@ -122,7 +122,7 @@ def fitted(step: Step) -> Step:
     """Return *step* in at most `MAX_STEP_BYTES`: long texts are cut, and the largest attributes left out."""
     step = replace(
         step,
-        name=_cut(step.name, MAX_NAME_BYTES),
+        name=fitted_name(step.name),
         error=None if step.error is None else _cut(step.error, MAX_ERROR_BYTES),
     )
     if not step.attributes:
@@ -135,6 +135,11 @@ def fitted(step: Step) -> Step:
         left = {name: value for name, value in step.attributes.items() if name != largest}
         step = replace(step, attributes=left)
     return step
+
+
+def fitted_name(name: str) -> str:
+    """Return *name* as it is kept: in at most `MAX_NAME_BYTES`."""
+    return _cut(name, MAX_NAME_BYTES)
 
 
 def _cut(text: str, most: int) -> str:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from run_log.core import InvalidArgumentError, Message, RunEvent, RunStatus, Step, decode_event
+from run_log.core import (
+    InvalidArgumentError,
+    Message,
+    RunEvent,
+    RunStatus,
+    Step,
+    TransportUnavailableError,
+    decode_event,
+)
+from run_log.core.clock import utc_now
 from run_log.core.law import fold
 from run_log.core.steps import MAX_STEPS, in_order, joined_steps
 from run_log.producer import (
@@ -26,12 +35,13 @@ from run_log.producer import (
     step,
 )
 from run_log.producer._held import BufferLimits
+from run_log.producer._steps import Pulse, StepBook, StepScope
 from run_log.producer._timers import Timers
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
 
 from .conftest import EmitterMaker
-from .transports import PATIENCE, ScriptedTransport, States, logged, soon
+from .transports import PATIENCE, ScriptedTransport, States, logged, run_script, soon
 
 AT_ONCE = DeliveryPolicy(uniform=soon, linger=0, progress=0)
 """Says what changes without waiting."""
@@ -500,3 +510,380 @@ def test_the_wire_of_progress(emitter_to: EmitterMaker) -> None:
     assert "hunter2" not in body
     assert "abcdefghijklmnopqrstuvwxyz" not in body
     assert 1 == step.attributes["rows"]
+
+
+class Hostile:
+    """Raises whatever it is asked."""
+
+    def __repr__(self) -> str:
+        """Raise."""
+        raise ValueError
+
+    __str__ = __repr__
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """Raise."""
+        raise ValueError
+
+
+def test_a_heartbeat_that_raises(emitter: RunEventEmitter, caplog: pytest.LogCaptureFixture) -> None:
+    """What raises when it is looked at is no heartbeat, and the block runs."""
+    heartbeat: Any = Hostile()
+    with record_run("w", heartbeat=heartbeat, emitter=emitter):
+        pass
+
+    assert 2 == emitter.close(PATIENCE).delivered
+    assert 1 == len(logged(caplog, "run_log_heartbeat_left_out"))
+
+
+def test_the_longest_heartbeat(emitter_to: EmitterMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """A heartbeat that is further away than a thread can wait does not stop the delivery thread."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    with record_run("w", heartbeat=timedelta.max, emitter=emitter) as run:
+        for number in range(20):
+            run.progress(text=str(number))
+            emitter.flush_sync(PATIENCE)
+    emitter.close(PATIENCE)
+
+    assert [] == logged(caplog, "run_log_emitter_failed")
+
+
+@pytest.mark.parametrize("make", [str, Hostile])
+def test_joining_what_has_no_id(make: Callable[[], Any], emitter: RunEventEmitter) -> None:
+    """What cannot be joined is counted at least, and the block runs."""
+    has_run: list[int] = []
+    with join_run(make(), "r", emitter=emitter) as joined, joined.step("a"):
+        has_run.append(1)
+    report = emitter.close(PATIENCE)
+
+    assert [1] == has_run
+    assert report.delivered + report.dropped > 0
+
+
+def test_an_id_that_another_object_takes() -> None:
+    """What has the address of an object that has gone is called, although that one was due."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def call(self) -> None:
+            """Note the call."""
+            self.calls += 1
+
+    class Replaces:
+        def call(self) -> None:
+            """Let the next one go, and set a call of another with its address."""
+            address = id(owners.pop())
+            others = [Owner() for _ in range(100)]
+            taken.extend(other for other in others if id(other) == address)
+            for other in taken:
+                timers.set(other.call, 9.0)
+
+    timers, owners, taken = Timers(), [Owner()], list[Owner]()
+    first = Replaces()
+    timers.set(first.call, 1.0)
+    timers.set(owners[0].call, 1.0)
+    timers.run(2.0)
+    timers.run(9.0)
+
+    assert all(owner.calls for owner in taken)
+    assert taken, "CPython gives the address that was freed last"
+
+
+def test_a_run_that_is_gone_takes_no_place() -> None:
+    """The call of what nobody holds any more is forgotten before it is due."""
+
+    class Owner:
+        def call(self) -> None:
+            """Be called."""
+            raise AssertionError
+
+    timers = Timers()
+    owner = Owner()
+    timers.set(owner.call, 3_600.0)
+    del owner
+    gc.collect()
+
+    assert timers.next() is None
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "Загрузка всех файлов месяца"])
+def test_a_long_name_that_is_tried_again(
+    name: str, emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A step that failed is tried again by its name, although that is cut."""
+    with record_run("w", emitter=emitter) as run:
+        for _ in range(3):
+            with run.step(name) as tried:
+                tried.fail()
+    emitter.close(PATIENCE)
+
+    assert [3] == [step.attempt for step in steps_in(transport)]
+
+
+def test_an_attribute_that_is_set_while_the_step_ends(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """What is set meanwhile undoes no end, and is kept."""
+
+    class Ends(list[int]):
+        """Ends the step while it is copied, as another thread or a signal's handler may."""
+
+        def __iter__(self) -> Any:
+            """End the step once."""
+            if not is_left:
+                is_left.append(True)
+                scope.__exit__(None, None, None)
+            return super().__iter__()
+
+    is_left: list[bool] = []
+    with record_run("w", emitter=emitter) as run:
+        scope = run.step("load")
+        handle = scope.__enter__()
+        handle.set(rows=Ends([1, 2]))
+    emitter.close(PATIENCE)
+
+    assert [True] == is_left
+    assert [("load", "success", None)] == summary(steps_in(transport))
+    assert [{"rows": [1, 2]}] == [step.attributes for step in steps_in(transport)]
+
+
+def test_a_generator_that_outlives_the_step_around_it(
+    emitter: RunEventEmitter, transport: ScriptedTransport
+) -> None:
+    """A step that has ended is around nothing, also if a generator's step within it ends later."""
+
+    def parts() -> Iterator[None]:
+        with run.step("part"):
+            yield
+
+    with record_run("w", emitter=emitter) as run:
+        with run.step("outer"), run.step("inner"):
+            generator = parts()
+            next(generator)
+        list(generator)
+        assert current_step() is None
+        with run.step("after"):
+            pass
+    emitter.close(PATIENCE)
+
+    assert ("after", "success", None) in summary(steps_in(transport))
+
+
+async def test_steps_that_end_while_the_run_is_paused(emitter_to: EmitterMaker) -> None:
+    """A step around a pause, and one after it, are told as ended, although the block leaves a paused run."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=NEVER)
+    with record_run("w", run_id="r", trigger_data={"a": 1}, emitter=emitter) as run:
+        with run.step("ask"):
+            run.pause("go on?")
+        with run.step("tidy"):
+            pass
+    await asyncio.to_thread(emitter.close, PATIENCE)
+
+    for events in (transport.events, transport.events[::-1]):
+        store = InMemoryRunLogService()
+        for event in events:
+            await store.apply([event])
+        found = await store.get_run("w", "r")
+        assert found is not None
+        assert (RunStatus.PAUSED, {"a": 1}) == (found.status, found.trigger_data)
+        assert ["running", "paused"] == [line.status.value for line in await store.get_history("w", "r")]
+        steps = await store.get_steps("w", "r")
+        assert [("ask", "success", None), ("tidy", "success", None)] == summary(steps)
+
+
+async def test_a_step_that_ends_after_its_run(emitter_to: EmitterMaker) -> None:
+    """A step that is left after the run's block is told as ended, and the run stays as it ended."""
+    transport = Watched(lambda events: any(step.ended_at for event in events for step in event.steps))
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    with record_run("w", run_id="r", emitter=emitter) as run:
+        late = run.step("late")
+        late.__enter__()
+    emitter.flush_sync(PATIENCE)
+    late.__exit__(None, None, None)
+    assert transport.enough.wait(PATIENCE)
+    await asyncio.to_thread(emitter.close, PATIENCE)
+
+    after = fold(None, transport.events).after
+    assert (RunStatus.SUCCESS, [("late", "success", None)]) == (after.status, summary(after.steps))
+
+
+def test_two_times_at_least_an_interval_apart() -> None:
+    """What changes while something is said waits for the next time."""
+    said: list[float] = []
+
+    class Clock:
+        """Stands for an emitter whose time stands still."""
+
+        progress_interval = 2.0
+        is_behind = False
+        now = 100.0
+        calls: ClassVar[list[float]] = []
+
+        def monotonic(self) -> float:
+            """Return the time."""
+            return self.now
+
+        def call_at(self, at: float, method: Callable[[], None]) -> None:
+            """Note the call, and make it if it is due."""
+            self.calls.append(at)
+            if at <= self.now:
+                method()
+
+    clock: Any = Clock()
+
+    def say(*, is_due: bool) -> bool:
+        assert is_due
+        said.append(clock.now)
+        if len(said) == 1:
+            raise MemoryError
+        return True
+
+    pulse = Pulse(clock, say, heartbeat=30.0)
+    pulse.tell()
+    assert [100.0] == said
+    assert 130.0 in clock.calls, "a heartbeat that failed is followed by others"
+    pulse.tell()
+    pulse._called()  # pyright: ignore[reportPrivateUsage] - a call that was due before
+    assert [100.0] == said
+    clock.now = 102.0
+    pulse._called()  # pyright: ignore[reportPrivateUsage] - as its thread does
+    assert [100.0, 102.0] == said
+
+
+def test_a_fork_within_a_step() -> None:
+    """A child tells its steps and its progress; it does not undo steps or the end of the parent's run."""
+    told = run_script("""
+        import json, os, sys
+        from run_log.core import decode_event
+        from run_log.core.clock import utc_now
+from run_log.core.law import fold
+        from run_log.producer import RunEventEmitter, record_run
+        from run_log.producer._transport import DeliveryPolicy
+
+        read, write = os.pipe()
+        ended, end = os.pipe()
+
+        class Keeps:
+            def __init__(self):
+                self.events = []
+            def publish(self, messages):
+                self.events += map(decode_event, messages)
+                if os.getpid() != parent:
+                    for event in self.events:
+                        if any(step.name == "late" and step.ended_at for step in event.steps):
+                            os.write(write, event.model_dump_json().encode() + bytes([10]))
+                            os._exit(0)
+            def close(self):
+                pass
+
+        parent = os.getpid()
+        transport = Keeps()
+        emitter = RunEventEmitter(transport, policy=DeliveryPolicy(linger=0, progress=0.01))
+        with record_run("w", run_id="r", emitter=emitter) as run:
+            with run.step("both"):
+                child = os.fork()
+                if not child:
+                    os.read(ended, 1)
+                    with run.step("late"):
+                        pass
+                    os.read(ended, 1)
+        emitter.flush_sync(30)
+        os.write(end, b"x")
+        os.close(write)
+        from run_log.core import RunEvent
+        own = transport.events
+        with open(read) as lines:
+            theirs = [RunEvent.model_validate_json(line) for line in lines]
+        os.waitpid(child, 0)
+        after = fold(None, [*own, *theirs]).after
+        steps = [(step.name, step.status.value) for step in sorted(after.steps, key=lambda step: step.name)]
+        print(after.status.value, steps)
+    """)
+    assert "success [('both', 'success'), ('late', 'success')]" == told.strip()
+
+
+def test_a_fork_while_progress_is_due() -> None:
+    """What a child says of progress is told, although something was due when it was forked."""
+    told = run_script("""
+        import os
+        from run_log.core import decode_event
+        from run_log.producer import RunEventEmitter, record_run
+        from run_log.producer._transport import DeliveryPolicy
+
+        class Tells:
+            def publish(self, messages):
+                for event in map(decode_event, messages):
+                    if event.run.progress and event.run.progress.text == "child":
+                        os.write(1, b"told")
+                        os._exit(0)
+            def close(self):
+                pass
+
+        emitter = RunEventEmitter(Tells(), policy=DeliveryPolicy(linger=0, progress=2.0))
+        with record_run("w", run_id="r", emitter=emitter) as run:
+            run.progress(text="parent")
+            child = os.fork()
+            if not child:
+                run.progress(text="child")
+                read, write = os.pipe()
+                import select
+                select.select([read], [], [], 20)
+                os._exit(1)
+            os.waitpid(child, 0)
+    """)
+    assert "told" == told
+
+
+def test_what_joins_a_run_tells_before_it_leaves(emitter_to: EmitterMaker) -> None:
+    """A step of a joined run is told while it is under way, also if nothing was emitted before."""
+    transport = Watched(bool)
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    with join_run("w", "r", emitter=emitter) as joined, joined.step("long"):
+        assert transport.enough.wait(PATIENCE)
+
+
+def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
+    """While the broker is away, a run does not say again and again that it is alive; afterwards it does."""
+    transport = Watched(lambda events: not events[-1].is_transition)
+    away = ScriptedTransport([TransportUnavailableError("away")] * 100)
+
+    class Returns:
+        def publish(self, messages: Sequence[Message]) -> None:
+            """Raise what is left of the errors, then deliver."""
+            away.publish(messages)
+            transport.publish(messages)
+
+        def close(self) -> None:
+            """Do nothing."""
+
+    emitter = emitter_to(Returns(), policy=AT_ONCE)
+    with record_run("w", heartbeat=timedelta(milliseconds=1), emitter=emitter):
+        assert transport.enough.wait(PATIENCE)
+    emitter.close(PATIENCE)
+
+    # One heartbeat may have been due before the first call failed, and one since.
+    assert sum(map(len, transport.batches[:2])) <= 4
+    assert 0 == emitter.stats.dropped
+
+
+def test_an_interrupt_while_a_step_ends() -> None:
+    """Ctrl-C goes on, and the step has ended and is around nothing any more."""
+    ticks: list[int] = []
+
+    def tick() -> int:
+        ticks.append(len(ticks))
+        if len(ticks) == 2:
+            raise KeyboardInterrupt
+        return len(ticks)
+
+    book = StepBook(tick=tick, now=utc_now, told=lambda: None)
+    with pytest.raises(KeyboardInterrupt), StepScope(book, "load", None):
+        pass
+
+    assert current_step() is None
+    assert [("load", "success", None)] == summary(book.all(9))
