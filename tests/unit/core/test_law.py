@@ -18,6 +18,7 @@ from run_log.core.law import (
     mark_anomalies,
     run_digest,
 )
+from run_log.core.steps import Step, StepStatus, joined_steps, step_text
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text
 
@@ -265,3 +266,17 @@ def test_a_recount_counts_runs_and_successes() -> None:
     by_status = {RunStatus.SUCCESS: 2, RunStatus.FAILED: 1}
 
     assert StatsDelta(total=3, successful=2, by_status=by_status) == counted
+
+
+@pytest.mark.parametrize("first", [1, 1.0, True])
+def test_steps_that_python_holds_to_be_equal_are_stored_alike_in_any_order(first: float) -> None:
+    """One key, one version, and attributes that differ in their text alone: the same one of them stays."""
+    one, *others = (
+        Step(
+            key="a", name="a", status=StepStatus.RUNNING, started_at=NOON, version=1, attributes={"n": value}
+        )
+        for value in (first, 1, 1.0, True)
+    )
+    texts = {step_text(joined_steps(order)[0]) for order in permutations([one, *others])}
+
+    assert len(texts) == 1
