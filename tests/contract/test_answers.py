@@ -323,3 +323,16 @@ async def test_an_answer_to_a_run_that_has_expired(harness: Harness, service: Ru
 
     with pytest.raises(RunNotFoundError):
         await service.resume("w", "r", answered_by=MEI, if_version=version)
+
+
+@every_adapter
+async def test_a_run_that_goes_on_without_an_answer(harness: Harness, service: RunLog) -> None:
+    """Progress is no transition, but a run that makes some does not wait: the error says so."""
+    asked = await paused(harness)
+    going_on = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, started_at=NOON)
+    await harness.store.apply([going_on.model_copy(update={"is_progress": True})])
+
+    with pytest.raises(AlreadyAnsweredError, match="is not its newest state: the run has said") as raised:
+        await service.resume("w", "r", answered_by=MEI, if_version=asked)
+
+    assert raised.value.answered_by is None

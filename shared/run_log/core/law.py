@@ -43,6 +43,8 @@ MAX_HISTORY_COMMENT_BYTES: Final = 384
 MAX_HISTORY_VALUES_BYTES: Final = 256
 """The most bytes of JSON text that a history keeps of the values of an answer."""
 
+_NOBODY: Final = (None, None, None, None)
+
 
 class Outcome(enum.StrEnum):
     """What became of one event."""
@@ -244,14 +246,22 @@ def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
 def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
     """Return *history* with what follows from its order: anomalies, durations, and answers to pauses."""
     marked = mark_anomalies(history)
-    return tuple(
-        replace(
-            # Every later state repeats the answer. Only the first one after the pause is shown with it.
-            line if before and before.status is RunStatus.PAUSED else _without_answer(line),
-            lasted=max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None,
-        )
-        for before, line, after in zip((None, *marked), marked, (*marked[1:], None), strict=False)
-    )
+    lines: list[Transition] = []
+    before: Transition | None = None
+    for line, after in zip(marked, (*marked[1:], None), strict=False):
+        # Every later state repeats the answer. Only the first one after the pause is shown with it, and one
+        # that beats a default: somebody has answered, before or after the default was taken.
+        beats = before is not None and before.inferred and _answer(before) not in (_NOBODY, _answer(line))
+        is_answer = before is not None and (before.status is RunStatus.PAUSED or beats)
+        shown = line if is_answer else _without_answer(line)
+        lasted = max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None
+        lines.append(replace(shown, lasted=lasted))
+        before = shown
+    return tuple(lines)
+
+
+def _answer(line: Transition) -> tuple[str | None, str | None, str | None, str | None]:
+    return line.answered_by, line.choice, line.comment, line.values_text
 
 
 def _without_answer(line: Transition) -> Transition:

@@ -368,9 +368,24 @@ def _as_fraction(value: object) -> float | None:
     return None
 
 
-def _method_is_none(value: object) -> object:
+def _as_progress(value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+    """Return how far a run is. What is no progress is left out, and logged."""
     # A platform's own model may have a method `progress`.
-    return None if callable(value) else value
+    if value is None or callable(value):
+        return None
+    try:
+        return handler(value)
+    except ValidationError:
+        if info.context is STORED:
+            raise
+    # Or a field of that name which is a percentage: a run is worth more than how far it says it is.
+    _logger.warning(
+        "run_log_progress_left_out",
+        workflow_id=info.data.get("workflow_id"),
+        run_id=info.data.get("id"),
+        hint=f"progress is a RunProgress, an object with a fraction and a text, not a {type_name(value)}",
+    )
+    return None
 
 
 # The workflow and the run whose pause is read, for the log.
@@ -677,7 +692,7 @@ class WorkflowRun(BaseModel):
     """The trace in which it began, as 32 hex digits; None for none."""
     error_type: _ErrorType = None
     """The qualified name of the exception that failed it; None for none."""
-    progress: Annotated[RunProgress | None, BeforeValidator(_method_is_none)] = None
+    progress: Annotated[RunProgress | None, WrapValidator(_as_progress)] = None
     """How far it last said that it is; None if it never did."""
 
     @property

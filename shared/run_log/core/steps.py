@@ -109,8 +109,10 @@ def joined_steps(known: Sequence[Step], *more: Sequence[Step]) -> tuple[Step, ..
 def _is_newer(step: Step, other: Step) -> bool:
     if step.version != other.version:
         return step.version > other.version
-    # Only two processes that use one key at the same microsecond get here. Their content makes it total.
-    return step != other and step_text(step) > step_text(other)
+    # Only two processes that use one key at the same microsecond get here. Their content makes it total. As
+    # Python compares them, 1, 1.0 and True are equal, but they are stored as different texts.
+    is_same = step == other and repr(step.attributes) == repr(other.attributes)
+    return not is_same and step_text(step) > step_text(other)
 
 
 def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -292,6 +292,8 @@ def already_answered(key: RunKey, history: Sequence[Transition], asked: Version)
     answered_by = later[0].answered_by if later else None
     what = f"answered by {answered_by!r}" if answered_by else "not its newest state"
     newest = f", which is {history[-1].status.value} of {history[-1].version.text}" if history else ""
+    if history and history[-1].version == asked:
+        newest = ": the run has said since that it goes on"
     return AlreadyAnsweredError(
         f"the pause {asked.text} of run {key[1]!r} of workflow {key[0]!r} is {what}{newest}",
         answered_by=answered_by,

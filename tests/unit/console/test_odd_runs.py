@@ -201,3 +201,13 @@ def test_a_process_without_streams(folder: Path) -> None:
     )
 
     assert 0 == ended.returncode
+
+
+def test_a_run_of_which_only_progress_is_known_has_a_history(tmp_path: Path) -> None:
+    """It is there, but no transition is: that is no error, unlike a run that nobody has heard of."""
+    said = an_event(status=RunStatus.RUNNING).model_copy(update={"is_progress": True})
+    in_file(tmp_path / "runs.sqlite3", lambda log: log.apply([said]))
+    ended = run_log("runs", "history", *said.key, "-o", "json", folder=tmp_path, **SQLITE)
+
+    assert (0, {"transitions": []}) == (ended.code, json.loads(ended.out))
+    assert 3 == run_log("runs", "history", "workflow-1", "other", folder=tmp_path, **SQLITE).code

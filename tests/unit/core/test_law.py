@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_log.core import Outcome, PauseRequest, RunStatus, Transition
+from run_log.core import Outcome, PauseRequest, RunEvent, RunStatus, Transition
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.law import (
     MAX_HISTORY,
@@ -18,6 +18,7 @@ from run_log.core.law import (
     mark_anomalies,
     run_digest,
 )
+from run_log.core.steps import Step, StepStatus, joined_steps, step_text
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text
 
@@ -265,3 +266,36 @@ def test_a_recount_counts_runs_and_successes() -> None:
     by_status = {RunStatus.SUCCESS: 2, RunStatus.FAILED: 1}
 
     assert StatsDelta(total=3, successful=2, by_status=by_status) == counted
+
+
+@pytest.mark.parametrize("first", [1, 1.0, True])
+def test_steps_that_python_holds_to_be_equal_are_stored_alike_in_any_order(first: float) -> None:
+    """One key, one version, and attributes that differ in their text alone: the same one of them stays."""
+    one, *others = (
+        Step(
+            key="a", name="a", status=StepStatus.RUNNING, started_at=NOON, version=1, attributes={"n": value}
+        )
+        for value in (first, 1, 1.0, True)
+    )
+    texts = {step_text(joined_steps(order)[0]) for order in permutations([one, *others])}
+
+    assert len(texts) == 1
+
+
+def test_an_answer_that_beats_a_default_is_shown() -> None:
+    """Somebody answered while the default was taken: the history has both. What repeats either does not."""
+    pause = PauseRequest(reason="pay?", choices=("pay", "wait"), default_choice="wait")
+    by_default = pause.model_copy(update={"answered_by": "default", "choice": "wait"})
+    by_ann = pause.model_copy(update={"answered_by": "ann", "choice": "pay"})
+    asked = make_event(1, status=RunStatus.PAUSED, pause=pause)
+    default = make_event(2, status=RunStatus.RUNNING, pause=by_default).model_copy(update={"inferred": True})
+    repeated = make_event(3, status=RunStatus.RUNNING, pause=by_default)
+    answered = make_event(3, status=RunStatus.RUNNING, pause=by_ann)
+    ended = make_event(4, status=RunStatus.SUCCESS, pause=by_ann)
+
+    def shown(*events: RunEvent) -> list[str | None]:
+        return [line.answered_by for line in annotated(fold(None, events).after.history)]
+
+    assert [None, "default", "ann", None] == shown(asked, default, answered, ended)
+    assert [None, "default", None] == shown(asked, default, repeated)
+    assert [None, "ann", None] == shown(asked, answered, ended)

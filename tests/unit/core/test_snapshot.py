@@ -223,3 +223,14 @@ def test_fields_that_a_run_does_not_have(
         vars(record)["type"],
         vars(record)["fields"],
     )
+
+
+@pytest.mark.parametrize("progress", [40, 0.4, "half", [1]])
+def test_a_field_progress_that_means_something_else(
+    progress: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A platform's own run may have a percentage of that name: it is left out, and the run is kept."""
+    kept = snapshot({**run_fields(), "progress": progress})
+
+    assert kept.progress is None
+    assert ["run_log_progress_left_out"] == [vars(record)["event"] for record in caplog.records]

@@ -142,6 +142,30 @@ def test_a_negative_duration_is_read_as_none() -> None:
     assert run_from_fields(stored, ("workflow-1", "run-1")).duration_ms == 0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": {"team": "a"}},
+        {"labels": ["urgent"]},
+        {"labels": [1]},
+        {"labels": "urgent"},
+        {"parent": "run-0"},
+        {"parent": {"id": "run-0"}},
+        {"progress": 40},
+        {"progress": "half"},
+    ],
+)
+def test_another_program_means_something_else_by_a_name(changes: dict[str, Any]) -> None:
+    """A document without a projection map is not run-log's: what is no label there hides no run."""
+    stored = {**run_fields(a_run()), **changes}
+    key = ("workflow-1", "run-1")
+
+    assert a_run() == run_from_fields(stored, key)
+    # Our own would be damaged.
+    with pytest.raises(UnreadableRunError):
+        run_from_fields({**stored, "projection": {}}, key)
+
+
 def test_what_an_earlier_version_stored_merges_as_before() -> None:
     """A document without digests takes its own event for a repeat, and one of a later version as newer."""
     run = a_run(status=RunStatus.RUNNING, pause=PauseRequest(answered_by="mei"))

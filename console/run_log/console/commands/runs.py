@@ -28,7 +28,7 @@ from run_log.console.views.output import Listing, OutputFormat, note, own_json, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from run_log.core import Step, WorkflowRun
+    from run_log.core import Step, Transition, WorkflowRun
     from run_log.stores import RunLog
     from run_log.stores.listings import RunConditions
 
@@ -263,11 +263,15 @@ def history(
     from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
 
-    transitions = asked(lambda log: log.get_history(workflow, run))
-    if not transitions:
-        raise RunNotFoundError(workflow, run)
+    async def read(log: RunLog) -> Sequence[Transition]:
+        found = await log.get_history(workflow, run)
+        # A run of which only steps or progress have been heard has no transition yet.
+        if not found and await log.get_run(workflow, run) is None:
+            raise RunNotFoundError(workflow, run)
+        return found
+
     listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=own_json)
-    listing.add(transitions)
+    listing.add(asked(read))
     listing.end()
 
 

@@ -36,6 +36,8 @@ from .fields import (
     EXPIRE_AT,
     HISTORY,
     LABELS,
+    PARENT,
+    PROGRESS,
     PROGRESS_DIGEST,
     PROJECTION,
     STEPS,
@@ -296,12 +298,28 @@ def run_from_fields(fields: Mapping[str, Any], key: RunKey) -> WorkflowRun:
         # cursor made from one would skip every run between.
         raise UnreadableRunError(*key, f"started_at is {reprlib.repr(started_at)}, not a timestamp")
     try:
+        if PROJECTION not in fields:
+            fields = _as_its_own(fields)
         decoded: dict[str, Any] = {name: _payload(fields.get(name)) for name in ("trigger_data", "result")}
         if labels := fields.get(LABELS):
             decoded[LABELS] = dict(cast("str", label).split("=", 1) for label in labels)
         return WorkflowRun.model_validate({**fields, **decoded}, context=STORED)
     except Exception as error:  # whatever stands in it: one document ends no listing
         raise UnreadableRunError(*key, str(error)) from error
+
+
+def _as_its_own(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what another program has written without what it means something else by than run-log does."""
+    labels, parent = fields.get(LABELS), fields.get(PARENT)
+    is_ours = {
+        LABELS: isinstance(labels, list)
+        and all(isinstance(label, str) and "=" in label for label in cast("list[object]", labels)),
+        PARENT: isinstance(parent, Mapping)
+        and {"workflow_id", "run_id"}
+        <= {name for name, each in cast("Mapping[str, object]", parent).items() if isinstance(each, str)},
+        PROGRESS: isinstance(fields.get(PROGRESS), Mapping),
+    }
+    return {name: value for name, value in fields.items() if is_ours.get(name, True)}
 
 
 def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
