@@ -25,8 +25,9 @@ from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, fit_run, snapshot
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
 from run_log.core.payload import MAX_TEXT_BYTES
 from run_log.core.steps import MAX_STEPS_BYTES
+from run_log.stores.audit.port import RunDocument, run_record
 from run_log.stores.committing.commits import TRIM_HISTORY_AT
-from run_log.stores.stored.fields import HISTORY, MAX_DOCUMENT_BYTES, PROJECTION
+from run_log.stores.stored.fields import HISTORY, MAX_DOCUMENT_BYTES, PROGRESS_DIGEST, PROJECTION
 from run_log.stores.stored.reading import head_from_fields, run_from_fields, transition_from_text
 from run_log.stores.stored.writing import (
     document_bytes,
@@ -182,6 +183,25 @@ def test_what_an_earlier_version_stored_merges_as_before() -> None:
     assert '"mei"]' == fields[PROJECTION][HISTORY][0][-6:]
     assert (None, (Transition.of(event),)) == (head.digest, head.history)
     assert [Outcome.DUPLICATE, Outcome.APPLIED] == list(fold(head, [event, later]).outcomes)
+
+
+def test_an_earlier_version_that_takes_over_leaves_the_digest_of_progress() -> None:
+    """It writes the state and its transition. What it does not know stays, and contradicts nothing."""
+    event = an_event(a_run(), hlc=6, event_id="a")
+    change = fold(None, [event])
+    fields = {
+        **run_fields(event.run),
+        PROJECTION: {
+            **projection_fields(event, Counted()),
+            HISTORY: history_texts(change.after, change.added),
+            PROGRESS_DIGEST: "of what came before",
+        },
+    }
+    record = run_record("workflow-1", RunDocument(id=document_id("run-1"), fields=fields))
+
+    assert record.problem is None
+    assert record.stored is not None
+    assert run_digest(event.run) == record.stored.head.digest
 
 
 def test_a_digest_goes_with_the_newest_state() -> None:

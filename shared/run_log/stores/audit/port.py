@@ -165,7 +165,8 @@ def run_record(workflow: str, document: RunDocument) -> RunRecord:
 def _contradiction(head: RunHead, fields: Mapping[str, Any]) -> str | None:
     if not fields.get(PROJECTION):
         return None  # written by something that knew no versions
-    if PROGRESS_DIGEST in fields[PROJECTION]:
+    # An earlier version that took over from this one has left the digest where it was.
+    if PROGRESS_DIGEST in fields[PROJECTION] and head.is_progress:
         return _contradiction_of_progress(head)
     if not head.history:
         return f"its {HISTORY} is empty"

@@ -234,7 +234,7 @@ def _folded(fields: Mapping[str, Any], workflow: str, run: str) -> FoldedRun:
                 "hlc": head.version.hlc,
                 "occurred_at": projection["occurred_at"],
                 "inferred": bool(projection.get("inferred")),
-                "is_progress": PROGRESS_DIGEST in projection,
+                "is_progress": PROGRESS_DIGEST in projection and head.is_progress,
                 "run": dict(run_from_fields(fields, key)),
             },
             context=STORED,  # an id may be longer than is taken today

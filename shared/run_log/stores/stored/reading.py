@@ -342,7 +342,8 @@ def head_from_fields(fields: Mapping[str, Any], key: RunKey) -> StoredHead:
             for transition, digest in stored
             if version == transition.version and transition == history[-1]
         ]
-        if PROGRESS_DIGEST in projection:
+        # That of a transition is in its text. An earlier version leaves this one where it was.
+        if PROGRESS_DIGEST in projection and (not history or history[-1].version != version):
             digests = [str(projection[PROGRESS_DIGEST])]
         head = RunHead(
             version=version,
