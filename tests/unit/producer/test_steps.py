@@ -760,8 +760,7 @@ def test_a_fork_within_a_step() -> None:
     told = run_script("""
         import json, os, sys
         from run_log.core import decode_event
-        from run_log.core.clock import utc_now
-from run_log.core.law import fold
+        from run_log.core.law import fold
         from run_log.producer import RunEventEmitter, record_run
         from run_log.producer._transport import DeliveryPolicy
 
@@ -788,6 +787,7 @@ from run_log.core.law import fold
             with run.step("both"):
                 child = os.fork()
                 if not child:
+                    os.close(end)  # so that it ends if its parent does
                     os.read(ended, 1)
                     with run.step("late"):
                         pass
