@@ -887,3 +887,26 @@ def test_an_interrupt_while_a_step_ends() -> None:
 
     assert current_step() is None
     assert [("load", "success", None)] == summary(book.all(9))
+
+
+def test_many_steps_under_way_are_not_looked_through() -> None:
+    """What a step costs does not grow with the steps that are under way, and the newest ones stay."""
+    looks: list[int] = []
+
+    class Looks(dict[str, Step]):
+        def values(self) -> Any:
+            """Count it."""
+            looks.append(len(self))
+            return super().values()
+
+    ticks = iter(range(10_000))
+    book = StepBook(tick=lambda: next(ticks), now=utc_now, told=lambda: None)
+    book._steps = Looks()  # pyright: ignore[reportPrivateUsage] - there is no other way to count
+    scopes = [StepScope(book, f"step {number}", None) for number in range(2 * MAX_STEPS)]
+    for scope in scopes:
+        scope.__enter__()
+    for scope in reversed(scopes):
+        scope.__exit__(None, None, None)
+
+    assert [] == looks
+    assert [f"step {number}" for number in range(MAX_STEPS)] == [step.name for step in book.all(0)]
