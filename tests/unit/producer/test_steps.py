@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -521,8 +521,8 @@ class Hostile:
 
     __str__ = __repr__
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    @property
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Raise."""
         raise ValueError
 
