@@ -521,7 +521,7 @@ class Hostile:
 
     __str__ = __repr__
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> NoReturn:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Raise."""
         raise ValueError
@@ -910,3 +910,10 @@ def test_many_steps_under_way_are_not_looked_through() -> None:
 
     assert [] == looks
     assert [f"step {number}" for number in range(MAX_STEPS)] == [step.name for step in book.all(0)]
+
+
+def test_a_decorator_without_parentheses() -> None:
+    """``@step`` on its own is refused at once, and not when the function is called."""
+    bare: Any = step
+    with pytest.raises(InvalidArgumentError, match=r"@step\(\)"):
+        bare(test_a_decorator_without_parentheses)
