@@ -373,8 +373,11 @@ def step(
         key: See `RunHandle.step`.
 
     Raises:
-        InvalidArgumentError: What is decorated is no function, or a generator function.
+        InvalidArgumentError: What is decorated is no function, or a generator function; or ``@step`` has no
+            parentheses.
     """
+    if callable(name):
+        raise InvalidArgumentError('step needs parentheses: write @step() or @step("download")')
 
     def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
         _check_function(function)

@@ -108,6 +108,9 @@ class StepBook:
         self._told = told
         # Single operations of a dict are atomic, so it needs no lock.
         self._steps: dict[str, Step] = {}
+        # A thousand steps may be under way at once: none of them is looked for among the others.
+        self._ended: dict[str, None] = {}  # those that have ended, the oldest first
+        self._newest: dict[tuple[str, str | None], str] = {}  # of each name and step around it
         self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
     def begin(self, name: object, key: object, parent: str | None) -> Step:
@@ -131,9 +134,7 @@ class StepBook:
 
     def _failed(self, name: str, parent: str | None) -> Step | None:
         """Return the last step of that name there, if it failed."""
-        steps = list(self._steps.values())  # other threads begin some meanwhile
-        own = [step for step in steps if (step.name, step.parent) == (name, parent)]
-        last = max(own, key=lambda step: step.version, default=None)
+        last = self._steps.get(self._newest.get((name, parent), ""))
         return last if last and last.status in (StepStatus.FAILED, StepStatus.CANCELLED) else None
 
     def change(self, key: str, **changes: Any) -> None:
@@ -150,7 +151,7 @@ class StepBook:
         with suppress(KeyError):  # it has given way to others
             if steps[key] is before:
                 steps[key] = step
-                self._told()
+                self._has_changed(step)
                 return True
         return False
 
@@ -163,14 +164,24 @@ class StepBook:
 
     def put(self, step: Step) -> None:
         self._steps[step.key] = step
+        self._has_changed(step)
+
+    def _has_changed(self, step: Step) -> None:
+        self._ended.pop(step.key, None)
+        if step.status is not StepStatus.RUNNING:
+            self._ended[step.key] = None
+        self._newest[step.name, step.parent] = step.key
         if len(self._steps) > MAX_STEPS:
             self._forget_oldest()
         self._told()
 
     def _forget_oldest(self) -> None:
-        ended = [step for step in list(self._steps.values()) if step.status is not StepStatus.RUNNING]
-        if ended:
-            self._steps.pop(min(ended, key=lambda step: step.version).key, None)
+        with suppress(StopIteration, RuntimeError):  # all are under way, or another thread changes them
+            key = next(iter(self._ended))
+            self._ended.pop(key, None)
+            step = self._steps.pop(key, None)
+            if step is not None and self._newest.get((step.name, step.parent)) == key:
+                self._newest.pop((step.name, step.parent), None)
 
     def all(self, hlc: int) -> tuple[Step, ...]:
         """Return all steps. *hlc* is a reading of the clock from before this call."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -522,7 +522,7 @@ class Hostile:
     __str__ = __repr__
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Raise."""
         raise ValueError
 
@@ -760,8 +760,7 @@ def test_a_fork_within_a_step() -> None:
     told = run_script("""
         import json, os, sys
         from run_log.core import decode_event
-        from run_log.core.clock import utc_now
-from run_log.core.law import fold
+        from run_log.core.law import fold
         from run_log.producer import RunEventEmitter, record_run
         from run_log.producer._transport import DeliveryPolicy
 
@@ -788,6 +787,7 @@ from run_log.core.law import fold
             with run.step("both"):
                 child = os.fork()
                 if not child:
+                    os.close(end)  # so that it ends if its parent does
                     os.read(ended, 1)
                     with run.step("late"):
                         pass
@@ -887,3 +887,33 @@ def test_an_interrupt_while_a_step_ends() -> None:
 
     assert current_step() is None
     assert [("load", "success", None)] == summary(book.all(9))
+
+
+def test_many_steps_under_way_are_not_looked_through() -> None:
+    """What a step costs does not grow with the steps that are under way, and the newest ones stay."""
+    looks: list[int] = []
+
+    class Looks(dict[str, Step]):
+        def values(self) -> Any:
+            """Count it."""
+            looks.append(len(self))
+            return super().values()
+
+    ticks = iter(range(10_000))
+    book = StepBook(tick=lambda: next(ticks), now=utc_now, told=lambda: None)
+    book._steps = Looks()  # pyright: ignore[reportPrivateUsage] - there is no other way to count
+    scopes = [StepScope(book, f"step {number}", None) for number in range(2 * MAX_STEPS)]
+    for scope in scopes:
+        scope.__enter__()
+    for scope in reversed(scopes):
+        scope.__exit__(None, None, None)
+
+    assert [] == looks
+    assert [f"step {number}" for number in range(MAX_STEPS)] == [step.name for step in book.all(0)]
+
+
+def test_a_decorator_without_parentheses() -> None:
+    """``@step`` on its own is refused at once, and not when the function is called."""
+    bare: Any = step
+    with pytest.raises(InvalidArgumentError, match=r"@step\(\)"):
+        bare(test_a_decorator_without_parentheses)
