@@ -69,9 +69,17 @@ def failures_table(groups: Sequence[FailureGroup], *, workflow_id: str | None = 
         (Column("count", right=True, stays=True, labelled=True), lambda group: str(group.count)),
         (Column("started (UTC)"), lambda group: moment(group.newest.started_at)),
         (Column("workflow", spare=workflow_id is not None), lambda group: group.workflow_id),
-        (Column("error", prose=True), lambda group: group.text or group.error_type or ""),
+        (Column("error", prose=True), _failure),
         title="" if workflow_id is None else f"Failures of {workflow_id}",
     )
+
+
+def _failure(group: FailureGroup) -> str:
+    """Return the text of *group*, with the type of the error where the text does not begin with that."""
+    kind = group.error_type or ""
+    if not group.text or not kind or group.text.startswith(kind):
+        return group.text or kind
+    return f"{kind}: {group.text}"
 
 
 def stale_table(runs: Sequence[StaleRun]) -> Table:
