@@ -70,6 +70,7 @@ READ: Final[dict[str, list[Arguments]]] = {
         ("--label", f"team={NAME}", "--parent", NAME, NAME),
         ("--failed", "--error-type", NAME),
     ],
+    "runs count": [(), (ODD,), (NAME, "--label", NAME), ("--parent", ODD, ODD), ("--error-type", ODD)],
     "runs failures": [(), (ODD,), ("--wide",), ("--since", NAME)],
     "runs show": [(ODD, ODD), (ODD, "paused"), (NAME, NAME)],
     "runs steps": [(ODD, ODD), (ODD, "paused"), (NAME, NAME)],
