@@ -755,6 +755,7 @@ def test_two_times_at_least_an_interval_apart() -> None:
     assert [100.0, 102.0] == said
 
 
+@pytest.mark.process
 def test_a_fork_within_a_step() -> None:
     """A child tells its steps and its progress; it does not undo steps or the end of the parent's run."""
     told = run_script("""
@@ -807,6 +808,7 @@ def test_a_fork_within_a_step() -> None:
     assert "success [('both', 'success'), ('late', 'success')]" == told.strip()
 
 
+@pytest.mark.process
 def test_a_fork_while_progress_is_due() -> None:
     """What a child says of progress is told, although something was due when it was forked."""
     told = run_script("""
