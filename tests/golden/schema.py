@@ -6,6 +6,7 @@ Schemas are append-only: a pinned one never changes, a changed event model needs
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -41,7 +42,9 @@ def schema_of_the_model() -> str:
 
 def _plain(definition: dict[str, Any]) -> dict[str, Any]:
     """Return a model's schema without the details that only matter in Python."""
-    plain = {**definition, "description": _first_paragraph(definition["description"])}
+    # Not every version of pydantic that is allowed describes a dataclass.
+    docstring = definition.get("description") or inspect.getdoc(getattr(run_log.core, definition["title"]))
+    plain = {"description": "", **definition} | {"description": _first_paragraph(docstring or "")}
     if "properties" in definition:
         fields = cast("dict[str, dict[str, Any]]", definition["properties"])
         plain["properties"] = {name: _field(field) for name, field in fields.items()}

@@ -47,13 +47,14 @@ def _tell_usage(error: Any) -> int:
     # An error of the command line's parser.
     told = io.StringIO()
     error.show(told)
-    before, message, _ = told.getvalue().rstrip("\n").partition(error.format_message())
-    if not before:
-        # Without a command, the parser's text is the help itself.
-        write(message.split("\n"), sys.stderr)
-    else:
-        *lines, last = before.split("\n")
-        write([*lines, last + literal(" ".join(message.split()))], sys.stderr)
+    # What comes before is the parser's own. The message is not taken from the text, for some versions of the
+    # parser strip from that what a terminal obeys, and then it is not found in it.
+    before, start, _ = told.getvalue().rstrip("\n").partition("Error: ")
+    lines = before.split("\n")
+    if start:
+        lines[-1] += start + literal(" ".join(error.format_message().split()))
+    # Without a command, the parser's text is the help itself.
+    write(lines, sys.stderr)
     return int(error.exit_code)
 
 
