@@ -24,13 +24,44 @@ from run_log.core.steps import (
 from run_log.projector.beam.steps import decode_folded, encode_folded
 from run_log.testing import FirestoreEmulator
 
-from .core_strategies import anything, deliveries, examples, json_values, project, stepped_events, steps
+from .core_strategies import (
+    anything,
+    deliveries,
+    examples,
+    json_values,
+    project,
+    small_event,
+    stepped_events,
+    steps,
+)
 from .store_folds import OpenStores, expected_of, memory_stores, sqlite_stores, steps_of, use_firestore
 from .test_store_merging import apply_at_once, apply_in_turn, on_the_emulator
 
 pytestmark = pytest.mark.search
 
 drawn = stepped_events().filter(bool).flatmap(lambda facts: st.tuples(st.just(facts), deliveries(facts)))
+
+
+def _as_progress(event: RunEvent, is_progress: bool) -> RunEvent:  # noqa: FBT001 - hypothesis passes it so
+    return event.model_copy(update={"is_progress": is_progress})
+
+
+progress_clashes = st.lists(
+    st.builds(
+        _as_progress,
+        st.builds(
+            small_event,
+            st.just(1),
+            hlc=st.integers(min_value=0, max_value=1),
+            inferred=st.booleans(),
+            content=st.integers(min_value=0, max_value=7),
+        ),
+        st.booleans(),
+    ),
+    min_size=2,
+    max_size=6,
+)
+"""Events of one running run in two versions, as only a faulty publisher makes them."""
 embedded = pytest.mark.parametrize("open_stores", [memory_stores, sqlite_stores], ids=["memory", "sqlite"])
 
 
@@ -66,6 +97,18 @@ def test_folded_runs_merge_as_their_events_do(delivered: list[list[RunEvent]]) -
         merged = fold(merged, [folded.event], earlier=folded.history, earlier_steps=folded.steps).after
 
     assert fold(None, [event for part in delivered for event in part]).after == merged
+
+
+@examples(200)
+@given(progress_clashes.flatmap(lambda facts: st.tuples(st.just(facts), deliveries(facts))))
+def test_progress_of_one_version(given_: tuple[list[RunEvent], list[list[RunEvent]]]) -> None:
+    """Of events of one version that only say how far a run is, the same one wins, whatever comes first."""
+    events, delivered = given_
+    heads, _ = project(delivered)
+
+    assert project([events])[0] == heads
+    asyncio.run(apply_in_turn(memory_stores, delivered))
+    asyncio.run(apply_in_turn(sqlite_stores, delivered[:4]))
 
 
 @embedded

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from .clock import HybridLogicalClock, rfc3339
+from .clock import HybridLogicalClock, micros_of, rfc3339
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
 from .ids import valid_text
@@ -213,11 +213,23 @@ def newest_event(events: Iterable[RunEvent]) -> RunEvent:
             newest = event
         elif event.version == newest.version and event is not newest:
             # Only now: a digest encodes the payloads, and two events of one version are a fault.
-            one, other = (
-                (each.is_transition, Transition.of(each).rank, _digest(each)) for each in (newest, event)
-            )
-            newest = newest if one >= other else event
+            newest = newest if _precedence(newest) >= _precedence(event) else event
     return newest
+
+
+def _precedence(event: RunEvent) -> tuple[object, ...]:
+    """Return what decides between two events of one version, as `fold` does."""
+    if event.is_transition:
+        return True, Transition.of(event).rank, _digest(event)
+    return False, _content(event, _digest)
+
+
+def _content(event: RunEvent, digest: Callable[[RunEvent], str]) -> str:
+    """Return what decides between two events of one version that a history does not tell apart."""
+    if event.is_transition:
+        return digest(event)
+    # No history tells when progress occurred, and whether it was observed: the digest does.
+    return f"{int(not event.inferred)}/{micros_of(event.occurred_at):020}/{digest(event)}"
 
 
 def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
@@ -280,7 +292,8 @@ class RunHead:
     counted: Counted = NOT_COUNTED
     """What the workflow's summary counts of the newest state."""
     digest: str | None = None
-    """The `run_digest` of the newest state; None if a version without digests stored it."""
+    """The `run_digest` of the newest state, which of progress has when it occurred, too; None if a version
+    without digests stored it."""
     steps: tuple[Step, ...] = ()
     """The run's newest steps, in the order of their versions."""
 
@@ -455,8 +468,8 @@ def fold(
         if outcome is None:
             # The two differ at most in what a transition does not tell. If no digest was stored, the stored
             # event is taken to be this one: a repeat is likely, and a faulty publisher is not.
-            newest_digest = digest(winner) if winner is not None else newest_digest
-            is_news = newest_digest is not None and digest(event) > newest_digest
+            newest_digest = _content(winner, digest) if winner is not None else newest_digest
+            is_news = newest_digest is not None and _content(event, digest) > newest_digest
             outcome = Outcome.APPLIED if is_news else Outcome.DUPLICATE
         outcome, steps = _with_steps(outcome, steps, event.steps)
         outcomes.append(outcome)
@@ -477,7 +490,7 @@ def fold(
             status=winner.status,
             history=history,
             counted=Counted.of(winner.run, horizon),
-            digest=digest(winner),
+            digest=_content(winner, digest),
             steps=steps,
         )
     elif before is not None:
