@@ -31,13 +31,14 @@ _logger: Final = get_logger("run_log.producer")
 _T = TypeVar("_T")
 
 
-def resume_run(
+def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
     workflow_id: str,
     run_id: str,
     *,
     answered_by: str | None = None,
     retry: bool = False,
     timeout: float = 5.0,
+    heartbeat: timedelta | None = None,
     run_log: RunLogProtocol | None = None,
     emitter: Emits | None = None,
 ) -> RunRecorder:
@@ -54,11 +55,14 @@ def resume_run(
         answered_by: Who answered the pause.
         retry: Whether this is the next attempt even if the run had not ended, because its process was killed.
         timeout: Seconds that reading the run may take.
+        heartbeat: As with `record_run`; that of the block before is not kept.
         run_log: Where the run is read; None takes what ``RUN_LOG_BACKEND`` names. With plain ``with`` it must
             not be bound to an event loop.
         emitter: Where states go; None takes `default_emitter`.
     """
-    continuation = _Continuation(workflow_id, run_id, answered_by, retry, timeout, run_log, emitter)
+    continuation = _Continuation(
+        workflow_id, run_id, answered_by, retry, timeout, heartbeat, run_log, emitter
+    )
     return RunRecorder(continuation.open, continuation.open_async)
 
 
@@ -71,6 +75,7 @@ class _Continuation:
     answered_by: str | None
     retry: bool
     timeout: float
+    heartbeat: timedelta | None
     run_log: RunLogProtocol | None
     emitter: Emits | None
 
@@ -135,6 +140,8 @@ class _Continuation:
                 "error_type": None,
                 "completed_at": None,
                 "duration_ms": 0,
+                # The next attempt begins anew.
+                "progress": None if is_next else run.progress,
             },
             is_answer=run.status is RunStatus.PAUSED,
             read=run.key,
@@ -163,7 +170,12 @@ class _Continuation:
         begun = time.perf_counter()
         # Never negative: this machine's clock may be behind the one that the run started by.
         before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)
-        handle = RunHandle(state, emitter=emitter, elapsed=lambda: before + time.perf_counter() - begun)
+        handle = RunHandle(
+            state,
+            emitter=emitter,
+            elapsed=lambda: before + time.perf_counter() - begun,
+            heartbeat=self.heartbeat,
+        )
         if is_answer:
             handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
         return handle

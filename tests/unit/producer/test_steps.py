@@ -17,6 +17,7 @@ from run_log.core import (
     InvalidArgumentError,
     Message,
     RunEvent,
+    RunProgress,
     RunStatus,
     Step,
     TransportUnavailableError,
@@ -39,6 +40,7 @@ from run_log.producer._steps import Pulse, StepBook, StepScope
 from run_log.producer._timers import Timers
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
+from run_log.testing import a_run
 
 from .conftest import EmitterMaker
 from .transports import PATIENCE, ScriptedTransport, States, logged, run_script, soon
@@ -442,6 +444,26 @@ async def test_steps_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
     await store.apply(transport.events)
 
     assert ["before", "after"] == [step.name for step in await store.get_steps("w", "r")]
+
+
+async def test_a_heartbeat_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
+    """What resumes a run has a heartbeat of its own. How far the run was stays, unless it is tried again."""
+    store = InMemoryRunLogService()
+    transport = Watched(lambda events: any(not event.is_transition for event in events))
+    emitter = emitter_to(transport, policy=AT_ONCE)
+    state = a_run(workflow_id="w", id="r", status=RunStatus.PAUSED)
+    await store.save_run(state.model_copy(update={"progress": RunProgress(fraction=0.5)}))
+
+    async with resume_run("w", "r", heartbeat=timedelta(milliseconds=1), run_log=store, emitter=emitter):
+        assert await asyncio.to_thread(transport.enough.wait, PATIENCE)
+    async with resume_run("w", "r", retry=True, run_log=store, emitter=emitter):
+        pass
+    await asyncio.to_thread(emitter.close, PATIENCE)
+
+    far = {
+        (event.run.attempt, event.run.progress and event.run.progress.fraction) for event in transport.events
+    }
+    assert {(1, 0.5), (2, None)} == far
 
 
 def test_an_emitter_of_another_kind() -> None:
