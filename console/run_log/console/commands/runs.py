@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -26,11 +26,13 @@ from run_log.console.options import (
 from run_log.console.views.output import Listing, OutputFormat, note, own_json, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from run_log.core import Step, Transition, WorkflowRun
+    from run_log.core import WorkflowRun
     from run_log.stores import RunLog
     from run_log.stores.listings import RunConditions
+
+_T = TypeVar("_T")
 
 app: Final = group("Show runs, watch them, and answer paused ones.")
 
@@ -240,17 +242,9 @@ def steps(
 ) -> None:
     """Show the steps of a run, in the order in which they started."""
     from run_log.console.views.tables import steps_table
-    from run_log.console.work.opening import asked
-    from run_log.core import RunNotFoundError
-
-    async def read(log: RunLog) -> Sequence[Step]:
-        found = await log.get_steps(workflow, run)
-        if not found and await log.get_run(workflow, run) is None:
-            raise RunNotFoundError(workflow, run)
-        return found
 
     listing = Listing(shape(output, wide=wide), "steps", table=steps_table, record=own_json)
-    listing.add(asked(read))
+    listing.add(_of_run(workflow, run, lambda log: log.get_steps(workflow, run)))
     listing.end()
 
 
@@ -260,19 +254,24 @@ def history(
 ) -> None:
     """Show each change of a run: when, how long, who answered what."""
     from run_log.console.views.tables import history_table
+
+    listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=own_json)
+    listing.add(_of_run(workflow, run, lambda log: log.get_history(workflow, run)))
+    listing.end()
+
+
+def _of_run(workflow: str, run: str, ask: Callable[[RunLog], Awaitable[Sequence[_T]]]) -> Sequence[_T]:
+    """Return what *ask* finds of a run: a run may have no step, or only steps and so no transition yet."""
     from run_log.console.work.opening import asked
     from run_log.core import RunNotFoundError
 
-    async def read(log: RunLog) -> Sequence[Transition]:
-        found = await log.get_history(workflow, run)
-        # A run of which only steps or progress have been heard has no transition yet.
+    async def read(log: RunLog) -> Sequence[_T]:
+        found = await ask(log)
         if not found and await log.get_run(workflow, run) is None:
             raise RunNotFoundError(workflow, run)
         return found
 
-    listing = Listing(shape(output, wide=wide), "transitions", table=history_table, record=own_json)
-    listing.add(asked(read))
-    listing.end()
+    return asked(read)
 
 
 @app.command(
