@@ -210,7 +210,7 @@ def _json(data: bytes) -> Any:
         found = json.loads(data, parse_constant=str)
         # JSON that can be parsed may be nested too deep to be written.
         json.dumps(found)
-    except Exception:  # noqa: BLE001 - a dead letter often cannot be parsed, for whatever reason
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number too long, nested too deep
         return None
     return found
 
