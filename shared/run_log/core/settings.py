@@ -6,24 +6,19 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     StringConstraints,
     TypeAdapter,
     ValidationError,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+    ValidationInfo,
+    model_validator,
 )
 
 from .errors import ConfigurationError
@@ -64,9 +59,6 @@ CollectionId = Annotated[str, StringConstraints(min_length=1, max_length=375), A
 """A Firestore collection id (https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
 
 
-# Pydantic calls `settings_customise_sources`, and takes no argument for it. This variable passes the mapping
-# that `from_env` was given.
-_environ: Final[ContextVar[Mapping[str, str]]] = ContextVar("environ", default=os.environ)
 _logger: Final = get_logger("run_log.core")
 # Unknown variables that this process has already warned of.
 _told: Final[set[str]] = set()
@@ -78,7 +70,7 @@ def _names(value: object) -> object:
     return value
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a deployment sets, each as an environment variable.
 
     The constructor reads the environment for each setting that it is not given. It refuses a ``RUN_LOG_*``
@@ -87,19 +79,13 @@ class Settings(BaseSettings):
     variable.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    # Not pydantic-settings: it reads no mapping but `os.environ`, and checks no names. What is left for it is
+    # one line, and to import it takes longer than `runs list` takes to read a file.
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str = "memory"
     """``RUN_LOG_BACKEND``: the back end of the run log that `create_run_log_service` makes."""
-    project: str | None = Field(
-        default=None, validation_alias=AliasChoices("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
-    )
+    project: str | None = None
     """``GOOGLE_CLOUD_PROJECT``: None takes the project of the credentials."""
     topic: ResourceId = "run-log-events"
     """``RUN_LOG_TOPIC``: where events are published."""
@@ -136,7 +122,7 @@ class Settings(BaseSettings):
     removes one, ``-*`` all."""
     redact_text: bool = True
     """``RUN_LOG_REDACT_TEXT``: whether redaction also replaces secrets in texts: values, errors, reasons."""
-    label_fields: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    label_fields: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """``RUN_LOG_LABEL_FIELDS``: names of fields of a platform's own runs that become labels, separated by
     commas."""
     end_flush_seconds: float | None = Field(default=None, ge=0, le=3_600, allow_inf_nan=False)
@@ -147,23 +133,18 @@ class Settings(BaseSettings):
     stderr_notice: bool = True
     """``RUN_LOG_STDERR_NOTICE``: whether a process that loses run states says so once on stderr."""
 
+    @model_validator(mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the constructor's arguments, then the environment; refuse misspelt variables."""
-        # Pydantic's own source would read `os.environ`, whatever mapping was given.
-        environ = _environ.get()
+    def _fill_in(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read the environment for what is not *given*; refuse misspelt variables."""
+        if isinstance(given, cls):
+            return given
+        environ: Mapping[str, str] = os.environ if info.context is None else info.context
         _check_names(environ)
-        environment = EnvSettingsSource(settings_cls)
+        named = {name: environ.get(variable(name)) for name in cls.model_fields}
+        named["project"] = named["project"] or environ.get("GCLOUD_PROJECT")
         # Compose files and templates often leave a variable empty that is not set.
-        environment.env_vars = {name.lower(): value for name, value in environ.items() if value}
-        return (init_settings, environment)
+        return {name: value for name, value in named.items() if value} | given
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -172,17 +153,14 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: A variable is misspelt or has a value that cannot be used.
         """
-        token = _environ.set(environ)
         try:
-            return cls()
+            return cls.model_validate({}, context=environ)
         except ValidationError as error:
             faults = "; ".join(
                 f"{variable(str(fault['loc'][0]))}={fault['input']!r}: {fault['msg']}"
                 for fault in error.errors(include_url=False)
             )
             raise ConfigurationError(f"a setting cannot be used: {faults}") from error
-        finally:
-            _environ.reset(token)
 
 
 def is_cloud_run_service(environ: Mapping[str, str] = os.environ) -> bool:

@@ -60,6 +60,14 @@ def test_the_constructor_fills_in_from_the_environment(monkeypatch: pytest.Monke
         Settings()
 
 
+def test_settings_that_are_made_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a model of somebody else holds settings, they are those that it was given."""
+    settings = Settings(topic="of-the-deployment")
+    monkeypatch.setenv("RUN_LOG_DATABASE", "of-later")
+
+    assert settings == Settings.model_validate(settings)
+
+
 def test_googles_older_project_variable_is_read() -> None:
     """The project comes from GOOGLE_CLOUD_PROJECT, else from GCLOUD_PROJECT."""
     older = {"GCLOUD_PROJECT": "older"}
