@@ -5,10 +5,12 @@ Schemas are append-only: a pinned one never changes, a changed event model needs
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,21 +44,32 @@ def schema_of_the_model() -> str:
 
 def _plain(definition: dict[str, Any]) -> dict[str, Any]:
     """Return a model's schema without the details that only matter in Python."""
+    model: type = getattr(run_log.core, definition["title"])
     # Not every version of pydantic that is allowed describes a dataclass.
-    docstring = definition.get("description") or inspect.getdoc(getattr(run_log.core, definition["title"]))
+    docstring = definition.get("description") or inspect.getdoc(model)
     plain = {"description": "", **definition} | {"description": _first_paragraph(docstring or "")}
     if "properties" in definition:
         fields = cast("dict[str, dict[str, Any]]", definition["properties"])
-        plain["properties"] = {name: _field(field) for name, field in fields.items()}
+        docstrings = _docstrings_of_fields(model)
+        plain["properties"] = {name: _field(field, docstrings[name]) for name, field in fields.items()}
     return plain
 
 
-def _field(field: dict[str, Any]) -> dict[str, Any]:
+def _field(field: dict[str, Any], docstring: str) -> dict[str, Any]:
     # The title that pydantic makes only repeats the name.
+    described = {**field, "description": _first_paragraph(docstring)}
+    return {name: described[name] for name in sorted(described) if name != "title"}
+
+
+def _docstrings_of_fields(model: type) -> dict[str, str]:
+    [written] = ast.parse(inspect.getsource(model)).body
+    assert isinstance(written, ast.ClassDef)
     return {
-        name: _first_paragraph(value) if name == "description" else value
-        for name, value in field.items()
-        if name != "title"
+        field.target.id: text.value.value
+        for field, text in pairwise(written.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if isinstance(text.value.value, str)
     }
 
 

@@ -101,7 +101,7 @@ class RunEvent(BaseModel):
     That of `from_run` is also later than everything that was observed of the run.
     """
 
-    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     event_id: EventId = Field(default_factory=uuid7)
     """Identity: two messages with the same one are the same event, delivered twice."""

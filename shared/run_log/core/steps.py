@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, cast
-
-from pydantic import ConfigDict
+from typing import Any, Final, cast
 
 from .clock import MAX_HLC, micros_of, moment_of, rfc3339
 from .ids import valid_text
@@ -55,8 +53,6 @@ class StepStatus(enum.StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A part of a run, as it stands at one moment."""
-
-    __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True)
 
     key: str
     """Unique within its run: 1 to 64 printable ASCII characters."""
