@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from run_log.core import Outcome, RunEvent
 from run_log.core.counters import SummaryCounter
@@ -16,6 +16,9 @@ from .stale import StaleSelection
 from .stored.reading import Page, StoredRun
 from .summaries import WorkflowStats
 from .watch import UpdateSource
+
+AUDIT_PAGE: Final = 300
+"""How many documents an audit reads at a time, without payloads: some kilobytes each."""
 
 
 class StoredRuns(abc.ABC):

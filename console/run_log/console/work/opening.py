@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from run_log.console.exit_codes import require
 from run_log.console.views.output import note
@@ -20,8 +20,10 @@ from run_log.core import (
 )
 from run_log.core.ids import document_id
 from run_log.stores import RunLog, create_run_log_service
-from run_log.stores.audit import Audit
 from run_log.stores.telemetry import skipped_runs
+
+if TYPE_CHECKING:
+    from run_log.stores.audit import Audit
 
 # For events to be published, before a command gives up.
 FLUSH_SECONDS: Final = 30.0

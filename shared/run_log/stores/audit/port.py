@@ -16,9 +16,6 @@ from run_log.core.models import RunKey
 from run_log.stores.stored.fields import HISTORY, PROGRESS_DIGEST, PROJECTION
 from run_log.stores.stored.reading import StoredHead, head_from_fields, key_at, run_from_fields
 
-AUDIT_PAGE: Final = 300
-"""How many documents are read at a time, without payloads: some kilobytes each."""
-
 WHOLE_PAGE: Final = 50
 """How many whole documents are read at a time, at most: each may have a megabyte."""
 

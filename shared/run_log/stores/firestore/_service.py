@@ -28,10 +28,10 @@ from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id, original_id
 from run_log.core.law import FoldedRun, RunHead
 from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
-from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.committing.committer import Committer
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Position, Selection
+from run_log.stores.ports import AUDIT_PAGE
 from run_log.stores.retention import Retention
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection

@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from typing_extensions import override
 
@@ -28,9 +28,9 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
 from run_log.core.law import RunHead
-from run_log.stores.audit.port import AUDIT_PAGE
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Position, Selection
+from run_log.stores.ports import AUDIT_PAGE
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
 from run_log.stores.service import RunLogService
@@ -47,7 +47,6 @@ from run_log.stores.stored.reading import (
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
-from ._audit import SQLiteAudit
 from ._connection import Connection
 from ._projection import Terms, answer, apply, expire, save
 from ._queries import (
@@ -71,6 +70,9 @@ from ._queries import (
 )
 from ._schema import transaction
 from ._updates import PAGE, ChangePosition, SQLiteUpdates
+
+if TYPE_CHECKING:
+    from ._audit import SQLiteAudit
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 """How long a call waits for the file while others write to it."""
@@ -135,6 +137,8 @@ class SQLiteRunLogService(RunLogService):
 
     def audit(self, *, page: int = AUDIT_PAGE) -> SQLiteAudit:
         """Return what checks the counts, and compares the runs, by so many runs at a time."""
+        from ._audit import SQLiteAudit  # noqa: PLC0415 - few who read a file audit it
+
         return SQLiteAudit(self._path, busy_seconds=self._busy_seconds, terms=self._terms, page=page)
 
     async def expire(self, days: int) -> int:
