@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import copy
+import gc
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from .commands import checking, dead_letters, events, pipeline, runs
 from .commands.rebuild import archive, rebuild
@@ -79,7 +84,32 @@ def installed_version() -> str:
     return version("run-log")
 
 
+def asked_of(group: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Return *group* with only the command that *words* begin with, or whole if that is none."""
+    # Typer converts every command that a group has before it runs one.
+    if not words:
+        return group
+    one = copy.copy(group)
+    one.registered_commands = [each for each in group.registered_commands if _name(each) == words[0]]
+    one.registered_groups = [
+        _asked_of(each, words[1:]) for each in group.registered_groups if each.name == words[0]
+    ]
+    return one if one.registered_commands or one.registered_groups else group
+
+
+def _asked_of(group: TyperInfo, words: Sequence[str]) -> TyperInfo:
+    one = copy.copy(group)
+    one.typer_instance = group.typer_instance and asked_of(group.typer_instance, words)
+    return one
+
+
+def _name(command: CommandInfo) -> str | None:
+    return command.name or (command.callback and command.callback.__name__.replace("_", "-"))
+
+
 def main() -> None:
     """Run the command in ``sys.argv``, and exit with an `ExitCode`."""
     prepare_streams()
-    sys.exit(run(partial(app, standalone_mode=False)))
+    # As it ends, Python looks for garbage in all that was imported, which takes a quarter of `runs list`.
+    atexit.register(gc.freeze)
+    sys.exit(run(partial(asked_of(app, sys.argv[1:]), standalone_mode=False)))

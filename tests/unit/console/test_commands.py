@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import typer
 
-from run_log.console.app import app, installed_version
+from run_log.console.app import app, asked_of, installed_version
 from run_log.console.exit_codes import ExitCode, run
 from run_log.core import errors
 from run_log.core.errors import RunLogError
 from run_log.core.schema import event_schema_text
+from run_log.stores import SQLiteRunLogService
+from run_log.testing import a_run
 
 from .processes import run_log, run_python
 
@@ -163,6 +165,48 @@ def test_help_is_quick(tmp_path: Path) -> None:
 
     assert [f"{call} 0 []".strip() for call in calls] == [line.strip() for line in ended.err.splitlines()]
     assert all(f"Usage: run-log {call}".strip() in ended.out for call in calls)
+
+
+A_LISTING = """
+import sys
+from run_log.console import main
+
+unwanted = (
+    "google", "grpc", "jsonschema", "rich", "structlog", "fastapi", "opentelemetry.sdk",
+    "run_log.pubsub", "run_log.producer", "run_log.projector",
+    "run_log.stores.audit", "run_log.stores.firestore",
+)
+sys.argv = ["run-log", "runs", "list"]
+try:
+    main()
+finally:
+    print(sorted(name for name in sys.modules if name.startswith(unwanted)))
+"""
+
+
+@pytest.mark.process
+async def test_a_listing_loads_only_what_it_needs(tmp_path: Path) -> None:
+    """A listing of a file loads no other store, no audit, no projector and no library that only they need."""
+    file = tmp_path / "runs.db"
+    log = SQLiteRunLogService(path=file)
+    await log.save_run(a_run(id="run-1"))
+    await log.close()
+
+    ended = run_python(A_LISTING, folder=tmp_path, RUN_LOG_BACKEND="sqlite", RUN_LOG_SQLITE_PATH=str(file))
+
+    heading, row, loaded = ended.out.splitlines()
+    assert (0, "RUN", "run-1", "[]") == (ended.code, heading.split()[0], row.split()[0], loaded)
+
+
+@pytest.mark.parametrize("command", [*_calls((), app)], ids=" ".join)
+def test_only_the_command_that_is_asked_for_is_made(command: tuple[str, ...]) -> None:
+    """Words that name a command leave that one, those that name a group leave all of it."""
+    asked = asked_of(app, [*command, "something-else"])
+
+    expected = [
+        call for call in _calls((), app) if call == command[: len(call)] or command == call[: len(command)]
+    ]
+    assert expected == [*_calls((), asked)]
 
 
 @pytest.mark.parametrize("command", [call for call in _calls((), app) if call], ids=" ".join)
