@@ -24,11 +24,28 @@ STORED: Final = 100
 """Runs in the SQLite file; a page of them is listed."""
 
 _RUN: Final = "from run_log.console import main; main()"
+_LIBRARIES: Final = """
+import asyncio, atexit, gc, sqlite3
+import typer
+from pydantic import BaseModel
+
+class Run(BaseModel):
+    id: str
+
+def show(workflow: str, limit: int = 50) -> None:
+    asyncio.run(asyncio.to_thread(sqlite3.connect, ":memory:"))
+
+atexit.register(gc.freeze)
+typer.run(show)
+"""
+"""A command of two options, a model of one field and a file of nothing."""
+
 CASES: Final = {
     "python -c pass": ["-c", "pass"],
     "run-log --help": ["-c", _RUN, "--help"],
     "run-log runs list --help": ["-c", _RUN, "runs", "list", "--help"],
     "run-log runs list, SQLite": ["-c", _RUN, "runs", "list", "workflow-1"],
+    "the libraries alone": ["-c", _LIBRARIES, "workflow-1"],
     "import pydantic": ["-c", "import pydantic"],
     "import google.cloud.firestore": ["-c", "import google.cloud.firestore"],
 }
