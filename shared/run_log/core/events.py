@@ -22,8 +22,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, utc_now
 from .errors import InvalidArgumentError, InvalidRunError
+from .fields import UtcDatetime
 from .ids import uuid7
-from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
+from .models import RunKey, RunStatus, WorkflowRun, snapshot
 from .steps import Step, joined_steps, step_from_record
 
 

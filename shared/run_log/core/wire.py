@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from .clock import micros_of, rfc3339
 from .errors import EventDecodeError
 from .events import RunEvent
-from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
+from .fields import Received, count_cut
+from .models import PauseRequest, WorkflowRun, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
 from .steps import MAX_STEPS_BYTES
