@@ -61,7 +61,9 @@ class Received:
     cut_texts = 0
 
 
-_STORED_PAYLOADS: Final = frozenset({dict, type(None)})
+STORED_PAYLOADS: Final = frozenset({dict, type(None)})
+"""The types of a payload in a document or a message."""
+
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 _MAX_SHOWN_NAME: Final = 64
@@ -294,7 +296,7 @@ def as_progress(value: object, handler: ValidatorFunctionWrapHandler, info: Vali
 def _as_payload(value: object, info: ValidationInfo) -> dict[str, Any]:
     """Copy a payload. If it is not typed yet, accept anything in its nearest form."""
     if is_typed(info):
-        if type(value) not in _STORED_PAYLOADS:
+        if type(value) not in STORED_PAYLOADS:
             raise PydanticCustomError("payload_type", "a payload is an object")
         return dict(cast("Mapping[str, Any] | None", value) or {})
     payload = as_payload(value)

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .fields import STORED, Received, count_cut, is_typed
+from .fields import STORED, STORED_PAYLOADS, Received, count_cut, is_typed
 from .forms import MAX_FORM_LEVELS, MAX_VALUES_BYTES, form_fault
 from .ids import id_text
 from .logs import get_logger
@@ -136,7 +136,7 @@ def _as_values(value: object, info: ValidationInfo) -> dict[str, Any] | None:
         return None
     if info.context is STORED:
         return _stored_object(value)
-    if isinstance(info.context, Received) and type(value) is not dict:
+    if isinstance(info.context, Received) and type(value) not in STORED_PAYLOADS:
         _left_out(info.field_name, f"values are an object, not a {type_name(value)}")
         return None
     (values,), cut = detached(value, limit=MAX_VALUES_BYTES)
