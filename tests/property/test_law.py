@@ -12,15 +12,14 @@ from run_log.core.law import (
     MAX_HISTORY,
     FoldedRun,
     RunHead,
-    StatsDelta,
     by_run,
-    count_statuses,
     fold,
     mark_anomalies,
     newest,
     newest_event,
 )
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta, count_statuses
 
 from .core_strategies import clashing_events, deliveries, examples, project, small_event, small_events
 

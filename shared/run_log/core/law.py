@@ -12,9 +12,8 @@ import base64
 import enum
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from .ids import valid_text
 from .json_form import duration_json
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import decode_json, encode_json, fit_payloads
+from .stats import StatsDelta
 from .steps import Step, joined_steps
 
 MAX_HISTORY: Final = 50
@@ -329,53 +329,6 @@ class FoldedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatsDelta:
-    """How a workflow's stats change. Changes add up, so a batch is one change."""
-
-    total: int = 0
-    """Distinct runs."""
-    successful: int = 0
-    """Runs whose newest state is success. It may be negative, as the next ones may."""
-    by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
-    """Runs in each status. Statuses that do not change are absent."""
-
-    @classmethod
-    def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
-        """Return the change when a run goes from *before* (None for a new run) to *after*."""
-        if before is after:
-            return cls()
-        by_status = {after: 1} if before is None else {after: 1, before: -1}
-        return cls(
-            total=int(before is None),
-            successful=by_status.get(RunStatus.SUCCESS, 0),
-            by_status=by_status,
-        )
-
-    @classmethod
-    def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
-        """Return the sum of *deltas*."""
-        total = successful = 0
-        by_status = Counter[RunStatus]()
-        for delta in deltas:
-            total += delta.total
-            successful += delta.successful
-            by_status.update(delta.by_status)
-        return cls(
-            total=total,
-            successful=successful,
-            by_status={status: count for status, count in by_status.items() if count},
-        )
-
-    def __add__(self, other: StatsDelta) -> StatsDelta:
-        """Return the sum of both changes."""
-        return StatsDelta.sum((self, other))
-
-    def __bool__(self) -> bool:
-        """Return whether anything changes."""
-        return bool(self.total or self.successful or self.by_status)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunChange:
     """What one batch of events does to one run."""
 
@@ -484,19 +437,7 @@ def fold(
         # others, so they are not among the newest of both either.
         history = newest((*history, *earlier))
     steps = joined_steps(steps, earlier_steps) if earlier_steps else steps
-    if winner is not None:
-        after = RunHead(
-            version=winner.version,
-            status=winner.status,
-            history=history,
-            counted=Counted.of(winner.run, horizon),
-            digest=_content(winner, digest),
-            steps=steps,
-        )
-    elif before is not None:
-        after = replace(before, history=history, steps=steps)
-    else:
-        raise ValueError("fold() needs at least one event")
+    after = _head(before, winner, history, steps, horizon, digest)
     return RunChange(
         before=before,
         after=after,
@@ -505,6 +446,29 @@ def fold(
         outcomes=tuple(outcomes),
         horizon=horizon,
     )
+
+
+def _head(
+    before: RunHead | None,
+    winner: RunEvent | None,
+    history: tuple[Transition, ...],
+    steps: tuple[Step, ...],
+    horizon: Horizon | None,
+    digest: Callable[[RunEvent], str],
+) -> RunHead:
+    """Return the head with this history and these steps: the state of *winner*, or that of *before*."""
+    if winner is not None:
+        return RunHead(
+            version=winner.version,
+            status=winner.status,
+            history=history,
+            counted=Counted.of(winner.run, horizon),
+            digest=_content(winner, digest),
+            steps=steps,
+        )
+    if before is None:
+        raise ValueError("fold() needs at least one event")
+    return replace(before, history=history, steps=steps)
 
 
 def _outcome(
@@ -555,8 +519,3 @@ def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
     for position, event in enumerate(events):
         positions.setdefault(event.key, []).append(position)
     return positions
-
-
-def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
-    """Return the stats of distinct runs with these statuses: the recount that stored stats must equal."""
-    return StatsDelta.sum(StatsDelta.between(None, status) for status in statuses)
