@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_log.core import Outcome, RunEvent, RunStatus, Transition, Version
-from run_log.core.law import (
-    MAX_HISTORY,
-    FoldedRun,
-    RunHead,
-    by_run,
-    fold,
-    mark_anomalies,
-    newest,
-    newest_event,
-)
+from run_log.core.history import MAX_HISTORY, mark_anomalies, newest
+from run_log.core.law import FoldedRun, RunHead, by_run, fold, newest_event
 from run_log.core.models import RunKey
 from run_log.core.stats import StatsDelta, count_statuses
 

@@ -23,8 +23,9 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
+from run_log.core.history import annotated
 from run_log.core.ids import bounded_id, document_id
-from run_log.core.law import RunHead, annotated
+from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
 from run_log.core.steps import Step, in_order

@@ -23,8 +23,9 @@ from run_log.core import (
 from run_log.core.clock import EPOCH, moment_of
 from run_log.core.counters import MAX_DURATION, Counted, hour_of
 from run_log.core.fields import STORED
+from run_log.core.history import newest
 from run_log.core.ids import bounded_id, document_id, original_id
-from run_log.core.law import RunHead, newest
+from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import joined_steps, step_from_text
