@@ -216,6 +216,8 @@ def _decoded(message: Message) -> RunEvent:
         _check_depth(text, MAX_DEPTH - 1)
     for version in range(major, _SCHEMA_MAJOR):
         body = _UPCASTERS[version](body)
+    # As of a run's fields: many a writer says null where it has nothing to say.
+    body = {name: value for name, value in body.items() if value is not None}
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")
