@@ -11,7 +11,7 @@ import pytest
 
 from run_log.core import Outcome, RunStatus, Transition, WriteRefusedError
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.law import MAX_HISTORY
+from run_log.core.history import MAX_HISTORY
 from run_log.core.nearest import CUT_MARKER
 from run_log.stores import RunLog
 from run_log.testing import a_life, a_run, an_event

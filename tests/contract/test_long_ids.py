@@ -18,8 +18,8 @@ from run_log.core import (
     decode_event,
     encode_event,
 )
+from run_log.core.fields import STORED
 from run_log.core.ids import MAX_ID_BYTES, bounded_id
-from run_log.core.models import STORED
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from run_log.core import Outcome, RunStatus, TriggerType, WorkflowRun, utc_now
+from run_log.console.checks import Check, Verdict
+from run_log.console.work.doctor import _documents  # pyright: ignore[reportPrivateUsage]
+from run_log.core import Outcome, RunStatus, Settings, TriggerType, WorkflowRun, utc_now
 from run_log.core.payload import encode_json
+from run_log.projector.rebuild import FromRoot
 from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import compare
+from run_log.stores.firestore import Connection
 from run_log.testing import a_run, an_event
 
 from .firestore_kit import OpenedService
+from .rebuild_kit import ANEW, LIVE
+from .test_rebuild import run_rebuild
 
 pytestmark = [pytest.mark.emulator, pytest.mark.usefixtures("emulator_environment")]
 
@@ -26,7 +33,7 @@ def old_document(run_id: str, status: str, **fields: Any) -> dict[str, Any]:
     """Return a run's document as an earlier version wrote it."""
     paused = {"paused_started_at": NOON} if status == "paused" else {}
     # The shards came later than the inbox, and had no root collection at first.
-    shard = {} if status == "success" else {"changed_shard": 15}
+    shard = {} if status == "success" else {"changed_shard": 15, "changed_at": NOON}
     return {
         "id": run_id,
         "workflow_id": "w",
@@ -131,6 +138,64 @@ async def test_the_next_event_adds_what_is_missing(service: OpenedService) -> No
     assert ["begun"] == [one.run.id for one in (await service.list_stale(timedelta(0), now=now))[0]]
     assert ["waiting"] == [one.run.id for one in (await service.list_pending(overdue=False))[0]]
     assert now == summary.as_of
+
+
+async def _checked(root_collection: str = LIVE) -> Check:
+    """Return what the doctor says of the documents below a root collection."""
+    connection = Connection(Settings.from_env().project, None)
+    check = await _documents(connection, Settings(backend="firestore", root_collection=root_collection))
+    await connection.close()
+    return check
+
+
+async def _listed(root_collection: str) -> set[str]:
+    """Return the ids that a list over all workflows below a root collection shows."""
+    log = FirestoreRunLogService(root_collection=root_collection)
+    runs, _ = await log.list_runs(None)
+    await log.close()
+    return {run.id for run in runs}
+
+
+async def test_what_lists_over_all_workflows_do_not_show(service: OpenedService, tmp_path: Path) -> None:
+    """The doctor tells how many runs these lists leave out, until a rebuild copies them to where none is."""
+    copied = old_document("copied", "running")
+    copied["projection"]["changed_shard"] = "another_root/3"
+    await service.reference("autopilot_runs/w/runs/copied").set(copied)
+
+    told = await _checked()
+    rebuilt = await run_rebuild(FromRoot(name=LIVE), tmp_path)
+
+    assert {"waiting", "begun"} == await _listed(LIVE)
+    assert (Verdict.WRONG, "queries over all workflows do not see 2 documents or more of workflow 'w'") == (
+        told.verdict,
+        told.found.partition(", such as")[0],
+    )
+    assert "run-log rebuild --from root:autopilot_runs --into NEW" in told.remedy
+    assert 4 == rebuilt.runs
+    assert Verdict.OK is (await _checked(ANEW)).verdict
+    assert {"waiting", "begun", "ended", "copied"} == await _listed(ANEW)
+
+
+async def test_a_run_without_a_start(service: OpenedService) -> None:
+    """The doctor tells of a run that no query by time sees before those that only some queries do not see."""
+    fields = old_document("timeless", "running")
+    del fields["started_at"]
+    await service.reference("autopilot_runs/w/runs/timeless").set(fields)
+
+    told = await _checked()
+
+    assert Verdict.WRONG is told.verdict
+    assert told.found.startswith("queries do not see 1 documents or more of workflow 'w'")
+    assert told.found.endswith("they have no started_at")
+
+
+async def test_the_next_event_of_a_run_shows_it_in_every_list(service: OpenedService) -> None:
+    """The doctor has nothing to tell any more once each run has had an event of this version."""
+    told = await _checked()
+    await service.apply([an_event(workflow_id="w", id="ended")])
+
+    assert (Verdict.WRONG, Verdict.OK) == (told.verdict, (await _checked()).verdict)
+    assert {"waiting", "begun", "ended"} == await _listed(LIVE)
 
 
 async def test_duplicates_of_before_the_upgrade_change_nothing(service: OpenedService) -> None:

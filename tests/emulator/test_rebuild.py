@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from run_log.core import ConfigurationError, RunEvent, RunStatus, Settings, encode_event
+from run_log.core.fields import STORED
 from run_log.core.ids import document_id
-from run_log.core.models import STORED
 from run_log.projector.rebuild import (
     FromArchive,
     FromRoot,

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from run_log.core import EventDecodeError, Message, RunEvent, Transition, decode_event, encode_event
-from run_log.core.law import RunHead, StatsDelta, by_run, fold, mark_anomalies
+from run_log.core.history import mark_anomalies
+from run_log.core.law import RunHead, by_run, fold
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 
 FOLDER = Path(__file__).parent
 PINNED = FOLDER / "logs.json"

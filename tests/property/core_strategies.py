@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from run_log.core import PauseRequest, RunEvent, RunRef, RunStatus, TriggerType, WorkflowRun
 from run_log.core.ids import valid_text
-from run_log.core.law import RunHead, StatsDelta, by_run, fold
+from run_log.core.law import RunHead, by_run, fold
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 from run_log.core.steps import Step, StepStatus, joined_steps
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)

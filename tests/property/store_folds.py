@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from run_log.core import RunEvent, RunStatus, Version, WorkflowRun
-from run_log.core.law import MAX_HISTORY, run_digest
+from run_log.core.history import MAX_HISTORY
+from run_log.core.law import run_digest
 from run_log.core.models import RunKey
 from run_log.core.steps import MAX_STEPS, Step, step_text
 from run_log.stores import (

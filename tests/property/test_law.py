@@ -7,20 +7,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_log.core import Outcome, RunEvent, RunStatus, Transition, Version
-from run_log.core.law import (
-    MAX_HISTORY,
-    FoldedRun,
-    RunHead,
-    StatsDelta,
-    by_run,
-    count_statuses,
-    fold,
-    mark_anomalies,
-    newest,
-    newest_event,
-)
+from run_log.core import InvalidArgumentError, Outcome, RunEvent, RunStatus, Transition, Version
+from run_log.core.history import MAX_HISTORY, mark_anomalies, newest
+from run_log.core.law import FoldedRun, RunHead, by_run, fold, newest_event
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta, count_statuses
 
 from .core_strategies import clashing_events, deliveries, examples, project, small_event, small_events
 
@@ -30,7 +21,7 @@ versions = st.builds(
     hlc=st.integers(min_value=0, max_value=3),
     event_id=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=3),
 )
-
+near_versions = st.from_regex(r"[0-9+-]{0,3}:[ 0-9+-]{0,3}:[ -~]{0,3}\n?", fullmatch=True)
 
 # Honest publishers' events, and those of which many share their id, or their version.
 facts = small_events() | clashing_events()
@@ -286,3 +277,18 @@ def test_two_observers_infer_one_event(data: st.DataObject) -> None:
 def test_nothing_lies_between_a_version_and_its_successor(one: Version, other: Version) -> None:
     """Every version later than another is also later than that one's successor, or is the successor."""
     assert (other > one) == (other >= one.successor)
+
+
+@examples(300)
+@given(versions | near_versions)
+def test_a_version_has_one_text(given_: Version | str) -> None:
+    """Every version is read from its text, and whatever is read as a version is its text."""
+    text = given_ if isinstance(given_, str) else given_.text
+    try:
+        read = Version.from_text(text)
+    except InvalidArgumentError:
+        assert isinstance(given_, str)
+        return
+
+    assert text == read.text
+    assert given_ in {read, read.text}

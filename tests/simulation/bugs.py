@@ -10,8 +10,9 @@ import pytest
 
 from run_log.core import Outcome, ReceivedMessage, RunEvent, StoreUnavailableError, Transition, Version, law
 from run_log.core.counters import Horizon
-from run_log.core.law import RunChange, StatsDelta
+from run_log.core.law import RunChange
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 from run_log.core.steps import Step, joined_steps
 from run_log.stores.committing.commits import Commit, KnownRun, RunBatch, StatsWrite
 from run_log.stores.committing.committer import Committer

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from run_log.core import RunEvent, RunStatus, StoreUnavailableError, Version, WriteRefusedError
 from run_log.core.counters import Horizon, SummaryCounter, add_counters, counters_of
 from run_log.core.errors import GuessRefusedError
-from run_log.core.law import count_statuses
 from run_log.core.models import RunKey
+from run_log.core.stats import count_statuses
 from run_log.core.steps import joined_steps
 from run_log.stores.committing.commits import Commit, KnownRun, RunWrite
 from run_log.stores.stored.fields import EXPIRE_AT, HISTORY, PROJECTION, STEPS

@@ -130,7 +130,7 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
 def labels(texts: Sequence[str]) -> dict[str, str]:
     """Parse labels, each ``KEY=VALUE``. Anything else is an `InvalidArgumentError`."""
     from run_log.core import InvalidArgumentError
-    from run_log.core.models import LABEL_HINT, is_label
+    from run_log.core.fields import LABEL_HINT, is_label
 
     found: dict[str, str] = {}
     for text in texts:

@@ -22,8 +22,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from .clock import MAX_HLC, PROCESS_CLOCK, HybridLogicalClock, utc_now
 from .errors import InvalidArgumentError, InvalidRunError
+from .fields import UtcDatetime
 from .ids import uuid7
-from .models import RunKey, RunStatus, UtcDatetime, WorkflowRun, snapshot
+from .models import MAX_ATTEMPT, RunKey, RunStatus, WorkflowRun, snapshot
 from .steps import Step, joined_steps, step_from_record
 
 
@@ -44,15 +45,19 @@ class Version(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> Version:
-        """Return the version that has this `text`.
+        """Return the version that has this `text`: that of an event, or of a run stored without versions.
 
         Raises:
             InvalidArgumentError: No version has it.
         """
         match = _VERSION.fullmatch(text)
-        if match is None:
-            raise InvalidArgumentError(f"{text!r:.200} is no version; pass its text, attempt:hlc:event_id")
-        return cls(int(match[1]), int(match[2]), match[3])
+        if match is not None:
+            version = cls(int(match[1]), int(match[2]), match[3])
+            if version.attempt <= MAX_ATTEMPT and version.hlc < MAX_HLC:
+                return version
+        if text == UNVERSIONED.text:
+            return UNVERSIONED
+        raise InvalidArgumentError(f"{text!r:.200} is no version; pass its text, attempt:hlc:event_id")
 
     @property
     def successor(self) -> Version:
@@ -70,7 +75,11 @@ class Version(NamedTuple):
 _INFERRED_SUFFIX = "!"
 
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
-_VERSION: Final = re.compile(r"([0-9]{1,10}):(-?[0-9]{1,19}):(.{0,256})", re.ASCII)
+# As `Version.text` writes them: a number has one form.
+_VERSION: Final = re.compile(rf"([1-9][0-9]{{0,9}}):(0|[1-9][0-9]{{0,18}}):({_EVENT_ID.pattern})")
+
+UNVERSIONED: Final = Version(1, 0, "")
+"""The version of a stored run that something wrote which knew no versions. Every event is newer."""
 
 EventId = Annotated[str, StringConstraints(pattern=f"^{_EVENT_ID.pattern}$")]
 """Printable ASCII: a UUIDv7 where this library makes it."""

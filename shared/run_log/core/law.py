@@ -11,39 +11,19 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from .clock import HybridLogicalClock, micros_of, rfc3339
+from .clock import HybridLogicalClock, micros_of
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
-from .ids import valid_text
-from .json_form import duration_json
+from .history import Transition as Transition  # noqa: PLC0414 - `run_log.core` exports it from here
+from .history import mark_anomalies, newest
 from .models import RunKey, RunStatus, WorkflowRun
-from .payload import decode_json, encode_json, fit_payloads
+from .payload import encode_json
+from .stats import StatsDelta
 from .steps import Step, joined_steps
-
-MAX_HISTORY: Final = 50
-"""How many transitions of a run are kept: the newest by version."""
-
-MAX_ANSWERER_BYTES: Final = 128
-"""The most bytes of JSON text that a history keeps of who answered a pause."""
-
-
-MAX_HISTORY_CHOICE_BYTES: Final = 128
-"""The most bytes of JSON text that a history keeps of what was chosen."""
-
-MAX_HISTORY_COMMENT_BYTES: Final = 384
-"""The most bytes of JSON text, in UTF-8, that a history keeps of a comment."""
-
-MAX_HISTORY_VALUES_BYTES: Final = 256
-"""The most bytes of JSON text that a history keeps of the values of an answer."""
-
-_NOBODY: Final = (None, None, None, None)
 
 
 class Outcome(enum.StrEnum):
@@ -57,117 +37,6 @@ class Outcome(enum.StrEnum):
     """The store had a newer state. History and steps have what the event adds; state and stats stay."""
     REJECTED = "rejected"
     """The store will never accept it. It belongs to the dead letters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One entry of a run's history: an event put the run into a status."""
-
-    version: Version
-    """The version of the event."""
-    status: RunStatus
-    """The status that the event stated."""
-    occurred_at: datetime
-    """When it occurred, on the emitter's wall clock, in UTC."""
-    inferred: bool = False
-    """Whether the event was inferred rather than observed."""
-    anomaly: bool = False
-    """Whether the step into this status breaks the state machine: running after success, for example."""
-    answered_by: str | None = None
-    """Who answered the pause that ended with this transition, cut if it is long; None if nobody is known."""
-    choice: str | None = None
-    """What they chose, cut if it is long; None for nothing."""
-    comment: str | None = None
-    """What they had to say, cut if it is long; None for nothing."""
-    values_text: str | None = None
-    """See `values`: as JSON text, of which equal ones are exactly equal."""
-    lasted: timedelta | None = None
-    """How long the run was in this status, on the emitters' wall clocks; None while it still is. Zero if the
-    clocks differ so much that the next status seems to come earlier."""
-
-    @property
-    def attempt(self) -> int:
-        """The run's attempt, from 1."""
-        return self.version.attempt
-
-    @property
-    def values(self) -> dict[str, Any] | None:
-        """What they filled in, the largest values cut if it is long; None for nothing."""
-        return None if self.values_text is None else decode_json(self.values_text)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the transition as JSON: times by RFC 3339 in UTC, the version as its text."""
-        return {
-            "status": self.status.value,
-            "occurred_at": rfc3339(self.occurred_at),
-            "lasted_ms": duration_json(self.lasted),
-            "attempt": self.attempt,
-            "event_id": self.version.event_id,
-            "inferred": self.inferred,
-            "anomaly": self.anomaly,
-            "answered_by": self.answered_by,
-            "choice": self.choice,
-            "values": self.values,
-            "comment": self.comment,
-            "version": self.version.text,
-        }
-
-    @property
-    def rank(self) -> tuple[bool, datetime, bool, str, str, str, str, str]:
-        """What decides between two transitions of one version: the observed, later, ended one wins."""
-        # Statuses, names and texts only make the order total. Without that, the order of arrival would
-        # decide.
-        status = self.status
-        texts = (self.answered_by or "", self.choice or "", self.comment or "", self.values_text or "")
-        return not self.inferred, self.occurred_at, status.is_terminal, status.value, *texts
-
-    @classmethod
-    def of(cls, event: RunEvent) -> Transition:
-        """Return the transition that *event* states, as it is stored: without what `annotated` adds."""
-        pause = event.run.pause if event.status is not RunStatus.PAUSED else None
-        return cls(
-            version=event.version,
-            status=event.status,
-            occurred_at=event.occurred_at,
-            inferred=event.inferred,
-            answered_by=_short(pause.answered_by, MAX_ANSWERER_BYTES) if pause else None,
-            choice=_short(pause.choice, MAX_HISTORY_CHOICE_BYTES) if pause else None,
-            comment=_short(pause.comment, MAX_HISTORY_COMMENT_BYTES, comment_json) if pause else None,
-            values_text=_short_values(pause.values) if pause else None,
-        )
-
-
-def comment_json(text: str) -> str:
-    """Return *text* as JSON text that is short in any alphabet."""
-    # Escaped, most of the world's letters would take six bytes each of what is kept.
-    return json.dumps(valid_text(text), ensure_ascii=False)
-
-
-def _short(text: str | None, most: int, as_json: Callable[[str], str] = encode_json) -> str | None:
-    # Measured as JSON, in which a character takes up to 12 bytes.
-    while text and len(as_json(text).encode()) > most:
-        text = f"{text[: len(text) * 3 // 4 - 1]}…"
-    return text or None
-
-
-def _short_values(values: dict[str, Any] | None) -> str | None:
-    if not values:
-        return None
-    text = encode_json(values)
-    if len(text) <= MAX_HISTORY_VALUES_BYTES:
-        return text
-    (fitted,), _ = fit_payloads((values,), MAX_HISTORY_VALUES_BYTES)
-    return encode_json(fitted)
-
-
-def newest(transitions: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return the newest `MAX_HISTORY` of a run's *transitions*, one for each version, in version order."""
-    unique: dict[Version, Transition] = {}
-    for line in transitions:
-        known = unique.setdefault(line.version, line)
-        if known is not line and known.rank < line.rank:
-            unique[line.version] = line
-    return tuple(unique[version] for version in sorted(unique)[-MAX_HISTORY:])
 
 
 def run_digest(run: WorkflowRun, payloads: tuple[str, str] | None = None) -> str:
@@ -232,54 +101,6 @@ def _content(event: RunEvent, digest: Callable[[RunEvent], str]) -> str:
     return f"{int(not event.inferred)}/{micros_of(event.occurred_at):020}/{digest(event)}"
 
 
-def mark_anomalies(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history*, in version order, with each transition marked that breaks the state machine.
-
-    Within one attempt, an ended run keeps its status, and a run that has started is not pending again.
-    """
-    # Computed from the whole history, and not stored when an event arrives: the marks must not depend on the
-    # order of arrival. A step after an inferred transition is no anomaly, because the inference was wrong,
-    # not the run.
-    marked: list[Transition] = []
-    before: Transition | None = None
-    for line in history:
-        anomaly = (
-            before is not None
-            and not before.inferred
-            and before.attempt == line.attempt
-            and before.status is not line.status
-            and (before.status.is_terminal or line.status is RunStatus.PENDING)
-        )
-        marked.append(line if anomaly == line.anomaly else replace(line, anomaly=anomaly))
-        before = line
-    return tuple(marked)
-
-
-def annotated(history: Iterable[Transition]) -> tuple[Transition, ...]:
-    """Return *history* with what follows from its order: anomalies, durations, and answers to pauses."""
-    marked = mark_anomalies(history)
-    lines: list[Transition] = []
-    before: Transition | None = None
-    for line, after in zip(marked, (*marked[1:], None), strict=False):
-        # Every later state repeats the answer. Only the first one after the pause is shown with it, and one
-        # that beats a default: somebody has answered, before or after the default was taken.
-        beats = before is not None and before.inferred and _answer(before) not in (_NOBODY, _answer(line))
-        is_answer = before is not None and (before.status is RunStatus.PAUSED or beats)
-        shown = line if is_answer else _without_answer(line)
-        lasted = max(after.occurred_at - line.occurred_at, timedelta(0)) if after else None
-        lines.append(replace(shown, lasted=lasted))
-        before = shown
-    return tuple(lines)
-
-
-def _answer(line: Transition) -> tuple[str | None, str | None, str | None, str | None]:
-    return line.answered_by, line.choice, line.comment, line.values_text
-
-
-def _without_answer(line: Transition) -> Transition:
-    return replace(line, answered_by=None, choice=None, comment=None, values_text=None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHead:
     """All that is known of a run but its payload. It is enough to decide what becomes of another event."""
@@ -326,53 +147,6 @@ class FoldedRun:
     """The transitions as stored. None is later than the event."""
     steps: tuple[Step, ...] = ()
     """The steps as stored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsDelta:
-    """How a workflow's stats change. Changes add up, so a batch is one change."""
-
-    total: int = 0
-    """Distinct runs."""
-    successful: int = 0
-    """Runs whose newest state is success. It may be negative, as the next ones may."""
-    by_status: Mapping[RunStatus, int] = field(default_factory=dict[RunStatus, int])
-    """Runs in each status. Statuses that do not change are absent."""
-
-    @classmethod
-    def between(cls, before: RunStatus | None, after: RunStatus) -> StatsDelta:
-        """Return the change when a run goes from *before* (None for a new run) to *after*."""
-        if before is after:
-            return cls()
-        by_status = {after: 1} if before is None else {after: 1, before: -1}
-        return cls(
-            total=int(before is None),
-            successful=by_status.get(RunStatus.SUCCESS, 0),
-            by_status=by_status,
-        )
-
-    @classmethod
-    def sum(cls, deltas: Iterable[StatsDelta]) -> StatsDelta:
-        """Return the sum of *deltas*."""
-        total = successful = 0
-        by_status = Counter[RunStatus]()
-        for delta in deltas:
-            total += delta.total
-            successful += delta.successful
-            by_status.update(delta.by_status)
-        return cls(
-            total=total,
-            successful=successful,
-            by_status={status: count for status, count in by_status.items() if count},
-        )
-
-    def __add__(self, other: StatsDelta) -> StatsDelta:
-        """Return the sum of both changes."""
-        return StatsDelta.sum((self, other))
-
-    def __bool__(self) -> bool:
-        """Return whether anything changes."""
-        return bool(self.total or self.successful or self.by_status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -484,19 +258,7 @@ def fold(
         # others, so they are not among the newest of both either.
         history = newest((*history, *earlier))
     steps = joined_steps(steps, earlier_steps) if earlier_steps else steps
-    if winner is not None:
-        after = RunHead(
-            version=winner.version,
-            status=winner.status,
-            history=history,
-            counted=Counted.of(winner.run, horizon),
-            digest=_content(winner, digest),
-            steps=steps,
-        )
-    elif before is not None:
-        after = replace(before, history=history, steps=steps)
-    else:
-        raise ValueError("fold() needs at least one event")
+    after = _head(before, winner, history, steps, horizon, digest)
     return RunChange(
         before=before,
         after=after,
@@ -505,6 +267,29 @@ def fold(
         outcomes=tuple(outcomes),
         horizon=horizon,
     )
+
+
+def _head(
+    before: RunHead | None,
+    winner: RunEvent | None,
+    history: tuple[Transition, ...],
+    steps: tuple[Step, ...],
+    horizon: Horizon | None,
+    digest: Callable[[RunEvent], str],
+) -> RunHead:
+    """Return the head with this history and these steps: the state of *winner*, or that of *before*."""
+    if winner is not None:
+        return RunHead(
+            version=winner.version,
+            status=winner.status,
+            history=history,
+            counted=Counted.of(winner.run, horizon),
+            digest=_content(winner, digest),
+            steps=steps,
+        )
+    if before is None:
+        raise ValueError("fold() needs at least one event")
+    return replace(before, history=history, steps=steps)
 
 
 def _outcome(
@@ -555,8 +340,3 @@ def by_run(events: Iterable[RunEvent]) -> dict[RunKey, list[int]]:
     for position, event in enumerate(events):
         positions.setdefault(event.key, []).append(position)
     return positions
-
-
-def count_statuses(statuses: Iterable[RunStatus]) -> StatsDelta:
-    """Return the stats of distinct runs with these statuses: the recount that stored stats must equal."""
-    return StatsDelta.sum(StatsDelta.between(None, status) for status in statuses)

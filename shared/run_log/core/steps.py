@@ -191,21 +191,21 @@ def step_from_record(record: object) -> Step:
     """
     if not isinstance(record, Mapping):
         raise ValueError("it is no object")  # noqa: TRY004 - the error of every other fault
-    fields = cast("Mapping[str, Any]", record)
+    given = cast("Mapping[str, Any]", record)
+    fields = {name: value for name, value in given.items() if value is not None}
     try:
-        key, parent, version, attempt = (fields.get(name) for name in ("key", "parent", "version", "attempt"))
         return fitted(
             Step(
-                key=_key(key),
-                parent=None if parent is None else _key(parent),
+                key=_key(fields.get("key")),
+                parent=_key(fields["parent"]) if "parent" in fields else None,
                 name=str(fields["name"]),
-                attempt=_whole(1 if attempt is None else attempt, 1, 2**31),
+                attempt=_whole(fields.get("attempt", 1), 1, 2**31),
                 status=StepStatus(fields["status"]),
                 started_at=_moment(fields["started_at"]),
-                ended_at=None if fields.get("ended_at") is None else _moment(fields["ended_at"]),
-                error=None if fields.get("error") is None else str(fields["error"]),
+                ended_at=_moment(fields["ended_at"]) if "ended_at" in fields else None,
+                error=str(fields["error"]) if "error" in fields else None,
                 attributes=as_payload(fields.get("attributes")),
-                version=_whole(version, 0, MAX_HLC),
+                version=_whole(fields.get("version"), 0, MAX_HLC),
             )
         )
     except (KeyError, TypeError, OverflowError) as error:

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from .clock import micros_of, rfc3339
 from .errors import EventDecodeError
 from .events import RunEvent
-from .models import PauseRequest, Received, WorkflowRun, count_cut, faults_of, fit_run
+from .fields import Received, count_cut
+from .models import PauseRequest, WorkflowRun, faults_of, fit_run
 from .nearest import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from .payload import decode_foreign_json, encode_json, fit_text, is_deeper
 from .steps import MAX_STEPS_BYTES
@@ -215,6 +216,8 @@ def _decoded(message: Message) -> RunEvent:
         _check_depth(text, MAX_DEPTH - 1)
     for version in range(major, _SCHEMA_MAJOR):
         body = _UPCASTERS[version](body)
+    # As of a run's fields: many a writer says null where it has nothing to say.
+    body = {name: value for name, value in body.items() if value is not None}
     missing = [name for name in NO_DEFAULT_ON_THE_WIRE if name not in body]
     if missing:
         raise _refused(DeadLetterReason.INVALID_EVENT, f"not an event: {', '.join(missing)} missing")

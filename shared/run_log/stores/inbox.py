@@ -20,8 +20,9 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.core.forms import MAX_FORM_LEVELS, MAX_VALUES_BYTES, values_fault
+from run_log.core.history import annotated
 from run_log.core.json_form import duration_json, time_json
-from run_log.core.law import RunHead, annotated
+from run_log.core.law import RunHead
 from run_log.core.models import RunKey, validated
 from run_log.core.payload import decode_json, encode_json, is_deeper
 from run_log.stores.stored.fields import PAUSED_ASSIGNEE, PAUSED_DEADLINE, PAUSED_STARTED_AT, indexed_assignee

@@ -23,14 +23,9 @@ from run_log.core import (
     WorkflowRun,
 )
 from run_log.core.clock import micros_of, moment_of
+from run_log.core.fields import MAX_ERROR_TYPE_BYTES, MAX_LABEL_LENGTH, is_label_key
 from run_log.core.ids import bounded_id, id_text, is_document_id, valid_text
-from run_log.core.models import (
-    MAX_ERROR_TYPE_BYTES,
-    MAX_LABEL_LENGTH,
-    is_label_key,
-    is_trigger_word,
-    trigger_of,
-)
+from run_log.core.models import is_trigger_word, trigger_of
 from run_log.core.payload import fit_text
 
 _E = TypeVar("_E", bound=enum.StrEnum)

@@ -6,7 +6,7 @@ import abc
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final, Unpack
 
@@ -21,17 +21,17 @@ from run_log.core import (
     Version,
     WaitTimeoutError,
     WorkflowRun,
-    utc_now,
 )
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import bounded_id, document_id, id_text
-from run_log.core.law import RunHead, annotated
+from run_log.core.history import annotated
+from run_log.core.ids import bounded_id, document_id
+from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
-from run_log.core.protocol import MAX_LIMIT
 from run_log.core.steps import Step, in_order
 
 from ._waiting import awaited_version, look_until
+from .arguments import assignee_or_none, heard_before, identifier, moment_or_now, overdue_or_none, whole
 from .failures import MAX_FAILURES, FailureGroup, grouped
 from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
@@ -39,7 +39,6 @@ from .listings import (
     RunConditions,
     RunFilters,
     Selection,
-    aware,
     check_moves_on,
     check_names,
     decode_cursor,
@@ -371,8 +370,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
             now: What age and deadline are compared with, aware; None is the machine's time.
         """
         selection = InboxSelection(
-            assignee=_assignee(assignee),
-            overdue=_overdue(overdue),
+            assignee=assignee_or_none(assignee),
+            overdue=overdue_or_none(overdue),
             workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
             now=moment_or_now(now),
         )
@@ -503,57 +502,3 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:
     """Return the keys under which a run may be stored; see `names_of`."""
     return product(names_of(workflow_id), names_of(run_id))
-
-
-def identifier(name: str, value: object) -> str:
-    """Return *value* as an id, as `save_run` takes it."""
-    text = id_text(value)
-    if not text:
-        raise InvalidArgumentError(f"{name} is {value!r}; pass a non-empty text")
-    return text
-
-
-def _assignee(value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidArgumentError(f"assignee is {value!r}; pass a non-empty text")
-    return None if value is None else identifier("assignee", value)
-
-
-def _overdue(value: object) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise InvalidArgumentError(f"overdue is {value!r}; pass True, False, or None for either")
-    return value
-
-
-def heard_before(older_than: object, now: datetime) -> datetime:
-    """Return the moment that was *older_than* before *now*, or the first one that there is.
-
-    Raises:
-        InvalidArgumentError: *older_than* is no duration.
-    """
-    if not isinstance(older_than, timedelta) or older_than < timedelta(0):
-        raise InvalidArgumentError(f"older_than is {older_than!r}; pass a timedelta of 0 or more")
-    try:
-        return now - older_than
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def moment_or_now(value: object) -> datetime:
-    """Return *value* in UTC if it is an aware datetime; the machine's time where it is None.
-
-    Raises:
-        InvalidArgumentError: It is neither.
-    """
-    return utc_now() if value is None else aware("now", value)
-
-
-def whole(name: str, value: object) -> int:
-    """Return *value*, the argument *name*, if it is a whole number from 1 to `MAX_LIMIT`.
-
-    Raises:
-        InvalidArgumentError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LIMIT:
-        raise InvalidArgumentError(f"{name} is {value!r}; pass a whole number from 1 to {MAX_LIMIT}")
-    return value

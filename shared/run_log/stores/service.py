@@ -25,9 +25,10 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock, hlc_after
 from run_log.core.events import current_trace
 from run_log.core.models import validated
 
+from .arguments import heard_before, identifier, moment_or_now
 from .inbox import Answer, already_answered, by_default
 from .ports import StoredRuns
-from .reader import RunLogReader, heard_before, identifier, moment_or_now
+from .reader import RunLogReader
 from .stale import ACTIVE, lost
 from .stored.reading import StoredRun
 from .telemetry import span

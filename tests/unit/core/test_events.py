@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from run_log.core import InvalidArgumentError, InvalidRunError, RunEvent, RunStatus, Version, utc_now
 from run_log.core.clock import MAX_HLC, HybridLogicalClock
+from run_log.core.events import UNVERSIONED
 
 from .builders import NOON, make_event, make_run, run_fields
 
@@ -110,22 +111,27 @@ def test_an_event_shares_nothing_with_the_run_it_is_given() -> None:
 
 @pytest.mark.parametrize(
     "version",
-    [
-        Version(1, 0, ""),
-        Version(2**31 - 1, 2**62 - 1, "!" * 128),
-        Version(1, 5, "a:b:1"),
-        Version(1, -5, "e"),
-    ],
+    [UNVERSIONED, Version(2**31 - 1, 2**62 - 1, "!" * 128), Version(1, 0, "~"), Version(1, 5, "a:b:1")],
 )
 def test_a_version_has_a_text(version: Version) -> None:
-    """The text of a version names it again, whatever its event id."""
+    """The text of a version names it again: of any event, and of a run stored without versions."""
     assert version == Version.from_text(version.text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "1:5", "x:5:e", "1:x:e", "1.0:5:e", "1:5:" + "e" * 300, "9" * 5_000 + ":1:e"]
+    "text",
+    [
+        *("", "1", "1:5", "::", ":5:e", "1::e", "1:5:", "1:2:", "2:0:"),
+        *("0:5:e", "x:5:e", "1:x:e", "1.0:5:e", "1:1_0:e"),
+        *("-1:5:e", "+1:5:e", "1:-5:e", "1:+5:e", "1:-0:", "1:-0:e"),
+        *("01:5:e", "1:05:e", "1:00:e"),
+        *(" 1:5:e", "1 :5:e", "1: 5:e", "1:5: e", "1:5:e ", "1:5:e\n", "1:5:a b", "1:5: ", "1:0:\n"),
+        *("\uff11:5:e", "1:\u0665:e", "\u00b9:5:e", "1:5:\u00e9", "1:5:\x7f", "1:5:\ud800"),
+        *(f"{2**31}:5:e", f"1:{2**62}:e", "9" * 5_000 + ":1:e", "1:" + "9" * 5_000 + ":e"),
+        *("1:5:" + "e" * 129, "1:5:e:" + "\t"),
+    ],
 )
 def test_what_is_no_version(text: str) -> None:
-    """Any other text is refused."""
+    """Any other text is refused: no part is empty, padded, signed, too large or of other characters."""
     with pytest.raises(InvalidArgumentError, match="is no version"):
         Version.from_text(text)

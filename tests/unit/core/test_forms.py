@@ -12,8 +12,9 @@ import pytest
 from run_log.core import PauseRequest, RunEvent, WorkflowRun, decode_event, encode_event
 from run_log.core.forms import MAX_FORM_BYTES, MAX_FORM_LEVELS, MAX_VALUES_BYTES, values_fault
 from run_log.core.law import run_digest
-from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, snapshot
+from run_log.core.models import snapshot
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
+from run_log.core.pause_fields import MAX_CHOICE_BYTES, MAX_CHOICES
 from run_log.stores.stored.reading import run_from_fields
 from run_log.stores.stored.writing import run_fields as stored_fields
 

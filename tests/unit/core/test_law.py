@@ -8,16 +8,9 @@ import pytest
 
 from run_log.core import Outcome, PauseRequest, RunEvent, RunStatus, Transition
 from run_log.core.clock import HybridLogicalClock
-from run_log.core.law import (
-    MAX_HISTORY,
-    StatsDelta,
-    annotated,
-    by_run,
-    count_statuses,
-    fold,
-    mark_anomalies,
-    run_digest,
-)
+from run_log.core.history import MAX_HISTORY, annotated, mark_anomalies
+from run_log.core.law import by_run, fold, run_digest
+from run_log.core.stats import StatsDelta, count_statuses
 from run_log.core.steps import Step, StepStatus, joined_steps, step_text
 from run_log.stores.stored.reading import transition_from_text
 from run_log.stores.stored.writing import transition_text

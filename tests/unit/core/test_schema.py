@@ -92,6 +92,22 @@ def test_what_is_required_is_what_the_decoder_needs(name: str, field: str) -> No
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_null_says_as_much_as_absence(name: str, field: str) -> None:
+    """A field that is null is read as one that is absent, whether that is refused or has a default."""
+    body, parts = _body()
+    parts[name][field] = None
+    null = message(body)
+    del parts[name][field]
+    absent = message(body)
+    if name != "Step" and field in OBJECTS[name].get("required", []):
+        for refused in (null, absent):
+            with pytest.raises(EventDecodeError):
+                decode_event(refused)
+    else:
+        assert decode_event(absent) == decode_event(null)
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_every_field_is_described(name: str, field: str) -> None:
     """Each field of the schema says what it means, for readers who have no Python."""
     description = OBJECTS[name]["properties"][field]["description"]

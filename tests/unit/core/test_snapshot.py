@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from run_log.core import InvalidRunError, PauseRequest, RunStatus, WorkflowRun, models
+from run_log.core import InvalidRunError, PauseRequest, RunStatus, WorkflowRun, fields
 from run_log.core.models import snapshot
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
 from run_log.core.payload import encode_json
@@ -206,7 +206,7 @@ def test_fields_that_a_run_does_not_have(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They become labels where they are asked for; the names of the others are logged once for each kind."""
-    monkeypatch.setattr(models, "_told_fields", set[str]())
+    monkeypatch.setattr(fields, "_told_fields", set[str]())
 
     kept = snapshot(_Tenanted(), label_fields=("tenant", "region", "unknown"))
     again = snapshot(_Tenanted(), label_fields=("tenant", "region"))

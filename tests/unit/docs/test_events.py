@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from run_log.core import Message, RunStatus, decode_event, encode_event
-from run_log.core.law import MAX_HISTORY
+from run_log.core.history import MAX_HISTORY
 from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES
 from run_log.core.payload import MAX_TEXT_BYTES, fit_text
 from run_log.core.wire import SCHEMA_VERSION

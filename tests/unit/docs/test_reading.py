@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from run_log.core import PauseRequest, RunStatus, utc_now
-from run_log.core.law import MAX_HISTORY
+from run_log.core.history import MAX_HISTORY
 from run_log.stores import RunLog, get_run_log_service, reset_run_log_service
 from run_log.stores.failures import MAX_FAILURES
 from run_log.stores.firestore.client import PATIENCE_SECONDS, RPC_TIMEOUT_SECONDS

@@ -28,8 +28,8 @@ from run_log.core import (
     TransportUnavailableError,
     TriggerType,
 )
+from run_log.core.fields import MAX_ERROR_TYPE_BYTES, MAX_LABELS
 from run_log.core.ids import bounded_id
-from run_log.core.models import MAX_ERROR_TYPE_BYTES, MAX_LABELS
 from run_log.producer import EmitterStats, FlushReport, RunEventEmitter, RunHandle, current_run, record_run
 from run_log.producer._recorder import RunRecorder
 from run_log.producer._transport import DeliveryPolicy

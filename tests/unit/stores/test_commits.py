@@ -14,7 +14,8 @@ from run_log.core.counters import (
     duration_bucket,
     hour_of,
 )
-from run_log.core.law import StatsDelta, fold
+from run_log.core.law import fold
+from run_log.core.stats import StatsDelta
 from run_log.stores.committing.commits import StatsWrite, shard_of, stats_writes
 from run_log.testing import a_run, an_event
 

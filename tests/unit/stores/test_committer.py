@@ -15,7 +15,8 @@ from tests.simulation.record import Record
 
 from run_log.core import Outcome, RunExpiredError, RunStatus, Transition, WriteRefusedError
 from run_log.core.clock import PROCESS_CLOCK
-from run_log.core.law import MAX_HISTORY, FoldedRun, fold, run_digest
+from run_log.core.history import MAX_HISTORY
+from run_log.core.law import FoldedRun, fold, run_digest
 from run_log.core.models import RunKey
 from run_log.stores.committing.commits import (
     MAX_COMMIT_BYTES,

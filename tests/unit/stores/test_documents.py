@@ -21,8 +21,9 @@ from run_log.core.counters import Counted
 from run_log.core.forms import MAX_FORM_BYTES, MAX_VALUES_BYTES
 from run_log.core.ids import document_id
 from run_log.core.law import fold, newest_event, run_digest
-from run_log.core.models import MAX_CHOICE_BYTES, MAX_CHOICES, fit_run, snapshot
+from run_log.core.models import fit_run, snapshot
 from run_log.core.nearest import MAX_PAYLOAD_BYTES
+from run_log.core.pause_fields import MAX_CHOICE_BYTES, MAX_CHOICES
 from run_log.core.payload import MAX_TEXT_BYTES
 from run_log.core.steps import MAX_STEPS_BYTES
 from run_log.stores.audit.port import RunDocument, run_record

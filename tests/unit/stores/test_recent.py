@@ -13,8 +13,9 @@ from typing import Any, cast
 import pytest
 
 from run_log.core import Message, RunEvent, RunStatus, decode_event
+from run_log.core.history import MAX_HISTORY
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.core.law import MAX_HISTORY, fold
+from run_log.core.law import fold
 from run_log.core.models import RunKey
 from run_log.core.wire import EVENT_TYPE
 from run_log.stores import InMemoryRunLogService

@@ -15,7 +15,7 @@ from typing import IO, Final
 import pytest
 
 from run_log.core import WorkflowRun
-from run_log.core.law import count_statuses
+from run_log.core.stats import count_statuses
 from run_log.stores import SQLiteRunLogService
 
 pytestmark = pytest.mark.process

@@ -11,55 +11,61 @@ from run_log.console.exit_codes import ExitCode, require
 from run_log.console.options import Output, moment
 from run_log.console.views.output import OutputFormat, note, say, show
 
+_Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="SOURCE",
+        help="archive:PATH (a file, a folder, a pattern, or gs://...), subscription (all that the topic "
+        "retains), or root:NAME (another root collection).",
+    ),
+]
+_Into = Annotated[
+    str,
+    typer.Option(metavar="ROOT", help="The root collection to create; with SQLite the path of a file."),
+]
+_Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOMENT",
+        help="For a subscription: only events published since then. (default: all retained)",
+    ),
+]
+_UntilIdle = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0.1,
+        help="For a subscription: complete after so many seconds without a message.",
+    ),
+]
+_Keep = Annotated[
+    bool,
+    typer.Option(
+        "--keep", help="For a subscription: keep it, to continue later. (default: delete it when done)"
+    ),
+]
+_State = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The file for its progress. (default: rebuild-ROOT-from-....state)"),
+]
+_Rejects = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The file for what cannot be folded. (default: beside the state, .rejects)"
+    ),
+]
+
 
 def rebuild(
     *,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="SOURCE",
-            help="archive:PATH (a file, a folder, a pattern, or gs://...), subscription (all that the topic "
-            "retains), or root:NAME (another root collection).",
-        ),
-    ],
-    into: Annotated[
-        str,
-        typer.Option(metavar="ROOT", help="The root collection to create; with SQLite the path of a file."),
-    ],
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MOMENT",
-            help="For a subscription: only events published since then. (default: all retained)",
-        ),
-    ] = None,
-    until_idle: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            min=0.1,
-            help="For a subscription: complete after so many seconds without a message.",
-        ),
-    ] = 60.0,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep", help="For a subscription: keep it, to continue later. (default: delete it when done)"
-        ),
-    ] = False,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The file for its progress. (default: rebuild-ROOT-from-....state)"
-        ),
-    ] = None,
-    rejects: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The file for what cannot be folded. (default: beside the state, .rejects)"
-        ),
-    ] = None,
+    source: _Source,
+    into: _Into,
+    since: _Since = None,
+    until_idle: _UntilIdle = 60.0,
+    keep: _Keep = False,
+    state: _State = None,
+    rejects: _Rejects = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Fold all known events into a new projection.

@@ -19,7 +19,7 @@ from run_log.console.views.layout import Screen, Table, painted
 from run_log.console.views.output import say, screen, write
 from run_log.console.views.tables import history_table, pending_table, runs_table, workflows_table
 from run_log.core import DeadLetterReason, ReceivedMessage, RunEvent, TriggerType, WorkflowRun, utc_now
-from run_log.core.law import count_statuses
+from run_log.core.stats import count_statuses
 from run_log.producer import RunEventEmitter, record_run
 from run_log.projector import Outcome, Projector, PullLimits, PullWorker
 from run_log.stores import InMemoryRunLogService, SQLiteRunLogService

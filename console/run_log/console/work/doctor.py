@@ -264,8 +264,9 @@ async def _documents(database: Connection, settings: Settings) -> Check:
     looked_at, unseen = await find_unseen(database, settings.root_collection)
     if unseen is None:
         return _ok(f"queries see the runs of the first {looked_at} workflows")
+    queries = "queries over all workflows" if unseen.of_all else "queries"
     return _wrong(
-        f"queries do not see {unseen.count} documents or more of workflow {unseen.workflow_id!r}, such "
+        f"{queries} do not see {unseen.count} documents or more of workflow {unseen.workflow_id!r}, such "
         f"as {unseen.path}: {unseen.fault}",
         f"copy all runs: run-log rebuild --from root:{settings.root_collection} --into NEW",
     )

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from run_log.core import StoreError, StoreUnavailableError
 from run_log.core.counters import Horizon
-from run_log.core.law import newest
+from run_log.core.history import newest
 from run_log.stores.stored.fields import COUNTED_HOUR, HISTORY, OF_THE_STORE, PROJECTION
 from run_log.stores.stored.reading import id_at, transition_from_text
 

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from run_log.core import RunStatus
 from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters, counters_of, hour_begins
-from run_log.core.law import StatsDelta
+from run_log.core.stats import StatsDelta
 
 from .port import RunRecord, StoredCounts
 

@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 from run_log.core import RunStatus, UnreadableRunError
 from run_log.core.counters import SummaryCounter
 from run_log.core.ids import document_id
-from run_log.core.law import RunHead, StatsDelta
+from run_log.core.law import RunHead
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 from run_log.stores.stored.fields import HISTORY, PROGRESS_DIGEST, PROJECTION
 from run_log.stores.stored.reading import StoredHead, head_from_fields, key_at, run_from_fields
 

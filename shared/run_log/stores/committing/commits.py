@@ -15,17 +15,10 @@ from opentelemetry import metrics
 from run_log.core import RunEvent, Transition, WriteRefusedError
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
-from run_log.core.law import (
-    MAX_HISTORY,
-    FoldedRun,
-    RunChange,
-    StatsDelta,
-    by_run,
-    fold,
-    newest_event,
-    run_digest,
-)
+from run_log.core.history import MAX_HISTORY
+from run_log.core.law import FoldedRun, RunChange, by_run, fold, newest_event, run_digest
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 from run_log.core.steps import MAX_STEPS_BYTES, Step, step_text
 from run_log.stores.retention import Retention
 from run_log.stores.stored.fields import MAX_DOCUMENT_BYTES

@@ -20,7 +20,7 @@ from run_log.core import StoreError, WorkflowRun, utc_now
 from run_log.core.clock import moment_of
 from run_log.core.errors import GuessRefusedError
 from run_log.core.ids import document_id, original_id
-from run_log.core.law import StatsDelta
+from run_log.core.stats import StatsDelta
 from run_log.stores.audit.port import (
     WHOLE_PAGE,
     Audit,

@@ -28,9 +28,9 @@ from run_log.core import RunStatus, StoreError, WriteRefusedError
 from run_log.core.clock import micros_of, moment_of
 from run_log.core.counters import Horizon, Scope, SummaryCounter, add_counters
 from run_log.core.ids import document_id
-from run_log.core.law import StatsDelta
 from run_log.core.models import RunKey
 from run_log.core.settings import MAX_STATS_SHARDS
+from run_log.core.stats import StatsDelta
 from run_log.stores.committing.commits import (
     Commit,
     KnownRun,

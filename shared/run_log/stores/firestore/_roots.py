@@ -23,9 +23,9 @@ from run_log.core import (
     decode_event,
 )
 from run_log.core.clock import micros_of
+from run_log.core.fields import STORED
 from run_log.core.ids import document_id
 from run_log.core.law import FoldedRun
-from run_log.core.models import STORED
 from run_log.core.payload import encode_json
 from run_log.core.settings import check_collection_id
 from run_log.core.wire import run_dump_to_event

@@ -286,15 +286,17 @@ class Connection(GoogleCloud):
             found = [_types.RunQueryResponse.pb(response) async for response in responses]
         return [response.document for response in found if response.HasField("document")]
 
-    async def count(self, query: Any) -> int:
-        """Return how many documents *query* has, one of the vendor's. None of them is read."""
+    async def count(self, query: Any, *, at: datetime | None = None) -> int:
+        """Return how many documents *query* has, one of the vendor's, as of a moment or now. None is read."""
         parent, structured = _structured(query)
         structured.ClearField("select")
         request = _RunAggregationQueryRequest(parent=parent)
         counting = request.structured_aggregation_query
         counting.structured_query.CopyFrom(structured)
         counting.aggregations.add(alias=_COUNT).count.SetInParent()
-        with self.translated():
+        if at is not None:
+            set_moment(request.read_time, at)
+        with self.translated(at):
             responses = await self._call(
                 "run_aggregation_query", _types.RunAggregationQueryRequest.wrap(request)
             )

@@ -18,8 +18,9 @@ from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.counters import Horizon, SummaryCounter, add_counters
 from run_log.core.forks import renewed
 from run_log.core.ids import document_id
-from run_log.core.law import RunChange, RunHead, StatsDelta, by_run, fold
+from run_log.core.law import RunChange, RunHead, by_run, fold
 from run_log.core.models import RunKey
+from run_log.core.stats import StatsDelta
 from run_log.stores.committing.commits import count_anomalies
 from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection, check_unanswered

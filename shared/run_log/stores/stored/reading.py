@@ -22,9 +22,12 @@ from run_log.core import (
 )
 from run_log.core.clock import EPOCH, moment_of
 from run_log.core.counters import MAX_DURATION, Counted, hour_of
+from run_log.core.events import UNVERSIONED
+from run_log.core.fields import STORED
+from run_log.core.history import newest
 from run_log.core.ids import bounded_id, document_id, original_id
-from run_log.core.law import RunHead, newest
-from run_log.core.models import STORED, RunKey
+from run_log.core.law import RunHead
+from run_log.core.models import RunKey
 from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import joined_steps, step_from_text
 from run_log.stores.listings import MAX_PASSED_OVER, Position, Selection
@@ -392,9 +395,9 @@ def number_of(stored: Any) -> int:
 def _version(projection: Mapping[str, Any]) -> Version:
     # Something that knew no versions wrote what has none.
     return Version(
-        number_of(projection.get("attempt", 1)),
-        number_of(projection.get("hlc", 0)),
-        str(projection.get("event_id", "")),
+        number_of(projection.get("attempt", UNVERSIONED.attempt)),
+        number_of(projection.get("hlc", UNVERSIONED.hlc)),
+        str(projection.get("event_id", UNVERSIONED.event_id)),
     )
 
 

@@ -9,16 +9,15 @@ from typing import Any, Final, cast
 from run_log.core import PauseRequest, RunEvent, RunStatus, Transition, WorkflowRun
 from run_log.core.clock import micros_of
 from run_log.core.counters import Counted
-from run_log.core.ids import document_id
-from run_log.core.law import (
+from run_log.core.history import (
     MAX_ANSWERER_BYTES,
     MAX_HISTORY_CHOICE_BYTES,
     MAX_HISTORY_COMMENT_BYTES,
     MAX_HISTORY_VALUES_BYTES,
-    RunChange,
-    RunHead,
     comment_json,
 )
+from run_log.core.ids import document_id
+from run_log.core.law import RunChange, RunHead
 from run_log.core.payload import encode_json
 from run_log.stores.retention import Retention
 
