@@ -18,7 +18,7 @@ from ._capture import Checked
 from ._emitter import RunEventEmitter
 from ._failure import describe, is_cancellation, is_good_exit, name_and_text
 from ._metrics import say_loss
-from ._state import heartbeat_seconds, only_begun, own_id, usable
+from ._state import answered, heartbeat_seconds, only_begun, own_id, usable
 from ._steps import Pulse, StepBook, StepScope
 
 _logger: Final = get_logger("run_log.producer")
@@ -122,14 +122,25 @@ class RunHandle:
         }
         self._emit(RunStatus.PAUSED)
 
-    def resume(self, *, answered_by: str | None = None, comment: str | None = None) -> None:
-        """State that the run goes on, in the block that paused it.
+    def resume(
+        self,
+        *,
+        answered_by: str | None = None,
+        comment: str | None = None,
+        choice: str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """State that the run goes on, in the block that paused it, with the answer.
+
+        What is none of the pause's choices, or does not fit its form, is left out, and logged.
 
         Args:
             answered_by: Who answered.
             comment: What they had to say.
+            choice: What they chose.
+            values: What they filled in.
         """
-        self._answer(answered_by, comment)
+        self._answer({"answered_by": answered_by, "comment": comment, "choice": choice, "values": values})
         self._emit(RunStatus.RUNNING)
 
     def skip(self, reason: str = "") -> None:
@@ -234,9 +245,8 @@ class RunHandle:
         self._emit(self._end)
         self._is_left = True
 
-    def _answer(self, answered_by: str | None, comment: str | None = None) -> None:
-        asked = cast("Mapping[str, Any]", self._state.get("pause") or {})
-        self._state["pause"] = {**asked, "answered_by": answered_by, "comment": comment}
+    def _answer(self, answer: Mapping[str, object]) -> None:
+        self._state["pause"] = answered(self._state, answer)
 
     def _emit(self, status: RunStatus) -> None:
         if self._is_left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +34,9 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
     run_id: str,
     *,
     answered_by: str | None = None,
+    comment: str | None = None,
+    choice: str | None = None,
+    values: Mapping[str, Any] | None = None,
     retry: bool = False,
     timeout: float = 5.0,
     heartbeat: timedelta | None = None,
@@ -50,7 +53,11 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
     Args:
         workflow_id: The run's workflow.
         run_id: The run's id.
-        answered_by: Who answered the pause.
+        answered_by: Who answered the pause. That and the next three are for a run that is still paused: an
+            answer that the run log has already stays.
+        comment: What they had to say.
+        choice: What they chose; what the pause does not offer is left out, and logged.
+        values: What they filled in; likewise where they do not fit the form of the pause.
         retry: Whether this is the next attempt even if the run had not ended, because its process was killed.
         timeout: Seconds that reading the run may take.
         heartbeat: As with `record_run`; that of the block before is not kept.
@@ -58,9 +65,8 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
             not be bound to an event loop.
         emitter: Where states go; None takes `default_emitter`.
     """
-    continuation = _Continuation(
-        workflow_id, run_id, answered_by, retry, timeout, heartbeat, run_log, emitter
-    )
+    answer = {"answered_by": answered_by, "comment": comment, "choice": choice, "values": values}
+    continuation = _Continuation(workflow_id, run_id, answer, retry, timeout, heartbeat, run_log, emitter)
     return RunRecorder(continuation.open, continuation.open_async)
 
 
@@ -70,7 +76,7 @@ class _Continuation:
 
     workflow_id: str
     run_id: str
-    answered_by: str | None
+    answer: Mapping[str, object]
     retry: bool
     timeout: float
     heartbeat: timedelta | None
@@ -129,7 +135,7 @@ class _Continuation:
             is_next = False
             hint = "its states are told as of the same attempt; begin a run of another id"
             _logger.error("run_log_no_next_attempt", workflow_id=run.workflow_id, run_id=run.id, hint=hint)
-        return self._handle(
+        handle = self._handle(
             {
                 **dict(run),
                 "pause": run.pause and run.pause.model_dump(),
@@ -141,9 +147,11 @@ class _Continuation:
                 # The next attempt begins anew.
                 "progress": None if is_next else run.progress,
             },
-            is_answer=run.status is RunStatus.PAUSED,
             read=run.key,
         )
+        if run.status is RunStatus.PAUSED:
+            handle._answer(self.answer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return handle
 
     def _without(self, error: BaseException | None) -> RunHandle:
         cause = name_and_text(error) if error is not None else "no such run; is its projection behind?"
@@ -153,10 +161,12 @@ class _Continuation:
             "workflow_id": self.workflow_id,
             "trigger_type": TriggerType.MANUAL,
             "started_at": utc_now(),
+            # Nobody knows what the pause asks for.
+            "pause": dict(self.answer) if any(part is not None for part in self.answer.values()) else None,
         }
-        return self._handle(state, is_answer=self.answered_by is not None)
+        return self._handle(state)
 
-    def _handle(self, state: dict[str, Any], *, is_answer: bool, read: RunKey | None = None) -> RunHandle:
+    def _handle(self, state: dict[str, Any], read: RunKey | None = None) -> RunHandle:
         emitter = default_emitter() if self.emitter is None else self.emitter
         # Reading a run moves the clock of the process past it. The emitter may have another clock.
         if isinstance(emitter, RunEventEmitter):
@@ -168,15 +178,12 @@ class _Continuation:
         begun = time.perf_counter()
         # Never negative: this machine's clock may be behind the one that the run started by.
         before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)
-        handle = RunHandle(
+        return RunHandle(
             state,
             emitter=emitter,
             elapsed=lambda: before + time.perf_counter() - begun,
             heartbeat=self.heartbeat,
         )
-        if is_answer:
-            handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-        return handle
 
 
 def _tell_if_ahead(run: RunKey, ahead: timedelta) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from run_log.core import RunStatus, WorkflowRun
+from run_log.core import PauseRequest, RunStatus, WorkflowRun
+from run_log.core.forms import values_fault
 from run_log.core.ids import MAX_ID_BYTES, as_text, bounded_id, id_text
 from run_log.core.logs import get_logger
 from run_log.core.models import validated
@@ -48,6 +49,35 @@ def usable(state: dict[str, Any]) -> object:
                 error=fault,
             )
     return state
+
+
+def answered(state: Mapping[str, Any], answer: Mapping[str, object]) -> dict[str, Any]:
+    """Return the pause of *state* with an *answer* to it, without what it does not ask for, which is logged.
+
+    Args:
+        state: The run's state.
+        answer: Who answered, a comment, what was chosen and what was filled in, by a pause's names.
+    """
+    asked: Mapping[str, Any] = state.get("pause") or {}
+    pause = {**asked, **answer}
+    with Contained():
+        required = {name: state[name] for name in _REQUIRED}
+        read = validated({**required, "pause": pause}).pause or PauseRequest()
+        faults: dict[str, str] = {}
+        if answer["choice"] is not None and read.choice not in read.choices:
+            faults["choice"] = "it is none of the choices"
+        if read.values and read.form and (fault := values_fault(read.form, read.values)):
+            faults["values"] = fault
+        for field, cause in faults.items():
+            _logger.warning(
+                "run_log_pause_left_out",
+                workflow_id=state["workflow_id"],
+                run_id=state["id"],
+                field=field,
+                cause=cause,
+            )
+        return dict(read) | dict.fromkeys(faults)
+    return pause
 
 
 def _leave_out(state: dict[str, Any], name: str, required: Mapping[str, object]) -> None:
