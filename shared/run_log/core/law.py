@@ -18,14 +18,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from .clock import HybridLogicalClock, micros_of, rfc3339
+from .clock import MAX_HLC, HybridLogicalClock, micros_of, rfc3339
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
 from .ids import valid_text
 from .json_form import duration_json
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import decode_json, encode_json, fit_payloads
-from .steps import Step, joined_steps
+from .steps import Step, in_order, joined_steps, outlived
 
 MAX_HISTORY: Final = 50
 """How many transitions of a run are kept: the newest by version."""
@@ -301,6 +301,20 @@ class RunHead:
     def is_progress(self) -> bool:
         """Whether the newest event is no transition."""
         return not self.history or self.history[-1].version != self.version
+
+    @property
+    def shown_steps(self) -> tuple[Step, ...]:
+        """The steps in the order in which they started; a running one that the run has outlived is cancelled.
+
+        That is each one where the run has ended, and what was last heard of before the attempt began.
+        """
+        newest = self.version.attempt
+        own = [line.version.hlc for line in self.history if line.attempt == newest]
+        if self.status.is_terminal:
+            alive_since = MAX_HLC
+        else:
+            alive_since = min(own, default=self.version.hlc) if newest > 1 else 0
+        return in_order(outlived(step, alive_since) for step in self.steps)
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
         """Return *event*, which a save of this process made, with a version after the stored one.

@@ -36,6 +36,9 @@ MAX_NAME_BYTES: Final = 100
 MAX_ERROR_BYTES: Final = 160
 """The most bytes of JSON text of a step's error."""
 
+OUTLIVED: Final = "never ended: its run has ended, or was tried again"
+"""The error of a step that is shown as cancelled because its run has outlived it."""
+
 _KEY: Final = re.compile(r"[!-~]{1,64}")
 
 
@@ -71,7 +74,7 @@ class Step:
     started_at: datetime
     """When this try of it started, in UTC."""
     ended_at: datetime | None = None
-    """When it ended; None while it has not."""
+    """When it ended; None while it has not, and where nobody was there to say so."""
     error: str | None = None
     """Why it failed or was cancelled, in a few words; None otherwise."""
     attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -118,6 +121,14 @@ def _is_newer(step: Step, other: Step) -> bool:
 def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
     """Return *steps* in the order in which they started."""
     return tuple(sorted(steps, key=lambda step: (step.started_at, step.version, step.key)))
+
+
+def outlived(step: Step, alive_since: int) -> Step:
+    """Return *step*, or as cancelled if it is running and its version is before *alive_since*."""
+    if step.status is not StepStatus.RUNNING or step.version >= alive_since:
+        return step
+    # When it ended is not known: nobody was there to say so.
+    return replace(step, status=StepStatus.CANCELLED, error=OUTLIVED)
 
 
 def fitted(step: Step) -> Step:
