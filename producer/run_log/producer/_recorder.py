@@ -48,7 +48,7 @@ class RunRecorder:
         self._handle = handle
         self._handle_async = handle_async
         self._keeps_result = keeps_result
-        self._entered: list[tuple[RunHandle, Token[RunHandle | None]]] = []
+        self._entered: dict[RunHandle, Token[RunHandle | None]] = {}
 
     def __enter__(self) -> RunHandle:
         """State that the run is running."""
@@ -103,8 +103,15 @@ class RunRecorder:
         return recorded(function, lambda: RunRecorder(handle, handle_async), keep)
 
     def _enter(self, handle: RunHandle) -> RunHandle:
-        self._entered.append((handle, innermost.set(handle)))
-        handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        before = innermost.get()
+        try:
+            self._entered[handle] = innermost.set(handle)
+            handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        except BaseException as error:  # Ctrl-C came in between, and nobody will leave the block
+            innermost.set(before)
+            self._entered.pop(handle, None)
+            handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+            raise
         return handle
 
     def _leave(self, error: BaseException | None) -> RunHandle | None:
@@ -123,10 +130,10 @@ class RunRecorder:
     def _entry(self) -> tuple[RunHandle, Token[RunHandle | None]] | None:
         """Remove and return the run that is left: this context's, if several blocks share the recorder."""
         current = current_run()
-        for index, (handle, _) in enumerate(self._entered):
-            if handle is current:
-                return self._entered.pop(index)
-        return self._entered.pop() if self._entered else None
+        token = self._entered.pop(current, None) if current is not None else None
+        if current is not None and token is not None:
+            return current, token
+        return self._entered.popitem() if self._entered else None
 
 
 def record_run(  # noqa: PLR0913 - each names one thing about the run

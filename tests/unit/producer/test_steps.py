@@ -37,6 +37,7 @@ from run_log.producer import (
 )
 from run_log.producer._held import BufferLimits
 from run_log.producer._steps import Pulse, StepBook, StepScope
+from run_log.producer._store_transport import StoreTransport
 from run_log.producer._timers import Timers
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
@@ -444,6 +445,30 @@ async def test_steps_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
     await store.apply(transport.events)
 
     assert ["before", "after"] == [step.name for step in await store.get_steps("w", "r")]
+
+
+async def test_steps_of_a_killed_process(emitter_to: EmitterMaker) -> None:
+    """A step that a killed process left running is cancelled once the run's next attempt begins."""
+    store = InMemoryRunLogService()
+    killed, elsewhere = (emitter_to(StoreTransport(lambda: store), policy=AT_ONCE) for _ in range(2))
+    run = record_run("w", run_id="r", emitter=killed).__enter__()
+    run.step("left").__enter__()
+    await killed.flush(PATIENCE)
+    run.pause()  # the last that is heard of it, with its step
+    await killed.flush(PATIENCE)
+    before = await store.get_steps("w", "r")
+
+    async with resume_run("w", "r", retry=True, run_log=store, emitter=elsewhere) as again:
+        with again.step("own"):
+            again.pause()
+            await elsewhere.flush(PATIENCE)
+            during = await store.get_steps("w", "r")
+        again.resume()
+    await elsewhere.flush(PATIENCE)
+
+    assert [("left", "running", None)] == summary(before)
+    assert [("left", "cancelled", None), ("own", "running", None)] == summary(during)
+    assert [("left", "cancelled", None), ("own", "success", None)] == summary(await store.get_steps("w", "r"))
 
 
 async def test_a_heartbeat_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
@@ -893,24 +918,6 @@ def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
     # One heartbeat may have been due before the first call failed, and one since.
     assert sum(map(len, transport.batches[:2])) <= 4
     assert 0 == emitter.stats.dropped
-
-
-def test_an_interrupt_while_a_step_ends() -> None:
-    """Ctrl-C goes on, and the step has ended and is around nothing any more."""
-    ticks: list[int] = []
-
-    def tick() -> int:
-        ticks.append(len(ticks))
-        if len(ticks) == 2:
-            raise KeyboardInterrupt
-        return len(ticks)
-
-    book = StepBook(tick=tick, now=utc_now, told=lambda: None)
-    with pytest.raises(KeyboardInterrupt), StepScope(book, "load", None):
-        pass
-
-    assert current_step() is None
-    assert [("load", "success", None)] == summary(book.all(9))
 
 
 def test_many_steps_under_way_are_not_looked_through() -> None:
