@@ -56,8 +56,8 @@ NEVER = DeliveryPolicy(uniform=soon, linger=0, progress=3_600)
 class Watched(ScriptedTransport):
     """Tells when what it has taken is enough."""
 
-    def __init__(self, is_enough: Callable[[list[RunEvent]], bool]) -> None:
-        super().__init__()
+    def __init__(self, is_enough: Callable[[list[RunEvent]], bool], *, held: bool = False) -> None:
+        super().__init__(held=held)
         self._is_enough = is_enough
         self.enough = threading.Event()
 
@@ -353,6 +353,24 @@ def test_what_a_run_says_between_its_transitions(emitter_to: EmitterMaker) -> No
     assert [RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in change.after.history]
     assert RunStatus.SUCCESS is change.after.status
     assert transport.events[-1].run.progress == progress
+
+
+def test_progress_says_again_what_a_buffer_has_dropped(emitter_to: EmitterMaker) -> None:
+    """A run whose begin a full buffer drops is known to run once it says how far it is."""
+    transport = Watched(lambda events: any(event.run.progress for event in events), held=True)
+    emitter = emitter_to(transport, policy=AT_ONCE, limits=BufferLimits(events=1))
+    emitter.emit(a_run(id="first"))
+    assert transport.entered.wait(PATIENCE)
+    with record_run("w", emitter=emitter) as run:
+        emitter.emit(a_run(id="last"))
+        emitter.flush_sync(0)
+        transport.let_go()
+        emitter.flush_sync(PATIENCE)
+        run.progress(0.5)
+        assert transport.enough.wait(PATIENCE)
+        own = [event for event in transport.events if event.run.workflow_id == "w"]
+    assert 1 == emitter.stats.dropped
+    assert (False, RunStatus.RUNNING) == (own[0].is_transition, fold(None, own).after.status)
 
 
 @pytest.mark.parametrize(
