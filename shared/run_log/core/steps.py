@@ -74,7 +74,7 @@ class Step:
     started_at: datetime
     """When this try of it started, in UTC."""
     ended_at: datetime | None = None
-    """When it ended; None while it has not, and where nobody was there to say so."""
+    """When it ended; None while it has not."""
     error: str | None = None
     """Why it failed or was cancelled, in a few words; None otherwise."""
     attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -127,7 +127,7 @@ def outlived(step: Step, alive_since: int) -> Step:
     """Return *step*, or as cancelled if it is running and its version is before *alive_since*."""
     if step.status is not StepStatus.RUNNING or step.version >= alive_since:
         return step
-    # When it ended is not known: nobody was there to say so.
+    # When is not known, so it has no end: nobody was there to say so.
     return replace(step, status=StepStatus.CANCELLED, error=OUTLIVED)
 
 

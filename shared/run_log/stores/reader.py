@@ -221,8 +221,8 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     async def get_steps(self, workflow_id: str, run_id: str) -> tuple[Step, ...]:
         """Return the run's newest `MAX_STEPS` steps in the order in which they started.
 
-        A step that still runs although its run has ended, or is tried again, is shown as cancelled, until it
-        tells of its own end.
+        A step that still runs although its run has ended, or is tried again, is shown as cancelled, without a
+        time at which it ended, until it tells of its own end.
 
         Returns:
             None of them where the run is not there, or has none.
