@@ -250,6 +250,16 @@ def test_an_answer_inside(
     ]
 
 
+def test_an_answer_to_what_is_no_run(emitter_to: EmitterMaker) -> None:
+    """A run that has no id takes an answer, too: each of its states is counted as dropped."""
+    emitter = emitter_to(ScriptedTransport())
+    with record_run("", emitter=emitter) as run:
+        run.pause("pay?", choices=["pay"])
+        run.resume(choice="pay")
+
+    assert 4 == emitter.close(PATIENCE).dropped
+
+
 def test_an_answer_to_a_later_pause(states: States, caplog: pytest.LogCaptureFixture) -> None:
     """A pause that offers nothing takes any values and no choice, whatever the one before was answered."""
     with record_run("w", emitter=states) as run:

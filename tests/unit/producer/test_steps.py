@@ -938,6 +938,22 @@ def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
     assert 0 == emitter.stats.dropped
 
 
+def test_a_step_that_cannot_begin() -> None:
+    """Where there is no memory for a step its block runs, also if it is left twice; there is no step."""
+
+    def tick() -> int:
+        raise MemoryError
+
+    book = StepBook(tick=tick, now=utc_now, told=lambda: None)
+    scope = StepScope(book, "load", None)
+    with scope as load:
+        load.set(rows=1)
+        assert current_step() is load
+    scope.__exit__(None, None, None)
+
+    assert ((), None) == (book.all(0), current_step())
+
+
 def test_many_steps_under_way_are_not_looked_through() -> None:
     """What a step costs does not grow with the steps that are under way, and the newest ones stay."""
     looks: list[int] = []
