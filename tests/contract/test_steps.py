@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from run_log.core import (
     StepStatus,
 )
 from run_log.core.clock import HybridLogicalClock, micros_of
+from run_log.core.steps import OUTLIVED
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
 
@@ -48,7 +50,7 @@ async def test_no_steps(harness: Harness, service: RunLog) -> None:
 @every_adapter
 async def test_steps_stay(harness: Harness, service: RunLog) -> None:
     """Each step has its newest state, in the order of their starts; a state that tells of none keeps them."""
-    late = a_step("late", 7, attributes={"rows": [1, 2], "deep": {"a": None}})
+    late = a_step("late", 7, status=StepStatus.SUCCESS, attributes={"rows": [1, 2], "deep": {"a": None}})
     early = a_step("early", 2, parent="late", status=StepStatus.FAILED, error="no", ended_at=NOON, attempt=3)
     begun = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
     told = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
@@ -60,6 +62,44 @@ async def test_steps_stay(harness: Harness, service: RunLog) -> None:
     assert (early, late) == await service.get_steps("w", "r")
     history = await service.get_history("w", "r")
     assert [RunStatus.RUNNING, RunStatus.SUCCESS] == [line.status for line in history]
+
+
+@every_adapter
+async def test_a_step_that_its_run_has_outlived(harness: Harness, service: RunLog) -> None:
+    """A step that has not ended is shown as cancelled once its run has, until it tells of its own end."""
+    begun = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, hlc=5)
+    done, left = a_step("done", 4, status=StepStatus.FAILED, error="no"), a_step("left", 5)
+    await harness.store.apply([begun.model_copy(update={"steps": (done, left)})])
+    before = await service.get_steps("w", "r")
+
+    await save(harness, a_run(workflow_id="w", id="r", status=RunStatus.FAILED))
+    after = await service.get_steps("w", "r")
+    late = a_step("left", 6, status=StepStatus.SUCCESS, ended_at=NOON, attributes={"rows": 1})
+    await harness.store.apply([begun.model_copy(update={"event_id": "late", "steps": (late,)})])
+
+    assert (done, left) == before
+    assert (done, replace(left, status=StepStatus.CANCELLED, error=OUTLIVED)) == after
+    assert (done, late) == await service.get_steps("w", "r")
+
+
+@every_adapter
+async def test_a_step_of_an_earlier_attempt(harness: Harness, service: RunLog) -> None:
+    """A step that was left running is shown as cancelled once its run is tried again; others run on."""
+    first, second = (
+        an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, attempt=attempt, hlc=10 * attempt)
+        for attempt in (1, 2)
+    )
+    killed, goes_on = a_step("killed", 10), a_step("goes on", 21)
+    said = second.model_copy(update={"event_id": "said", "hlc": 22, "is_progress": True})
+
+    await harness.store.apply([first.model_copy(update={"steps": (killed,)})])
+    before = await service.get_steps("w", "r")
+    await harness.store.apply([second, said.model_copy(update={"steps": (goes_on,)})])
+
+    assert (killed,) == before
+    assert (replace(killed, status=StepStatus.CANCELLED, error=OUTLIVED), goes_on) == await service.get_steps(
+        "w", "r"
+    )
 
 
 @every_adapter

@@ -7,16 +7,16 @@ import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from run_log.core import RunEvent, RunStatus, Version, WorkflowRun
+from run_log.core import RunEvent, RunStatus, StepStatus, Version, WorkflowRun
 from run_log.core.history import MAX_HISTORY
 from run_log.core.law import run_digest
 from run_log.core.models import RunKey
-from run_log.core.steps import MAX_STEPS, Step, step_text
+from run_log.core.steps import MAX_STEPS, OUTLIVED, Step, step_text
 from run_log.stores import (
     FirestoreRunLogService,
     InMemoryRunLogService,
@@ -83,6 +83,14 @@ def steps_of(events: Sequence[RunEvent], most: int = MAX_STEPS) -> list[Step]:
     return sorted(newest[-most:], key=lambda step: (step.started_at, step.version, step.key))
 
 
+def _as_left(step: Step, newest: RunEvent, begun: int) -> Step:
+    """Return *step* as it is shown: cancelled if it runs on after its run or the attempt of that."""
+    is_older = newest.run.attempt > 1 and step.version < begun
+    if step.status is not StepStatus.RUNNING or not (newest.status.is_terminal or is_older):
+        return step
+    return replace(step, status=StepStatus.CANCELLED, error=OUTLIVED)
+
+
 def _place(event: RunEvent) -> tuple[object, ...]:
     """Return what orders the events of a run: in one version what was observed, then the later, the ended."""
     return (
@@ -102,7 +110,11 @@ def expected_of(events: Sequence[RunEvent]) -> Expected:
         end.runs[key] = ordered[-1].run
         lines = [(event.version, event.status) for event in ordered if event.is_transition]
         end.histories[key] = lines[-MAX_HISTORY:]
-        end.steps[key] = steps_of([event for event in events if event.key == key])
+        newest = ordered[-1]
+        begins = [version.hlc for version, _ in end.histories[key] if version.attempt == newest.run.attempt]
+        begun = min(begins, default=newest.hlc)
+        told = steps_of([event for event in events if event.key == key])
+        end.steps[key] = [_as_left(step, newest, begun) for step in told]
     for workflow_id in {key[0] for key in end.runs}:
         statuses = [run.status for key, run in end.runs.items() if key[0] == workflow_id]
         end.stats[workflow_id] = {

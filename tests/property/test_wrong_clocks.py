@@ -27,7 +27,8 @@ from run_log.core.clock import MAX_AHEAD, HybridLogicalClock
 from run_log.core.models import RunKey
 from run_log.core.wire import check_stamp
 from run_log.producer import PubSubRunLogService, RunEventEmitter, record_run, resume_run
-from run_log.producer._recorder import RunHandle, RunRecorder
+from run_log.producer._handle import RunHandle
+from run_log.producer._recorder import RunRecorder
 from run_log.producer._store_transport import StoreTransport
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService, RunLog

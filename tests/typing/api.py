@@ -38,6 +38,7 @@ from run_log.producer import (
     RunEventEmitter,
     RunHandle,
     record_run,
+    resume_run,
 )
 from run_log.projector import Projector
 from run_log.stores import (
@@ -197,6 +198,8 @@ async def producer(run: WorkflowRun, event: RunEvent) -> None:
         assert_type(handle, RunHandle)
     async with record_run("w", emitter=emitter) as handle:
         assert_type(handle, RunHandle)
+    async with resume_run("w", "r", answered_by="mei", choice="pay", values={"a": 1}) as handle:
+        handle.resume(answered_by="mei", comment="as agreed", choice="pay", values={"a": 1})
 
 
 async def projector(events: list[RunEvent]) -> None:

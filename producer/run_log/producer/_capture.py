@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import marshal
 import re
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from operator import attrgetter
 from sys import getsizeof
 from typing import Any, ClassVar, Final, NamedTuple, Self, cast
@@ -25,41 +21,25 @@ from run_log.core import (
     RunProgress,
     RunRef,
     RunStatus,
-    TriggerType,
     WorkflowRun,
     encode_event,
 )
 from run_log.core.clock import MAX_HLC
 from run_log.core.events import current_span_context, trace_headers
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.core.logs import get_logger
-from run_log.core.models import RunKey, count_cut, fit_run, is_trigger_word, trigger_of, validated
-from run_log.core.nearest import CUT_MARKER, MAX_PAYLOAD_BYTES, Contained, is_foreign, type_name
-from run_log.core.payload import decode_json, detached, encode_json
+from run_log.core.models import RunKey, count_cut, fit_run, trigger_of
+from run_log.core.nearest import type_name
+from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import MAX_STEPS_BYTES, Step, fitted, joined_steps
 from run_log.core.wire import message_bytes
 
 from ._failure import text_of
+from ._payloads import copied_payloads
 from ._redaction import Redaction
-
-MAX_CAPTURED_BYTES: Final = 5 * MAX_PAYLOAD_BYTES // 2
-"""Most bytes of a run's payloads that are copied whole. JSON takes at least two bytes a value and marshal
-at most five, so anything larger would be cut in any case."""
-
-MAX_CUT_KEYS: Final = 10_000
-"""Most outer keys of an oversized payload whose values are measured one by one."""
-
-MAX_CONTAINERS: Final = 50_000
-"""Most lists and objects of a run's payloads that are looked at before they are copied exactly."""
+from ._triggers import recordable
 
 MAX_CAUSE: Final = 2_000
 """Most characters that are kept of why something is no run."""
-
-MAX_WORDS: Final = 100
-"""Unknown trigger types that a process logs. Somebody who puts ids into them has been told often enough."""
-
-MAX_WORD_LENGTH: Final = 200
-"""Characters of an unknown trigger type that are logged."""
 
 ENTRY_BYTES: Final = 700
 """What an event takes in the buffer besides its payloads and texts, in bytes, as measured in CPython 3.11."""
@@ -69,10 +49,6 @@ _STEP_BYTES: Final = 700
 _OBJECTS: Final = ("form", "values")
 _TEXT_BYTES: Final = getsizeof("")
 _BYTES_WITHOUT_IDS: Final = ENTRY_BYTES - 2 * _TEXT_BYTES
-
-_logger: Final = get_logger("run_log.producer")
-_words: Final[set[str]] = set()
-_untold: Final[deque[str]] = deque()
 
 TraceContext = SpanContext | tuple[str | None, str | None] | None
 
@@ -206,10 +182,7 @@ _fields_of_any: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
 _fields_of_known: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(
     *(f"{name}._value_" if name in {"status", "trigger_type"} else name for name in _FIELDS)
 )
-_CONTAINERS: Final = frozenset({dict, list, tuple})
-_PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes})
 _EVENT_ID: Final = re.compile(r"[!-~]{1,128}")
-_EMPTY: Final = marshal.dumps(({}, {}))
 
 
 class Capture:
@@ -263,7 +236,7 @@ class Capture:
 
     def _of_checked(self, checked: Checked) -> Entry:
         if checked.payloads is None:
-            checked.payloads = _payloads(checked.run)
+            checked.payloads = copied_payloads(checked.run)
         is_progress = checked.hlc is not None
         hlc = self._tick(checked.run.key) if checked.hlc is None else checked.hlc
         identity = (self._new_id(), hlc, datetime.now(UTC), False, True)
@@ -301,7 +274,7 @@ def _entry(
     if not is_plain or len(run_id) > MAX_ID_BYTES or len(workflow_id) > MAX_ID_BYTES:
         # The buffer needs these fields. The others are checked when the entry is encoded.
         return _entry(recordable(run), identity, trace, more)
-    payloads, cut = _payloads(run) if copied is None else copied
+    payloads, cut = copied_payloads(run) if copied is None else copied
     # Not by `_bytes`, which costs a twentieth of an emit.
     size = _BYTES_WITHOUT_IDS + len(payloads) + getsizeof(workflow_id) + getsizeof(run_id)
     if error is not None:
@@ -405,131 +378,3 @@ def _fields(run: WorkflowRun) -> tuple[Any, ...]:
         return _fields_of_known(run)
     except AttributeError:  # the trigger type is a word of the workflow's own
         return _fields_of_any(run)
-
-
-def _payloads(run: WorkflowRun) -> tuple[bytes, int]:
-    """Return a copy of the payloads, and how many values of them were cut."""
-    payloads: tuple[dict[str, Any], ...] = (run.trigger_data, run.result)
-    cut = 0
-    try:
-        if payloads == ({}, {}):
-            return _EMPTY, 0
-        # marshal takes every buffer for bytes: arrays, memory views, numpy's numbers.
-        captured = marshal.dumps(payloads) if _is_exact(payloads) else b""
-    except BaseException as error:
-        if not is_foreign(error):
-            raise
-        # Nested too deep, changed by another thread meanwhile, or no dict in a run made without validation.
-        captured = b""
-    if not captured:
-        payloads, cut = detached(*payloads)
-        captured = marshal.dumps(payloads)
-    if len(captured) <= MAX_CAPTURED_BYTES:
-        return captured, cut
-    payloads, more = _cut(payloads, len(captured))
-    return marshal.dumps(payloads), cut + more
-
-
-def _is_exact(payloads: tuple[object, ...]) -> bool:
-    """Return whether *payloads* hold nothing but what marshal copies as what it is, with texts for keys."""
-    ahead: list[Any] = [*payloads]
-    # Bounded, because a container that holds itself has no end.
-    for container in islice(ahead, MAX_CONTAINERS):
-        values = container
-        own: type[object] = type(container)  # pyright: ignore[reportUnknownVariableType]
-        if own is dict:
-            for key in container:
-                if type(key) is not str:
-                    return False
-            values = container.values()
-        for value in values:
-            if type(value) not in _PLAIN:
-                if type(value) not in _CONTAINERS:
-                    return False
-                ahead.append(value)
-    return len(ahead) <= MAX_CONTAINERS
-
-
-def _cut(payloads: tuple[dict[str, Any], ...], size: int) -> tuple[tuple[dict[str, Any], ...], int]:
-    """Return copies whose largest values are replaced by markers, so that what is cut takes no memory."""
-    copies = tuple(dict(payload) for payload in payloads)
-    if sum(map(len, copies)) <= MAX_CUT_KEYS:
-        sizes = sorted(
-            (
-                (len(marshal.dumps(value)), index, key)
-                for index, copy in enumerate(copies)
-                for key, value in copy.items()
-            ),
-            reverse=True,
-        )
-        for cut, (taken, index, key) in enumerate(sizes, start=1):
-            copies[index][key] = f"{CUT_MARKER}, about {taken} bytes"
-            size -= taken
-            if size <= MAX_CAPTURED_BYTES:
-                return copies, cut
-    # The keys alone are too much.
-    markers = tuple({CUT_MARKER: f"{len(copy)} keys"} if copy else {} for copy in copies)
-    return markers, sum(map(len, copies))
-
-
-def recordable(run: object, label_fields: Sequence[str] = ()) -> WorkflowRun:
-    """Return *run* validated, with ``manual`` in place of a text that cannot be a trigger type.
-
-    Raises:
-        InvalidRunError: A field is missing or wrong; the message names each.
-    """
-    try:
-        return validated(run, label_fields=label_fields)
-    except InvalidRunError:
-        is_mapping = isinstance(run, Mapping)
-        source: Any = dict(cast("Mapping[str, object]", run)) if is_mapping else run
-        trigger = source.get("trigger_type") if is_mapping else getattr(source, "trigger_type", None)
-        known = known_trigger(trigger)
-        if known is not trigger:
-            # If that does not help, the error is to name the run's own faults, not those of its stand-in.
-            with contextlib.suppress(InvalidRunError):
-                stand_in = {**source, "trigger_type": known} if is_mapping else _Known(source, known)
-                return validated(stand_in, label_fields=label_fields)
-        raise
-
-
-def known_trigger(trigger: object) -> object:
-    """Return *trigger*, or ``manual`` for a text that cannot be a trigger type, which `tell_unknown` logs."""
-    word: object = trigger
-    with Contained():
-        word = trigger.value if isinstance(trigger, enum.Enum) else trigger
-    if not issubclass(type(word), str):
-        return trigger
-    # A class of the workflow's own may compare and hash as it likes.
-    word = str.__str__(cast("str", word))
-    if is_trigger_word(word):
-        return trigger if type(trigger) is str else trigger_of(word)
-    shown = word[:MAX_WORD_LENGTH]
-    if shown not in _words and len(_words) < MAX_WORDS:
-        _words.add(shown)
-        _untold.append(shown)
-    return TriggerType.MANUAL
-
-
-def tell_unknown() -> None:
-    """Log the texts that are no trigger types and came up since the last call."""
-    # `emit` does not log them itself, because a log handler would hold it up.
-    with contextlib.suppress(IndexError):  # another thread may take the last one
-        while _untold:
-            _logger.warning(
-                "run_log_unknown_trigger_type",
-                trigger_type=_untold.popleft(),
-                recorded_as=TriggerType.MANUAL.value,
-                hint="a trigger type is a word of at most 64 of a-z 0-9 _ . -, a letter first",
-            )
-
-
-class _Known:
-    """Stands for a run of any class, with a trigger type that is known."""
-
-    def __init__(self, run: object, trigger_type: object) -> None:
-        self._run = run
-        self.trigger_type = trigger_type
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)

@@ -18,7 +18,7 @@ from opentelemetry import metrics
 from run_log.core.forks import renewed
 from run_log.core.logs import get_logger, one_line
 
-from ._capture import tell_unknown
+from ._triggers import tell_unknown
 
 TELL_AGAIN_SECONDS: Final = 60.0
 """Drops of one reason are logged at most this often, with their number since the last line; failures, too."""

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from run_log.core import RunLogProtocol, RunStatus, Settings, TriggerType, WorkflowRun, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
-from run_log.core.ids import as_text, bounded_id, id_text
 from run_log.core.logs import get_logger
-from run_log.core.models import MAX_ATTEMPT, RunKey, validated
-from run_log.core.nearest import Contained, is_foreign
+from run_log.core.models import MAX_ATTEMPT, RunKey
+from run_log.core.nearest import is_foreign
 from run_log.core.wire import MAX_STAMPED_AHEAD
 from run_log.stores import create_run_log_service, get_run_log_service
 
-from ._capture import Checked
 from ._emitter import RunEventEmitter, default_emitter
 from ._failure import name_and_text
-from ._recorder import Emits, RunHandle, RunRecorder
-from ._steps import Pulse, StepBook, StepScope
+from ._handle import Emits, RunHandle
+from ._recorder import RunRecorder
 
 _logger: Final = get_logger("run_log.producer")
 
@@ -36,6 +34,9 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
     run_id: str,
     *,
     answered_by: str | None = None,
+    comment: str | None = None,
+    choice: str | None = None,
+    values: Mapping[str, Any] | None = None,
     retry: bool = False,
     timeout: float = 5.0,
     heartbeat: timedelta | None = None,
@@ -52,7 +53,11 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
     Args:
         workflow_id: The run's workflow.
         run_id: The run's id.
-        answered_by: Who answered the pause.
+        answered_by: Who answered the pause. That and the next three are for a run that is still paused: an
+            answer that the run log has already stays.
+        comment: What they had to say.
+        choice: What they chose; what the pause does not offer is left out, and logged.
+        values: What they filled in; likewise where they do not fit the form of the pause.
         retry: Whether this is the next attempt even if the run had not ended, because its process was killed.
         timeout: Seconds that reading the run may take.
         heartbeat: As with `record_run`; that of the block before is not kept.
@@ -60,9 +65,8 @@ def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
             not be bound to an event loop.
         emitter: Where states go; None takes `default_emitter`.
     """
-    continuation = _Continuation(
-        workflow_id, run_id, answered_by, retry, timeout, heartbeat, run_log, emitter
-    )
+    answer = {"answered_by": answered_by, "comment": comment, "choice": choice, "values": values}
+    continuation = _Continuation(workflow_id, run_id, answer, retry, timeout, heartbeat, run_log, emitter)
     return RunRecorder(continuation.open, continuation.open_async)
 
 
@@ -72,7 +76,7 @@ class _Continuation:
 
     workflow_id: str
     run_id: str
-    answered_by: str | None
+    answer: Mapping[str, object]
     retry: bool
     timeout: float
     heartbeat: timedelta | None
@@ -131,7 +135,7 @@ class _Continuation:
             is_next = False
             hint = "its states are told as of the same attempt; begin a run of another id"
             _logger.error("run_log_no_next_attempt", workflow_id=run.workflow_id, run_id=run.id, hint=hint)
-        return self._handle(
+        handle = self._handle(
             {
                 **dict(run),
                 "pause": run.pause and run.pause.model_dump(),
@@ -143,9 +147,11 @@ class _Continuation:
                 # The next attempt begins anew.
                 "progress": None if is_next else run.progress,
             },
-            is_answer=run.status is RunStatus.PAUSED,
             read=run.key,
         )
+        if run.status is RunStatus.PAUSED:
+            handle._answer(self.answer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        return handle
 
     def _without(self, error: BaseException | None) -> RunHandle:
         cause = name_and_text(error) if error is not None else "no such run; is its projection behind?"
@@ -155,10 +161,12 @@ class _Continuation:
             "workflow_id": self.workflow_id,
             "trigger_type": TriggerType.MANUAL,
             "started_at": utc_now(),
+            # Nobody knows what the pause asks for.
+            "pause": dict(self.answer) if any(part is not None for part in self.answer.values()) else None,
         }
-        return self._handle(state, is_answer=self.answered_by is not None)
+        return self._handle(state)
 
-    def _handle(self, state: dict[str, Any], *, is_answer: bool, read: RunKey | None = None) -> RunHandle:
+    def _handle(self, state: dict[str, Any], read: RunKey | None = None) -> RunHandle:
         emitter = default_emitter() if self.emitter is None else self.emitter
         # Reading a run moves the clock of the process past it. The emitter may have another clock.
         if isinstance(emitter, RunEventEmitter):
@@ -170,87 +178,12 @@ class _Continuation:
         begun = time.perf_counter()
         # Never negative: this machine's clock may be behind the one that the run started by.
         before = max((utc_now() - state["started_at"]).total_seconds(), 0.0)
-        handle = RunHandle(
+        return RunHandle(
             state,
             emitter=emitter,
             elapsed=lambda: before + time.perf_counter() - begun,
             heartbeat=self.heartbeat,
         )
-        if is_answer:
-            handle._answer(self.answered_by)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-        return handle
-
-
-class JoinedRun:
-    """A run that another block, or another process, records; only steps are added to it.
-
-    Attributes:
-        workflow_id: The run's workflow.
-        run_id: The run's id.
-    """
-
-    def __init__(self, workflow_id: str, run_id: str, emitter: RunEventEmitter) -> None:
-        self.workflow_id: str = bounded_id(id_text(workflow_id) or as_text(workflow_id))
-        self.run_id: str = bounded_id(id_text(run_id) or as_text(run_id))
-        self._emitter = emitter
-        self._pulse = Pulse(emitter, self._say)
-        self._started_at = utc_now()
-        self._book = StepBook(tick=self._tick, now=utc_now, told=self._pulse.tell)
-
-    def step(self, name: str, *, key: str | None = None) -> StepScope:
-        """Record a block as a step of the run; see `RunHandle.step`."""
-        return StepScope(self._book, name, key)
-
-    def __enter__(self) -> Self:
-        """Add steps to the run from now on."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Emit what is not emitted yet. An exception goes on."""
-        with Contained():
-            self._pulse.begin()
-            self._say(is_due=True)
-
-    async def __aenter__(self) -> Self:
-        """Add steps to the run from now on."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do what `__exit__` does: it never waits."""
-        self.__exit__()
-
-    def _tick(self) -> int:
-        return self._emitter.tick((self.workflow_id, self.run_id))
-
-    def _say(self, *, is_due: bool) -> bool:
-        if not (is_due and self._book):
-            return False
-        # Older than all that the run says itself: where its own states are known, only the steps are news.
-        state = {
-            "workflow_id": self.workflow_id,
-            "id": self.run_id,
-            "status": RunStatus.RUNNING,
-            "trigger_type": TriggerType.MANUAL,
-            "started_at": self._started_at,
-        }
-        said: object = state  # no run, where an id is empty: the emitter counts it and logs why
-        with Contained():
-            said = Checked(validated(state), self._book.all(self._tick()), hlc=0)
-        self._emitter.emit(said)
-        return True
-
-
-def join_run(workflow_id: str, run_id: str, *, emitter: RunEventEmitter | None = None) -> JoinedRun:
-    """Add steps to a run that is recorded elsewhere, by ``with`` or ``async with``. Nothing is read.
-
-    What the run itself says stays as it is, whatever the order in which the two arrive.
-
-    Args:
-        workflow_id: The run's workflow.
-        run_id: The run's id.
-        emitter: Where steps go; None takes `default_emitter`.
-    """
-    return JoinedRun(workflow_id, run_id, default_emitter() if emitter is None else emitter)
 
 
 def _tell_if_ahead(run: RunKey, ahead: timedelta) -> None:

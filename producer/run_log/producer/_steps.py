@@ -113,24 +113,23 @@ class StepBook:
         self._newest: dict[tuple[str, str | None], str] = {}  # of each name and step around it
         self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
-    def begin(self, name: object, key: object, parent: str | None) -> Step:
+    def new(self, name: object, key: object, parent: str | None) -> Step:
         """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
         # As it is kept, since a step that failed is found by that.
         text = fitted_name(as_text(name) if type(name) is not str else name)
         own_key = uuid.uuid4().hex[: 2 * _KEY_BYTES] if key is None else _own_key(key)
         known = self._failed(text, parent) if key is None else self._steps.get(own_key)
-        step = Step(
-            key=known.key if known else own_key,
-            parent=parent,
-            name=text,
-            attempt=known.attempt + 1 if known else 1,
-            status=StepStatus.RUNNING,
-            started_at=self._now(),
-            version=self._tick(),
+        return fitted(
+            Step(
+                key=known.key if known else own_key,
+                parent=parent,
+                name=text,
+                attempt=known.attempt + 1 if known else 1,
+                status=StepStatus.RUNNING,
+                started_at=self._now(),
+                version=self._tick(),
+            )
         )
-        self._processes[step.key] = os.getpid()
-        self.put(fitted(step))
-        return step
 
     def _failed(self, name: str, parent: str | None) -> Step | None:
         """Return the last step of that name there, if it failed."""
@@ -155,14 +154,16 @@ class StepBook:
                 return True
         return False
 
-    def end(self, key: str, status: StepStatus, error: str | None) -> None:
-        """Note that a step ends now."""
+    def end(self, key: str, attempt: int, status: StepStatus, error: str | None) -> None:
+        """Note that a step ends now, unless it was not begun yet in this *attempt*."""
         step = self._steps.get(key)
-        if step is not None:
+        if step is not None and step.attempt >= attempt:
             self.change(key, status=status, error=error, ended_at=max(self._now(), step.started_at))
         self._processes.pop(key, None)
 
-    def put(self, step: Step) -> None:
+    def begin(self, step: Step) -> None:
+        """Note a `new` step."""
+        self._processes[step.key] = os.getpid()
         self._steps[step.key] = step
         self._has_changed(step)
 
@@ -264,7 +265,7 @@ class StepHandle:
             self._end = StepStatus.CANCELLED, name_and_text(error)
         elif error is not None and not is_good_exit(error):
             self.fail(error)
-        self._book.end(self.key, *self._end)
+        self._book.end(self.key, self.attempt, *self._end)
 
 
 _current: Final[ContextVar[StepHandle | None]] = ContextVar("run_log_current_step", default=None)
@@ -284,17 +285,27 @@ class StepScope:
         self._book = book
         self._name = name
         self._key = key
-        self._entered: list[tuple[StepHandle, Token[StepHandle | None]]] = []
+        self._entered: dict[StepHandle, Token[StepHandle | None]] = {}
 
     def __enter__(self) -> StepHandle:
         """State that the step is running."""
-        around = current_step()
+        before, around = _current.get(), current_step()
         parent = around.key if around and around.is_of(self._book) else None
         step: Step | None = None
         with Contained():  # there may be no memory left
-            step = self._book.begin(self._name, self._key, parent)
+            step = self._book.new(self._name, self._key, parent)
         handle = StepHandle(self._book, step, around)
-        self._entered.append((handle, _current.set(handle)))
+        try:
+            if step is not None:
+                with Contained():
+                    self._book.begin(step)
+            self._entered[handle] = _current.set(handle)
+        except BaseException as error:  # Ctrl-C came in between, and nobody will leave the block
+            _current.set(before)
+            self._entered.pop(handle, None)
+            with Contained():
+                handle.leave(error)
+            raise
         return handle
 
     def __exit__(
@@ -303,7 +314,7 @@ class StepScope:
         """State how the step ended. An exception goes on."""
         if not self._entered:
             return  # left twice: raising would hide the exception of the block
-        handle, token = self._entered.pop()
+        handle, token = self._entered.popitem()
         try:
             with Untouched(error), Contained():
                 handle.leave(error)

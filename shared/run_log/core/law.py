@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from .clock import HybridLogicalClock, micros_of
+from .clock import MAX_HLC, HybridLogicalClock, micros_of
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
 from .history import Transition as Transition  # noqa: PLC0414 - `run_log.core` exports it from here
@@ -23,7 +23,7 @@ from .history import mark_anomalies, newest
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import encode_json
 from .stats import StatsDelta
-from .steps import Step, joined_steps
+from .steps import Step, in_order, joined_steps, outlived
 
 
 class Outcome(enum.StrEnum):
@@ -122,6 +122,20 @@ class RunHead:
     def is_progress(self) -> bool:
         """Whether the newest event is no transition."""
         return not self.history or self.history[-1].version != self.version
+
+    @property
+    def shown_steps(self) -> tuple[Step, ...]:
+        """The steps in the order in which they started; a running one that the run has outlived is cancelled.
+
+        That is each one where the run has ended, and what was last heard of before the attempt began.
+        """
+        newest = self.version.attempt
+        own = [line.version.hlc for line in self.history if line.attempt == newest]
+        if self.status.is_terminal:
+            alive_since = MAX_HLC
+        else:
+            alive_since = min(own, default=self.version.hlc) if newest > 1 else 0
+        return in_order(outlived(step, alive_since) for step in self.steps)
 
     def saved(self, event: RunEvent, *, clock: HybridLogicalClock) -> RunEvent:
         """Return *event*, which a save of this process made, with a version after the stored one.

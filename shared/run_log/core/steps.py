@@ -34,6 +34,9 @@ MAX_NAME_BYTES: Final = 100
 MAX_ERROR_BYTES: Final = 160
 """The most bytes of JSON text of a step's error."""
 
+OUTLIVED: Final = "never ended: its run has ended, or was tried again"
+"""The error of a step that is shown as cancelled because its run has outlived it."""
+
 _KEY: Final = re.compile(r"[!-~]{1,64}")
 
 
@@ -114,6 +117,14 @@ def _is_newer(step: Step, other: Step) -> bool:
 def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
     """Return *steps* in the order in which they started."""
     return tuple(sorted(steps, key=lambda step: (step.started_at, step.version, step.key)))
+
+
+def outlived(step: Step, alive_since: int) -> Step:
+    """Return *step*, or as cancelled if it is running and its version is before *alive_since*."""
+    if step.status is not StepStatus.RUNNING or step.version >= alive_since:
+        return step
+    # When is not known, so it has no end: nobody was there to say so.
+    return replace(step, status=StepStatus.CANCELLED, error=OUTLIVED)
 
 
 def fitted(step: Step) -> Step:

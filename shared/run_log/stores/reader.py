@@ -28,7 +28,7 @@ from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import RunHead
 from run_log.core.models import RunKey
 from run_log.core.payload import encode_json
-from run_log.core.steps import Step, in_order
+from run_log.core.steps import Step
 
 from ._waiting import awaited_version, look_until
 from .arguments import assignee_or_none, heard_before, identifier, moment_or_now, overdue_or_none, whole
@@ -220,6 +220,9 @@ class RunLogReader(RunLogProtocol, abc.ABC):
     async def get_steps(self, workflow_id: str, run_id: str) -> tuple[Step, ...]:
         """Return the run's newest `MAX_STEPS` steps in the order in which they started.
 
+        A step that still runs although its run has ended, or is tried again, is shown as cancelled, without a
+        time at which it ended, until it tells of its own end.
+
         Returns:
             None of them where the run is not there, or has none.
 
@@ -229,7 +232,7 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.steps", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             head = await self._read_head(workflow_id, run_id)
-            return in_order(head.steps) if head else ()
+            return head.shown_steps if head else ()
 
     async def _read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
         for key in _keys(workflow_id, run_id):

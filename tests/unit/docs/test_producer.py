@@ -58,11 +58,10 @@ async def test_the_examples_run() -> None:
     await default_emitter().flush(30)
 
     log = get_run_log_service()
-    desk = await log.get_run("expenses", "4712")
-    assert desk is not None
-    assert desk.pause is not None
-    assert (("pay", "wait"), "wait") == (desk.pause.choices, desk.pause.default_choice)
-    assert desk.pause.form is not None
+    desk = await log.get_history("expenses", "4712")
+    answers = [(line.answered_by, line.choice, line.values) for line in desk if line.choice]
+    assert ("mei@example.com", "pay", {"amount": 4200}) == answers[0]
+    assert ("bob@example.com", "oak", None) == answers[1]
     expense, night = await log.get_run("expenses", "4711"), await log.get_latest_run("nightly")
     assert expense is not None
     assert expense.pause is not None

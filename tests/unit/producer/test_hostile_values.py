@@ -125,7 +125,7 @@ def _everything(value: Any, emitter: Any) -> RunStatus:
     with record_run("w", trigger_data={"k": value, "kept": 1}, emitter=emitter) as run:
         run.set_result([value])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         run.pause(value, assignee=value, deadline=value)
-        run.resume(answered_by=value, comment=value)
+        run.resume(answered_by=value, comment=value, choice=value, values=value)
         run.skip(value)
         run.fail(value)
     return run.status
@@ -142,9 +142,10 @@ async def test_nothing_leaves_the_recorder(make: Callable[[], Any], emitter: Run
     recorded = record_run("w", trigger_data=value, emitter=emitter)(lambda: current_run().set_result(value))  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
     recorded()
     log = InMemoryRunLogService()
-    with resume_run(value, value, answered_by=value, run_log=log, emitter=emitter):
+    answer: dict[str, Any] = {"answered_by": value, "comment": value, "choice": value, "values": value}
+    with resume_run(value, value, **answer, run_log=log, emitter=emitter):
         pass
-    async with resume_run("w", value, answered_by=value, run_log=log, emitter=emitter):
+    async with resume_run("w", value, **answer, run_log=log, emitter=emitter):
         pass
 
     emitter.emit(value)

@@ -214,6 +214,64 @@ def test_pause_and_resume_inside(states: States) -> None:
     assert PauseRequest(reason="pay?", answered_by="ann") == states.runs[-1].pause
 
 
+@pytest.mark.parametrize(
+    ("answer", "kept", "left_out"),
+    [
+        ({"choice": "pay", "values": {"amount": 7}}, ("pay", {"amount": 7}), []),
+        ({"choice": 2}, ("2", None), []),
+        ({}, (None, None), []),
+        ({"choice": "no", "values": {"amount": "many"}}, (None, None), ["choice", "values"]),
+        ({"choice": ["pay"], "values": {"amount": 7}}, (None, {"amount": 7}), ["choice"]),
+        ({"choice": "pay", "values": [7]}, ("pay", None), ["values"]),
+    ],
+    ids=repr,
+)
+def test_an_answer_inside(
+    answer: dict[str, Any],
+    kept: tuple[object, ...],
+    left_out: list[str],
+    states: States,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run that is resumed tells the answer; what the pause does not ask for is left out, and logged."""
+    form = {"properties": {"amount": {"type": "number"}}, "required": ["amount"]}
+    choices: Any = ["pay", 2]
+    with record_run("w", run_id="r", emitter=states) as run:
+        run.pause("pay?", choices=choices, form=form)
+        run.resume(answered_by="ann", comment="as agreed", **answer)
+
+    for state in states.runs[-2:]:
+        pause = state.pause
+        assert pause is not None
+        assert ("ann", "as agreed", *kept) == (pause.answered_by, pause.comment, pause.choice, pause.values)
+    losses = logged(caplog, "run_log_pause_left_out")
+    assert [("w", "r", field) for field in left_out] == [
+        (loss["workflow_id"], loss["run_id"], loss["field"]) for loss in losses
+    ]
+
+
+def test_an_answer_to_what_is_no_run(emitter_to: EmitterMaker) -> None:
+    """A run that has no id takes an answer, too: each of its states is counted as dropped."""
+    emitter = emitter_to(ScriptedTransport())
+    with record_run("", emitter=emitter) as run:
+        run.pause("pay?", choices=["pay"])
+        run.resume(choice="pay")
+
+    assert 4 == emitter.close(PATIENCE).dropped
+
+
+def test_an_answer_to_a_later_pause(states: States, caplog: pytest.LogCaptureFixture) -> None:
+    """A pause that offers nothing takes any values and no choice, whatever the one before was answered."""
+    with record_run("w", emitter=states) as run:
+        run.pause("pay?", choices=["pay"])
+        run.resume(answered_by="ann", choice="pay")
+        run.pause("sure?")
+        run.resume(choice="pay", values={"any": [1]})
+
+    assert PauseRequest(reason="sure?", values={"any": [1]}) == states.runs[-1].pause
+    assert ["choice"] == [loss["field"] for loss in logged(caplog, "run_log_pause_left_out")]
+
+
 @pytest.mark.parametrize(("name", "status"), [("skip", "skipped"), ("fail", "failed")])
 def test_a_paused_run_can_be_ended(name: str, status: str, states: States) -> None:
     """Skip and fail end a run that is paused, too."""

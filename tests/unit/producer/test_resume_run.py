@@ -69,6 +69,55 @@ async def test_a_paused_run_goes_on(resumed: Block) -> None:
         }
 
 
+ANSWER: dict[str, Any] = {
+    "answered_by": "bob",
+    "comment": "as agreed",
+    "choice": "pay",
+    "values": {"amount": 7},
+}
+
+
+async def test_an_answer_by_the_workflow_is_one_by_the_run_log(emitter_to: EmitterMaker) -> None:
+    """A continuation tells the answer to its pause as `RunLog.resume` does, in the run and its history."""
+    told: list[tuple[Any, ...]] = []
+    pause = PauseRequest(reason="pay?", choices=("pay", "wait"), form={"required": ["amount"]})
+    for is_by_workflow in (True, False):
+        log = await _stored(status=RunStatus.PAUSED, completed_at=None, pause=pause)
+        emitter = emitter_to(StoreTransport(lambda log=log: log))  # type: ignore[misc]
+        late: dict[str, Any] = {"choice": "wait", "values": {"amount": 8}}
+        answer = ANSWER if is_by_workflow else late
+        if not is_by_workflow:
+            await log.resume("workflow-1", "run-1", **ANSWER)
+        async with resume_run("workflow-1", "run-1", **answer, run_log=log, emitter=emitter):
+            pass
+        await emitter.flush(PATIENCE)
+        run = await log.get_run("workflow-1", "run-1")
+        assert run is not None
+        answers = [
+            (line.answered_by, line.comment, line.choice, line.values)
+            for line in await log.get_history("workflow-1", "run-1")
+            if line.answered_by
+        ]
+        told.append((run.pause, answers))
+
+    assert (pause.model_copy(update=ANSWER), [tuple(ANSWER.values())]) == told[0]
+    assert told[0] == told[1]
+
+
+async def test_an_answer_that_does_not_fit(resumed: Block, caplog: pytest.LogCaptureFixture) -> None:
+    """A continuation leaves out and logs what the pause does not ask for, and the block runs."""
+    pause = PauseRequest(choices=("pay",), form={"required": ["amount"]})
+    log = await _stored(status=RunStatus.PAUSED, completed_at=None, pause=pause)
+
+    states = await resumed("workflow-1", "run-1", choice="no", values={"total": 1}, run_log=log)
+
+    assert [pause, pause] == [run.pause for run in states.runs]
+    losses = logged(caplog, "run_log_pause_left_out")
+    assert [("choice", "workflow-1"), ("values", "workflow-1")] == [
+        (loss["field"], loss["workflow_id"]) for loss in losses
+    ]
+
+
 @pytest.mark.parametrize("status", [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.SKIPPED])
 async def test_an_ended_run_goes_on_as_its_next_attempt(status: RunStatus, resumed: Block) -> None:
     """A run that had ended is tried again as the next attempt, without the last one's error and end."""
@@ -186,11 +235,11 @@ async def test_a_run_that_cannot_be_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A run that is not there, or not read in time, goes on with what is known of it; the log says so."""
-    states = await resumed("w", "r", answered_by="bob", run_log=log, timeout=timeout)
+    states = await resumed("w", "r", **ANSWER, run_log=log, timeout=timeout)
 
     assert states.statuses == ["running", "success"]
     assert {("w", "r")} == {run.key for run in states.runs}
-    assert PauseRequest(answered_by="bob") == states.runs[-1].pause
+    assert PauseRequest(**ANSWER) == states.runs[-1].pause
     (record,) = logged(caplog, "run_log_run_not_read")
     assert (record["workflow_id"], record["run_id"]) == ("w", "r")
     assert told in record["error"]

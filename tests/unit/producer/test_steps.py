@@ -37,6 +37,7 @@ from run_log.producer import (
 )
 from run_log.producer._held import BufferLimits
 from run_log.producer._steps import Pulse, StepBook, StepScope
+from run_log.producer._store_transport import StoreTransport
 from run_log.producer._timers import Timers
 from run_log.producer._transport import DeliveryPolicy
 from run_log.stores import InMemoryRunLogService
@@ -55,8 +56,8 @@ NEVER = DeliveryPolicy(uniform=soon, linger=0, progress=3_600)
 class Watched(ScriptedTransport):
     """Tells when what it has taken is enough."""
 
-    def __init__(self, is_enough: Callable[[list[RunEvent]], bool]) -> None:
-        super().__init__()
+    def __init__(self, is_enough: Callable[[list[RunEvent]], bool], *, held: bool = False) -> None:
+        super().__init__(held=held)
         self._is_enough = is_enough
         self.enough = threading.Event()
 
@@ -354,6 +355,24 @@ def test_what_a_run_says_between_its_transitions(emitter_to: EmitterMaker) -> No
     assert transport.events[-1].run.progress == progress
 
 
+def test_progress_says_again_what_a_buffer_has_dropped(emitter_to: EmitterMaker) -> None:
+    """A run whose begin a full buffer drops is known to run once it says how far it is."""
+    transport = Watched(lambda events: any(event.run.progress for event in events), held=True)
+    emitter = emitter_to(transport, policy=AT_ONCE, limits=BufferLimits(events=1))
+    emitter.emit(a_run(id="first"))
+    assert transport.entered.wait(PATIENCE)
+    with record_run("w", emitter=emitter) as run:
+        emitter.emit(a_run(id="last"))
+        emitter.flush_sync(0)
+        transport.let_go()
+        emitter.flush_sync(PATIENCE)
+        run.progress(0.5)
+        assert transport.enough.wait(PATIENCE)
+        own = [event for event in transport.events if event.run.workflow_id == "w"]
+    assert 1 == emitter.stats.dropped
+    assert (False, RunStatus.RUNNING) == (own[0].is_transition, fold(None, own).after.status)
+
+
 @pytest.mark.parametrize(
     ("fraction", "kept"),
     [(2, 1.0), (-1, 0.0), (float("nan"), None), ("much", None), (None, None), (0.5, 0.5)],
@@ -444,6 +463,30 @@ async def test_steps_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
     await store.apply(transport.events)
 
     assert ["before", "after"] == [step.name for step in await store.get_steps("w", "r")]
+
+
+async def test_steps_of_a_killed_process(emitter_to: EmitterMaker) -> None:
+    """A step that a killed process left running is cancelled once the run's next attempt begins."""
+    store = InMemoryRunLogService()
+    killed, elsewhere = (emitter_to(StoreTransport(lambda: store), policy=AT_ONCE) for _ in range(2))
+    run = record_run("w", run_id="r", emitter=killed).__enter__()
+    run.step("left").__enter__()
+    await killed.flush(PATIENCE)
+    run.pause()  # the last that is heard of it, with its step
+    await killed.flush(PATIENCE)
+    before = await store.get_steps("w", "r")
+
+    async with resume_run("w", "r", retry=True, run_log=store, emitter=elsewhere) as again:
+        with again.step("own"):
+            again.pause()
+            await elsewhere.flush(PATIENCE)
+            during = await store.get_steps("w", "r")
+        again.resume()
+    await elsewhere.flush(PATIENCE)
+
+    assert [("left", "running", None)] == summary(before)
+    assert [("left", "cancelled", None), ("own", "running", None)] == summary(during)
+    assert [("left", "cancelled", None), ("own", "success", None)] == summary(await store.get_steps("w", "r"))
 
 
 async def test_a_heartbeat_of_a_run_that_goes_on(emitter_to: EmitterMaker) -> None:
@@ -895,22 +938,20 @@ def test_heartbeats_do_not_fill_the_buffer(emitter_to: EmitterMaker) -> None:
     assert 0 == emitter.stats.dropped
 
 
-def test_an_interrupt_while_a_step_ends() -> None:
-    """Ctrl-C goes on, and the step has ended and is around nothing any more."""
-    ticks: list[int] = []
+def test_a_step_that_cannot_begin() -> None:
+    """Where there is no memory for a step its block runs, also if it is left twice; there is no step."""
 
     def tick() -> int:
-        ticks.append(len(ticks))
-        if len(ticks) == 2:
-            raise KeyboardInterrupt
-        return len(ticks)
+        raise MemoryError
 
     book = StepBook(tick=tick, now=utc_now, told=lambda: None)
-    with pytest.raises(KeyboardInterrupt), StepScope(book, "load", None):
-        pass
+    scope = StepScope(book, "load", None)
+    with scope as load:
+        load.set(rows=1)
+        assert current_step() is load
+    scope.__exit__(None, None, None)
 
-    assert current_step() is None
-    assert [("load", "success", None)] == summary(book.all(9))
+    assert ((), None) == (book.all(0), current_step())
 
 
 def test_many_steps_under_way_are_not_looked_through() -> None:

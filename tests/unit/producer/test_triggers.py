@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from run_log.core import InvalidRunError, RunEvent, TriggerType, WorkflowRun, utc_now
-from run_log.producer import PubSubRunLogService, RunEventEmitter, _capture, record_run
-from run_log.producer._capture import MAX_WORDS, known_trigger, recordable, tell_unknown
+from run_log.producer import PubSubRunLogService, RunEventEmitter, _triggers, record_run
+from run_log.producer._triggers import MAX_WORDS, known_trigger, recordable, tell_unknown
 from run_log.stores import InMemoryRunLogService
 
 from .conftest import EmitterMaker
@@ -23,8 +23,8 @@ class _Sources(enum.Enum):
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no word been told of yet."""
-    monkeypatch.setattr(_capture, "_words", set[str]())
-    _capture._untold.clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(_triggers, "_words", set[str]())
+    _triggers._untold.clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def _fields(**changes: Any) -> dict[str, Any]:
@@ -120,4 +120,4 @@ def test_ids_as_words_are_bounded() -> None:
     for number in range(2 * MAX_WORDS):
         known_trigger(f"Job {number}")
 
-    assert MAX_WORDS == len(_capture._untold)  # pyright: ignore[reportPrivateUsage]
+    assert MAX_WORDS == len(_triggers._untold)  # pyright: ignore[reportPrivateUsage]
