@@ -26,8 +26,9 @@ from run_log.core import (
 )
 from run_log.core.clock import MAX_HLC
 from run_log.core.events import current_span_context, trace_headers
+from run_log.core.fields import count_cut
 from run_log.core.ids import MAX_ID_BYTES
-from run_log.core.models import RunKey, count_cut, fit_run, trigger_of
+from run_log.core.models import RunKey, fit_run, trigger_of
 from run_log.core.nearest import type_name
 from run_log.core.payload import decode_json, encode_json
 from run_log.core.steps import MAX_STEPS_BYTES, Step, fitted, joined_steps

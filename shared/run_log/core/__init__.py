@@ -33,7 +33,8 @@ from .errors import (
     WriteRefusedError,
 )
 from .events import RunEvent, Version
-from .law import Outcome, Transition
+from .history import Transition
+from .law import Outcome
 from .models import PauseRequest, RunProgress, RunRef, RunStatus, TriggerType, WorkflowRun
 from .protocol import RunLogProtocol
 from .settings import Settings

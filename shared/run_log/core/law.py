@@ -18,8 +18,7 @@ from datetime import datetime
 from .clock import MAX_HLC, HybridLogicalClock, micros_of
 from .counters import NOT_COUNTED, Counted, Horizon, SummaryCounter, add_counters, counters_of
 from .events import RunEvent, Version
-from .history import Transition as Transition  # noqa: PLC0414 - `run_log.core` exports it from here
-from .history import mark_anomalies, newest
+from .history import Transition, mark_anomalies, newest
 from .models import RunKey, RunStatus, WorkflowRun
 from .payload import encode_json
 from .stats import StatsDelta

@@ -35,13 +35,11 @@ from .fields import (
     TraceId,
     UtcDatetime,
     as_progress,
+    count_cut,
     further_fields,
     none_is,
     parent_ids,
     tell_of_fields,
-)
-from .fields import (
-    count_cut as count_cut,  # noqa: PLC0414 - the producer imports it from here
 )
 from .json_form import payload_json, time_json
 from .logs import get_logger
