@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # What needs the package alone gets an environment of its own, small and quick to make, unless the whole one is there.
 SMALL := $(if $(wildcard $(READY)),.venv,.venv-base)
-SOURCES := producer projector shared console infra tests
+SOURCES := producer projector dashboard shared console infra tests
 # Some images set it. Each of the hundreds of processes that the tests start would then compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -1,0 +1,38 @@
+"""The app: the API, the pages, what both answer errors with, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from run_log.core import utc_now
+from run_log.stores import RunLog, get_run_log_service
+
+from .access import anybody
+from .api.routes import router as api
+from .context import Context
+from .pages.routes import router as pages
+
+_HERE: Final = Path(__file__).parent
+
+
+def create_app(service: RunLog | None = None, *, now: Callable[[], datetime] = utc_now) -> FastAPI:
+    """Return the ASGI app that shows a run log, to serve or to mount under any prefix.
+
+    Args:
+        service: The run log; None takes that of the environment, made when it is first asked for.
+        now: Returns the time, aware.
+    """
+    app = FastAPI(title="run-log", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
+    app.state.context = Context(
+        opened=lambda: service or get_run_log_service(), authenticate=anybody, now=now
+    )
+    app.include_router(api, prefix="/api/v1")
+    app.include_router(pages)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    return app
