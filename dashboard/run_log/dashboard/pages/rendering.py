@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
@@ -25,7 +25,8 @@ templates: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-cast("dict[str, Any]", templates.filters).update(
+_filters: Final[dict[str, Any]] = templates.filters
+_filters.update(
     {
         "as_given": as_given,
         "first_line": first_line,
@@ -42,7 +43,8 @@ def _static(name: str) -> str:
     return f"{name}?v={hashlib.sha256((_STATIC / name).read_bytes()).hexdigest()[:12]}"
 
 
-cast("dict[str, Any]", templates.globals).update(
+_globals: Final[dict[str, Any]] = templates.globals
+_globals.update(
     {"style": _static("style.css"), "script": _static("script.js")}
 )
 

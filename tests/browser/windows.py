@@ -1,0 +1,99 @@
+"""A window of the browser in which nothing may go wrong unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import AsyncGenerator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, expect
+
+from .site import Site
+
+expect.set_options(timeout=15_000)  # a busy machine takes its time
+
+_STANDARDS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+class Look(TypedDict, total=False):
+    """How a window looks at a page; the names are Playwright's."""
+
+    color_scheme: Any
+    java_script_enabled: bool
+    timezone_id: str
+    viewport: Any
+    reduced_motion: Any
+    permissions: list[str]
+
+
+class Window:
+    """A page of a browser, and what went wrong in it."""
+
+    def __init__(self, page: Page, site: Site) -> None:
+        self.page = page
+        self._site = site
+        self._faults: list[str] = []
+        self._expected: list[re.Pattern[str]] = []
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self._faults.append(f"error: {error}"))
+        page.on("request", self._asked)
+
+    async def open(self, path: str) -> None:
+        """Open a path of the dashboard."""
+        await self.page.goto(self._site.root + path)
+
+    def expects(self, pattern: str) -> None:
+        """Have what matches *pattern* on the console be no fault: the journey is about it."""
+        self._expected.append(re.compile(pattern))
+
+    @property
+    def faults(self) -> list[str]:
+        """What was wrong: errors, violations of the policy, requests to another origin."""
+        return [one for one in self._faults if not any(each.search(one) for each in self._expected)]
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._faults.append(f"{message.type}: {message.text} ({message.location.get('url')})")
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith((self._site.origin + "/", "data:")):
+            self._faults.append(f"asked another origin: {request.url}")
+
+
+@contextlib.asynccontextmanager
+async def opened_window(browser: Browser, site: Site, **look: Unpack[Look]) -> AsyncGenerator[Window]:
+    """Yield a window that shares nothing with others; where its block ends, nothing may have gone wrong."""
+    context = await browser.new_context(**look)
+    try:
+        window = Window(await context.new_page(), site)
+        yield window
+        if window.faults:
+            raise AssertionError("\n".join(window.faults))
+    finally:
+        await context.close()
+
+
+async def axe_findings(page: Page) -> list[str]:
+    """Return what axe-core finds wrong with what *page* shows: the rule, and the first place."""
+    await page.evaluate(_axe())
+    options = {"resultTypes": ["violations"], "runOnly": _STANDARDS}
+    found: dict[str, Any] = await page.evaluate(f"axe.run({json.dumps(options)})")
+    return [
+        f"{one['id']}: {one['help']}: {node['html'][:200]}: {node.get('failureSummary', '')[:300]}"
+        for one in found["violations"]
+        for node in one["nodes"][:3]
+    ]
+
+
+@functools.cache
+def _axe() -> str:
+    # The package is not typed. Of it only the script is needed.
+    package = find_spec("axe_playwright_python")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).with_name("axe.min.js").read_text(encoding="utf-8")
