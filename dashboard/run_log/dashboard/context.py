@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from run_log.stores import RunLog
 
 from .access import Authenticate, Caller
+from .streams import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Context:
     authenticate: Authenticate
     now: Callable[[], datetime]
     """Returns the time, aware."""
+    streams: Streams
 
 
 def _context(connection: HTTPConnection) -> Context:
@@ -39,6 +41,10 @@ def _now(connection: HTTPConnection) -> datetime:
     return _context(connection).now()
 
 
+def _streams(connection: HTTPConnection) -> Streams:
+    return _context(connection).streams
+
+
 async def _caller(connection: HTTPConnection) -> Caller:
     return await _context(connection).authenticate(connection)
 
@@ -46,3 +52,4 @@ async def _caller(connection: HTTPConnection) -> Caller:
 Log = Annotated[RunLog, Depends(_run_log)]
 Now = Annotated[datetime, Depends(_now)]
 Asking = Annotated[Caller, Depends(_caller)]
+Live = Annotated[Streams, Depends(_streams)]
