@@ -18,7 +18,7 @@ from .api.routes import router as api
 from .context import Context
 from .errors import answer_errors
 from .pages.routes import router as pages
-from .streams import Streams
+from .streams import Changes
 
 _HERE: Final = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def create_app(service: RunLog | None = None, *, now: Callable[[], datetime] = u
     def opened() -> RunLog:
         return service or get_run_log_service()
 
-    app.state.context = Context(opened=opened, authenticate=anybody, now=now, streams=Streams(opened))
+    app.state.context = Context(opened=opened, authenticate=anybody, now=now, changes=Changes(opened))
     answer_errors(app)
     app.include_router(api, prefix="/api/v1")
     app.include_router(pages)

@@ -47,16 +47,8 @@ class InvalidFilterError(InvalidArgumentError):
     """A filter cannot be read. The message says at which character, and what may stand there."""
 
 
-class ForbiddenError(RunLogError):
-    """The caller may not do this."""
-
-
 class ChangedSinceError(AlreadyAnsweredError):
     """``If-Match`` does not name the run's newest state. `answered_by` is who answered, if somebody has."""
-
-
-class BodyTooLargeError(RunLogError):
-    """The body of a request is larger than any that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +68,12 @@ KINDS: Final[Mapping[type[BaseException], Kind]] = {
     InvalidArgumentError: Kind(400, "invalid-argument", "An argument cannot be used"),
     InvalidCursorError: Kind(400, "invalid-cursor", "The cursor is not of this listing"),
     InvalidFilterError: Kind(400, "invalid-filter", "The filter cannot be read"),
-    ForbiddenError: Kind(403, "forbidden", "This is not allowed"),
     NotFoundError: Kind(404, "not-found", "It is not there"),
     RunNotFoundError: Kind(404, "run-not-found", "The run is not there"),
     NotPausedError: Kind(409, "not-paused", "The run does not wait for an answer"),
     AlreadyAnsweredError: Kind(409, "already-answered", "Somebody else has answered"),
     WriteRefusedError: Kind(409, "write-refused", "The run cannot be changed any more"),
     ChangedSinceError: Kind(412, "changed-since", "The run is in another state by now"),
-    BodyTooLargeError: Kind(413, "body-too-large", "The body is too large"),
     UnreadableRunError: Kind(
         500,
         "unreadable-run",

@@ -1,4 +1,4 @@
-"""Streams of changes: one watch of the run log for all who look at it in an event loop, told on as they come.
+"""Streams of changes: one watch of the run log for all who look at it, told on as they come.
 
 What is told on is bounded, in number and in bytes. Who comes with an older cursor, or takes so long that what
 comes next is no longer kept, reads it from the run log with a watch of their own, until the two meet. So no
@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Final
@@ -28,12 +29,6 @@ from run_log.core.logs import get_logger
 from run_log.stores import RunLog, RunUpdate, RunWatch
 
 from .bodies import json_bytes
-
-KEEP_ALIVE: Final = timedelta(seconds=15)
-"""How long a stream says nothing, at most. Proxies cut what is silent for a minute."""
-
-LONGEST: Final = timedelta(minutes=10)
-"""How long a stream lasts: an open one keeps a server billed, and who may see it is asked when it opens."""
 
 RETRY: Final = timedelta(seconds=2)
 """When a client comes back whose stream was cut."""
@@ -49,6 +44,21 @@ _LINGER_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.5
 
 _logger: Final = get_logger("run_log.dashboard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTimes:
+    """How long the parts of a stream last."""
+
+    longest: timedelta = timedelta(minutes=10)
+    """A whole stream: an open one keeps a server billed, and who may see it is asked only when it opens."""
+    keep_alive: timedelta = timedelta(seconds=15)
+    """Silence: proxies cut what says nothing for a minute."""
+    clock: Callable[[], float] = time.monotonic
+    """Returns seconds that never go back."""
+
+
+USUAL_TIMES: Final = StreamTimes()
 
 
 class Seen:
@@ -83,8 +93,8 @@ def json_event(update: RunUpdate) -> bytes:
     return event_bytes(update.to_json(), cursor=update.cursor)
 
 
-class Streams:
-    """The streams of an app.
+class Changes:
+    """The changes of all runs, for whoever looks at an app.
 
     Args:
         opened: Returns the run log.
@@ -95,10 +105,9 @@ class Streams:
         self._opened = opened
         self._linger = linger
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Feed] = weakref.WeakKeyDictionary()
-        self._is_over = False
 
     async def cursor(self) -> str:
-        """Return the cursor of a stream that begins now; take it before reading what the stream keeps fresh.
+        """Return a cursor for `since`: take it before reading what is then kept fresh by what comes after it.
 
         Raises:
             StoreUnavailableError: The store does not answer.
@@ -106,8 +115,8 @@ class Streams:
         feed = self._feed()
         return feed.newest if feed.is_running else await self._opened().get_watch_cursor()
 
-    async def open(self, cursor: str | None) -> Subscription:
-        """Return the updates after *cursor*, or from now on; it is to be closed.
+    async def since(self, cursor: str | None) -> Subscription:
+        """Return what changes after *cursor*, or from now on; it is to be closed.
 
         Raises:
             InvalidCursorError: *cursor* is malformed, of a watch of other runs, or of a store in memory that
@@ -123,15 +132,6 @@ class Streams:
             await subscription.close()
             raise
         return subscription
-
-    def end(self) -> None:
-        """End all streams soon, and every one that is opened later: the server stops."""
-        self._is_over = True
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the server stops, as far as that is told."""
-        return self._is_over or _server_stops()
 
     def _feed(self) -> _Feed:
         # A watch belongs to its event loop.
@@ -244,7 +244,7 @@ class Subscription:
         """Goes on after the last update that `more` returned."""
 
     async def begin(self) -> None:
-        """Check that there is a way on from the cursor; see `Streams.open`."""
+        """Check that there is a way on from the cursor; see `Changes.since`."""
         if not self._feed.covers(self.cursor):
             self._own = self._log.watch(None, since_cursor=self.cursor)
             await self._own.__aenter__()
@@ -297,34 +297,26 @@ class EventStream(StreamingResponse):
     comes back with ``Last-Event-ID``, also where the server stops or the run log is away.
 
     Args:
-        streams: Whose stream it is.
         updates: What it tells of; closed with the answer.
         event_of: Returns the event of an update; None for no event.
-        longest: How long it lasts.
-        keep_alive: How long it says nothing, at most.
-        clock: Returns seconds that only ever grow.
+        times: How long it lasts, and the like.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        streams: Streams,
         updates: Subscription,
         event_of: Callable[[Seen], bytes | None],
         *,
-        longest: timedelta = LONGEST,
-        keep_alive: timedelta = KEEP_ALIVE,
-        clock: Callable[[], float] = time.monotonic,
+        times: StreamTimes = USUAL_TIMES,
     ) -> None:
         # A proxy would gather events before it passes them on.
         super().__init__((), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._streams = streams
         self._updates = updates
         self._event_of = event_of
-        self._keep_alive = keep_alive.total_seconds()
-        self._clock = clock
-        self._ends = clock() + longest.total_seconds()
+        self._times = times
+        self._ends = times.clock() + times.longest.total_seconds()
 
     @override
     async def stream_response(self, send: Send) -> None:
@@ -336,28 +328,26 @@ class EventStream(StreamingResponse):
             await self._updates.close()
 
     async def _events(self) -> AsyncGenerator[bytes]:
-        try:
-            told = self._updates.cursor
+        clock, most_silence = self._times.clock, self._times.keep_alive.total_seconds()
+        with contextlib.suppress(EOFError, RunLogError):
+            told, told_at = self._updates.cursor, clock()
             yield f"retry: {RETRY // timedelta(milliseconds=1)}\nid: {told}\n\n".encode()
-            silent_since = self._clock()
             # Looked at often, for a server that stops does not tell its streams.
-            while self._clock() < self._ends and not self._streams.is_over:
+            while clock() < self._ends and not _server_stops():
                 events = b"".join(filter(None, map(self._event_of, await self._next())))
-                if not events and self._clock() - silent_since >= self._keep_alive:
+                if not events and clock() - told_at >= most_silence:
                     # An id without data is no event, and yet where the client comes back to.
                     news = f"id: {self._updates.cursor}" if self._updates.cursor != told else ":"
                     events = f"{news}\n\n".encode()
                 if events:
-                    told, silent_since = self._updates.cursor, self._clock()
+                    told, told_at = self._updates.cursor, clock()
                     yield events
             yield event_bytes({}, cursor=self._updates.cursor, event="end")
-        except (EOFError, RunLogError):
-            return
 
     async def _next(self) -> Sequence[Seen]:
-        wait = min(_LOOK_SECONDS, self._keep_alive, max(self._ends - self._clock(), 0))
+        left = max(self._ends - self._times.clock(), 0)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(min(_LOOK_SECONDS, self._times.keep_alive.total_seconds(), left)):
                 return await self._updates.more()
         return ()
 
