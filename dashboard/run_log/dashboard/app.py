@@ -16,7 +16,9 @@ from run_log.stores import RunLog, get_run_log_service
 from .access import anybody
 from .api.routes import router as api
 from .context import Context
+from .errors import answer_errors
 from .pages.routes import router as pages
+from .streams import Changes
 
 _HERE: Final = Path(__file__).parent
 
@@ -29,9 +31,12 @@ def create_app(service: RunLog | None = None, *, now: Callable[[], datetime] = u
         now: Returns the time, aware.
     """
     app = FastAPI(title="run-log", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
-    app.state.context = Context(
-        opened=lambda: service or get_run_log_service(), authenticate=anybody, now=now
-    )
+
+    def opened() -> RunLog:
+        return service or get_run_log_service()
+
+    app.state.context = Context(opened=opened, authenticate=anybody, now=now, changes=Changes(opened))
+    answer_errors(app)
     app.include_router(api, prefix="/api/v1")
     app.include_router(pages)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")

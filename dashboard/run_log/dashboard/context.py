@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from run_log.stores import RunLog
 
 from .access import Authenticate, Caller
+from .streams import Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Context:
     authenticate: Authenticate
     now: Callable[[], datetime]
     """Returns the time, aware."""
+    changes: Changes
+    """Of all runs, as they come."""
 
 
 def _context(connection: HTTPConnection) -> Context:
@@ -39,6 +42,10 @@ def _now(connection: HTTPConnection) -> datetime:
     return _context(connection).now()
 
 
+def _changes(connection: HTTPConnection) -> Changes:
+    return _context(connection).changes
+
+
 async def _caller(connection: HTTPConnection) -> Caller:
     return await _context(connection).authenticate(connection)
 
@@ -46,3 +53,4 @@ async def _caller(connection: HTTPConnection) -> Caller:
 Log = Annotated[RunLog, Depends(_run_log)]
 Now = Annotated[datetime, Depends(_now)]
 Asking = Annotated[Caller, Depends(_caller)]
+Live = Annotated[Changes, Depends(_changes)]

@@ -93,6 +93,10 @@ class StoredRuns(abc.ABC):
             InvalidCursorError: *cursor* cannot be used.
         """
 
+    @abc.abstractmethod
+    async def read_place(self, selection: str) -> str:
+        """Return the cursor of updates that begin now; *selection* is what it is made with."""
+
 
 class ProjectionStore(Protocol):
     """The write port: where events become the runs and stats that queries read.

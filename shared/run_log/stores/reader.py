@@ -192,10 +192,21 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
     @override
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
+        found = await self.get_run_and_version(workflow_id, run_id)
+        return found and found[0]
+
+    async def get_run_and_version(self, workflow_id: str, run_id: str) -> tuple[WorkflowRun, Version] | None:
+        """Return the run as `get_run` does, with the version of its newest event; None if it is not there.
+
+        While the run is paused, that is the version of the pause: *if_version* of an answer.
+
+        Raises:
+            UnreadableRunError: The run is stored in a form that cannot be read.
+        """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             stored = await self._read_named(workflow_id, run_id)
-            return self._observed(stored) if stored else None
+            return (self._observed(stored), stored.version) if stored else None
 
     @override
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
@@ -456,6 +467,17 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
         source = self._source.updates(workflow_id, since_cursor, encode_json([workflow_id]))
         return RunWatch(source, self._watches, workflow_id)
+
+    async def get_watch_cursor(self, workflow_id: str | None = None) -> str:
+        """Return the cursor of a watch that begins now: `watch` with it misses nothing that changes later.
+
+        Take it before reading what is then kept up to date by the watch, whenever that is opened.
+
+        Args:
+            workflow_id: The workflow that will be watched; None for all.
+        """
+        workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
+        return await self._source.read_place(encode_json([workflow_id]))
 
     async def _list_overall(
         self,

@@ -59,7 +59,7 @@ from ._documents import (
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
 from .queries import check_counted, indexed, placed_query, runs_query
-from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
+from .watch.changes import Bounds, Change, ChangedDocuments, ChangePosition, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
@@ -376,6 +376,11 @@ class FirestoreRunLogService(RunLogService):
             root=self.path,
             update=update,
         )
+
+    @override
+    async def read_place(self, selection: str) -> str:
+        now = await self._patience.run(partial(self._connection.now, self._root))
+        return WatchPosition(seen=ChangePosition.after_all_at(now)).cursor(self._root, selection)
 
     def _feed(self) -> Feed:
         # For each event loop one: a listener belongs to its loop, and wakes the watches there.

@@ -349,6 +349,10 @@ class InMemoryRunLogService(RunLogService):
             after=None if cursor is None else self._journal.number(cursor, selection),
         )
 
+    @override
+    async def read_place(self, selection: str) -> str:
+        return self._journal.cursor(self._journal.last, selection)
+
     def _number_of(self, key: RunKey) -> int:
         entry = self._workflow(key[0]).runs.get(key[1])
         return entry.number if entry else 0

@@ -278,6 +278,11 @@ class SQLiteRunLogService(RunLogService):
             cursor=cursor,
         )
 
+    @override
+    async def read_place(self, selection: str) -> str:
+        log, last = await self._state()
+        return ChangePosition(last + 1).cursor(log, selection)
+
     async def _state(self) -> tuple[str, int]:
         row: Row = await self._one(STATE, lambda row: row) or (None, None)
         log, last = row
