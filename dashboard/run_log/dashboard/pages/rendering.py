@@ -44,9 +44,7 @@ def _static(name: str) -> str:
 
 
 _globals: Final[dict[str, Any]] = templates.globals
-_globals.update(
-    {"style": _static("style.css"), "script": _static("script.js")}
-)
+_globals.update({"style": _static("style.css"), "script": _static("script.js")})
 
 
 def root_of(connection: HTTPConnection) -> str:
