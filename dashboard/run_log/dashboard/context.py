@@ -27,6 +27,8 @@ class Context:
     """Returns the time, aware."""
     changes: Changes
     """Of all runs, as they come."""
+    project: str | None = None
+    """The Google Cloud project that traces are in; None where that is not known."""
 
 
 def _context(connection: HTTPConnection) -> Context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from markupsafe import Markup
@@ -13,14 +13,10 @@ from run_log.dashboard.paths import segment_of
 
 from .filters import Filter
 from .rendering import templates
-from .texts import first_line, since, took
+from .texts import first_line, since, took_ms
 
 MAX_CHIPS: Final = 3
 """The most labels that a row shows; the run's page shows all."""
-
-
-# Of a duration that fits a timedelta; a run's may be any number of milliseconds.
-_LONGEST_MS: Final = 8e16
 
 
 class Row:
@@ -54,7 +50,7 @@ class Row:
     def took(self) -> str | Markup:
         """How long the run took, or has been under way; empty for one that waits."""
         if self.run.status.is_terminal:
-            return took(timedelta(milliseconds=min(self.run.duration_ms, _LONGEST_MS)))
+            return took_ms(self.run.duration_ms)
         return "" if self.run.status is RunStatus.PENDING else since(self.run.started_at, self.now)
 
     @property

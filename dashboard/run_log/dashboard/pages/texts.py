@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,10 +10,14 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from run_log.core.clock import rfc3339
+from run_log.core.payload import encode_json
 
 _MINUTE: Final = 60
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
+_DEEPEST: Final = 60
+# Of a duration that fits a timedelta.
+_LONGEST_MS: Final = 8e16
 _TENTHS_UP_TO: Final = 10
 
 # Controls, and what turns the direction of the text around it: as they are, an id could look like another.
@@ -56,6 +61,11 @@ def took(duration: timedelta) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def took_ms(milliseconds: float) -> str:
+    """Return a duration of so many milliseconds, as `took` does; any number has a form."""
+    return took(timedelta(milliseconds=min(milliseconds, _LONGEST_MS)))
+
+
 def moment(value: datetime, now: datetime | None = None) -> Markup:
     """Return the element ``time`` of *value*, in UTC; with *now*, without the year if that is the same.
 
@@ -78,3 +88,12 @@ def since(begun: datetime, now: datetime) -> Markup:
 def _short(text: str) -> str:
     # Seconds are enough where only seconds are shown, and a list has many times.
     return f"{text[:-8]}Z"
+
+
+def json_text(value: object) -> str:
+    """Return *value* as JSON for people: indented, or on one line where it is very deep."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return encode_json(value)
+    return text if f"\n{' ' * _DEEPEST}" not in text else json.dumps(value, ensure_ascii=False)
