@@ -149,8 +149,8 @@
   const move = (by) => {
     const rows = all('main [id^="run/"]');
     const at = rows.findIndex((row) => row.contains(document.activeElement));
-    const to = rows[Math.max(0, Math.min(rows.length - 1, at < 0 ? 0 : at + by))];
-    one("a", to)?.focus();
+    const to = at < 0 ? 0 : Math.max(0, Math.min(rows.length - 1, at + by));
+    rows[to]?.querySelector("a").focus();
   };
   const keys = {
     j: () => move(1), k: () => move(-1), o: () => document.activeElement.closest("a")?.click(),
