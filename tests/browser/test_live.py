@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from playwright.async_api import expect
 
+from run_log.core import RunStatus
 from run_log.stores import RunLog
 from run_log.testing import a_run
 
 from .conftest import Opening
 
 
-async def test_the_page_lists_what_is_there(log: RunLog, opened: Opening) -> None:
-    """A run that is stored is a row of the page."""
-    await log.save_run(a_run(id="r1"))
-
+async def test_a_run_appears_while_one_looks(log: RunLog, opened: Opening) -> None:
+    """A run that begins is put first on the open page, and what was there stays."""
+    await log.save_run(a_run(id="earlier"))
     window = await opened("/")
+    await expect(window.rows).to_have_count(1)
 
-    await expect(window.page.locator("tbody tr")).to_have_count(1)
+    await log.save_run(a_run(id="later", status=RunStatus.RUNNING))
+
+    await expect(window.rows).to_contain_text(["later", "earlier"])

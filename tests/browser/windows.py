@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
 from .site import Site
 
@@ -42,6 +42,11 @@ class Window:
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self._faults.append(f"error: {error}"))
         page.on("request", self._asked)
+
+    @property
+    def rows(self) -> Locator:
+        """The rows of runs."""
+        return self.page.locator("tbody tr")
 
     async def open(self, path: str) -> None:
         """Open a path of the dashboard."""

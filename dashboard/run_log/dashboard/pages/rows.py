@@ -46,6 +46,11 @@ class Row:
         self._root = root
 
     @property
+    def html(self) -> str:
+        """The row itself."""
+        return templates.get_template("_row.html").render(row=self)
+
+    @property
     def took(self) -> str | Markup:
         """How long the run took, or has been under way; empty for one that waits."""
         if self.run.status.is_terminal:
@@ -87,4 +92,4 @@ def rows(runs: Iterable[WorkflowRun], shown: Filter, *, root: str, now: datetime
 
 def row(run: WorkflowRun, shown: Filter, *, root: str, now: datetime) -> str:
     """Return the row of *run* as HTML, the very one that the page has; see `Row`."""
-    return templates.get_template("_row.html").render(row=Row(run, shown, root=root, now=now))
+    return Row(run, shown, root=root, now=now).html

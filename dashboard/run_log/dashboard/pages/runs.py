@@ -12,10 +12,11 @@ from fastapi.responses import HTMLResponse
 
 from run_log.core import InvalidCursorError, RunStatus, WorkflowRun
 from run_log.core.protocol import MAX_LIMIT
-from run_log.dashboard.context import Log, Now
+from run_log.dashboard.context import Live, Log, Now
 from run_log.stores import WorkflowStats
 
 from .filters import Filter
+from .live import live_path
 from .rendering import page, root_of
 from .rows import rows
 
@@ -50,11 +51,13 @@ class Tab:
 
 
 @router.get("/")
-async def show_runs(request: Request, log: Log, now: Now) -> HTMLResponse:
+async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> HTMLResponse:
     """Show the runs of a workflow, or of all, the newest first."""
     shown = Filter.of(request.query_params.multi_items(), now)
     token = request.query_params.get("page_token") or None
     root = root_of(request)
+    # Before anything is read: what changes from here on comes in the stream.
+    live = live_path(root, "/live", shown.query, await changes.cursor())
     workflows, more_workflows = await log.list_workflows(limit=MAX_LIMIT)
     found: Sequence[WorkflowRun] = ()
     cursor = fault = None
@@ -70,6 +73,8 @@ async def show_runs(request: Request, log: Log, now: Now) -> HTMLResponse:
         "runs.html",
         status=400 if shown.faults or fault else 200,
         shown=shown,
+        live=live,
+        page_size=PAGE_SIZE,
         fault=fault,
         rows=rows(found, shown, root=root, now=now),
         tabs=_tabs(shown, None if more_workflows else workflows, root),

@@ -1,195 +1,170 @@
 "use strict";
-/* Makes the pages live. They are complete without it. What it goes by:
- *   data-live=URL      one on a page: the stream of what changes in it; data-limit=N says that a row which is not there
- *                      yet is put in by its data-at, newest first, among at most N
- *   data-hint          shown only where this runs
- *   #connection        says live, reconnecting or paused      #zone   a button: UTC or local
- *   time[datetime]     in UTC; data-since=TIME: how long since then, ticking
- *   data-copy=TEXT     a button that copies TEXT
- *   id="run/..."       rows for j and k, which focus the first link; data-go=LETTER: a link for "g LETTER"
- *   [type=search]      for "/"      dialog#keys   for "?", with a checkbox #keys-on
- * The stream has events row {id, html}, gone {id} and end; the id of an event goes on from there. */
+/* Makes pages live that are complete without it. What it goes by:
+ *   [data-live=URL]      the one stream of the page; events: row {id, html}, gone {id}, end
+ *   [data-limit=N]       there: a row with an unknown id is put in, newest first, among at most N
+ *   [data-reload]        there: an empty list, which the first row fills
+ *   time[datetime]       its text is the end of YYYY-MM-DD HH:MM:SS in UTC
+ *   [data-since=TIME]    how long ago that was, ticking
+ *   [data-copy=TEXT]     a button that copies; hidden until this runs, as #zone and #help are
+ *   main [id^="run/"]    rows for the keys; [data-go=X]: a link for "g x" */
 (() => {
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const on = (target, type, listener) => target?.addEventListener(type, listener);
-  // A browser may forbid storage: then a choice lasts as long as the page.
-  const chosen = {};
-  const read = (key) => { try { return localStorage.getItem(key); } catch { return chosen[key]; } };
-  const keep = (key, value) => { chosen[key] = value; try { localStorage.setItem(key, value); } catch { /* see above */ } };
+  const write = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
 
-  // Times. What the server wrote, in UTC, is kept beside what is shown.
+  // Choices that stay. A browser may forbid storage: then they last as long as the page.
+  const chosen = {};
+  const read = (key) => { try { return localStorage[key] ?? chosen[key]; } catch { return chosen[key]; } };
+  const keep = (key, value) => { chosen[key] = value; try { localStorage[key] = value; } catch { /* as above */ } };
+
+  // Times. What the server wrote is kept beside what is shown.
+  const isLocal = () => read("zone") === "local";
   const pad = (number) => String(number).padStart(2, "0");
-  const local = (text, at) => text
-    .replace(/\d{4}-\d\d-\d\d/, `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`)
-    .replace(/\d\d:\d\d(:\d\d)?/, (was) => `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`.slice(0, was.length));
-  const showTime = (element) => {
-    const utc = element.dataset.utc ??= element.textContent;
-    const text = read("zone") === "local" ? local(utc, new Date(element.dateTime)) : utc;
-    if (element.textContent !== text) element.textContent = text;
+  const local = (at) => `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} `
+    + `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
+  const zoned = (time) => {
+    const utc = time.dataset.utc ??= time.textContent;
+    write(time, isLocal() ? local(new Date(time.dateTime)).slice(-utc.length) : utc);
   };
-  const elapsed = (seconds) => {
-    const parts = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]];
-    const first = Math.max(0, parts.findIndex(([size]) => seconds >= size));
-    return parts.slice(seconds < 1 ? 3 : first, first + 2).map(([size, unit], at) =>
-      `${Math.floor(at ? (seconds % parts[first][0]) / size : seconds / size)}${unit}`).join(" ");
-  };
-  const tick = (within = document) => all("[data-since]", within).forEach((element) => {
-    const text = elapsed(Math.max(0, Math.floor((Date.now() - Date.parse(element.dataset.since)) / 1000)));
-    if (element.textContent !== text) element.textContent = text;
-  });
+  const took = (s) => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} m ${s % 60} s`
+    : s < 86400 ? `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} m`
+    : `${Math.floor(s / 86400)} d ${Math.floor(s % 86400 / 3600)} h`;
+  const tick = (within) => all("[data-since]", within).forEach((element) =>
+    write(element, took(Math.max(0, Math.floor((Date.now() - Date.parse(element.dataset.since)) / 1000)))));
   const dress = (within) => {
-    all("time[datetime]:not([data-since])", within).forEach(showTime);
-    all("[data-hint]", within).forEach((element) => { element.hidden = false; });
+    all("time", within).forEach(zoned);
+    all("abbr.zone", within).forEach((name) => write(name, isLocal() ? "local" : "UTC"));
+    all("[data-copy], #zone, #help", within).forEach((button) => { button.hidden = false; });
+    write(one("#zone"), `Times: ${isLocal() ? "local" : "UTC"}`);
     tick(within);
   };
-  const nameZone = () => { const zone = one("#zone"); if (zone) zone.textContent = read("zone") === "local" ? "Local" : "UTC"; };
-  on(one("#zone"), "click", () => {
-    keep("zone", read("zone") === "local" ? "utc" : "local");
-    nameZone();
-    dress(document);
-  });
+  on(one("#zone"), "click", () => { keep("zone", isLocal() ? "utc" : "local"); dress(document); });
 
-  // Rows: changed where they differ, but nothing that somebody is at.
-  const dirty = (field) => field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
-    : field.options ? [...field.options].some((option) => option.selected !== option.defaultSelected) && field.selectedIndex > 0
-    : field.value !== undefined && field.type !== "hidden" && field.value !== field.defaultValue;
-  const held = (node) => {
-    const selection = getSelection();
-    return node.contains(document.activeElement)
-      || (!selection.isCollapsed && selection.containsNode(node, true))
-      || (node.querySelectorAll && all("input, textarea, select", node).some(dirty));
-  };
-  /** Make *from* equal to *to*, keeping the nodes that are; return whether something had to wait. */
+  // Rows: changed only where they differ, and nothing that somebody is at.
+  const edited = new Set();
+  on(document, "input", ({ target }) => edited.add(target));
+  const isHeld = (node) => [document.activeElement, ...edited].some((field) => node.contains(field))
+    || (!getSelection().isCollapsed && getSelection().containsNode(node, true));
+  // Makes one node equal to another; returns whether a part has to wait. Ids tell what is the same.
   const morph = (from, to) => {
     if (from.isEqualNode(to)) return false;
     if (from.nodeType !== 1) {
-      if (held(from)) return true;
-      from.nodeValue = to.nodeValue;
-      return false;
+      const waits = isHeld(from);
+      if (!waits) from.nodeValue = to.nodeValue;
+      return waits;
     }
-    for (const { name } of [...from.attributes]) if (name !== "open" && !to.hasAttribute(name)) from.removeAttribute(name);
-    for (const { name, value } of to.attributes) if (name !== "open" && from.getAttribute(name) !== value) from.setAttribute(name, value);
+    const names = new Set([...from.getAttributeNames(), ...to.getAttributeNames()]);
+    names.delete("open"); // what somebody has opened
+    for (const name of names) to.hasAttribute(name) ? from.setAttribute(name, to.getAttribute(name)) : from.removeAttribute(name);
     let waits = false;
     let at = from.firstChild;
     for (const next of [...to.childNodes]) {
-      const known = next.id ? all(":scope > [id]", from).find((child) => child.id === next.id) : null;
-      if (known) {
-        while (at && at !== known && !at.id) at = drop(at);
-        if (at !== known) from.insertBefore(known, at);
-        else at = at.nextSibling;
-        waits = morph(known, next) || waits;
-      } else if (at && !at.id && !next.id && at.nodeName === next.nodeName) {
-        waits = morph(at, next) || waits;
-        at = at.nextSibling;
-      } else from.insertBefore(next, at);
+      const same = next.id ? [...from.children].find(({ id }) => id === next.id)
+        : at && !at.id && at.nodeName === next.nodeName && at;
+      if (same === at && at) at = at.nextSibling;
+      else from.insertBefore(same || next, at);
+      if (same) waits = morph(same, next) || waits;
     }
-    function drop(node) {
-      const after = node.nextSibling;
-      if (held(node)) waits = true; else node.remove();
-      return after;
+    while (at) {
+      const gone = at;
+      at = at.nextSibling;
+      if (isHeld(gone)) waits = true; else gone.remove();
     }
-    while (at) at = drop(at);
     return waits;
   };
 
   const list = one("[data-live]");
   const limit = Number(list?.dataset.limit ?? 0);
-  const changes = new Map(); // by id: the newest HTML, or null where it is gone; what has to wait stays
   const made = (html) => {
     const template = document.createElement("template");
     template.innerHTML = html;
     dress(template.content);
     return template.content.firstElementChild;
   };
+  const begun = (row) => one("time", row)?.dateTime ?? "";
   const place = (row) => {
-    const rows = [...list.children].filter((child) => child.dataset.at);
-    const before = rows.find((child) => child.dataset.at <= row.dataset.at);
-    if (!before && rows.length >= limit) return;
-    list.insertBefore(row, before ?? null);
-    if (rows.length >= limit && !held(rows.at(-1))) rows.at(-1).remove();
+    const rows = [...list.children];
+    const after = rows.find((other) => begun(other) <= begun(row));
+    if (!after && rows.length >= limit) return;
+    list.insertBefore(row, after ?? null);
+    if (rows.length >= limit && !isHeld(rows.at(-1))) rows.at(-1).remove();
   };
+  // By id, the newest HTML, null where it is gone. What has to wait stays until it is left.
+  const changes = new Map();
   const apply = () => {
-    for (const [id, html] of [...changes]) {
+    for (const [id, html] of changes) {
       const row = document.getElementById(id);
-      let waits = false;
-      if (html === null) {
-        waits = row ? held(row) : false;
-        if (!waits) row?.remove();
-      } else if (row) waits = morph(row, made(html));
-      else if (limit) place(made(html));
-      if (!waits) changes.delete(id);
+      if (html === null ? row && isHeld(row) : row && morph(row, made(html))) continue;
+      changes.delete(id);
+      if (html === null) row?.remove();
+      else if (!row && limit) place(made(html));
     }
-    document.dispatchEvent(new Event("run-log:changed"));
   };
-  // One drawing for all that came since the last.
   let drawing = 0;
-  const draw = () => { drawing ||= requestAnimationFrame(() => { drawing = 0; apply(); }); };
-  for (const type of ["focusout", "selectionchange", "reset"]) on(document, type, () => { if (changes.size) draw(); });
+  const draw = () => { if (changes.size) drawing ||= requestAnimationFrame(() => { drawing = 0; apply(); }); };
+  for (const type of ["focusout", "selectionchange", "reset"]) on(document, type, draw);
 
-  // The stream. It pauses where nobody looks, since a server is billed for it.
-  let source = null;
-  let last = null;
-  let again = 0;
-  let failures = 0;
-  const say = (text) => {
-    const state = one("#connection");
-    if (state && state.textContent !== text) { state.textContent = text; state.dataset.state = text; }
+  // The stream. It pauses where nobody looks: a server is billed for as long as it is open.
+  let source, last, again, failures = 0;
+  const say = (state) => { const shown = one("#connection"); write(shown, state); shown.className = state; };
+  const close = () => { clearTimeout(again); source?.close(); };
+  const take = (event, id, html) => {
+    if (html && "reload" in list.dataset) { close(); location.reload(); return; }
+    last = event.lastEventId;
+    changes.set(id, html);
+    draw();
   };
-  const close = () => { clearTimeout(again); source?.close(); source = null; };
   const open = () => {
     close();
-    const url = new URL(list.dataset.live, location.href);
-    if (last !== null) url.searchParams.set("cursor", last);
+    const url = new URL(list.dataset.live, location);
+    if (last) url.searchParams.set("cursor", last);
     source = new EventSource(url);
     on(source, "open", () => { failures = 0; say("live"); });
-    on(source, "row", (event) => { const row = JSON.parse(event.data); take(event, row.id, row.html); });
+    on(source, "row", (event) => { const { id, html } = JSON.parse(event.data); take(event, id, html); });
     on(source, "gone", (event) => take(event, JSON.parse(event.data).id, null));
-    on(source, "end", open);
+    on(source, "end", (event) => { last = event.lastEventId; open(); });
     on(source, "error", () => {
       say("reconnecting");
-      // The browser tries again by itself, but not after an answer that is no stream.
-      if (source.readyState === EventSource.CLOSED) again = setTimeout(open, Math.min(30_000, 1_000 * 2 ** failures++));
+      // A browser comes back by itself where the stream was cut, but not after an answer that is none.
+      if (source.readyState === 2) again = setTimeout(open, Math.min(30000, 1000 * 2 ** failures++));
     });
   };
-  const take = (event, id, html) => { last = event.lastEventId; changes.set(id, html); draw(); };
   const follow = () => { if (document.hidden) { close(); say("paused"); } else open(); };
   if (list) { on(document, "visibilitychange", follow); follow(); }
 
-  // Copying.
-  on(document, "click", async (event) => {
-    const button = event.target.closest?.("[data-copy]");
+  on(document, "click", async ({ target }) => {
+    const button = target.closest?.("[data-copy]");
     if (!button) return;
-    const label = button.textContent;
-    try { await navigator.clipboard.writeText(button.dataset.copy); button.textContent = "copied"; } catch { button.textContent = "cannot copy"; }
-    setTimeout(() => { button.textContent = label; }, 1_500);
+    const name = button.dataset.name ??= button.textContent;
+    try { await navigator.clipboard.writeText(button.dataset.copy); write(button, "Copied"); } catch { write(button, "Cannot copy"); }
+    setTimeout(write, 1500, button, name);
   });
 
-  // Keys.
-  const help = one("dialog#keys");
+  const help = one("#keys");
+  on(one("#help"), "click", () => help.showModal());
+  const inUse = one("#keys-on");
+  inUse.checked = read("keys") !== "off";
+  on(inUse, "change", () => keep("keys", inUse.checked ? "on" : "off"));
   const move = (by) => {
     const rows = all('main [id^="run/"]');
     const at = rows.findIndex((row) => row.contains(document.activeElement));
-    const row = rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(rows.length - 1, Math.max(0, at + by))];
-    row?.querySelector("a")?.focus();
+    const to = rows[Math.max(0, Math.min(rows.length - 1, at < 0 ? 0 : at + by))];
+    one("a", to)?.focus();
   };
   const keys = {
-    j: () => move(1), k: () => move(-1), o: () => document.activeElement?.closest('[id^="run/"] a')?.click(),
-    "/": () => one("[type=search]")?.focus(), "?": () => help?.showModal(),
+    j: () => move(1), k: () => move(-1), o: () => document.activeElement.closest("a")?.click(),
+    "/": () => one("[role=search] input:not([type=hidden])")?.focus(), "?": () => help.showModal(),
   };
   let goes = false;
   on(document, "keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || help?.open || read("keys") === "off"
-      || event.target.closest?.("input, textarea, select, [contenteditable]")) return;
-    const action = goes ? () => one(`a[data-go="${CSS.escape(event.key)}"]`)?.click() : keys[event.key];
+    const typed = event.target.closest?.("input, textarea, select, dialog");
+    if (event.ctrlKey || event.metaKey || event.altKey || typed || !inUse.checked) return;
+    const action = goes ? () => one(`[data-go="${CSS.escape(event.key)}"]`)?.click() : keys[event.key];
     goes = event.key === "g" && !goes;
     if (action) { event.preventDefault(); action(); }
   });
-  const switched = one("#keys-on");
-  if (switched) switched.checked = read("keys") !== "off";
-  on(switched, "change", () => keep("keys", switched.checked ? "on" : "off"));
 
-  nameZone();
   dress(document);
-  setInterval(() => { if (!document.hidden) tick(); }, 1_000);
+  setInterval(() => { if (!document.hidden) tick(document); }, 1000);
 })();

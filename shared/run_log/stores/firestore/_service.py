@@ -58,7 +58,7 @@ from ._documents import (
     summed,
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
-from .queries import check_counted, indexed, placed_query, runs_query
+from .queries import BUT_PAYLOADS, check_counted, indexed, placed_query, runs_query
 from .watch.changes import Bounds, Change, ChangedDocuments, ChangePosition, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
 
@@ -324,6 +324,19 @@ class FirestoreRunLogService(RunLogService):
             return None
         stored = head_from_fields(fields_of(found.fields), (workflow_id, run_id))
         return None if stored.is_expired(self._now()) else stored.head
+
+    @override
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        key = (workflow_id, run_id)
+        found = await self._get([run_path(self._root, key)], () if payloads else BUT_PAYLOADS)
+        if not found:
+            return None
+        fields = fields_of(found[0].fields)
+        stored = stored_run(fields, key, place=(document_id(workflow_id), document_id(run_id)))
+        head = head_from_fields(fields, key).head
+        return None if stored.is_expired(self._now()) else (stored, head)
 
     async def _collect(
         self,

@@ -316,6 +316,16 @@ class InMemoryRunLogService(RunLogService):
         entry = self._entry((workflow_id, run_id))
         return entry.head if entry else None
 
+    @override
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        entry = self._entry((workflow_id, run_id))
+        if entry is None:
+            return None
+        stored = _stored(entry, (workflow_id, run_id))
+        return stored if payloads else stored.without_payloads(), entry.head
+
     def _readable(
         self,
         entries: Iterable[_Entry],
