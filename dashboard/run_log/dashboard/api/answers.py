@@ -110,9 +110,9 @@ async def _pause(log: RunLog, workflow: str, run: str, if_match: str | None) -> 
         return None
     if len(versions) == 1:
         return versions[0]
-    current = await log.get_run_and_version(workflow, run)
-    if current is None:
+    record = await log.get_record(workflow, run, payloads=False)
+    if record is None:
         raise RunNotFoundError(workflow, run)
-    if current[1] not in versions:
-        raise ChangedSinceError(f"If-Match names no state that run {run!r} is in", answered_by=None)
-    return current[1]
+    if record.version not in versions:
+        raise ChangedSinceError(f"If-Match does not name the state that run {run!r} is in", answered_by=None)
+    return record.version

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
@@ -12,15 +11,13 @@ from run_log.core import RunNotFoundError, Version
 from run_log.core.words import duration, moment
 from run_log.dashboard.bodies import JSONAnswer, json_bytes
 from run_log.dashboard.context import Log, Now
-from run_log.stores import RunLog, page_json
+from run_log.stores import RunLog, RunRecord, page_json
 
 from . import shapes
 from .document import problems, tagged
 from .filters import conditions_of
 from .parameters import AnyWorkflow, OnlyWorkflow, Paging, RunId, WorkflowId
 from .tags import is_known, tag_of
-
-_T = TypeVar("_T")
 
 router: Final = APIRouter(default_response_class=JSONAnswer)
 
@@ -100,10 +97,8 @@ async def list_runs(
 )
 async def get_run(log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None) -> Response:
     """Show a run, with its payloads. Its entity tag is for `If-Match` of an answer, too."""
-    found = await log.get_run_and_version(workflow, run)
-    if found is None:
-        raise RunNotFoundError(workflow, run)
-    return _tagged(found[0].to_json(), if_none_match, found[1])
+    record = await _record(log, workflow, run, payloads=True)
+    return _tagged(record.run.to_json(), if_none_match, record.version)
 
 
 @router.get(
@@ -116,8 +111,8 @@ async def get_history(
     log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Show each change of a run: when, how long, who answered what."""
-    found = await _of_run(log, workflow, run, log.get_history)
-    return _tagged(page_json("transitions", found), if_none_match)
+    record = await _record(log, workflow, run)
+    return _tagged(page_json("transitions", record.history), if_none_match)
 
 
 @router.get(
@@ -130,8 +125,8 @@ async def get_steps(
     log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Show the steps of a run, in the order in which they started."""
-    found = await _of_run(log, workflow, run, log.get_steps)
-    return _tagged(page_json("steps", found), if_none_match)
+    record = await _record(log, workflow, run)
+    return _tagged(page_json("steps", record.steps), if_none_match)
 
 
 @router.get("/pending", tags=["runs"], response_model=shapes.PendingRuns, responses=problems())
@@ -168,14 +163,11 @@ async def list_stale(
     return JSONAnswer(page_json("stale_runs", found, cursor))
 
 
-async def _of_run(
-    log: RunLog, workflow: str, run: str, read: Callable[[str, str], Awaitable[Sequence[_T]]]
-) -> Sequence[_T]:
-    """Return what *read* finds of a run: it may have no step, or only steps and so no transition yet."""
-    found = await read(workflow, run)
-    if not found and await log.get_run(workflow, run) is None:
+async def _record(log: RunLog, workflow: str, run: str, *, payloads: bool = False) -> RunRecord:
+    record = await log.get_record(workflow, run, payloads=payloads)
+    if record is None:
         raise RunNotFoundError(workflow, run)
-    return found
+    return record
 
 
 def _tagged(value: dict[str, Any], if_none_match: str | None, version: Version | None = None) -> Response:
