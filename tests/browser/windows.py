@@ -13,6 +13,8 @@ from typing import Any, Final, TypedDict, Unpack
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
+from run_log.dashboard.paths import segment_of
+
 from .site import Site
 
 expect.set_options(timeout=15_000)  # a busy machine takes its time
@@ -47,6 +49,34 @@ class Window:
     def rows(self) -> Locator:
         """The rows of runs."""
         return self.page.locator("tbody tr")
+
+    @property
+    def connection(self) -> Locator:
+        """What says whether the page is live."""
+        return self.page.locator("#connection")
+
+    def row(self, run_id: str, workflow_id: str = "workflow-1") -> Locator:
+        """Return the row of a run."""
+        name = f"run/{segment_of(workflow_id)}/{segment_of(run_id)}"
+        return self.page.locator(f'[id="{name}"]')
+
+    async def hide(self) -> None:
+        """Have the page be one that nobody sees, as another tab in front of it would."""
+        await self._set_hidden(is_hidden=True)
+
+    async def show(self) -> None:
+        """Undo `hide`."""
+        await self._set_hidden(is_hidden=False)
+
+    async def _set_hidden(self, *, is_hidden: bool) -> None:
+        # A browser without a window shows every tab.
+        await self.page.evaluate(
+            """hidden => {
+                Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            is_hidden,
+        )
 
     async def open(self, path: str) -> None:
         """Open a path of the dashboard."""

@@ -13,8 +13,8 @@ from starlette.staticfiles import StaticFiles
 from run_log.core import utc_now
 from run_log.stores import RunLog, get_run_log_service
 
+from . import api
 from .access import anybody
-from .api.routes import router as api
 from .context import Context
 from .errors import answer_errors
 from .pages.routes import router as pages
@@ -37,7 +37,8 @@ def create_app(service: RunLog | None = None, *, now: Callable[[], datetime] = u
 
     app.state.context = Context(opened=opened, authenticate=anybody, now=now, changes=Changes(opened))
     answer_errors(app)
-    app.include_router(api, prefix="/api/v1")
+    app.include_router(api.router, prefix="/api/v1")
+    api.describe(app)
     app.include_router(pages)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     return app

@@ -36,15 +36,16 @@ def _context(connection: HTTPConnection) -> Context:
     return context
 
 
-def _run_log(connection: HTTPConnection) -> RunLog:
+# Coroutines: FastAPI would call plain functions in a thread each.
+async def _run_log(connection: HTTPConnection) -> RunLog:
     return _context(connection).opened()
 
 
-def _now(connection: HTTPConnection) -> datetime:
+async def _now(connection: HTTPConnection) -> datetime:
     return _context(connection).now()
 
 
-def _changes(connection: HTTPConnection) -> Changes:
+async def _changes(connection: HTTPConnection) -> Changes:
     return _context(connection).changes
 
 

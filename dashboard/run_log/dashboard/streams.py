@@ -99,9 +99,17 @@ class Changes:
     Args:
         opened: Returns the run log.
         linger: How many seconds the watch of an event loop stays once nobody looks any more.
+        times: How long streams of them last, and the like.
     """
 
-    def __init__(self, opened: Callable[[], RunLog], *, linger: float = _LINGER_SECONDS) -> None:
+    def __init__(
+        self,
+        opened: Callable[[], RunLog],
+        *,
+        linger: float = _LINGER_SECONDS,
+        times: StreamTimes = USUAL_TIMES,
+    ) -> None:
+        self.times: Final = times
         self._opened = opened
         self._linger = linger
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Feed] = weakref.WeakKeyDictionary()

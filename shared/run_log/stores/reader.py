@@ -206,21 +206,10 @@ class RunLogReader(RunLogProtocol, abc.ABC):
 
     @override
     async def get_run(self, workflow_id: str, run_id: str) -> WorkflowRun | None:
-        found = await self.get_run_and_version(workflow_id, run_id)
-        return found and found[0]
-
-    async def get_run_and_version(self, workflow_id: str, run_id: str) -> tuple[WorkflowRun, Version] | None:
-        """Return the run as `get_run` does, with the version of its newest event; None if it is not there.
-
-        While the run is paused, that is the version of the pause: *if_version* of an answer.
-
-        Raises:
-            UnreadableRunError: The run is stored in a form that cannot be read.
-        """
         workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
         with span("run_log.get", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             stored = await self._read_named(workflow_id, run_id)
-            return (self._observed(stored), stored.version) if stored else None
+            return self._observed(stored) if stored else None
 
     @override
     async def get_latest_run(self, workflow_id: str) -> WorkflowRun | None:
