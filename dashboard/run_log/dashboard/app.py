@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from . import api
 from .access import anybody
 from .context import Context
 from .errors import answer_errors
+from .pages.compression import CompressedPages
 from .pages.routes import router as pages
 from .streams import Changes
 
@@ -35,8 +37,15 @@ def create_app(service: RunLog | None = None, *, now: Callable[[], datetime] = u
     def opened() -> RunLog:
         return service or get_run_log_service()
 
-    app.state.context = Context(opened=opened, authenticate=anybody, now=now, changes=Changes(opened))
+    app.state.context = Context(
+        opened=opened,
+        authenticate=anybody,
+        now=now,
+        changes=Changes(opened),
+        project=os.environ.get("GOOGLE_CLOUD_PROJECT"),
+    )
     answer_errors(app)
+    app.add_middleware(CompressedPages)
     app.include_router(api.router, prefix="/api/v1")
     api.describe(app)
     app.include_router(pages)
