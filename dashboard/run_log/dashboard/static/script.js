@@ -1,5 +1,5 @@
 "use strict";
-// Makes pages live that are complete without it. What it goes by, templates/base.html says.
+// Makes pages live that are complete without it; templates/base.html says what it goes by.
 (() => {
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -32,7 +32,7 @@
   };
   on(one("#zone"), "click", () => { keep("zone", zone() === "UTC" ? "local" : "UTC"); dress(document); });
 
-  // Changes what differs, and nothing that somebody is at: it waits until it is left.
+  // Changes what differs, but nothing that somebody is at: that waits until it is left.
   const edited = new Set();
   on(document, "input", ({ target }) => edited.add(target));
   const isHeld = (node) => [document.activeElement, ...edited].some((field) => node.contains(field))
@@ -103,7 +103,7 @@
     pause = 1000 * fresh;
   };
 
-  // The stream. It pauses where nobody looks: a server is billed for as long as it is open.
+  // The stream pauses where nobody looks: an open one keeps a server billed.
   let source, last, again, failures = 0;
   const say = (state) => { const shown = one("#connection"); write(shown, state); shown.className = state; };
   const close = () => { clearTimeout(again); source?.close(); };
@@ -120,7 +120,7 @@
     hear("end", open);
     on(source, "error", () => {
       say("reconnecting");
-      // A browser comes back by itself where the stream was cut, but not after an answer that is none.
+      // A browser comes back by itself after a cut, but not after an answer that is no stream.
       if (source.readyState === 2) again = setTimeout(open, Math.min(3e4, 1000 * 2 ** failures++));
     });
   };
@@ -142,17 +142,18 @@
   const move = (by) => {
     const rows = all('main [id^="run/"]');
     const at = rows.findIndex((row) => row.contains(document.activeElement));
-    rows[Math.max(0, Math.min(rows.length - 1, at + (at < 0 ? 1 : by)))]?.querySelector("a").focus();
+    rows[Math.max(0, Math.min(rows.length - 1, at + (at < 0 ? 1 : by)))]?.querySelector("a, summary")?.focus();
   };
   const keys = {
-    j: () => move(1), k: () => move(-1), o: () => document.activeElement.closest("a")?.click(),
+    j: () => move(1), k: () => move(-1), o: () => document.activeElement.closest("a, summary")?.click(),
     "/": () => one("[role=search] input:not([type=hidden])")?.focus(), "?": () => help.showModal(),
   };
   let goes = false;
   on(document, "keydown", (event) => {
     const { key, target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog") || !inUse.checked) return;
-    const action = goes ? () => one(`[data-go="${CSS.escape(key)}"]`)?.click() : keys[key];
+    const link = one(`[data-${goes ? "go" : "key"}="${CSS.escape(key)}"]`);
+    const action = link ? () => link.click() : !goes && keys[key];
     goes = key === "g" && !goes;
     if (action) { event.preventDefault(); action(); }
   });
