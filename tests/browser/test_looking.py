@@ -8,10 +8,10 @@ import pytest
 from playwright.async_api import Page, expect
 
 from run_log.core import RunStatus, utc_now
-from run_log.stores import RunLog
+from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run
 
-from .conftest import Opening
+from .windows import Opening
 
 PHONE = {"width": 400, "height": 800}
 
@@ -30,7 +30,7 @@ HOSTILE = [
 ]
 
 
-async def test_filters_are_in_the_address(log: RunLog, opened: Opening) -> None:
+async def test_filters_are_in_the_address(log: SQLiteRunLogService, opened: Opening) -> None:
     """Filters are filled in, stand in the address, and going back undoes them one by one."""
     for name, region in (("r1", "eu"), ("r2", "us")):
         await log.save_run(a_run(id=name, labels={"region": region}))
@@ -51,7 +51,7 @@ async def test_filters_are_in_the_address(log: RunLog, opened: Opening) -> None:
     await expect(window.rows).to_have_count(3)
 
 
-async def test_a_label_narrows_the_list(log: RunLog, opened: Opening) -> None:
+async def test_a_label_narrows_the_list(log: SQLiteRunLogService, opened: Opening) -> None:
     """A label of a row leads to the runs that have it."""
     for name, region in (("r1", "eu"), ("r2", "us")):
         await log.save_run(a_run(id=name, labels={"region": region}))
@@ -63,7 +63,7 @@ async def test_a_label_narrows_the_list(log: RunLog, opened: Opening) -> None:
     await expect(window.rows).to_have_count(1)
 
 
-async def test_keys_move_and_open(log: RunLog, opened: Opening) -> None:
+async def test_keys_move_and_open(log: SQLiteRunLogService, opened: Opening) -> None:
     """With keys alone one moves from run to run and opens one, filters, asks for help, and goes elsewhere."""
     now = utc_now()
     for number in range(3):
@@ -90,7 +90,7 @@ async def test_keys_move_and_open(log: RunLog, opened: Opening) -> None:
     await expect(window.page.get_by_role("heading", level=1)).to_have_text("Runs")
 
 
-async def test_keys_can_be_turned_off(log: RunLog, opened: Opening) -> None:
+async def test_keys_can_be_turned_off(log: SQLiteRunLogService, opened: Opening) -> None:
     """Whoever speaks to their browser turns the keys off, and they stay off."""
     await log.save_run(a_run(id="r1"))
     window = await opened("/")
@@ -104,7 +104,7 @@ async def test_keys_can_be_turned_off(log: RunLog, opened: Opening) -> None:
     await expect(window.row("r1").get_by_role("link", name="r1")).not_to_be_focused()
 
 
-async def test_times_in_another_zone(log: RunLog, opened: Opening) -> None:
+async def test_times_in_another_zone(log: SQLiteRunLogService, opened: Opening) -> None:
     """Times are in UTC until a button shows them in the zone of the machine, also on the next page."""
     await log.save_run(a_run(id="r1", started_at=datetime(2025, 12, 31, 20, 30, tzinfo=UTC)))
     window = await opened("/", timezone_id="Asia/Kolkata")
@@ -121,7 +121,7 @@ async def test_times_in_another_zone(log: RunLog, opened: Opening) -> None:
     await expect(window.row("r1")).to_contain_text("12-31 20:30:00")
 
 
-async def test_a_row_that_comes_has_the_zone_of_the_others(log: RunLog, opened: Opening) -> None:
+async def test_a_row_that_comes_has_the_zone_of_the_others(log: SQLiteRunLogService, opened: Opening) -> None:
     """A row that the stream brings shows its times as those that were there do."""
     await log.save_run(a_run(id="r1"))
     window = await opened("/", timezone_id="Asia/Kolkata")
@@ -132,7 +132,7 @@ async def test_a_row_that_comes_has_the_zone_of_the_others(log: RunLog, opened: 
     await expect(window.row("r2")).to_contain_text("03-05 02:00:00")
 
 
-async def test_the_list_without_a_script(log: RunLog, opened: Opening) -> None:
+async def test_the_list_without_a_script(log: SQLiteRunLogService, opened: Opening) -> None:
     """Without a script the list, its filters and its pages work."""
     now = utc_now()
     for number in range(60):
@@ -149,7 +149,7 @@ async def test_the_list_without_a_script(log: RunLog, opened: Opening) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=[ascii(each)[:20] for each in HOSTILE])
-async def test_what_others_wrote_is_text(log: RunLog, opened: Opening, name: str) -> None:
+async def test_what_others_wrote_is_text(log: SQLiteRunLogService, opened: Opening, name: str) -> None:
     """A run whose ids, labels, errors and payloads are hostile is a text on every page, also live."""
     run = a_run(
         id=name,
@@ -180,7 +180,7 @@ async def _overflows(page: Page) -> bool:
     return bool(await page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-async def test_a_telephone_shows_all_of_a_row(log: RunLog, opened: Opening) -> None:
+async def test_a_telephone_shows_all_of_a_row(log: SQLiteRunLogService, opened: Opening) -> None:
     """On 400 pixels nothing has to be scrolled sideways, whatever ids and errors are."""
     await log.save_run(a_run(id="x" * 300, workflow_id="w" * 300, labels={"k" * 60: "v" * 128}))
     error = f"ValueError: {'e' * 400}"
@@ -192,7 +192,7 @@ async def test_a_telephone_shows_all_of_a_row(log: RunLog, opened: Opening) -> N
     await expect(window.row("r2")).to_contain_text("failed")
 
 
-async def test_the_dark(log: RunLog, opened: Opening) -> None:
+async def test_the_dark(log: SQLiteRunLogService, opened: Opening) -> None:
     """Who prefers the dark gets light text on a dark page."""
     await log.save_run(a_run(id="r1"))
     brightness: dict[str, float] = {}

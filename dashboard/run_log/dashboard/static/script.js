@@ -97,10 +97,12 @@
   const renew = async () => {
     const answer = await fetch(location).catch(() => null);
     const page = new DOMParser().parseFromString(answer?.ok ? await answer.text() : "", "text/html");
-    if (one("[data-fresh]", page)) changes.set(list.id, one("[data-fresh]", page).outerHTML);
+    const main = one("main", page);
+    if (main) changes.set("main", main.outerHTML);
     draw();
     asked = 0;
     pause = 1000 * fresh;
+    if (main && !main.dataset.live) { close(); say(""); } // what has ended does not change
   };
 
   // The stream pauses where nobody looks: an open one keeps a server billed.
