@@ -7,11 +7,11 @@ from datetime import timedelta
 from playwright.async_api import Locator, expect
 
 from run_log.core import RunStatus, utc_now
-from run_log.stores import RunLog
+from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run
 
-from .conftest import Opening
 from .site import Site
+from .windows import Opening
 
 
 async def _marked(row: Locator) -> None:
@@ -23,7 +23,7 @@ async def _is_marked(row: Locator) -> bool:
     return bool(await row.evaluate("element => element.marked === true"))
 
 
-async def test_a_run_appears_while_one_looks(log: RunLog, opened: Opening) -> None:
+async def test_a_run_appears_while_one_looks(log: SQLiteRunLogService, opened: Opening) -> None:
     """A run that begins is put first on the open page, and what was there stays."""
     await log.save_run(a_run(id="earlier", started_at=utc_now() - timedelta(minutes=1)))
     window = await opened("/")
@@ -35,7 +35,7 @@ async def test_a_run_appears_while_one_looks(log: RunLog, opened: Opening) -> No
     assert await _is_marked(window.row("earlier"))
 
 
-async def test_the_first_run_fills_an_empty_page(log: RunLog, opened: Opening) -> None:
+async def test_the_first_run_fills_an_empty_page(log: SQLiteRunLogService, opened: Opening) -> None:
     """Where nothing is recorded yet, the page shows the first run without being asked."""
     window = await opened("/")
     await expect(window.page.get_by_text("No run is recorded yet")).to_be_visible()
@@ -45,7 +45,7 @@ async def test_the_first_run_fills_an_empty_page(log: RunLog, opened: Opening) -
     await expect(window.rows).to_contain_text(["first"])
 
 
-async def test_a_running_row_succeeds_in_place(log: RunLog, opened: Opening) -> None:
+async def test_a_running_row_succeeds_in_place(log: SQLiteRunLogService, opened: Opening) -> None:
     """A row whose run ends says so in the same element: nothing else on the page moves."""
     begun = utc_now()
     await log.save_run(a_run(id="older", started_at=begun - timedelta(hours=1)))
@@ -62,7 +62,7 @@ async def test_a_running_row_succeeds_in_place(log: RunLog, opened: Opening) -> 
     await expect(window.rows).to_have_count(2)
 
 
-async def test_an_old_run_is_not_put_first(log: RunLog, opened: Opening) -> None:
+async def test_an_old_run_is_not_put_first(log: SQLiteRunLogService, opened: Opening) -> None:
     """A run that changes long after it began comes where it belongs by its start."""
     now = utc_now()
     for name, hours in (("new", 1), ("old", 3)):
@@ -75,7 +75,7 @@ async def test_an_old_run_is_not_put_first(log: RunLog, opened: Opening) -> None
     await expect(window.rows).to_contain_text(["new", "between", "old"])
 
 
-async def test_a_page_keeps_its_length(log: RunLog, opened: Opening) -> None:
+async def test_a_page_keeps_its_length(log: SQLiteRunLogService, opened: Opening) -> None:
     """A first page shows fifty runs, however many come: the oldest of them leave it."""
     now = utc_now()
     for number in range(50):
@@ -91,7 +91,7 @@ async def test_a_page_keeps_its_length(log: RunLog, opened: Opening) -> None:
     await expect(window.rows.last).to_contain_text("r10")
 
 
-async def test_a_row_leaves_a_list_that_it_is_no_part_of(log: RunLog, opened: Opening) -> None:
+async def test_a_row_leaves_a_list_that_it_is_no_part_of(log: SQLiteRunLogService, opened: Opening) -> None:
     """A list of running runs loses the row of one that ends, and gets none of other runs."""
     begun = utc_now()
     for name in ("ends", "goes-on"):
@@ -106,7 +106,7 @@ async def test_a_row_leaves_a_list_that_it_is_no_part_of(log: RunLog, opened: Op
     await expect(window.rows).to_have_count(1)
 
 
-async def test_what_is_typed_stays(log: RunLog, opened: Opening) -> None:
+async def test_what_is_typed_stays(log: SQLiteRunLogService, opened: Opening) -> None:
     """What somebody types into the filters stays while rows come, and so does the focus."""
     await log.save_run(a_run(id="r1"))
     window = await opened("/")
@@ -120,7 +120,7 @@ async def test_what_is_typed_stays(log: RunLog, opened: Opening) -> None:
     await expect(field).to_be_focused()
 
 
-async def test_a_selection_stays(log: RunLog, opened: Opening) -> None:
+async def test_a_selection_stays(log: SQLiteRunLogService, opened: Opening) -> None:
     """A text that somebody has selected in a row is replaced only once they let go of it."""
     failed = a_run(id="r1", status=RunStatus.FAILED, error="ValueError: message 4711 has no sender")
     await log.save_run(failed)
@@ -138,7 +138,7 @@ async def test_a_selection_stays(log: RunLog, opened: Opening) -> None:
     await expect(note).to_have_text("ValueError: another")
 
 
-async def test_the_scroll_position_stays(log: RunLog, opened: Opening) -> None:
+async def test_the_scroll_position_stays(log: SQLiteRunLogService, opened: Opening) -> None:
     """The row that somebody has scrolled to stays where it is while others come above it."""
     now = utc_now()
     for number in range(40):
@@ -158,7 +158,7 @@ async def test_the_scroll_position_stays(log: RunLog, opened: Opening) -> None:
     assert abs(before["y"] - after["y"]) < 2
 
 
-async def test_elapsed_time_ticks(log: RunLog, opened: Opening) -> None:
+async def test_elapsed_time_ticks(log: SQLiteRunLogService, opened: Opening) -> None:
     """How long a run has been under way goes on by itself."""
     await log.save_run(a_run(id="r1", status=RunStatus.RUNNING, started_at=utc_now()))
     window = await opened("/")
@@ -168,7 +168,7 @@ async def test_elapsed_time_ticks(log: RunLog, opened: Opening) -> None:
     await expect(since).not_to_have_text(shown)
 
 
-async def test_a_stream_that_is_cut_goes_on(log: RunLog, site: Site, opened: Opening) -> None:
+async def test_a_stream_that_is_cut_goes_on(log: SQLiteRunLogService, site: Site, opened: Opening) -> None:
     """What happened while the server was away comes once it is back, each run once, without a reload."""
     await log.save_run(a_run(id="r0"))
     window = await opened("/")
@@ -187,7 +187,7 @@ async def test_a_stream_that_is_cut_goes_on(log: RunLog, site: Site, opened: Ope
     assert await _is_marked(window.row("r0"))
 
 
-async def test_a_hidden_tab_pauses(log: RunLog, opened: Opening) -> None:
+async def test_a_hidden_tab_pauses(log: SQLiteRunLogService, opened: Opening) -> None:
     """A tab that nobody sees holds no stream; seen again it shows what happened meanwhile."""
     await log.save_run(a_run(id="r0"))
     window = await opened("/")

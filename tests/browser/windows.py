@@ -100,17 +100,40 @@ class Window:
             self._faults.append(f"asked another origin: {request.url}")
 
 
+class Opening:
+    """Opens windows on a site, none of which shares anything with another."""
+
+    def __init__(self, browser: Browser, site: Site, until_the_end: contextlib.AsyncExitStack) -> None:
+        self._browser = browser
+        self._site = site
+        self._until_the_end = until_the_end
+        self.windows: list[Window] = []
+
+    async def __call__(self, path: str = "/", *, expected: str = "", **look: Unpack[Look]) -> Window:
+        """Return a window that shows *path*. See `Window.expects` for what is *expected*."""
+        context = await self._browser.new_context(**look)
+        self._until_the_end.push_async_callback(context.close)
+        window = Window(await context.new_page(), self._site)
+        self.windows.append(window)
+        if expected:
+            window.expects(expected)
+        await window.open(path)
+        return window
+
+
 @contextlib.asynccontextmanager
-async def opened_window(browser: Browser, site: Site, **look: Unpack[Look]) -> AsyncGenerator[Window]:
-    """Yield a window that shares nothing with others; where its block ends, nothing may have gone wrong."""
-    context = await browser.new_context(**look)
-    try:
-        window = Window(await context.new_page(), site)
-        yield window
-        if window.faults:
-            raise AssertionError("\n".join(window.faults))
-    finally:
-        await context.close()
+async def opening(browser: Browser, site: Site) -> AsyncGenerator[Opening]:
+    """Yield what opens windows. Where the block ends, nothing may have gone wrong in any of them.
+
+    Raises:
+        AssertionError: Something has.
+    """
+    async with contextlib.AsyncExitStack() as until_the_end:
+        opened = Opening(browser, site, until_the_end)
+        yield opened
+        faults = [fault for window in opened.windows for fault in window.faults]
+        if faults:
+            raise AssertionError("\n".join(faults))
 
 
 async def axe_findings(page: Page) -> list[str]:

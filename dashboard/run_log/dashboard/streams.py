@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -33,8 +34,12 @@ from .bodies import json_bytes
 RETRY: Final = timedelta(seconds=2)
 """When a client comes back whose stream was cut."""
 
-_MAX_KEPT: Final = 1_000
-_MAX_KEPT_BYTES: Final = 8 * 2**20
+MAX_KEPT: Final = 1_000
+"""How many updates are kept for who is a little behind."""
+
+MAX_KEPT_BYTES: Final = 8 * 2**20
+"""How many bytes they have, as the events that tell programs of them; the newest is kept whatever it has."""
+
 _MAX_AT_ONCE: Final = 100
 
 # A page takes a cursor, and opens its stream a moment later.
@@ -99,6 +104,7 @@ class Changes:
     Args:
         opened: Returns the run log.
         linger: How many seconds the watch of an event loop stays once nobody looks any more.
+        kept: How many updates are kept for who is a little behind.
         times: How long streams of them last, and the like.
     """
 
@@ -107,11 +113,12 @@ class Changes:
         opened: Callable[[], RunLog],
         *,
         linger: float = _LINGER_SECONDS,
+        kept: int = MAX_KEPT,
         times: StreamTimes = USUAL_TIMES,
     ) -> None:
         self.times: Final = times
         self._opened = opened
-        self._linger = linger
+        self._new_feed = partial(_Feed, opened, linger, kept)
         self._feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Feed] = weakref.WeakKeyDictionary()
 
     async def cursor(self) -> str:
@@ -145,16 +152,17 @@ class Changes:
         # A watch belongs to its event loop.
         loop = asyncio.get_running_loop()
         if loop not in self._feeds:
-            self._feeds[loop] = _Feed(self._opened, self._linger)
+            self._feeds[loop] = self._new_feed()
         return self._feeds[loop]
 
 
 class _Feed:
     """The newest updates of all runs, as one watch brings them while somebody has joined."""
 
-    def __init__(self, opened: Callable[[], RunLog], linger: float) -> None:
+    def __init__(self, opened: Callable[[], RunLog], linger: float, kept: int) -> None:
         self._opened = opened
         self._linger = linger
+        self._most = kept
         self._lock = asyncio.Lock()
         self._joined = 0
         self._reading: asyncio.Task[None] | None = None
@@ -179,8 +187,13 @@ class _Feed:
         try:
             async with self._lock:
                 if not self.is_running:
-                    self._begin(await self._opened().get_watch_cursor())
-                    self._reading = asyncio.create_task(self._read())
+                    log = self._opened()
+                    cursor = await log.get_watch_cursor()
+                    updates = log.watch(None, since_cursor=cursor)
+                    # Here, so that who joins hears of what is wrong with it.
+                    await updates.__aenter__()
+                    self._begin(cursor)
+                    self._reading = asyncio.create_task(self._read(updates))
         except BaseException:
             self.leave()
             raise
@@ -212,17 +225,20 @@ class _Feed:
     def _stop_if_left(self) -> None:
         if not self._joined and self._reading is not None:
             self._reading.cancel()
+            # Whoever joins before it is gone needs another one.
+            self._reading = None
 
-    async def _read(self) -> None:
+    async def _read(self, updates: RunWatch) -> None:
         try:
-            async with self._opened().watch(None, since_cursor=self.newest) as updates:
+            async with updates:
                 async for update in updates:
                     self._keep(Seen(update))
         except RunLogError as error:
             _logger.warning("run_log_dashboard_watch_failed", error=str(error))
         finally:
-            # Who waits sees that this is done, in a moment.
-            asyncio.get_running_loop().call_soon(self._told.set)
+            if self._reading is asyncio.current_task():
+                # Whoever waits sees in a moment that this is done.
+                asyncio.get_running_loop().call_soon(self._told.set)
 
     def _keep(self, seen: Seen) -> None:
         size = len(seen.as_form(json_event))
@@ -230,7 +246,7 @@ class _Feed:
         self._bytes += size
         self.newest = seen.update.cursor
         self._next[self.newest] = self._gone + len(self._kept)
-        while len(self._kept) > _MAX_KEPT or (self._bytes > _MAX_KEPT_BYTES and len(self._kept) > 1):
+        while len(self._kept) > self._most or (self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1):
             oldest, size = self._kept.popleft()
             self._bytes -= size
             self._gone += 1

@@ -12,12 +12,13 @@ from fastapi.responses import HTMLResponse
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, WorkflowRun
 from run_log.dashboard.access import Caller
-from run_log.dashboard.context import Asking, Log, Now
+from run_log.dashboard.context import Asking, Live, Log, Now
 from run_log.dashboard.paths import id_of, segment_of
 from run_log.stores import PendingRun, RunLog
 
 from .filters import encoded
 from .forms import Answering
+from .live import live_path
 from .rendering import page, root_of
 
 FIELDS: Final = ("assignee", "overdue", "workflow")
@@ -49,10 +50,11 @@ def name_of(run: WorkflowRun) -> str:
 
 
 @router.get("/inbox")
-async def show_inbox(request: Request, log: Log, now: Now, asking: Asking) -> HTMLResponse:
+async def show_inbox(request: Request, log: Log, now: Now, asking: Asking, changes: Live) -> HTMLResponse:
     """Show the runs that wait for an answer, those that are due first."""
     given = {name: text for name in FIELDS if (text := request.query_params.get(name, "")).strip()}
     query = request.query_params
+    live = live_path(root_of(request), "/live/page", "paused=1", await changes.cursor())
     faults: dict[str, str] = {}
     found: Sequence[PendingRun] = ()
     token = None
@@ -72,6 +74,8 @@ async def show_inbox(request: Request, log: Log, now: Now, asking: Asking) -> HT
         status=400 if faults else 200,
         items=_items(left, query.get("open"), asking, query.get("by", "")),
         now=now,
+        live=live,
+        fresh=0 if faults else 1,
         given=given,
         kept=encoded(given.items()),
         faults=faults,

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from run_log.core import InvalidArgumentError, InvalidCursorError, words
-from run_log.dashboard.context import Log, Now
+from run_log.dashboard.context import Live, Log, Now
 
 from .filters import Filter, encoded
+from .live import live_path
 from .rendering import page, root_of
 from .rows import Row
 
@@ -25,11 +26,12 @@ router: Final = APIRouter()
 
 
 @router.get("/operations")
-async def show_operations(request: Request, log: Log, now: Now) -> HTMLResponse:
+async def show_operations(request: Request, log: Log, now: Now, changes: Live) -> HTMLResponse:
     """Show how far workflows are, and the runs that have been silent for long."""
     root, fault = root_of(request), ""
     older_than = request.query_params.get("older_than", "").strip() or OLDER_THAN
     token = request.query_params.get("page_token") or None
+    live = live_path(root, "/live/page", "", await changes.cursor())
     try:
         silence = words.duration(older_than)
     except InvalidArgumentError as error:
@@ -47,6 +49,8 @@ async def show_operations(request: Request, log: Log, now: Now) -> HTMLResponse:
         request,
         "operations.html",
         status=400 if fault else 200,
+        live=live,
+        fresh=0 if fault else 10,
         workflows=workflows,
         stale=[(each, Row(each.run, every, root=root, now=now)) for each in stale],
         has_more_stale=more_stale is not None,

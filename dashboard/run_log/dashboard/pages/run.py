@@ -12,13 +12,14 @@ from fastapi.responses import HTMLResponse
 
 from run_log.core import RunNotFoundError, RunStatus, WorkflowRun
 from run_log.dashboard.access import Caller
-from run_log.dashboard.context import Asking, Log, Now
+from run_log.dashboard.context import Asking, Live, Log, Now
 from run_log.dashboard.paths import id_of, segment_of
 from run_log.stores import RunLog, RunRecord
 
 from .charts import timeline
 from .filters import Filter, encoded, parent_of
 from .forms import Answering
+from .live import live_path
 from .rendering import page, root_of
 
 router: Final = APIRouter()
@@ -35,14 +36,20 @@ class Notice:
 
 @router.get("/workflows/{workflow}/runs/{run}")
 async def show_run(
-    request: Request, log: Log, now: Now, asking: Asking, workflow: str, run: str
+    request: Request, log: Log, now: Now, asking: Asking, changes: Live, workflow: str, run: str
 ) -> HTMLResponse:
     """Show one run, its payloads only where they are asked for."""
     payloads = "payloads" in request.query_params
+    live = live_path(
+        root_of(request),
+        "/live/page",
+        encoded([("workflow", workflow), ("run", run)]),
+        await changes.cursor(),
+    )
     record = await log.get_record(id_of(workflow), id_of(run), payloads=payloads)
     if record is None:
         raise RunNotFoundError(id_of(workflow), id_of(run))
-    return await run_page(request, log, record, Looking(now=now, asking=asking, payloads=payloads))
+    return await run_page(request, log, record, Looking(now=now, asking=asking, payloads=payloads, live=live))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,8 @@ class Looking:
     answering: Answering | None = None
     """The form as it was filled in; None for one that nobody has filled in yet."""
     status: int = 200
+    live: str = ""
+    """The address of the stream that tells of changes; empty for a page that does not change by itself."""
 
 
 async def run_page(request: Request, log: RunLog, record: RunRecord, looking: Looking) -> HTMLResponse:
@@ -77,6 +86,9 @@ async def run_page(request: Request, log: RunLog, record: RunRecord, looking: Lo
         record=record,
         run=run,
         now=now,
+        live=looking.live,
+        # One that has ended changes no more, and an open stream costs something.
+        fresh=1 if looking.live and not run.status.is_terminal else 0,
         shown=shown,
         path=path,
         notice=looking.notice,

@@ -29,8 +29,10 @@ _UNSEEN: Final = re.compile(
 
 def visible(value: object) -> object:
     """Return *value*, if it is a text, with escapes, as Python writes them, for what nobody would see."""
-    if not isinstance(value, str) or isinstance(value, Markup) or _UNSEEN.search(value) is None:
+    if not isinstance(value, str) or isinstance(value, Markup):
         return value
+    if value.isspace():  # a link of blanks is none that anybody could find
+        return "␣" * len(value)
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 

@@ -12,12 +12,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from run_log.core import NotFoundError, RunStatus, WorkflowRun
-from run_log.dashboard.context import Log, Now
+from run_log.dashboard.context import Live, Log, Now
 from run_log.dashboard.paths import id_of, segment_of
 from run_log.stores import FailureGroup
 
 from .charts import days, heights
 from .filters import Filter, encoded
+from .live import live_path
 from .rendering import page, root_of
 from .rows import Row, rows
 from .texts import visible
@@ -48,9 +49,10 @@ class Failures:
 
 
 @router.get("/workflows/{workflow}")
-async def show_workflow(request: Request, log: Log, now: Now, workflow: str) -> HTMLResponse:
+async def show_workflow(request: Request, log: Log, now: Now, changes: Live, workflow: str) -> HTMLResponse:
     """Show a workflow at a glance."""
     workflow_id, root = id_of(workflow), root_of(request)
+    live = live_path(root, "/live/page", encoded([("workflow", workflow)]), await changes.cursor())
     summary, (runs, _), groups = await asyncio.gather(
         log.get_summary(workflow_id, now=now),
         log.list_runs(workflow_id, limit=STRIP, payloads=False),
@@ -63,6 +65,8 @@ async def show_workflow(request: Request, log: Log, now: Now, workflow: str) -> 
         request,
         "workflow.html",
         summary=summary,
+        live=live,
+        fresh=5,
         now=now,
         # The oldest is on the left, as in the chart of days.
         strip=_strip(runs[::-1], shown, root, now),
