@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 
 from run_log.stores import RunLog
 
-from .access import Authenticate, Caller
+from .access import Authenticate, Caller, OpenStreams
+from .access.guard import CALLER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Context:
     opened: Callable[[], RunLog]
     """Returns the run log."""
     authenticate: Authenticate
+    read_only: bool
+    streams: OpenStreams
     now: Callable[[], datetime]
     """Returns the time, aware."""
 
@@ -39,8 +42,9 @@ def _now(connection: HTTPConnection) -> datetime:
     return _context(connection).now()
 
 
-async def _caller(connection: HTTPConnection) -> Caller:
-    return await _context(connection).authenticate(connection)
+def _caller(connection: HTTPConnection) -> Caller:
+    caller: Caller = connection.scope[CALLER]
+    return caller
 
 
 Log = Annotated[RunLog, Depends(_run_log)]
