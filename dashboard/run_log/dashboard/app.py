@@ -15,10 +15,12 @@ from typing_extensions import override
 from run_log.core import Settings, utc_now
 from run_log.stores import RunLog, get_run_log_service
 
+from . import api
 from .access import Authenticate, Guard, OpenStreams, authentication
-from .api.routes import router as api
 from .context import Context
+from .errors import answer_errors
 from .pages.routes import router as pages
+from .streams import Changes
 
 _HERE: Final = Path(__file__).parent
 
@@ -66,14 +68,21 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+
+    def opened() -> RunLog:
+        return service or get_run_log_service()
+
     app.state.context = Context(
-        opened=lambda: service or get_run_log_service(),
+        opened=opened,
         authenticate=auth if callable(auth) else authentication(settings, auth),
         read_only=settings.dashboard_read_only if read_only is None else read_only,
         streams=OpenStreams(),
         now=now,
+        changes=Changes(opened),
     )
-    app.include_router(api, prefix="/api/v1")
+    answer_errors(app)
+    app.include_router(api.router, prefix="/api/v1")
+    api.describe(app)
     app.include_router(pages)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     return app

@@ -14,6 +14,7 @@ from run_log.stores import RunLog
 
 from .access import Authenticate, Caller, OpenStreams
 from .access.guard import CALLER
+from .streams import Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +25,14 @@ class Context:
     """Returns the run log."""
     authenticate: Authenticate
     read_only: bool
+    """Whether nobody may answer."""
     streams: OpenStreams
     now: Callable[[], datetime]
     """Returns the time, aware."""
+    changes: Changes
+    """Of all runs, as they come."""
+    project: str | None = None
+    """The Google Cloud project that traces are in; None where that is not known."""
 
 
 def _context(connection: HTTPConnection) -> Context:
@@ -34,15 +40,20 @@ def _context(connection: HTTPConnection) -> Context:
     return context
 
 
-def _run_log(connection: HTTPConnection) -> RunLog:
+# Coroutines: FastAPI would call plain functions in a thread each.
+async def _run_log(connection: HTTPConnection) -> RunLog:
     return _context(connection).opened()
 
 
-def _now(connection: HTTPConnection) -> datetime:
+async def _now(connection: HTTPConnection) -> datetime:
     return _context(connection).now()
 
 
-def _caller(connection: HTTPConnection) -> Caller:
+async def _changes(connection: HTTPConnection) -> Changes:
+    return _context(connection).changes
+
+
+async def _caller(connection: HTTPConnection) -> Caller:
     caller: Caller = connection.scope[CALLER]
     return caller
 
@@ -50,3 +61,4 @@ def _caller(connection: HTTPConnection) -> Caller:
 Log = Annotated[RunLog, Depends(_run_log)]
 Now = Annotated[datetime, Depends(_now)]
 Asking = Annotated[Caller, Depends(_caller)]
+Live = Annotated[Changes, Depends(_changes)]

@@ -32,7 +32,10 @@ from .logs import get_logger
 PREFIX: Final = "RUN_LOG_"
 
 # Variables with the prefix that only the tests and the testing kit read.
-_OF_TESTS: Final = ("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE", "TERRAFORM_CHECK")
+_OF_TESTS: Final = (
+    *("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE"),
+    *("TERRAFORM_CHECK", "REQUIRE_BROWSER", "CHROMIUM"),
+)
 TEST_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in _OF_TESTS)
 
 # The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``

@@ -22,6 +22,10 @@ def dashboard(
     root_path: Annotated[
         str, typer.Option(metavar="PATH", help="The path under which a proxy serves it, such as /runs.")
     ] = "",
+    sample: Annotated[
+        bool,
+        typer.Option("--sample", help="Show sample workflows that keep running, in a file of their own."),
+    ] = False,
 ) -> None:
     """Serve the dashboard until SIGTERM. A second signal ends the process at once.
 
@@ -30,7 +34,7 @@ def dashboard(
     """
     require("dashboard")
     from run_log.console.log_lines import log_to_stderr
-    from run_log.console.work.dashboard import serve_until_signal
+    from run_log.console.work.dashboard import serve_sample_until_signal, serve_until_signal
     from run_log.console.work.opening import complete
     from run_log.core import Settings
 
@@ -38,4 +42,5 @@ def dashboard(
     settings = Settings.from_env()
     if read_only:
         settings = settings.model_copy(update={"dashboard_read_only": True})
-    complete(serve_until_signal(settings, host=host, port=port, root_path=root_path))
+    serve = serve_sample_until_signal if sample else serve_until_signal
+    complete(serve(settings, host=host, port=port, root_path=root_path))

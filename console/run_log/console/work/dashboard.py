@@ -10,6 +10,15 @@ from run_log.dashboard import create_app
 from run_log.http.serving import is_loopback, serving
 
 
+async def serve_sample_until_signal(settings: Settings, *, host: str, port: int, root_path: str = "") -> None:
+    """Serve a file of its own, in which sample workflows keep running; see `serve_until_signal`."""
+    from .sample import sample_environment, sample_running
+
+    with sample_environment():
+        async with sample_running():
+            await serve_until_signal(settings, host=host, port=port, root_path=root_path)
+
+
 async def serve_until_signal(settings: Settings, *, host: str, port: int, root_path: str = "") -> None:
     """Serve the environment's run log at *host* and *port* until SIGTERM or SIGINT.
 
