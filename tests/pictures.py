@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 from tests.browser.chromium import started_chromium
 from tests.browser.site import Site
 
@@ -40,10 +40,10 @@ class Picture:
 
 
 PICTURES: Final = (
-    Picture(name="runs", path="/", height=800),
-    Picture(name="runs-dark", path="/", height=800, scheme="dark"),
-    Picture(name="run", path="/workflows/invoices~2Fsync/runs/20260616-100358-5e21", height=900),
-    Picture(name="inbox", path="/inbox", height=900),
+    Picture(name="runs", path="/", height=620),
+    Picture(name="runs-dark", path="/", height=620, scheme="dark"),
+    Picture(name="run", path="/workflows/invoices~2Fsync/runs/20260616-100358-5e21", height=820),
+    Picture(name="inbox", path="/inbox", height=560),
 )
 
 
@@ -67,6 +67,8 @@ async def _take(browser: Browser, site: Site, picture: Picture, folder: Path) ->
     page = await context.new_page()
     await page.clock.set_fixed_time(NOW)
     await page.goto(site.root + picture.path)
+    if await page.locator("[data-live]").count():
+        await expect(page.locator("#connection")).to_have_text("live")
     await page.screenshot(path=folder / f"{picture.name}.png", animations="disabled")
     await context.close()
 
@@ -85,9 +87,9 @@ def present() -> Iterator[RunEvent]:
     yield from _run(REPORTS, 17, TriggerType.SCHEDULED, progress={"fraction": 0.67, "text": "region apac"})
     choices = {"choices": ["pay", "wait"]}
     pauses: list[tuple[int, str, dict[str, Any]]] = [
-        (340, "2,310 EUR for two desks: pay?", {"assignee": COLLEAGUE, "form": PAYMENT, "deadline": 95}),
+        (340, "2,310 EUR for two desks: pay?", {"assignee": COLLEAGUE, "form": PAYMENT, "deadline": 8}),
         (210, "84 EUR for books: pay?", {**choices, "default_choice": "wait", "deadline": 11}),
-        (130, "640 EUR for travel to Lyon: pay?", {**choices, "deadline": -3}),
+        (130, "640 EUR for travel to Lyon: pay?", {**choices, "deadline": 95}),
     ]
     for seconds, reason, pause in pauses:
         deadline = NOW + timedelta(minutes=pause.pop("deadline"))

@@ -19,6 +19,7 @@ from . import api
 from .access import Authenticate, Guard, OpenStreams, authentication
 from .context import Context
 from .errors import answer_errors
+from .pages.compression import CompressedPages
 from .pages.routes import router as pages
 from .streams import Changes
 
@@ -79,8 +80,10 @@ def create_app(
         streams=OpenStreams(),
         now=now,
         changes=Changes(opened),
+        project=settings.project,
     )
     answer_errors(app)
+    app.add_middleware(CompressedPages)
     app.include_router(api.router, prefix="/api/v1")
     api.describe(app)
     app.include_router(pages)

@@ -24,6 +24,7 @@ templates: Final = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
 _filters: Final[dict[str, Any]] = templates.filters
 _filters.update(

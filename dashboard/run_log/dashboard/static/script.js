@@ -6,13 +6,12 @@
   const on = (target, type, listener) => target?.addEventListener(type, listener);
   const write = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
 
-  // Choices. Where a browser forbids storage they last as long as the page.
-  const chosen = {};
-  const read = (key) => { try { return localStorage[key] ?? chosen[key]; } catch { return chosen[key]; } };
-  const keep = (key, value) => { chosen[key] = value; try { localStorage[key] = value; } catch { /* as above */ } };
+  // A browser may forbid storage: then choices last as long as the page.
+  let choices = {};
+  try { choices = localStorage; } catch { /* forbidden */ }
 
-  // Times. What the server wrote is kept beside what is shown.
-  const zone = () => read("zone") ?? "UTC";
+  // Times: what the server wrote is kept.
+  const zone = () => choices.zone ?? "UTC";
   const local = (at) => new Date(at - 6e4 * at.getTimezoneOffset()).toISOString().slice(-24, -5).replace("T", " ");
   const zoned = (time) => {
     const utc = time.dataset.utc ??= time.textContent;
@@ -30,14 +29,14 @@
     write(one("#zone", within), `Times: ${zone()}`);
     tick(within);
   };
-  on(one("#zone"), "click", () => { keep("zone", zone() === "UTC" ? "local" : "UTC"); dress(document); });
+  on(one("#zone"), "click", () => { choices.zone = zone() === "UTC" ? "local" : "UTC"; dress(document); });
 
   // Changes what differs, but nothing that somebody is at: that waits until it is left.
   const edited = new Set();
   on(document, "input", ({ target }) => edited.add(target));
   const isHeld = (node) => [document.activeElement, ...edited].some((field) => node.contains(field))
     || (!getSelection().isCollapsed && getSelection().containsNode(node, true));
-  // Makes a node equal to another; returns whether a part has to wait. Ids tell what is the same.
+  // Makes a node as another one is; returns whether a part waits. Ids tell what is the same.
   const morph = (from, to) => {
     if (from.isEqualNode(to)) return false;
     if (from.nodeType !== 1) {
@@ -45,9 +44,10 @@
       if (!waits) from.nodeValue = to.nodeValue;
       return waits;
     }
-    const names = new Set([...from.getAttributeNames(), ...to.getAttributeNames()]);
-    names.delete("open"); // what somebody has opened
-    for (const name of names) to.hasAttribute(name) ? from.setAttribute(name, to.getAttribute(name)) : from.removeAttribute(name);
+    for (const name of [...from.getAttributeNames(), ...to.getAttributeNames()]) {
+      if (name === "open") continue; // somebody has opened it, or not
+      if (to.hasAttribute(name)) from.setAttribute(name, to.getAttribute(name)); else from.removeAttribute(name);
+    }
     let waits = false, at = from.firstChild;
     for (const next of [...to.childNodes]) {
       const same = next.id ? [...from.children].find(({ id }) => id === next.id)
@@ -92,7 +92,7 @@
   const draw = () => { if (changes.size) drawing ||= requestAnimationFrame(() => { drawing = 0; apply(); }); };
   for (const type of ["focusout", "selectionchange", "reset"]) on(document, type, draw);
 
-  // What one change does not tell: the page as it is now.
+  // The page as it is now, where one change does not tell it.
   let asked = 0, pause = 100;
   const renew = async () => {
     const answer = await fetch(location).catch(() => null);
@@ -100,14 +100,14 @@
     const main = one("main", page);
     if (main) changes.set("main", main.outerHTML);
     draw();
-    asked = 0;
-    pause = 1000 * fresh;
+    [asked, pause] = [0, 1000 * fresh];
     if (main && !main.dataset.live) { close(); say(""); } // what has ended does not change
   };
 
   // The stream pauses where nobody looks: an open one keeps a server billed.
   let source, last, again, failures = 0;
-  const say = (state) => { const shown = one("#connection"); write(shown, state); shown.className = state; };
+  const shown = one("#connection");
+  const say = (state) => { write(shown, state); shown.className = state; };
   const close = () => { clearTimeout(again); source?.close(); };
   const open = () => {
     close();
@@ -139,8 +139,8 @@
 
   const help = one("#keys"), inUse = one("#keys-on");
   on(one("#help"), "click", () => help.showModal());
-  inUse.checked = read("keys") !== "off";
-  on(inUse, "change", () => keep("keys", inUse.checked ? "on" : "off"));
+  inUse.checked = choices.keys !== "off";
+  on(inUse, "change", () => { choices.keys = inUse.checked ? "on" : "off"; });
   const move = (by) => {
     const rows = all('main [id^="run/"]');
     const at = rows.findIndex((row) => row.contains(document.activeElement));
