@@ -25,6 +25,7 @@ class Context:
     """Returns the run log."""
     authenticate: Authenticate
     read_only: bool
+    """Whether nobody may answer."""
     streams: OpenStreams
     now: Callable[[], datetime]
     """Returns the time, aware."""

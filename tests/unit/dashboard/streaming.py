@@ -86,7 +86,8 @@ class Stream:
                     raise EOFError
                 self._text += more.decode()
         block, _, self._text = self._text.partition("\n\n")
-        return Event(dict(line.split(": ", 1) if ": " in line else (line, "") for line in block.split("\n")))
+        lines = (line.partition(": ") for line in block.split("\n"))
+        return Event({name: value for name, _, value in lines})
 
     async def event(self) -> Event:
         """Return the next event, and pass over what is none."""
