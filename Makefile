@@ -98,6 +98,10 @@ format: $(READY) ## Format and apply safe fixes
 bench: $(READY) ## Measure, beside baselines in the same run
 	$(BIN)/python -m tests.benchmarks
 
+.PHONY: pictures
+pictures: $(READY) ## Take the pictures in docs/pictures; needs Chromium
+	$(BIN)/python -m tests.pictures
+
 N := 2000
 SEED := 0
 .PHONY: simulate

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Unpack
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
 from run_log.dashboard import create_app
-from run_log.stores import RunLog, SQLiteRunLogService
+from run_log.stores import SQLiteRunLogService
 
 from .chromium import REQUIRE_VARIABLE, BrowserNotFoundError, is_required, started_chromium
 from .site import Site
-from .windows import Look, Window, opened_window
+from .windows import Opening, opening
 
 _HERE = Path(__file__).parent
 
@@ -43,7 +42,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def log(tmp_path: Path) -> AsyncIterator[RunLog]:
+async def log(tmp_path: Path) -> AsyncIterator[SQLiteRunLogService]:
     """Return the run log that the dashboard shows, for the test to write to."""
     service = SQLiteRunLogService(path=tmp_path / "runs.sqlite3")
     yield service
@@ -51,23 +50,14 @@ async def log(tmp_path: Path) -> AsyncIterator[RunLog]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(log: RunLog) -> AsyncIterator[Site]:
+async def site(log: SQLiteRunLogService) -> AsyncIterator[Site]:
     """Return the dashboard, behind a port."""
     async with Site(create_app(log)) as served:
         yield served
 
 
-Opening = Callable[..., Awaitable[Window]]
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def opened(browser: Browser, site: Site) -> AsyncIterator[Opening]:
     """Return what opens a window at a path; at the end, nothing may have gone wrong in any."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def window(path: str = "/", **look: Unpack[Look]) -> Window:
-            one = await stack.enter_async_context(opened_window(browser, site, **look))
-            await one.open(path)
-            return one
-
-        yield window
+    async with opening(browser, site) as windows:
+        yield windows

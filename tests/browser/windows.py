@@ -13,6 +13,8 @@ from typing import Any, Final, TypedDict, Unpack
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
+from run_log.dashboard.paths import segment_of
+
 from .site import Site
 
 expect.set_options(timeout=15_000)  # a busy machine takes its time
@@ -48,6 +50,34 @@ class Window:
         """The rows of runs."""
         return self.page.locator("tbody tr")
 
+    @property
+    def connection(self) -> Locator:
+        """What says whether the page is live."""
+        return self.page.locator("#connection")
+
+    def row(self, run_id: str, workflow_id: str = "workflow-1") -> Locator:
+        """Return the row of a run."""
+        name = f"run/{segment_of(workflow_id)}/{segment_of(run_id)}"
+        return self.page.locator(f'[id="{name}"]')
+
+    async def hide(self) -> None:
+        """Have the page be one that nobody sees, as another tab in front of it would."""
+        await self._set_hidden(is_hidden=True)
+
+    async def show(self) -> None:
+        """Undo `hide`."""
+        await self._set_hidden(is_hidden=False)
+
+    async def _set_hidden(self, *, is_hidden: bool) -> None:
+        # A browser without a window shows every tab.
+        await self.page.evaluate(
+            """hidden => {
+                Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            is_hidden,
+        )
+
     async def open(self, path: str) -> None:
         """Open a path of the dashboard."""
         await self.page.goto(self._site.root + path)
@@ -70,17 +100,40 @@ class Window:
             self._faults.append(f"asked another origin: {request.url}")
 
 
+class Opening:
+    """Opens windows on a site, none of which shares anything with another."""
+
+    def __init__(self, browser: Browser, site: Site, until_the_end: contextlib.AsyncExitStack) -> None:
+        self._browser = browser
+        self._site = site
+        self._until_the_end = until_the_end
+        self.windows: list[Window] = []
+
+    async def __call__(self, path: str = "/", *, expected: str = "", **look: Unpack[Look]) -> Window:
+        """Return a window that shows *path*. See `Window.expects` for what is *expected*."""
+        context = await self._browser.new_context(**look)
+        self._until_the_end.push_async_callback(context.close)
+        window = Window(await context.new_page(), self._site)
+        self.windows.append(window)
+        if expected:
+            window.expects(expected)
+        await window.open(path)
+        return window
+
+
 @contextlib.asynccontextmanager
-async def opened_window(browser: Browser, site: Site, **look: Unpack[Look]) -> AsyncGenerator[Window]:
-    """Yield a window that shares nothing with others; where its block ends, nothing may have gone wrong."""
-    context = await browser.new_context(**look)
-    try:
-        window = Window(await context.new_page(), site)
-        yield window
-        if window.faults:
-            raise AssertionError("\n".join(window.faults))
-    finally:
-        await context.close()
+async def opening(browser: Browser, site: Site) -> AsyncGenerator[Opening]:
+    """Yield what opens windows. Where the block ends, nothing may have gone wrong in any of them.
+
+    Raises:
+        AssertionError: Something has.
+    """
+    async with contextlib.AsyncExitStack() as until_the_end:
+        opened = Opening(browser, site, until_the_end)
+        yield opened
+        faults = [fault for window in opened.windows for fault in window.faults]
+        if faults:
+            raise AssertionError("\n".join(faults))
 
 
 async def axe_findings(page: Page) -> list[str]:

@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 
 from run_log.stores import RunLog
 
-from .access import Authenticate, Caller
+from .access import Authenticate, Caller, OpenStreams
+from .access.guard import CALLER
 from .streams import Changes
 
 
@@ -23,10 +24,15 @@ class Context:
     opened: Callable[[], RunLog]
     """Returns the run log."""
     authenticate: Authenticate
+    read_only: bool
+    """Whether nobody may answer."""
+    streams: OpenStreams
     now: Callable[[], datetime]
     """Returns the time, aware."""
     changes: Changes
     """Of all runs, as they come."""
+    project: str | None = None
+    """The Google Cloud project that traces are in; None where that is not known."""
 
 
 def _context(connection: HTTPConnection) -> Context:
@@ -48,7 +54,8 @@ async def _changes(connection: HTTPConnection) -> Changes:
 
 
 async def _caller(connection: HTTPConnection) -> Caller:
-    return await _context(connection).authenticate(connection)
+    caller: Caller = connection.scope[CALLER]
+    return caller
 
 
 Log = Annotated[RunLog, Depends(_run_log)]

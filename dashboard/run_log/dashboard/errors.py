@@ -153,7 +153,7 @@ def answer_errors(app: FastAPI) -> None:
 
 def problem_answer(request: Request, problem: Problem) -> Response:
     """Return what *request* is answered with where *problem* came up."""
-    if not _is_of_api(request):
+    if not is_of_api(request.scope):
         answer = page(request, "error.html", status=problem.status, problem=problem)
         answer.headers.update(problem.headers)
         return answer
@@ -180,9 +180,10 @@ def _loggable(error: RunLogError) -> str:
     return str(error)
 
 
-def _is_of_api(request: Request) -> bool:
-    path: str = request.scope["path"]
-    return path.removeprefix(request.scope.get("root_path", "")).startswith("/api/")
+def is_of_api(scope: Mapping[str, Any]) -> bool:
+    """Return whether what an ASGI *scope* asks for is below ``/api``, wherever the app is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).startswith("/api/")
 
 
 def _of_request(error: RequestValidationError) -> Problem:

@@ -13,6 +13,7 @@ ALL_WORKFLOWS: Final = "-"
 # Servers decode "%2F" before they split a path, so the escape is another character. A dot could make a
 # segment that clients collapse. A colon separates a custom method.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]|(?<=[A-Za-z0-9_-])\.")
+_ALL_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9_-]\.?)+")
 _ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
 
 
@@ -20,6 +21,8 @@ def segment_of(text: str) -> str:
     """Return the id *text* as one segment of a path: ASCII, with no ``/``, ``%`` or leading dot."""
     if text == ALL_WORKFLOWS:
         return "~2D"
+    if _ALL_PLAIN.fullmatch(text):
+        return text
     return "".join(
         one
         if _PLAIN.fullmatch(text, at, at + 1)

@@ -18,6 +18,7 @@ from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.settings import is_cloud_run_service
 from run_log.http.serving import is_loopback, serving
+from run_log.http.tokens import Certificates
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
@@ -29,7 +30,7 @@ from .projector import Projector
 from .pubsub import PubSubDeadLetters, PubSubEvents, opened_source
 from .pull import PullReport, PullWorker, cancel
 from .push.app import Authenticate, create_push_app
-from .push.oidc import Certificates, TokenVerifier
+from .push.oidc import TokenVerifier
 
 DRAIN_SECONDS: Final = 2.0
 """How long projecting may take once the last request is answered. Nothing should be in hand by then."""

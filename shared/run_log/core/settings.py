@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     """``RUN_LOG_DASHBOARD_AUDIENCE``: whom those tokens have to be for."""
     dashboard_issuer: str = "https://accounts.google.com"
     """``RUN_LOG_DASHBOARD_ISSUER``: who signs the tokens of ``oidc``."""
+    dashboard_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    """``RUN_LOG_DASHBOARD_USERS``: who of those with a valid token is let in: e-mail addresses, and
+    ``@domain`` for all of one, separated by commas; empty for everybody."""
     dashboard_read_only: bool = False
     """``RUN_LOG_DASHBOARD_READ_ONLY``: whether paused runs cannot be answered in the dashboard."""
     buffer_events: int = Field(default=10_000, ge=0)

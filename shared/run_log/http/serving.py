@@ -40,6 +40,7 @@ async def serving(app: ASGIApp, *, host: str, port: int) -> AsyncGenerator[int]:
         port=port,
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -62,6 +63,9 @@ async def serving(app: ASGIApp, *, host: str, port: int) -> AsyncGenerator[int]:
 def is_loopback(host: str) -> bool:
     """Return whether *host*, a name or an address, is this machine alone."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    # Python before 3.13 does not look behind ::ffff:127.0.0.1, which a server of IPv6 makes of 127.0.0.1.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -86,7 +86,7 @@ class Stream:
                     raise EOFError
                 self._text += more.decode()
         block, _, self._text = self._text.partition("\n\n")
-        lines = [line.partition(": ") for line in block.split("\n")]
+        lines = (line.partition(": ") for line in block.split("\n"))
         return Event({name: value for name, _, value in lines})
 
     async def event(self) -> Event:
@@ -112,7 +112,7 @@ class Stream:
 @asynccontextmanager
 async def streaming(
     app: ASGIApp, path: str = WATCH, *, last_event_id: str = "", **parameters: str
-) -> AsyncGenerator[Stream]:
+) -> AsyncIterator[Stream]:
     """Yield the stream of *app* at *path* with *parameters*; it is cut at the end of the block."""
     headers = {"last-event-id": last_event_id} if last_event_id else {}
     stream = Stream(app, f"{path}?{urlencode(parameters)}", headers)

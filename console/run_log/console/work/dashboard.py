@@ -33,7 +33,7 @@ async def serve_until_signal(settings: Settings, *, host: str, port: int, root_p
             "pass --host 127.0.0.1"
         )
     async with opened_run_log(saves=not settings.dashboard_read_only) as log:
-        app = create_app(log)
+        app = create_app(log, read_only=settings.dashboard_read_only)
         app.root_path = root_path.rstrip("/")
         stop = stopped_by_signal()
         async with serving(app, host=host, port=port) as listening:
@@ -41,3 +41,4 @@ async def serve_until_signal(settings: Settings, *, host: str, port: int, root_p
             note(f"dashboard  http://{shown}:{listening}{app.root_path}/")
             note(f"run log    {log.place}")
             await stop.wait()
+            app.state.context.streams.close()

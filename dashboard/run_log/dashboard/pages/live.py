@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 
 from run_log.core import InvalidArgumentError
 from run_log.dashboard.context import Context, Live, Now
+from run_log.dashboard.paths import id_of
 from run_log.dashboard.streams import EventStream, event_bytes
 from run_log.stores import RunUpdate
 
@@ -38,6 +39,26 @@ async def stream_runs(request: Request, changes: Live, now: Now) -> EventStream:
     return EventStream(updates, lambda seen: seen.as_form(form))
 
 
+@router.get("/live/page")
+async def stream_page(
+    request: Request,
+    changes: Live,
+    workflow: str | None = None,
+    run: str | None = None,
+    *,
+    paused: bool = False,
+) -> EventStream:
+    """Tell that a page is another by now: that of a run, of a workflow, or of all runs that wait.
+
+    The browser asks for the page itself: what is on it is more than one update tells.
+    """
+    form = _Changed(
+        None if workflow is None else id_of(workflow), None if run is None else id_of(run), paused
+    )
+    updates = await changes.since(cursor_of(request))
+    return EventStream(updates, lambda seen: seen.as_form(form))
+
+
 def cursor_of(request: Request) -> str | None:
     """Return where a stream goes on: what the browser saw last, or else what its page was made with."""
     return request.headers.get("last-event-id") or request.query_params.get("cursor")
@@ -51,6 +72,25 @@ def row_bytes(update: RunUpdate, name: str, html: str) -> bytes:
 def gone_bytes(update: RunUpdate, name: str) -> bytes:
     """Return the event that takes the element with the id *name* away."""
     return event_bytes({"id": name}, cursor=update.cursor, event="gone")
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """Makes the event that a page has changed, of updates that it shows something of."""
+
+    workflow_id: str | None
+    run_id: str | None
+    paused: bool
+
+    def __call__(self, update: RunUpdate) -> bytes:
+        run = update.run
+        is_shown = (
+            self.workflow_id in (None, run.workflow_id)
+            and self.run_id in (None, run.id)
+            # One that was answered has what it waited for.
+            and (run.pause is not None or not self.paused)
+        )
+        return event_bytes({}, cursor=update.cursor, event="changed") if is_shown else b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 
 from run_log.dashboard.paths import segment_of
 
-from .texts import as_given, first_line, moment, since, took, visible
+from .texts import as_given, first_line, json_text, moment, since, took, took_ms, visible
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 
@@ -24,16 +24,19 @@ templates: Final = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
 _filters: Final[dict[str, Any]] = templates.filters
 _filters.update(
     {
         "as_given": as_given,
         "first_line": first_line,
+        "json_text": json_text,
         "moment": moment,
         "segment": segment_of,
         "since": since,
         "took": took,
+        "took_ms": took_ms,
     }
 )
 

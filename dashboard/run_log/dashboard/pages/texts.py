@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,22 +10,29 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from run_log.core.clock import rfc3339
+from run_log.core.payload import encode_json
 
 _MINUTE: Final = 60
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
+_DEEPEST: Final = 60
+# Of a duration that fits a timedelta.
+_LONGEST_MS: Final = 8e16
 _TENTHS_UP_TO: Final = 10
 
 # Controls, and what turns the direction of the text around it: as they are, an id could look like another.
+# Not the joiners: many scripts need them.
 _UNSEEN: Final = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 
 
 def visible(value: object) -> object:
     """Return *value*, if it is a text, with escapes, as Python writes them, for what nobody would see."""
-    if not isinstance(value, str) or isinstance(value, Markup) or _UNSEEN.search(value) is None:
+    if not isinstance(value, str) or isinstance(value, Markup):
         return value
+    if value.isspace():  # a link of blanks is none that anybody could find
+        return "␣" * len(value)
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
@@ -56,25 +64,39 @@ def took(duration: timedelta) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def took_ms(milliseconds: float) -> str:
+    """Return a duration of so many milliseconds, as `took` does; any number has a form."""
+    return took(timedelta(milliseconds=min(milliseconds, _LONGEST_MS)))
+
+
 def moment(value: datetime, now: datetime | None = None) -> Markup:
     """Return the element ``time`` of *value*, in UTC; with *now*, without the year if that is the same.
 
     The text is a part of ``YYYY-MM-DD HH:MM:SS``, so that a script can show the same part of another zone's.
     """
     value = value.astimezone(UTC)
-    text = f"{value:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
+    exact = _short(rfc3339(value))
+    text = f"{exact[:10]} {exact[11:19]}"
     if now is not None and now.year == value.year:
         text = text[5:]
-    return Markup('<time datetime="{}">{}</time>').format(_short(rfc3339(value)), text)
+    return Markup(f'<time datetime="{exact}">{text}</time>')  # noqa: S704 - digits
 
 
 def since(begun: datetime, now: datetime) -> Markup:
     """Return how long ago *begun* was, for a script to keep up to date."""
-    return Markup('<span data-since="{}">{}</span>').format(
-        _short(rfc3339(begun)), took(max(now - begun, timedelta(0)))
-    )
+    told = took(max(now - begun, timedelta(0)))
+    return Markup(f'<span data-since="{_short(rfc3339(begun))}">{told}</span>')  # noqa: S704 - digits
 
 
 def _short(text: str) -> str:
     # Seconds are enough where only seconds are shown, and a list has many times.
     return f"{text[:-8]}Z"
+
+
+def json_text(value: object) -> str:
+    """Return *value* as JSON for people: indented, or on one line where it is very deep."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return encode_json(value)
+    return text if f"\n{' ' * _DEEPEST}" not in text else json.dumps(value, ensure_ascii=False)

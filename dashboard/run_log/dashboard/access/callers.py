@@ -1,4 +1,4 @@
-"""Who asks: what tells it of a request, and what the one who asks may do."""
+"""Who asks, and what tells it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,4 @@ class Caller:
 
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Caller]]
-"""Returns who asks, or raises the error that the request is refused with."""
-
-
-async def anybody(connection: HTTPConnection) -> Caller:
-    """Let everybody in, without a name."""
-    del connection
-    return Caller(name=None)
+"""Returns who asks, or raises the ``HTTPException`` that a request is refused with."""
