@@ -104,6 +104,7 @@ def test_every_error_is_answered() -> None:
     ("method", "path", "status"),
     [
         ("GET", "/nothing", 404),
+        ("GET", "/workflows/", 404),
         ("GET", "/workflows/w/runs/a/b", 404),
         ("POST", "/workflows", 405),
         ("DELETE", "/workflows/w/runs/r", 405),
