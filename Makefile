@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # What needs the package alone gets an environment of its own, small and quick to make, unless the whole one is there.
 SMALL := $(if $(wildcard $(READY)),.venv,.venv-base)
-SOURCES := producer projector shared console infra tests
+SOURCES := producer projector dashboard shared console infra tests
 # Some images set it. Each of the hundreds of processes that the tests start would then compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -20,9 +20,19 @@ $(READY): pyproject.toml uv.lock tools/bootstrap
 	./tools/bootstrap base
 	@touch $@
 
+# With what the dashboard needs besides.
+.venv-base/.dashboard: .venv-base/.ready tools/dashboard.txt
+	./tools/bootstrap dashboard
+	@touch $@
+
 .PHONY: demo
 demo: $(SMALL)/.ready ## Run the main job on the embedded default
 	$(SMALL)/bin/run-log demo
+	@echo "To look at such runs in a browser: make dashboard"
+
+.PHONY: dashboard
+dashboard: $(if $(wildcard $(READY)),$(READY),.venv-base/.dashboard) ## Show sample workflows that keep running, in a browser, until Ctrl-C
+	$(SMALL)/bin/run-log dashboard --sample
 
 .PHONY: test
 test: $(READY) ## Run the whole suite, on two cores: two more processes fill the time in which others wait
@@ -88,6 +98,10 @@ format: $(READY) ## Format and apply safe fixes
 bench: $(READY) ## Measure, beside baselines in the same run
 	$(BIN)/python -m tests.benchmarks
 
+.PHONY: pictures
+pictures: $(READY) ## Take the pictures in docs/pictures; needs Chromium
+	$(BIN)/python -m tests.pictures
+
 N := 2000
 SEED := 0
 .PHONY: simulate
@@ -111,9 +125,11 @@ emulators: $(SMALL)/.ready ## Run both emulators until Ctrl-C, and say how to us
 schema: $(READY) ## Write the event's JSON Schema; a changed one needs a new SCHEMA_VERSION
 	$(BIN)/python -m tests.golden.schema
 
+EXPORT := $(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate
 .PHONY: base
-base: $(READY) ## Write what `make demo` installs, from uv.lock
-	$(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate --output-file tools/base.txt
+base: $(READY) ## Write what `make demo` and `make dashboard` install, from uv.lock
+	$(EXPORT) --output-file tools/base.txt
+	$(EXPORT) --extra dashboard --output-file tools/dashboard.txt
 
 .PHONY: terraform
 terraform: ## Check and test the Terraform module; RUN_LOG_TERRAFORM_CHECK names a program that can offline

@@ -9,6 +9,10 @@ locals {
   subscription      = "${var.name}-projector"
   dead_letter_topic = "${var.name}-dead-letters"
 
+
+  dashboard           = "${var.name}-dashboard"
+  answering_dashboard = "${var.name}-answers"
+
   is_push     = var.projector_mode == "push"
   health_port = 8080
 
@@ -35,6 +39,22 @@ locals {
     RUN_LOG_BACKEND      = "pubsub"
     RUN_LOG_TOPIC        = local.topic
   }
+
+  # One for whoever may look. A second one answers paused runs, and so publishes, which the first cannot.
+  dashboards = merge(
+    var.dashboard_enabled ? { (local.dashboard) = { answers = false, members = var.dashboard_members } } : {},
+    var.dashboard_enabled && length(var.dashboard_answering_members) > 0 ? {
+      (local.answering_dashboard) = { answers = true, members = var.dashboard_answering_members }
+    } : {},
+  )
+
+  dashboard_environment = { for name, one in local.dashboards : name => merge(local.reader_environment, {
+    RUN_LOG_BACKEND             = one.answers ? "pubsub" : "firestore"
+    RUN_LOG_TOPIC               = local.topic
+    RUN_LOG_DASHBOARD_AUTH      = "iap"
+    RUN_LOG_DASHBOARD_AUDIENCE  = "/projects/${data.google_project.main.number}/locations/${var.region}/services/${name}"
+    RUN_LOG_DASHBOARD_READ_ONLY = tostring(!one.answers)
+  }) }
 
   reader_environment = {
     GOOGLE_CLOUD_PROJECT    = var.project_id

@@ -48,7 +48,12 @@ output "archive_bucket" {
   value       = one(google_storage_bucket.archive[*].name)
 }
 
+output "dashboard_urls" {
+  description = "Where the services that show the runs are, by name; empty without any."
+  value       = { for name, one in google_cloud_run_v2_service.dashboard : name => one.uri }
+}
+
 output "dashboard" {
-  description = "The id of the dashboard."
+  description = "The id of the dashboard in Cloud Monitoring."
   value       = google_monitoring_dashboard.main.id
 }

@@ -131,6 +131,34 @@ variable "projector_limits" {
   default     = { cpu = "1", memory = "512Mi" }
 }
 
+variable "dashboard_enabled" {
+  description = "Whether there is a service that shows the runs, behind Identity-Aware Proxy."
+  type        = bool
+  default     = false
+}
+
+variable "dashboard_members" {
+  description = "Who may look, such as group:team@example.com or domain:example.com."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = !anytrue([for member in var.dashboard_members : startswith(member, "all")])
+    error_message = "dashboard_members are users, groups, domains and service accounts: not allUsers, not allAuthenticatedUsers."
+  }
+}
+
+variable "dashboard_answering_members" {
+  description = "Who may also answer paused runs, in a service of its own. Empty: nobody, and there is none."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = !anytrue([for member in var.dashboard_answering_members : startswith(member, "all")])
+    error_message = "dashboard_answering_members are users, groups, domains and service accounts: not allUsers, not allAuthenticatedUsers."
+  }
+}
+
 variable "archive_enabled" {
   description = "Whether every event is also written to a bucket."
   type        = bool

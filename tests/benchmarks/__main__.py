@@ -13,7 +13,20 @@ from rich.console import Console
 
 from run_log.testing import EmulatorNotFoundError, FirestoreEmulator, PubSubEmulator
 
-from . import batch, emit, listing, pipe, projection, reading, scaling, spool, sqlite, startup
+from . import (
+    batch,
+    dashboard,
+    dashboard_live,
+    emit,
+    listing,
+    pipe,
+    projection,
+    reading,
+    scaling,
+    spool,
+    sqlite,
+    startup,
+)
 from .report import Options, Report, show
 
 Benchmark = Callable[[Options, FirestoreEmulator], Report]
@@ -35,6 +48,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "reading": reading.measure,
     "sqlite": sqlite.measure,
     "startup": startup.measure,
+    "dashboard": dashboard.measure,
+    "dashboard-live": dashboard_live.measure,
     "spool": spool.measure,
 }
 

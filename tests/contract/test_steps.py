@@ -103,6 +103,54 @@ async def test_a_step_of_an_earlier_attempt(harness: Harness, service: RunLog) -
 
 
 @every_adapter
+async def test_all_of_a_run(harness: Harness, service: RunLog) -> None:
+    """A record has all that is kept of a run: its state, its version, its history, its steps."""
+    step = a_step("load", 2)
+    begun = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING)
+    paused = an_event(workflow_id="w", id="r", status=RunStatus.PAUSED, trigger_data={"file": "x"})
+    await harness.store.apply([begun.model_copy(update={"steps": (step,)}), paused])
+
+    whole, light = [await service.get_record("w", "r", payloads=payloads) for payloads in (True, False)]
+
+    assert whole is not None
+    assert light is not None
+    assert await service.get_run("w", "r") == whole.run
+    assert paused.version == whole.version
+    assert await service.get_history("w", "r") == whole.history
+    assert (step,) == whole.steps
+    assert {} == light.run.trigger_data
+    assert whole.run == light.run.model_copy(update={"trigger_data": {"file": "x"}})
+    assert (whole.version, whole.history, whole.steps) == (light.version, light.history, light.steps)
+    assert await service.get_record("w", "nobody") is None
+
+
+@every_adapter
+async def test_neighbours(harness: Harness, service: RunLog) -> None:
+    """The neighbours of a run are those of the listing that it is looked at from, its filters included."""
+    wanted = {"team": "a"}
+    for workflow, name, minute, labels in (
+        ("v", "1", 1, wanted),
+        ("w", "2", 2, {}),
+        ("w", "3", 3, wanted),
+        ("w", "4", 3, {}),
+        ("w", "5", 5, wanted),
+    ):
+        started_at = NOON + timedelta(minutes=minute)
+        await save(harness, a_run(workflow_id=workflow, id=name, started_at=started_at, labels=labels))
+    third = await service.get_run("w", "3")
+    assert third is not None
+
+    found = [
+        await service.get_neighbours(third),
+        await service.get_neighbours(third, "w", label=("team", "a")),
+        await service.get_neighbours(third, label=("team", "a")),
+    ]
+
+    ids = [tuple(run and run.id for run in pair) for pair in found]
+    assert [("4", "2"), ("5", None), ("5", "1")] == ids
+
+
+@every_adapter
 async def test_progress_is_heard(harness: Harness, service: RunLog) -> None:
     """What only says how far a run is changes neither history nor stats; the run is heard of by it."""
     clock = HybridLogicalClock(lambda: micros_of(NOON))

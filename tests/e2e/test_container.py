@@ -132,8 +132,15 @@ def test_the_image_holds_what_runs(image: Image) -> None:
     installed = {path.name.split("-")[0] for path in sites.glob("python*/site-packages/*.dist-info")}
 
     assert (0, "") == (shown.returncode, shown.stderr)
-    assert all(command in shown.stdout for command in ("projector", "provision", "sweep"))
-    assert {"run_log", "fastapi", "google_cloud_firestore", "google_cloud_pubsub", "uvicorn"} <= installed
+    assert all(command in shown.stdout for command in ("dashboard", "projector", "provision", "sweep"))
+    assert {
+        "run_log",
+        "fastapi",
+        "jinja2",
+        "google_cloud_firestore",
+        "google_cloud_pubsub",
+        "uvicorn",
+    } <= installed
     assert not {"pytest", "mypy", "uv", "pip", "hatchling"} & installed
 
 
@@ -181,14 +188,15 @@ async def _until_it_answers(url: str) -> None:
 async def test_what_compose_starts(
     image: Image, services: dict[str, Any], emulator_environment: Mapping[str, str]
 ) -> None:
-    """The compose file's services make the topics, project, and show three runs read from Firestore."""
+    """The compose file's services make the topics, project, and show three runs, as text and as a page."""
     emulators = {name: value for name, value in emulator_environment.items() if value}
     port = _free_port()
     pull = [port if word == HEALTH_PORT else word for word in services["projector"]["command"]]
     _, program = services["emit"]["entrypoint"]
     emit = image.python(REPOSITORY / "infra" / Path(program).name)
     variables = {
-        name: {**services[name]["environment"], **emulators} for name in ("provision", "projector", "emit")
+        name: {**services[name]["environment"], **emulators}
+        for name in ("provision", "projector", "dashboard", "emit")
     }
 
     made = await asyncio.to_thread(image.run, *services["provision"]["command"], **variables["provision"])
@@ -199,6 +207,15 @@ async def test_what_compose_starts(
             asyncio.timeout(PATIENCE),
         ):
             out, err = await emitter.communicate()
+        shown_at = _free_port()
+        dashboard = image.command(*services["dashboard"]["command"], "--port", shown_at)
+        async with _started(dashboard, image.environment(**variables["dashboard"])) as page:
+            await _until_it_answers(f"http://127.0.0.1:{shown_at}/")
+            async with httpx2.AsyncClient() as client:
+                seen = (await client.get(f"http://127.0.0.1:{shown_at}/")).text
+            page.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE):
+                await page.communicate()
         projector.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             await projector.communicate()
@@ -209,4 +226,5 @@ async def test_what_compose_starts(
     assert [["invoices", "success"], ["expenses", "paused"], ["reminders", "failed"]] == [
         [workflow, status] for workflow, _, status in shown
     ]
-    assert 0 == projector.returncode
+    assert (0, 0) == (projector.returncode, page.returncode)
+    assert all(workflow in seen for workflow in ("invoices", "expenses", "reminders"))

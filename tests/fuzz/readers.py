@@ -19,11 +19,12 @@ from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
 from run_log.core import EventDecodeError, Message, ReceivedMessage, decode_event
 from run_log.core.errors import PushRefusedError
+from run_log.http.tokens import Certificates
 from run_log.producer._segment import encode_record, records_in
 from run_log.projector.archive import read_records
 from run_log.projector.dead_letters.letters import DeadLetter
 from run_log.projector.push.app import received_message
-from run_log.projector.push.oidc import Certificates, TokenVerifier
+from run_log.projector.push.oidc import TokenVerifier
 
 from .bodies import Bodies, envelope, mutated
 from .pipes import FuzzFailedError

@@ -15,6 +15,7 @@ import typer
 from typer.models import CommandInfo, TyperInfo
 
 from .commands import checking, dead_letters, events, pipeline, runs
+from .commands.dashboard import dashboard
 from .commands.rebuild import archive, rebuild
 from .exit_codes import run
 from .options import examples
@@ -35,6 +36,7 @@ app.command(epilog=examples("demo"))(pipeline.demo)
 app.add_typer(runs.app, name="runs")
 app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(runs.workflows)
 app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
+app.command(epilog=examples("dashboard", "dashboard --port 8000 --read-only"))(dashboard)
 app.add_typer(pipeline.projector, name="projector")
 app.command(epilog=examples("provision"))(pipeline.provision)
 app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(checking.doctor)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -37,9 +36,6 @@ WorkflowOption = Annotated[
 WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", show_default=False, help="The workflow's id.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="The run's id.")]
 
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
-
 
 def group(text: str) -> typer.Typer:
     """Return an empty group of commands with the help *text*."""
@@ -60,52 +56,24 @@ def shape(output: OutputFormat, *, wide: bool) -> OutputFormat:
 
 
 def duration(text: str) -> timedelta:
-    """Parse a duration such as ``90m``. Anything else is an `InvalidArgumentError`."""
-    from run_log.core import InvalidArgumentError
+    """Parse a duration such as ``90m``; see `words.duration`."""
+    from run_log.core import words
 
-    found = _duration(text)
-    if found is None:
-        raise InvalidArgumentError(
-            f"{text!r} is not a duration; pass a whole number with s, m, h or d, such as 90m or 2d"
-        )
-    return found
+    return words.duration(text)
 
 
 def moment(text: str | None, now: datetime) -> datetime | None:
-    """Parse a moment: a duration such as ``2h`` before *now*, a date, or a time, in UTC if it has no offset.
+    """Parse a moment such as ``2h`` before *now*; see `words.moment`. None is none."""
+    from run_log.core import words
 
-    Anything else is an `InvalidArgumentError`.
-    """
-    from run_log.core import InvalidArgumentError
-
-    if text is None:
-        return None
-    ago = _duration(text)
-    if ago is not None:
-        try:
-            return now - ago
-        except OverflowError as error:
-            raise InvalidArgumentError(f"{text!r} is longer ago than any run; omit the option") from error
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"{text!r} is not a moment; pass how long ago it was, such as 90m or 2d, or a time, such as "
-            "2026-03-04T12:00:00Z"
-        ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None if text is None else words.moment(text, now)
 
 
 def label_pair(text: str) -> tuple[str, str]:
-    """Parse a label such as ``customer=acme``. Anything else is an `InvalidArgumentError`."""
-    from run_log.core import InvalidArgumentError
+    """Parse a label such as ``customer=acme``; see `words.label_pair`."""
+    from run_log.core import words
 
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise InvalidArgumentError(
-            f"{text!r} is not a label; pass a key and its value, such as customer=acme"
-        )
-    return key, value
+    return words.label_pair(text)
 
 
 def json_object(text: str | None, option: str) -> dict[str, Any]:
@@ -139,8 +107,3 @@ def labels(texts: Sequence[str]) -> dict[str, str]:
             raise InvalidArgumentError(f"{text!r} is no label KEY=VALUE: {LABEL_HINT}")
         found[key] = value
     return found
-
-
-def _duration(text: str) -> timedelta | None:
-    match = _DURATION.fullmatch(text)
-    return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,18 +17,20 @@ from run_log.core import ConfigurationError, Settings, StoreUnavailableError
 from run_log.core.backoff import Backoff
 from run_log.core.logs import get_logger
 from run_log.core.settings import is_cloud_run_service
+from run_log.http.serving import is_loopback, serving
+from run_log.http.tokens import Certificates
 from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
 from .dead_letters.leased import QUIET_SECONDS, LeasedLetters
 from .dead_letters.redrive import Publish
 from .group_commit import GroupCommit
+from .health import health_routes
 from .projector import Projector
 from .pubsub import PubSubDeadLetters, PubSubEvents, opened_source
 from .pull import PullReport, PullWorker, cancel
 from .push.app import Authenticate, create_push_app
-from .push.oidc import Certificates, TokenVerifier
-from .serving import health_routes, serving
+from .push.oidc import TokenVerifier
 
 DRAIN_SECONDS: Final = 2.0
 """How long projecting may take once the last request is answered. Nothing should be in hand by then."""
@@ -181,7 +182,7 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
                 certificates=Certificates(),
             )
         case "iam":
-            if not (is_cloud_run_service() or _is_loopback(host)):
+            if not (is_cloud_run_service() or is_loopback(host)):
                 raise ConfigurationError(
                     "RUN_LOG_PUSH_AUTH=iam needs Cloud Run to check who pushes, and this process is not "
                     f"there (K_SERVICE is not set), so anybody could push to {host}; set "
@@ -223,13 +224,6 @@ def _route(
 
 async def _let_in(_authorization: str | None) -> None:
     """Accept every push: the platform has checked it."""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextlib.asynccontextmanager

@@ -59,14 +59,21 @@ def form_fault(text: str) -> str | None:
 
 def values_fault(form: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
     """Return what is wrong with *values* by their *form*, each field by its name; None if they fit."""
-    try:
-        faults: list[Any] = list(islice(_validator(form).iter_errors(values), _MAX_FAULTS))
-    except Exception as error:  # noqa: BLE001 - another program may have stored the form
-        return f"values: the form cannot be used ({type(error).__name__}: {error})"[:_MAX_FAULT]
     return "; ".join(
-        f"{'.'.join(map(str, ('values', *fault.absolute_path)))}: {fault.message}"[:_MAX_FAULT]
-        for fault in faults
+        f"{'.'.join(map(str, ('values', *path)))}: {message}"[:_MAX_FAULT]
+        for path, message in values_faults(form, values)
     )
+
+
+def values_faults(
+    form: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return what is wrong with *values* by their *form*: where, and what; of many faults the first."""
+    try:
+        found: list[Any] = list(islice(_validator(form).iter_errors(values), _MAX_FAULTS))
+    except Exception as error:  # noqa: BLE001 - another program may have stored the form
+        return [((), f"the form cannot be used ({type(error).__name__}: {error})")]
+    return [(tuple(fault.absolute_path), fault.message) for fault in found]
 
 
 def _validator(form: Mapping[str, Any]) -> Any:

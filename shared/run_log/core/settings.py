@@ -27,7 +27,10 @@ from .logs import get_logger
 PREFIX: Final = "RUN_LOG_"
 
 # Variables with the prefix that only the tests and the testing kit read.
-_OF_TESTS: Final = ("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE", "TERRAFORM_CHECK")
+_OF_TESTS: Final = (
+    *("REQUIRE_EMULATORS", "EMULATOR_ROOT", "TRACE_FILE", "TRACE_SHARE"),
+    *("TERRAFORM_CHECK", "REQUIRE_BROWSER", "CHROMIUM"),
+)
 TEST_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in _OF_TESTS)
 
 # The variables that Kubernetes sets in every pod for a Service named ``run-log`` or ``run-log-...``
@@ -109,6 +112,18 @@ class Settings(BaseModel):
     """``RUN_LOG_PUSH_AUDIENCE``: the audience in the subscription's push configuration."""
     push_service_account: str | None = None
     """``RUN_LOG_PUSH_SERVICE_ACCOUNT``: the e-mail address of the service account in that configuration."""
+    dashboard_auth: Literal["none", "iap", "oidc", "iam"] = "none"
+    """``RUN_LOG_DASHBOARD_AUTH``: who is let into the dashboard. ``none`` is this machine alone; with ``iap``
+    and ``oidc`` the dashboard verifies tokens itself; with ``iam`` Cloud Run does."""
+    dashboard_audience: str | None = None
+    """``RUN_LOG_DASHBOARD_AUDIENCE``: whom those tokens have to be for."""
+    dashboard_issuer: str = "https://accounts.google.com"
+    """``RUN_LOG_DASHBOARD_ISSUER``: who signs the tokens of ``oidc``."""
+    dashboard_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    """``RUN_LOG_DASHBOARD_USERS``: who of those with a valid token is let in: e-mail addresses, and
+    ``@domain`` for all of one, separated by commas; empty for everybody."""
+    dashboard_read_only: bool = False
+    """``RUN_LOG_DASHBOARD_READ_ONLY``: whether paused runs cannot be answered in the dashboard."""
     buffer_events: int = Field(default=10_000, ge=0)
     """``RUN_LOG_BUFFER_EVENTS``: the most events that an emitter holds while the broker is slow or away."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=0)

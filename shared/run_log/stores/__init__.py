@@ -8,7 +8,7 @@ from .inbox import PendingRun
 from .listings import page_json
 from .memory import InMemoryRunLogService
 from .ports import ProjectionStore
-from .reader import RunLogReader
+from .reader import RunLogReader, RunRecord
 from .service import RunLog, RunLogService
 from .stale import StaleRun
 from .summaries import MAX_WINDOW, TimeBucket, WorkflowStats, WorkflowSummary
@@ -28,6 +28,7 @@ __all__ = [
     "RunLog",
     "RunLogReader",
     "RunLogService",
+    "RunRecord",
     "RunUpdate",
     "RunWatch",
     "SQLiteRunLogService",

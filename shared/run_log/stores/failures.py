@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from run_log.core import WorkflowRun
 
+from .listings import without_payloads
+
 MAX_FAILURES: Final = 500
 """The most failures that are grouped: the newest."""
 
@@ -44,15 +46,12 @@ class FailureGroup:
 
     def to_json(self) -> dict[str, Any]:
         """Return the group as JSON; the run in it has no payloads."""
-        newest = self.newest.to_json()
-        # They were not read. Empty ones would say that there are none.
-        del newest["trigger_data"], newest["result"]
         return {
             "workflow_id": self.workflow_id,
             "error_type": self.error_type,
             "text": self.text,
             "count": self.count,
-            "newest": newest,
+            "newest": without_payloads(self.newest.to_json()),
         }
 
 

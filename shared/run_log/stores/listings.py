@@ -198,15 +198,28 @@ class Position:
         return (self.moment, self.workflow, self.run) < (other.moment, other.workflow, other.run)
 
 
-def page_json(name: str, items: Iterable[HasJson], cursor: str | None = None) -> dict[str, Any]:
+def page_json(
+    name: str, items: Iterable[HasJson], cursor: str | None = None, *, payloads: bool = True
+) -> dict[str, Any]:
     """Return a page of a listing as JSON: *items* under *name*, and under ``next_page_token`` the *cursor*.
 
-    At the end of the listing, where *cursor* is None, there is no ``next_page_token``.
+    At the end of the listing, where *cursor* is None, there is no ``next_page_token``. Where *payloads* were
+    not read, the runs have no ``trigger_data`` and no ``result``: see `without_payloads`.
     """
-    page: dict[str, Any] = {name: [item.to_json() for item in items]}
+    found = [item.to_json() for item in items]
+    page: dict[str, Any] = {name: found if payloads else [without_payloads(each) for each in found]}
     if cursor is not None:
         page["next_page_token"] = cursor
     return page
+
+
+def without_payloads(run: dict[str, Any]) -> dict[str, Any]:
+    """Return *run*, as `WorkflowRun.to_json` returned it, without the payloads, which were not read.
+
+    Empty ones would say that there are none.
+    """
+    del run["trigger_data"], run["result"]
+    return run
 
 
 def encode_cursor(position: Position, *, scope: str, selection: str = "") -> str:

@@ -87,6 +87,12 @@ class StoredRuns(abc.ABC):
         """Read all of one run but its fields; None where it is not there."""
 
     @abc.abstractmethod
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        """Read all of one run at one moment; without *payloads* it has none, and none are read."""
+
+    @abc.abstractmethod
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
         """Return where the updates of a watch of one workflow, or of all, come from.
 
@@ -95,6 +101,10 @@ class StoredRuns(abc.ABC):
         Raises:
             InvalidCursorError: *cursor* cannot be used.
         """
+
+    @abc.abstractmethod
+    async def read_place(self, selection: str) -> str:
+        """Return the cursor of updates that begin now; *selection* is what it is made with."""
 
 
 class ProjectionStore(Protocol):

@@ -6,6 +6,7 @@ import abc
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final, Unpack
@@ -55,6 +56,19 @@ from .watch import RunWatch, Watches
 
 _WORKFLOWS: Final = "workflows"
 _ALL_RUNS: Final = "runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """All that is kept of a run, as it was at one moment."""
+
+    run: WorkflowRun
+    version: Version
+    """Of the run's newest event: of a paused run, which pause that is, for `RunLog.resume` and `reject`."""
+    history: tuple[Transition, ...]
+    """See `RunLogReader.get_history`."""
+    steps: tuple[Step, ...]
+    """See `RunLogReader.get_steps`."""
 
 
 class RunLogReader(RunLogProtocol, abc.ABC):
@@ -233,6 +247,53 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         with span("run_log.steps", attributes={"workflow_id": workflow_id, "run_id": run_id}):
             head = await self._read_head(workflow_id, run_id)
             return head.shown_steps if head else ()
+
+    async def get_record(self, workflow_id: str, run_id: str, *, payloads: bool = True) -> RunRecord | None:
+        """Return all that is kept of one run, as it was at one moment; None where it is not there.
+
+        Reads one document. Without *payloads*, `trigger_data` and `result` are not read, and come empty.
+
+        Raises:
+            UnreadableRunError: The run is stored in a form that cannot be read.
+        """
+        workflow_id, run_id = identifier("workflow_id", workflow_id), identifier("run_id", run_id)
+        with span("run_log.record", attributes={"workflow_id": workflow_id, "run_id": run_id}):
+            for key in _keys(workflow_id, run_id):
+                if found := await self._source.read_record(*key, payloads=payloads):
+                    stored, head = found
+                    return RunRecord(
+                        run=self._observed(stored),
+                        version=stored.version,
+                        history=annotated(head.history),
+                        steps=head.shown_steps,
+                    )
+            return None
+
+    async def get_neighbours(
+        self, run: WorkflowRun, workflow_id: str | None = None, **filters: Unpack[RunConditions]
+    ) -> tuple[WorkflowRun | None, WorkflowRun | None]:
+        """Return the runs just before and just after *run* in a listing: the newer one, and the older one.
+
+        None is returned for an end of the listing. *run* need not be in it. The two come without payloads.
+
+        Args:
+            run: The run between them.
+            workflow_id: The workflow whose runs are listed, or None for all.
+            filters: What the runs of the listing have to be like; see `RunConditions`.
+        """
+        place = position_of(run, of_all=workflow_id is None)
+        scope = _ALL_RUNS if workflow_id is None else await self._workflow_named(workflow_id)
+
+        async def beyond(order: Order) -> WorkflowRun | None:
+            selection = Selection.of(**filters, order=order)
+            cursor: str | None = encode_cursor(place, scope=scope, selection=selection.text)
+            found, _ = await self.list_runs(
+                workflow_id, limit=1, start_after=cursor, payloads=False, order=order, **filters
+            )
+            return found[0] if found else None
+
+        newer, older = await asyncio.gather(beyond(Order.OLDEST), beyond(Order.NEWEST))
+        return newer, older
 
     async def _read_head(self, workflow_id: str, run_id: str) -> RunHead | None:
         for key in _keys(workflow_id, run_id):
@@ -458,6 +519,17 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
         source = self._source.updates(workflow_id, since_cursor, encode_json([workflow_id]))
         return RunWatch(source, self._watches, workflow_id)
+
+    async def get_watch_cursor(self, workflow_id: str | None = None) -> str:
+        """Return the cursor of a watch that begins now: `watch` with it misses nothing that changes later.
+
+        Take it before reading what is then kept up to date by the watch, whenever that is opened.
+
+        Args:
+            workflow_id: The workflow that will be watched; None for all.
+        """
+        workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
+        return await self._source.read_place(encode_json([workflow_id]))
 
     async def _list_overall(
         self,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, traceback
 
-EXTRAS = {"fastapi", "fastavro", "fsspec", "google", "grpc", "requests", "starlette", "tenacity", "uvicorn"}
+EXTRAS = set("fastapi fastavro fsspec google grpc jinja2 requests starlette tenacity uvicorn".split())
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -59,7 +59,8 @@ QUERIES = [
     "sweep --older-than 1h",
 ]
 SAVES = ["emit w --run r --status paused", "runs resume w r --by ann", "sweep --older-than 1h --mark"]
-OF_PUBSUB = {
+OTHERS = {
+    "dashboard": "dashboard",
     "provision": "producer",
     "archive --into folder": "producer",
     "dead-letters list": "projector",
@@ -90,7 +91,7 @@ def extras(backend: str) -> dict[str, str]:
     """Return which extra each command needs; with an unknown back end none gets so far."""
     if backend not in BACKENDS:
         return {}
-    return {**dict.fromkeys(QUERIES, "stores"), **dict.fromkeys(SAVES, BACKENDS[backend]), **OF_PUBSUB}
+    return {**dict.fromkeys(QUERIES, "stores"), **dict.fromkeys(SAVES, BACKENDS[backend]), **OTHERS}
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +114,13 @@ def without(home: Path) -> Callable[[str], Found]:
 def test_sqlite_needs_none(tmp_path: Path) -> None:
     """With the back end sqlite every command that is not about Pub/Sub works with no extra installed."""
     found = ended(
-        tmp_path, "sqlite", SAVES[0], *QUERIES, *SAVES[1:], "schema export", DOCTOR, *OF_PUBSUB, "demo"
+        tmp_path, "sqlite", SAVES[0], *QUERIES, *SAVES[1:], "schema export", DOCTOR, *OTHERS, "demo"
     )
 
     codes = {command: code for command, (code, _, _) in found.items()}
     assert {
         **dict.fromkeys([*QUERIES, *SAVES, "schema export", DOCTOR, "demo"], 0),
-        **dict.fromkeys(OF_PUBSUB, 2),
+        **dict.fromkeys(OTHERS, 2),
         "runs watch w r --timeout 0": 5,
     } == codes
 

@@ -11,7 +11,7 @@ from run_log.console.app import app
 from run_log.core import Settings
 from run_log.core.settings import variable
 from run_log.projector import Progress
-from run_log.projector.serving import health_routes
+from run_log.projector.health import health_routes
 
 SETTINGS = frozenset(variable(name) for name in Settings.model_fields)
 """Every variable that a deployment may set."""

@@ -30,7 +30,8 @@ class Machine:
             if found is None:
                 pytest.skip(f"{name} is not on PATH")
             (self.programs / name).symlink_to(found)
-        for name in ("Makefile", "pyproject.toml", "uv.lock", "tools/bootstrap", "tools/base.txt"):
+        tools = ("tools/bootstrap", "tools/base.txt", "tools/dashboard.txt")
+        for name in ("Makefile", "pyproject.toml", "uv.lock", *tools):
             (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, self.checkout / name)
 
@@ -97,6 +98,22 @@ def test_python_alone(machine: Machine) -> None:
     assert ".venv-base/bin/run-log" == made[3].split()[0]
 
 
+def test_the_dashboard_adds_to_the_demo(machine: Machine) -> None:
+    """The dashboard runs in the demo's environment, to which only it adds what it needs."""
+    machine.install("python3.14")
+    machine.run("make", "demo")
+
+    made = machine.run("make", "dashboard")
+
+    settings = ".venv-base true https://mirror"
+    pip = "-m pip --disable-pip-version-check install --quiet --no-compile"
+    assert [
+        f".venv-base/bin/python {settings}: {pip} --require-hashes --requirement tools/dashboard.txt",
+        f".venv-base/bin/python {settings}: {pip} --no-deps --editable .",
+        ".venv-base/bin/run-log   https://mirror: dashboard --sample",
+    ] == made
+
+
 def test_the_demo_after_the_suite(machine: Machine) -> None:
     """Where developers' own environment is there, the demo runs in it, and nothing else is made."""
     machine.install("uv")
@@ -108,10 +125,10 @@ def test_the_demo_after_the_suite(machine: Machine) -> None:
     assert [".venv/bin/run-log"] == [call.split()[0] for call in made]
 
 
-def _exported(certificates: str) -> subprocess.CompletedProcess[str]:
+def _exported(certificates: str, *extras: str) -> subprocess.CompletedProcess[str]:
     only_needed = ("--no-dev", "--no-emit-project", "--no-header", "--no-annotate")
     return subprocess.run(  # noqa: S603 - the uv of our own lock
-        [UV, "export", "--quiet", "--frozen", "--offline", *only_needed],
+        [UV, "export", "--quiet", "--frozen", "--offline", *only_needed, *extras],
         cwd=REPOSITORY,
         env={**os.environ, "UV_SYSTEM_CERTS": certificates},
         capture_output=True,
@@ -122,10 +139,11 @@ def _exported(certificates: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_pip_installs_is_locked() -> None:
-    """What pip installs for the demo is what uv.lock pins: `make base` writes it."""
-    exported = _exported("true").stdout
+    """What pip installs for the demo and the dashboard is what uv.lock pins: `make base` writes it."""
+    base, dashboard = _exported("true"), _exported("true", "--extra", "dashboard")
 
-    assert (REPOSITORY / "tools/base.txt").read_text() == exported
+    assert (REPOSITORY / "tools/base.txt").read_text() == base.stdout
+    assert (REPOSITORY / "tools/dashboard.txt").read_text() == dashboard.stdout
 
 
 def test_the_locked_uv_knows_the_setting() -> None:

@@ -12,7 +12,7 @@ from .command_line import EMULATORS, SETTINGS, health_paths, options
 from .dockerfile import REPOSITORY, stages
 
 FOLDER = REPOSITORY / "infra"
-OURS = ("provision", "projector", "emit")
+OURS = ("provision", "projector", "dashboard", "emit")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,8 @@ def test_environment(services: dict[str, Any]) -> None:
         environment = services[name]["environment"]
         assert set(environment) <= SETTINGS | EMULATORS
         assert EMULATORS < set(environment)
-    assert "pubsub" == services["emit"]["environment"]["RUN_LOG_BACKEND"]
+    for name in ("dashboard", "emit"):
+        assert "pubsub" == services[name]["environment"]["RUN_LOG_BACKEND"]
 
 
 def test_emulators(services: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ def test_emulators(services: dict[str, Any]) -> None:
         assert f"--host-port=0.0.0.0:{port}" in services[host]["command"]
         assert [f"127.0.0.1:{port}:{port}"] == services[host]["ports"]
         assert f"/127.0.0.1/{port}" in services[host]["healthcheck"]["test"][-1]
+        assert f"127.0.0.1:{port}" == services["dashboard"]["environment"][variable]
     assert f"--project={environment['GOOGLE_CLOUD_PROJECT']}" in services["pubsub"]["command"]
 
 
@@ -55,6 +57,14 @@ def test_commands(services: dict[str, Any]) -> None:
     asked = re.search(rf"http://127\.0\.0\.1:{port}(/\w+)", services["projector"]["healthcheck"]["test"][-1])
     assert asked
     assert asked[1] in health_paths()
+
+
+def test_the_dashboard(services: dict[str, Any]) -> None:
+    """The dashboard is on the network of this machine, and listens where only this machine reaches it."""
+    dashboard = services["dashboard"]
+
+    assert ("host", None) == (dashboard["network_mode"], dashboard.get("ports"))
+    assert "127.0.0.1" == options(dashboard["command"])["host"]
 
 
 def test_the_image(services: dict[str, Any]) -> None:

@@ -102,6 +102,11 @@ def test_settings(module: TerraformModule) -> None:
         "RUN_LOG_RETENTION_DAYS",
         "RUN_LOG_PUSH_AUTH",
     } == set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", written))
+    shown: str = module.local("dashboard_environment")
+    of_dashboard = {name for name in SETTINGS if name.startswith("RUN_LOG_DASHBOARD_")}
+    # The issuer is that of oidc; who is let in is a matter of IAP's.
+    optional = {"RUN_LOG_DASHBOARD_ISSUER", "RUN_LOG_DASHBOARD_USERS"}
+    assert of_dashboard - optional == set(re.findall(r"\bRUN_LOG_DASHBOARD_[A-Z_]+\b", shown))
 
 
 def test_a_retention_outlives_what_may_be_replayed(module: TerraformModule) -> None:
@@ -158,6 +163,10 @@ def test_commands_and_ports(module: TerraformModule) -> None:
     assert ("0.0.0.0", port) == (pull["health_host"], pull["health_port"])  # noqa: S104 - a container's
     assert ("0.0.0.0", port) == (push["host"], push["port"])  # noqa: S104
     assert [{"container_port": port}] == module.value(containers["push"]["ports"])
+    shown = module.resources["google_cloud_run_v2_service"]["dashboard"]["template"][0]["containers"][0]
+    assert "0.0.0.0" == options(module.value(shown["args"]))["host"]  # noqa: S104
+    assert [{"container_port": port}] == module.value(shown["ports"])
+    assert [{"port": port}] == module.value(shown["startup_probe"])[0]["tcp_socket"]
     for container in containers.values():
         for probe in ("startup_probe", "liveness_probe"):
             (asked,) = module.value(container[probe])[0]["http_get"]

@@ -13,17 +13,17 @@ from google.auth import exceptions as auth_errors
 from tests.tokens import ACCOUNT, AUDIENCE, key_pair, signed_token
 
 from run_log.core.errors import PushRefusedError
-from run_log.projector import GroupCommit, Projector
-from run_log.projector.push.app import create_push_app
-from run_log.projector.push.oidc import (
+from run_log.http.tokens import (
     FETCH_EVERY_SECONDS,
     LONGEST_CACHE_SECONDS,
     SHORTEST_CACHE_SECONDS,
     STRIPPED_SIGNATURE,
     Certificates,
     Fetched,
-    TokenVerifier,
 )
+from run_log.projector import GroupCommit, Projector
+from run_log.projector.push.app import create_push_app
+from run_log.projector.push.oidc import TokenVerifier
 from run_log.stores import InMemoryRunLogService
 
 from .doubles import Letters, eventually, logged

@@ -6,7 +6,7 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.45, < 9.0"
+      version = ">= 8.0, < 9.0"
     }
   }
 }
@@ -41,6 +41,7 @@ resource "google_project_service" "main" {
   for_each = toset([
     "firestore.googleapis.com",
     "iam.googleapis.com",
+    "iap.googleapis.com",
     "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",
@@ -80,4 +81,9 @@ output "producer_environment" {
 output "reader_environment" {
   description = "The environment variables for services that query runs."
   value       = module.run_log.reader_environment
+}
+
+output "dashboard_urls" {
+  description = "Where the services that show the runs are, by name."
+  value       = module.run_log.dashboard_urls
 }

@@ -19,8 +19,8 @@ from run_log.core import ConfigurationError, ReceivedMessage
 from run_log.core.errors import PushRefusedError
 from run_log.core.logs import get_logger
 from run_log.projector.group_commit import Fate, GroupCommit
+from run_log.projector.health import health_routes
 from run_log.projector.projector import told, where_from
-from run_log.projector.serving import health_routes
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 """Room for a message of 10 MB, Pub/Sub's limit, in base64 with its attributes

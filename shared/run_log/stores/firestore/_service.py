@@ -58,8 +58,8 @@ from ._documents import (
     summed,
 )
 from .client import RUNS, Connection, Patience, fields_of, run_path
-from .queries import check_counted, indexed, placed_query, runs_query
-from .watch.changes import Bounds, Change, ChangedDocuments, WatchPosition
+from .queries import BUT_PAYLOADS, check_counted, indexed, placed_query, runs_query
+from .watch.changes import Bounds, Change, ChangedDocuments, ChangePosition, WatchPosition
 from .watch.feed import Feed, FirestoreUpdates
 
 _SORTED_BY: Final = (PAUSED_STARTED_AT, PAUSED_DEADLINE, ACTIVE_SINCE)
@@ -325,6 +325,19 @@ class FirestoreRunLogService(RunLogService):
         stored = head_from_fields(fields_of(found.fields), (workflow_id, run_id))
         return None if stored.is_expired(self._now()) else stored.head
 
+    @override
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        key = (workflow_id, run_id)
+        found = await self._get([run_path(self._root, key)], () if payloads else BUT_PAYLOADS)
+        if not found:
+            return None
+        fields = fields_of(found[0].fields)
+        stored = stored_run(fields, key, place=(document_id(workflow_id), document_id(run_id)))
+        head = head_from_fields(fields, key).head
+        return None if stored.is_expired(self._now()) else (stored, head)
+
     async def _collect(
         self,
         query: Any,
@@ -376,6 +389,11 @@ class FirestoreRunLogService(RunLogService):
             root=self.path,
             update=update,
         )
+
+    @override
+    async def read_place(self, selection: str) -> str:
+        now = await self._patience.run(partial(self._connection.now, self._root))
+        return WatchPosition(seen=ChangePosition.after_all_at(now)).cursor(self._root, selection)
 
     def _feed(self) -> Feed:
         # For each event loop one: a listener belongs to its loop, and wakes the watches there.

@@ -35,9 +35,11 @@ from .client import shards_of
 _Condition = tuple[str, str, Any]
 
 _TWO_PAYLOADS: Final = ("trigger_data", "result")
+_FIELDS: Final = (*(name for name in WorkflowRun.model_fields if name not in _TWO_PAYLOADS), EXPIRE_AT)
+BUT_PAYLOADS: Final = (*_FIELDS, PROJECTION)
+"""All of a run but its two payloads."""
 _WITHOUT_PAYLOADS: Final = (
-    *(name for name in WorkflowRun.model_fields if name not in _TWO_PAYLOADS),
-    EXPIRE_AT,
+    *_FIELDS,
     *(f"{PROJECTION}.{name}" for name in (*VERSION_FIELDS, *OPTIONAL)),
 )
 """What is read for a list without payloads: no history and no steps either, which no list shows."""

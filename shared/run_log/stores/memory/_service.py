@@ -317,6 +317,16 @@ class InMemoryRunLogService(RunLogService):
         entry = self._entry((workflow_id, run_id))
         return entry.head if entry else None
 
+    @override
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        entry = self._entry((workflow_id, run_id))
+        if entry is None:
+            return None
+        stored = _stored(entry, (workflow_id, run_id))
+        return stored if payloads else stored.without_payloads(), entry.head
+
     def _readable(
         self,
         entries: Iterable[_Entry],
@@ -349,6 +359,10 @@ class InMemoryRunLogService(RunLogService):
             bell=self._bell,
             after=None if cursor is None else self._journal.number(cursor, selection),
         )
+
+    @override
+    async def read_place(self, selection: str) -> str:
+        return self._journal.cursor(self._journal.last, selection)
 
     def _number_of(self, key: RunKey) -> int:
         entry = self._workflow(key[0]).runs.get(key[1])

@@ -41,7 +41,14 @@ from run_log.stores.stored.fields import (
     VERSION_FIELDS,
     label_text,
 )
-from run_log.stores.stored.reading import StoredRun, key_at, number_of, stored_run
+from run_log.stores.stored.reading import (
+    StoredHead,
+    StoredRun,
+    head_from_fields,
+    key_at,
+    number_of,
+    stored_run,
+)
 from run_log.stores.summaries import WorkflowStats
 
 Row = Sequence[Any]
@@ -123,9 +130,19 @@ HAS_REPAIRS: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AN
 
 # In the place of a payload that is not asked for: its pages are not walked over.
 _NO_PAYLOAD: Final = "'{}'"
-_SELECT_LIGHT: Final = "SELECT " + ", ".join(
-    _NO_PAYLOAD if name in ("trigger_data", "result") else name for name in RUN_COLUMNS
-)
+
+
+def _light(columns: Sequence[str]) -> str:
+    return ", ".join(_NO_PAYLOAD if name in ("trigger_data", "result") else name for name in columns)
+
+
+_SELECT_LIGHT: Final = f"SELECT {_light(RUN_COLUMNS)}"
+_AT_ITS_PLACE: Final = "FROM runs WHERE workflow = ? AND run = ?"
+RECORD: Final = {
+    True: f"SELECT {', '.join(DOCUMENT_COLUMNS)} {_AT_ITS_PLACE}",
+    False: f"SELECT {_light(DOCUMENT_COLUMNS)} {_AT_ITS_PLACE}",
+}
+"""All of a run, by whether its payloads are read."""
 
 _ADDED_TO_RUNS: Final = ", ".join(ADDED_COLUMNS)
 _NOTHING_ADDED: Final = ", ".join(["NULL"] * len(ADDED_COLUMNS))
@@ -425,6 +442,12 @@ def _read_added(fields: dict[str, Any]) -> None:
     if any(parent.values()):
         added[PARENT] = parent
     fields.update(added)
+
+
+def record_from_row(row: Row, key: RunKey) -> tuple[StoredRun, StoredHead]:
+    """Return the run and its head that `DOCUMENT_COLUMNS` hold; see `run_from_row`."""
+    head = head_from_fields(fields_from_row(DOCUMENT_COLUMNS, row), key)
+    return run_from_row(row[: len(RUN_COLUMNS)], key), head
 
 
 def run_from_row(row: Row, key: RunKey | None = None) -> StoredRun:

@@ -53,6 +53,7 @@ from ._queries import (
     COUNTERS,
     HEAD,
     HEAD_COLUMNS,
+    RECORD,
     RUN,
     STATE,
     WORKFLOW,
@@ -64,6 +65,7 @@ from ._queries import (
     counter_from_row,
     fields_from_row,
     placed_query,
+    record_from_row,
     run_from_row,
     runs_query,
     stats_from_row,
@@ -249,6 +251,16 @@ class SQLiteRunLogService(RunLogService):
         return None if stored is None or stored.is_expired(self._terms.now()) else stored.head
 
     @override
+    async def read_record(
+        self, workflow_id: str, run_id: str, *, payloads: bool
+    ) -> tuple[StoredRun, RunHead] | None:
+        key = (workflow_id, run_id)
+        found = await self._one(
+            RECORD[payloads], lambda row: record_from_row(row, key), *map(document_id, key)
+        )
+        return None if found is None or found[0].is_expired(self._terms.now()) else (found[0], found[1].head)
+
+    @override
     async def read_stats(self, workflow_id: str) -> WorkflowStats:
         stats = await self._one(WORKFLOW, stats_from_row, document_id(workflow_id))
         return stats or WorkflowStats(workflow_id=workflow_id)
@@ -281,6 +293,11 @@ class SQLiteRunLogService(RunLogService):
             selection=selection,
             cursor=cursor,
         )
+
+    @override
+    async def read_place(self, selection: str) -> str:
+        log, last = await self._state()
+        return ChangePosition(last + 1).cursor(log, selection)
 
     async def _state(self) -> tuple[str, int]:
         row: Row = await self._one(STATE, lambda row: row) or (None, None)

@@ -85,16 +85,18 @@ class SQLiteUpdates(UpdateSource):
     @override
     async def open(self) -> None:
         self._log, last = await self._state()
+        now = ChangePosition(last + 1)
         if self._begins is None:
-            self._place = ChangePosition(last + 1)
+            self._place = now
             return
         self._place, log = self._begins
-        if log != self._log:
+        # The cursor may be older than the file, and then all that is in it is new.
+        if log and log != self._log:
             raise InvalidCursorError(
                 "the cursor is of another file than RUN_LOG_SQLITE_PATH names now; watch without a cursor, "
                 "and read what there is with list_runs"
             )
-        if self._place.number > last:
+        if self._place > now:
             raise InvalidCursorError(
                 "the cursor is of a change that the file has not seen; was it restored from a copy? Watch "
                 "without a cursor, and read what there is with list_runs"

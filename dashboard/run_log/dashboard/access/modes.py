@@ -1,0 +1,245 @@
+"""The ways to tell who asks: this machine alone, tokens of IAP or OpenID Connect, and Cloud Run's word."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from run_log.core import ConfigurationError, Settings
+from run_log.core.settings import is_cloud_run_service
+from run_log.http.serving import is_loopback
+from run_log.http.tokens import (
+    CLOCK_SKEW_SECONDS,
+    ISSUERS,
+    MAX_TOKEN_CHARS,
+    STRIPPED_SIGNATURE,
+    Certificates,
+    TokenRefusedError,
+    verified_claims,
+)
+
+from .callers import Authenticate, Caller
+from .keys import IAP_KEYS_URL, fetch_iap_keys, issuer_keys
+
+IAP_HEADER: Final = "x-goog-iap-jwt-assertion"
+"""Where IAP puts its token (https://cloud.google.com/iap/docs/signed-headers-howto)."""
+
+IAP_ISSUER: Final = "https://cloud.google.com/iap"
+_IAP_PREFIX: Final = "accounts.google.com:"
+
+# As long as an e-mail address can be.
+_MAX_NAME_CHARS: Final = 320
+
+# What starlette's TestClient calls itself. Servers name addresses.
+_TEST_CLIENT: Final = "testclient"
+
+# What proxies say of whom they ask for.
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+def authentication(settings: Settings, mode: str | None = None) -> Authenticate:
+    """Return what tells who asks in *mode*, or in that of the settings.
+
+    Raises:
+        ConfigurationError: The mode is unknown, needs more settings, or would let anybody in.
+    """
+    mode = settings.dashboard_auth if mode is None else mode
+    users = frozenset(user.casefold() for user in settings.dashboard_users)
+    match mode:
+        case "none":
+            return this_machine
+        case "iap":
+            audience = _audience(settings, "iap", "/projects/NUMBER/locations/REGION/services/NAME")
+            return IapTokens(audience=audience, users=users)
+        case "oidc":
+            audience = _audience(settings, "oidc", "the client id, or the URL, that tokens are made for")
+            if not users:
+                raise ConfigurationError(
+                    "RUN_LOG_DASHBOARD_AUTH=oidc needs RUN_LOG_DASHBOARD_USERS: without it, everybody whom "
+                    "the issuer knows could get in; set it to e-mail addresses, or to @ and a domain"
+                )
+            return OidcTokens(issuer=settings.dashboard_issuer, audience=audience, users=users)
+        case "iam":
+            if not is_cloud_run_service():
+                raise ConfigurationError(
+                    "RUN_LOG_DASHBOARD_AUTH=iam needs Cloud Run to check who asks, and this process is not "
+                    "there (K_SERVICE is not set); set it to oidc, or unset it for this machine alone"
+                )
+            return CloudRunTokens(users=users)
+        case _:
+            raise ConfigurationError(f"auth is {mode!r}; pass none, iap, oidc or iam, or a function")
+
+
+def _audience(settings: Settings, mode: str, hint: str) -> str:
+    if not settings.dashboard_audience:
+        raise ConfigurationError(
+            f"RUN_LOG_DASHBOARD_AUTH={mode} needs RUN_LOG_DASHBOARD_AUDIENCE; set it to {hint}"
+        )
+    return settings.dashboard_audience
+
+
+async def this_machine(connection: HTTPConnection) -> Caller:
+    """Let everybody on this machine in, without a name.
+
+    A request from another address is refused. So is one for another host, which a page of a stranger sends
+    once its name leads here, and one that a proxy says it passes on.
+    """
+    client = connection.client
+    hosts = connection.headers.getlist("host")
+    is_local = client is None or client.host == _TEST_CLIENT or is_loopback(client.host)
+    is_forwarded = any(name in connection.headers for name in _FORWARDED)
+    if not is_local or is_forwarded or not all(map(_is_local_name, hosts)):
+        raise HTTPException(
+            403,
+            "only this machine is let in, by its own name; to let others in, set RUN_LOG_DASHBOARD_AUTH to "
+            "iap, oidc or iam, or pass auth= to create_app",
+        )
+    return Caller(name=None)
+
+
+def _is_local_name(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    # A name without a dot is no name of the internet's, so nobody there can make it lead here.
+    return is_loopback(name) or name.endswith(".localhost") or not set(".:") & set(name)
+
+
+class IapTokens:
+    """Lets in whom Identity-Aware Proxy has let in for one audience, as its token says."""
+
+    def __init__(
+        self, *, audience: str, users: Collection[str] = (), keys: Certificates | None = None
+    ) -> None:
+        self._audience = audience
+        self._users = users
+        self._keys = keys or Certificates(fetch_iap_keys, publisher=IAP_KEYS_URL)
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """Return who asks; see `Authenticate`."""
+        token = _only(connection, IAP_HEADER)
+        if not token:
+            raise HTTPException(401, "no token of IAP; open the dashboard through Identity-Aware Proxy")
+        claims = await _verified(token, self._keys, audience=self._audience, algorithm="ES256")
+        if claims.get("iss") != IAP_ISSUER:
+            raise HTTPException(401, "the token is not of IAP")
+        email = claims.get("email")
+        name = email.removeprefix(_IAP_PREFIX) if isinstance(email, str) else None
+        return _let_in(name, claims, self._users, is_of_google=False)
+
+
+class OidcTokens:
+    """Lets in who has a token that an issuer of OpenID Connect has signed for one audience.
+
+    *users* are e-mail addresses, and ``@domain`` for all of one, in lower case.
+    """
+
+    def __init__(
+        self, *, issuer: str, audience: str, users: Collection[str], keys: Certificates | None = None
+    ) -> None:
+        self._issuers = ISSUERS if issuer in ISSUERS else frozenset({issuer})
+        self._audience = audience
+        self._users = users
+        self._keys = keys or issuer_keys(issuer)
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """Return who asks; see `Authenticate`."""
+        token = _bearer(connection, "authorization")
+        if token.endswith(STRIPPED_SIGNATURE):
+            raise HTTPException(
+                401,
+                "the platform has verified this token and removed its signature; set "
+                "RUN_LOG_DASHBOARD_AUTH=iam",
+            )
+        claims = await _verified(token, self._keys, audience=self._audience, algorithm="RS256")
+        if claims.get("iss") not in self._issuers:
+            raise HTTPException(401, "the token is not of RUN_LOG_DASHBOARD_ISSUER")
+        if claims.get("email_verified") is not True:
+            raise HTTPException(403, "the issuer has not verified the e-mail address in the token")
+        return _let_in(claims.get("email"), claims, self._users, is_of_google=self._issuers == ISSUERS)
+
+
+class CloudRunTokens:
+    """Lets in whom Cloud Run has let in: it has verified the token, and taken its signature away.
+
+    So the service has to require authentication.
+    """
+
+    def __init__(self, *, users: Collection[str] = (), now: Callable[[], float] = time.time) -> None:
+        self._users = users
+        self._now = now
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """Return who asks; see `Authenticate`."""
+        # Of two tokens Cloud Run verifies this one only, and the other may say anything
+        # (https://cloud.google.com/run/docs/authenticating/service-to-service).
+        own = "x-serverless-authorization"
+        token = _bearer(connection, own if own in connection.headers else "authorization")
+        head, _, signature = token.rpartition(".")
+        if signature != STRIPPED_SIGNATURE:
+            raise HTTPException(401, "Cloud Run has not verified this token; does it require authentication?")
+        claims = _payload(head)
+        expires = claims.get("exp")
+        if not isinstance(expires, int) or expires + CLOCK_SKEW_SECONDS < self._now():
+            raise HTTPException(401, "the token has expired")
+        return _let_in(claims.get("email"), claims, self._users, is_of_google=True)
+
+
+async def _verified(
+    token: str, keys: Certificates, *, audience: str, algorithm: Literal["RS256", "ES256"]
+) -> Mapping[str, Any]:
+    try:
+        return await verified_claims(
+            token,
+            keys,
+            audience=audience,
+            audience_setting="RUN_LOG_DASHBOARD_AUDIENCE",
+            algorithm=algorithm,
+        )
+    except TokenRefusedError as error:
+        raise HTTPException(error.status, str(error)) from error
+
+
+def _let_in(name: object, claims: Mapping[str, Any], users: Collection[str], *, is_of_google: bool) -> Caller:
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME_CHARS or not name.isprintable():
+        raise HTTPException(403, "the token names nobody by an e-mail address")
+    known = name.casefold()
+    domain = known.rpartition("@")[2]
+    # Anybody can have a Google account for an address of any domain. Only `hd` says that it is the domain's
+    # (https://developers.google.com/identity/openid-connect/openid-connect#an-id-tokens-payload).
+    is_of_domain = not is_of_google or claims.get("hd") == domain
+    if users and known not in users and not (f"@{domain}" in users and is_of_domain):
+        raise HTTPException(403, "this account is not let in; RUN_LOG_DASHBOARD_USERS says who is")
+    return Caller(name=name)
+
+
+def _only(connection: HTTPConnection, header: str) -> str:
+    """Return the one value of *header*; where there are several, nobody has verified them all."""
+    values = connection.headers.getlist(header)
+    return values[0] if len(values) == 1 else ""
+
+
+def _bearer(connection: HTTPConnection, header: str) -> str:
+    scheme, _, token = _only(connection, header).partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise HTTPException(401, "no token; send one as Authorization: Bearer TOKEN")
+    return token
+
+
+def _payload(head: str) -> Mapping[str, Any]:
+    try:
+        text = head.split(".")[1] if len(head) <= MAX_TOKEN_CHARS else ""
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise HTTPException(401, "this is not a token")
+    return cast("Mapping[str, Any]", found)

@@ -1,0 +1,118 @@
+"""The path that answers a paused run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+from run_log.core import (
+    AlreadyAnsweredError,
+    InvalidArgumentError,
+    RunNotFoundError,
+    TransportUnavailableError,
+    Version,
+)
+from run_log.dashboard.access import Caller
+from run_log.dashboard.bodies import JSONAnswer
+from run_log.dashboard.context import Asking, Log
+from run_log.dashboard.errors import ChangedSinceError
+from run_log.stores import RunLog
+
+from . import shapes
+from .document import problems
+from .parameters import RunId, WorkflowId
+from .tags import versions_of
+
+router: Final = APIRouter(default_response_class=JSONAnswer)
+
+FLUSH_SECONDS: Final = 5.0
+"""How long an answer may take to be durable, where it is published."""
+
+
+class Answer(BaseModel):
+    """What a paused run is answered with."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    action: Literal["resume", "reject"]
+    """Whether the run goes on, or ends here as failed."""
+    answered_by: str | None = None
+    """Who answers: needed where nobody is signed in, and else who is."""
+    comment: str | None = None
+    """What they have to say."""
+    choice: str | None = None
+    """Which of the pause's choices; needed for `resume` where it has any."""
+    values: dict[str, Any] | None = None
+    """What is filled in, by the pause's form; needed for `resume` where it has one."""
+
+
+@router.post(
+    "/workflows/{workflow}/runs/{run}/answer",
+    tags=["runs"],
+    response_model=shapes.Run,
+    responses=problems(403, 404, 409, 412, 413),
+)
+async def answer_run(
+    log: Log,
+    asking: Asking,
+    workflow: WorkflowId,
+    run: RunId,
+    answer: Answer,
+    if_match: Annotated[
+        str | None,
+        Header(description="The pause that is answered: the `ETag` of its run, or `version` in the inbox."),
+    ] = None,
+) -> Response:
+    """Answer a paused run, so that it goes on or ends as failed, and show it.
+
+    With `If-Match`, of any number of answers to the same pause one alone succeeds, and the others get 412.
+    Without, whatever the run waits for is answered, and 409 is for a run that does not wait, or no longer.
+    """
+    call = log.resume if answer.action == "resume" else log.reject
+    try:
+        found = await call(
+            workflow,
+            run,
+            answered_by=_who(asking, answer),
+            comment=answer.comment,
+            choice=answer.choice,
+            values=answer.values,
+            if_version=await _pause(log, workflow, run, if_match),
+        )
+    except AlreadyAnsweredError as error:
+        raise ChangedSinceError(str(error), answered_by=error.answered_by) from error
+    if not await log.flush(FLUSH_SECONDS):
+        raise TransportUnavailableError(
+            f"the answer to run {run!r} of {workflow!r} was not published within {FLUSH_SECONDS:.0f} s"
+        )
+    return JSONAnswer(found.to_json())
+
+
+def _who(asking: Caller, answer: Answer) -> str:
+    if asking.name is None:
+        if answer.answered_by is None:
+            raise InvalidArgumentError("answered_by is missing; nobody is signed in, so say who answers")
+        return answer.answered_by
+    if answer.answered_by not in (None, asking.name):
+        raise InvalidArgumentError(
+            f"answered_by is {answer.answered_by!r:.200}, but {asking.name!r} is signed in; leave it out"
+        )
+    return asking.name
+
+
+async def _pause(log: RunLog, workflow: str, run: str, if_match: str | None) -> Version | None:
+    """Return the version of the pause that is answered, of those that *if_match* names; None for any."""
+    versions = versions_of(if_match)
+    if versions is None:
+        return None
+    if len(versions) == 1:
+        return versions[0]
+    record = await log.get_record(workflow, run, payloads=False)
+    if record is None:
+        raise RunNotFoundError(workflow, run)
+    if record.version not in versions:
+        raise ChangedSinceError(f"If-Match does not name the state that run {run!r} is in", answered_by=None)
+    return record.version

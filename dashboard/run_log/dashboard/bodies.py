@@ -1,0 +1,28 @@
+"""Bodies of answers: JSON of anything that a run may hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import JSONResponse
+from typing_extensions import override
+
+from run_log.core.payload import encode_json
+
+
+def json_bytes(value: object) -> bytes:
+    """Return *value*, which `to_json` made, as compact ASCII JSON."""
+    # ASCII, for a payload may have lone surrogates, which UTF-8 does not.
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except RecursionError:
+        return encode_json(value).encode()
+
+
+class JSONAnswer(JSONResponse):
+    """An answer in the public JSON form. FastAPI's own cannot encode every payload."""
+
+    @override
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)

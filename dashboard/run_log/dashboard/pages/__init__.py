@@ -1,0 +1,1 @@
+"""The pages that people look at: complete without a script, and alive with one."""

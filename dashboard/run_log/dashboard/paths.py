@@ -1,0 +1,53 @@
+"""Ids in paths: any text stands as one segment, whatever servers, proxies and clients do to a path."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from run_log.core import InvalidArgumentError
+
+ALL_WORKFLOWS: Final = "-"
+"""What stands for all workflows, where a path names one (https://google.aip.dev/159)."""
+
+# Servers decode "%2F" before they split a path, so the escape is another character. A dot could make a
+# segment that clients collapse. A colon separates a custom method.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]|(?<=[A-Za-z0-9_-])\.")
+_ALL_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9_-]\.?)+")
+_ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
+
+
+def segment_of(text: str) -> str:
+    """Return the id *text* as one segment of a path: ASCII, with no ``/``, ``%`` or leading dot."""
+    if text == ALL_WORKFLOWS:
+        return "~2D"
+    if _ALL_PLAIN.fullmatch(text):
+        return text
+    return "".join(
+        one
+        if _PLAIN.fullmatch(text, at, at + 1)
+        else "".join(f"~{byte:02X}" for byte in one.encode(errors="surrogatepass"))
+        for at, one in enumerate(text)
+    )
+
+
+def id_of(segment: str) -> str:
+    """Return the id that `segment_of` wrote as *segment*; what stands there unescaped is taken as it is.
+
+    Raises:
+        InvalidArgumentError: A ``~`` begins no escape, or what is escaped is no UTF-8.
+    """
+    raw = segment.encode(errors="surrogatepass")
+    if b"~" in _ESCAPE.sub(b"", raw):
+        raise _no_segment(segment)
+    try:
+        return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), raw).decode()
+    except UnicodeDecodeError as error:
+        raise _no_segment(segment) from error
+
+
+def _no_segment(segment: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{segment!r:.200} names nothing: in a path, ~ begins two upper-case hex digits of a byte of UTF-8, "
+        "and ~ itself is ~7E"
+    )

@@ -1,0 +1,1 @@
+"""HTTP that several rooms serve: a server that leaves signals to the process, and tokens that others sign."""
