@@ -119,7 +119,7 @@ class Settings(BaseModel):
     """``RUN_LOG_DASHBOARD_AUDIENCE``: whom those tokens have to be for."""
     dashboard_issuer: str = "https://accounts.google.com"
     """``RUN_LOG_DASHBOARD_ISSUER``: who signs the tokens of ``oidc``."""
-    dashboard_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    dashboard_users: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """``RUN_LOG_DASHBOARD_USERS``: who of those with a valid token is let in: e-mail addresses, and
     ``@domain`` for all of one, separated by commas; empty for everybody."""
     dashboard_read_only: bool = False

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_log.core import RunRef, RunStatus
-from run_log.core.models import MAX_LABEL_LENGTH
+from run_log.core.fields import MAX_LABEL_LENGTH
 from run_log.dashboard.api.filters import MAX_FILTER, conditions_of
 from run_log.dashboard.errors import InvalidFilterError
 from run_log.dashboard.paths import segment_of

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, cast
 
 from run_log.core import RunRef, RunStatus
-from run_log.core.models import MAX_LABEL_LENGTH, is_label_key, is_trigger_word
+from run_log.core.fields import MAX_LABEL_LENGTH, is_label_key
+from run_log.core.models import is_trigger_word
 from run_log.dashboard.errors import InvalidFilterError
 from run_log.dashboard.paths import id_of
 from run_log.stores.listings import RunConditions
