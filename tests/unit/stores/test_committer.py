@@ -22,6 +22,8 @@ from run_log.stores.committing.commits import (
     MAX_COMMIT_BYTES,
     MAX_COMMIT_RUNS,
     MAX_STATS_CHANGES,
+    PART_RUNS,
+    PART_WORKFLOWS,
     Commit,
     KnownRun,
     batches,
@@ -192,6 +194,43 @@ async def test_commits_of_one_call_are_under_way_together() -> None:
 
     assert 0 == documents.under_way
     assert 12 + 4 == documents.store.stats["workflow-1", 0]["total"]
+
+
+async def test_a_batch_of_many_workflows_is_under_way_in_parts() -> None:
+    """A batch of many workflows is several commits under way together, of which each workflow is in one."""
+    documents = SlowDocuments()
+    events = [an_event(workflow_id=f"w{n % 10}", id=f"r{n}") for n in range(10 * PART_RUNS)]
+
+    assert [Outcome.APPLIED] * len(events) == await committer(documents, known_runs=len(events)).apply(events)
+
+    assert MAX_IN_FLIGHT == documents.most_under_way
+    assert [1] * 10 == list(Counter(w.workflow_id for c in documents.commits for w in c.stats).values())
+    assert [PART_RUNS] * 10 == [documents.store.stats[f"w{n}", 0]["total"] for n in range(10)]
+
+
+async def test_a_call_is_sent_before_the_next_commit_is_made() -> None:
+    """What takes a few turns of the event loop to be sent is sent before the commit after it is made."""
+    sent: list[int] = []
+
+    class SentLater(Documents):
+        async def commit(self, commit: Commit) -> Sequence[Any]:
+            self.calls.append("made")
+
+            async def send() -> Sequence[Any]:
+                await asyncio.create_task(asyncio.sleep(0))
+                self.calls.append("sent")
+                sent.append(len(commit.runs))
+                return self.store.apply(commit)
+
+            return await asyncio.create_task(send())
+
+    documents = SentLater()
+    await committer(documents, known_runs=1_000).apply(
+        [an_event(workflow_id=f"w{n}", id="r") for n in range(2 * PART_RUNS)]
+    )
+
+    assert ["made", "sent"] * 2 == documents.calls
+    assert [PART_RUNS] * 2 == sent
 
 
 async def test_commits_are_metered(
@@ -468,6 +507,31 @@ def test_commits_are_bounded(runs: int, payload: int, sizes: list[int]) -> None:
     assert sizes == [len(commit) for commit in batches([*events, *events])]
 
 
+@pytest.mark.parametrize(
+    ("workflows", "sizes"),
+    [
+        ([500], [500]),
+        ([PART_RUNS, PART_RUNS], [2 * PART_RUNS]),
+        ([PART_RUNS, 1, PART_RUNS], [PART_RUNS + 1, PART_RUNS]),
+        ([1] * (2 * PART_RUNS), [PART_RUNS, PART_RUNS]),
+        ([PART_RUNS // PART_WORKFLOWS, 300, 7], [PART_RUNS // PART_WORKFLOWS + 300, 7]),
+    ],
+)
+def test_a_workflow_is_in_one_commit(workflows: list[int], sizes: list[int]) -> None:
+    """A batch of many runs of several workflows is several commits, and none divides a workflow."""
+    events = [
+        an_event(workflow_id=f"w{number:03}", id=f"r{n}")
+        for n in range(500)
+        for number, runs in enumerate(workflows)
+        if n < runs
+    ]
+
+    commits = list(batches(events))
+
+    assert sizes == [len(commit) for commit in commits]
+    assert len(workflows) == sum(len({workflow_id for workflow_id, _ in commit}) for commit in commits)
+
+
 def test_commits_are_bounded_with_their_histories() -> None:
     """What is known of superseded events counts among the bytes of a commit."""
     history = tuple(Transition.of(an_event(hlc=n)) for n in range(MAX_HISTORY))
@@ -482,7 +546,7 @@ def test_commits_are_bounded_with_their_histories() -> None:
 
 
 def test_a_run_that_no_document_holds() -> None:
-    """A run that is larger than a document, with the longest history, is refused before any write."""
+    """A run that is larger than a document, with the longest history, is refused before its commit."""
     run = a_run(workflow_id="w", id="large", result={"x": "y" * 700_000})
     large = an_event(run).model_copy(update={"run": run.model_copy(update={"error": "e" * 340_000})})
 

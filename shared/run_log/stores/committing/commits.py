@@ -42,6 +42,12 @@ MAX_COMMIT_BYTES: Final = 3 * 2**20
 MAX_COMMIT_RUNS: Final = 500
 """Most runs in one commit."""
 
+PART_RUNS: Final = 60
+"""Runs after which a commit ends with its workflow, for the store to work on while the next is made."""
+
+PART_WORKFLOWS: Final = 2
+"""Of as many workflows at least. None is divided for this: each part would write its stats once more."""
+
 MAX_STATS_CHANGES: Final = 500
 """Most changes of one stats document in one commit
 (https://firebase.google.com/docs/firestore/quotas#writes_and_transactions)."""
@@ -249,14 +255,21 @@ def batches(
         WriteRefusedError: A run is larger than a document can be.
     """
     commit: dict[RunKey, RunBatch] = {}
+    workflows: set[str] = set()
     size = 0
-    runs = {key: _run_batch(events, positions, earlier.get(key)) for key, positions in by_run(events).items()}
-    for key, batch in runs.items():
+    positions = by_run(events)
+    # In the order of workflows, so that each one's stats are written once all the same.
+    for key in sorted(positions, key=lambda key: key[0]):
+        # Made when its turn comes: by then the commit before is under way.
+        batch = _run_batch(events, positions[key], earlier.get(key))
         # By bytes too: Firestore refuses a commit that is too large as a whole, and each run in it.
-        if commit and (size + batch.size > MAX_COMMIT_BYTES or len(commit) == MAX_COMMIT_RUNS):
+        is_full = size + batch.size > MAX_COMMIT_BYTES or len(commit) == MAX_COMMIT_RUNS
+        is_part = len(commit) >= PART_RUNS and len(workflows) >= PART_WORKFLOWS and key[0] not in workflows
+        if commit and (is_full or is_part):
             yield commit
-            commit, size = {}, 0
+            commit, workflows, size = {}, set[str](), 0
         commit[key] = batch
+        workflows.add(key[0])
         size += batch.size
     if commit:
         yield commit

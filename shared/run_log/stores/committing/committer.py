@@ -58,6 +58,9 @@ MAX_KNOWN_BYTES: Final = 64 * 2**20
 MAX_IN_FLIGHT: Final = 2
 """Commits of one `apply` under way at a time: while the store works on one, the next is made."""
 
+_TURNS_TO_SEND: Final = 4
+"""Turns of the event loop until a call is sent, and two more: the vendor's client and gRPC take one each."""
+
 WARY_COMMITS: Final = 16
 """Commits after a wrong guess for which runs that are not remembered are read first, rather than guessed to
 be new: whoever shares a subscription, or has just started, meets runs that others have begun."""
@@ -68,6 +71,13 @@ costs a write, or a longer one, now and then."""
 
 MAX_WORKFLOWS_BYTES: Final = 16 * 2**20
 """Bytes of each of these two."""
+
+
+async def _others_sent(others: int = 1) -> None:
+    """Return once the calls that so many *others* begin meanwhile are sent."""
+    # Making a commit takes milliseconds without a pause, in which the store would have nothing to do.
+    for _ in range(_TURNS_TO_SEND * others):
+        await asyncio.sleep(0)
 
 
 class Committer:
@@ -133,16 +143,18 @@ class Committer:
         outcomes = [Outcome.DUPLICATE] * len(events)
         waiting = batches(events, earlier)
 
-        async def commit_in_turn() -> None:
+        async def commit_in_turn(others: int) -> None:
+            await _others_sent(others)
             for runs in waiting:
                 for key, change in (await self._commit(runs)).items():
                     for position, outcome in zip(runs[key].positions, change.outcomes, strict=True):
                         is_news = key in earlier and change.is_news and outcome is Outcome.DUPLICATE
                         outcomes[position] = Outcome.STALE if is_news else outcome
+                await _others_sent()
 
         # They hold different runs, so they never meet. A failure waits for the others: left alone, they would
         # commit after the caller was told that nothing more will.
-        done = await asyncio.gather(*(commit_in_turn() for _ in range(MAX_IN_FLIGHT)), return_exceptions=True)
+        done = await asyncio.gather(*map(commit_in_turn, range(MAX_IN_FLIGHT)), return_exceptions=True)
         for failure in done:
             if failure is not None:
                 raise failure
