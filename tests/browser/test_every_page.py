@@ -72,7 +72,8 @@ async def test_a_telephone_needs_no_scrolling_sideways(sampled: Opening, name: s
     wide = await window.page.evaluate(
         """[...document.querySelectorAll("body *")]
             .filter(one => one.getBoundingClientRect().right > innerWidth + 1
-                && !one.closest("pre, .skip, table:not(.days) thead") && getComputedStyle(one).position !== "absolute")
+                && !one.closest("pre, .skip, table:not(.days) thead")
+                && getComputedStyle(one).position !== "absolute")
             .map(one => one.outerHTML.slice(0, 100))"""
     )
     assert [] == wide

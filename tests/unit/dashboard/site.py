@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -156,10 +156,8 @@ SAME_ORIGIN: Final = {"origin": BASE, "sec-fetch-site": "same-origin"}
 async def opened_site(
     log: RunLogService, *, now: Callable[[], datetime] = lambda: NOON, asking: Authenticate | None = None
 ) -> AsyncGenerator[Site]:
-    """Yield the pages of *log*, at noon unless told otherwise; *asking* tells who asks, None for anybody."""
-    app = create_app(log, now=now)
-    if asking is not None:
-        app.state.context = replace(app.state.context, authenticate=asking)
+    """Yield the pages of *log*, at noon unless told otherwise; *asking* tells who asks, None is anybody."""
+    app = create_app(log, auth=asking, now=now)
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
         yield Site(log=log, client=client)

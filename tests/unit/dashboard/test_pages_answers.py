@@ -345,5 +345,5 @@ async def test_who_may_only_look(log: RunLogService) -> None:
             assert "a?" in page.one("main").text
         response = await site.post(f"{path_of(run)}/answer", 403, {"action": "resume"})
 
-        assert "not answer" in parsed(response.text).one("main").text
+        assert "read-only" in parsed(response.text).one("main").text
         assert ["paused"] == [line[0] for line in await history_of(site, run)]

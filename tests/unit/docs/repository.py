@@ -12,7 +12,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
-SOURCES: Final = ("producer", "projector", "shared", "console")
+SOURCES: Final = ("producer", "projector", "dashboard", "shared", "console")
 
 
 def read(path: str) -> str:

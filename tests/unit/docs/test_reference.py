@@ -17,6 +17,7 @@ PACKAGES = (
     "run_log.projector.archive",
     "run_log.projector.rebuild",
     "run_log.projector.beam",
+    "run_log.dashboard",
     "run_log.pubsub",
     "run_log.testing",
 )

@@ -8,6 +8,7 @@ import pytest
 PACKAGES = [
     "run_log.console",
     "run_log.core",
+    "run_log.dashboard",
     "run_log.producer",
     "run_log.projector",
     "run_log.projector.archive",
