@@ -368,6 +368,30 @@ async def test_abandoned_watches_are_let_go(harness: Harness, service: RunLog) -
         await nothing_more(harness, kept)
 
 
+@pytest.mark.parametrize("workflow_id", [None, "w"])
+async def test_a_watch_begins_where_a_cursor_was_taken(
+    harness: Harness, service: RunLog, workflow_id: str | None
+) -> None:
+    """What changes after a cursor was taken comes, whenever it is watched; what was there before does not."""
+    first = await service.get_watch_cursor(workflow_id)
+    for number in range(3):
+        await save(harness, _numbered(("w", f"r{number}"), number))
+    second = await service.get_watch_cursor(workflow_id)
+    await save(harness, _numbered(("w", "last"), 3))
+
+    for cursor, expected in ((first, ["r0", "r1", "r2", "last"]), (second, ["last"])):
+        async with service.watch(workflow_id, since_cursor=cursor) as watch:
+            assert expected == [update.run.id for update in await following(watch, len(expected))]
+
+
+async def test_a_cursor_of_now_is_of_its_watch(service: RunLog) -> None:
+    """A cursor that was taken for one workflow is no cursor of all."""
+    cursor = await service.get_watch_cursor("w")
+
+    with pytest.raises(InvalidCursorError):
+        service.watch(None, since_cursor=cursor)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_disconnects_lose_and_repeat_nothing(harness: Harness, service: RunLog, seed: int) -> None:
     """A watch resumed from a cursor goes on without a gap or a repeat."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from typing_extensions import override
 
 from run_log.core.payload import encode_json
@@ -20,10 +20,8 @@ def json_bytes(value: object) -> bytes:
         return encode_json(value).encode()
 
 
-class JSONAnswer(Response):
+class JSONAnswer(JSONResponse):
     """An answer in the public JSON form. FastAPI's own cannot encode every payload."""
-
-    media_type = "application/json"
 
     @override
     def render(self, content: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ class Api:
 
 
 @asynccontextmanager
-async def opened_api(log: RunLogService, **arguments: Any) -> AsyncIterator[Api]:
+async def opened_api(log: RunLogService, **arguments: Any) -> AsyncGenerator[Api]:
     """Yield the API of *log*, of an app made with *arguments*."""
     app = create_app(log, **arguments)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)

@@ -186,11 +186,11 @@ async def test_the_watch_goes_with_who_looks(log: RunLogService) -> None:
     changes = Changes(lambda: log, linger=0)
     first = await changes.since(None)
     place = await changes.cursor()
-    await first.close()
-    await log.save_run(run_of(1))
     reading = changes._feed()._reading  # pyright: ignore[reportPrivateUsage] - nobody else knows that it is gone
     assert reading is not None
+    await first.close()
     await asyncio.wait([reading])
+    await log.save_run(run_of(1))
 
     again = await changes.since(place)
 

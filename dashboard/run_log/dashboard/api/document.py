@@ -26,6 +26,23 @@ _MEANINGS: Final = {
 
 _TAG: Final = {"ETag": {"description": "Of what is shown.", "schema": {"type": "string"}}}
 
+# Of OpenAPI 3.2, as FastAPI has it in documents of 3.1, too.
+_EVENT: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "The cursor that goes on after this."},
+        "event": {"const": "end", "description": "Of the last event, whose data is empty."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "anyOf": [{"$ref": "#/components/schemas/Change"}, {"type": "object", "maxProperties": 0}]
+            },
+        },
+        "retry": {"type": "integer"},
+    },
+}
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -53,6 +70,9 @@ def describe(app: FastAPI) -> None:
         for shape in (Problem, Change):
             schema = TypeAdapter(shape).json_schema(mode="serialization", ref_template=_REFERENCES)
             document["components"]["schemas"] |= {**schema.pop("$defs", {}), shape.__name__: schema}
+        for path, methods in document["paths"].items():
+            if path.endswith(":watch"):
+                methods["get"]["responses"]["200"]["content"] = {"text/event-stream": {"itemSchema": _EVENT}}
         return document
 
     # As FastAPI's documentation extends it.

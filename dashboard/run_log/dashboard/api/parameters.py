@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Path, Query
 
@@ -15,7 +15,13 @@ DEFAULT_PAGE_SIZE: Final = 50
 _WORKFLOW: Final = (
     "The workflow's id; in it, `~` and two hex digits stand for a byte that a path cannot have."
 )
+_ANY_WORKFLOW: Final = f"{_WORKFLOW} `{ALL_WORKFLOWS}` is all workflows."
 _RUN: Final = "The run's id, escaped as the workflow's."
+
+
+# It is told, and not checked here: the library's own errors say more.
+_SEGMENT: Final[dict[str, Any]] = {"pattern": "^([^~]|~[0-9A-F]{2})+$"}
+DURATION: Final[dict[str, Any]] = {"pattern": "^[0-9]{1,6}[smhd]$"}
 
 
 class Page(NamedTuple):
@@ -38,12 +44,12 @@ async def _page(
 
 
 async def _any_workflow(
-    workflow: Annotated[str, Path(description=f"{_WORKFLOW} `{ALL_WORKFLOWS}` is all workflows.")],
+    workflow: Annotated[str, Path(description=_ANY_WORKFLOW, json_schema_extra=_SEGMENT)],
 ) -> str | None:
     return None if workflow == ALL_WORKFLOWS else id_of(workflow)
 
 
-async def _workflow(workflow: Annotated[str, Path(description=_WORKFLOW)]) -> str:
+async def _workflow(workflow: Annotated[str, Path(description=_WORKFLOW, json_schema_extra=_SEGMENT)]) -> str:
     if workflow == ALL_WORKFLOWS:
         raise InvalidArgumentError(
             "this is of one workflow, and - is all; the workflow with that name is ~2D in a path"
@@ -51,7 +57,7 @@ async def _workflow(workflow: Annotated[str, Path(description=_WORKFLOW)]) -> st
     return id_of(workflow)
 
 
-async def _run(run: Annotated[str, Path(description=_RUN)]) -> str:
+async def _run(run: Annotated[str, Path(description=_RUN, json_schema_extra=_SEGMENT)]) -> str:
     return id_of(run)
 
 
@@ -59,4 +65,6 @@ Paging = Annotated[Page, Depends(_page)]
 AnyWorkflow = Annotated[str | None, Depends(_any_workflow)]
 WorkflowId = Annotated[str, Depends(_workflow)]
 RunId = Annotated[str, Depends(_run)]
-OnlyWorkflow = Annotated[str | None, Query(description="Only runs of the workflow with this id, as it is.")]
+OnlyWorkflow = Annotated[
+    str | None, Query(min_length=1, description="Only runs of the workflow with this id, as it is.")
+]

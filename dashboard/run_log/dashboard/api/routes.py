@@ -16,7 +16,7 @@ from run_log.stores import RunLog, RunRecord, page_json
 from . import shapes
 from .document import problems, tagged
 from .filters import conditions_of
-from .parameters import AnyWorkflow, OnlyWorkflow, Paging, RunId, WorkflowId
+from .parameters import DURATION, AnyWorkflow, OnlyWorkflow, Paging, RunId, WorkflowId
 from .tags import is_known, tag_of
 
 router: Final = APIRouter(default_response_class=JSONAnswer)
@@ -49,7 +49,8 @@ async def get_summary(
     now: Now,
     workflow: WorkflowId,
     window: Annotated[
-        str | None, Query(description="How far to look back: `12h`, `7d`; absent for all runs.")
+        str | None,
+        Query(description="How far to look back: `12h`, `7d`; absent for all.", json_schema_extra=DURATION),
     ] = None,
 ) -> Response:
     """Show a workflow at a glance: counts, durations, last runs, and the same by hour or day."""
@@ -134,7 +135,9 @@ async def list_pending(
     log: Log,
     now: Now,
     page: Paging,
-    assignee: Annotated[str | None, Query(description="Only runs that wait for this person.")] = None,
+    assignee: Annotated[
+        str | None, Query(min_length=1, description="Only runs that wait for this person.")
+    ] = None,
     *,
     overdue: Annotated[
         bool | None, Query(description="Only runs past their deadline, or only the others.")
@@ -153,7 +156,9 @@ async def list_stale(
     log: Log,
     now: Now,
     page: Paging,
-    older_than: Annotated[str, Query(description="Least age of the newest event: `90m`, `24h`.")] = "1h",
+    older_than: Annotated[
+        str, Query(description="Least age of the newest event: `90m`, `24h`.", json_schema_extra=DURATION)
+    ] = "1h",
     workflow_id: OnlyWorkflow = None,
 ) -> Response:
     """List the runs that are under way and have been silent for long, the longest silent first."""

@@ -17,7 +17,7 @@ from .texts import first_line, since, took_ms
 
 _MACROS: Final[Any] = templates.get_template("_row.html").module
 
-MAX_CHIPS: Final = 3
+MAX_CHIPS: Final = 2
 """The most labels that a row shows; the run's page shows all."""
 
 
