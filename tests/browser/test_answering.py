@@ -27,7 +27,7 @@ RUN: Final = "/workflows/workflow-1/runs/"
 
 
 async def _ask(log: SQLiteRunLogService, name: str, **pause: Any) -> None:
-    request = PauseRequest(**{"reason": f"{name}: pay?", **pause})
+    request = PauseRequest(reason=f"{name}: pay?", **pause)
     await log.save_run(a_run(id=name, status=RunStatus.PAUSED, pause=request, started_at=utc_now()))
 
 
@@ -53,7 +53,7 @@ async def test_a_failure_is_found_and_read(log: SQLiteRunLogService, opened: Ope
         version=micros_of(begun),
     )
     failed = a_run(id="broken", status=RunStatus.FAILED, started_at=begun, error=f"{error}\n  File sync.py")
-    await log.apply([RunEvent(run=failed, steps=[step])])
+    await log.apply([RunEvent(run=failed, steps=(step,))])
     await log.save_run(a_run(id="fine", started_at=begun))
     window = await opened("/")
 

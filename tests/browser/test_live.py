@@ -106,6 +106,22 @@ async def test_a_row_leaves_a_list_that_it_is_no_part_of(log: SQLiteRunLogServic
     await expect(window.rows).to_have_count(1)
 
 
+async def test_counts_follow(log: SQLiteRunLogService, opened: Opening) -> None:
+    """The counts above the list follow what happens, a few seconds later."""
+    begun = utc_now()
+    await log.save_run(a_run(id="r1", status=RunStatus.RUNNING, started_at=begun))
+    window = await opened("/")
+    tabs = window.page.get_by_role("navigation", name="Status")
+    await expect(tabs).to_contain_text("running 1")
+    await expect(window.connection).to_have_text("live")
+
+    await log.save_run(a_run(id="r1", started_at=begun))
+    await log.save_run(a_run(id="r2", started_at=begun))
+
+    await expect(tabs).to_contain_text("running 0")
+    await expect(tabs).to_contain_text("success 2")
+
+
 async def test_what_is_typed_stays(log: SQLiteRunLogService, opened: Opening) -> None:
     """What somebody types into the filters stays while rows come, and so does the focus."""
     await log.save_run(a_run(id="r1"))

@@ -18,6 +18,7 @@ from run_log.stores import RunLog, get_run_log_service
 from . import api
 from .access import Authenticate, Guard, OpenStreams, authentication
 from .context import Context
+from .counts import Counts
 from .errors import answer_errors
 from .pages.compression import CompressedPages
 from .pages.routes import router as pages
@@ -80,6 +81,7 @@ def create_app(
         streams=OpenStreams(),
         now=now,
         changes=Changes(opened),
+        counts=Counts(opened),
         project=settings.project,
     )
     answer_errors(app)

@@ -14,6 +14,7 @@ from run_log.stores import RunLog
 
 from .access import Authenticate, Caller, OpenStreams
 from .access.guard import CALLER
+from .counts import Counts
 from .streams import Changes
 
 
@@ -31,6 +32,8 @@ class Context:
     """Returns the time, aware."""
     changes: Changes
     """Of all runs, as they come."""
+    counts: Counts
+    """Of all workflows, as they were a moment ago."""
     project: str | None = None
     """The Google Cloud project that traces are in; None where that is not known."""
 

@@ -13,7 +13,7 @@ import signal
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -323,6 +323,7 @@ class EventStream(StreamingResponse):
     Args:
         updates: What it tells of; closed with the answer.
         event_of: Returns the event of an update; None for no event.
+        beside: Returns what is to be told besides, now and then; it is given the events that are told.
         times: How long it lasts, and the like.
     """
 
@@ -333,12 +334,14 @@ class EventStream(StreamingResponse):
         updates: Subscription,
         event_of: Callable[[Seen], bytes | None],
         *,
+        beside: Callable[[bytes], Awaitable[bytes]] | None = None,
         times: StreamTimes = USUAL_TIMES,
     ) -> None:
         # A proxy would gather events before it passes them on.
         super().__init__((), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         self._updates = updates
         self._event_of = event_of
+        self._beside = beside
         self._times = times
         self._ends = times.clock() + times.longest.total_seconds()
 
@@ -359,6 +362,8 @@ class EventStream(StreamingResponse):
             # Looked at often, for a server that stops does not tell its streams.
             while clock() < self._ends and not _server_stops():
                 events = b"".join(filter(None, map(self._event_of, await self._next())))
+                if self._beside is not None:
+                    events += await self._beside(events)
                 if not events and clock() - told_at >= most_silence:
                     # An id without data is no event, and yet where the client comes back to.
                     news = f"id: {self._updates.cursor}" if self._updates.cursor != told else ":"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +12,9 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from run_log.core import InvalidArgumentError
+from run_log.dashboard.bodies import json_bytes
 from run_log.dashboard.context import Context, Live, Now
+from run_log.dashboard.counts import EVERY_SECONDS, Counts
 from run_log.dashboard.paths import id_of
 from run_log.dashboard.streams import EventStream, event_bytes
 from run_log.stores import RunUpdate
@@ -18,6 +22,7 @@ from run_log.stores import RunUpdate
 from .filters import Filter, encoded
 from .rendering import root_of
 from .rows import Row
+from .tabs import tabs_html
 
 router: Final = APIRouter()
 
@@ -36,7 +41,8 @@ async def stream_runs(request: Request, changes: Live, now: Now) -> EventStream:
     context: Context = request.app.state.context
     updates = await changes.since(cursor_of(request))
     form = _RunRow(root_of(request), shown.query, shown.pinned, shown, context.now)
-    return EventStream(updates, lambda seen: seen.as_form(form))
+    tabs = _Tabs(context.counts, shown, root_of(request))
+    return EventStream(updates, lambda seen: seen.as_form(form), beside=tabs.beside, times=changes.times)
 
 
 @router.get("/live/page")
@@ -56,7 +62,7 @@ async def stream_page(
         None if workflow is None else id_of(workflow), None if run is None else id_of(run), paused
     )
     updates = await changes.since(cursor_of(request))
-    return EventStream(updates, lambda seen: seen.as_form(form))
+    return EventStream(updates, lambda seen: seen.as_form(form), times=changes.times)
 
 
 def cursor_of(request: Request) -> str | None:
@@ -72,6 +78,37 @@ def row_bytes(update: RunUpdate, name: str, html: str) -> bytes:
 def gone_bytes(update: RunUpdate, name: str) -> bytes:
     """Return the event that takes the element with the id *name* away."""
     return event_bytes({"id": name}, cursor=update.cursor, event="gone")
+
+
+class _Tabs:
+    """Tells the counts above a list soon after its rows have changed, but not with each change."""
+
+    def __init__(
+        self, counts: Counts, shown: Filter, root: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._counts = counts
+        self._shown = shown
+        self._root = root
+        self._clock = clock
+        self._changed_at: float | None = None
+        self._told_at = -math.inf
+
+    async def beside(self, events: bytes) -> bytes:
+        """Return the event that tells them, if one of the *events* so far may have changed them."""
+        now = self._clock()
+        if events:
+            self._changed_at = now
+        if self._changed_at is None or now - self._told_at < EVERY_SECONDS:
+            return b""
+        self._told_at = now
+        workflows = await self._counts.read()
+        # Counts of before the change are told too, and again once there are newer ones.
+        if self._counts.read_at >= self._changed_at:
+            self._changed_at = None
+        if workflows is None:
+            return b""
+        told = {"id": "tabs", "html": tabs_html(self._shown, workflows, self._root)}
+        return b"event: row\ndata: %b\n\n" % json_bytes(told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@
     source = new EventSource(url);
     const hear = (type, listener) => on(source, type, ({ data, lastEventId }) => { last = lastEventId; listener(JSON.parse(data)); });
     on(source, "open", () => { failures = 0; say("live"); });
-    hear("row", ({ id, html }) => { if ("reload" in list.dataset) location.reload(); else changes.set(id, html); draw(); });
+    hear("row", ({ id, html }) => { if ("reload" in list.dataset && id !== "tabs") location.reload(); else changes.set(id, html); draw(); });
     hear("gone", ({ id }) => { changes.set(id, null); draw(); });
     hear("changed", () => { asked ||= setTimeout(renew, pause); });
     hear("end", open);
