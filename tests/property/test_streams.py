@@ -130,6 +130,9 @@ class Browser:
                 self.seen.append(json.loads(fields["data"])["id"])
         if self._left and self.cursor is not None:
             await self._log.save_run(a_run(id=self._left.pop()))
+        # A network takes its time, in which the next update is read.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(0, 3))
