@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -112,7 +112,7 @@ class Stream:
 @asynccontextmanager
 async def streaming(
     app: ASGIApp, path: str = WATCH, *, last_event_id: str = "", **parameters: str
-) -> AsyncIterator[Stream]:
+) -> AsyncGenerator[Stream]:
     """Yield the stream of *app* at *path* with *parameters*; it is cut at the end of the block."""
     headers = {"last-event-id": last_event_id} if last_event_id else {}
     stream = Stream(app, f"{path}?{urlencode(parameters)}", headers)
