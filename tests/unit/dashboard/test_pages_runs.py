@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import httpx2
 import pytest
 from fastapi import FastAPI
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import override
 
 from run_log.core import RunProgress, RunRef, RunStatus, WorkflowRun
@@ -306,6 +307,24 @@ async def test_no_page_reads_the_payloads_of_a_list() -> None:
             await site.get(path)
 
     assert not log.payloads
+
+
+async def test_queries(spans: InMemorySpanExporter) -> None:
+    """No page makes more than three queries, however many runs it shows, and none of them counts runs."""
+    log = InMemoryRunLogService()
+    await fill(log, *FILTERED)
+    for number in range(30):
+        await fill(log, a_run(id=f"p{number}", status=RunStatus.PAUSED, started_at=NOON))
+
+    async with opened_site(log) as site:
+        await site.get("/")
+        for path in ("/", "/inbox", "/operations", "/workflows/workflow-1", "/workflows/workflow-1/runs/1"):
+            spans.clear()
+            await site.get(path)
+            asked = [span.name for span in spans.get_finished_spans() if span.name.startswith("run_log.")]
+
+            assert 1 <= len(asked) <= 3, (path, asked)
+            assert "run_log.count" not in asked
 
 
 async def test_size(site: Site) -> None:
