@@ -16,13 +16,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from typing_extensions import override
 
 from run_log.core import RunProgress, RunRef, RunStatus, WorkflowRun
+from run_log.core.protocol import MAX_LIMIT
 from run_log.dashboard import create_app
 from run_log.dashboard.pages.filters import Filter
 from run_log.dashboard.pages.rows import MAX_CHIPS, row
 from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.stores.listings import Position, Selection
 from run_log.stores.stored.reading import Page
-from run_log.testing import a_run
+from run_log.testing import a_run, an_event
 
 from .site import BASE, NOON, Node, Site, opened_site
 
@@ -119,6 +120,17 @@ async def test_counts(site: Site) -> None:
     ]
     assert "/?workflow=other&label=team=a&status=failed" == one.link("failed 1")
     assert "All 3" == everything.one("a", aria_current="page").text
+
+
+async def test_counts_of_very_many_workflows() -> None:
+    """Where not all workflows are read, no count is claimed."""
+    log = InMemoryRunLogService()
+    await log.apply([an_event(a_run(workflow_id=str(number))) for number in range(MAX_LIMIT + 1)])
+
+    async with opened_site(log) as site:
+        tabs = (await site.get("/")).one("nav", "tabs")
+
+    assert ["All", "running"] == [tab.text for tab in tabs.all("a")][:2]
 
 
 FILTERED = (
