@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
-from opentelemetry import metrics
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from run_log.core.clock import PROCESS_CLOCK
 from run_log.core.logs import _allowances  # pyright: ignore[reportPrivateUsage] - what a process has logged
@@ -148,3 +151,23 @@ def metered(metric_reader: InMemoryMetricReader) -> Callable[[], Counter[tuple[s
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def exporter() -> InMemorySpanExporter:
+    """Return what collects this process's spans: its tracer provider can be set only once."""
+    collected = InMemorySpanExporter()
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(SimpleSpanProcessor(collected))
+    return collected
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
+    """Yield what collects the spans of one test."""
+    exporter.clear()
+    yield exporter
+    exporter.clear()

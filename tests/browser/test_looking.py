@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.async_api import Page, expect
+from fastapi import FastAPI
+from playwright.async_api import Browser, Page, expect
 
-from run_log.core import RunStatus, utc_now
+from run_log.core import PauseRequest, RunStatus, utc_now
+from run_log.dashboard import create_app
 from run_log.stores import SQLiteRunLogService
 from run_log.testing import a_run
 
-from .windows import Opening
+from .site import Site
+from .windows import Opening, opening
 
 PHONE = {"width": 400, "height": 800}
 
@@ -205,3 +208,39 @@ async def test_the_dark(log: SQLiteRunLogService, opened: Opening) -> None:
 
     assert 0.8 < brightness["light"]
     assert 0.2 > brightness["dark"]
+
+
+async def test_a_command_is_copied(log: SQLiteRunLogService, opened: Opening) -> None:
+    """A button beside a command copies it, and says so."""
+    await log.save_run(a_run(id="r1"))
+    window = await opened("/operations", permissions=["clipboard-read", "clipboard-write"])
+    button = window.page.get_by_role("button", name="Copy").first
+
+    await button.click()
+
+    await expect(window.page.get_by_role("button", name="Copied")).to_be_visible()
+    copied: str = await window.page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("run-log sweep")
+    await expect(button).to_have_text("Copy")
+
+
+async def test_the_pages_under_a_prefix(log: SQLiteRunLogService, browser: Browser) -> None:
+    """Mounted in a platform's own app, pages, style, script, streams and forms work under its prefix."""
+    await _ask_for_approval(log)
+    platform = FastAPI()
+    platform.mount("/ops/log", create_app(log))
+    async with Site(platform, prefix="/ops/log") as site, opening(browser, site) as opened:
+        window = await opened("/")
+        await expect(window.connection).to_have_text("live")
+        await log.save_run(a_run(id="r2"))
+        await expect(window.row("r2")).to_be_visible()
+
+        await window.page.get_by_role("link", name="Inbox").click()
+        await window.page.get_by_label("Your name").fill("mei")
+        await window.page.get_by_role("button", name="Approve").click()
+        await expect(window.page.get_by_text("Answered: workflow-1 / r1")).to_be_visible()
+        assert window.page.url.startswith(f"{site.root}/inbox")
+
+
+async def _ask_for_approval(log: SQLiteRunLogService) -> None:
+    await log.save_run(a_run(id="r1", status=RunStatus.PAUSED, pause=PauseRequest(reason="pay?")))

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from run_log.stores import RunLog
 
@@ -80,27 +76,7 @@ def service(harness: Harness) -> RunLog:
     return harness.service
 
 
-@pytest.fixture(scope="session")
-def exporter() -> InMemorySpanExporter:
-    """Return what collects this process's spans: its tracer provider can be set only once."""
-    collected = InMemorySpanExporter()
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    provider.add_span_processor(SimpleSpanProcessor(collected))
-    return collected
-
-
 @pytest.fixture
 def skipped(metered: Callable[[], Counter[tuple[str, ...]]]) -> Skipped:
     """Return how many unreadable runs this process has skipped so far, at each call."""
     return lambda: metered()["run_log.store.unreadable_runs",]
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
-    """Yield what collects the spans of one test."""
-    exporter.clear()
-    yield exporter
-    exporter.clear()

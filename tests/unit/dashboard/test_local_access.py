@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
@@ -83,6 +83,20 @@ async def test_it_is_mounted_with_what_a_platform_knows() -> None:
 
     assert (200, 403) == (answer.status_code, written.status_code)
     assert "read-only" in written.text
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/workflows/-/runs"])
+async def test_a_platform_refuses_in_its_own_way(path: str) -> None:
+    """A platform's function may send people to its sign-in, and say what it likes."""
+
+    async def to_sign_in(_connection: HTTPConnection) -> Caller:
+        raise HTTPException(303, {"why": "<b>expired"}, {"location": "/sign-in"})
+
+    answer = await answered(guarded(to_sign_in), path)
+
+    assert (303, "/sign-in") == (answer.status_code, answer.headers["location"])
+    assert "expired" in answer.text
+    assert ("<b>" in answer.text) == path.startswith("/api/")
 
 
 async def test_a_function_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:

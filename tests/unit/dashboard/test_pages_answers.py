@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from run_log.core import PauseRequest, RunStatus, WorkflowRun
 from run_log.dashboard.access import Caller
+from run_log.dashboard.pages.inbox import PAGE_SIZE
 from run_log.stores import RunLogService
 from run_log.testing import a_run
 
@@ -154,6 +155,19 @@ async def test_pages(site: Site) -> None:
     assert "/inbox" == third.link("First")
 
 
+async def test_a_page_that_is_just_full(site: Site) -> None:
+    """Where what is overdue just fills a page, the rest begins on the next one."""
+    for number in range(PAGE_SIZE):
+        await ask(site, str(number), deadline=NOON - HOUR)
+    await ask(site, "rest")
+
+    first = await site.get("/inbox")
+    second = await site.get(first.link("Later"))
+
+    assert PAGE_SIZE == len(names(first))
+    assert ["rest"] == names(second)
+
+
 async def test_empty(site: Site) -> None:
     """An empty inbox shows the command that fills it."""
     page = await site.get("/inbox")
@@ -209,6 +223,18 @@ async def test_choice(site: Site) -> None:
     assert ("running", "mei", "<hold>", None, None) == (await history_of(site, run))[-1]
     # The first button is what Enter presses.
     assert "disabled" in form.all("button")[0].attributes
+
+
+async def test_what_is_no_choice(site: Site) -> None:
+    """An answer that the page did not offer is refused in words, and what was typed stays."""
+    run = await ask(site, "a", choices=("pay", "hold"))
+    form = forms_of(await site.get(path_of(run)))[0]
+
+    response = await send(site, form, "pay", 400, answered_by="mei", comment="well", choice="steal")
+
+    again = forms_of(parsed(response.text))[0]
+    assert "choice is 'steal'; pass one of 'pay', 'hold'" == again.one("p", "fault").text
+    assert "well" == as_sent(again, "pay")["comment"]
 
 
 async def test_form(site: Site) -> None:

@@ -56,6 +56,7 @@ def test_what_nobody_sees() -> None:
     assert r"a\u202eb\x00\x1b[0m\u2028" == visible("a\u202eb\0\x1b[0m\u2028")
     assert "ü\n\t→👩\u200d👧" == visible("ü\n\t→👩\u200d👧")
     assert Markup("<b>\u202e</b>") == visible(Markup("<b>\u202e</b>"))
+    assert "␣␣" == visible("  ")
     assert visible(7) == 7
 
 

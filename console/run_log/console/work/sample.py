@@ -141,7 +141,7 @@ class Sample:
 
     async def _post(self) -> None:
         await self._work(1)
-        if self._happens(0.35):
+        if self._happens(0.45):
             raise ConnectionError(f"502 from billing-{self._chance.randint(1, 4)}.example.com")
 
     async def triage_mail(self) -> None:

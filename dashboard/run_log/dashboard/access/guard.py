@@ -123,7 +123,7 @@ class Guard:
             return HTTPException(
                 429, "too many requests are refused", headers={"retry-after": str(math.ceil(seconds))}
             )
-        _logger.warning("run_log_dashboard_refused", status=error.status_code, error=error.detail)
+        _logger.warning("run_log_dashboard_refused", status=error.status_code, error=str(error.detail))
         return error
 
 
@@ -204,17 +204,19 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
 def _refusal(scope: Scope, error: HTTPException) -> Response:
     """Return what is answered with *error*: problem details for programs, a page for people."""
     title = HTTPStatus(error.status_code).phrase
+    # FastAPI's own error, which a platform may raise, has any JSON as its detail.
+    detail = str(error.detail)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers.setdefault("www-authenticate", "Bearer")
     if _path(scope).startswith("/api/"):
-        problem = {"type": "about:blank", "title": title, "status": error.status_code, "detail": error.detail}
+        problem = {"type": "about:blank", "title": title, "status": error.status_code, "detail": detail}
         return Response(
             json.dumps(problem), error.status_code, headers, media_type="application/problem+json"
         )
     text = (
         f'<!doctype html>\n<html lang="en">\n'
         f'<head><meta charset="utf-8"><title>{title} · run-log</title></head>\n'
-        f"<body><main><h1>{title}</h1><p>{html.escape(error.detail)}.</p></main></body>\n</html>\n"
+        f"<body><main><h1>{title}</h1><p>{html.escape(detail)}.</p></main></body>\n</html>\n"
     )
     return Response(text, error.status_code, headers, media_type="text/html")

@@ -110,9 +110,8 @@ def nested(steps: Sequence[Step]) -> list[Step]:
     ahead = list(reversed(within.get(None, [])))
     while ahead:
         step = ahead.pop()
-        if step.key not in found:
-            found[step.key] = step
-            ahead += reversed(within.get(step.key, []))
+        found[step.key] = step
+        ahead += reversed(within.get(step.key, []))
     # Another program may have told of steps that are in each other.
     found |= {step.key: step for step in steps if step.key not in found}
     return list(found.values())

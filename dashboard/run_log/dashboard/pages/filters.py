@@ -99,10 +99,6 @@ class Filter:
         added = [(name, text)] if text and (name, text) not in kept else []
         return encoded([*kept, *added])
 
-    def without(self, name: str, text: str) -> str:
-        """Return the query of this filter without *text* as its *name*."""
-        return encoded([pair for pair in self.given if pair != (name, text)])
-
     def wants(self, run: WorkflowRun) -> bool:
         """Return whether the list has *run*."""
         selection = Selection.of(**self.conditions)

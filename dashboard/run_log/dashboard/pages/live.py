@@ -42,7 +42,7 @@ async def stream_runs(request: Request, changes: Live, now: Now) -> EventStream:
     updates = await changes.since(cursor_of(request))
     form = _RunRow(root_of(request), shown.query, shown.pinned, shown, context.now)
     tabs = _Tabs(context.counts, shown, root_of(request))
-    return EventStream(updates, lambda seen: seen.as_form(form), beside=tabs.beside)
+    return EventStream(updates, lambda seen: seen.as_form(form), beside=tabs.beside, times=changes.times)
 
 
 @router.get("/live/page")
@@ -62,7 +62,7 @@ async def stream_page(
         None if workflow is None else id_of(workflow), None if run is None else id_of(run), paused
     )
     updates = await changes.since(cursor_of(request))
-    return EventStream(updates, lambda seen: seen.as_form(form))
+    return EventStream(updates, lambda seen: seen.as_form(form), times=changes.times)
 
 
 def cursor_of(request: Request) -> str | None:
