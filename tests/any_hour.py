@@ -30,7 +30,7 @@ MOMENTS: Final = (
 """When sessions take place, and the zone that the machine says it is in."""
 
 DEFAULT: Final = (
-    *("-q", "-m", "not emulator"),
+    *("-q", "-m", "not emulator and not browser"),  # a browser keeps its own time
     "--ignore=tests/e2e/test_packaging.py",  # certificates of package indexes have dates
     "--ignore=tests/simulation",  # its time is virtual
 )

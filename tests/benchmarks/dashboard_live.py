@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from playwright.async_api import expect
 from tests.browser.chromium import BrowserNotFoundError, started_chromium
 from tests.ports import unused_port
 
@@ -153,7 +154,7 @@ async def _in_browser(log: SQLiteRunLogService, address: str) -> dict[str, str]:
         async with started_chromium() as browser:
             page = await browser.new_page()
             await page.goto(address)
-            await page.wait_for_function("document.querySelector('#connection').textContent === 'live'")
+            await expect(page.locator("#connection")).to_have_text("live")
             await page.evaluate(_WATCHING)
             sent: dict[str, float] = {}
             for each in range(CHANGES):
@@ -162,7 +163,7 @@ async def _in_browser(log: SQLiteRunLogService, address: str) -> dict[str, str]:
                 name = f"b{each}"
                 sent[f"run/live/{name}"] = time.time()
                 await log.apply([_event(name)])
-            await page.wait_for_function(f"Object.keys(window.seen).length === {CHANGES}")
+            await expect(page.locator('[id^="run/live/b"]')).to_have_count(CHANGES)
             seen: dict[str, float] = await page.evaluate("window.seen")
     except BrowserNotFoundError:
         return {"p50": "no browser", "p95": "no browser"}

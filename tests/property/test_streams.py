@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from run_log.core import RunEvent, Version
 from run_log.core.models import RunKey
-from run_log.dashboard.streams import Changes, Subscription
+from run_log.dashboard.streams import Changes, EventStream, StreamTimes, Subscription, json_event
 from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run
 
@@ -105,3 +109,56 @@ def test_a_stream_has_no_gap(steps: list[Save | Read], kept: int) -> None:
         for key, version in client.seen:
             assert newest.get(key, version) <= version
             newest[key] = version
+
+
+class Browser:
+    """Reads streams, each from the last id of the one before. With each piece that comes a run changes."""
+
+    def __init__(self, log: InMemoryRunLogService, runs: int) -> None:
+        self._log = log
+        self._left = [f"{number}" for number in range(runs)]
+        self.expected = set(self._left)
+        self.cursor: str | None = None
+        self.seen: list[str] = []
+
+    async def send(self, message: Any) -> None:
+        """Take a piece of an answer, as ASGI says."""
+        for block in message.get("body", b"").decode().split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
+            self.cursor = fields.get("id", self.cursor)
+            if "data" in fields and "event" not in fields:
+                self.seen.append(json.loads(fields["data"])["id"])
+        if self._left and self.cursor is not None:
+            await self._log.save_run(a_run(id=self._left.pop()))
+        # A network takes its time, in which the next update is read.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(0, 3))
+def test_a_stream_may_end_at_any_moment(lifetimes: list[int], silence: int) -> None:
+    """Whenever streams end, and however often they break the silence, the next tells what they have not."""
+
+    async def read() -> Browser:
+        log = InMemoryRunLogService()
+        changes = Changes(lambda: log, linger=0)
+        browser = Browser(log, 10)
+        for lifetime in itertools.chain(lifetimes, itertools.repeat(50)):
+            # Each look at the clock takes a second.
+            clock = itertools.count().__next__
+            times = StreamTimes(
+                longest=timedelta(seconds=lifetime), keep_alive=timedelta(milliseconds=silence), clock=clock
+            )
+            updates = await changes.since(browser.cursor)
+            stream = EventStream(updates, lambda seen: seen.as_form(json_event), times=times)
+            await stream.stream_response(browser.send)
+            if browser.expected == set(browser.seen):
+                return browser
+        raise AssertionError
+
+    async def within() -> Browser:
+        async with asyncio.timeout(PATIENCE):
+            return await read()
+
+    browser = asyncio.run(within())
+    assert sorted(browser.expected) == sorted(browser.seen)

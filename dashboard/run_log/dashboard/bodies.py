@@ -8,16 +8,11 @@ from typing import Any
 from starlette.responses import JSONResponse
 from typing_extensions import override
 
-from run_log.core.payload import encode_json
-
 
 def json_bytes(value: object) -> bytes:
     """Return *value*, which `to_json` made, as compact ASCII JSON."""
     # ASCII, for a payload may have lone surrogates, which UTF-8 does not.
-    try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except RecursionError:
-        return encode_json(value).encode()
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 class JSONAnswer(JSONResponse):

@@ -271,6 +271,7 @@ class Subscription:
         """Check that there is a way on from the cursor; see `Changes.since`."""
         if not self._feed.covers(self.cursor):
             self._own = self._log.watch(None, since_cursor=self.cursor)
+            # Here, so that a client hears of a cursor that cannot be used.
             await self._own.__aenter__()
 
     async def more(self) -> Sequence[Seen]:
@@ -299,9 +300,7 @@ class Subscription:
 
     async def _of_own(self) -> Seen:
         if self._own is None:
-            await self.begin()
-        if self._own is None:
-            raise EOFError
+            self._own = self._log.watch(None, since_cursor=self.cursor)
         try:
             return Seen(await anext(self._own))
         except StopAsyncIteration as error:
@@ -344,6 +343,7 @@ class EventStream(StreamingResponse):
         self._beside = beside
         self._times = times
         self._ends = times.clock() + times.longest.total_seconds()
+        self._asked: asyncio.Task[Sequence[Seen]] | None = None
 
     @override
     async def stream_response(self, send: Send) -> None:
@@ -352,33 +352,46 @@ class EventStream(StreamingResponse):
                 self.body_iterator = events
                 await super().stream_response(send)
         finally:
+            if self._asked is not None:
+                self._asked.cancel()
+                await asyncio.gather(self._asked, return_exceptions=True)
             await self._updates.close()
 
     async def _events(self) -> AsyncGenerator[bytes]:
         clock, most_silence = self._times.clock, self._times.keep_alive.total_seconds()
         with contextlib.suppress(EOFError, RunLogError):
-            told, told_at = self._updates.cursor, clock()
+            # How far the client is told by an id, and how far it has come: the rest was of no concern to it.
+            told = cursor = self._updates.cursor
+            told_at = clock()
             yield f"retry: {RETRY // timedelta(milliseconds=1)}\nid: {told}\n\n".encode()
             # Looked at often, for a server that stops does not tell its streams.
             while clock() < self._ends and not _server_stops():
-                events = b"".join(filter(None, map(self._event_of, await self._next())))
+                updates = await self._next()
+                cursor = updates[-1].update.cursor if updates else cursor
+                events = b"".join(filter(None, map(self._event_of, updates)))
                 if self._beside is not None:
                     events += await self._beside(events)
                 if not events and clock() - told_at >= most_silence:
                     # An id without data is no event, and yet where the client comes back to.
-                    news = f"id: {self._updates.cursor}" if self._updates.cursor != told else ":"
-                    events = f"{news}\n\n".encode()
+                    events = f"{f'id: {cursor}' if cursor != told else ':'}\n\n".encode()
                 if events:
-                    told, told_at = self._updates.cursor, clock()
+                    told, told_at = cursor, clock()
                     yield events
-            yield event_bytes({}, cursor=self._updates.cursor, event="end")
+            yield event_bytes({}, cursor=cursor, event="end")
 
     async def _next(self) -> Sequence[Seen]:
+        """Return the next updates; none where there are none for a moment."""
+        # Left to go on, however often this looks: a read that a slow store takes long for would never end.
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._updates.more())
         left = max(self._ends - self._times.clock(), 0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_LOOK_SECONDS, self._times.keep_alive.total_seconds(), left)):
-                return await self._updates.more()
-        return ()
+        await asyncio.wait(
+            [self._asked], timeout=min(_LOOK_SECONDS, self._times.keep_alive.total_seconds(), left)
+        )
+        if not self._asked.done():
+            return ()
+        asked, self._asked = self._asked, None
+        return asked.result()
 
 
 def _server_stops() -> bool:

@@ -14,6 +14,8 @@ from google.auth.transport import requests as transport
 
 from run_log.core.logs import get_logger
 
+from .errors import TokenRefusedError
+
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
 """Google's certificates by key id (https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions)."""
 
@@ -38,14 +40,6 @@ _logger: Final = get_logger("run_log.http")
 
 Fetched = tuple[Mapping[str, str], float]
 """Certificates by key id, and the seconds for which they may be kept."""
-
-
-class TokenRefusedError(Exception):
-    """A token is not valid here. The message has nothing of it; `status` is that of an HTTP answer."""
-
-    def __init__(self, message: str, *, status: int = 401) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def fetched_json(url: str) -> tuple[Mapping[str, Any], float]:

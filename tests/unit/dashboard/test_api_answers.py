@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
+from typing_extensions import override
 
 from run_log.core import RunStatus
 from run_log.dashboard.access import Caller
+from run_log.stores import InMemoryRunLogService
 from run_log.testing import a_run
 
 from .api import Api, a_pause, opened_api, path_of, problem_of
@@ -162,3 +164,19 @@ async def test_who_may_only_read_does_not_answer(api: Api) -> None:
         async with opened_api(api.log, **arguments) as reading:
             problem_of(await reading.answer(run, RESUME), 403)
             assert "paused" == (await reading.json(path_of(run)))["status"]
+
+
+async def test_an_answer_is_durable() -> None:
+    """An answer that could not be published in time is not told to be given: the client may send it again."""
+
+    class Unpublished(InMemoryRunLogService):
+        @override
+        async def flush(self, timeout: float = 2.0) -> bool:
+            return False
+
+    log = Unpublished()
+    await log.save_run(a_pause())
+    async with opened_api(log) as api:
+        problem = problem_of(await api.answer(a_pause(), RESUME), 503)
+
+    assert "urn:run-log:problem:unavailable" == problem["type"]

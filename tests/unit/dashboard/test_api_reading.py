@@ -269,3 +269,21 @@ async def test_a_run_that_is_not_there(below: str, api: Api) -> None:
 
     assert ("a/b", " ") == (problem["workflow_id"], problem["run_id"])
     assert "urn:run-log:problem:run-not-found" == problem["type"]
+
+
+@pytest.mark.parametrize("below", ["", "/history", "/steps"])
+async def test_what_a_client_has_is_not_sent_again(below: str, api: Api) -> None:
+    """A run, its history and its steps are sent again once they have changed, and not before."""
+    await api.log.save_run(RUNS[3])
+    path = f"{path_of(RUNS[3])}{below}"
+    first = await api.get(path)
+    tag = first.headers["etag"]
+
+    again = await api.get(path, if_none_match=f'"other", W/{tag}')
+    await api.log.apply([RunEvent(run=RUNS[3], steps=(STEP,)), RunEvent(run=RUNS[3])])
+    changed = await api.get(path, if_none_match=tag)
+
+    assert (304, b"", tag) == (again.status_code, again.content, again.headers["etag"])
+    assert {"private, no-cache"} == {each.headers["cache-control"] for each in (first, again, changed)}
+    assert 200 == changed.status_code
+    assert changed.headers["etag"] not in {tag, ""}

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from run_log.core import RunStatus, WorkflowRun
+from run_log.core import RunStatus, StoreError, StoreUnavailableError, WorkflowRun
 from run_log.dashboard.streams import Changes, StreamTimes, Subscription
 from run_log.stores import InMemoryRunLogService, RunLogService, RunUpdate
+from run_log.stores.watch import UpdateSource
 from run_log.testing import a_run
 
 from .api import opened_api, problem_of
@@ -32,6 +33,43 @@ async def ids(updates: Subscription, count: int) -> list[str]:
         while len(found) < count:
             found += [seen.update.run.id for seen in await updates.more()]
     return found
+
+
+class GatedSource(UpdateSource):
+    """What another source has, once the gate is open, or the error that it is shut with."""
+
+    def __init__(self, source: UpdateSource, gate: asyncio.Future[None]) -> None:
+        self._source = source
+        self._gate = gate
+        self.asked = 0
+
+    @override
+    async def open(self) -> None:
+        await self._source.open()
+
+    @override
+    def take(self) -> RunUpdate | None:
+        return self._source.take() if self._gate.done() else None
+
+    @override
+    async def more(self) -> None:
+        self.asked += 1
+        await asyncio.shield(self._gate)
+        await self._source.more()
+
+
+class GatedLog(InMemoryRunLogService):
+    """Watches through gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sources: list[GatedSource] = []
+
+    @override
+    def updates(self, workflow_id: str | None, cursor: object, selection: str) -> Any:
+        self.sources.append(GatedSource(super().updates(workflow_id, cursor, selection), self.gate))
+        return self.sources[-1]
 
 
 class CountedLog(InMemoryRunLogService):
@@ -212,3 +250,47 @@ async def test_who_reads_slowly_holds_nothing(log: RunLogService) -> None:
     assert [str(number) for number in range(20)] == await ids(slow, 20)
     await slow.close()
     await quick.close()
+
+
+async def test_a_slow_store_is_waited_for() -> None:
+    """However long a store takes, what is asked of it is asked once, and silence is broken meanwhile."""
+    log = GatedLog()
+    old = await log.get_watch_cursor()
+    await log.save_run(run_of(1))
+    async with streaming(app_of(log, StreamTimes(keep_alive=SOON)), cursor=old) as stream:
+        for _ in range(5):
+            await stream.next()
+        log.gate.set_result(None)
+
+        assert "1" == (await stream.event()).json["id"]
+    assert [1, 1] == [source.asked for source in log.sources]
+
+
+async def test_a_watch_that_fails_ends_its_streams() -> None:
+    """Where the store refuses to be watched any more, streams end, and the next one tries again."""
+    log = GatedLog()
+    app = app_of(log)
+    async with streaming(app) as stream:
+        await stream.next()
+        log.gate.set_exception(StoreError("refused"))
+        with pytest.raises(EOFError):
+            await stream.event()
+    log.gate = asyncio.get_running_loop().create_future()
+    log.gate.set_result(None)
+    async with streaming(app) as stream:
+        await stream.next()
+        await log.save_run(run_of(1))
+
+        assert "1" == (await stream.event()).json["id"]
+
+
+async def test_a_store_that_is_away_is_told_at_once() -> None:
+    """Where the store does not answer, no stream begins: the client is told to come again."""
+
+    class Away(InMemoryRunLogService):
+        @override
+        async def read_place(self, selection: str) -> str:
+            raise StoreUnavailableError("away")
+
+    async with opened_api(Away()) as api:
+        problem_of(await api.get(WATCH.removeprefix("/api/v1")), 503)

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import is_cloud_run_service
+from run_log.http.errors import TokenRefusedError
 from run_log.http.serving import is_loopback
 from run_log.http.tokens import (
     CLOCK_SKEW_SECONDS,
@@ -21,7 +22,6 @@ from run_log.http.tokens import (
     MAX_TOKEN_CHARS,
     STRIPPED_SIGNATURE,
     Certificates,
-    TokenRefusedError,
     verified_claims,
 )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from run_log.core.errors import PushRefusedError
+from run_log.http.errors import TokenRefusedError
 from run_log.http.tokens import (
     ISSUERS,
     STRIPPED_SIGNATURE,
     Certificates,
-    TokenRefusedError,
     verified_claims,
 )
 
