@@ -29,7 +29,7 @@ def test_rows(snapshot: SnapshotAssertion) -> None:
 
 
 def test_form(snapshot: SnapshotAssertion) -> None:
-    """A form has what its fields need to be sent, to be understood, and to be told what is wrong with them."""
+    """A form has what its fields need to be sent, understood and put right."""
     form = {"properties": {"eur": {"type": "number", "description": "At most 9."}}, "required": ["eur"]}
     run = a_run(status=RunStatus.PAUSED, pause=PauseRequest(reason="Pay?", form=form))
     answering = Answering.asked(run, "1:2:x", None).checked({"comment": "well"}, is_rejection=False)
