@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -29,8 +28,9 @@ from run_log.core import (
 )
 from run_log.core.logs import get_logger
 
-from .bodies import JSONAnswer
+from .bodies import JSONAnswer, status_name
 from .pages.rendering import page
+from .paths import path_below
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -182,8 +182,7 @@ def _loggable(error: RunLogError) -> str:
 
 def is_of_api(scope: Mapping[str, Any]) -> bool:
     """Return whether what an ASGI *scope* asks for is below ``/api``, wherever the app is mounted."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).startswith("/api/")
+    return path_below(scope).startswith("/api/")
 
 
 def _of_request(error: RequestValidationError) -> Problem:
@@ -199,7 +198,7 @@ def _of_request(error: RequestValidationError) -> Problem:
 
 
 def _of_status(error: HTTPException) -> Problem:
-    title = http.HTTPStatus(error.status_code).phrase
+    title = status_name(error.status_code)
     return Problem(
         status=error.status_code, name="", title=title, detail=error.detail, headers=error.headers or {}
     )

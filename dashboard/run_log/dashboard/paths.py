@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from run_log.core import InvalidArgumentError
 
@@ -15,6 +16,14 @@ ALL_WORKFLOWS: Final = "-"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]|(?<=[A-Za-z0-9_-])\.")
 _ALL_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9_-]\.?)+")
 _ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
+
+
+def path_below(scope: Mapping[str, Any]) -> str:
+    """Return the path of an ASGI *scope* below the prefix under which the app is mounted, or is served."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    # Some servers and proxies leave the prefix out of the path.
+    return path.removeprefix(root) if path == root or path.startswith(f"{root}/") else path
 
 
 def segment_of(text: str) -> str:

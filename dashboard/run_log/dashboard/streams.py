@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
+import anyio
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 from typing_extensions import override
@@ -41,6 +42,9 @@ MAX_KEPT_BYTES: Final = 8 * 2**20
 """How many bytes they have, as the events that tell programs of them; the newest is kept whatever it has."""
 
 _MAX_AT_ONCE: Final = 100
+
+# Of one update: who looks says what the rows are filtered by, so there is no end of them.
+_MAX_FORMS: Final = 16
 
 # A page takes a cursor, and opens its stream a moment later.
 _LINGER_SECONDS: Final = 20.0
@@ -76,9 +80,14 @@ class Seen:
         self._forms: dict[Callable[[RunUpdate], bytes], bytes] = {}
 
     def as_form(self, form: Callable[[RunUpdate], bytes]) -> bytes:
-        """Return what *form* makes of the update: it is asked once, if it is the same function each time."""
+        """Return what *form* makes of the update.
+
+        It is asked once, if it is the same function each time and not too many others come between.
+        """
         found = self._forms.get(form)
         if found is None:
+            if len(self._forms) >= _MAX_FORMS:
+                del self._forms[next(iter(self._forms))]
             found = self._forms[form] = form(self.update)
         return found
 
@@ -352,10 +361,12 @@ class EventStream(StreamingResponse):
                 self.body_iterator = events
                 await super().stream_response(send)
         finally:
-            if self._asked is not None:
-                self._asked.cancel()
-                await asyncio.gather(self._asked, return_exceptions=True)
-            await self._updates.close()
+            # Once a client is gone, what awaits is cancelled again and again until this has returned.
+            with anyio.CancelScope(shield=True):
+                if self._asked is not None:
+                    self._asked.cancel()
+                    await asyncio.gather(self._asked, return_exceptions=True)
+                await self._updates.close()
 
     async def _events(self) -> AsyncGenerator[bytes]:
         clock, most_silence = self._times.clock, self._times.keep_alive.total_seconds()

@@ -65,6 +65,17 @@ async def test_of_answers_at_once_one_succeeds(api: Api) -> None:
     assert {"urn:run-log:problem:already-answered"} == {problem["type"] for problem in problems}
 
 
+async def test_of_answers_at_once_that_name_no_pause_one_succeeds(api: Api) -> None:
+    """Without `If-Match` too, of several answers at once one succeeds."""
+    run = a_pause()
+    await api.log.save_run(run)
+    answers = [{"action": action, "answered_by": "ann"} for action in ("resume", "reject")] * 2
+
+    given = await asyncio.gather(*(api.answer(run, answer) for answer in answers))
+
+    assert [200, 409, 409, 409] == sorted(response.status_code for response in given)
+
+
 async def test_what_is_answered_already_is_a_conflict(api: Api) -> None:
     """A run that does not wait, or no longer, is not answered, by whatever condition."""
     run = a_pause()

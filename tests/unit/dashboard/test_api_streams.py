@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from typing_extensions import override
 
 from run_log.core import RunStatus, StoreError, StoreUnavailableError, WorkflowRun
-from run_log.dashboard.streams import Changes, StreamTimes, Subscription
+from run_log.dashboard.streams import Changes, Seen, StreamTimes, Subscription
 from run_log.stores import InMemoryRunLogService, RunLogService, RunUpdate
 from run_log.stores.watch import UpdateSource
 from run_log.testing import a_run
@@ -235,6 +236,37 @@ async def test_the_watch_goes_with_who_looks(log: RunLogService) -> None:
     assert place != await changes.cursor()
     assert ["1"] == await ids(again, 1)
     await again.close()
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+async def test_the_watch_goes_with_a_client_that_goes(*, is_behind: bool, log: RunLogService) -> None:
+    """Once the last client has cut its connection the watch is let go of, one that was behind too."""
+    app = app_of(log, linger=0)
+    begun = await log.get_watch_cursor()
+    await log.save_run(run_of(1))
+    async with streaming(app, **({"cursor": begun} if is_behind else {})) as stream:
+        await stream.next()
+        feed = app.state.context.changes._feed()
+        reading = feed._reading
+
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait([reading])
+    assert not feed.is_running
+
+
+async def test_many_filters_hold_little(log: RunLogService) -> None:
+    """However many forms an update is put into, only so many are kept."""
+    async with log.watch(None, since_cursor=await log.get_watch_cursor()) as updates:
+        await log.save_run(run_of(1))
+        seen = Seen(await anext(updates))
+
+    def numbered(number: int, update: RunUpdate) -> bytes:
+        return f"{update.run.id} {number}".encode()
+
+    for number in range(100):
+        assert f"1 {number}".encode() == seen.as_form(partial(numbered, number))
+
+    assert 16 == len(seen._forms)  # pyright: ignore[reportPrivateUsage] - what is held
 
 
 async def test_who_reads_slowly_holds_nothing(log: RunLogService) -> None:

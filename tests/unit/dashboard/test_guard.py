@@ -218,6 +218,57 @@ async def test_a_body_has_a_limit() -> None:
     assert [413, 413, 413] == [answer.status_code for answer in (over, lying, chunked)]
 
 
+@pytest.mark.parametrize("root", ["/a", "/ops", "/ops/"])
+async def test_a_prefix_may_be_left_out_of_paths(root: str) -> None:
+    """Behind a proxy that passes its prefix on, or does not, everything is found and errors are ours."""
+    transport = httpx2.ASGITransport(app=guarded(), root_path=root)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://dashboard") as client:
+        for before in ("", root.rstrip("/")):
+            shown, kept, missing = [
+                await client.get(f"{before}{path}")
+                for path in ("/api/v1/workflows", "/static/style.css?v=1", "/api/v1/missing")
+            ]
+
+            assert [200, 200, 404] == [answer.status_code for answer in (shown, kept, missing)]
+            assert "immutable" in kept.headers["cache-control"]
+            assert "application/problem+json" == missing.headers["content-type"]
+            assert f"{root.rstrip('/')}/api/v1/missing" == missing.json()["instance"]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/workflows", "/static/style.css", "/api/v1/stream"])
+async def test_head_is_get_without_its_body(path: str) -> None:
+    """What can be got says its headers alone, too, and a stream ends with them and takes no place."""
+    app = _with_routes()
+    async with asyncio.timeout(30):
+        answer = await answered(app, path, method="HEAD")
+
+    assert (200, b"") == (answer.status_code, answer.content)
+    assert 0 == len(app.state.context.streams)
+
+
+async def test_a_stream_with_a_body_that_is_too_large() -> None:
+    """What is sent with a request for a stream, and nobody reads, ends the stream without an error."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(MAX_BODY_BYTES), "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/v1/stream",
+        "headers": [],
+        "query_string": b"",
+    }
+    async with asyncio.timeout(30):
+        await _with_routes()(scope, receive, send)
+
+    assert [] == [message for message in sent if message.get("status", 200) != 200]
+
+
 async def test_strangers_are_told_to_wait(caplog: pytest.LogCaptureFixture) -> None:
     """Who is refused too often is told to wait, fills no log, and is refused one by one again later."""
     clock = Clock()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
@@ -54,7 +56,7 @@ async def test_another_name_is_refused(host: str) -> None:
     assert 403 == (await answered(guarded(None), headers={"host": host})).status_code
 
 
-@pytest.mark.parametrize("name", ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"])
+@pytest.mark.parametrize("name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"])
 async def test_what_a_proxy_passes_on_is_refused(name: str) -> None:
     """Behind a proxy everybody seems to be on this machine, so nobody is let in."""
     assert 403 == (await answered(guarded(None), headers={name: "127.0.0.1"})).status_code
@@ -110,6 +112,30 @@ async def test_a_function_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFix
     assert (500, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
     assert "canary29" not in answer.text
     assert "canary29" in caplog.text
+
+
+async def test_a_function_that_says_nothing_lets_nobody_in() -> None:
+    """A platform's function that returns no caller is one that fails."""
+
+    async def silent(_connection: HTTPConnection) -> Any:
+        return None
+
+    answer = await answered(guarded(silent))
+
+    assert (500, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/workflows/-/runs"])
+async def test_a_status_that_has_no_name(path: str) -> None:
+    """A platform's function may refuse with a status of its own."""
+
+    async def expired(_connection: HTTPConnection) -> Caller:
+        raise HTTPException(440, "the session has expired")
+
+    answer = await answered(guarded(expired), path)
+
+    assert 440 == answer.status_code
+    assert "the session has expired" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from run_log.core.logs import get_logger
+from run_log.dashboard.bodies import status_name
+from run_log.dashboard.paths import path_below
 
 from .callers import Authenticate, Caller
 from .headers import add_headers
@@ -65,7 +67,14 @@ class Guard:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
+        # With the prefix, as ASGI has it: what is mounted further in is not found without.
+        scope["root_path"] = scope.get("root_path", "").rstrip("/")
+        scope["path"] = scope["root_path"] + path_below(scope)
         answer = _Answer(scope, send)
+        is_head = scope["method"] == "HEAD"
+        if is_head:
+            # FastAPI's routes do not answer it. The server leaves the body out.
+            scope = {**scope, "method": "GET"}
         try:
             scope[CALLER] = await self._caller(scope)
             check_write(scope, scope[CALLER])
@@ -73,7 +82,7 @@ class Guard:
         except HTTPException as error:
             await _refusal(scope, error)(scope, receive, answer.send)
         else:
-            await self._answered(scope, receive, answer.send)
+            await self._answered(scope, receive, answer.send, is_head=is_head)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Nothing here speaks over a websocket, so none has to say who asks.
@@ -82,7 +91,7 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answered(self, scope: Scope, receive: Receive, send: Send, *, is_head: bool) -> None:
         is_refused = False
         async with self._streams.ending() as end:
 
@@ -90,7 +99,9 @@ class Guard:
                 nonlocal is_refused
                 if is_refused:
                     return
-                if _begins_stream(message) and not self._streams.admit(end):
+                if is_head and _begins_stream(message):
+                    end.reschedule(0)
+                elif _begins_stream(message) and not self._streams.admit(end):
                     is_refused = True
                     await _refusal(scope, _TOO_MANY_STREAMS)(scope, receive, send)
                     # An error would pass through what turns errors into a second answer.
@@ -105,13 +116,13 @@ class Guard:
     async def _caller(self, scope: Scope) -> Caller:
         try:
             caller = await self._authenticate(HTTPConnection(scope))
+            return replace(caller, may_answer=caller.may_answer and not self._read_only)
         except HTTPException as error:
             raise self._counted(scope, error) from error
         except Exception as error:
             # A platform's own. Whatever it says, nobody is let in.
             _logger.exception("run_log_dashboard_not_authenticated")
             raise HTTPException(500, "it cannot be told who asks; the server's log says why") from error
-        return replace(caller, may_answer=caller.may_answer and not self._read_only)
 
     def _counted(self, scope: Scope, error: HTTPException) -> HTTPException:
         """Return what a stranger is refused with: *error*, or that it is too much."""
@@ -133,7 +144,7 @@ class _Answer:
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
         # Now: a mount further in changes the scope.
-        self._is_versioned = _path(scope).startswith("/static/") and b"v=" in scope["query_string"]
+        self._is_versioned = path_below(scope).startswith("/static/") and b"v=" in scope["query_string"]
 
     async def send(self, message: Message) -> None:
         """Send *message*, as ASGI says."""
@@ -143,12 +154,6 @@ class _Answer:
                 MutableHeaders(scope=message), status=message["status"], is_versioned=self._is_versioned
             )
         await self._send(message)
-
-
-def _path(scope: Scope) -> str:
-    """Return the path below the prefix under which the app is mounted."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _begins_stream(message: Message) -> bool:
@@ -195,6 +200,9 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > MAX_BODY_BYTES:
+            if scope["method"] in _READS:
+                # Its answer may have begun, which no other can follow.
+                return {"type": "http.disconnect"}
             raise too_large
         return message
 
@@ -203,13 +211,13 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
 
 def _refusal(scope: Scope, error: HTTPException) -> Response:
     """Return what is answered with *error*: problem details for programs, a page for people."""
-    title = HTTPStatus(error.status_code).phrase
+    title = status_name(error.status_code)
     # FastAPI's own error, which a platform may raise, has any JSON as its detail.
     detail = str(error.detail)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers.setdefault("www-authenticate", "Bearer")
-    if _path(scope).startswith("/api/"):
+    if path_below(scope).startswith("/api/"):
         problem = {"type": "about:blank", "title": title, "status": error.status_code, "detail": detail}
         return Response(
             json.dumps(problem), error.status_code, headers, media_type="application/problem+json"

@@ -41,7 +41,14 @@ _MAX_NAME_CHARS: Final = 320
 _TEST_CLIENT: Final = "testclient"
 
 # What proxies say of whom they ask for.
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FORWARDED: Final = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
 
 
 def authentication(settings: Settings, mode: str | None = None) -> Authenticate:

@@ -12,6 +12,7 @@ from run_log.core import (
     AlreadyAnsweredError,
     InvalidArgumentError,
     RunNotFoundError,
+    RunStatus,
     TransportUnavailableError,
     Version,
 )
@@ -70,9 +71,10 @@ async def answer_run(
 
     With `If-Match`, of any number of answers to the same pause one alone succeeds, and the others get 409
     with who answered. 412 is for a state that is not the newest, and that nobody has answered. Without,
-    whatever the run waits for is answered, and 409 is for a run that does not wait, or no longer.
+    whatever the run waits for is answered, by one alone too; 409 is for a run that does not wait, or no longer.
     """
     call = log.resume if answer.action == "resume" else log.reject
+    named = versions_of(if_match)
     try:
         found = await call(
             workflow,
@@ -81,10 +83,10 @@ async def answer_run(
             comment=answer.comment,
             choice=answer.choice,
             values=answer.values,
-            if_version=await _pause(log, workflow, run, if_match),
+            if_version=await _pause(log, workflow, run, named),
         )
     except AlreadyAnsweredError as error:
-        if error.answered_by is not None:
+        if named is None or error.answered_by is not None:
             raise
         raise ChangedSinceError(str(error), answered_by=None) from error
     if not await log.flush(FLUSH_SECONDS):
@@ -106,16 +108,19 @@ def _who(asking: Caller, answer: Answer) -> str:
     return asking.name
 
 
-async def _pause(log: RunLog, workflow: str, run: str, if_match: str | None) -> Version | None:
-    """Return the version of the pause that is answered, of those that *if_match* names; None for any."""
-    versions = versions_of(if_match)
-    if versions is None:
-        return None
-    if len(versions) == 1:
+async def _pause(log: RunLog, workflow: str, run: str, versions: list[Version] | None) -> Version | None:
+    """Return the version of the pause that is answered: of *versions*, or where these are None, any.
+
+    None is for a run that does not wait.
+    """
+    if versions is not None and len(versions) == 1:
         return versions[0]
     record = await log.get_record(workflow, run, payloads=False)
     if record is None:
         raise RunNotFoundError(workflow, run)
+    if versions is None:
+        # Named all the same: of several at once, one alone succeeds.
+        return record.version if record.run.status is RunStatus.PAUSED else None
     if record.version not in versions:
         raise ChangedSinceError(f"If-Match does not name the state that run {run!r} is in", answered_by=None)
     return record.version
