@@ -199,7 +199,7 @@ def _of_request(error: RequestValidationError) -> Problem:
 
 
 def _of_status(error: HTTPException) -> Problem:
-    title = http.HTTPStatus(error.status_code).phrase
-    return Problem(
-        status=error.status_code, name="", title=title, detail=error.detail, headers=error.headers or {}
-    )
+    status = http.HTTPStatus(error.status_code)
+    is_address = status is http.HTTPStatus.NOT_FOUND and error.detail == status.phrase
+    detail = "there is nothing at this address" if is_address else error.detail
+    return Problem(status=status, name="", title=status.phrase, detail=detail, headers=error.headers or {})
