@@ -60,9 +60,9 @@ async def test_of_answers_at_once_one_succeeds(api: Api) -> None:
     answers = await asyncio.gather(*(api.answer(run, body, if_match=tag) for body in bodies))
 
     (winner,) = [answer.json() for answer in answers if answer.status_code == 200]
-    problems = [problem_of(answer, 412) for answer in answers if answer.status_code != 200]
+    problems = [problem_of(answer, 409) for answer in answers if answer.status_code != 200]
     assert [winner["pause"]["answered_by"]] * 4 == [problem["answered_by"] for problem in problems]
-    assert {"urn:run-log:problem:changed-since"} == {problem["type"] for problem in problems}
+    assert {"urn:run-log:problem:already-answered"} == {problem["type"] for problem in problems}
 
 
 async def test_what_is_answered_already_is_a_conflict(api: Api) -> None:

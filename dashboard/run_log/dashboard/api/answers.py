@@ -68,8 +68,9 @@ async def answer_run(
 ) -> Response:
     """Answer a paused run, so that it goes on or ends as failed, and show it.
 
-    With `If-Match`, of any number of answers to the same pause one alone succeeds, and the others get 412.
-    Without, whatever the run waits for is answered, and 409 is for a run that does not wait, or no longer.
+    With `If-Match`, of any number of answers to the same pause one alone succeeds, and the others get 409
+    with who answered. 412 is for a state that is not the newest, and that nobody has answered. Without,
+    whatever the run waits for is answered, and 409 is for a run that does not wait, or no longer.
     """
     call = log.resume if answer.action == "resume" else log.reject
     try:
@@ -83,7 +84,9 @@ async def answer_run(
             if_version=await _pause(log, workflow, run, if_match),
         )
     except AlreadyAnsweredError as error:
-        raise ChangedSinceError(str(error), answered_by=error.answered_by) from error
+        if error.answered_by is not None:
+            raise
+        raise ChangedSinceError(str(error), answered_by=None) from error
     if not await log.flush(FLUSH_SECONDS):
         raise TransportUnavailableError(
             f"the answer to run {run!r} of {workflow!r} was not published within {FLUSH_SECONDS:.0f} s"

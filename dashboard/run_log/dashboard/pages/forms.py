@@ -294,11 +294,13 @@ class Answering:
             now = replace(now, name_fault="Say who you are.")
         if is_rejection:
             return replace(now, fields=[replace(each, fault="") for each in now.fields])
-        if now.pause.form is None or any(each.fault for each in now.fields):
+        if now.pause.form is None:
             return now
-        at_fields, others = _faults_of(now.fields, now.pause.form)
-        fields = [replace(each, fault=at_fields.get(each.name, "")) for each in now.fields]
-        return replace(now, fields=fields, faults=others)
+        right = [each for each in now.fields if not each.fault]
+        at_fields, others = _faults_of(right, now.pause.form)
+        fields = [replace(each, fault=each.fault or at_fields.get(each.name, "")) for each in now.fields]
+        # Where a field has no value, that it is missing is no news.
+        return replace(now, fields=fields, faults=others if len(right) == len(fields) else ())
 
     @property
     def is_right(self) -> bool:
