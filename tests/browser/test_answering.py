@@ -206,3 +206,21 @@ async def test_answering_without_a_script(log: SQLiteRunLogService, opened: Open
     run = await log.get_run("workflow-1", "r1")
     assert run is not None
     assert RunStatus.FAILED is run.status
+
+
+async def test_the_one_before_is_answered(log: SQLiteRunLogService, opened: Opening) -> None:
+    """Who is at a field stays there when somebody answers a run above it, and its cursor does not move."""
+    for hours, name in enumerate(("first", "second", "third"), start=1):
+        await _ask(log, name, deadline=utc_now() + timedelta(hours=hours))
+    window = await opened("/inbox")
+    await expect(window.connection).to_have_text("live")
+    await window.row("third").locator("summary").click()
+    comment = window.row("third").get_by_label("Comment")
+    await comment.fill("wait")
+    await comment.evaluate("field => field.setSelectionRange(1, 3)")
+
+    await log.resume("workflow-1", "second", answered_by="bob")
+    await expect(window.row("second")).to_have_count(0)
+
+    await expect(comment).to_be_focused()
+    assert [1, 3] == await comment.evaluate("field => [field.selectionStart, field.selectionEnd]")

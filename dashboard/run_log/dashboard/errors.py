@@ -199,6 +199,6 @@ def _of_request(error: RequestValidationError) -> Problem:
 
 def _of_status(error: HTTPException) -> Problem:
     title = status_name(error.status_code)
-    return Problem(
-        status=error.status_code, name="", title=title, detail=error.detail, headers=error.headers or {}
-    )
+    is_address = error.status_code == http.HTTPStatus.NOT_FOUND and error.detail == title
+    detail = "there is nothing at this address" if is_address else error.detail
+    return Problem(status=error.status_code, name="", title=title, detail=detail, headers=error.headers or {})

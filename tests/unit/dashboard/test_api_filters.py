@@ -120,6 +120,19 @@ def test_a_fault_is_pointed_at(text: str, at: int, allowed: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("labels.a = b or", "at character 14 of the filter comes AND or nothing more, not 'or'"),
+        ("status", "at character 7 of the filter comes =, but the filter ends"),
+    ],
+)
+def test_a_fault_is_a_sentence(text: str, told: str) -> None:
+    """A fault says what had to come, and what came."""
+    with pytest.raises(InvalidFilterError, match=rf"^{told}$"):
+        conditions_of(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "status = failed AND status = paused",

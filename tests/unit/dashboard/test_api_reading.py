@@ -48,7 +48,7 @@ RUNS = [
     ),
     a_run(id="..", workflow_id="-", status=RunStatus.RUNNING, started_at=NOON - timedelta(days=1)),
 ]
-STEP = Step(key="a", name="download", status=StepStatus.RUNNING, started_at=NOON, version=1)
+STEP = Step(key="a", name="download", status=StepStatus.SUCCESS, started_at=NOON, ended_at=NOON, version=1)
 
 
 async def filled(api: Api) -> None:

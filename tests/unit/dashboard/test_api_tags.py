@@ -11,7 +11,7 @@ from run_log.dashboard.api.tags import is_known, tag_of, versions_of
 
 VERSIONS = st.builds(
     Version,
-    st.integers(0, 2**31 - 1),
+    st.integers(1, 2**31 - 1),
     st.integers(0, 2**53),
     st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128),
 )

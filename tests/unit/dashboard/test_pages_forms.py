@@ -76,6 +76,67 @@ def test_choices() -> None:
     assert "x" == field.text
 
 
+ALTERNATIVES: list[Any] = [{"const": 1, "title": "Low"}, {"const": 2, "title": "High"}, {"type": "null"}]
+
+
+@pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+def test_choices_with_titles(keyword: str) -> None:
+    """Alternatives of one value each are choices, told by their titles; null may be among them."""
+    field = one({keyword: ALTERNATIVES, "default": 2})
+
+    assert ("select", {"Low": 1, "High": 2}, "High") == (field.kind, field.choices, field.text)
+
+
+def test_choices_without_titles() -> None:
+    """Where an alternative has no title of its own, all are told by their values."""
+    same = [{"const": 1, "title": "a"}, {"const": 2, "title": "a"}]
+
+    assert {"1": 1, "b": "b"} == one({"oneOf": [{"const": 1, "title": "One"}, {"const": "b"}]}).choices
+    assert {"1": 1, "2": 2} == one({"oneOf": same}).choices
+
+
+@pytest.mark.parametrize(("default", "text"), [("1", '"1"'), (1, "1"), (True, "true"), ("none of them", "")])
+def test_the_default_of_choices(default: Any, text: str) -> None:
+    """The default of choices is the one that has its value and its type."""
+    assert text == one({"enum": ["1", 1, True], "default": default}).text
+
+
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [
+        ("2026-03-04T12:00:00Z", "2026-03-04T12:00:00"),
+        ("2026-03-04T12:00:30.5+01:00", "2026-03-04T11:00:30"),
+        ("2026-03-04T12:00", "2026-03-04T12:00:00"),
+        ("0001-01-01T00:00:00+01:00", ""),
+        ("soon", ""),
+        (7, ""),
+    ],
+)
+def test_the_default_of_a_time(default: Any, text: str) -> None:
+    """A default time stands in its field as browsers take it: in UTC, without a zone."""
+    assert text == one({"type": "string", "format": "date-time", "default": default}).text
+
+
+@pytest.mark.parametrize(
+    ("schema", "hint"),
+    [
+        ({"type": "array", "items": {"enum": ["red"]}, "description": "Some."}, 'Some. Such as ["red"]'),
+        (
+            {"type": "object", "properties": {"at": {"type": "string"}, "n": {"$ref": "#/$defs/n"}, "x": {}}},
+            'Such as {"at":"text","n":1,"x":null}',
+        ),
+        ({"type": "array"}, "Such as []"),
+        ({"$ref": "#/$defs/list"}, "Such as [[[[]]]]"),
+        ({}, ""),
+    ],
+)
+def test_what_is_written_as_json_has_an_example(schema: Any, hint: str) -> None:
+    """A field for JSON shows a value of the form that is asked for, where the schema says one."""
+    endless = {"type": "array", "items": {"$ref": "#/$defs/list"}}
+
+    assert hint == one(schema, **{"$defs": {"n": INTEGER, "list": endless}}).hint
+
+
 VALUES: list[tuple[Any, str, Any]] = [
     ({"type": "string"}, "a\r\nb", "a\nb"),
     ({"type": "number"}, "12.50", 12.5),
@@ -86,6 +147,7 @@ VALUES: list[tuple[Any, str, Any]] = [
     ({"type": "boolean"}, "false", False),
     ({"enum": [1, None]}, "null", None),
     ({"type": "array"}, "[1, {}]", [1, {}]),
+    ({"oneOf": ALTERNATIVES}, "High", 2),
     ({"type": "string", "format": "date"}, "2026-03-04", "2026-03-04"),
     ({"type": "string", "format": "date-time"}, "2026-03-04T12:00", "2026-03-04T12:00:00Z"),
     ({"type": "string", "format": "date-time"}, "2026-03-04T12:00:30", "2026-03-04T12:00:30Z"),

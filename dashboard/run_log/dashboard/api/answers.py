@@ -71,7 +71,8 @@ async def answer_run(
 
     With `If-Match`, of any number of answers to the same pause one alone succeeds, and the others get 409
     with who answered. 412 is for a state that is not the newest, and that nobody has answered. Without,
-    whatever the run waits for is answered, by one alone too; 409 is for a run that does not wait, or no longer.
+    whatever the run waits for is answered, by one alone too; 409 is for a run that does not wait, or no
+    longer.
     """
     call = log.resume if answer.action == "resume" else log.reject
     named = versions_of(if_match)

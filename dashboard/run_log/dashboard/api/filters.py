@@ -189,7 +189,5 @@ _VALUES: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
 
 
 def _fault(text: str, at: int, *allowed: str) -> InvalidFilterError:
-    stands = f"{text[at : at + 40]!r} stands" if at < len(text) else "the filter ends"
-    return InvalidFilterError(
-        f"at character {at + 1} of the filter {stands}; there may be {' or '.join(allowed)}"
-    )
+    found = f"not {text[at : at + 40]!r}" if at < len(text) else "but the filter ends"
+    return InvalidFilterError(f"at character {at + 1} of the filter comes {' or '.join(allowed)}, {found}")

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final, Self, cast
 
 from run_log.core import PauseRequest, WorkflowRun
@@ -18,6 +19,8 @@ WHOLE: Final = "values"
 
 _MOST_REFERENCES: Final = 8
 _LONG_TEXT: Final = 200
+_DEEPEST_EXAMPLE: Final = 3
+_EXAMPLES: Final[Mapping[str, Any]] = {"string": "text", "integer": 1, "number": 1.5, "boolean": True}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,4000}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _LOCAL_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?")
@@ -89,42 +92,95 @@ def fields_of(form: Mapping[str, Any] | None) -> list[Field]:
     needed = form.get("required")
     names = set(cast("list[str]", needed)) if isinstance(needed, list) else set[str]()
     return [
-        _field(name, _resolved(schema, form), is_needed=name in names)
+        _field(name, _resolved(schema, form), form, is_needed=name in names)
         for name, schema in cast("dict[str, Any]", properties).items()
     ]
 
 
-def _field(name: str, schema: Mapping[str, Any], *, is_needed: bool) -> Field:
+def _field(name: str, schema: Mapping[str, Any], form: Mapping[str, Any], *, is_needed: bool) -> Field:
     kind = _kind(schema)
-    choices: dict[str, Any] = {}
-    if kind == "select":
-        offered = schema["enum"] if "enum" in schema else [schema["const"]]
-        # A text stands for itself, unless another value is written like it.
-        choices = {_json(value): value for value in offered if not isinstance(value, str)}
-        choices |= {
-            _json(value) if value in choices else value: value for value in offered if isinstance(value, str)
-        }
-    default = schema.get("default")
-    text = ""
-    if default is not None:
-        text = default if isinstance(default, str) and kind != "json" else _json(default)
+    choices = _choices(schema)
     limits = {_LIMITS[key]: value for key, value in schema.items() if key in _LIMITS and _is_limit(value)}
     if kind == "number":
         limits["step"] = "1" if schema.get("type") == "integer" else "any"
+    hints = [_text(schema.get("description")), _example_hint(schema, form) if kind == "json" else ""]
     return Field(
         name=name,
         kind="integer" if limits.get("step") == "1" else kind,
         label=_text(schema.get("title")) or name,
-        hint=_text(schema.get("description")),
+        hint=" ".join(filter(None, hints)),
         is_needed=is_needed and kind != "checkbox",
-        text=text,
+        text=_default(schema.get("default"), kind, choices),
         choices=choices,
         limits=limits,
     )
 
 
+def _choices(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values to choose from, by the text of each: its title, or else itself."""
+    constants = _constants(schema)
+    titled = {_text(each.get("title")): each["const"] for each in constants}
+    if titled and "" not in titled and len(titled) == len(constants):
+        return titled
+    listed = [each["const"] for each in constants]
+    offered = listed or _listed(schema.get("enum")) or ([schema["const"]] if "const" in schema else [])
+    # A text stands for itself, unless another value is written like it.
+    choices = {_json(value): value for value in offered if not isinstance(value, str)}
+    return choices | {
+        _json(value) if value in choices else value: value for value in offered if isinstance(value, str)
+    }
+
+
+def _constants(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the alternatives of *schema*, if each is one value; else none."""
+    several = _listed(schema.get("oneOf", schema.get("anyOf")))
+    found = [cast("dict[str, Any]", each) for each in several if isinstance(each, dict) and "const" in each]
+    return found if len(found) == len(several) else []
+
+
+def _default(default: object, kind: str, choices: Mapping[str, Any]) -> str:
+    if default is None:
+        return ""
+    if kind == "select":
+        # As JSON: 1 is not True, and not "1".
+        return next((text for text, value in choices.items() if _json(value) == _json(default)), "")
+    if kind == "datetime-local":
+        return _local_time(default)
+    return default if isinstance(default, str) and kind != "json" else _json(default)
+
+
+def _local_time(moment: object) -> str:
+    """Return *moment* as a browser takes it, in UTC and without saying so; empty for what is no time."""
+    try:
+        found = datetime.fromisoformat(_text(moment))
+        utc = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return ""
+    return utc.replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def _example_hint(schema: Mapping[str, Any], form: Mapping[str, Any]) -> str:
+    example = _example(schema, form, _DEEPEST_EXAMPLE)
+    return "" if example is None else f"Such as {_json(example)}"
+
+
+def _example(schema: object, form: Mapping[str, Any], deepest: int) -> Any:
+    """Return a value of the form that *schema* asks for; None where it does not say."""
+    wanted = _resolved(schema, form)
+    if choices := _choices(wanted):
+        return next(iter(choices.values()))
+    if wanted.get("type") == "array":
+        one = _example(wanted.get("items"), form, deepest - 1) if deepest else None
+        return [] if one is None else [one]
+    if wanted.get("type") == "object":
+        properties = wanted.get("properties")
+        named = cast("dict[str, Any]", properties) if deepest and isinstance(properties, dict) else {}
+        return {name: _example(each, form, deepest - 1) for name, each in named.items()}
+    return _EXAMPLES.get(_text(wanted.get("type")))
+
+
 def _kind(schema: Mapping[str, Any]) -> str:
-    if isinstance(schema.get("enum"), list) or "const" in schema:
+    if _choices(schema):
         return "select"
     kind = schema.get("type")
     if kind == "boolean":
@@ -149,6 +205,8 @@ def _resolved(schema: object, form: Mapping[str, Any]) -> Mapping[str, Any]:
         if several := _listed(found.get("anyOf", found.get("oneOf"))):
             rest = [each for each in several if each != {"type": "null"}]
             around = {key: value for key, value in found.items() if key not in {"anyOf", "oneOf"}}
+            if _constants({"oneOf": rest}):
+                return {**around, "oneOf": rest}
             if len(rest) != 1 or not isinstance(rest[0], dict):
                 return {key: around[key] for key in ("title", "description", "default") if key in around}
             found = {**cast("dict[str, Any]", rest[0]), **around}

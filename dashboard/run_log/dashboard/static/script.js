@@ -48,19 +48,23 @@
       if (name === "open") continue; // somebody has opened it, or not
       if (to.hasAttribute(name)) from.setAttribute(name, to.getAttribute(name)); else from.removeAttribute(name);
     }
+    const ids = new Set([...to.children].map(({ id }) => id));
     let waits = false, at = from.firstChild;
+    const leave = () => {
+      const gone = at;
+      at = at.nextSibling;
+      if (isHeld(gone)) waits = true; else gone.remove();
+    };
     for (const next of [...to.childNodes]) {
       const same = next.id ? [...from.children].find(({ id }) => id === next.id)
         : at && !at.id && at.nodeName === next.nodeName && at;
+      // What is gone gives way, for what moves would lose the focus.
+      while (same && at !== same && !(at.id && ids.has(at.id))) leave();
       if (same && same === at) at = at.nextSibling;
       else from.insertBefore(same || next, at);
       if (same) waits = morph(same, next) || waits;
     }
-    while (at) {
-      const gone = at;
-      at = at.nextSibling;
-      if (isHeld(gone)) waits = true; else gone.remove();
-    }
+    while (at) leave();
     return waits;
   };
 
