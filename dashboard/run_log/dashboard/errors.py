@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -199,6 +200,6 @@ def _of_request(error: RequestValidationError) -> Problem:
 
 def _of_status(error: HTTPException) -> Problem:
     title = status_name(error.status_code)
-    is_address = error.status_code == http.HTTPStatus.NOT_FOUND and error.detail == title
+    is_address = error.status_code == HTTPStatus.NOT_FOUND and error.detail == title
     detail = "there is nothing at this address" if is_address else error.detail
     return Problem(status=error.status_code, name="", title=title, detail=detail, headers=error.headers or {})
