@@ -394,7 +394,7 @@ async def test_a_server_that_stops_opens_no_stream() -> None:
     assert 200 == (await answered(app)).status_code
 
 
-HOSTILE = "<script>alert(1)</script>\"'&{{7919*7907}}"
+HOSTILE = "<script>alert(1)</script>\"'&{{1234*5678}}"
 
 
 @pytest.mark.parametrize("auth", [ann, stranger])
@@ -405,7 +405,7 @@ async def test_nothing_is_reflected(auth: Any, path: str) -> None:
     answer: httpx2.Response = await answered(guarded(auth), path, headers)
 
     assert "<script>alert" not in answer.text
-    assert str(7919 * 7907) not in answer.text
+    assert "7006652" not in answer.text
     assert HOSTILE not in str(answer.headers)
 
 
