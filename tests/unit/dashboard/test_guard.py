@@ -343,7 +343,7 @@ async def test_a_server_that_stops_opens_no_stream() -> None:
     assert 200 == (await answered(app)).status_code
 
 
-HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}"
+HOSTILE = "<script>alert(1)</script>\"'&{{7*1111111}}"
 
 
 @pytest.mark.parametrize("auth", [ann, stranger])
@@ -354,7 +354,7 @@ async def test_nothing_is_reflected(auth: Any, path: str) -> None:
     answer: httpx2.Response = await answered(guarded(auth), path, headers)
 
     assert "<script>alert" not in answer.text
-    assert "49" not in answer.text or "{{" in answer.text
+    assert "7777777" not in answer.text
     assert HOSTILE not in str(answer.headers)
 
 
