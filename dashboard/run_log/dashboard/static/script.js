@@ -1,5 +1,5 @@
 "use strict";
-// Makes pages live that are complete without it; templates/base.html says what it goes by.
+// Makes pages live; templates/base.html says what it goes by.
 (() => {
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -31,7 +31,7 @@
   };
   on(one("#zone"), "click", () => { choices.zone = zone() === "UTC" ? "local" : "UTC"; dress(document); });
 
-  // Changes what differs, but nothing that somebody is at: that waits until it is left.
+  // What somebody is at waits until it is left.
   const edited = new Set();
   on(document, "input", ({ target }) => edited.add(target));
   const isHeld = (node) => [document.activeElement, ...edited].some((field) => node.contains(field))
@@ -48,18 +48,16 @@
       if (name === "open") continue; // somebody has opened it, or not
       if (to.hasAttribute(name)) from.setAttribute(name, to.getAttribute(name)); else from.removeAttribute(name);
     }
-    const ids = new Set([...to.children].map(({ id }) => id));
     let waits = false, at = from.firstChild;
-    const leave = () => {
-      const gone = at;
+    const leave = (gone = at) => {
       at = at.nextSibling;
       if (isHeld(gone)) waits = true; else gone.remove();
     };
     for (const next of [...to.childNodes]) {
       const same = next.id ? [...from.children].find(({ id }) => id === next.id)
         : at && !at.id && at.nodeName === next.nodeName && at;
-      // What is gone gives way, for what moves would lose the focus.
-      while (same && at !== same && !(at.id && ids.has(at.id))) leave();
+      // Moved, it would lose the focus.
+      while (same && at !== same && ![...to.children].some(({ id }) => id && id === at.id)) leave();
       if (same && same === at) at = at.nextSibling;
       else from.insertBefore(same || next, at);
       if (same) waits = morph(same, next) || waits;
@@ -96,7 +94,7 @@
   const draw = () => { if (changes.size) drawing ||= requestAnimationFrame(() => { drawing = 0; apply(); }); };
   for (const type of ["focusout", "selectionchange", "reset"]) on(document, type, draw);
 
-  // The page as it is now, where one change does not tell it.
+  // The page as it is now: one change does not tell it.
   let asked = 0, pause = 100;
   const renew = async () => {
     const answer = await fetch(location).catch(() => null);
@@ -148,7 +146,7 @@
   const move = (by) => {
     const rows = all('main [id^="run/"]');
     const at = rows.findIndex((row) => row.contains(document.activeElement));
-    rows[Math.max(0, Math.min(rows.length - 1, at + (at < 0 ? 1 : by)))]?.querySelector("a, summary")?.focus();
+    rows[at < 0 ? 0 : at + by]?.querySelector("a, summary")?.focus();
   };
   const keys = {
     j: () => move(1), k: () => move(-1), o: () => document.activeElement.closest("a, summary")?.click(),
