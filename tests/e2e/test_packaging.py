@@ -19,7 +19,7 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
-SOURCES = ("producer", "projector", "shared", "console")
+SOURCES = ("producer", "projector", "dashboard", "shared", "console")
 
 EMULATORS = {
     "FIRESTORE_EMULATOR_HOST": "127.0.0.1:1",
@@ -117,7 +117,8 @@ def test_what_the_wheel_holds(installed: Installations) -> None:
     assert "run_log/core/schemas/run-state-1-0-1.json" in held
     assert "run_log/__init__.py" not in held
     packages = {name.split("/")[1] for name in held}
-    assert {"core", "stores", "pubsub", "testing", "producer", "projector", "console"} == packages
+    expected_packages = {"core", "stores", "pubsub", "http", "testing", "producer", "projector", "dashboard"}
+    assert expected_packages | {"console"} == packages
     assert {f"run_log/{package}/py.typed" for package in packages} <= held
 
 

@@ -83,6 +83,12 @@ READ: Final[dict[str, list[Arguments]]] = {
     "runs reject": [(ODD, "paused", "--by", NAME, "--comment", NAME), (NAME, NAME, "--by", NAME)],
     "projector pull": [(), ("--until-idle", NAME), ("--health-port", "1", "--health-host", NAME)],
     "projector push": [(), ("--host", NAME)],
+    # At no address of this machine it ends at once.
+    "dashboard": [
+        ("--host", NAME),
+        ("--port", NAME),
+        ("--root-path", NAME, "--host", NAME),
+    ],
     "dead-letters list": [("--reason", NAME), ("--since", NAME)],
     "dead-letters show": [(NAME,)],
     "dead-letters redrive": [(NAME,), (NAME, "--body", NAME)],

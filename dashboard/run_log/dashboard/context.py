@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from run_log.core import TransportUnavailableError
 from run_log.stores import RunLog
 
 from .access import Authenticate, Caller, OpenStreams
 from .access.guard import CALLER
 from .counts import Counts
 from .streams import Changes
+
+FLUSH_SECONDS: Final = 5.0
+"""How long an answer to a run may take to be durable, where it is published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +69,15 @@ Log = Annotated[RunLog, Depends(_run_log)]
 Now = Annotated[datetime, Depends(_now)]
 Asking = Annotated[Caller, Depends(_caller)]
 Live = Annotated[Changes, Depends(_changes)]
+
+
+async def ensure_durable(log: RunLog, workflow_id: str, run_id: str) -> None:
+    """Wait until an answer to a run is durable: a server that is about to rest has to publish it first.
+
+    Raises:
+        TransportUnavailableError: It is not within `FLUSH_SECONDS`; it may be later.
+    """
+    if not await log.flush(FLUSH_SECONDS):
+        raise TransportUnavailableError(
+            f"the answer to run {run_id!r} of {workflow_id!r} was not published within {FLUSH_SECONDS:.0f} s"
+        )

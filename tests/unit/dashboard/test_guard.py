@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -381,6 +382,19 @@ async def test_so_many_streams_are_open() -> None:
     assert 1 == sum(message["type"] == "http.response.start" for message in refused)
     assert 200 == sent[0]["status"]
     assert {"type": "http.response.body", "body": b"", "more_body": False} == sent[-1]
+
+
+async def test_a_stream_that_nobody_reads_ends() -> None:
+    """A stream ends in time, also one whose client takes nothing, and its place is free again."""
+    streams = OpenStreams(longest=timedelta(0))
+    is_at_the_end = False
+
+    async with streams.ending() as end:
+        assert streams.admit(end)
+        await asyncio.Event().wait()
+        is_at_the_end = True
+
+    assert (False, 0) == (is_at_the_end, len(streams))
 
 
 async def test_a_server_that_stops_opens_no_stream() -> None:

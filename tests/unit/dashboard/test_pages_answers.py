@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pytest
 from starlette.requests import HTTPConnection
+from typing_extensions import override
 
 from run_log.core import PauseRequest, RunStatus, WorkflowRun
 from run_log.dashboard.access import Caller
 from run_log.dashboard.pages.inbox import PAGE_SIZE
-from run_log.stores import RunLogService
+from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.testing import a_run
 
 from .site import NOON, Node, Site, opened_site, parsed, path_of
@@ -172,7 +173,7 @@ async def test_empty(site: Site) -> None:
     """An empty inbox shows the command that fills it."""
     page = await site.get("/inbox")
 
-    assert "run-log events emit hello --run ask-1 --status paused" == page.one("code").text
+    assert "run-log emit hello --run ask-1 --status paused" == page.one("code").text
 
 
 async def test_approve(site: Site) -> None:
@@ -329,6 +330,21 @@ async def test_an_answer_on_its_way(site: Site) -> None:
 
     assert [] == names(page)
     assert ["a"] == names(other)
+
+
+async def test_an_answer_that_is_not_published() -> None:
+    """An answer that could not be published in time is not told to be given."""
+
+    class Unpublished(InMemoryRunLogService):
+        @override
+        async def flush(self, timeout: float = 2.0) -> bool:
+            return False
+
+    async with opened_site(Unpublished()) as site:
+        await ask(site, "a")
+        form = forms_of(await site.get("/inbox"))[0]
+
+        await send(site, form, "Approve", 503, answered_by="mei")
 
 
 async def test_nobody_there(site: Site) -> None:

@@ -168,7 +168,7 @@ async def test_commands(site: Site) -> None:
     commands = [node.attributes["data-copy"] for node in page.all("button") if "data-copy" in node.attributes]
     assert [
         "run-log sweep --older-than 1h --mark",
-        "run-log events emit hello --status success",
+        "run-log emit hello --status success",
         "run-log verify",
         "run-log dead-letters list",
         "run-log dead-letters redrive --all --dry-run",

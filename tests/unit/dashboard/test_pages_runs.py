@@ -235,7 +235,7 @@ async def test_nothing_yet(site: Site) -> None:
     await fill(site.log, a_run())
     none = await site.get("/?status=failed")
 
-    assert "run-log events emit hello --status success" == empty.one("code").text
+    assert "run-log emit hello --status success" == empty.one("code").text
     assert not none.all("code")
     assert "/" == none.link("Show all runs")
 

@@ -33,12 +33,14 @@ def dashboard(
     oidc or iam: it says who checks who they are.
     """
     require("dashboard")
+    import logging
+
     from run_log.console.log_lines import log_to_stderr
     from run_log.console.work.dashboard import serve_sample_until_signal, serve_until_signal
     from run_log.console.work.opening import complete
     from run_log.core import Settings
 
-    log_to_stderr()
+    log_to_stderr(logging.WARNING)
     settings = Settings.from_env()
     if read_only:
         settings = settings.model_copy(update={"dashboard_read_only": True})

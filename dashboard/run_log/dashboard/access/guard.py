@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import html
 import json
 import math
@@ -31,6 +33,8 @@ MAX_BODY_BYTES: Final = 64 * 2**10
 
 CALLER: Final = "run_log.caller"
 """Where a scope has the `Caller`."""
+
+_END_SECONDS: Final = 1.0
 
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -111,7 +115,10 @@ class Guard:
 
             await self._app(scope, receive, admitted)
         if end.expired() and not is_refused:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            # A client that does not read takes this no more than the rest. The server cuts it off.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_SECONDS):
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _caller(self, scope: Scope) -> Caller:
         try:

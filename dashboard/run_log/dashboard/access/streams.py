@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 MAX_STREAMS: Final = 200
 """How many streams are open at most: each holds a connection and a place in memory."""
+
+LONGEST: Final = timedelta(minutes=11)
+"""How long a stream is open at most. One ends by itself before, unless its client does not read: what is sent
+then waits for the client."""
 
 RETRY_AFTER_SECONDS: Final = 10
 """When to ask again for one that was refused."""
@@ -17,8 +22,9 @@ RETRY_AFTER_SECONDS: Final = 10
 class OpenStreams:
     """The streams that are open, which `close` ends."""
 
-    def __init__(self, most: int = MAX_STREAMS) -> None:
+    def __init__(self, most: int = MAX_STREAMS, longest: timedelta = LONGEST) -> None:
         self._most = most
+        self._longest = longest.total_seconds()
         self._open: set[asyncio.Timeout] = set()
         self._is_closed = False
 
@@ -34,7 +40,7 @@ class OpenStreams:
 
     @asynccontextmanager
     async def ending(self) -> AsyncGenerator[asyncio.Timeout]:
-        """Yield what ends the block early, and without an error; once it is admitted, `close` does that."""
+        """Yield what ends the block early, and without an error. Once admitted, time or `close` does that."""
         end = asyncio.timeout(None)
         try:
             async with end:
@@ -50,4 +56,5 @@ class OpenStreams:
         if self._is_closed or len(self._open) >= self._most:
             return False
         self._open.add(end)
+        end.reschedule(asyncio.get_running_loop().time() + self._longest)
         return True

@@ -13,12 +13,11 @@ from run_log.core import (
     InvalidArgumentError,
     RunNotFoundError,
     RunStatus,
-    TransportUnavailableError,
     Version,
 )
 from run_log.dashboard.access import Caller
 from run_log.dashboard.bodies import JSONAnswer
-from run_log.dashboard.context import Asking, Log
+from run_log.dashboard.context import Asking, Log, ensure_durable
 from run_log.dashboard.errors import ChangedSinceError
 from run_log.stores import RunLog
 
@@ -28,9 +27,6 @@ from .parameters import RunId, WorkflowId
 from .tags import versions_of
 
 router: Final = APIRouter(default_response_class=JSONAnswer)
-
-FLUSH_SECONDS: Final = 5.0
-"""How long an answer may take to be durable, where it is published."""
 
 
 class Answer(BaseModel):
@@ -90,10 +86,7 @@ async def answer_run(
         if named is None or error.answered_by is not None:
             raise
         raise ChangedSinceError(str(error), answered_by=None) from error
-    if not await log.flush(FLUSH_SECONDS):
-        raise TransportUnavailableError(
-            f"the answer to run {run!r} of {workflow!r} was not published within {FLUSH_SECONDS:.0f} s"
-        )
+    await ensure_durable(log, workflow, run)
     return JSONAnswer(found.to_json())
 
 

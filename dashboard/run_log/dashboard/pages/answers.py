@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from run_log.core import AlreadyAnsweredError, InvalidArgumentError, NotPausedError, RunNotFoundError
 from run_log.dashboard.access import Caller
-from run_log.dashboard.context import Asking, Log, Now
+from run_log.dashboard.context import Asking, Log, Now, ensure_durable
 from run_log.dashboard.paths import id_of
 from run_log.stores import RunLog, RunRecord
 
@@ -69,8 +69,7 @@ async def _answered(
             values=values_of(form.fields) if form.pause.form and form.is_right else None,
             if_version=form.version,
         )
-    # Where it goes through a topic, a server that is about to rest has to send it first.
-    await log.flush()
+    await ensure_durable(log, *record.run.key)
 
 
 async def _too_late(
