@@ -22,7 +22,7 @@ from run_log.dashboard.errors import ChangedSinceError
 from run_log.stores import RunLog
 
 from . import shapes
-from .document import problems
+from .document import returns
 from .parameters import RunId, WorkflowId
 from .tags import versions_of
 
@@ -49,8 +49,7 @@ class Answer(BaseModel):
 @router.post(
     "/workflows/{workflow}/runs/{run}/answer",
     tags=["runs"],
-    response_model=shapes.Run,
-    responses=problems(403, 404, 409, 412, 413),
+    responses=returns(shapes.Run, 403, 404, 409, 412, 413),
 )
 async def answer_run(
     log: Log,

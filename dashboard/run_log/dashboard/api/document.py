@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 
 from run_log.dashboard.errors import PROBLEM_TYPE
 
-from .shapes import Change, Problem
+from .shapes import SHAPES
 
-_PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 _REFERENCES: Final = "#/components/schemas/{model}"
+_PROBLEM: Final = {"$ref": _REFERENCES.format(model="Problem")}
 
 _MEANINGS: Final = {
     400: "A parameter, the filter, the page token or the body cannot be used.",
@@ -52,13 +52,21 @@ def problems(*statuses: int) -> Responses:
     return {**found, "default": _problem("Anything else that goes wrong.")}
 
 
-def tagged(*statuses: int) -> Responses:
-    """Return `problems`, and that the answer has an entity tag."""
-    return {
-        200: {"headers": _TAG},
-        304: {"description": "The client has it: `If-None-Match` names it.", "headers": _TAG},
-        **problems(*statuses),
-    }
+def returns(shape: type, *statuses: int) -> Responses:
+    """Return `problems`, and that the answer is JSON of a *shape*, which is one of `SHAPES`.
+
+    Not FastAPI's `response_model`: each app would make the models of all of them at its first request.
+    """
+    reference = {"$ref": _REFERENCES.format(model=shape.__name__)}
+    found = {"description": "What was asked for.", "content": {"application/json": {"schema": reference}}}
+    return {200: found, **problems(*statuses)}
+
+
+def tagged(shape: type, *statuses: int) -> Responses:
+    """Return the same, and that the answer has an entity tag."""
+    found = returns(shape, *statuses)
+    found[200]["headers"] = _TAG
+    return {304: {"description": "The client has it: `If-None-Match` names it.", "headers": _TAG}, **found}
 
 
 def describe(app: FastAPI) -> None:
@@ -67,7 +75,7 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generated()
-        for shape in (Problem, Change):
+        for shape in SHAPES:
             schema = TypeAdapter(shape).json_schema(mode="serialization", ref_template=_REFERENCES)
             document["components"]["schemas"] |= {**schema.pop("$defs", {}), shape.__name__: schema}
         for path, methods in document["paths"].items():

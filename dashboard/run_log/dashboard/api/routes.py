@@ -14,7 +14,7 @@ from run_log.dashboard.context import Log, Now
 from run_log.stores import RunLog, RunRecord, page_json
 
 from . import shapes
-from .document import problems, tagged
+from .document import returns, tagged
 from .filters import conditions_of
 from .parameters import DURATION, AnyWorkflow, OnlyWorkflow, Paging, RunId, WorkflowId
 from .tags import is_known, tag_of
@@ -34,7 +34,7 @@ IfNoneMatch = Annotated[
 ]
 
 
-@router.get("/workflows", tags=["workflows"], response_model=shapes.Workflows, responses=problems())
+@router.get("/workflows", tags=["workflows"], responses=returns(shapes.Workflows))
 async def list_workflows(log: Log, page: Paging) -> Response:
     """List the workflows that have runs, with their counts."""
     found, cursor = await log.list_workflows(**page._asdict())
@@ -42,7 +42,9 @@ async def list_workflows(log: Log, page: Paging) -> Response:
 
 
 @router.get(
-    "/workflows/{workflow}/summary", tags=["workflows"], response_model=shapes.Summary, responses=problems()
+    "/workflows/{workflow}/summary",
+    tags=["workflows"],
+    responses=returns(shapes.Summary),
 )
 async def get_summary(
     log: Log,
@@ -59,7 +61,9 @@ async def get_summary(
 
 
 @router.get(
-    "/workflows/{workflow}/failures", tags=["workflows"], response_model=shapes.Failures, responses=problems()
+    "/workflows/{workflow}/failures",
+    tags=["workflows"],
+    responses=returns(shapes.Failures),
 )
 async def list_failures(
     log: Log,
@@ -74,7 +78,7 @@ async def list_failures(
     return JSONAnswer(page_json("failures", await log.list_failures(workflow, begun)))
 
 
-@router.get("/workflows/{workflow}/runs", tags=["runs"], response_model=shapes.Runs, responses=problems())
+@router.get("/workflows/{workflow}/runs", tags=["runs"], responses=returns(shapes.Runs))
 async def list_runs(
     log: Log,
     workflow: AnyWorkflow,
@@ -93,9 +97,7 @@ async def list_runs(
     return JSONAnswer(page_json("runs", found, cursor, payloads=payloads))
 
 
-@router.get(
-    "/workflows/{workflow}/runs/{run}", tags=["runs"], response_model=shapes.Run, responses=tagged(404)
-)
+@router.get("/workflows/{workflow}/runs/{run}", tags=["runs"], responses=tagged(shapes.Run, 404))
 async def get_run(log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None) -> Response:
     """Show a run, with its payloads. Its entity tag is for `If-Match` of an answer, too."""
     record = await _record(log, workflow, run, payloads=True)
@@ -105,8 +107,7 @@ async def get_run(log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfN
 @router.get(
     "/workflows/{workflow}/runs/{run}/history",
     tags=["runs"],
-    response_model=shapes.Transitions,
-    responses=tagged(404),
+    responses=tagged(shapes.Transitions, 404),
 )
 async def get_history(
     log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None
@@ -119,8 +120,7 @@ async def get_history(
 @router.get(
     "/workflows/{workflow}/runs/{run}/steps",
     tags=["runs"],
-    response_model=shapes.Steps,
-    responses=tagged(404),
+    responses=tagged(shapes.Steps, 404),
 )
 async def get_steps(
     log: Log, workflow: WorkflowId, run: RunId, if_none_match: IfNoneMatch = None
@@ -130,7 +130,7 @@ async def get_steps(
     return _tagged(page_json("steps", record.steps), if_none_match)
 
 
-@router.get("/pending", tags=["runs"], response_model=shapes.PendingRuns, responses=problems())
+@router.get("/pending", tags=["runs"], responses=returns(shapes.PendingRuns))
 async def list_pending(
     log: Log,
     now: Now,
@@ -151,7 +151,7 @@ async def list_pending(
     return JSONAnswer(page_json("pending_runs", found, cursor))
 
 
-@router.get("/stale", tags=["runs"], response_model=shapes.StaleRuns, responses=problems())
+@router.get("/stale", tags=["runs"], responses=returns(shapes.StaleRuns))
 async def list_stale(
     log: Log,
     now: Now,

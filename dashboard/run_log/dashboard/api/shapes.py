@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Final, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -314,3 +314,19 @@ class Problem(TypedDict):
     run_id: NotRequired[str]
     answered_by: NotRequired[str]
     """Who has answered, where somebody has."""
+
+
+SHAPES: Final = (
+    Workflows,
+    Summary,
+    Failures,
+    Runs,
+    Run,
+    Transitions,
+    Steps,
+    PendingRuns,
+    StaleRuns,
+    Problem,
+    Change,
+)
+"""What the document describes by name."""
