@@ -55,6 +55,7 @@ IDS = [
 ]
 
 
+@pytest.mark.search
 async def test_any_id_is_reached() -> None:
     """Whatever the text of a workflow's and a run's id is, its run is found, listed, watched and answered."""
     log = InMemoryRunLogService()
