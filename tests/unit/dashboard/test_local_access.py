@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
+from starlette import exceptions
 from starlette.requests import HTTPConnection
 
 from run_log.core import ConfigurationError
 from run_log.dashboard import Caller, create_app
+from run_log.dashboard.access.modes import this_machine
 from run_log.stores import InMemoryRunLogService
 
 from .asking import answered, environment, guarded
@@ -38,6 +40,16 @@ async def test_another_machine_is_refused(auth: str | None, address: str, path: 
 
     assert 403 == answer.status_code
     assert "RUN_LOG_DASHBOARD_AUTH" in answer.text
+
+
+async def test_a_socket_of_the_file_system_is_refused() -> None:
+    """Over a Unix socket nobody has an address, and a proxy may stand before it: nobody is let in."""
+    connection = HTTPConnection({"type": "http", "client": None, "headers": [(b"host", b"localhost")]})
+
+    with pytest.raises(exceptions.HTTPException) as refused:
+        await this_machine(connection)
+
+    assert 403 == refused.value.status_code
 
 
 @pytest.mark.parametrize(

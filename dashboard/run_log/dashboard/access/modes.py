@@ -95,12 +95,13 @@ def _audience(settings: Settings, mode: str, hint: str) -> str:
 async def this_machine(connection: HTTPConnection) -> Caller:
     """Let everybody on this machine in, without a name.
 
-    A request from another address is refused. So is one for another host, which a page of a stranger sends
-    once its name leads here, and one that a proxy says it passes on.
+    A request from another address is refused, and one from none: a proxy may send it over a Unix socket. So
+    is one for another host, which a page of a stranger sends once its name leads here, and one that a proxy
+    says it passes on.
     """
     client = connection.client
     hosts = connection.headers.getlist("host")
-    is_local = client is None or client.host == _TEST_CLIENT or is_loopback(client.host)
+    is_local = client is not None and (client.host == _TEST_CLIENT or is_loopback(client.host))
     is_forwarded = any(name in connection.headers for name in _FORWARDED)
     if not is_local or is_forwarded or not all(map(_is_local_name, hosts)):
         raise HTTPException(
