@@ -48,8 +48,8 @@ class InvalidFilterError(InvalidArgumentError):
     """A filter cannot be read. The message says at which character, and what may stand there."""
 
 
-class ChangedSinceError(AlreadyAnsweredError):
-    """``If-Match`` does not name the run's newest state. `answered_by` is who answered, if somebody has."""
+class ChangedSinceError(NotPausedError):
+    """``If-Match`` does not name the run's newest state, and not a pause that somebody has answered."""
 
 
 @dataclass(frozen=True, slots=True)

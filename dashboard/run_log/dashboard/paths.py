@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from run_log.core import InvalidArgumentError
+from run_log.core import InvalidArgumentError, WorkflowRun
 
 ALL_WORKFLOWS: Final = "-"
 """What stands for all workflows, where a path names one (https://google.aip.dev/159)."""
@@ -38,6 +38,16 @@ def segment_of(text: str) -> str:
         else "".join(f"~{byte:02X}" for byte in one.encode(errors="surrogatepass"))
         for at, one in enumerate(text)
     )
+
+
+def name_of(run: WorkflowRun) -> str:
+    """Return what names *run* in an address: its workflow and its id, as segments of a path."""
+    return f"{segment_of(run.workflow_id)}/{segment_of(run.id)}"
+
+
+def run_path(root: str, run: WorkflowRun) -> str:
+    """Return the path of the page of *run*, where the app is mounted at *root*."""
+    return f"{root}/workflows/{segment_of(run.workflow_id)}/runs/{segment_of(run.id)}"
 
 
 def id_of(segment: str) -> str:

@@ -176,6 +176,7 @@ async def test_a_write_of_another_site_is_refused(headers: Headers, method: str)
 
     assert (403, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
     assert "Origin" in answer.json()["detail"]
+    assert "/api/v1/probe" == answer.json()["instance"]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/probe", "/", "/nowhere"])

@@ -19,7 +19,7 @@ from run_log.core import RunProgress, RunRef, RunStatus, WorkflowRun
 from run_log.core.protocol import MAX_LIMIT
 from run_log.dashboard import create_app
 from run_log.dashboard.pages.filters import Filter
-from run_log.dashboard.pages.rows import MAX_CHIPS, row
+from run_log.dashboard.pages.rows import MAX_CHIPS, Row
 from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.stores.listings import Position, Selection
 from run_log.stores.stored.reading import Page
@@ -81,7 +81,7 @@ async def test_a_row_alone(site: Site) -> None:
 
     response = await site.client.get("/?label=team=a")
 
-    assert row(run, shown, root="", now=NOON) in response.text
+    assert Row(run, shown, root="", now=NOON).html in response.text
     assert "/workflows/workflow-1/runs/run-1?label=team=a" in response.text
 
 

@@ -10,7 +10,7 @@ from run_log.core import PauseRequest, RunProgress, RunStatus
 from run_log.dashboard.pages.filters import Filter
 from run_log.dashboard.pages.forms import Answering
 from run_log.dashboard.pages.rendering import templates
-from run_log.dashboard.pages.rows import row
+from run_log.dashboard.pages.rows import Row
 from run_log.testing import a_run
 
 from .site import NOON
@@ -24,8 +24,8 @@ def test_rows(snapshot: SnapshotAssertion) -> None:
     going = a_run(id="r", status=RunStatus.RUNNING, started_at=NOON - timedelta(minutes=2))
     going.progress = RunProgress(fraction=0.4, text="3 of 7")
 
-    assert snapshot == row(failed, Filter.of([], NOON), root="/x", now=NOON)
-    assert snapshot == row(going, Filter.of([("workflow", "workflow-1")], NOON), root="", now=NOON)
+    assert snapshot == Row(failed, Filter.of([], NOON), root="/x", now=NOON).html
+    assert snapshot == Row(going, Filter.of([("workflow", "workflow-1")], NOON), root="", now=NOON).html
 
 
 def test_form(snapshot: SnapshotAssertion) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +14,13 @@ from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from run_log.core.logs import get_logger
 from run_log.dashboard.bodies import status_name
+from run_log.dashboard.errors import Problem, is_of_api, problem_answer
 from run_log.dashboard.paths import path_below
 
 from .callers import Authenticate, Caller
@@ -218,17 +218,16 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
 
 def _refusal(scope: Scope, error: HTTPException) -> Response:
     """Return what is answered with *error*: problem details for programs, a page for people."""
-    title = status_name(error.status_code)
     # FastAPI's own error, which a platform may raise, has any JSON as its detail.
     detail = str(error.detail)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers.setdefault("www-authenticate", "Bearer")
-    if path_below(scope).startswith("/api/"):
-        problem = {"type": "about:blank", "title": title, "status": error.status_code, "detail": detail}
-        return Response(
-            json.dumps(problem), error.status_code, headers, media_type="application/problem+json"
-        )
+    if is_of_api(scope):
+        told = HTTPException(error.status_code, detail, headers)
+        return problem_answer(Request(scope), Problem.of(told))
+    # Not the page of other errors: a stranger gets no style and no script.
+    title = status_name(error.status_code)
     text = (
         f'<!doctype html>\n<html lang="en">\n'
         f'<head><meta charset="utf-8"><title>{title} · run-log</title></head>\n'

@@ -84,7 +84,7 @@ async def answer_run(
     except AlreadyAnsweredError as error:
         if named is None or error.answered_by is not None:
             raise
-        raise ChangedSinceError(str(error), answered_by=None) from error
+        raise ChangedSinceError(str(error)) from error
     await ensure_durable(log, workflow, run)
     return JSONAnswer(found.to_json())
 
@@ -115,5 +115,5 @@ async def _pause(log: RunLog, workflow: str, run: str, versions: list[Version] |
         # Named all the same: of several at once, one alone succeeds.
         return record.version if record.run.status is RunStatus.PAUSED else None
     if record.version not in versions:
-        raise ChangedSinceError(f"If-Match does not name the state that run {run!r} is in", answered_by=None)
+        raise ChangedSinceError(f"If-Match does not name the state that run {run!r} is in")
     return record.version

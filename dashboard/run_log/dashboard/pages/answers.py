@@ -14,12 +14,12 @@ from starlette.responses import Response
 from run_log.core import AlreadyAnsweredError, InvalidArgumentError, NotPausedError, RunNotFoundError
 from run_log.dashboard.access import Caller
 from run_log.dashboard.context import Asking, Log, Now, ensure_durable
-from run_log.dashboard.paths import id_of
+from run_log.dashboard.paths import id_of, name_of
 from run_log.stores import RunLog, RunRecord
 
 from .filters import encoded
 from .forms import Answering, values_of
-from .inbox import FIELDS, name_of
+from .inbox import FIELDS
 from .rendering import root_of
 from .run import Looking, Notice, run_page
 

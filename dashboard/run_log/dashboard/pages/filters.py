@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from run_log.core import InvalidArgumentError, RunRef, WorkflowRun, words
 from run_log.core.clock import rfc3339
-from run_log.dashboard.paths import id_of, segment_of
+from run_log.dashboard.paths import id_of
 from run_log.stores.listings import RunConditions, Selection
 
 FIELDS: Final = (
@@ -137,9 +137,9 @@ def encoded(pairs: Iterable[tuple[str, str]]) -> str:
     return urlencode([*pairs], safe="/:=,@", errors="surrogatepass")
 
 
-def parent_of(run: WorkflowRun) -> str:
-    """Return what the ``parent`` of a list is whose runs *run* started."""
-    return f"{segment_of(run.workflow_id)}/{segment_of(run.id)}"
+def with_query(path: str, query: str) -> str:
+    """Return the address of *path* with a *query*, which may be empty."""
+    return f"{path}?{query}" if query else path
 
 
 _PARSERS: Final[Mapping[str, Callable[[str, datetime], tuple[str, Any]]]] = {

@@ -10,10 +10,10 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, WorkflowRun
+from run_log.core import InvalidArgumentError, InvalidCursorError
 from run_log.dashboard.access import Caller
 from run_log.dashboard.context import Asking, Live, Log, Now
-from run_log.dashboard.paths import id_of, segment_of
+from run_log.dashboard.paths import id_of, name_of
 from run_log.stores import PendingRun, RunLog
 
 from .filters import encoded
@@ -42,11 +42,6 @@ class Item:
     next: str
     """The `name` of the one that follows it; empty for none."""
     is_open: bool
-
-
-def name_of(run: WorkflowRun) -> str:
-    """Return what names *run* in an address: its workflow and its id, as segments of a path."""
-    return f"{segment_of(run.workflow_id)}/{segment_of(run.id)}"
 
 
 @router.get("/inbox")

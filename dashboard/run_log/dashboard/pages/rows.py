@@ -9,9 +9,9 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from run_log.core import RunStatus, WorkflowRun
-from run_log.dashboard.paths import segment_of
+from run_log.dashboard.paths import name_of, run_path, segment_of
 
-from .filters import Filter
+from .filters import Filter, with_query
 from .rendering import templates
 from .texts import first_line, since, took_ms
 
@@ -35,11 +35,9 @@ class Row:
         self.run = run
         self.status = run.status.value
         self.now = now
-        workflow, name = segment_of(run.workflow_id), segment_of(run.id)
-        self.id = f"run/{workflow}/{name}"
-        self.workflow_path = f"{root}/workflows/{workflow}"
-        query = shown.query
-        self.path = f"{self.workflow_path}/runs/{name}{f'?{query}' if query else ''}"
+        self.id = f"run/{name_of(run)}"
+        self.workflow_path = f"{root}/workflows/{segment_of(run.workflow_id)}"
+        self.path = with_query(run_path(root, run), shown.query)
         self.has_workflow = shown.workflow_id is None
         self._shown = shown
         self._root = root
@@ -88,8 +86,3 @@ class Row:
 def rows(runs: Iterable[WorkflowRun], shown: Filter, *, root: str, now: datetime) -> list[Row]:
     """Return what the rows of *runs* show; see `Row`."""
     return [Row(run, shown, root=root, now=now) for run in runs]
-
-
-def row(run: WorkflowRun, shown: Filter, *, root: str, now: datetime) -> str:
-    """Return the row of *run* as HTML, the very one that the page has; see `Row`."""
-    return Row(run, shown, root=root, now=now).html

@@ -10,14 +10,14 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from run_log.core import RunNotFoundError, RunStatus, WorkflowRun
+from run_log.core import RunNotFoundError, RunStatus
 from run_log.dashboard.access import Caller
 from run_log.dashboard.context import Asking, Live, Log, Now
-from run_log.dashboard.paths import id_of, segment_of
+from run_log.dashboard.paths import id_of, name_of, run_path
 from run_log.stores import RunLog, RunRecord
 
 from .charts import timeline
-from .filters import Filter, encoded, parent_of
+from .filters import Filter, encoded, with_query
 from .forms import Answering
 from .live import live_path
 from .rendering import page, root_of
@@ -78,7 +78,7 @@ async def run_page(request: Request, log: RunLog, record: RunRecord, looking: Lo
     answering = looking.answering
     if answering is None and run.status is RunStatus.PAUSED and looking.asking.may_answer:
         answering = Answering.asked(run, record.version.text, looking.asking.name)
-    path = f"{root}/workflows/{segment_of(run.workflow_id)}/runs/{segment_of(run.id)}"
+    path = run_path(root, run)
     return page(
         request,
         "run.html",
@@ -96,10 +96,10 @@ async def run_page(request: Request, log: RunLog, record: RunRecord, looking: Lo
         may_answer=looking.asking.may_answer,
         payloads=looking.payloads,
         with_payloads=f"{path}?{'&'.join(filter(None, (shown.query, 'payloads=1')))}#payloads",
-        newer=newer and _beside(newer, shown, root),
-        older=older and _beside(older, shown, root),
-        listing=f"{root}/{f'?{shown.query}' if shown.query else ''}",
-        children=f"{root}/?{encoded([('parent', parent_of(run))])}",
+        newer=newer and with_query(run_path(root, newer), shown.query),
+        older=older and with_query(run_path(root, older), shown.query),
+        listing=with_query(f"{root}/", shown.query),
+        children=f"{root}/?{encoded([('parent', name_of(run))])}",
         labels=[(f"{key}={value}", _labelled(root, key, value)) for key, value in sorted(run.labels.items())],
         chart=timeline(record, now),
         trace=_trace_link(run.trace_id, request.app.state.context.project),
@@ -110,11 +110,6 @@ def _trace_link(trace_id: str | None, project: str | None) -> str | None:
     if trace_id is None or project is None:
         return None
     return f"https://console.cloud.google.com/traces/explorer;traceId={trace_id}?project={quote(project)}"
-
-
-def _beside(run: WorkflowRun, shown: Filter, root: str) -> str:
-    query = f"?{shown.query}" if shown.query else ""
-    return f"{root}/workflows/{segment_of(run.workflow_id)}/runs/{segment_of(run.id)}{query}"
 
 
 def _labelled(root: str, key: str, value: str) -> str:

@@ -12,11 +12,11 @@ from run_log.core import InvalidCursorError, WorkflowRun
 from run_log.core.protocol import MAX_LIMIT
 from run_log.dashboard.context import Live, Log, Now
 
-from .filters import Filter
+from .filters import Filter, with_query
 from .live import live_path
 from .rendering import page, root_of
 from .rows import rows
-from .tabs import list_path, tabs_of
+from .tabs import tabs_of
 
 PAGE_SIZE: Final = 50
 
@@ -56,6 +56,6 @@ async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> HTML
         workflows=[stats.workflow_id for stats in workflows],
         has_more=any(name in _MORE for name, _ in shown.given),
         is_later=token is not None,
-        first=list_path(root, shown.query),
-        next=cursor and list_path(root, "&".join(filter(None, (shown.pinned, f"page_token={cursor}")))),
+        first=with_query(f"{root}/", shown.query),
+        next=cursor and f"{root}/?{'&'.join(filter(None, (shown.pinned, f'page_token={cursor}')))}",
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from run_log.core import RunStatus
 from run_log.stores import WorkflowStats
 
-from .filters import Filter
+from .filters import Filter, with_query
 from .rendering import templates
 
 # What is looked for most comes first.
@@ -43,11 +43,6 @@ def tabs_html(shown: Filter, workflows: Sequence[WorkflowStats] | None, root: st
     return templates.get_template("_tabs.html").render(tabs=tabs_of(shown, workflows, root))
 
 
-def list_path(root: str, query: str) -> str:
-    """Return the address of the list with the filters of *query*."""
-    return f"{root}/?{query}" if query else f"{root}/"
-
-
 def tabs_of(shown: Filter, workflows: Sequence[WorkflowStats] | None, root: str) -> list[Tab]:
     """Return a tab for each status; *workflows* is None where not all of them are known."""
     chosen = shown.all("status")
@@ -56,7 +51,7 @@ def tabs_of(shown: Filter, workflows: Sequence[WorkflowStats] | None, root: str)
         return Tab(
             status=status,
             name=name,
-            path=list_path(root, shown.having("status", status or None)),
+            path=with_query(f"{root}/", shown.having("status", status or None)),
             count=count,
             is_here=chosen == ([status] if status else []),
         )
