@@ -117,7 +117,17 @@ def test_what_the_wheel_holds(installed: Installations) -> None:
     assert "run_log/core/schemas/run-state-1-0-1.json" in held
     assert "run_log/__init__.py" not in held
     packages = {name.split("/")[1] for name in held}
-    expected_packages = {"core", "stores", "pubsub", "http", "testing", "producer", "projector", "dashboard"}
+    expected_packages = {
+        "core",
+        "stores",
+        "pubsub",
+        "http",
+        "testing",
+        "producer",
+        "projector",
+        "adapters",
+        "dashboard",
+    }
     assert expected_packages | {"console"} == packages
     assert {f"run_log/{package}/py.typed" for package in packages} <= held
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.frameworks import REPOSITORY
 from tests.unit.projector.archives import lines, write_avro, write_gzip
 
 from run_log.core import RunEvent, RunStatus, Settings, encode_event
@@ -24,7 +25,7 @@ from run_log.stores import FirestoreRunLogService
 from run_log.stores.audit import Comparison, compare
 from run_log.testing import a_life, an_event
 
-from .beam_kit import REPOSITORY, BeamProcess, make_environment, pipeline
+from .beam_kit import BEAM, BeamProcess, pipeline
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(900)]
 """Beam is 600 MB to fetch on a machine that has not seen it."""
@@ -35,7 +36,7 @@ RUNS = 2 * 90 + 1
 
 @pytest.fixture(scope="module")
 def _beam() -> None:
-    make_environment()
+    BEAM.make()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 PACKAGES = [
+    "run_log.adapters",
     "run_log.console",
     "run_log.core",
     "run_log.dashboard",
