@@ -16,10 +16,10 @@ from run_log.core.steps import joined_steps
 
 from ._capture import Checked
 from ._emitter import RunEventEmitter
-from ._failure import describe, is_cancellation, is_good_exit, name_and_text
+from ._failure import Untouched, describe, is_cancellation, is_good_exit, name_and_text
 from ._metrics import say_loss
 from ._state import answered, heartbeat_seconds, only_begun, own_id, usable
-from ._steps import Pulse, StepBook, StepScope
+from ._steps import Pulse, StepBook, StepHandle, StepScope, new_step
 
 _logger: Final = get_logger("run_log.producer")
 
@@ -186,6 +186,47 @@ class RunHandle:
                 characters. None makes a new one.
         """
         return StepScope(self._book, name, key)
+
+    def begin_step(self, name: str, *, key: str | None = None, parent: str | None = None) -> StepHandle:
+        """Begin a step of this run where no block can stand. End it by `StepHandle.end`.
+
+        Args:
+            name: What people call it.
+            key: See `step`.
+            parent: The key of the step around it.
+        """
+        handle = new_step(self._book, name, key, parent)
+        try:
+            handle.begin()
+        except BaseException as error:  # Ctrl-C came in between, and nobody will end the step
+            handle.end(error)
+            raise
+        return handle
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End a run that was opened by `RunRecorder.open`: what leaving a block does, also that it may wait.
+
+        Args:
+            error: What ended it. None is success, unless `fail`, `skip` or `cancel` was called; a run that is
+                paused stays so.
+        """
+        self._leave(error)
+        self._await_end(error)
+
+    async def close_async(self, error: BaseException | None = None) -> None:
+        """Do what `close` does, without blocking the event loop."""
+        self._leave(error)
+        await self._await_end_async(error)
+
+    def _await_end(self, error: BaseException | None) -> None:
+        with Untouched(error), Guard(self):
+            if isinstance(self._emitter, RunEventEmitter):
+                self._emitter.await_end_sync()
+
+    async def _await_end_async(self, error: BaseException | None) -> None:
+        with Untouched(error), Guard(self):
+            if isinstance(self._emitter, RunEventEmitter):
+                await self._emitter.await_end()
 
     def progress(self, fraction: float | None = None, text: str | None = None) -> None:
         """Say how far the run is. That is no transition, and comes at most every 2 seconds.

@@ -16,10 +16,10 @@ from opentelemetry.trace import format_trace_id
 from run_log.core import RunRef, TriggerType, utc_now
 from run_log.core.events import current_span_context
 
-from ._emitter import RunEventEmitter, default_emitter
+from ._emitter import default_emitter
 from ._failure import Untouched
 from ._functions import recorded
-from ._handle import Emits, Guard, RunHandle, current_run, innermost
+from ._handle import Emits, RunHandle, current_run, innermost
 from ._triggers import known_trigger, tell_unknown
 
 _P = ParamSpec("_P")
@@ -63,10 +63,7 @@ class RunRecorder:
         """
         handle = self._leave(error)
         if handle is not None:
-            with Untouched(error), Guard(handle):
-                emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-                if isinstance(emitter, RunEventEmitter):
-                    emitter.await_end_sync()
+            handle._await_end(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
 
     async def __aenter__(self) -> RunHandle:
         """State that the run is running."""
@@ -78,10 +75,18 @@ class RunRecorder:
         """Do what `__exit__` does, without blocking the event loop."""
         handle = self._leave(error)
         if handle is not None:
-            with Untouched(error), Guard(handle):
-                emitter = handle._emitter  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
-                if isinstance(emitter, RunEventEmitter):
-                    await emitter.await_end()
+            await handle._await_end_async(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+
+    def open(self) -> RunHandle:
+        """State that the run is running, where no block can stand: a framework calls back at its end.
+
+        End it by `RunHandle.close`. `current_run` does not return it.
+        """
+        return _opened(self._handle())
+
+    async def open_async(self) -> RunHandle:
+        """Do what `open` does, in async code: for `resume_run`, which reads the run."""
+        return _opened(self._handle() if self._handle_async is None else await self._handle_async())
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return *function*, with each of its calls recorded as a run.
@@ -136,12 +141,22 @@ class RunRecorder:
         return self._entered.popitem() if self._entered else None
 
 
+def _opened(handle: RunHandle) -> RunHandle:
+    try:
+        handle._enter()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+    except BaseException as error:  # Ctrl-C came in between, and nobody will end the run
+        handle._leave(error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its other half
+        raise
+    return handle
+
+
 def record_run(  # noqa: PLR0913 - each names one thing about the run
     workflow_id: str,
     *,
     trigger_type: TriggerType | str = TriggerType.MANUAL,
     trigger_data: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    attempt: int = 1,
     labels: Mapping[str, object] | None = None,
     parent: RunRef | None = None,
     heartbeat: timedelta | None = None,
@@ -167,6 +182,8 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
         run_id: The run's id; None makes a random one. A number, a UUID, a path or bytes become their text.
             An id longer than `MAX_ID_BYTES` is recorded with a digest: see `RunHandle.run_id`. To continue
             a run, use `resume_run`.
+        attempt: Which try of the run this is, where a scheduler counts them: from 1. States of a later try
+            win, whenever they arrive.
         labels: What the run is found by: at most `MAX_LABELS` keys of ``a-z 0-9 _ . -`` with texts of at most
             128 characters. What cannot be a label is left out, and logged.
         parent: The run that started this one; None takes the run around this code, if there is one.
@@ -187,6 +204,7 @@ def record_run(  # noqa: PLR0913 - each names one thing about the run
                 # Random rather than time-ordered: neighbouring keys would heat one range of the store.
                 "id": str(uuid.uuid4()) if run_id is None else run_id,
                 "workflow_id": workflow_id,
+                "attempt": attempt,
                 "trigger_type": known,
                 "trigger_data": trigger_data,
                 "started_at": utc_now(),

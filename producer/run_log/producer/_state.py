@@ -16,7 +16,7 @@ from run_log.core.nearest import OUTER_KEY, Contained, is_foreign
 from ._failure import name_and_text
 
 _REQUIRED: Final = ("id", "workflow_id", "status", "trigger_type", "started_at")
-_OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error"})
+_OPTIONAL: Final = frozenset({"trigger_data", "result", "pause", "error", "attempt"})
 _logger: Final = get_logger("run_log.producer")
 
 

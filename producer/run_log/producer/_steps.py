@@ -222,10 +222,17 @@ class StepHandle:
         self.name: str = step.name if step else ""
         self.attempt: int = step.attempt if step else 1
         self._book = book
+        self._step = step
         self._around = around
         self._is_left = False
         self._attributes: dict[str, Any] = {}
         self._end: tuple[StepStatus, str | None] = (StepStatus.SUCCESS, None)
+
+    def begin(self) -> None:
+        """State that the step is running. Its block does that, and so does `RunHandle.begin_step`."""
+        if self._step is not None:
+            with Contained():
+                self._book.begin(self._step)
 
     def set(self, **attributes: Any) -> None:
         """Set what is to be known of the step, besides what was set before.
@@ -258,8 +265,12 @@ class StepHandle:
         """Return whether this is a step in *book*."""
         return self._book is book
 
-    def leave(self, error: BaseException | None) -> None:
-        """State that the step has ended; *error* is what left its block."""
+    def end(self, error: BaseException | None = None) -> None:
+        """State that the step has ended. Leaving its block does that, so it is for `RunHandle.begin_step`.
+
+        Args:
+            error: What ended it: an exception, or a cancellation.
+        """
         self._is_left = True
         if error is not None and is_cancellation(error):
             self._end = StepStatus.CANCELLED, name_and_text(error)
@@ -278,6 +289,24 @@ def current_step() -> StepHandle | None:
     return None if handle is None else handle.innermost
 
 
+def new_step(
+    book: StepBook, name: object, key: object, parent: str | None, around: StepHandle | None = None
+) -> StepHandle:
+    """Return the handle of a new step in *book*, which is to begin.
+
+    Args:
+        book: The run's steps.
+        name: What people call it.
+        key: What tells it from others; None makes a new one.
+        parent: The key of the step around it.
+        around: The handle of the step around this code.
+    """
+    step: Step | None = None
+    with Contained():  # there may be no memory left
+        step = book.new(name, key, parent)
+    return StepHandle(book, step, around)
+
+
 class StepScope:
     """What `RunHandle.step` returns: a context manager, sync and async, for one block at a time."""
 
@@ -291,20 +320,15 @@ class StepScope:
         """State that the step is running."""
         before, around = _current.get(), current_step()
         parent = around.key if around and around.is_of(self._book) else None
-        step: Step | None = None
-        with Contained():  # there may be no memory left
-            step = self._book.new(self._name, self._key, parent)
-        handle = StepHandle(self._book, step, around)
+        handle = new_step(self._book, self._name, self._key, parent, around)
         try:
-            if step is not None:
-                with Contained():
-                    self._book.begin(step)
+            handle.begin()
             self._entered[handle] = _current.set(handle)
         except BaseException as error:  # Ctrl-C came in between, and nobody will leave the block
             _current.set(before)
             self._entered.pop(handle, None)
             with Contained():
-                handle.leave(error)
+                handle.end(error)
             raise
         return handle
 
@@ -317,10 +341,10 @@ class StepScope:
         handle, token = self._entered.popitem()
         try:
             with Untouched(error), Contained():
-                handle.leave(error)
+                handle.end(error)
         except BaseException:  # Ctrl-C came in between, and the step has ended all the same
             with Contained():
-                handle.leave(error)
+                handle.end(error)
             raise
         finally:
             # A generator may leave in another context than it entered.

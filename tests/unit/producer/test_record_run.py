@@ -950,3 +950,51 @@ def test_an_exit_after_the_workflow_has_said_how_it_ended(states: States) -> Non
             leave(said)
 
     assert states.statuses == ["running", "failed", "running", "skipped", "running", "paused"]
+
+
+def test_without_a_block(states: States) -> None:
+    """A run that is opened is running, is around nothing, and ends where it is closed."""
+    run = record_run("w", run_id="r", emitter=states).open()
+
+    assert current_run() is None
+    assert ["running"] == states.statuses
+
+    run.close()
+
+    assert ["running", "success"] == states.statuses
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("busy"), "failed"), (asyncio.CancelledError(), "cancelled")]
+)
+async def test_closed_with_an_error(error: BaseException, status: str, states: States) -> None:
+    """A run that is closed with an error ends as if the error had left its block."""
+    run = await record_run("w", emitter=states).open_async()
+    await run.close_async(error)
+
+    assert ["running", status] == states.statuses
+
+
+def test_closed_while_it_waits(states: States) -> None:
+    """A paused run that is closed stays paused."""
+    run = record_run("w", emitter=states).open()
+    run.pause("pay?")
+    run.close()
+
+    assert ["running", "paused"] == states.statuses
+
+
+def test_a_try_that_a_scheduler_counts(states: States) -> None:
+    """A run may say which try it is."""
+    with record_run("w", attempt=3, emitter=states):
+        pass
+
+    assert [3, 3] == [run.attempt for run in states.runs]
+
+
+def test_a_try_that_is_none(states: States) -> None:
+    """A try that is no number from 1 costs no run."""
+    with record_run("w", attempt=0, emitter=states):
+        pass
+
+    assert [1, 1] == [run.attempt for run in states.runs]

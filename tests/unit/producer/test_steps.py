@@ -144,6 +144,28 @@ def test_threads_of_one_run(emitter: RunEventEmitter, transport: ScriptedTranspo
     assert 51 == len(steps)
 
 
+def test_steps_without_blocks(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """Steps begin and end by calls in any order, each within the one that is named."""
+    run = record_run("w", emitter=emitter).open()
+    outer, other = run.begin_step("outer"), run.begin_step("other", key="o")
+    inner = run.begin_step("inner", parent=outer.key)
+    outer.end()
+    inner.end(ValueError("busy"))
+    other.end(asyncio.CancelledError())
+    again = run.begin_step("other", key="o")
+    assert current_step() is None
+    run.close()
+    emitter.close(PATIENCE)
+
+    expected = [
+        ("outer", "success", None),
+        ("inner", "failed", "outer"),
+        ("other", "running", None),
+    ]
+    assert set(expected) == set(summary(steps_in(transport)))
+    assert 2 == again.attempt
+
+
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
