@@ -11,11 +11,31 @@ from run_log.core import InvalidArgumentError, WorkflowRun
 ALL_WORKFLOWS: Final = "-"
 """What stands for all workflows, where a path names one (https://google.aip.dev/159)."""
 
+OWN: Final = frozenset({"api", "inbox", "live", "operations", "static", "workflows"})
+"""What the app's own paths begin with."""
+
 # Servers decode "%2F" before they split a path, so the escape is another character. A dot could make a
 # segment that clients collapse. A colon separates a custom method.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]|(?<=[A-Za-z0-9_-])\.")
 _ALL_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9_-]\.?)+")
 _ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
+
+
+def root_path_of(text: str) -> str:
+    """Return the path under which a proxy serves the app, as *text* says it: without a ``/`` at the end.
+
+    Raises:
+        InvalidArgumentError: It is no path, or the app's own paths begin so.
+    """
+    root = text.rstrip("/")
+    if root and not root.startswith("/"):
+        raise InvalidArgumentError(f"{text!r} is no path; a path begins with a slash: /{root}")
+    # Proxies pass it on or not, and both are understood. Then one of these could be either.
+    if root.split("/")[1:2] and root.split("/")[1] in OWN:
+        raise InvalidArgumentError(
+            f"the dashboard cannot be served under {root}: its own paths begin with {', '.join(sorted(OWN))}"
+        )
+    return root
 
 
 def path_below(scope: Mapping[str, Any]) -> str:

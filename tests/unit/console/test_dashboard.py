@@ -98,6 +98,15 @@ async def test_under_a_path_and_read_only(tmp_path: Path) -> None:
     assert (403, 0) == (written.status_code, code)
 
 
+@pytest.mark.parametrize(("path", "told"), [("runs", "/runs"), ("/api/", "cannot be served under /api")])
+def test_where_it_cannot_be_served(path: str, told: str, tmp_path: Path) -> None:
+    """A path that is none, or one of the dashboard's own, is refused with the reason."""
+    ended = run_log("dashboard", "--root-path", path, "--port", "0", folder=tmp_path, **_sqlite(tmp_path))
+
+    assert (2, "") == (ended.code, ended.out)
+    assert told in " ".join(ended.err.split())
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.com"])  # noqa: S104 - it is refused
 def test_it_is_not_open_to_others(host: str, tmp_path: Path) -> None:
     """At an address that others reach it does not start without knowing who is let in."""

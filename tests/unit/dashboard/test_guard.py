@@ -18,6 +18,7 @@ from run_log.dashboard import Caller
 from run_log.dashboard.access.guard import MAX_BODY_BYTES
 from run_log.dashboard.access.rate import BURST, MAX_ADDRESSES, RefusalRate
 from run_log.dashboard.access.streams import OpenStreams
+from run_log.dashboard.paths import OWN
 
 from .asking import Clock, Headers, ann, answered, client_of, guarded
 
@@ -74,6 +75,13 @@ async def test_no_route_is_forgotten() -> None:
     for number, (method, path) in enumerate(paths):
         answer = await answered(app, path, OURS, method=method, address=f"127.0.1.{number}")
         assert (method, path, 401) == (method, path, answer.status_code)
+
+
+def test_what_paths_begin_with() -> None:
+    """A path under which the app is served is told from all of its own paths."""
+    begin = {path.split("/")[1] for _, path in _paths(_with_routes(stranger))}
+
+    assert OWN | {""} == begin
 
 
 async def test_no_websocket_is_opened() -> None:

@@ -8,6 +8,7 @@ from run_log.console.work.opening import opened_run_log
 from run_log.core import ConfigurationError, Settings
 from run_log.dashboard import create_app
 from run_log.dashboard.access import authentication
+from run_log.dashboard.paths import root_path_of
 from run_log.http.serving import is_loopback, serving
 
 
@@ -26,18 +27,19 @@ async def serve_until_signal(settings: Settings, *, host: str, port: int, root_p
     *root_path* is the path under which a proxy serves it, which the proxy does not pass on.
 
     Raises:
-        ConfigurationError: Somebody elsewhere could reach it, and nothing says who is let in; or a setting is
+        ConfigurationError: Somebody elsewhere could reach it, and nothing says who is let in; a setting is
             missing or wrong.
+        InvalidArgumentError: *root_path* cannot be served.
     """
     if settings.dashboard_auth == "none" and not is_loopback(host):
         raise ConfigurationError(
             f"whoever reaches {host} could read the runs; set RUN_LOG_DASHBOARD_AUTH to iap, oidc or iam, or "
             "pass --host 127.0.0.1"
         )
-    authenticate = authentication(settings)
+    authenticate, root = authentication(settings), root_path_of(root_path)
     async with opened_run_log(saves=not settings.dashboard_read_only) as log:
         app = create_app(log, auth=authenticate, read_only=settings.dashboard_read_only)
-        app.root_path = root_path.rstrip("/")
+        app.root_path = root
         stop = stopped_by_signal()
         async with serving(app, host=host, port=port) as listening:
             shown = f"[{host}]" if ":" in host else host
