@@ -21,7 +21,8 @@ from run_log.console.work.sample_past import EXPENSES, INVOICES, MAILS, REPORTS,
 from run_log.core import RunEvent, RunProgress, RunStatus, Step, StepStatus, TriggerType, WorkflowRun
 from run_log.core.clock import micros_of
 from run_log.dashboard import create_app
-from run_log.stores import SQLiteRunLogService
+from run_log.stores import RunLogService, SQLiteRunLogService
+from run_log.stores.notices import DeadLetterNotice, NoticeKind, VerifyNotice
 
 NOW: Final = datetime(2026, 6, 16, 10, 4, 30, tzinfo=UTC)
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "pictures"
@@ -52,6 +53,7 @@ async def take(folder: Path, pictures: tuple[Picture, ...] = PICTURES) -> None:
     with tempfile.TemporaryDirectory() as data:
         log = SQLiteRunLogService(path=Path(data) / "runs.sqlite3", now=lambda: NOW)
         await log.apply([*past(NOW - timedelta(minutes=9), random.Random(4)), *present()])
+        await tell(log)
         async with started_chromium() as browser, Site(create_app(log, now=lambda: NOW)) as site:
             for picture in pictures:
                 await _take(browser, site, picture, folder)
@@ -71,6 +73,43 @@ async def _take(browser: Browser, site: Site, picture: Picture, folder: Path) ->
         await expect(page.locator("#connection")).to_have_text("live")
     await page.screenshot(path=folder / f"{picture.name}.png", animations="disabled")
     await context.close()
+
+
+async def tell(log: RunLogService) -> None:
+    """Have a projector tell *log* of dead letters, and a recount of what it has found."""
+    told = (
+        (2, "invalid_event", "started_at: Input should have timezone info", INVOICES, "20260616-100212-71ab"),
+        (9, "invalid_event", "started_at: Input should have timezone info", INVOICES, "20260616-095530-02c9"),
+        (
+            64,
+            "unsupported_version",
+            "the event is of schema 2-0-0, and this projector knows 1-1-0",
+            None,
+            None,
+        ),
+    )
+    letters = [
+        DeadLetterNotice(
+            at=NOW - timedelta(minutes=minutes),
+            reason=reason,
+            error=error,
+            message_id=str(number),
+            workflow_id=workflow_id,
+            run_id=run_id,
+        )
+        for number, (minutes, reason, error, workflow_id, run_id) in enumerate(told)
+    ]
+    found = VerifyNotice(
+        at=NOW - timedelta(hours=7),
+        workflow_id=None,
+        workflows=4,
+        runs=8_412,
+        repaired=0,
+        differing=1,
+        first=(MAILS,),
+    )
+    await log.put_notices(NoticeKind.DEAD_LETTER, [one.stored(one.message_id) for one in letters])
+    await log.put_notices(NoticeKind.VERIFICATION, [found.stored()])
 
 
 def present() -> Iterator[RunEvent]:

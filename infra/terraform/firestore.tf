@@ -10,8 +10,9 @@ resource "google_firestore_database" "main" {
 
 # The same as ../firestore.indexes.json. A test compares both with each other and with the queries.
 locals {
-  runs = "runs"
-  ttl  = "expire_at"
+  runs    = "runs"
+  notices = "notices"
+  ttl     = "expire_at"
 
   composite_indexes = [
     { query_scope = "COLLECTION", fields = [["status", "ASCENDING"], ["started_at", "DESCENDING"]] },
@@ -113,6 +114,17 @@ resource "google_firestore_field" "ttl" {
   project    = var.project_id
   database   = google_firestore_database.main.name
   collection = local.runs
+  field      = local.ttl
+
+  index_config {}
+
+  ttl_config {}
+}
+
+resource "google_firestore_field" "notices_ttl" {
+  project    = var.project_id
+  database   = google_firestore_database.main.name
+  collection = local.notices
   field      = local.ttl
 
   index_config {}

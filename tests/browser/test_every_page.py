@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
-from tests.pictures import NOW, present
+from tests.pictures import NOW, present, tell
 
 from run_log.console.work.sample_past import past
 from run_log.dashboard import create_app
@@ -40,6 +40,7 @@ async def sample_site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     """Return the dashboard of the sample workflows, at a moment of theirs."""
     log = SQLiteRunLogService(path=tmp_path_factory.mktemp("samples") / "runs.sqlite3", now=lambda: NOW)
     await log.apply([*past(NOW - timedelta(minutes=9), random.Random(4), days=9), *present()])
+    await tell(log)
     async with Site(create_app(log, now=lambda: NOW)) as served:
         yield served
     await log.close()

@@ -137,6 +137,7 @@ QUERIES: dict[str, tuple[Query, list[str], int]] = {
     "inbox": (lambda service: service.list_pending(limit=3), [FIND], 4),
     "stale": (lambda service: service.list_stale(timedelta(0)), [FIND], 0),
     "summary": (lambda service: service.get_summary("w"), [GET, FIND, FIND, FIND], 4),
+    "notices": (lambda service: service.get_notices(), [FIND, FIND], 0),
 }
 
 

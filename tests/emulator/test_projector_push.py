@@ -101,7 +101,7 @@ async def _until(service: FirestoreRunLogService, workflow_id: str, stats: dict[
 
 @pytest.mark.parametrize("wrapped", [True, False], ids=["wrapped", "unwrapped"])
 async def test_the_emulator_pushes(reader: FirestoreRunLogService, wrapped: bool) -> None:  # noqa: FBT001
-    """What Pub/Sub pushes can be queried, poison is among the dead letters, and SIGTERM ends it with 0."""
+    """What is pushed can be queried, poison is a dead letter that queries know of, SIGTERM ends it with 0."""
     raw = RawPubSub.provisioned()
     port = unused_port()
     events = [event for n in range(40) for event in a_life("w", f"r{n}")]
@@ -112,12 +112,18 @@ async def test_the_emulator_pushes(reader: FirestoreRunLogService, wrapped: bool
         raw.publish([encode_event(event) for event in (*events, *events)])
         await _until(reader, "w", {"total": 40, "successful": 40})
         (letter,) = await asyncio.to_thread(raw.take, 1, raw.settings.dead_letter_topic)
+        async with asyncio.timeout(PATIENCE):
+            while not (noted := (await reader.get_notices()).dead_letters):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             assert 0 == await process.wait()
 
     assert b"no json" == letter.data
     assert "undecodable" == letter.attributes["run-log-reason"]
+    assert [("undecodable", letter.attributes["run-log-message-id"])] == [
+        (one.reason, one.message_id) for one in noted
+    ]
 
 
 async def test_two_processes_one_killed(reader: FirestoreRunLogService) -> None:

@@ -206,6 +206,7 @@ def _asked(log: SQLiteRunLogService) -> Mapping[str, Ask]:
         "count_runs of all": log.count_runs,
         "count_runs by labels": partial(log.count_runs, label={"team": "a", "stage": "b"}, status="failed"),
         "list_failures": log.list_failures,
+        "get_notices": log.get_notices,
         "list_stale": partial(_pages, log.list_stale, timedelta(0), limit=1),
         "watch": partial(_watched, log),
         "verify": partial(_verified, log),

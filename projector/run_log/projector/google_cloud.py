@@ -23,6 +23,7 @@ from run_log.pubsub import PubSubConnection
 from run_log.stores import FirestoreRunLogService
 
 from .dead_letters.leased import QUIET_SECONDS, LeasedLetters
+from .dead_letters.noted import LetterNotices, NotedDeadLetters
 from .dead_letters.redrive import Publish
 from .group_commit import GroupCommit
 from .health import health_routes
@@ -143,14 +144,28 @@ async def leased_letters(
 ) -> AsyncGenerator[LeasedLetters]:
     """Yield the settings' dead letters, leased while the block lasts. See `LeasedLetters`.
 
-    They are in the subscription with the name of the dead-letter topic.
+    They are in the subscription with the name of the dead-letter topic. The notices of those that are taken
+    out are removed from Firestore.
     """
     connection = PubSubConnection.from_settings(settings)
-    async with (
-        opened_source(connection, settings.dead_letter_topic) as source,
-        LeasedLetters(source, quiet_seconds=quiet_seconds) as letters,
-    ):
-        yield letters
+    stores: list[FirestoreRunLogService] = []
+
+    async def opened() -> FirestoreRunLogService:
+        # In a thread: credentials are looked up, perhaps over the network, and leases have to be extended.
+        stores.append(await asyncio.to_thread(FirestoreRunLogService.from_settings, settings))
+        return stores[0]
+
+    try:
+        async with (
+            opened_source(connection, settings.dead_letter_topic) as source,
+            LeasedLetters(
+                source, quiet_seconds=quiet_seconds, taken_out=LetterNotices(opened).forget
+            ) as letters,
+        ):
+            yield letters
+    finally:
+        for store in stores:
+            await store.close()
 
 
 @contextlib.asynccontextmanager
@@ -199,15 +214,17 @@ def authentication(settings: Settings, *, host: str) -> Authenticate:
 @contextlib.asynccontextmanager
 async def _opened(
     settings: Settings,
-) -> AsyncGenerator[tuple[PubSubConnection, FirestoreRunLogService, PubSubDeadLetters]]:
+) -> AsyncGenerator[tuple[PubSubConnection, FirestoreRunLogService, NotedDeadLetters]]:
     """Yield Pub/Sub, Firestore and the dead-letter topic; close them at the end of the block."""
     connection = PubSubConnection.from_settings(settings)
     store = FirestoreRunLogService.from_settings(settings)
-    dead_letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
+    letters = PubSubDeadLetters(connection, settings.dead_letter_topic)
+    noted = NotedDeadLetters(letters, store)
     try:
-        yield connection, store, dead_letters
+        yield connection, store, noted
     finally:
-        await asyncio.gather(dead_letters.close(), store.close())
+        await noted.close()
+        await asyncio.gather(letters.close(), store.close())
 
 
 def _route(

@@ -7,6 +7,7 @@ from .failures import FailureGroup
 from .inbox import PendingRun
 from .listings import page_json
 from .memory import InMemoryRunLogService
+from .notices import DeadLetterNotice, Notices, VerifyNotice
 from .ports import ProjectionStore
 from .reader import RunLogReader, RunRecord
 from .service import RunLog, RunLogService
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_WINDOW",
+    "DeadLetterNotice",
     "FailureGroup",
     "FirestoreRunLogService",
     "InMemoryRunLogService",
+    "Notices",
     "PendingRun",
     "ProjectionStore",
     "RunLog",
@@ -34,6 +37,7 @@ __all__ = [
     "SQLiteRunLogService",
     "StaleRun",
     "TimeBucket",
+    "VerifyNotice",
     "WorkflowStats",
     "WorkflowSummary",
     "create_run_log_service",

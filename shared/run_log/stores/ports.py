@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Protocol
 
 from run_log.core import Outcome, RunEvent
 from run_log.core.counters import SummaryCounter
@@ -12,6 +12,7 @@ from run_log.core.law import RunHead
 
 from .inbox import InboxSelection
 from .listings import Position, Selection
+from .notices import Notice, NoticeKind
 from .stale import StaleSelection
 from .stored.reading import Page, StoredRun
 from .summaries import WorkflowStats
@@ -26,6 +27,9 @@ class StoredRuns(abc.ABC):
 
     What cannot be read is skipped and counted, one run that is asked for aside.
     """
+
+    is_projected: ClassVar[bool] = False
+    """Whether projectors write into stores of this kind."""
 
     @abc.abstractmethod
     async def read_page(
@@ -93,6 +97,10 @@ class StoredRuns(abc.ABC):
         """Read all of one run at one moment; without *payloads* it has none, and none are read."""
 
     @abc.abstractmethod
+    async def read_notices(self, kind: NoticeKind, most: int) -> Sequence[Any]:
+        """Read the texts of at most so many notices that have not expired, the newest first."""
+
+    @abc.abstractmethod
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> UpdateSource:
         """Return where the updates of a watch of one workflow, or of all, come from.
 
@@ -130,4 +138,16 @@ class ProjectionStore(Protocol):
                 to be written together with it. Apply parts of the batch to find out which.
             ConfigurationError: The store is not there, or does not let us in.
         """
+        ...
+
+
+class NoticeStore(Protocol):
+    """The write port of notices. Each call raises what `ProjectionStore.apply` does, and may be repeated."""
+
+    async def put_notices(self, kind: NoticeKind, notices: Sequence[Notice]) -> None:
+        """Keep *notices*, each in the place of the one with its key, durably."""
+        ...
+
+    async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
+        """Remove the notices with these keys, if they are there."""
         ...

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
@@ -16,14 +15,12 @@ from typing_extensions import override
 from run_log.core import (
     InvalidArgumentError,
     RunEvent,
-    RunLogProtocol,
     RunStatus,
     Transition,
     Version,
     WaitTimeoutError,
     WorkflowRun,
 )
-from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.history import annotated
 from run_log.core.ids import bounded_id, document_id
 from run_log.core.law import RunHead
@@ -32,9 +29,8 @@ from run_log.core.payload import encode_json
 from run_log.core.steps import Step
 
 from ._waiting import awaited_version, look_until
-from .arguments import assignee_or_none, heard_before, identifier, moment_or_now, overdue_or_none, whole
+from .arguments import identifier, moment_or_now, whole
 from .failures import MAX_FAILURES, FailureGroup, grouped
-from .inbox import InboxSelection, PendingRun, pending
 from .listings import (
     Order,
     RunConditions,
@@ -47,12 +43,11 @@ from .listings import (
     encode_cursor,
     encode_parts,
 )
-from .ports import StoredRuns
-from .stale import StaleRun, StaleSelection
-from .stored.reading import StoredRun, names_of, position_by, position_of
+from .overall import OverallReader
+from .stored.reading import StoredRun, names_of, position_of
 from .summaries import SummaryWindow, WorkflowStats, WorkflowSummary, summary_of
 from .telemetry import span
-from .watch import RunWatch, Watches
+from .watch import RunWatch
 
 _WORKFLOWS: Final = "workflows"
 _ALL_RUNS: Final = "runs"
@@ -71,7 +66,7 @@ class RunRecord:
     """See `RunLogReader.get_steps`."""
 
 
-class RunLogReader(RunLogProtocol, abc.ABC):
+class RunLogReader(OverallReader, abc.ABC):
     """The read side of a run log: `RunLogProtocol`'s queries, and what grew around them.
 
     What is returned are copies. Every method raises `InvalidArgumentError` for an argument that it cannot
@@ -88,12 +83,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         source: What is read.
         clock: Follows what is read, and stamps what is saved.
     """
-
-    def __init__(self, source: StoredRuns, clock: HybridLogicalClock = PROCESS_CLOCK) -> None:
-        self._source = source
-        self.version_clock: Final = clock
-        """Stamps what is saved, and follows what is read."""
-        self._watches = Watches()
 
     @override
     async def list_runs(
@@ -405,80 +394,6 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         with span("run_log.as_of", attributes={"workflow_id": workflow_id}):
             return (await self._source.read_stats(workflow_id)).as_of
 
-    @override
-    async def get_pending_runs(self) -> list[WorkflowRun]:
-        with span("run_log.get_pending_runs"):
-            return [self._observed(stored) for stored in await self._source.read_pending()]
-
-    async def list_pending(
-        self,
-        *,
-        assignee: str | None = None,
-        overdue: bool | None = None,
-        workflow_id: str | None = None,
-        limit: int = 50,
-        start_after: Any | None = None,
-        now: datetime | None = None,
-    ) -> tuple[list[PendingRun], str | None]:
-        """Return one page of the runs that wait for an answer, and the next cursor.
-
-        They come by `started_at`, the newest first; where *overdue* is given, by deadline, the earliest first
-        and those without one last.
-
-        Args:
-            assignee: Only those for which this one is asked; None is all.
-            overdue: Only those whose deadline has passed, or only the others; None is all.
-            workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return.
-            start_after: The cursor that the page before returned; None for the first page.
-            now: What age and deadline are compared with, aware; None is the machine's time.
-        """
-        selection = InboxSelection(
-            assignee=assignee_or_none(assignee),
-            overdue=overdue_or_none(overdue),
-            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
-            now=moment_or_now(now),
-        )
-        reading = span("run_log.list_pending", attributes={"limit": whole("limit", limit)})
-        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
-        for one in runs:
-            self._observed(one)
-        return [pending(one, selection.now) for one in runs], cursor
-
-    async def list_stale(
-        self,
-        older_than: timedelta,
-        *,
-        workflow_id: str | None = None,
-        limit: int = 50,
-        start_after: Any | None = None,
-        now: datetime | None = None,
-    ) -> tuple[list[StaleRun], str | None]:
-        """Return one page of the runs that began, have not ended, and have been silent for long.
-
-        A paused run is not among them, since it waits. They come by when they were last heard of, the longest
-        silent first.
-
-        Args:
-            older_than: How long ago their newest event has to be, at least.
-            workflow_id: Only those of this workflow; None is all.
-            limit: Most runs to return.
-            start_after: The cursor that the page before returned; None for the first page.
-            now: What silence is counted to, aware; None is the machine's time.
-        """
-        moment = moment_or_now(now)
-        selection = StaleSelection(
-            before=heard_before(older_than, moment),
-            workflow_id=None if workflow_id is None else await self._workflow_named(workflow_id),
-        )
-        reading = span("run_log.list_stale", attributes={"limit": whole("limit", limit)})
-        runs, cursor = await self._list_overall(selection, start_after, limit, reading)
-        found = [
-            StaleRun(run=self._observed(one), heard_at=one.occurred_at, silence=moment - one.occurred_at)
-            for one in runs
-        ]
-        return found, cursor
-
     async def list_failures(
         self, workflow_id: str | None = None, since: datetime | None = None
     ) -> list[FailureGroup]:
@@ -531,47 +446,11 @@ class RunLogReader(RunLogProtocol, abc.ABC):
         workflow_id = None if workflow_id is None else bounded_id(identifier("workflow_id", workflow_id))
         return await self._source.read_place(encode_json([workflow_id]))
 
-    async def _list_overall(
-        self,
-        selection: InboxSelection | StaleSelection,
-        start_after: object,
-        limit: int,
-        reading: AbstractContextManager[object],
-    ) -> tuple[Sequence[StoredRun], str | None]:
-        """Return a page of the runs of several workflows, read within *reading*, and the next cursor."""
-        listing = {"scope": selection.scope, "selection": selection.text}
-        after = None
-        if start_after is not None:
-            after = decode_cursor(start_after, **listing, of_several_workflows=True)
-            check_names(start_after, after.workflow, after.run)
-        with reading:
-            page = await self._source.read_overall_page(selection, after, limit)
-            if not page.more:
-                return page.runs, None
-            # By what the store sorts by, whatever the run itself says: a position made of that might lead
-            # back.
-            last = position_by(page.runs[-1], selection.sorted_by)
-            check_moves_on(after, last, newest_first=selection.newest_first)
-            return page.runs, encode_cursor(last, **listing)
-
-    async def _workflow_named(self, workflow_id: object) -> str:
-        """Return the id under which a workflow is stored; see `names_of`."""
-        # An id of usual length has one name, and costs no read.
-        *earlier, name = names_of(identifier("workflow_id", workflow_id))
-        for one in earlier:
-            if (await self._source.read_stats(one)).total:
-                return one
-        return name
-
     async def _read_named(self, workflow_id: str, run_id: str) -> StoredRun | None:
         for key in _keys(workflow_id, run_id):
             if (stored := await self._source.read_run(*key)) is not None:
                 return stored
         return None
-
-    def _observed(self, stored: StoredRun) -> WorkflowRun:
-        self.version_clock.observe(stored.version.hlc, stored.run.key)
-        return stored.run
 
 
 def _keys(workflow_id: str, run_id: str) -> Iterator[RunKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from run_log.core.models import validated
 
 from .arguments import heard_before, identifier, moment_or_now
 from .inbox import Answer, already_answered, by_default
+from .notices import Notice, NoticeKind
 from .ports import StoredRuns
 from .reader import RunLogReader
 from .stale import ACTIVE, lost
@@ -355,6 +356,14 @@ class RunLogService(RunLog, StoredRuns):
     @abc.abstractmethod
     async def apply(self, events: Sequence[RunEvent]) -> list[Outcome]:
         """Merge *events* into the store; see `ProjectionStore.apply`."""
+
+    @abc.abstractmethod
+    async def put_notices(self, kind: NoticeKind, notices: Sequence[Notice]) -> None:
+        """Keep *notices*; see `NoticeStore.put_notices`."""
+
+    @abc.abstractmethod
+    async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
+        """Remove notices; see `NoticeStore.remove_notices`."""
 
     @abc.abstractmethod
     async def _save(self, event: RunEvent) -> None:

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from run_log.console.work.doctor import examine
-from run_log.console.work.opening import REACH_SECONDS, opened_audit, opened_run_log, reached
+from run_log.console.work.opening import REACH_SECONDS, opened_run_log, opened_store, reached
 from run_log.core import ConfigurationError, Settings, StoreUnavailableError, TransportUnavailableError
 from run_log.pubsub import PubSubConnection
 from run_log.stores.firestore import Connection
@@ -149,7 +149,7 @@ async def test_who_may_not_look_has_an_answer(monkeypatch: pytest.MonkeyPatch) -
         await database.close()
 
 
-@pytest.mark.parametrize("opened", [opened_run_log, opened_audit])
+@pytest.mark.parametrize("opened", [opened_run_log, opened_store])
 async def test_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, opened: Callable[[], Any]) -> None:
     """What a command would read is not opened where nobody answers."""
     async with _refused() as away:

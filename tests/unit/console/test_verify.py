@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from run_log.core import RunStatus
+from run_log.core import RunStatus, utc_now
+from run_log.stores.notices import VerifyNotice
 from run_log.testing import an_event
 
 from .files import in_file
@@ -67,6 +68,33 @@ def test_what_is_wrong_and_repaired(folder: Path) -> None:
     ] == [json.loads(line) for line in repaired.out.splitlines()]
     assert (0, 0, True) == (repaired.code, after.code, "; repaired: 1; nothing differs" in repaired.err)
     assert {"findings": []} == json.loads(after.out)
+
+
+def recorded(folder: Path) -> VerifyNotice | None:
+    """Return the finding that is kept in the folder's file."""
+    return in_file(folder / "runs.sqlite3", lambda log: log.get_notices()).verified
+
+
+def test_what_is_kept(folder: Path) -> None:
+    """With --record the finding is kept, and only then: what differed, then that it was repaired."""
+    change(folder / "runs.sqlite3", "UPDATE workflows SET failed = failed + 7 WHERE workflow = 'w1'")
+    before = utc_now()
+
+    run_log("verify", folder=folder, **SQLITE)
+    nothing = recorded(folder)
+    wrong = run_log("verify", "--record", folder=folder, **SQLITE)
+    differing = recorded(folder)
+    run_log("verify", "w1", "--repair", "--record", folder=folder, **SQLITE)
+    repaired = recorded(folder)
+    run_log("verify", "--repair", folder=folder, **SQLITE)
+
+    assert (1, None) == (wrong.code, nothing)
+    assert differing is not None
+    assert repaired is not None
+    assert (None, 2, 5, 0, 1, ("w1",)) == tuple(differing.model_dump(exclude={"at"}).values())
+    assert ("w1", 1, 2, 1, 0, ()) == tuple(repaired.model_dump(exclude={"at"}).values())
+    assert before <= differing.at <= repaired.at <= utc_now()
+    assert repaired == recorded(folder)
 
 
 def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +166,7 @@ def test_two_files(folder: Path) -> None:
         (("--against", "nothing.sqlite3"), 3, "there is no file 'nothing.sqlite3'"),
         (("--against", "runs.sqlite3"), 2, "pass another one"),
         (("--against", "other.sqlite3", "--repair"), 2, "without --against"),
+        (("--against", "other.sqlite3", "--record"), 2, "without --against"),
     ],
 )
 def test_what_is_asked_wrongly(folder: Path, arguments: tuple[str, ...], code: int, told: str) -> None:

@@ -11,6 +11,9 @@ import typer
 
 from run_log import dashboard
 from run_log.console.app import app
+from run_log.core import DeadLetterReason, utc_now
+from run_log.dashboard.pages.operations import LettersOfReason
+from run_log.stores.notices import DeadLetterNotice
 
 PAGES: Final = Path(dashboard.__file__).parent
 # As Jinja joins them: a part that a page fills in stands for a duration.
@@ -28,7 +31,14 @@ def test_pages_show_commands() -> None:
     assert len(SHOWN) > 5
 
 
-@pytest.mark.parametrize("shown", SHOWN)
+def _of(reason: str) -> str:
+    newest = DeadLetterNotice(
+        at=utc_now(), reason=reason, error="", message_id="", workflow_id=None, run_id=None
+    )
+    return LettersOfReason(reason=reason, count=1, newest=newest).command
+
+
+@pytest.mark.parametrize("shown", [*SHOWN, *(_of(reason.value) for reason in DeadLetterReason)])
 def test_a_command_is_one(shown: str) -> None:
     """What a page shows to copy is taken by the command line, its options included."""
     command: Any = typer.main.get_command(app)

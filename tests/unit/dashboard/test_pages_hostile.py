@@ -9,9 +9,11 @@ import pytest
 
 from run_log.core import PauseRequest, RunProgress, RunRef, RunStatus, Step, StepStatus, WorkflowRun
 from run_log.core.clock import micros_of
+from run_log.core.ids import valid_text
 from run_log.dashboard.pages.texts import visible
 from run_log.dashboard.paths import segment_of
 from run_log.stores import RunLogService
+from run_log.stores.notices import DeadLetterNotice, Notice, NoticeKind, VerifyNotice
 from run_log.testing import a_run, an_event
 
 from .site import NOON, Node, opened_site, parsed, path_of
@@ -61,6 +63,18 @@ def hostile(text: str, status: RunStatus) -> WorkflowRun:
     return run
 
 
+async def tell(log: RunLogService, text: str) -> None:
+    """Have a notice of each kind say *text*."""
+    letter = DeadLetterNotice(
+        at=NOON, reason=text, error=text, message_id=text, workflow_id=text, run_id=text
+    )
+    found = VerifyNotice(
+        at=NOON, workflow_id=text, workflows=1, runs=1, repaired=1, differing=2, first=(text,)
+    )
+    await log.put_notices(NoticeKind.DEAD_LETTER, [Notice(key="1", at=NOON, text=letter.model_dump_json())])
+    await log.put_notices(NoticeKind.VERIFICATION, [found.stored()])
+
+
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 async def test_every_page(log: RunLogService, text: str) -> None:
     """No page has an element, an attribute or a direction that somebody's text asked for."""
@@ -76,6 +90,7 @@ async def test_every_page(log: RunLogService, text: str) -> None:
     )
     for run in runs:
         await log.apply([an_event(run, occurred_at=run.started_at).model_copy(update={"steps": (step,)})])
+    await tell(log, valid_text(text))
     # What a browser sends of half a surrogate pair.
     sent = text.encode(errors="replace").decode()
     workflow = segment_of(runs[0].workflow_id)

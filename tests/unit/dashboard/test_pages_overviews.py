@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from run_log.core import RunStatus
 from run_log.stores import InMemoryRunLogService, RunLogService
+from run_log.stores.notices import MAX_DEAD_LETTERS, DeadLetterNotice, Notice, NoticeKind, VerifyNotice
 from run_log.testing import a_run, an_event
 
-from .site import NOON, Site, opened_site
+from .site import NOON, Node, Site, opened_site
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -165,15 +167,148 @@ async def test_commands(site: Site) -> None:
     """What is done on the command line is there to be copied, and nothing else is claimed."""
     page = await site.get("/operations")
 
-    commands = [node.attributes["data-copy"] for node in page.all("button") if "data-copy" in node.attributes]
+    commands = commands_of(page)
     assert [
         "run-log sweep --older-than 1h --mark",
+        "run-log verify --record",
         "run-log emit hello --status success",
-        "run-log verify",
-        "run-log dead-letters list",
-        "run-log dead-letters redrive --all --dry-run",
         "run-log doctor",
     ] == commands
+
+
+def commands_of(page: Node) -> list[str]:
+    """Return the commands that a page shows to copy."""
+    return [node.attributes["data-copy"] for node in page.all("button") if "data-copy" in node.attributes]
+
+
+def letter(at: datetime, reason: str, error: str = "why", **run: str | None) -> DeadLetterNotice:
+    """Return the notice of a dead letter."""
+    told: dict[str, Any] = {"workflow_id": None, "run_id": None, "message_id": "1", **run}
+    return DeadLetterNotice(at=at, reason=reason, error=error, **told)
+
+
+async def tell(log: RunLogService, *letters: DeadLetterNotice) -> None:
+    """Have projectors tell of dead letters."""
+    # None expires: these stores go by the machine's clock.
+    notices = [
+        Notice(key=str(number), at=one.at, text=one.model_dump_json()) for number, one in enumerate(letters)
+    ]
+    await log.put_notices(NoticeKind.DEAD_LETTER, notices)
+
+
+async def test_dead_letters(site: Site) -> None:
+    """Dead letters are shown by reason: how many, the newest with its run, and what re-drives them."""
+    of_run = {"workflow_id": "w/1", "run_id": "r 1"}
+    await tell(
+        site.log,
+        letter(NOON - 3 * DAY, "undecodable", "older"),
+        letter(NOON - 2 * SECOND, "write_refused", "no such status", **of_run),
+        *(letter(NOON - number * DAY / 24, "undecodable", f"error {number}") for number in (2, 1)),
+    )
+
+    page = await site.get("/operations")
+
+    assert [
+        ["write_refused", "1", "no such status", "r 1", "2.0 s", "03-04 11:59:58"],
+        ["undecodable", "3", "error 1", "not known", "1 h 0 m", "03-04 11:00:00"],
+    ] == page.table("letters")
+    assert "/workflows/w~2F1/runs/r~201" == page.link("r 1")
+    assert [
+        "run-log dead-letters redrive --reason write_refused",
+        "run-log dead-letters redrive --reason undecodable",
+        "run-log dead-letters list",
+    ] == commands_of(page)[1:4]
+    assert "Of the newest" not in page.one("table", "letters").text
+
+
+async def test_a_reason_of_somebody_else(site: Site) -> None:
+    """No command is made of what others write as a reason: somebody would run it."""
+    await tell(site.log, letter(NOON - SECOND, "x; rm -rf ~"), letter(NOON - SECOND, "expired"))
+
+    page = await site.get("/operations")
+
+    assert {"x; rm -rf ~", "expired"} == {row[0] for row in page.table("letters")}
+    assert ["run-log dead-letters redrive --reason expired"] == [
+        command for command in commands_of(page) if "redrive" in command
+    ]
+
+
+async def test_more_dead_letters_than_are_read(site: Site) -> None:
+    """Where there are more than are read, the page says that the numbers are of the newest."""
+    await tell(site.log, *(letter(NOON - SECOND, "undecodable") for _ in range(MAX_DEAD_LETTERS + 1)))
+
+    page = await site.get("/operations")
+
+    assert ["undecodable", "500"] == page.table("letters")[0][:2]
+    assert "Of the newest 500." in page.one("table", "letters").text
+
+
+async def test_no_dead_letters() -> None:
+    """Where projectors write the page says that none was told of, and elsewhere that there are none."""
+
+    class Projected(InMemoryRunLogService):
+        is_projected = True
+
+    async with opened_site(Projected()) as site:
+        projected = await site.get("/operations")
+    async with opened_site(InMemoryRunLogService()) as site:
+        embedded = await site.get("/operations")
+
+    assert "Projectors have told of none in the last seven days." in projected.text
+    assert "run-log dead-letters list" in commands_of(projected)
+    assert "There are none without Pub/Sub" in embedded.text
+    assert "run-log dead-letters list" not in commands_of(embedded)
+
+
+async def recounted(log: RunLogService, **found: Any) -> Node:
+    """Return the page once a recount is kept, three hours after it."""
+    told: dict[str, Any] = {"workflow_id": None, "workflows": 12, "runs": 3_400, "repaired": 0}
+    notice = VerifyNotice(**{"at": NOON - DAY / 8, **told, "differing": 0, "first": (), **found})
+    await log.put_notices(NoticeKind.VERIFICATION, [notice.stored()])
+    async with opened_site(log) as site:
+        return await site.get("/operations")
+
+
+async def test_a_recount(log: RunLogService) -> None:
+    """The page says when the last recount that was kept looked at how much, and that nothing differs."""
+    page = await recounted(log)
+
+    section = page.one("section", aria_labelledby="verified-title")
+    assert (
+        "03-04 09:00:00 UTC, 3 h 0 m ago: 3,400 runs of 12 workflows were recounted. Nothing differs."
+        in section.text
+    )
+    assert ["run-log verify --record"] == commands_of(section)
+
+
+async def test_a_recount_that_found_something(log: RunLogService) -> None:
+    """Workflows that differ are named, with a link each, and with the command that corrects them."""
+    page = await recounted(log, differing=3, repaired=1, first=("w/1", "v"))
+
+    section = page.one("section", aria_labelledby="verified-title")
+    assert "The counts of 1 were corrected." in section.text
+    assert "Workflows that differ: 3" == section.one("p", "fault").text
+    assert ("/workflows/w~2F1", "/workflows/v") == (section.link("w/1"), section.link("v"))
+    assert "and others" in section.text
+    assert ["run-log verify", "run-log verify --repair --record"] == commands_of(section)
+
+
+async def test_a_recount_of_one_workflow(log: RunLogService) -> None:
+    """The recount of one workflow does not look like one of all."""
+    page = await recounted(log, workflow_id="w/1", workflows=1)
+
+    section = page.one("section", aria_labelledby="verified-title")
+    assert "3,400 runs of w/1 were recounted." in section.text
+    assert "/workflows/w~2F1" == section.link("w/1")
+
+
+async def test_a_page_of_workflows_that_is_not_there(site: Site) -> None:
+    """The rest of the page is there all the same."""
+    await tell(site.log, letter(NOON - SECOND, "expired"))
+
+    page = await site.get("/operations?page_token=x", 400)
+
+    assert ["expired", "1"] == page.table("letters")[0][:2]
 
 
 @pytest.mark.parametrize("query", ["older_than=soon", "page_token=x"])

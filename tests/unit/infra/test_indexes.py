@@ -14,6 +14,7 @@ from google.cloud import firestore
 
 from run_log.core import RunRef, RunStatus, Settings, TriggerType
 from run_log.stores.firestore._documents import STATS_SHARDS
+from run_log.stores.firestore._notices import NOTICES
 from run_log.stores.firestore.client import RUNS
 from run_log.stores.firestore.queries import changed_query, indexed, placed_query, runs_query
 from run_log.stores.inbox import InboxSelection
@@ -138,12 +139,21 @@ def test_every_query_has_its_index() -> None:
     assert {(f"{PROJECTION}.{CHANGED_SHARD}", "ASCENDING")} == {fields[0] for fields in over_all}
 
 
-def test_expired_runs_are_deleted() -> None:
-    """Firestore deletes what has expired by the field that says when, which is in no index."""
+def test_what_has_expired_is_deleted() -> None:
+    """Firestore deletes runs and notices by the field that says when they expire, which is in no index."""
     overrides = json.loads(INDEXES.read_text())["fieldOverrides"]
 
-    assert {"collectionGroup": RUNS, "fieldPath": EXPIRE_AT, "ttl": True, "indexes": []} in overrides
-    assert 1 == sum("ttl" in override for override in overrides)
+    assert [
+        {"collectionGroup": group, "fieldPath": EXPIRE_AT, "ttl": True, "indexes": []}
+        for group in (RUNS, NOTICES)
+    ] == [override for override in overrides if "ttl" in override]
+
+
+def test_notices_have_the_indexes_that_every_field_has() -> None:
+    """The query for the newest notices goes by one field, for which Firestore needs no index from us."""
+    overrides = json.loads(INDEXES.read_text())["fieldOverrides"]
+
+    assert [EXPIRE_AT] == [one["fieldPath"] for one in overrides if one["collectionGroup"] == NOTICES]
 
 
 def test_the_counters_of_a_workflow_are_not_indexed() -> None:

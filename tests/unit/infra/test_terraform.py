@@ -21,6 +21,7 @@ from run_log.pubsub._provision import (
     RETENTION,
 )
 from run_log.stores.firestore._documents import STATS_SHARDS
+from run_log.stores.firestore._notices import NOTICES
 from run_log.stores.firestore.client import RUNS
 from run_log.stores.stored.fields import EXPIRE_AT
 
@@ -141,12 +142,13 @@ def test_indexes(module: TerraformModule) -> None:
 
 
 def test_what_expires(module: TerraformModule) -> None:
-    """Firestore deletes runs by the field that says when they expire, which is in no index."""
-    assert (RUNS, EXPIRE_AT) == tuple(
-        module.attribute("google_firestore_field", "ttl", name) for name in ("collection", "field")
-    )
-    assert [{}] == module.resources["google_firestore_field"]["ttl"]["index_config"]
-    assert 1 == module.text.count("ttl_config {")
+    """Firestore deletes runs and notices by the field that says when they expire, which is in no index."""
+    for field, collection in (("ttl", RUNS), ("notices_ttl", NOTICES)):
+        assert (collection, EXPIRE_AT) == tuple(
+            module.attribute("google_firestore_field", field, name) for name in ("collection", "field")
+        )
+        assert [{}] == module.resources["google_firestore_field"][field]["index_config"]
+    assert 2 == module.text.count("ttl_config {")
 
 
 def test_commands_and_ports(module: TerraformModule) -> None:

@@ -28,7 +28,7 @@ from run_log.stores import RunLogService, SQLiteRunLogService
 from run_log.stores.audit import verify
 from run_log.stores.sqlite._connection import Connection, Opened, Reading
 from run_log.stores.sqlite._queries import ADDED_COLUMNS
-from run_log.stores.sqlite._schema import APPLICATION_ID, MIGRATIONS, migrate
+from run_log.stores.sqlite._schema import APPLICATION_ID, FIRST_WITH_ADDED, MIGRATIONS, migrate
 from run_log.stores.stored.fields import PROGRESS_DIGEST, STEPS
 from run_log.testing import a_run
 
@@ -68,6 +68,7 @@ QUERIES: dict[str, Callable[[RunLogService], Awaitable[object]]] = {
     "get_run": lambda log: log.get_run("w", "r"),
     "get_stats": lambda log: log.get_stats("w"),
     "get_summary": lambda log: log.get_summary("w", timedelta(days=1)),
+    "get_notices": lambda log: log.get_notices(),
     "get_as_of": lambda log: log.get_as_of("w"),
     "get_pending_runs": lambda log: log.get_pending_runs(),
     "get_latest_run": lambda log: log.get_latest_run("w"),
@@ -280,6 +281,10 @@ async def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
 def _make_older(file: Path, version: int) -> None:
     """Make *file* as that version of the schema has it."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE notices")
+        connection.execute(f"PRAGMA user_version = {version}")
+        if version >= FIRST_WITH_ADDED:
+            return
         connection.execute("ALTER TABLE workflows DROP COLUMN cancelled")
         connection.execute("DROP TABLE labels")
         indexes = "SELECT name FROM sqlite_master WHERE name LIKE 'all_by_%' OR name GLOB 'runs_by_[pe]*'"
@@ -289,7 +294,6 @@ def _make_older(file: Path, version: int) -> None:
             connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         if version == 1:
             connection.execute("DROP TABLE repairs")
-        connection.execute(f"PRAGMA user_version = {version}")
 
 
 async def test_a_reader_sees_what_a_writer_brings_forward(file: Path) -> None:
@@ -308,7 +312,7 @@ async def test_a_reader_sees_what_a_writer_brings_forward(file: Path) -> None:
     assert {RunStatus.CANCELLED: 1} == stats[0][0].by_status
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
 async def test_an_older_file_stays_as_it_is(version: int, file: Path) -> None:
     """A file that an earlier version made is read and verified as it is; a save brings it forward."""
     await saved(file, "r")

@@ -64,6 +64,12 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct wrong counts. (default: only show them)")
     ] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Keep what is found for the dashboard's operations page. (default: only show it)"
+        ),
+    ] = False,
     against: Annotated[
         str | None,
         typer.Option(
@@ -85,9 +91,11 @@ def verify(
 
     output = shape(output, wide=wide)
     if against is None:
-        work = verify_counts(workflow, repair=repair, output=output)
-    elif repair:
-        raise InvalidArgumentError("--repair is for one projection; pass it without --against")
+        work = verify_counts(workflow, repair=repair, record=record, output=output)
+    elif repair or record:
+        raise InvalidArgumentError(
+            "--repair and --record are for one projection; pass them without --against"
+        )
     else:
         work = compare_roots(workflow, against=against, output=output)
     if complete(work):

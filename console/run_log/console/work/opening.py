@@ -23,7 +23,9 @@ from run_log.stores import RunLog, create_run_log_service
 from run_log.stores.telemetry import skipped_runs
 
 if TYPE_CHECKING:
-    from run_log.stores.audit import Audit
+    from run_log.stores import FirestoreRunLogService, SQLiteRunLogService
+
+    AuditedStore = FirestoreRunLogService | SQLiteRunLogService
 
 # For events to be published, before a command gives up.
 FLUSH_SECONDS: Final = 30.0
@@ -121,8 +123,8 @@ async def idle_seconds(
 
 
 @contextlib.asynccontextmanager
-async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
-    """Yield the audit of the environment's store once it answers, or of another root or file; close it."""
+async def opened_store(root: str | None = None) -> AsyncGenerator[AuditedStore]:
+    """Yield the environment's store once it answers, or that of another root or file; close it."""
     settings = Settings.from_env()
     # A third party's back end has no audit, whatever it keeps.
     is_file = settings.backend == "sqlite"
@@ -139,10 +141,10 @@ async def opened_audit(root: str | None = None) -> AsyncGenerator[Audit]:
         kind: Any = stores.SQLiteRunLogService if is_file else stores.FirestoreRunLogService
     except ImportError as error:
         raise ConfigurationError(str(error)) from error
-    service = kind.from_settings(settings)
+    service: AuditedStore = kind.from_settings(settings)
     try:
         await reached(service.place, service.reach)
-        yield service.audit()
+        yield service
     finally:
         await service.close()
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from run_log.console.views.output import Listing, OutputFormat, StatusLine, note
 from run_log.console.views.tables import findings_table
-from run_log.core import NotFoundError
+from run_log.core import NotFoundError, utc_now
+from run_log.core.ids import bounded_id
 from run_log.core.json_form import time_json
 from run_log.stores.audit import Audit, Comparison, CountName, Verification, VerifyProgress, compare, verify
+from run_log.stores.notices import NoticeKind, VerifyNotice
 
-from .opening import opened_audit
+from .opening import opened_store
 
 FIRST: Final = "here"
 SECOND: Final = "there"
+
+MAX_NAMED: Final = 20
+"""How many of the workflows that differ are named in what is kept."""
 
 
 class Finding(NamedTuple):
@@ -25,36 +31,59 @@ class Finding(NamedTuple):
     record: Mapping[str, Any]
 
 
-async def verify_counts(workflow_id: str | None, *, repair: bool, output: OutputFormat) -> bool:
-    """Show wrong counts and unreadable runs of one workflow, or of all; return whether any is still wrong."""
+async def verify_counts(
+    workflow_id: str | None,
+    *,
+    repair: bool,
+    record: bool,
+    output: OutputFormat,
+    now: Callable[[], datetime] = utc_now,
+) -> bool:
+    """Show wrong counts and unreadable runs of one workflow, or of all; return whether any is still wrong.
+
+    With *record*, what is found is kept in the store, too.
+    """
     listing = _listing(output, ("workflow", "what", "stored", "recounted", "note"))
-    workflows = runs = differing = repaired = 0
-    async with opened_audit() as audit:
+    workflows = runs = repaired = 0
+    differing: list[str] = []
+    async with opened_store() as store:
         with StatusLine() as progress:
 
             def tell(far: VerifyProgress) -> None:
                 progress.tell(f"{far.workflow_id}: {far.runs}/{max(far.runs, far.total)} runs")
 
-            async for one in verify(audit, workflow_id, repair=repair, on_page=tell):
+            async for one in verify(store.audit(), workflow_id, repair=repair, on_page=tell):
                 workflows += 1
                 runs += one.runs
-                differing += one.differs
+                differing += [one.workflow_id] if one.differs else []
                 repaired += one.repaired
                 _add(listing, _of_verification(one), progress)
-    _check_there(workflow_id, workflows)
-    listing.end()
+        _check_there(workflow_id, workflows)
+        listing.end()
+        if record:
+            finding = VerifyNotice(
+                at=now(),
+                workflow_id=workflow_id and bounded_id(workflow_id),
+                workflows=workflows,
+                runs=runs,
+                repaired=repaired,
+                differing=len(differing),
+                first=tuple(differing[:MAX_NAMED]),
+            )
+            await store.put_notices(NoticeKind.VERIFICATION, [finding.stored()])
     done = f"; repaired: {repaired}" if repair else ""
     if not workflows:
         note("there are no workflows; check the settings")
-    note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(differing)}")
-    return differing > 0
+    note(f"runs recounted: {runs}, of workflows: {workflows}{done}; {_differ(len(differing))}")
+    return bool(differing)
 
 
 async def compare_roots(workflow_id: str | None, *, against: str, output: OutputFormat) -> bool:
     """Show what differs between the projection here and another root or file; return whether any does."""
     listing = _listing(output, ("workflow", "what", FIRST, SECOND, "note"))
     workflows = runs = differing = 0
-    async with opened_audit() as first, opened_audit(against) as second:
+    async with opened_store() as here, opened_store(against) as there:
+        first, second = here.audit(), there.audit()
         if await _is_empty(second):
             raise NotFoundError(
                 f"the projection {against!r} does not exist, or is empty; pass another one as --against"

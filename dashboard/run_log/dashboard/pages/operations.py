@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from run_log.core import InvalidArgumentError, InvalidCursorError, words
+from run_log.core import DeadLetterReason, InvalidArgumentError, InvalidCursorError, words
 from run_log.dashboard.context import Live, Log, Now
+from run_log.stores import RunLog, WorkflowStats
+from run_log.stores.notices import MAX_DEAD_LETTERS, DeadLetterNotice
 
 from .filters import Filter, encoded
 from .live import live_path
@@ -25,9 +29,35 @@ _STALE: Final = 50
 router: Final = APIRouter()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LettersOfReason:
+    """The dead letters of one reason."""
+
+    reason: str
+    count: int
+    newest: DeadLetterNotice
+
+    @property
+    def command(self) -> str:
+        """What sends them again; empty for a reason that is none of ours."""
+        # Whoever writes to the store says the reason, and somebody is to run this.
+        is_ours = self.reason in set(DeadLetterReason)
+        return f"run-log dead-letters redrive --reason {self.reason}" if is_ours else ""
+
+
+def by_reason(letters: Sequence[DeadLetterNotice]) -> list[LettersOfReason]:
+    """Return *letters*, which come newest first, by reason: the reason of the newest first."""
+    groups: dict[str, list[DeadLetterNotice]] = {}
+    for letter in letters:
+        groups.setdefault(letter.reason, []).append(letter)
+    return [
+        LettersOfReason(reason=reason, count=len(group), newest=group[0]) for reason, group in groups.items()
+    ]
+
+
 @router.get("/operations")
 async def show_operations(request: Request, log: Log, now: Now, changes: Live) -> HTMLResponse:
-    """Show how far workflows are, and the runs that have been silent for long."""
+    """Show what is silent, what could not be projected, how far workflows are, and what a recount found."""
     root, fault = root_of(request), ""
     older_than = request.query_params.get("older_than", "").strip() or OLDER_THAN
     token = request.query_params.get("page_token") or None
@@ -36,13 +66,10 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
         silence = words.duration(older_than)
     except InvalidArgumentError as error:
         silence, fault = words.duration(OLDER_THAN), str(error)
-    try:
-        (workflows, following), (stale, more_stale) = await asyncio.gather(
-            log.list_workflows(limit=_WORKFLOWS, start_after=token),
-            log.list_stale(silence, limit=_STALE, now=now),
-        )
-    except InvalidCursorError:
-        workflows, following, stale, more_stale = [], None, [], None
+    (workflows, following), (stale, more_stale), notices = await asyncio.gather(
+        _workflows(log, token), log.list_stale(silence, limit=_STALE, now=now), log.get_notices()
+    )
+    if workflows is None:
         fault = "This page of the workflows is not there. Begin with the first."
     every = Filter.of((), now)
     return page(
@@ -51,9 +78,13 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
         status=400 if fault else 200,
         live=live,
         fresh=0 if fault else 10,
-        workflows=workflows,
+        workflows=workflows or [],
         stale=[(each, Row(each.run, every, root=root, now=now)) for each in stale],
         has_more_stale=more_stale is not None,
+        letters=by_reason(notices.dead_letters),
+        most_letters=MAX_DEAD_LETTERS if len(notices.dead_letters) == MAX_DEAD_LETTERS else None,
+        is_projected=notices.is_projected,
+        verified=notices.verified,
         older_than=older_than,
         fault=fault,
         now=now,
@@ -61,3 +92,11 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
         next=following and f"{root}/operations?{encoded([('page_token', following)])}",
         place=log.place,
     )
+
+
+async def _workflows(log: RunLog, token: str | None) -> tuple[list[WorkflowStats] | None, str | None]:
+    """Return a page of the workflows and the next one's cursor; None where *token* leads to no page."""
+    try:
+        return await log.list_workflows(limit=_WORKFLOWS, start_after=token)
+    except InvalidCursorError:
+        return None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -42,6 +42,7 @@ class LeasedLetters:
         source: The subscription of the dead letters. The caller closes it.
         quiet_seconds: After so many seconds without a new letter, all are assumed to be seen.
         stop_seconds: How long a pull under way may take at the end. What it brings is given back too.
+        taken_out: Called by `forget`; None does nothing.
         now: Monotonic seconds.
         sleep: Waits so many seconds.
     """
@@ -52,12 +53,14 @@ class LeasedLetters:
         *,
         quiet_seconds: float = QUIET_SECONDS,
         stop_seconds: float = STOP_SECONDS,
+        taken_out: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._source = source
         self._quiet_seconds = quiet_seconds
         self._stop_seconds = stop_seconds
+        self._taken_out = taken_out
         self._now = now
         self._leases = Leases(source.extend, now=now, sleep=sleep)
         self._held: dict[str, str] = {}
@@ -123,7 +126,7 @@ class LeasedLetters:
             letter for letter in were if letter.original_id in missing and letter.message_id not in choice.ids
         )
 
-    async def acknowledge(self, letters: Iterable[DeadLetter]) -> None:
+    async def acknowledge(self, letters: Sequence[DeadLetter]) -> None:
         """Remove *letters* from the dead letters for good.
 
         Raises:
@@ -135,6 +138,11 @@ class LeasedLetters:
         for message_id in ids:
             self._leases.drop(self._held.pop(message_id))
         self._done.update(ids)
+
+    async def forget(self, letters: Sequence[DeadLetter]) -> None:
+        """Tell that *letters* are acknowledged, and what became of them is told: their notices may go."""
+        if letters and self._taken_out is not None:
+            await self._taken_out(letters)
 
     async def _give_back(self, ack_ids: Sequence[str]) -> None:
         if not ack_ids:

@@ -91,7 +91,7 @@ class DeadLetter:
         """Return *message*, from the subscription of the dead letters, as a letter. Any message is one."""
         attributes, told, data = _apart(message)
         reason, error = _why(told)
-        workflow_id, run_id = _run_of(_json(data), attributes)
+        workflow_id, run_id = run_of(_json(data), attributes)
         return cls(
             message_id=message.message_id,
             reason=reason,
@@ -161,6 +161,18 @@ def is_ours(name: str) -> bool:
     return name in _OURS or name.startswith(_PUBSUB_PREFIX)
 
 
+def run_of(body: Any, attributes: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return workflow and run of an event, as far as its parsed body or its attributes tell them."""
+    fields: dict[str, Any] = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+    # The first version of the body was the bare run.
+    run: Any = fields.get("run", fields)
+    told: dict[str, Any] = cast("dict[str, Any]", run) if isinstance(run, dict) else {}
+    return (
+        _text(told.get("workflow_id")) or _referred(attributes.get("ce-source", ""), _SOURCE_PREFIX),
+        _text(told.get("id")) or _referred(attributes.get("ce-subject", ""), _SUBJECT_PREFIX),
+    )
+
+
 def packed(message: Message, how: str) -> bytes:
     """Return all of *message* as one body, `PLAIN` or `COMPRESSED`. `unpacked` gives every byte back."""
     header = json.dumps(dict(message.attributes), ensure_ascii=False, separators=(",", ":"))
@@ -222,18 +234,6 @@ def _why(attributes: Mapping[str, str]) -> tuple[str, str]:
         deliveries = attributes.get(_DELIVERIES_ATTRIBUTE, "too many")
         return DeadLetterReason.TOO_MANY_DELIVERIES.value, f"Pub/Sub gave it up after {deliveries} deliveries"
     return UNKNOWN_REASON, "neither a projector nor Pub/Sub recorded a reason"
-
-
-def _run_of(body: Any, attributes: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return workflow and run of an event, as far as they can be read."""
-    fields: dict[str, Any] = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
-    # The first version of the body was the bare run.
-    run: Any = fields.get("run", fields)
-    told: dict[str, Any] = cast("dict[str, Any]", run) if isinstance(run, dict) else {}
-    return (
-        _text(told.get("workflow_id")) or _referred(attributes.get("ce-source", ""), _SOURCE_PREFIX),
-        _text(told.get("id")) or _referred(attributes.get("ce-subject", ""), _SUBJECT_PREFIX),
-    )
 
 
 def _text(value: object) -> str | None:

@@ -139,6 +139,8 @@ async def discard(
             save(page)
             await letters.acknowledge(page)
         tell([_handled(letter, LetterOutcome.DISCARDED) for letter in page])
+        if not dry_run:
+            await letters.forget(page)
 
 
 def _message(
@@ -212,5 +214,6 @@ async def _publish(
     if done:
         await letters.acknowledge(done)
     tell([*(_handled(letter, LetterOutcome.REDRIVEN) for letter in done), *kept])
+    await letters.forget(done)
     if failure is not None:
         raise failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Self
@@ -31,6 +31,7 @@ from run_log.core.settings import MAX_STATS_SHARDS, check_collection_id
 from run_log.stores.committing.committer import Committer
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Position, Selection
+from run_log.stores.notices import Notice, NoticeKind
 from run_log.stores.ports import AUDIT_PAGE
 from run_log.stores.retention import Retention
 from run_log.stores.service import RunLogService
@@ -57,6 +58,7 @@ from ._documents import (
     stats_path,
     summed,
 )
+from ._notices import FirestoreNotices
 from .client import RUNS, Connection, Patience, fields_of, run_path
 from .queries import BUT_PAYLOADS, check_counted, indexed, placed_query, runs_query
 from .watch.changes import Bounds, Change, ChangedDocuments, ChangePosition, WatchPosition
@@ -88,6 +90,8 @@ class FirestoreRunLogService(RunLogService):
             collection id, *stats_shards* is not within 1 and `MAX_STATS_SHARDS`, or *retention_days* not
             within 1 and `MAX_RETENTION_DAYS`.
     """
+
+    is_projected = True
 
     def __init__(
         self,
@@ -370,6 +374,21 @@ class FirestoreRunLogService(RunLogService):
     async def _run(self, workflow_id: str, run_id: str) -> Any | None:
         found = await self._get([run_path(self._root, (workflow_id, run_id))])
         return found[0] if found else None
+
+    @override
+    async def put_notices(self, kind: NoticeKind, notices: Sequence[Notice]) -> None:
+        await self._notices().put(kind, notices)
+
+    @override
+    async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
+        await self._notices().remove(kind, keys)
+
+    @override
+    async def read_notices(self, kind: NoticeKind, most: int) -> list[Any]:
+        return await self._notices().read(kind, most, self._now())
+
+    def _notices(self) -> FirestoreNotices:
+        return FirestoreNotices(self._connection, self._root, self._patience)
 
     @override
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> FirestoreUpdates:

@@ -25,6 +25,7 @@ from run_log.stores.committing.commits import count_anomalies
 from run_log.stores.committing.committer import Recent, head_bytes, names_bytes
 from run_log.stores.inbox import InboxSelection, check_unanswered
 from run_log.stores.listings import Order, Position, Selection
+from run_log.stores.notices import Notice, NoticeKind
 from run_log.stores.retention import Retention, check_not_expired
 from run_log.stores.service import RunLogService
 from run_log.stores.stale import StaleSelection
@@ -162,6 +163,7 @@ class InMemoryRunLogService(RunLogService):
         # Reentrant, since a signal handler may save a run in the middle; held over a fork, so that a child
         # finds no run half written.
         self._lock = renewed(self, "_lock", threading.RLock, is_held=True)
+        self._notices: dict[tuple[NoticeKind, str], Notice] = {}
         self._journal = Journal(self._number_of)
         self._bell = Bell()
 
@@ -340,6 +342,28 @@ class InMemoryRunLogService(RunLogService):
             now=self._now(),
             is_wanted=is_wanted,
         )
+
+    @override
+    async def put_notices(self, kind: NoticeKind, notices: Sequence[Notice]) -> None:
+        with self._lock:
+            self._notices |= {(kind, notice.key): notice for notice in notices}
+            self._notices = {key: notice for key, notice in self._notices.items() if self._is_kept(notice)}
+
+    @override
+    async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._notices.pop((kind, key), None)
+
+    @override
+    async def read_notices(self, kind: NoticeKind, most: int) -> list[str]:
+        with self._lock:
+            found = [one for (of, _), one in self._notices.items() if of is kind and self._is_kept(one)]
+        newest = sorted(found, key=lambda notice: notice.at, reverse=True)
+        return [notice.text for notice in newest[:most]]
+
+    def _is_kept(self, notice: Notice) -> bool:
+        return not is_expired(notice.expires_at, self._now())
 
     @override
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> JournalUpdates:

@@ -141,7 +141,18 @@ CREATE INDEX runs_by_label ON labels (of_workflow, label, began, of_run);
 CREATE INDEX all_by_label ON labels (label, began, of_workflow, of_run);
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS, _SECOND_EDITION)
+_NOTICES: Final = """
+CREATE TABLE notices (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    expire_at INTEGER,
+    text TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _REPAIRS, _SECOND_EDITION, _NOTICES)
 """Each leads from the version before it to its own, the first to 1. Only ever appended to.
 
 A reader brings no file forward, so queries have to work with every version.
@@ -153,7 +164,7 @@ FIRST_WITH_ADDED: Final = 3
 # What in the place of our tables could do anything when it is read or written, and without end.
 _NOT_OURS: Final = """
 SELECT count(*) FROM sqlite_master
-WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs', 'labels')
+WHERE tbl_name IN ('sequence', 'workflows', 'counters', 'runs', 'repairs', 'labels', 'notices')
 AND (type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%')
 """
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from typing_extensions import override
 
@@ -30,6 +30,7 @@ from run_log.core.ids import document_id
 from run_log.core.law import RunHead
 from run_log.stores.inbox import InboxSelection
 from run_log.stores.listings import Position, Selection
+from run_log.stores.notices import Notice, NoticeKind
 from run_log.stores.ports import AUDIT_PAGE
 from run_log.stores.retention import Retention
 from run_log.stores.saves import SavesUnderWay
@@ -47,6 +48,7 @@ from run_log.stores.stored.reading import (
 from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
+from . import _notices
 from ._connection import Connection
 from ._projection import Terms, answer, apply, expire, save
 from ._queries import (
@@ -283,6 +285,20 @@ class SQLiteRunLogService(RunLogService):
     async def read_workflows(self, after: str | None, most: int) -> list[WorkflowStats]:
         query = Query(WORKFLOWS, (after or "",))
         return await self._query(query, lambda rows: list(islice(_readable_stats(rows), most)))
+
+    @override
+    async def put_notices(self, kind: NoticeKind, notices: Sequence[Notice]) -> None:
+        now = self._terms.now()
+        await self._writer.run(lambda connection: _notices.put(connection, kind, notices, now))
+
+    @override
+    async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
+        await self._writer.run(lambda connection: _notices.remove(connection, kind, keys))
+
+    @override
+    async def read_notices(self, kind: NoticeKind, most: int) -> list[Any]:
+        now = self._terms.now()
+        return await self._reader.run(lambda connection: _notices.read(connection, kind, most, now))
 
     @override
     def updates(self, workflow_id: str | None, cursor: object, selection: str) -> SQLiteUpdates:
