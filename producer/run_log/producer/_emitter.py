@@ -202,7 +202,8 @@ class RunEventEmitter:
         waiter = self._delivery.wait(notify)
         try:
             async with asyncio.timeout(min(seconds, threading.TIMEOUT_MAX)):
-                return await settled.wait()
+                await settled.wait()
+                return not self._delivery.has_given_up
         except TimeoutError:
             return False
         finally:
