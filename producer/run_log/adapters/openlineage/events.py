@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from run_log.core.fields import LABEL_HINT, UtcDatetime, is_label
 from run_log.core.ids import bounded_id, valid_text
 from run_log.core.logs import get_logger
 from run_log.core.models import RunKey, faults_of
-from run_log.core.payload import decode_foreign_json, encode_json, fit_text
+from run_log.core.payload import decode_foreign_json, fit_text
 from run_log.core.wire import MAX_STAMPED_AHEAD
 
 # Of one moment, the later stage of a run's life is the later version: many clocks tick in seconds.
@@ -86,7 +87,9 @@ class Told:
         """The version of the event. The same event has the same one, wherever it is received."""
         said = (self.status, self.is_progress, self.error, self.error_type, self.parent)
         content = [self.key, said, sorted(self.labels.items())]
-        digest = hashlib.blake2b(encode_json(content).encode(), digest_size=16).hexdigest()
+        # Never another text: the ids of events that are stored were made from it.
+        text = json.dumps(content, separators=(",", ":"))
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         stage = _STAGES[self.status or RunStatus.RUNNING]
         return Version(1, micros_of(self.moment), f"openlineage-{stage}-{digest}")
 
