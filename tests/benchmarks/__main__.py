@@ -19,6 +19,7 @@ from . import (
     dashboard_live,
     emit,
     listing,
+    openlineage,
     pipe,
     projection,
     reading,
@@ -50,6 +51,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "startup": startup.measure,
     "dashboard": dashboard.measure,
     "dashboard-live": dashboard_live.measure,
+    "openlineage": openlineage.measure,
     "spool": spool.measure,
 }
 

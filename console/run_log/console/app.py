@@ -16,6 +16,7 @@ from typer.models import CommandInfo, TyperInfo
 
 from .commands import checking, dead_letters, events, pipeline, runs
 from .commands.dashboard import dashboard
+from .commands.openlineage import openlineage
 from .commands.rebuild import archive, rebuild
 from .exit_codes import run
 from .options import examples
@@ -37,6 +38,7 @@ app.add_typer(runs.app, name="runs")
 app.command(epilog=examples("workflows", "workflows --all -o jsonl"))(runs.workflows)
 app.command(epilog=examples("emit smoke-test", "emit smoke-test --status running --wait 10"))(events.emit)
 app.command(epilog=examples("dashboard", "dashboard --port 8000 --read-only"))(dashboard)
+app.command(epilog=examples("openlineage", "openlineage --port 5000"))(openlineage)
 app.add_typer(pipeline.projector, name="projector")
 app.command(epilog=examples("provision"))(pipeline.provision)
 app.command(epilog=examples("doctor", "doctor --probe 30 -o json"))(checking.doctor)

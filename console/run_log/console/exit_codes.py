@@ -75,6 +75,7 @@ def missing_module(extra: str) -> str | None:
         "producer": ["google.pubsub_v1"],
         "stores": ["google.cloud.firestore"],
         "dashboard": ["fastapi", "jinja2", "python_multipart", "uvicorn"],
+        "openlineage": ["fastapi", "google.auth", "uvicorn"],
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],
     }
     for module in needed[extra]:

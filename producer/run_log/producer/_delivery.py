@@ -265,6 +265,11 @@ class Delivery:
         )
 
     @property
+    def has_given_up(self) -> bool:
+        """Whether it delivers no more, so that who waited was told although something may be left."""
+        return self._stopping
+
+    @property
     def _is_ending(self) -> bool:
         return self.held.closed or self._is_final or self._retire_at is not None
 

@@ -180,10 +180,17 @@ class RunEventEmitter:
         Returns:
             The counters at that moment. What is pending is still being delivered.
         """
-        await self._settled(timeout)
+        await self.settled(timeout)
         return self._report()
 
-    async def _settled(self, seconds: float) -> bool:
+    async def settled(self, seconds: float) -> bool:
+        """Wait until everything emitted so far is delivered or dropped, or *seconds* have passed.
+
+        Unlike the counters of `flush`, the answer does not depend on what others emit meanwhile.
+
+        Returns:
+            Whether it is. What stands aside in the spool directory is not waited for.
+        """
         loop = asyncio.get_running_loop()
         settled = asyncio.Event()
 
@@ -195,7 +202,8 @@ class RunEventEmitter:
         waiter = self._delivery.wait(notify)
         try:
             async with asyncio.timeout(min(seconds, threading.TIMEOUT_MAX)):
-                return await settled.wait()
+                await settled.wait()
+                return not self._delivery.has_given_up
         except TimeoutError:
             return False
         finally:
@@ -233,7 +241,7 @@ class RunEventEmitter:
     async def await_end(self) -> None:
         """Wait as the end of a recorded run does: see `DeliveryPolicy.end_flush`."""
         for seconds in self._end_waits():
-            if await self._settled(seconds):
+            if await self.settled(seconds):
                 break
         stand_down()
 

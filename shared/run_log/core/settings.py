@@ -124,6 +124,14 @@ class Settings(BaseModel):
     ``@domain`` for all of one, separated by commas; empty for everybody."""
     dashboard_read_only: bool = False
     """``RUN_LOG_DASHBOARD_READ_ONLY``: whether paused runs cannot be answered in the dashboard."""
+    openlineage_auth: Literal["none", "oidc", "iam"] = "none"
+    """``RUN_LOG_OPENLINEAGE_AUTH``: who may send events of OpenLineage. ``none`` is this machine alone; with
+    ``oidc`` tokens of Google's are verified here; with ``iam`` Cloud Run does that."""
+    openlineage_audience: str | None = None
+    """``RUN_LOG_OPENLINEAGE_AUDIENCE``: whom those tokens have to be for."""
+    openlineage_accounts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """``RUN_LOG_OPENLINEAGE_ACCOUNTS``: the e-mail addresses of the accounts that may send events, separated
+    by commas; empty for all whom Cloud Run lets in."""
     buffer_events: int = Field(default=10_000, ge=0)
     """``RUN_LOG_BUFFER_EVENTS``: the most events that an emitter holds while the broker is slow or away."""
     buffer_bytes: int = Field(default=32 * 2**20, ge=0)

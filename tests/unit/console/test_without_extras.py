@@ -61,6 +61,7 @@ QUERIES = [
 SAVES = ["emit w --run r --status paused", "runs resume w r --by ann", "sweep --older-than 1h --mark"]
 OTHERS = {
     "dashboard": "dashboard",
+    "openlineage": "openlineage",
     "provision": "producer",
     "archive --into folder": "producer",
     "dead-letters list": "projector",

@@ -216,6 +216,34 @@ async def test_close_ends_a_flush(emitter_to: EmitterMaker) -> None:
     assert await flush == _ONE_PENDING
 
 
+async def test_what_is_settled(emitter_to: EmitterMaker) -> None:
+    """Whether all that was emitted is delivered is known whatever others emit meanwhile."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport)
+    emitter.emit(a_run())
+    await asyncio.to_thread(transport.entered.wait, PATIENCE)
+    late = await emitter.settled(0.01)
+    waiting = asyncio.create_task(emitter.settled(PATIENCE))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        emitter.emit(a_run())
+    transport.let_go()
+
+    assert (late, await waiting) == (False, True)
+
+
+async def test_what_is_given_up_is_not_settled(emitter_to: EmitterMaker) -> None:
+    """Whoever waits for delivery is not told of any if the emitter is closed with something left."""
+    emitter = emitter_to(_dead())
+    emitter.emit(a_run())
+    waiting = asyncio.create_task(emitter.settled(3_600))
+    await asyncio.sleep(0)
+
+    await asyncio.to_thread(emitter.close, 0)
+
+    assert (await waiting, await emitter.settled(3_600)) == (False, False)
+
+
 def test_one_thread_from_the_first_emit_until_close(emitter: RunEventEmitter) -> None:
     """There is no thread before the first emit, one afterwards, none after close."""
     others = set(threading.enumerate())

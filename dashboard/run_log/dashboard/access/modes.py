@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, Literal, cast
-from urllib.parse import urlsplit
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Any, Final, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import is_cloud_run_service
+from run_log.http.callers import bearer_token, cloud_run_claims, is_of_this_machine, only_value
 from run_log.http.errors import TokenRefusedError
-from run_log.http.serving import is_loopback
-from run_log.http.tokens import (
-    CLOCK_SKEW_SECONDS,
-    ISSUERS,
-    MAX_TOKEN_CHARS,
-    STRIPPED_SIGNATURE,
-    Certificates,
-    verified_claims,
-)
+from run_log.http.tokens import ISSUERS, STRIPPED_SIGNATURE, Certificates, verified_claims
 
 from .callers import Authenticate, Caller
 from .keys import IAP_KEYS_URL, fetch_iap_keys, issuer_keys
@@ -36,19 +27,6 @@ _IAP_PREFIX: Final = "accounts.google.com:"
 
 # As long as an e-mail address can be.
 _MAX_NAME_CHARS: Final = 320
-
-# What starlette's TestClient calls itself. Servers name addresses.
-_TEST_CLIENT: Final = "testclient"
-
-# What proxies say of whom they ask for.
-_FORWARDED: Final = (
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-)
 
 
 def authentication(settings: Settings, mode: str | None = None) -> Authenticate:
@@ -93,32 +71,14 @@ def _audience(settings: Settings, mode: str, hint: str) -> str:
 
 
 async def this_machine(connection: HTTPConnection) -> Caller:
-    """Let everybody on this machine in, without a name.
-
-    A request from another address is refused, and one from none: a proxy may send it over a Unix socket. So
-    is one for another host, which a page of a stranger sends once its name leads here, and one that a proxy
-    says it passes on.
-    """
-    client = connection.client
-    hosts = connection.headers.getlist("host")
-    is_local = client is not None and (client.host == _TEST_CLIENT or is_loopback(client.host))
-    is_forwarded = any(name in connection.headers for name in _FORWARDED)
-    if not is_local or is_forwarded or not all(map(_is_local_name, hosts)):
+    """Let everybody on this machine in, without a name; see `is_of_this_machine`."""
+    if not is_of_this_machine(connection):
         raise HTTPException(
             403,
             "only this machine is let in, by its own name; to let others in, set RUN_LOG_DASHBOARD_AUTH to "
             "iap, oidc or iam, or pass auth= to create_app",
         )
     return Caller(name=None)
-
-
-def _is_local_name(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    # A name without a dot is no name of the internet's, so nobody there can make it lead here.
-    return is_loopback(name) or name.endswith(".localhost") or not set(".:") & set(name)
 
 
 class IapTokens:
@@ -133,7 +93,7 @@ class IapTokens:
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return who asks; see `Authenticate`."""
-        token = _only(connection, IAP_HEADER)
+        token = only_value(connection, IAP_HEADER)
         if not token:
             raise HTTPException(401, "no token of IAP; open the dashboard through Identity-Aware Proxy")
         claims = await _verified(token, self._keys, audience=self._audience, algorithm="ES256")
@@ -160,7 +120,8 @@ class OidcTokens:
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return who asks; see `Authenticate`."""
-        token = _bearer(connection, "authorization")
+        with _refusing():
+            token = bearer_token(connection)
         if token.endswith(STRIPPED_SIGNATURE):
             raise HTTPException(
                 401,
@@ -176,10 +137,7 @@ class OidcTokens:
 
 
 class CloudRunTokens:
-    """Lets in whom Cloud Run has let in: it has verified the token, and taken its signature away.
-
-    So the service has to require authentication.
-    """
+    """Lets in whom Cloud Run has let in; see `cloud_run_claims`."""
 
     def __init__(self, *, users: Collection[str] = (), now: Callable[[], float] = time.time) -> None:
         self._users = users
@@ -187,24 +145,15 @@ class CloudRunTokens:
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return who asks; see `Authenticate`."""
-        # Of two tokens Cloud Run verifies this one only, and the other may say anything
-        # (https://cloud.google.com/run/docs/authenticating/service-to-service).
-        own = "x-serverless-authorization"
-        token = _bearer(connection, own if own in connection.headers else "authorization")
-        head, _, signature = token.rpartition(".")
-        if signature != STRIPPED_SIGNATURE:
-            raise HTTPException(401, "Cloud Run has not verified this token; does it require authentication?")
-        claims = _payload(head)
-        expires = claims.get("exp")
-        if not isinstance(expires, int) or expires + CLOCK_SKEW_SECONDS < self._now():
-            raise HTTPException(401, "the token has expired")
+        with _refusing():
+            claims = cloud_run_claims(connection, self._now())
         return _let_in(claims.get("email"), claims, self._users, is_of_google=True)
 
 
 async def _verified(
     token: str, keys: Certificates, *, audience: str, algorithm: Literal["RS256", "ES256"]
 ) -> Mapping[str, Any]:
-    try:
+    with _refusing():
         return await verified_claims(
             token,
             keys,
@@ -212,6 +161,13 @@ async def _verified(
             audience_setting="RUN_LOG_DASHBOARD_AUDIENCE",
             algorithm=algorithm,
         )
+
+
+@contextlib.contextmanager
+def _refusing() -> Generator[None]:
+    """Answer what is wrong with a token."""
+    try:
+        yield
     except TokenRefusedError as error:
         raise HTTPException(error.status, str(error)) from error
 
@@ -227,27 +183,3 @@ def _let_in(name: object, claims: Mapping[str, Any], users: Collection[str], *, 
     if users and known not in users and not (f"@{domain}" in users and is_of_domain):
         raise HTTPException(403, "this account is not let in; RUN_LOG_DASHBOARD_USERS says who is")
     return Caller(name=name)
-
-
-def _only(connection: HTTPConnection, header: str) -> str:
-    """Return the one value of *header*; where there are several, nobody has verified them all."""
-    values = connection.headers.getlist(header)
-    return values[0] if len(values) == 1 else ""
-
-
-def _bearer(connection: HTTPConnection, header: str) -> str:
-    scheme, _, token = _only(connection, header).partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise HTTPException(401, "no token; send one as Authorization: Bearer TOKEN")
-    return token
-
-
-def _payload(head: str) -> Mapping[str, Any]:
-    try:
-        text = head.split(".")[1] if len(head) <= MAX_TOKEN_CHARS else ""
-        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (IndexError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise HTTPException(401, "this is not a token")
-    return cast("Mapping[str, Any]", found)
