@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from run_log.core import InvalidCursorError, WorkflowRun
-from run_log.core.protocol import MAX_LIMIT
-from run_log.dashboard.context import Live, Log, Now
+from run_log.dashboard.context import Counting, Live, Log, Now
 
 from .filters import Filter, with_query
-from .live import live_path
+from .live import COUNTS, live_path
 from .rendering import page, root_of
 from .rows import rows
 from .tabs import tabs_of
@@ -26,14 +25,17 @@ router: Final = APIRouter()
 
 
 @router.get("/")
-async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> HTMLResponse:
+async def show_runs(request: Request, log: Log, now: Now, changes: Live, counts: Counting) -> HTMLResponse:
     """Show the runs of a workflow, or of all, the newest first."""
     shown = Filter.of(request.query_params.multi_items(), now)
     token = request.query_params.get("page_token") or None
     root = root_of(request)
     # Before anything is read: what changes from here on comes in the stream.
-    live = live_path(root, "/live", shown.query, await changes.cursor())
-    workflows, more_workflows = await log.list_workflows(limit=MAX_LIMIT)
+    place = await changes.cursor()
+    counted = await counts.read()
+    # The stream tells the counts of now soon, unless these are.
+    asking = "&".join(filter(None, (shown.query, "" if counted.are_new else f"{COUNTS}=old")))
+    live = live_path(root, "/live", asking, place)
     found: Sequence[WorkflowRun] = ()
     cursor = fault = None
     if not shown.faults:
@@ -52,8 +54,8 @@ async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> HTML
         page_size=PAGE_SIZE,
         fault=fault,
         rows=rows(found, shown, root=root, now=now),
-        tabs=tabs_of(shown, None if more_workflows else workflows, root),
-        workflows=[stats.workflow_id for stats in workflows],
+        tabs=tabs_of(shown, counted.workflows if counted.are_all else None, root),
+        workflows=[stats.workflow_id for stats in counted.workflows],
         has_more=any(name in _MORE for name, _ in shown.given),
         is_later=token is not None,
         first=with_query(f"{root}/", shown.query),
