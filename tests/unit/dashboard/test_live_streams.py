@@ -131,7 +131,7 @@ async def test_pages_and_streams_share_the_counts() -> None:
 
 
 async def test_old_counts_are_soon_told_anew() -> None:
-    """The stream of a page whose counts were read before it tells the counts of now, although none changes."""
+    """The stream of a page whose counts were read before it tells those of now, although none changes."""
     log, clock = _Counted(), _Clock()
     counts = Counts(lambda: log, clock=clock)
     await counts.read()
