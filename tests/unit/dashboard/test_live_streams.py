@@ -149,17 +149,28 @@ async def test_old_counts_are_soon_told_anew() -> None:
     assert ([b"", b""], b"") == ([at_once[1], later[1]], again)
 
 
+async def test_too_many_workflows_to_count() -> None:
+    """Where not all workflows are listed, no numbers are told: they would be too small."""
+    log, clock = _Counted(), _Clock()
+    log.has_more = True
+    tabs = LiveTabs(Counts(lambda: log, clock=clock), Filter.of((), NOW), "", are_old=True, clock=clock)
+
+    assert (b"", 1) == (await tabs.beside(b""), log.listings)
+
+
 class _Counted(InMemoryRunLogService):
     """Counts how often its workflows are listed."""
 
     listings = 0
+    has_more = False
 
     async def list_workflows(
         self, *, limit: int = 50, start_after: Any | None = None
     ) -> tuple[list[WorkflowStats], str | None]:
         """See `RunLogReader.list_workflows`."""
         self.listings += 1
-        return await super().list_workflows(limit=limit, start_after=start_after)
+        stats, more = await super().list_workflows(limit=limit, start_after=start_after)
+        return stats, "more" if self.has_more else more
 
 
 class _Clock:
