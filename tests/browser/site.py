@@ -44,6 +44,7 @@ class Site:
         """Listen, and return once connections are accepted."""
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serving` does
         listening.bind(("127.0.0.1", self._port))
         listening.listen()
         config = uvicorn.Config(

@@ -60,6 +60,10 @@ async def _changes(connection: HTTPConnection) -> Changes:
     return _context(connection).changes
 
 
+async def _counts(connection: HTTPConnection) -> Counts:
+    return _context(connection).counts
+
+
 async def _caller(connection: HTTPConnection) -> Caller:
     caller: Caller = connection.scope[CALLER]
     return caller
@@ -69,6 +73,7 @@ Log = Annotated[RunLog, Depends(_run_log)]
 Now = Annotated[datetime, Depends(_now)]
 Asking = Annotated[Caller, Depends(_caller)]
 Live = Annotated[Changes, Depends(_changes)]
+Counting = Annotated[Counts, Depends(_counts)]
 
 
 async def ensure_durable(log: RunLog, workflow_id: str, run_id: str) -> None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from run_log.core.protocol import MAX_LIMIT
 from run_log.stores import RunLog, WorkflowStats
 
 EVERY_SECONDS: Final = 5.0
 """How old counts may be: a store bills each workflow that is read, and many may look."""
+
+
+class Counted(NamedTuple):
+    """The stats of workflows."""
+
+    workflows: Sequence[WorkflowStats]
+    are_all: bool
+    """Whether there are no others: then they can be added up."""
+    are_new: bool
+    """Whether they were read for who has asked."""
 
 
 class Counts:
@@ -27,13 +37,14 @@ class Counts:
         self._clock = clock
         self.read_at = -math.inf
         """When they were read, on that clock."""
-        self._stats: Sequence[WorkflowStats] | None = None
+        self._counted: Counted | None = None
 
-    async def read(self) -> Sequence[WorkflowStats] | None:
-        """Return them; None where there are too many to count, or they are read for the first time."""
-        if self._clock() - self.read_at >= EVERY_SECONDS:
-            # Before it is read: nobody else asks meanwhile.
-            self.read_at = self._clock()
-            stats, more = await self._opened().list_workflows(limit=MAX_LIMIT)
-            self._stats = None if more else stats
-        return self._stats
+    async def read(self) -> Counted:
+        """Return them, those with the first ids where there are more than a listing has."""
+        if self._counted is not None and self._clock() - self.read_at < EVERY_SECONDS:
+            return self._counted
+        # Before they are read: who asks meanwhile gets what there was before.
+        self.read_at = self._clock()
+        stats, more = await self._opened().list_workflows(limit=MAX_LIMIT)
+        self._counted = Counted(stats, are_all=more is None, are_new=False)
+        return self._counted._replace(are_new=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import sys
 from pathlib import Path
 
@@ -78,6 +80,29 @@ async def test_any_id_is_reached() -> None:
             origin = {"origin": f"http://127.0.0.1:{port}"}
             answered = await client.post(f"{path}/answer", json=body, headers=origin)
             assert (200, "running") == (answered.status_code, answered.json().get("status")), text
+
+
+async def test_no_answer_waits_for_an_acknowledgement() -> None:
+    """A server's connections send at once: head and body of an answer are two packets."""
+    async with serving(create_app(InMemoryRunLogService()), host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await reader.readline()
+        client = writer.get_extra_info("sockname")
+        sockets = [one for one in gc.get_objects() if type(one) is socket.socket and one.fileno() >= 0]
+        (connection,) = [one for one in sockets if _peer(one) == client]
+        sends_at_once = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        await writer.wait_closed()
+
+    assert sends_at_once
+
+
+def _peer(one: socket.socket) -> object:
+    try:
+        return one.getpeername()
+    except OSError:
+        return None
 
 
 async def test_a_longer_id_is_reached() -> None:

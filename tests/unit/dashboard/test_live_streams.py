@@ -10,7 +10,9 @@ from urllib.parse import parse_qsl
 from run_log.core import PauseRequest, RunStatus
 from run_log.dashboard import create_app
 from run_log.dashboard.counts import EVERY_SECONDS, Counts
-from run_log.stores import InMemoryRunLogService, RunLogService
+from run_log.dashboard.pages.filters import Filter
+from run_log.dashboard.pages.live import LiveTabs
+from run_log.stores import InMemoryRunLogService, RunLogService, WorkflowStats
 from run_log.testing import a_run
 
 from .asking import client_of
@@ -100,7 +102,7 @@ async def test_an_ended_run_needs_no_stream(log: RunLogService) -> None:
 
 async def test_counts_are_read_once_for_all() -> None:
     """However many ask for the counts, they are read once in some seconds, and then they are new."""
-    log, clock = InMemoryRunLogService(), _Clock()
+    log, clock = _Counted(), _Clock()
     await log.save_run(a_run(id="r1", started_at=NOW))
     counts = Counts(lambda: log, clock=clock)
     first = await counts.read()
@@ -109,10 +111,66 @@ async def test_counts_are_read_once_for_all() -> None:
     clock.seconds += EVERY_SECONDS
     later = await counts.read()
 
-    assert first is again
-    assert first is not None
-    assert later is not None
-    assert ([1], [2]) == ([one.total for one in first], [one.total for one in later])
+    assert first.workflows is again.workflows
+    assert ([1], [2]) == tuple([one.total for one in found.workflows] for found in (first, later))
+    assert [True, False, True] == [found.are_new for found in (first, again, later)]
+    assert (2, True) == (log.listings, first.are_all)
+
+
+async def test_pages_and_streams_share_the_counts() -> None:
+    """Ten loads of the list, and its streams, read the counts of all workflows once."""
+    log = _Counted()
+    await log.save_run(a_run(id="r1", started_at=NOW))
+    app = create_app(log)
+
+    async with client_of(app, host="localhost") as client:
+        pages = [(await client.get("/")).text for _ in range(10)]
+
+    assert 1 == log.listings
+    assert [False, *[True] * 9] == ["counts=old" in page for page in pages]
+
+
+async def test_old_counts_are_soon_told_anew() -> None:
+    """The stream of a page whose counts were read before it tells those of now, although none changes."""
+    log, clock = _Counted(), _Clock()
+    counts = Counts(lambda: log, clock=clock)
+    await counts.read()
+    await log.save_run(a_run(id="r1", started_at=NOW))
+    shown = Filter.of((), NOW)
+    clock.seconds += 1
+    old, new = (LiveTabs(counts, shown, "", are_old=are_old, clock=clock) for are_old in (True, False))
+    at_once = [await old.beside(b""), await new.beside(b"")]
+    clock.seconds += EVERY_SECONDS
+    later = [await old.beside(b""), await new.beside(b"")]
+    clock.seconds += EVERY_SECONDS
+    again = await old.beside(b"")
+
+    assert (b"<b>0</b>" in at_once[0], b"<b>1</b>" in later[0]) == (True, True)
+    assert ([b"", b""], b"") == ([at_once[1], later[1]], again)
+
+
+async def test_too_many_workflows_to_count() -> None:
+    """Where not all workflows are listed, no numbers are told: they would be too small."""
+    log, clock = _Counted(), _Clock()
+    log.has_more = True
+    tabs = LiveTabs(Counts(lambda: log, clock=clock), Filter.of((), NOW), "", are_old=True, clock=clock)
+
+    assert (b"", 1) == (await tabs.beside(b""), log.listings)
+
+
+class _Counted(InMemoryRunLogService):
+    """Counts how often its workflows are listed."""
+
+    listings = 0
+    has_more = False
+
+    async def list_workflows(
+        self, *, limit: int = 50, start_after: Any | None = None
+    ) -> tuple[list[WorkflowStats], str | None]:
+        """See `RunLogReader.list_workflows`."""
+        self.listings += 1
+        stats, more = await super().list_workflows(limit=limit, start_after=start_after)
+        return stats, "more" if self.has_more else more
 
 
 class _Clock:

@@ -263,7 +263,8 @@ async def test_no_dead_letters() -> None:
 async def recounted(log: RunLogService, **found: Any) -> Node:
     """Return the page once a recount is kept, three hours after it."""
     told: dict[str, Any] = {"workflow_id": None, "workflows": 12, "runs": 3_400, "repaired": 0}
-    notice = VerifyNotice(**{"at": NOON - DAY / 8, **told, "differing": 0, "first": (), **found})
+    told |= {"differing": 0, "first": (), **found}
+    notice = VerifyNotice(at=NOON - DAY / 8, **told)
     await log.put_notices(NoticeKind.VERIFICATION, [notice.stored()])
     async with opened_site(log) as site:
         return await site.get("/operations")

@@ -31,7 +31,7 @@ class Store(InMemoryRunLogService):
 
     def __init__(self, errors: Iterable[Exception] = ()) -> None:
         super().__init__(now=lambda: NOON)
-        self._errors = iter(errors)
+        self.errors = iter(errors)
         self.commits: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -40,13 +40,13 @@ class Store(InMemoryRunLogService):
         """See `NoticeStore.put_notices`."""
         self.commits.append(len(notices))
         await self.gate.wait()
-        for error in self._errors:
+        for error in self.errors:
             raise error
         await super().put_notices(kind, notices)
 
     async def remove_notices(self, kind: NoticeKind, keys: Iterable[str]) -> None:
         """See `NoticeStore.remove_notices`."""
-        for error in self._errors:
+        for error in self.errors:
             raise error
         await super().remove_notices(kind, keys)
 
@@ -236,7 +236,7 @@ class Dead:
         for message in messages:
             await noted.put(message, reason=reason, error="why")
         await noted.close()
-        self.store._errors = iter(self._errors)
+        self.store.errors = iter(self._errors)
 
     async def open(self) -> Store:
         """Return the store."""

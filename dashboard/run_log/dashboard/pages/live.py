@@ -32,6 +32,10 @@ def live_path(root: str, path: str, query: str, cursor: str) -> str:
     return f"{root}{path}?{query}{'&' if query else ''}{encoded([('cursor', cursor)])}"
 
 
+COUNTS: Final = "counts"
+"""In the address of a stream: the page was made with counts that were read before."""
+
+
 @router.get("/live")
 async def stream_runs(request: Request, changes: Live, now: Now) -> EventStream:
     """Tell which rows of a list of runs are new, changed or gone; its address has the filters of the list."""
@@ -41,7 +45,7 @@ async def stream_runs(request: Request, changes: Live, now: Now) -> EventStream:
     context: Context = request.app.state.context
     updates = await changes.since(cursor_of(request))
     form = _RunRow(root_of(request), shown.query, shown.pinned, shown, context.now)
-    tabs = _Tabs(context.counts, shown, root_of(request))
+    tabs = LiveTabs(context.counts, shown, root_of(request), are_old=COUNTS in request.query_params)
     return EventStream(updates, lambda seen: seen.as_form(form), beside=tabs.beside, times=changes.times)
 
 
@@ -80,17 +84,24 @@ def gone_bytes(update: RunUpdate, name: str) -> bytes:
     return event_bytes({"id": name}, cursor=update.cursor, event="gone")
 
 
-class _Tabs:
+class LiveTabs:
     """Tells the counts above a list soon after its rows have changed, but not with each change."""
 
     def __init__(
-        self, counts: Counts, shown: Filter, root: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        counts: Counts,
+        shown: Filter,
+        root: str,
+        *,
+        are_old: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counts = counts
         self._shown = shown
         self._root = root
         self._clock = clock
-        self._changed_at: float | None = None
+        # The page may have counts of before it was made.
+        self._changed_at = clock() if are_old else None
         self._told_at = -math.inf
 
     async def beside(self, events: bytes) -> bytes:
@@ -101,13 +112,13 @@ class _Tabs:
         if self._changed_at is None or now - self._told_at < EVERY_SECONDS:
             return b""
         self._told_at = now
-        workflows = await self._counts.read()
+        counted = await self._counts.read()
         # Counts of before the change are told too, and again once there are newer ones.
         if self._counts.read_at >= self._changed_at:
             self._changed_at = None
-        if workflows is None:
+        if not counted.are_all:
             return b""
-        told = {"id": "tabs", "html": tabs_html(self._shown, workflows, self._root)}
+        told = {"id": "tabs", "html": tabs_html(self._shown, counted.workflows, self._root)}
         return b"event: row\ndata: %b\n\n" % json_bytes(told)
 
 

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from run_log.core import InvalidCursorError, WorkflowRun
-from run_log.core.protocol import MAX_LIMIT
-from run_log.dashboard.context import Live, Log, Now
+from run_log.dashboard.context import Counting, Live, Log, Now
 
 from .filters import Filter, with_query
-from .live import live_path
+from .live import COUNTS, live_path
 from .rendering import page, root_of
 from .rows import rows
 from .tabs import tabs_of
@@ -26,7 +25,7 @@ router: Final = APIRouter()
 
 
 @router.get("/")
-async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> Response:
+async def show_runs(request: Request, log: Log, now: Now, changes: Live, counts: Counting) -> Response:
     """Show the runs of a workflow, or of all, the newest first."""
     shown = Filter.of(request.query_params.multi_items(), now)
     root = root_of(request)
@@ -35,8 +34,11 @@ async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> Resp
         return RedirectResponse(with_query(f"{root}/", shown.query), status_code=303)
     token = request.query_params.get("page_token")
     # Before anything is read: what changes from here on comes in the stream.
-    live = live_path(root, "/live", shown.query, await changes.cursor())
-    workflows, more_workflows = await log.list_workflows(limit=MAX_LIMIT)
+    place = await changes.cursor()
+    counted = await counts.read()
+    # The stream tells the counts of now soon, unless these are.
+    asking = "&".join(filter(None, (shown.query, "" if counted.are_new else f"{COUNTS}=old")))
+    live = live_path(root, "/live", asking, place)
     found: Sequence[WorkflowRun] = ()
     cursor = fault = None
     if not shown.faults:
@@ -55,8 +57,8 @@ async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> Resp
         page_size=PAGE_SIZE,
         fault=fault,
         rows=rows(found, shown, root=root, now=now),
-        tabs=tabs_of(shown, None if more_workflows else workflows, root),
-        workflows=[stats.workflow_id for stats in workflows],
+        tabs=tabs_of(shown, counted.workflows if counted.are_all else None, root),
+        workflows=[stats.workflow_id for stats in counted.workflows],
         has_more=any(name in _MORE for name, _ in shown.given),
         is_later=token is not None,
         first=with_query(f"{root}/", shown.query),
