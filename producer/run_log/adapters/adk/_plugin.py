@@ -204,6 +204,9 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
         if in_agent_tool and root:  # ADK has it run in an app of the same name
             workflow_id = f"{workflow_id}.{root}"
         session_id = outer.session_id if outer is not None and in_agent_tool else session.id
+        before = self._runs.get(run_id)
+        if before is not None:  # an answer is handed over twice, and the one that comes last tells the rest
+            before.let_go(None)
         past = Past.of(session.events, run_id)
         if past.has_begun:
             recorder = resume_run(workflow_id, run_id, heartbeat=self._heartbeat, **past.answer)
@@ -220,9 +223,6 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
             )
         handle = await recorder.open_async()
         run = Run(handle, session_id, root, past.requests, in_agent_tool, sys.exception())
-        before = self._runs.get(run_id)
-        if before is not None:  # an answer was handed over twice
-            before.let_go(None)
         self._runs[run_id] = run
         loop = asyncio.get_running_loop()
         run.context = weakref.ref(context, functools.partial(self._context_gone, run, loop))
