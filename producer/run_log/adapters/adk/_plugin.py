@@ -150,14 +150,14 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
         if run is None or llm_response.partial:
             return
         place, usage = run.find("model"), llm_response.usage_metadata
-        if place is not None and place.step is not None and usage is not None:
+        if place is not None and usage is not None:
             tokens = {
                 "input_tokens": usage.prompt_token_count,
                 "cached_tokens": usage.cached_content_token_count,
                 "output_tokens": usage.candidates_token_count,
                 "thought_tokens": usage.thoughts_token_count,
             }
-            place.step.set(**{name: count for name, count in tokens.items() if count})
+            place.tokens = {name: count for name, count in tokens.items() if count}
         run.end(place, error_of(llm_response))
 
     @_contained

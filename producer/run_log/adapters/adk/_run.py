@@ -28,6 +28,8 @@ class Place:
     step: StepHandle | None = None
     around: Place | None = None
     is_agent_tool: bool = False
+    tokens: dict[str, int] = field(default_factory=dict[str, int])
+    """How many a call of a model took, by their kind."""
 
     def enter(self) -> None:
         """Have code from here on run in this place."""
@@ -98,7 +100,8 @@ class Run:
     def begin(self, kind: str, name: str, mark: object, around: Place | None, **attributes: object) -> Place:
         """Begin a step within *around*."""
         step = self.handle.begin_step(name, parent=around.step.key if around and around.step else None)
-        step.set(kind=kind, **attributes)
+        if kind != "model":  # of which there is more to tell at its end
+            step.set(kind=kind, **attributes)
         place = Place(self, kind, mark, step, around)
         self.under_way[place] = None
         return place
@@ -132,6 +135,8 @@ class Run:
         for inner in [step for step in reversed(self.under_way) if place in step.outwards()]:
             del self.under_way[inner]
             if inner.step is not None:
+                if inner.kind == "model":
+                    inner.step.set(kind=inner.kind, **inner.tokens)
                 if isinstance(error, str):
                     inner.step.fail(error)
                 inner.step.end(error if isinstance(error, BaseException) else None)
