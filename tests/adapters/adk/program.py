@@ -7,10 +7,12 @@ import contextlib
 import gc
 import json
 import logging
+import operator
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from tests.adapters.adk.scripts import (
 )
 from tests.unit.docs.repository import fenced, read, run_example, section
 
+from run_log.core import InvalidArgumentError, WorkflowRun, utc_now
 from run_log.producer import default_emitter
 
 _adk: Any = import_module("run_log.adapters.adk")
@@ -63,7 +66,7 @@ async def failure_of(running: Awaitable[object]) -> str:
     return "none"
 
 
-def weather(city: str) -> str:
+def weather(city: str) -> str:  # noqa: ARG001 - the model names it
     """Tell the weather."""
     return "sunny"
 
@@ -73,7 +76,7 @@ def breaks(city: str) -> str:
     raise ValueError(city)
 
 
-def refund(order: str) -> str:
+def refund(order: str) -> str:  # noqa: ARG001 - the model names it
     """Pay back."""
     return "paid back"
 
@@ -83,11 +86,13 @@ def later(text: str) -> None:
 
 
 async def double(node_input: Any) -> int:
+    """Return twice a number."""
     return 2 * (node_input if isinstance(node_input, int) else 1)
 
 
 @way
 async def succeeds() -> object:
+    """An agent that calls two tools."""
     root = agent(
         "clerk",
         calls(("weather", {"city": "Ulm"}), ("weather", {"city": "Bonn"})),
@@ -100,18 +105,21 @@ async def succeeds() -> object:
 
 @way
 async def tool_fails() -> object:
+    """A tool that raises."""
     root = agent("clerk", calls(("breaks", {"city": "Ulm"})), says("done"), tools=[breaks])
     return await failure_of(events_of(runner_of(root, "tool_fails", _adk.RunLogPlugin())))
 
 
 @way
 async def model_fails() -> object:
+    """A model that cannot be reached."""
     root = agent("clerk", ConnectionError("no route"))
     return await failure_of(events_of(runner_of(root, "model_fails", _adk.RunLogPlugin())))
 
 
 @way
 async def model_refuses() -> object:
+    """A model that says nothing but an error."""
     root = agent("clerk", refuses("SAFETY", "blocked"))
     await events_of(runner_of(root, "model_refuses", _adk.RunLogPlugin()))
     return None
@@ -119,6 +127,7 @@ async def model_refuses() -> object:
 
 @way
 async def session_fails() -> object:
+    """A session that cannot be written."""
     runner = runner_of(agent("clerk", says("hi")), "session_fails", _adk.RunLogPlugin())
 
     async def append_event(**_: object) -> None:
@@ -130,6 +139,7 @@ async def session_fails() -> object:
 
 @way
 async def node_is_retried() -> object:
+    """A node that fails twice."""
     tries: list[object] = []
 
     async def fetch(node_input: Any) -> str:
@@ -146,6 +156,7 @@ async def node_is_retried() -> object:
 
 @way
 async def agents_in_agents() -> object:
+    """Agents in parallel, in a loop, one after the other."""
     parallel = agents.ParallelAgent(
         name="both",
         sub_agents=[
@@ -161,6 +172,7 @@ async def agents_in_agents() -> object:
 
 @way
 async def nodes_in_nodes() -> object:
+    """A workflow and an agent in a workflow, and a node that runs another."""
     inner = workflow.Workflow(name="inner", edges=[("START", agent("writer", says("written")), double)])
 
     async def spread(ctx: Any, node_input: Any) -> Any:
@@ -173,6 +185,7 @@ async def nodes_in_nodes() -> object:
 
 @way
 async def agent_as_tool() -> object:
+    """Agents that are tools, one of which asks."""
     child = agent("child", says("I am a child."), description="A child.")
     waiting = agent("waiting", calls(("later", {"text": "when?"})), description="Waits.")
     waiting.tools = [tools.LongRunningFunctionTool(later)]
@@ -189,6 +202,7 @@ async def agent_as_tool() -> object:
 
 @way
 async def without_content() -> object:
+    """A plugin that records no content."""
     root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("It is sunny."), tools=[weather])
     plugin = _adk.RunLogPlugin(workflow_id="named_by_hand", content=False)
     await events_of(runner_of(root, "without_content", plugin))
@@ -197,10 +211,11 @@ async def without_content() -> object:
 
 @way
 async def many_at_once() -> object:
+    """Many invocations of several runners. Return how many runs are kept."""
     plugin = _adk.RunLogPlugin()
     runners = [runner_of(agent("clerk", says("hi")), "many_at_once", plugin) for _ in range(3)]
     await asyncio.gather(*(events_of(runners[number % 3], session_id=f"s{number}") for number in range(30)))
-    return len(plugin._runs)  # noqa: SLF001 - what is kept of runs that have ended
+    return len(plugin._runs)
 
 
 class _Talks(agents.BaseAgent):  # type: ignore[misc]  # untyped
@@ -213,7 +228,8 @@ class _Talks(agents.BaseAgent):  # type: ignore[misc]  # untyped
             yield _Event(author=self.name, invocation_id=ctx.invocation_id, content=content)
 
 
-async def waits(node_input: Any) -> None:
+async def waits(node_input: Any) -> None:  # noqa: ARG001 - ADK names it
+    """Wait for ever."""
     await asyncio.Event().wait()
 
 
@@ -228,37 +244,40 @@ def _waiting(kind: str) -> Any:
 async def until(is_so: Callable[[], object]) -> None:
     """Wait for something to be so."""
     async with asyncio.timeout(30):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0.002)
 
 
 @way
 async def task_cancelled() -> object:
+    """Tasks that are cancelled."""
     for kind in ("agent", "agents", "workflow"):
         plugin = _adk.RunLogPlugin()
         task = asyncio.create_task(events_of(runner_of(_waiting(kind), "task_cancelled", plugin)))
-        await until(lambda plugin=plugin: plugin._runs)  # noqa: SLF001 - what is under way
+        await until(partial(len, plugin._runs))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        await until(lambda plugin=plugin: not plugin._runs)  # noqa: SLF001
+        await until(partial(operator.not_, plugin._runs))
     return None
 
 
 @way
 async def timed_out() -> object:
+    """Timeouts in a task that goes on."""
     plugin = _adk.RunLogPlugin()
     for kind in ("agent", "agents", "workflow"):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.1):
                 await events_of(runner_of(_waiting(kind), "timed_out", plugin))
     # This task goes on. Of a workflow nobody but the garbage collector tells.
-    await until(lambda: gc.collect() >= 0 and not plugin._runs)  # noqa: SLF001
+    await until(lambda: gc.collect() >= 0 and not plugin._runs)
     return None
 
 
 @way
 async def left() -> object:
+    """Runs that their caller leaves: after a final response, and before it."""
     plugin = _adk.RunLogPlugin()
     for root in (_Talks(name="talker"), agent("clerk", calls(("weather", {"city": "Ulm"})), tools=[weather])):
         running = runner_of(root, "left", plugin).run_async(
@@ -266,12 +285,13 @@ async def left() -> object:
         )
         await anext(running)
         del running  # asyncio closes what nobody has any more
-        await until(lambda: not plugin._runs)  # noqa: SLF001
+        await until(lambda: not plugin._runs)
     return None
 
 
 @way
 async def aborted() -> object:
+    """A run that is told to abort."""
     signal = asyncio.Event()
     root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("never"), tools=[weather])
     runner = runner_of(root, "aborted", _adk.RunLogPlugin())
@@ -285,18 +305,70 @@ async def aborted() -> object:
 
 @way
 async def changes_nothing() -> object:
+    """The same run without the plugin, with it, and with one that fails. Return the events of each."""
+
     class Broken(dict[str, Any]):
         def get(self, *_: object) -> Any:
             raise RuntimeError("broken")
 
     broken = _adk.RunLogPlugin()
-    broken._runs = Broken()  # noqa: SLF001 - every callback looks there
+    broken._runs = Broken()
     said: list[list[object]] = []
     for plugins in ([], [_adk.RunLogPlugin()], [broken]):
         root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("It is sunny."), tools=[weather])
         events = await events_of(runner_of(root, "changes_nothing", *plugins))
         said.append([(event.author, [str(part.text) for part in event.content.parts]) for event in events])
     return said
+
+
+@way
+async def documented() -> object:
+    """What the documentation shows first. Return the callbacks of the plugin."""
+    document = read("docs/adk.md")
+    names: dict[str, Any] = {"agent": agent("clerk", says("hi")), "sessions": sessions_in(None)}
+    await run_example(fenced(document, "python"), names)
+    runner = names["runner"]
+    await runner.session_service.create_session(app_name="support", user_id="mei", session_id="s1")
+    await events_of(runner)
+    plugin: Any = _adk.RunLogPlugin
+    return [name for name in map(str, vars(plugin)) if name.endswith("_callback")]
+
+
+@way
+async def asks_for_credentials() -> object:
+    """A node that asks for credentials."""
+    call = types.FunctionCall(
+        id="c-1", name="adk_request_credential", args={"secret": "x", "message": "Log in."}
+    )
+
+    async def log_in() -> AsyncIterator[Any]:
+        content = message(types.Part(function_call=call), role="model")
+        yield _Event(content=content, long_running_tool_ids={"c-1"})
+
+    root = workflow.Workflow(name="flow", edges=[("START", node(log_in))])
+    await events_of(runner_of(root, "asks_for_credentials", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def cannot_be_handed_over() -> object:
+    """Runs that no agent can be told an answer of. Return why."""
+    state = {
+        "id": "e-1",
+        "workflow_id": "w",
+        "status": "running",
+        "trigger_type": "adk",
+        "started_at": utc_now(),
+    }
+    answered = {"pause": {"answered_by": "mei"}}
+    credential = {"result": {"request": {"id": "c-1", "name": "adk_request_credential"}}}
+    refusals: list[str] = []
+    for more in ({}, answered, credential, {**answered, **credential}):
+        try:
+            _adk.answer_of(WorkflowRun.model_validate({**state, **more}))
+        except InvalidArgumentError as error:
+            refusals.append(str(error))
+    return refusals
 
 
 def _ask(key: str, text: str, schema: Any = None) -> Any:
@@ -398,7 +470,7 @@ async def go_on(sessions: Path, invocation_id: str) -> None:
 async def run_all(sessions: Path) -> None:
     """Run in every way and all that ask, and print what each way returned."""
     await ask_all(sessions)
-    print(json.dumps({name: await run() for name, run in WAYS.items()}))
+    print(json.dumps({name: await run() for name, run in WAYS.items()}))  # noqa: T201 - for who started it
 
 
 async def go_on_with_all(sessions: Path, killed: str) -> None:

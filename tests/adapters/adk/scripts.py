@@ -25,7 +25,7 @@ class Scripted(_Llm):  # type: ignore[misc]  # untyped
     """A model that says its lines one after the other, in any process, and then the last one again."""
 
     model: str = "scripted"
-    lines: list[Any] = []
+    lines: tuple[Any, ...] = ()
 
     async def generate_content_async(self, request: Any, **_: object) -> AsyncIterator[Any]:
         """Say the next line; raise it, if it is an exception; wait for ever, if it is None."""
@@ -64,7 +64,7 @@ def refuses(code: str, text: str) -> Any:
 
 def agent(name: str, *lines: Any, tools: Iterable[Any] = (), **more: Any) -> Any:
     """Return an agent whose model says *lines*."""
-    return agents.LlmAgent(name=name, model=Scripted(lines=list(lines)), tools=list(tools), **more)
+    return agents.LlmAgent(name=name, model=Scripted(lines=lines), tools=list(tools), **more)
 
 
 def node(function: Callable[..., Any], **more: Any) -> Any:

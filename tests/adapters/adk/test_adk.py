@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_asyncio
 from tests.frameworks import framework
+from tests.unit.docs.repository import codes, read, table
 
 from run_log.core import RunRef, RunStatus, Step, StepStatus, WorkflowRun
 from run_log.stores import SQLiteRunLogService
@@ -71,7 +72,7 @@ def returned(place: Place) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def log(place: Place, returned: dict[str, Any]) -> AsyncIterator[SQLiteRunLogService]:
+async def log(place: Place, returned: object) -> AsyncIterator[SQLiteRunLogService]:  # noqa: ARG001 - what fills it
     """Return the run log that all is in."""
     service = SQLiteRunLogService(path=place.runs)
     yield service
@@ -114,7 +115,7 @@ async def test_a_success(log: SQLiteRunLogService) -> None:
 
 
 async def test_agents_models_and_tools_are_steps(log: SQLiteRunLogService) -> None:
-    """An agent's step holds those of its model's calls, with their tokens, and of its tools, with their arguments."""
+    """An agent's step holds its model's calls, with their tokens, and its tools, with their arguments."""
     run = await the_run(log, "succeeds")
     clerk, *inner = await log.get_steps("succeeds", run.id)
 
@@ -130,7 +131,7 @@ async def test_agents_models_and_tools_are_steps(log: SQLiteRunLogService) -> No
 
 
 async def test_a_tool_that_raises(log: SQLiteRunLogService, returned: dict[str, Any]) -> None:
-    """It fails its step, its agent's and the run, by its own exception, which goes on as without the plugin."""
+    """It fails its step, its agent's and the run, by its own exception, which reaches the caller."""
     run = await the_run(log, "tool_fails")
     failed = {
         step.name for step in await log.get_steps("tool_fails", run.id) if step.error == "ValueError: Ulm"
@@ -182,7 +183,7 @@ async def test_agents_in_agents(log: SQLiteRunLogService) -> None:
 
 
 async def test_nodes_in_nodes(log: SQLiteRunLogService) -> None:
-    """Steps of workflows in workflows, of their agents, and of nodes that nodes run stand in their node's step."""
+    """Steps of a workflow in a workflow, and of a node that another one runs, stand in that one's step."""
     assert [
         ("inner",),
         ("inner", "double"),
@@ -207,7 +208,7 @@ async def test_an_agent_as_a_tool(log: SQLiteRunLogService) -> None:
 
 
 async def test_without_content(log: SQLiteRunLogService) -> None:
-    """Without content no message, no response and no argument is recorded. A workflow has the name that it is given."""
+    """Messages, responses and arguments can be left out, and the workflow can be given a name."""
     run = await the_run(log, "named_by_hand")
     steps = await log.get_steps("named_by_hand", run.id)
 
@@ -263,7 +264,8 @@ async def test_adk_runs_as_without_it(log: SQLiteRunLogService, returned: dict[s
 
 async def test_what_people_are_asked(paused: dict[str, WorkflowRun]) -> None:
     """A request is a typed pause: its message, and its schema as the form. The run keeps the request."""
-    text = {"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]}
+    answer = {"type": "string", "title": "Answer"}
+    text = {"type": "object", "properties": {"result": answer}, "required": ["result"]}
     asked = {name: (run.pause.reason, run.pause.form) for name, run in paused.items() if run.pause}
     values = paused["asks_for_values"].result["request"]["args"]
 
@@ -272,6 +274,29 @@ async def test_what_people_are_asked(paused: dict[str, WorkflowRun]) -> None:
     assert {"order": "o-1"} == values["payload"]
     assert ("Which name?", text) == asked["asks_for_text"]
     assert ('later({"text": "when?"})', text) == asked["waits_for_tool"]
+
+
+async def test_credentials(log: SQLiteRunLogService, returned: dict[str, Any]) -> None:
+    """A request for credentials is a pause that only ADK's clients answer. Its arguments are not kept."""
+    run = await the_run(log, "asks_for_credentials")
+    *others, credentials = returned["cannot_be_handed_over"]
+
+    assert run.pause is not None
+    assert (RunStatus.PAUSED, "Log in.", None) == (run.status, run.pause.reason, run.pause.form)
+    assert {"request": {"id": "c-1", "name": "adk_request_credential"}} == run.result
+    assert credentials.startswith("run 'e-1' of 'w' waits for credentials")
+    assert ["run 'e-1' of 'w' has no answer to hand to an agent"] * 3 == [
+        text.split(":")[0] for text in others
+    ]
+
+
+async def test_the_documentation(log: SQLiteRunLogService, returned: dict[str, Any]) -> None:
+    """The lines that it takes record a run, and the page lists every callback."""
+    page = read("docs/adk.md")
+    listed = [f"{name}_callback" for callback, _ in table(page, "callback") for name in codes(callback)]
+
+    assert RunStatus.SUCCESS is (await the_run(log, "support")).status
+    assert sorted(returned["documented"]) == sorted(listed)
 
 
 async def test_a_tool_that_is_to_be_confirmed(paused: dict[str, WorkflowRun]) -> None:
@@ -288,7 +313,8 @@ async def answers_of(log: SQLiteRunLogService, app: str) -> list[tuple[object, .
     return [(line.status.value, line.answered_by, line.choice or line.values) for line in history]
 
 
-async def test_answers_in_the_inbox(continued: str, log: SQLiteRunLogService) -> None:
+@pytest.mark.usefixtures("continued")
+async def test_answers_in_the_inbox(log: SQLiteRunLogService) -> None:
     """An answer that somebody gave to the run log is handed to the agent once, in another process."""
     begun = [("running", None, None), ("paused", None, None)]
     ended = [("running", None, None), ("success", None, None)]
@@ -303,7 +329,8 @@ async def test_answers_in_the_inbox(continued: str, log: SQLiteRunLogService) ->
         assert (1, result) == (run.attempt, run.result)
 
 
-async def test_two_confirmations(continued: str, log: SQLiteRunLogService) -> None:
+@pytest.mark.usefixtures("continued")
+async def test_two_confirmations(log: SQLiteRunLogService) -> None:
     """Requests at once are asked one after the other, and a tool runs only if it was confirmed."""
     run = await the_run(log, "confirms")
 
@@ -320,7 +347,8 @@ async def test_two_confirmations(continued: str, log: SQLiteRunLogService) -> No
     assert {"response": "done"} == run.result
 
 
-async def test_an_answer_past_the_run_log(continued: str, log: SQLiteRunLogService) -> None:
+@pytest.mark.usefixtures("continued")
+async def test_an_answer_past_the_run_log(log: SQLiteRunLogService) -> None:
     """An answer that ADK gets from somebody else resumes the run, too, and stands in its history."""
     assert [
         ("running", None, None),
@@ -331,7 +359,8 @@ async def test_an_answer_past_the_run_log(continued: str, log: SQLiteRunLogServi
     assert {"output": {"answer": "Ada"}} == (await the_run(log, "asks_directly")).result
 
 
-async def test_steps_of_two_processes(continued: str, log: SQLiteRunLogService) -> None:
+@pytest.mark.usefixtures("continued")
+async def test_steps_of_two_processes(log: SQLiteRunLogService) -> None:
     """A run that goes on in another process keeps its steps, and what ADK repeats of a node is no new one."""
     run = await the_run(log, "waits_for_tool")
     values = await the_run(log, "asks_for_values")
@@ -345,7 +374,7 @@ async def test_steps_of_two_processes(continued: str, log: SQLiteRunLogService) 
 
 
 async def test_a_killed_process(continued: str, log: SQLiteRunLogService) -> None:
-    """A run whose process was killed falls silent and is swept. If ADK goes on with it, that is its next attempt."""
+    """A run whose process was killed falls silent and is swept; what ADK goes on with is its next attempt."""
     run = await the_run(log, "hangs")
     history = await log.get_history("hangs", run.id)
 
@@ -360,7 +389,7 @@ async def _paused(place: Place) -> dict[str, WorkflowRun]:
     log = SQLiteRunLogService(path=place.runs)
     runs, _ = await log.list_runs(None, status=RunStatus.PAUSED)
     await log.close()
-    return {run.workflow_id: run for run in runs}
+    return {run.workflow_id: run for run in runs if run.workflow_id != "asks_for_credentials"}
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +414,7 @@ async def _answer(place: Place, paused: dict[str, WorkflowRun]) -> None:
 async def _until(read: Callable[[], Awaitable[_T | None]]) -> _T:
     """Return what *read* returns, once that is something."""
     async with asyncio.timeout(SECONDS):
-        while not (found := await read()):
+        while not (found := await read()):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.02)
         return found
 

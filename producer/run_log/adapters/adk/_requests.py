@@ -31,7 +31,7 @@ _RESULT: Final = "result"
 # What ADK asks where a tool says nothing of its own is for programs.
 _OWN_HINT: Final = "by responding with a FunctionResponse"
 
-_TEXT: Final[Mapping[str, Any]] = {"type": "string"}
+_TEXT: Final[Mapping[str, Any]] = {"type": "string", "title": "Answer"}
 
 
 class Resumption(TypedDict):
