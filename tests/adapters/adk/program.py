@@ -330,8 +330,8 @@ async def documented() -> object:
     runner = names["runner"]
     await runner.session_service.create_session(app_name="support", user_id="mei", session_id="s1")
     await events_of(runner)
-    plugin: Any = _adk.RunLogPlugin
-    return [name for name in map(str, vars(plugin)) if name.endswith("_callback")]
+    callbacks: list[str] = [name for name in dir(_adk.RunLogPlugin) if name.endswith("_callback")]
+    return [name for name in callbacks if getattr(_adk.RunLogPlugin, name).__module__.startswith("run_log.")]
 
 
 @way
