@@ -203,15 +203,17 @@ class RunHandle:
             raise
         return handle
 
-    def close(self, error: BaseException | None = None) -> None:
+    def close(self, error: BaseException | None = None, *, wait: bool = True) -> None:
         """End a run that was opened by `RunRecorder.open`: what leaving a block does, also that it may wait.
 
         Args:
             error: What ended it. None is success, unless `fail`, `skip` or `cancel` was called; a run that is
                 paused stays so.
+            wait: Whether it may wait. Where an event loop calls back, it must not.
         """
         self._leave(error)
-        self._await_end(error)
+        if wait:
+            self._await_end(error)
 
     async def close_async(self, error: BaseException | None = None) -> None:
         """Do what `close` does, without blocking the event loop."""

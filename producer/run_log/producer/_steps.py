@@ -139,7 +139,8 @@ class StepBook:
     def change(self, key: str, **changes: Any) -> None:
         """Note *changes* of a step. One that has given way to others stays forgotten."""
         while (step := self._steps.get(key)) is not None:
-            if self._put_after(step, fitted(replace(step, version=self._tick(), **changes))):
+            changed = replace(step, version=self._tick(), **changes)
+            if self._put_after(step, fitted(changed, is_detached="attributes" not in changes)):
                 break
 
     def _put_after(self, before: Step, step: Step) -> bool:

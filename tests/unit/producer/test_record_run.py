@@ -770,6 +770,18 @@ async def test_the_end_of_a_run_is_delivered_while_others_work(emitter_to: Emitt
     assert EmitterStats(emitted=2, delivered=2, pending=0, dropped=0) == emitter.stats
 
 
+def test_the_end_of_a_run_need_not_wait(emitter_to: EmitterMaker) -> None:
+    """A run that is closed without waiting has ended, though nothing is delivered yet."""
+    transport = ScriptedTransport(held=True)
+    emitter = emitter_to(transport, policy=DeliveryPolicy(end_flush=PATIENCE))
+
+    record_run("w", emitter=emitter).open().close(wait=False)
+    before = emitter.stats
+    transport.let_go()
+
+    assert (2, 0) == (before.emitted, before.delivered)
+
+
 def test_nobody_waits_in_vain(emitter_to: EmitterMaker) -> None:
     """While publishing fails the end of a run does not wait for it."""
     failed, ready = threading.Event(), threading.Event()

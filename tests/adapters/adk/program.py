@@ -1,0 +1,500 @@
+"""Runs agents in ADK's environment, one way of running after the other, and says which there were."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import operator
+import sys
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.adapters.adk.scripts import (
+    agent,
+    agents,
+    calls,
+    message,
+    node,
+    refuses,
+    runner_of,
+    says,
+    sessions_in,
+    tools,
+    types,
+    workflow,
+)
+from tests.unit.docs.repository import fenced, read, run_example, section
+
+from run_log.core import InvalidArgumentError, WorkflowRun, utc_now
+from run_log.producer import default_emitter
+
+_adk: Any = import_module("run_log.adapters.adk")
+_Event: Any = import_module("google.adk.events.event").Event
+_RequestInput: Any = import_module("google.adk.events.request_input").RequestInput
+
+Way = Callable[[], Awaitable[object]]
+WAYS: dict[str, Way] = {}
+
+
+def way(function: Way) -> Way:
+    """Have *function* be one of the ways of running. Its app has its name."""
+    WAYS[function.__name__] = function
+    return function
+
+
+async def events_of(runner: Any, said: Any = "hello", **more: Any) -> list[Any]:
+    """Run an invocation to its end, and return its events."""
+    content = message(said) if isinstance(said, str) else said
+    running = runner.run_async(**{"user_id": "mei", "session_id": "s1", "new_message": content, **more})
+    return [event async for event in running]
+
+
+async def failure_of(running: Awaitable[object]) -> str:
+    """Return the exception that *running* raises."""
+    try:
+        await running
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return repr(error)
+    return "none"
+
+
+def weather(city: str) -> str:  # noqa: ARG001 - the model names it
+    """Tell the weather."""
+    return "sunny"
+
+
+def breaks(city: str) -> str:
+    """Raise an error."""
+    raise ValueError(city)
+
+
+def refund(order: str) -> str:  # noqa: ARG001 - the model names it
+    """Pay back."""
+    return "paid back"
+
+
+def later(text: str) -> None:
+    """Leave the answer to others."""
+
+
+async def double(node_input: Any) -> int:
+    """Return twice a number."""
+    return 2 * (node_input if isinstance(node_input, int) else 1)
+
+
+@way
+async def succeeds() -> object:
+    """An agent that calls two tools."""
+    root = agent(
+        "clerk",
+        calls(("weather", {"city": "Ulm"}), ("weather", {"city": "Bonn"})),
+        says("It is sunny."),
+        tools=[weather],
+    )
+    await events_of(runner_of(root, "succeeds", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def tool_fails() -> object:
+    """A tool that raises."""
+    root = agent("clerk", calls(("breaks", {"city": "Ulm"})), says("done"), tools=[breaks])
+    return await failure_of(events_of(runner_of(root, "tool_fails", _adk.RunLogPlugin())))
+
+
+@way
+async def model_fails() -> object:
+    """A model that cannot be reached."""
+    root = agent("clerk", ConnectionError("no route"))
+    return await failure_of(events_of(runner_of(root, "model_fails", _adk.RunLogPlugin())))
+
+
+@way
+async def model_refuses() -> object:
+    """A model that says nothing but an error."""
+    root = agent("clerk", refuses("SAFETY", "blocked"))
+    await events_of(runner_of(root, "model_refuses", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def session_fails() -> object:
+    """A session that cannot be written."""
+    runner = runner_of(agent("clerk", says("hi")), "session_fails", _adk.RunLogPlugin())
+
+    async def append_event(**_: object) -> None:
+        raise OSError("the disk is full")
+
+    runner.session_service.append_event = append_event
+    return await failure_of(events_of(runner))
+
+
+@way
+async def node_is_retried() -> object:
+    """A node that fails twice."""
+    tries: list[object] = []
+
+    async def fetch(node_input: Any) -> str:
+        tries.append(node_input)
+        if len(tries) < 3:
+            raise ConnectionError("busy")
+        return "fetched"
+
+    config = workflow.RetryConfig(max_attempts=3, initial_delay=0.001, jitter=0)
+    root = workflow.Workflow(name="flow", edges=[("START", node(fetch, retry_config=config), double)])
+    await events_of(runner_of(root, "node_is_retried", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def agents_in_agents() -> object:
+    """Agents in parallel, in a loop, one after the other."""
+    parallel = agents.ParallelAgent(
+        name="both",
+        sub_agents=[
+            agent("left", calls(("weather", {"city": "Ulm"})), says("left"), tools=[weather]),
+            agent("right", calls(("weather", {"city": "Bonn"})), says("right"), tools=[weather]),
+        ],
+    )
+    loop = agents.LoopAgent(name="again", max_iterations=2, sub_agents=[agent("turn", says("turned"))])
+    root = agents.SequentialAgent(name="all", sub_agents=[parallel, loop])
+    await events_of(runner_of(root, "agents_in_agents", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def nodes_in_nodes() -> object:
+    """A workflow and an agent in a workflow, and a node that runs another."""
+    inner = workflow.Workflow(name="inner", edges=[("START", agent("writer", says("written")), double)])
+
+    async def spread(ctx: Any, node_input: Any) -> Any:
+        return await ctx.run_node(node(double), node_input=node_input)
+
+    root = workflow.Workflow(name="flow", edges=[("START", inner, node(spread, rerun_on_resume=True))])
+    await events_of(runner_of(root, "nodes_in_nodes", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def agent_as_tool() -> object:
+    """Agents that are tools, one of which asks."""
+    child = agent("child", says("I am a child."), description="A child.")
+    waiting = agent("waiting", calls(("later", {"text": "when?"})), description="Waits.")
+    waiting.tools = [tools.LongRunningFunctionTool(later)]
+    root = agent(
+        "clerk",
+        calls(("child", {"request": "who?"})),
+        calls(("waiting", {"request": "when?"})),
+        says("done"),
+        tools=[tools.AgentTool(child), tools.AgentTool(waiting)],
+    )
+    await events_of(runner_of(root, "agent_as_tool", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def without_content() -> object:
+    """A plugin that records no content."""
+    root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("It is sunny."), tools=[weather])
+    plugin = _adk.RunLogPlugin(workflow_id="named_by_hand", content=False)
+    await events_of(runner_of(root, "without_content", plugin))
+    return None
+
+
+@way
+async def many_at_once() -> object:
+    """Many invocations of several runners. Return how many runs are kept."""
+    plugin = _adk.RunLogPlugin()
+    runners = [runner_of(agent("clerk", says("hi")), "many_at_once", plugin) for _ in range(3)]
+    await asyncio.gather(*(events_of(runners[number % 3], session_id=f"s{number}") for number in range(30)))
+    return len(plugin._runs)
+
+
+class _Talks(agents.BaseAgent):  # type: ignore[misc]  # untyped
+    """An agent without a model, that says two things and waits before each."""
+
+    async def _run_async_impl(self, ctx: Any) -> AsyncIterator[Any]:
+        for text in ("first", "second"):
+            await asyncio.sleep(0.001)
+            content = message(text, role="model")
+            yield _Event(author=self.name, invocation_id=ctx.invocation_id, content=content)
+
+
+async def waits(node_input: Any) -> None:  # noqa: ARG001 - ADK names it
+    """Wait for ever."""
+    await asyncio.Event().wait()
+
+
+def _waiting(kind: str) -> Any:
+    """Return what begins and never ends."""
+    if kind == "workflow":
+        return workflow.Workflow(name="flow", edges=[("START", waits)])
+    clerk = agent("clerk", None)
+    return agents.SequentialAgent(name="all", sub_agents=[clerk]) if kind == "agents" else clerk
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait for something to be so."""
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.002)
+
+
+@way
+async def task_cancelled() -> object:
+    """Tasks that are cancelled."""
+    for kind in ("agent", "agents", "workflow"):
+        plugin = _adk.RunLogPlugin()
+        task = asyncio.create_task(events_of(runner_of(_waiting(kind), "task_cancelled", plugin)))
+        await until(partial(len, plugin._runs))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(partial(operator.not_, plugin._runs))
+    return None
+
+
+@way
+async def timed_out() -> object:
+    """Timeouts in a task that goes on."""
+    plugin = _adk.RunLogPlugin()
+    for kind in ("agent", "agents", "workflow"):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await events_of(runner_of(_waiting(kind), "timed_out", plugin))
+    # This task goes on. Of a workflow nobody but the garbage collector tells.
+    await until(lambda: gc.collect() >= 0 and not plugin._runs)
+    return None
+
+
+@way
+async def left() -> object:
+    """Runs that their caller leaves: after a final response, and before it."""
+    plugin = _adk.RunLogPlugin()
+    for root in (_Talks(name="talker"), agent("clerk", calls(("weather", {"city": "Ulm"})), tools=[weather])):
+        running = runner_of(root, "left", plugin).run_async(
+            user_id="mei", session_id="s1", new_message=message("hello")
+        )
+        await anext(running)
+        del running  # asyncio closes what nobody has any more
+        await until(lambda: not plugin._runs)
+    return None
+
+
+@way
+async def aborted() -> object:
+    """A run that is told to abort."""
+    signal = asyncio.Event()
+    root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("never"), tools=[weather])
+    runner = runner_of(root, "aborted", _adk.RunLogPlugin())
+    running = runner.run_async(
+        user_id="mei", session_id="s1", new_message=message("hello"), abort_signal=signal
+    )
+    async for _ in running:
+        signal.set()
+    return None
+
+
+@way
+async def changes_nothing() -> object:
+    """The same run without the plugin, with it, and with one that fails. Return the events of each."""
+
+    class Broken(dict[str, Any]):
+        def get(self, *_: object) -> Any:
+            raise RuntimeError("broken")
+
+    broken = _adk.RunLogPlugin()
+    broken._runs = Broken()
+    said: list[list[object]] = []
+    for plugins in ([], [_adk.RunLogPlugin()], [broken]):
+        root = agent("clerk", calls(("weather", {"city": "Ulm"})), says("It is sunny."), tools=[weather])
+        events = await events_of(runner_of(root, "changes_nothing", *plugins))
+        said.append([(event.author, [str(part.text) for part in event.content.parts]) for event in events])
+    return said
+
+
+@way
+async def documented() -> object:
+    """What the documentation shows first. Return the callbacks of the plugin."""
+    document = read("docs/adk.md")
+    names: dict[str, Any] = {"agent": agent("clerk", says("hi")), "sessions": sessions_in(None)}
+    await run_example(fenced(document, "python"), names)
+    runner = names["runner"]
+    await runner.session_service.create_session(app_name="support", user_id="mei", session_id="s1")
+    await events_of(runner)
+    callbacks: list[str] = [name for name in dir(_adk.RunLogPlugin) if name.endswith("_callback")]
+    return [name for name in callbacks if getattr(_adk.RunLogPlugin, name).__module__.startswith("run_log.")]
+
+
+@way
+async def asks_for_credentials() -> object:
+    """A node that asks for credentials."""
+    call = types.FunctionCall(
+        id="c-1", name="adk_request_credential", args={"secret": "x", "message": "Log in."}
+    )
+
+    async def log_in() -> AsyncIterator[Any]:
+        content = message(types.Part(function_call=call), role="model")
+        yield _Event(content=content, long_running_tool_ids={"c-1"})
+
+    root = workflow.Workflow(name="flow", edges=[("START", node(log_in))])
+    await events_of(runner_of(root, "asks_for_credentials", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def cannot_be_handed_over() -> object:
+    """Runs that no agent can be told an answer of. Return why."""
+    state = {
+        "id": "e-1",
+        "workflow_id": "w",
+        "status": "running",
+        "trigger_type": "adk",
+        "started_at": utc_now(),
+    }
+    answered = {"pause": {"answered_by": "mei"}}
+    credential = {"result": {"request": {"id": "c-1", "name": "adk_request_credential"}}}
+    refusals: list[str] = []
+    for more in ({}, answered, credential, {**answered, **credential}):
+        try:
+            _adk.answer_of(WorkflowRun.model_validate({**state, **more}))
+        except InvalidArgumentError as error:
+            refusals.append(str(error))
+    return refusals
+
+
+def _ask(key: str, text: str, schema: Any = None) -> Any:
+    """Return a node that asks, and returns the answer when it has one."""
+
+    async def ask(ctx: Any) -> AsyncIterator[Any]:
+        if key in ctx.resume_inputs:
+            yield {"answer": ctx.resume_inputs[key]}
+        else:
+            yield _RequestInput(
+                interrupt_id=key, message=text, payload={"order": key}, response_schema=schema
+            )
+
+    return node(ask, rerun_on_resume=True)
+
+
+def asking(name: str) -> Any:
+    """Return the agent or workflow that asks, by its app's name."""
+    if name == "asks_for_values":
+        schema = {
+            "type": "object",
+            "properties": {"amount": {"type": "integer"}, "note": {"type": "string"}},
+            "required": ["amount"],
+        }
+        return workflow.Workflow(name="flow", edges=[("START", double, _ask("o-1", "How much?", schema))])
+    if name == "asks_for_text":
+        return workflow.Workflow(name="flow", edges=[("START", _ask("o-2", "Which name?"))])
+    if name == "asks_directly":
+        return workflow.Workflow(name="flow", edges=[("START", _ask("o-3", "Which name?"))])
+    if name == "waits_for_tool":
+        called = calls(("later", {"text": "when?"}))
+        return agent("clerk", called, says("noted"), tools=[tools.LongRunningFunctionTool(later)])
+    confirmed = tools.FunctionTool(refund, require_confirmation=True)
+    called = calls(("refund", {"order": "o-1"}), ("refund", {"order": "o-2"}))
+    return agent("clerk", called, says("done"), tools=[confirmed])
+
+
+ASKING = ("asks_for_values", "asks_for_text", "asks_directly", "waits_for_tool", "confirms")
+
+
+def asker(name: str, sessions: Path) -> Any:
+    """Return the runner of what asks, which goes on in other processes."""
+    root = asking(name)
+    return runner_of(
+        root,
+        name,
+        _adk.RunLogPlugin(),
+        sessions=sessions_in(sessions),
+        is_resumable=name == "asks_for_values",
+    )
+
+
+async def ask_all(sessions: Path) -> None:
+    """Run all that ask."""
+    for name in ASKING:
+        await events_of(asker(name, sessions))
+
+
+async def answer_directly(sessions: Path) -> None:
+    """Give an answer to ADK, past the run log."""
+    response = types.FunctionResponse(id="o-3", name="adk_request_input", response={"result": "Ada"})
+    await events_of(asker("asks_directly", sessions), message(types.Part(function_response=response)))
+
+
+async def hand_over(sessions: Path) -> None:
+    """Hand over the answers as the documentation does, and once more, when there are none."""
+    block = fenced(section(read("docs/adk.md"), "## Hand answers back"), "python")
+    for name in ASKING:
+        names: dict[str, Any] = {"runner": asker(name, sessions)}
+        await run_example(block.replace('"support"', repr(name)), names)
+        log = names["log"]
+        await names["hand_over"]()
+        await default_emitter().flush(30)
+        if name == "confirms":  # there is a second tool to confirm
+            ((asked,), _) = await log.list_pending(workflow_id=name)
+            await log.resume(name, asked.run.id, answered_by="bob", choice=_adk.DECLINE)
+            await names["hand_over"]()
+            await default_emitter().flush(30)
+        await names["hand_over"]()
+        await log.close()
+
+
+async def hang(sessions: Path) -> None:
+    """Run an agent that never ends, in an app that can go on with it."""
+    plugin = _adk.RunLogPlugin(heartbeat=timedelta(seconds=2))
+    root = agent("clerk", calls(("weather", {"city": "Ulm"})), None, tools=[weather])
+    await events_of(runner_of(root, "hangs", plugin, sessions=sessions_in(sessions), is_resumable=True))
+
+
+async def go_on(sessions: Path, invocation_id: str) -> None:
+    """Go on with an invocation whose process was killed."""
+    root = agent("clerk", says("back again"), tools=[weather])
+    runner = runner_of(root, "hangs", _adk.RunLogPlugin(), sessions=sessions_in(sessions), is_resumable=True)
+    running = runner.run_async(user_id="mei", session_id="s1", invocation_id=invocation_id)
+    async for _ in running:
+        pass
+
+
+async def run_all(sessions: Path) -> None:
+    """Run in every way and all that ask, and print what each way returned."""
+    await ask_all(sessions)
+    print(json.dumps({name: await run() for name, run in WAYS.items()}))  # noqa: T201 - for who started it
+
+
+async def go_on_with_all(sessions: Path, killed: str) -> None:
+    """Go on with all that does not go on by itself."""
+    await go_on(sessions, killed)
+    await answer_directly(sessions)
+    await hand_over(sessions)
+
+
+def main() -> None:
+    """Do what the first argument says, with the others."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("google_adk").setLevel(logging.CRITICAL)
+    command, *arguments = sys.argv[1:]
+    match command, arguments:
+        case "all", [sessions]:
+            asyncio.run(run_all(Path(sessions)))
+        case "hang", [sessions]:
+            asyncio.run(hang(Path(sessions)))
+        case "go-on", [sessions, killed]:
+            asyncio.run(go_on_with_all(Path(sessions), killed))
+        case _:
+            sys.exit(f"unknown: {sys.argv[1:]}")
+
+
+if __name__ == "__main__":
+    main()
