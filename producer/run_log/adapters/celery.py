@@ -50,7 +50,7 @@ _apps: Final[WeakKeyDictionary[Any, timedelta | None]] = WeakKeyDictionary()
 _received: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
 """What the worker holds of each task that it has received."""
 
-_publishing: Final[ContextVar[tuple[object, object] | None]] = ContextVar("run_log_publishing", default=None)
+_publishing: Final[ContextVar[tuple[Any, Any] | None]] = ContextVar("run_log_publishing", default=None)
 """The headers of the message that is being published, and its priority."""
 
 
@@ -114,7 +114,7 @@ def _is_recorded(declare: Any) -> bool:
     owners = [
         app
         for app in state._get_active_apps()  # noqa: SLF001 - there is no public way to find all apps
-        if (amqp := vars(app).get("amqp")) is not None
+        if (amqp := app.__dict__.get("amqp")) is not None
         and any(amqp.queues.get(queue.name) is queue for queue in declare or ())
     ]
     return not owners or any(app in _apps for app in owners)
@@ -127,8 +127,9 @@ def _published(headers: Any, body: Any, routing_key: Any = None, **_: object) ->
         return
     _publishing.set(None)
     own = _own_request(headers)
-    if own is not None and _OPEN in vars(own) and headers["retries"] <= own.retries:
-        vars(own)[_OPEN][1].leave_open()  # no retry: it replaces itself
+    opened = getattr(own, _OPEN, None)
+    if opened is not None and headers["retries"] <= own.retries:
+        opened[1].leave_open()  # no retry: it replaces itself
     args, kwargs, *_more = body
     delivery = {"routing_key": routing_key, "priority": publishing[1]}
     waiting = {
@@ -173,9 +174,11 @@ def _begin(task_id: str, task: Any, **_: object) -> None:
 
 
 def _end(task: Any, retval: Any, state: str | None, **_: object) -> None:
-    opened: Any = vars(task.request).pop(_OPEN, None)
+    request = task.request
+    opened = getattr(request, _OPEN, None)
     if opened is None:
         return
+    setattr(request, _OPEN, None)
     recorder, run = opened
     match state:
         case "SUCCESS":
@@ -212,7 +215,7 @@ def _receive(sender: Any, request: Any, **_: object) -> None:
 
 def _failed(sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: object) -> None:
     # Where the task runs, it is about to end. What a task rejects has ended there.
-    if _OPEN in vars(sender.request) or isinstance(exception, exceptions.Reject):
+    if getattr(sender.request, _OPEN, None) is not None or isinstance(exception, exceptions.Reject):
         return
     if sender.app in _apps and sender.name != _UNLOCK:
         run = _known(sender.name, task_id, {"args": args, "kwargs": kwargs})

@@ -12,7 +12,7 @@ from typing import Any
 filesystem: Any = import_module("kombu.transport.filesystem")
 
 
-class Channel(filesystem.Channel):
+class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu is not there where this is checked
     """Kombu's, but a message is there as a whole or not at all: kombu's readers may see half of one."""
 
     def _put(self, queue: str, payload: Any, **_: object) -> None:
@@ -22,7 +22,7 @@ class Channel(filesystem.Channel):
         begun.rename(Path(self.data_folder_out, name))
 
 
-class Transport(filesystem.Transport):
+class Transport(filesystem.Transport):  # type: ignore[misc]  # see above
     """The transport of these channels."""
 
     Channel = Channel

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -41,7 +42,13 @@ app.conf.update(
 install(app, heartbeat=timedelta(seconds=2))
 
 
-@app.task(name="add")
+def task(name: str, **options: object) -> Callable[[Callable[..., Any]], Any]:
+    """Return what makes a task of a function."""
+    make: Callable[[Callable[..., Any]], Any] = app.task(name=name, **options)
+    return make
+
+
+@task("add")
 def add(a: int, b: int) -> int:
     """Return the sum, in a step."""
     run = current_run()
@@ -50,24 +57,24 @@ def add(a: int, b: int) -> int:
         return a + b
 
 
-@app.task(name="total")
+@task("total")
 def total(parts: list[int]) -> int:
     """Return the sum of *parts*."""
     return sum(parts)
 
 
-@app.task(name="tick")
+@task("tick")
 def tick() -> None:
     """Do nothing: beat sends it."""
 
 
-@app.task(name="fail")
+@task("fail")
 def fail() -> NoReturn:
     """Raise."""
     raise ValueError("no such order")
 
 
-@app.task(name="retried", bind=True)
+@task("retried", bind=True)
 def retried(self: Any, fails: int, **_: object) -> dict[str, int]:
     """Fail so many times before it succeeds."""
     with record_run("attempt"):  # a run around the retry is not the parent of the next try
@@ -76,19 +83,19 @@ def retried(self: Any, fails: int, **_: object) -> dict[str, int]:
     return {"attempts": self.request.retries + 1}
 
 
-@app.task(name="tries_again", bind=True)
+@task("tries_again", bind=True)
 def tries_again(self: Any) -> NoReturn:
     """Give up after one retry."""
     raise self.retry(exc=OSError("no answer"), countdown=0, max_retries=1)
 
 
-@app.task(name="count_down", bind=True)
+@task("count_down", bind=True)
 def count_down(self: Any, number: int) -> int:
     """Replace itself by the next smaller number."""
     return self.replace(self.s(number - 1)) if number else 0
 
 
-@app.task(name="order")
+@task("order")
 def order() -> None:
     """Send tasks: a chain, a chord of a group, and one from within a run of its own."""
     celery.chain(add.s(1, 2), add.s(3))()
@@ -97,7 +104,7 @@ def order() -> None:
         retried.delay(1, kind="inner")
 
 
-@app.task(name="hang")
+@task("hang")
 def hang() -> None:
     """Wait for long."""
     deadline = time.monotonic() + 600
@@ -105,10 +112,10 @@ def hang() -> None:
         time.sleep(0.05)
 
 
-soft = app.task(name="soft", soft_time_limit=0.5)(hang.run)
+soft = task("soft", soft_time_limit=0.5)(hang.run)
 
 
-@app.task(name="interrupted", acks_late=True)
+@task("interrupted", acks_late=True)
 def interrupted() -> str:
     """Wait for long, the first time."""
     if _is_first("interrupted"):
@@ -116,13 +123,13 @@ def interrupted() -> str:
     return "lives"
 
 
-@app.task(name="ignored")
+@task("ignored")
 def ignored() -> NoReturn:
     """Be ignored."""
     raise exceptions.Ignore("nothing new")
 
 
-@app.task(name="rejected", acks_late=True)
+@task("rejected", acks_late=True)
 def rejected(*, requeue: bool) -> str:
     """Be rejected, the first time."""
     if requeue and not _is_first("rejected"):
@@ -130,7 +137,7 @@ def rejected(*, requeue: bool) -> str:
     raise exceptions.Reject("not now", requeue=requeue)
 
 
-@app.task(name="killed", acks_late=True, reject_on_worker_lost=True)
+@task("killed", acks_late=True, reject_on_worker_lost=True)
 def killed() -> str:
     """Have the kernel kill the process, the first time."""
     if _is_first("killed"):
@@ -145,25 +152,25 @@ def _is_first(name: str) -> bool:
     return is_first
 
 
-@app.task(name="lost")
+@task("lost")
 def lost() -> None:
     """Have the kernel kill the process, which is not tolerated."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@app.task(name="exits")
+@task("exits")
 def exits() -> NoReturn:
     """End the process."""
     sys.exit(3)
 
 
-@app.task(name="large")
+@task("large")
 def large() -> dict[str, Any]:
     """Return more than a run can keep."""
     return {"rows": "x" * 2_000_000, "count": 1}
 
 
-@app.task(name="revoke")
+@task("revoke")
 def revoke() -> str:
     """Send a task that the worker knows to be revoked."""
     task_id = str(uuid.uuid4())

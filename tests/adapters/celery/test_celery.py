@@ -202,7 +202,7 @@ def test_secrets_are_replaced(everything: Recorded) -> None:
 
 
 def test_parents(everything: Recorded) -> None:
-    """What a task sends has it as its parent: groups, chords, chains. A link of a chain has the one before."""
+    """What a task sends has it as its parent: groups, chords, chains. A chain's link has the one before."""
     order = everything["order"].key
     sums = {tuple(run.trigger_data["args"]): run for run in everything.named("add")}
     (total,) = everything.named("total")
