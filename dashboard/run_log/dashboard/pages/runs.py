@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import RedirectResponse, Response
 
 from run_log.core import InvalidCursorError, WorkflowRun
 from run_log.core.protocol import MAX_LIMIT
@@ -26,11 +26,14 @@ router: Final = APIRouter()
 
 
 @router.get("/")
-async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> HTMLResponse:
+async def show_runs(request: Request, log: Log, now: Now, changes: Live) -> Response:
     """Show the runs of a workflow, or of all, the newest first."""
     shown = Filter.of(request.query_params.multi_items(), now)
-    token = request.query_params.get("page_token") or None
     root = root_of(request)
+    if any(not text.strip() for text in request.query_params.values()):
+        # A form sends its empty fields too. An address that people pass on has only what narrows the list.
+        return RedirectResponse(with_query(f"{root}/", shown.query), status_code=303)
+    token = request.query_params.get("page_token")
     # Before anything is read: what changes from here on comes in the stream.
     live = live_path(root, "/live", shown.query, await changes.cursor())
     workflows, more_workflows = await log.list_workflows(limit=MAX_LIMIT)

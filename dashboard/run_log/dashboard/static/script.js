@@ -31,11 +31,6 @@
   };
   on(one("#zone"), "click", () => { choices.zone = zone() === "UTC" ? "local" : "UTC"; dress(document); });
 
-  // An address says what was filled in, and no more.
-  on(document, "formdata", ({ target, formData }) => {
-    if (target.method === "get") for (const [name, value] of [...formData]) if (!value) formData.delete(name);
-  });
-
   // What somebody is at waits until it is left.
   const edited = new Set();
   on(document, "input", ({ target }) => edited.add(target));
