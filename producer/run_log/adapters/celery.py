@@ -26,9 +26,6 @@ __all__ = ["install"]
 PARENT_HEADER: Final = "run_log_parent"
 """The header of a task's message that names its parent: the ids of the workflow and of the run."""
 
-SHUTDOWN_SECONDS: Final = 2.0
-"""How long a process of a pool that ends waits for what is not delivered yet."""
-
 _BEFORE_ALL: Final = 0
 """The reading of the clock for a task that waits: the clock of the machine that runs it may be behind."""
 
@@ -81,7 +78,6 @@ def install(app: Any, *, heartbeat: timedelta | None = None) -> None:
     signals.task_revoked.connect(_revoked)
     signals.task_unknown.connect(_unknown)
     signals.task_rejected.connect(_rejected)
-    signals.worker_process_shutdown.connect(_shut_down)
 
 
 # In a process that sends
@@ -198,11 +194,6 @@ def _end(task: Any, retval: Any, state: str | None, **_: object) -> None:
         case _:
             run.fail(retval)
     recorder.__exit__(None, None, None)
-
-
-def _shut_down(**_: object) -> None:
-    # The process ends by os._exit, and RUN_LOG_END_FLUSH_SECONDS may be 0.
-    default_emitter().flush_sync(SHUTDOWN_SECONDS)
 
 
 # In the worker, about tasks that run in another process, or not at all

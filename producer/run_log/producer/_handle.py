@@ -170,7 +170,10 @@ class RunHandle:
         self._end_as(RunStatus.CANCELLED, reason)
 
     def leave_open(self) -> None:
-        """Have the run stay as it is when the block ends, since something else goes on with it or ends it."""
+        """Have the run stay as it is when the block ends, since something else goes on with it or ends it.
+
+        If an exception leaves the block, the run fails all the same.
+        """
         self._stays_open = True
 
     def _end_as(self, status: RunStatus, error: object, error_type: str | None = None) -> None:

@@ -417,9 +417,13 @@ async def test_a_killed_worker(environ: Mapping[str, str]) -> None:
 
 
 def test_the_page(environ: Mapping[str, str]) -> None:
-    """The blocks of the page run."""
-    page = "\n".join(blocks(read("docs/celery.md"), "python"))
+    """The blocks of the page run, and record their tasks."""
+    page = blocks(read("docs/celery.md"), "python")
 
-    done = CELERY.run("-c", page, environ=environ)
+    done = CELERY.run("-c", "\n".join([*page, "charge.apply((7,)), pack.apply((7,))"]), environ=environ)
 
     assert 0 == done.returncode, done.stderr
+    log = asyncio.run(Recorded.of(environ, {}))
+    (charge,), (pack,) = log.named("orders.charge"), log.named("orders.pack")
+    assert {"order": 7, "lines": 128} == charge.result
+    assert ["print label"] == [step.name for step in log.steps[pack.id]]
