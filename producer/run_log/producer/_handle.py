@@ -61,7 +61,7 @@ class RunHandle:
         started_at: datetime = state["started_at"]
         self._now: Callable[[], datetime] = lambda: max(now(), started_at)
         self._end = RunStatus.SUCCESS
-        self._is_left = False
+        self._is_left = self._stays_open = False
         self._process = os.getpid()
         self._said: Checked | None = None
         self._pulse: Pulse | None = None
@@ -169,6 +169,13 @@ class RunHandle:
         """
         self._end_as(RunStatus.CANCELLED, reason)
 
+    def leave_open(self) -> None:
+        """Have the run stay as it is when the block ends, since something else goes on with it or ends it.
+
+        If an exception leaves the block, the run fails all the same.
+        """
+        self._stays_open = True
+
     def _end_as(self, status: RunStatus, error: object, error_type: str | None = None) -> None:
         self._state |= {"error": error, "error_type": error_type}
         self._end = status
@@ -260,6 +267,7 @@ class RunHandle:
             return False
         # A forked child may live longer than the run. What it says of steps must not make the run go on.
         is_running = said.run.status is RunStatus.RUNNING and self.status is RunStatus.RUNNING
+        is_running = is_running and not self._is_left
         if not is_running or self._process != os.getpid():
             if is_due and self._book:
                 self._emitter.emit(Checked(only_begun(said.run), self._book.all(hlc), hlc=0))
@@ -273,11 +281,12 @@ class RunHandle:
         self._emit(RunStatus.RUNNING)
 
     def _leave(self, error: BaseException | None) -> None:
+        is_paused = self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS
         if error is not None and is_cancellation(error):
             self.cancel(describe(error))
         elif error is not None and not is_good_exit(error):
             self.fail(error)
-        elif self.status is RunStatus.PAUSED and self._end is RunStatus.SUCCESS:
+        elif self._stays_open or is_paused:
             self._is_left = True
             if self._pulse is not None:
                 with Guard(self):

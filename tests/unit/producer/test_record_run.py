@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
@@ -994,6 +994,18 @@ def test_closed_while_it_waits(states: States) -> None:
     run.close()
 
     assert ["running", "paused"] == states.statuses
+
+
+@pytest.mark.parametrize(("error", "statuses"), [(None, ["running"]), ("busy", ["running", "failed"])])
+def test_left_open(error: str | None, statuses: list[str], states: States) -> None:
+    """A run that is left open stays running when its block ends, unless an exception leaves the block."""
+    with suppress(ValueError), record_run("w", emitter=states) as run:
+        run.leave_open()
+        if error is not None:
+            raise ValueError(error)
+
+    assert statuses == states.statuses
+    assert current_run() is None
 
 
 def test_a_try_that_a_scheduler_counts(states: States) -> None:
