@@ -3,6 +3,7 @@
 locals {
   projector_series    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${local.subscription}\""
   dead_letters_series = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${local.dead_letter_topic}\""
+  warehouse_series    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${var.name}-warehouse\""
   archive_series      = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${var.name}-archive\""
 
   projector_process = (
@@ -158,6 +159,38 @@ resource "google_monitoring_alert_policy" "archive" {
 
     condition_threshold {
       filter          = "${local.archive_series} AND metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 3600
+      duration        = "300s"
+
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_MAX"
+        cross_series_reducer = "REDUCE_MAX"
+      }
+    }
+  }
+}
+
+resource "google_monitoring_alert_policy" "warehouse" {
+  count = var.warehouse_enabled ? 1 : 0
+
+  project               = var.project_id
+  display_name          = "${var.name}: warehouse behind"
+  severity              = "ERROR"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  user_labels           = var.labels
+
+  documentation {
+    content = "An event has waited for more than an hour to be written to BigQuery. After 31 days it is lost to the warehouse. ${local.what_to_do}"
+  }
+
+  conditions {
+    display_name = "oldest event not in the warehouse"
+
+    condition_threshold {
+      filter          = "${local.warehouse_series} AND metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
       comparison      = "COMPARISON_GT"
       threshold_value = 3600
       duration        = "300s"

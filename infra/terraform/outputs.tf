@@ -48,6 +48,11 @@ output "archive_bucket" {
   value       = one(google_storage_bucket.archive[*].name)
 }
 
+output "warehouse_dataset" {
+  description = "The BigQuery dataset of the views, as queries name it; null without a warehouse."
+  value       = one(google_bigquery_dataset.warehouse[*].dataset_id) == null ? null : local.warehouse_dataset
+}
+
 output "dashboard_urls" {
   description = "Where the services that show the runs are, by name; empty without any."
   value       = { for name, one in google_cloud_run_v2_service.dashboard : name => one.uri }

@@ -188,6 +188,29 @@ variable "archive_coldline_after_days" {
   default     = 30
 }
 
+variable "warehouse_enabled" {
+  description = "Whether every event is also written to BigQuery, with views over all runs."
+  type        = bool
+  default     = false
+}
+
+variable "warehouse_location" {
+  description = "The location of the BigQuery dataset, such as EU or europe-west1; null: the region. It cannot be changed later."
+  type        = string
+  default     = null
+}
+
+variable "warehouse_retention_days" {
+  description = "How many days BigQuery keeps an event after it was published; null: for ever."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.warehouse_retention_days == null ? true : var.warehouse_retention_days >= 1 && floor(var.warehouse_retention_days) == var.warehouse_retention_days
+    error_message = "warehouse_retention_days is a whole number of 1 or more, or null."
+  }
+}
+
 variable "notification_channels" {
   description = "The ids of the notification channels that alerts go to."
   type        = list(string)

@@ -39,6 +39,7 @@ variable "alert_email" {
 
 resource "google_project_service" "main" {
   for_each = toset([
+    "bigquery.googleapis.com",
     "firestore.googleapis.com",
     "iam.googleapis.com",
     "iap.googleapis.com",
