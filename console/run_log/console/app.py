@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from typer.models import CommandInfo, TyperInfo
 
-from .commands import checking, dead_letters, events, pipeline, runs
+from .commands import checking, dead_letters, events, imports, pipeline, runs
 from .commands.dashboard import dashboard
 from .commands.rebuild import archive, rebuild
 from .exit_codes import run
@@ -53,6 +53,7 @@ app.command(
     )
 )(rebuild)
 app.command(epilog=examples("archive --into /var/lib/run-log/archive"))(archive)
+app.add_typer(imports.app, name="import")
 app.add_typer(events.schema, name="schema")
 
 
