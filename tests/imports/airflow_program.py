@@ -1,13 +1,12 @@
 """Makes a metadata database with DAG runs in it, by Airflow's own migrations and models.
 
-In Airflow's own environment: ``python -m tests.imports.airflow_program FOLDER``. It makes ``airflow.db`` with
-the newest schema there, and ``airflow2.db``, a copy that Airflow's migrations have brought back to 2.10.
+In Airflow's own environment: ``python -m tests.imports.airflow_program FILE make`` makes it with the newest
+schema, and ``... FILE bring-back`` brings it back to that of Airflow 2.10.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -92,28 +91,32 @@ def store(session: Any) -> None:
                 task.try_number = 2 if state == "up_for_retry" else 1
 
 
-def main(folder: Path) -> None:
-    """Make both databases."""
-    newest, kept = folder / "airflow.db", folder / "kept.db"
-    os.environ |= {
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{newest}",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    databases: Any = import_module("airflow.utils.db")
+def make(databases: Any) -> None:
+    """Make a database of the newest schema."""
     databases.initdb()
     with import_module("airflow.utils.session").create_session() as session:
         store(session)
-    settings: Any = import_module("airflow.settings")
-    settings.engine.dispose()
-    shutil.copyfile(newest, kept)
+
+
+def bring_back(databases: Any) -> None:
+    """Bring the database back to the schema of Airflow 2.10."""
     # Airflow's own command needs a package of Airflow 2 for this; its migrations do not.
     revision = databases._REVISION_HEADS_MAP["2.10.3"]
     import_module("alembic.command").downgrade(databases._get_alembic_config(), revision=revision)
-    settings.engine.dispose()
-    newest.replace(folder / "airflow2.db")
-    kept.replace(newest)
+
+
+def main(file: Path, what: str) -> None:
+    """Do what is asked for with the database in *file*."""
+    os.environ |= {
+        "AIRFLOW_HOME": str(file.parent),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{file}",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    databases: Any = import_module("airflow.utils.db")
+    {"make": make, "bring-back": bring_back}[what](databases)
+    import_module("airflow.settings").engine.dispose()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

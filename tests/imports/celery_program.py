@@ -1,6 +1,6 @@
 """Runs tasks in a real Celery worker of this process, whose results a database keeps.
 
-In Celery's own environment: ``python -m tests.imports.celery_program URL plain``, or ``URL extended ZONE``.
+In Celery's own environment: ``python -m tests.imports.celery_program URL URL``.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def halfway(self: Any) -> None:
     raise exceptions.Ignore
 
 
-def main(url: str, how: str, zone: str = "UTC") -> None:
-    """Run each task, and one that is revoked."""
-    app = made_app(url, extended=how == "extended", zone=zone)
+def main(extended: str, plain: str) -> None:
+    """Run each task, and store one that is revoked; and store one without its name at another address."""
+    app = made_app(extended, extended=True, zone="Europe/Berlin")
     add_task, report_task, fail_task = (
         app.task(name=f"shop.{task.__name__}")(task) for task in (add, report, fail)
     )
@@ -71,6 +71,7 @@ def main(url: str, how: str, zone: str = "UTC") -> None:
         for result in results:
             result.get(timeout=60, propagate=False)
     app.backend.mark_as_revoked("revoked", reason="terminated", request=None)
+    made_app(plain, extended=False, zone="UTC").backend.mark_as_done("add", 3, request=None)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ _MOST_NAMED: Final = 5
 _NO_INDEX: Final = -1  # as Airflow has it of a task that is not mapped
 
 
-def airflow_runs(url: str, *, redact: Redact) -> Iterator[Found]:
+def airflow_runs(url: str, *, redact: Redact) -> Generator[Found]:
     """Yield the DAG runs of Airflow 2.2 or newer, in the order in which they were made.
 
     Args:

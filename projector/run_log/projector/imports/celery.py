@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import UTC, tzinfo
 from typing import Any, Final, cast
 
@@ -39,7 +39,7 @@ def celery_runs(
     statuses: Mapping[str, RunStatus] = CELERY_STATUSES,
     zone: tzinfo = UTC,
     redact: Redact,
-) -> Iterator[Found]:
+) -> Generator[Found]:
     """Yield the tasks in the table ``celery_taskmeta``, in the order in which they were stored.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import sys
@@ -26,7 +27,7 @@ _UTF8: Final = "utf-8-sig"  # with a byte order mark or without
 
 def csv_runs(
     file: str, mapping: FieldMapping, *, delimiter: str = ",", encoding: str | None = None, redact: Redact
-) -> Iterator[Found]:
+) -> Generator[Found]:
     """Yield the runs of a CSV file, ``-`` for stdin, whose first line names the columns.
 
     Raises:
@@ -53,7 +54,7 @@ def csv_runs(
 
 def jsonl_runs(
     file: str, mapping: FieldMapping, *, encoding: str | None = None, redact: Redact
-) -> Iterator[Found]:
+) -> Generator[Found]:
     """Yield the runs of a file of JSON lines, ``-`` for stdin. Raises as `csv_runs` does."""
     with _opened(file, encoding) as text:
         lines = _Lines(text)
@@ -162,6 +163,7 @@ def _long_fields() -> Generator[None]:
 @contextmanager
 def _opened(file: str, encoding: str | None) -> Generator[TextIO]:
     try:
+        codecs.lookup(encoding or _UTF8)
         binary: BinaryIO = sys.stdin.buffer if file == STDIN else open(file, "rb")  # noqa: SIM115, PTH123
         text = io.TextIOWrapper(binary, encoding or _UTF8, errors="surrogateescape", newline="")
     except LookupError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from run_log.core import (
     DeadLetterReason,
@@ -185,9 +185,8 @@ def _body(found: Found) -> bytes:
     return b"" if record is None else encode_json(record).encode()
 
 
-async def batches_of(found: Iterator[Found], *, size: int = BATCH) -> AsyncGenerator[Sequence[Found]]:
+async def batches_of(found: Generator[Found], *, size: int = BATCH) -> AsyncGenerator[Sequence[Found]]:
     """Yield what a source finds in batches. It is read in a thread, for files and databases block."""
-    source: Any = found
-    with closing(source):
+    with closing(found):
         while batch := await asyncio.to_thread(lambda: list(islice(found, size))):
             yield batch
