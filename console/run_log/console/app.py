@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from typer.models import CommandInfo, TyperInfo
 
-from .commands import checking, dead_letters, events, pipeline, runs
+from .commands import checking, dead_letters, events, imports, pipeline, runs
 from .commands.dashboard import dashboard
 from .commands.openlineage import openlineage
 from .commands.rebuild import archive, rebuild
@@ -55,6 +55,7 @@ app.command(
     )
 )(rebuild)
 app.command(epilog=examples("archive --into /var/lib/run-log/archive"))(archive)
+app.add_typer(imports.app, name="import")
 app.add_typer(events.schema, name="schema")
 
 

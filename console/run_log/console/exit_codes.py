@@ -74,6 +74,7 @@ def missing_module(extra: str) -> str | None:
     needed = {
         "producer": ["google.pubsub_v1"],
         "stores": ["google.cloud.firestore"],
+        "import": ["sqlalchemy"],
         "dashboard": ["fastapi", "jinja2", "python_multipart", "uvicorn"],
         "openlineage": ["fastapi", "google.auth", "uvicorn"],
         "projector": ["google.pubsub_v1", "google.cloud.firestore", "fastapi", "uvicorn"],

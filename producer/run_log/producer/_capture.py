@@ -322,12 +322,7 @@ def encode(content: Content, redaction: Redaction) -> Message:
     captured = Captured._make(content)
     count_cut(captured.workflow_id, captured.id, captured.cut)
     run = _run_of(captured)
-    redaction.apply(run.trigger_data)
-    redaction.apply(run.result)
-    redaction.apply(run.labels)
-    if run.pause is not None and run.pause.values:
-        redaction.apply(run.pause.values)
-    _redact_texts(run, redaction)
+    redaction.apply_to_run(run)
     run = fit_run(run, beside=MAX_STEPS_BYTES if captured.steps else 0)
     trace = captured.trace
     headers = trace_headers(trace) if trace is None or isinstance(trace, SpanContext) else trace
@@ -361,17 +356,6 @@ def _redacted(step: Step, redaction: Redaction) -> Step:
     redaction.apply(attributes)
     error = step.error and redaction.text(step.error)
     return fitted(replace(step, name=redaction.text(step.name), error=error, attributes=attributes))
-
-
-def _redact_texts(run: WorkflowRun, redaction: Redaction) -> None:
-    # Each assignment validates the whole run.
-    if run.error and (error := redaction.text(run.error)) != run.error:
-        run.error = error
-    if run.pause is not None:
-        for name in ("reason", "comment"):
-            said: str | None = getattr(run.pause, name)
-            if said and (text := redaction.text(said)) != said:
-                setattr(run.pause, name, text)
 
 
 def _fields(run: WorkflowRun) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any, Final, cast
 
-from run_log.core import ConfigurationError
+from run_log.core import ConfigurationError, WorkflowRun
 
 from ._secret_names import (
     FORMED_NAMES,
@@ -146,6 +146,23 @@ class Redaction:
                     self._redact_object(container)
                     self._redact_table(container, changeable)
                 ahead += self._redact(container, changeable, texts=texts)
+
+    def apply_to_run(self, run: WorkflowRun) -> None:
+        """Replace every secret in the payloads, labels and texts of *run*, which nobody else holds."""
+        self.apply(run.trigger_data)
+        self.apply(run.result)
+        self.apply(run.labels)
+        # Each assignment validates the whole run.
+        if run.error and (error := self.text(run.error)) != run.error:
+            run.error = error
+        if run.pause is None:
+            return
+        if run.pause.values:
+            self.apply(run.pause.values)
+        for name in ("reason", "comment"):
+            said: str | None = getattr(run.pause, name)
+            if said and (text := self.text(said)) != said:
+                setattr(run.pause, name, text)
 
     def _redact(
         self, container: _Container, changeable: _Changeable, *, texts: bool

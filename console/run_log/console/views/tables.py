@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,6 +16,7 @@ from .output import json_text
 
 if TYPE_CHECKING:
     from run_log.projector import DeadLetter, HandledLetter
+    from run_log.projector.imports import Reason
 
 # Statuses that are active or need attention. The word is always shown too: nobody depends on a colour.
 STYLES: Final[Mapping[RunStatus, str]] = {
@@ -126,6 +127,16 @@ def workflows_table(workflows: Sequence[WorkflowStats]) -> Table:
         (Column("total", right=True, stays=True, labelled=True), lambda stats: str(stats.total)),
         *map(_count, RunStatus),
         (Column("as of (UTC)", spare=True), lambda stats: moment(stats.as_of)),
+    )
+
+
+def left_out_table(reasons: Iterable[tuple[str, Reason]]) -> Table:
+    """Return what an import left out, by reason."""
+    return Table.of(
+        reasons,
+        (Column("left out"), lambda each: each[0]),
+        (Column("count", right=True, stays=True), lambda each: str(each[1].count)),
+        (Column("first", prose=True, wraps=True), lambda each: "; ".join(each[1].examples)),
     )
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
-import time
-from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from run_log.console.signals import stopped_by_signal
 from run_log.console.views.layout import Sheet
-from run_log.console.views.output import StatusLine
-from run_log.console.views.tables import elapsed
 from run_log.core import InvalidArgumentError, Settings
 from run_log.core.logs import get_logger
 from run_log.projector.rebuild import (
@@ -32,8 +26,7 @@ from run_log.projector.rebuild import (
     rebuild,
 )
 
-LOGGED_EVERY: Final = 30.0
-_SHOWN_EVERY: Final = 0.5
+from .progress import Progress, shown
 
 _logger: Final = get_logger("run_log.console")
 
@@ -86,7 +79,7 @@ async def rebuild_until_signal(
         kept = RejectsFile(rejects, goes_on=not noted.is_new)
         work = RebuildWork(noted, kept, stop=stop)
         try:
-            async with _shown(work):
+            async with shown(_progress(work)):
                 rebuilt = await rebuild(settings, source, into=into, work=work)
         finally:
             if noted.is_new and not noted.notes:
@@ -150,40 +143,22 @@ def _advice(
     ]
 
 
-@contextlib.asynccontextmanager
-async def _shown(work: RebuildWork) -> AsyncGenerator[None]:
-    with StatusLine() as line:
-        begun = time.monotonic()
-        showing = asyncio.create_task(_show(line, work, begun) if line.is_shown else _log(work, begun))
-        try:
-            yield
-        finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
-
-
-async def _show(line: StatusLine, work: RebuildWork, begun: float) -> None:
-    while True:
+def _progress(work: RebuildWork) -> Progress:
+    def line(seconds: float) -> str:
         done, total = work.files
         files = f"{done}/{total} files, " if total else ""
-        took = time.monotonic() - begun
-        rate = work.folded / max(took, 0.001)
-        line.tell(
-            f"{elapsed(timedelta(seconds=took))}  {files}{work.events} events, {rate:.0f}/s, "
-            f"{len(work.rejects)} rejected"
-        )
-        await asyncio.sleep(_SHOWN_EVERY)
+        rate = work.folded / max(seconds, 0.001)
+        return f"{files}{work.events} events, {rate:.0f}/s, {len(work.rejects)} rejected"
 
-
-async def _log(work: RebuildWork, begun: float) -> None:
-    while True:
-        await asyncio.sleep(LOGGED_EVERY)
+    def log(seconds: float) -> None:
         done, total = work.files
         _logger.info(
             "run_log_rebuild_progress",
             events=work.events,
-            events_per_second=round(work.folded / (time.monotonic() - begun)),
+            events_per_second=round(work.folded / seconds),
             rejects=len(work.rejects),
             files_done=done,
             files=total,
         )
+
+    return Progress(line, log)

@@ -1,0 +1,79 @@
+"""What a source finds: a run as an event, or what is left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from run_log.core import InvalidRunError, RunEvent, RunStatus, Step, WorkflowRun
+from run_log.core.clock import micros_of
+from run_log.core.law import run_digest
+from run_log.core.models import snapshot
+from run_log.core.payload import encode_json
+
+Redact = Callable[[WorkflowRun], None]
+"""Replaces the secrets of a run, which nobody else holds."""
+
+# Of one moment, the later stage of a run's life is the later version, and none is later than the moment.
+_MICROS_BEFORE: Final = {RunStatus.PENDING: 3, RunStatus.RUNNING: 2, RunStatus.PAUSED: 1}
+
+
+class LeftOut(Exception):  # noqa: N818 - an outcome, not a fault
+    """Something that is not imported.
+
+    Args:
+        reason: Why, in words that are the same for all that are left out for it, so that they are counted.
+        detail: What exactly; empty for nothing.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One row or document of a source."""
+
+    place: str
+    """Where it is, such as ``line 17``."""
+    what: RunEvent | LeftOut
+    """The run, or why it is left out."""
+    record: object = None
+    """What the source has there, for the rejects; bytes are kept as they are."""
+    without: tuple[str, ...] = ()
+    """What of the run cannot be read, though the run itself can, or what was assumed to read it."""
+
+
+def imported_event(fields: Mapping[str, Any], *, steps: Sequence[Step] = (), redact: Redact) -> RunEvent:
+    """Return the event that a run of another system is in this state. Its times are aware datetimes.
+
+    Its version is the newest moment that the run names, so that whatever run-log itself has recorded at that
+    moment or later beats it. Its identity is a digest of the run's content: the same state is the same event,
+    whatever it was read from, and how often.
+
+    Raises:
+        LeftOut: *fields* are not those of a run.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "completed_at" in given and "duration_ms" not in given:
+        given["duration_ms"] = max(given["completed_at"] - given["started_at"], timedelta(0))
+    try:
+        run = snapshot(given)
+    except InvalidRunError as error:
+        raise LeftOut("it is not a run", str(error).partition("is not a run: ")[2]) from error
+    redact(run)
+    moment = max(run.started_at, run.completed_at or run.started_at)
+    content = encode_json([*run.key, run.attempt, run.status.value, run_digest(run)])
+    # Without validation: each field is one that was checked here, and there are many runs.
+    return RunEvent.model_construct(
+        # It sorts before every UUID: of one microsecond, what run-log recorded is the later version.
+        event_id=f"!import-{hashlib.blake2b(content.encode(), digest_size=16).hexdigest()}",
+        hlc=max(micros_of(moment) - _MICROS_BEFORE.get(run.status, 0), 0),
+        occurred_at=moment,
+        run=run,
+        steps=tuple(steps),
+    )
