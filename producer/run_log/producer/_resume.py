@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
-from run_log.core import RunLogProtocol, RunStatus, Settings, TriggerType, WorkflowRun, utc_now
+from run_log.core import RunLogProtocol, RunStatus, TriggerType, WorkflowRun, utc_now
 from run_log.core.clock import PROCESS_CLOCK, HybridLogicalClock
 from run_log.core.logs import get_logger
 from run_log.core.models import MAX_ATTEMPT, RunKey
 from run_log.core.nearest import is_foreign
 from run_log.core.wire import MAX_STAMPED_AHEAD
-from run_log.stores import create_run_log_service, get_run_log_service
 
 from ._emitter import RunEventEmitter, default_emitter
 from ._failure import name_and_text
 from ._handle import Emits, RunHandle
 from ._recorder import RunRecorder
+from .asking import aside, asked
 
 _logger: Final = get_logger("run_log.producer")
-
-_T = TypeVar("_T")
 
 
 def resume_run(  # noqa: PLR0913 - each names one thing about the continuation
@@ -85,7 +81,7 @@ class _Continuation:
 
     def open(self) -> RunHandle:
         try:
-            run = _aside(self._read_in_time).result(self.timeout)
+            run = aside(self._read_in_time).result(self.timeout)
             return self._with(run) if run else self._without(None)
         except BaseException as error:  # a run log must not break the workflow
             if not is_foreign(error):
@@ -99,7 +95,7 @@ class _Continuation:
             else:
                 # In a thread: connecting would block this loop, and longer than *timeout*.
                 async with asyncio.timeout(self.timeout):
-                    run = await asyncio.wrap_future(_aside(self._read_in_time))
+                    run = await asyncio.wrap_future(aside(self._read_in_time))
             return self._with(run) if run else self._without(None)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -117,17 +113,11 @@ class _Continuation:
 
     async def _read(self) -> WorkflowRun | None:
         if self.run_log is not None:
-            return await self.run_log.get_run(self.workflow_id, self.run_id)
-        settings = Settings.from_env()
-        if settings.backend == "memory":
-            return await get_run_log_service().get_run(self.workflow_id, self.run_id)
-        # Not the process's service, which may be bound to another event loop. With pubsub the projection in
-        # Firestore is read; a pubsub service would make a second emitter.
-        own: Any = create_run_log_service("firestore" if settings.backend == "pubsub" else settings.backend)
-        try:
-            return cast("WorkflowRun | None", await own.get_run(self.workflow_id, self.run_id))
-        finally:
-            await own.close()
+            return await self._get(self.run_log)
+        return await asked(self._get)
+
+    async def _get(self, run_log: Any) -> WorkflowRun | None:
+        return cast("WorkflowRun | None", await run_log.get_run(self.workflow_id, self.run_id))
 
     def _with(self, run: WorkflowRun) -> RunHandle:
         is_next = self.retry or run.status.is_terminal
@@ -195,21 +185,3 @@ def _tell_if_ahead(run: RunKey, ahead: timedelta) -> None:
             ahead=str(ahead),
             hint="a projector makes dead letters of what is said after it (clock_ahead): pass retry=True",
         )
-
-
-def _aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
-    """Run *read* in another thread with its own loop: connecting blocks, and this thread may run a loop."""
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(asyncio.run(read()))
-        except Exception as error:  # noqa: BLE001 - the caller handles it
-            future.set_exception(error)
-        except BaseException as error:  # noqa: BLE001 - a SystemExit of the reading must not end the workflow
-            future.set_exception(RuntimeError(f"reading ended by {name_and_text(error)}"))
-
-    threading.Thread(target=run, name="run-log-resume", daemon=True).start()
-    return future
