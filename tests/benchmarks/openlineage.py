@@ -19,7 +19,7 @@ from run_log.adapters.openlineage import create_app
 from run_log.core import Message
 from run_log.producer import RunEventEmitter
 from run_log.producer._store_transport import StoreTransport
-from run_log.stores import InMemoryRunLogService, SQLiteRunLogService
+from run_log.stores import InMemoryRunLogService, RunLogService, SQLiteRunLogService
 from run_log.testing import FirestoreEmulator
 
 from .report import Options, Report, Row, Sample, in_rounds, number, percentile
@@ -96,10 +96,12 @@ async def _app(case: str, folder: Path) -> AsyncGenerator[FastAPI]:
         return
     if "SQLite" in case or "same" in case:
         path = folder / "runs.sqlite3"
+        read: RunLogService
         own, read = SQLiteRunLogService(path=path), SQLiteRunLogService(path=path)
         emitter = RunEventEmitter(StoreTransport(lambda: own, close_store=own.close))
     else:
-        read, emitter = InMemoryRunLogService(), RunEventEmitter(_Nothing())
+        read = InMemoryRunLogService()
+        emitter = RunEventEmitter(_Nothing())
     yield create_app(read, emitter=emitter, auth="none", now=lambda: datetime(2026, 3, 4, tzinfo=UTC))
     await asyncio.to_thread(emitter.close, 30)
     await read.close()

@@ -58,9 +58,9 @@ def lines(name: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def emitter_to(transport: Transport) -> Generator[RunEventEmitter]:
+def emitter_to(transport: Transport, **options: Any) -> Generator[RunEventEmitter]:
     """Yield an emitter that delivers at once, and retries soon."""
-    emitter = RunEventEmitter(transport, policy=SOON)
+    emitter = RunEventEmitter(transport, policy=SOON, **options)
     try:
         yield emitter
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +13,13 @@ from starlette.requests import HTTPConnection
 from tests.unit.producer.transports import PATIENCE, ScriptedTransport, logged
 
 from run_log.adapters.openlineage import app, bodies, create_app, recorder
-from run_log.core import MessageRefusedError, TransportUnavailableError
+from run_log.core import Message, MessageRefusedError, TransportUnavailableError
 from run_log.producer import reset_default_emitter
+from run_log.producer._held import BufferLimits
+from run_log.producer._store_transport import StoreTransport
 from run_log.stores import InMemoryRunLogService, get_run_log_service, reset_run_log_service
 
-from .kit import NOW, URL, an_event, client_of, lines, receiver, tags
+from .kit import NOW, URL, an_event, client_of, emitter_to, lines, receiver, tags
 
 BATCH = f"{URL}/batch"
 
@@ -66,6 +68,35 @@ async def test_what_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
 
     assert (200, 503, 200) == (first.status_code, refused.status_code, after.status_code)
     assert 1 == len(logged(caplog, "run_log_openlineage_failed"))
+
+
+class _Refusing(StoreTransport):
+    """Refuses what it is told to."""
+
+    is_refusing = False
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transport`."""
+        if self.is_refusing:
+            raise MessageRefusedError("not now")
+        super().publish(messages)
+
+
+async def test_what_was_dropped_is_not_taken_as_known() -> None:
+    """A late start that was dropped together with what it corrects is as new when it is sent again."""
+    log = InMemoryRunLogService()
+    transport = _Refusing(lambda: log)
+    async with receiver(log, transport) as client:
+        answers = [await client.post(URL, json=an_event("COMPLETE", "2026-03-01T10:00:05Z"))]
+        transport.is_refusing = True
+        answers.append(await client.post(URL, json=an_event()))
+        transport.is_refusing = False
+        answers.append(await client.post(URL, json=an_event()))
+    run = await log.get_run("n/j", "r")
+
+    assert [200, 503, 200] == [answer.status_code for answer in answers]
+    assert run is not None
+    assert 5_000 == run.duration_ms
 
 
 async def test_an_outage_that_ends_in_time() -> None:
@@ -191,12 +222,15 @@ async def test_no_batch() -> None:
         )
 
 
-async def test_a_batch_that_is_larger_than_the_buffer() -> None:
-    """A batch of more events than an emitter holds is recorded whole."""
+async def test_a_batch_of_many() -> None:
+    """A batch that does not fit into the emitter's buffer is recorded whole, in parts."""
     log = InMemoryRunLogService()
     batch = [an_event(run_id=str(number)) for number in range(2 * recorder.AT_ONCE + 1)]
-    async with receiver(log, delivery_seconds=PATIENCE) as client:
-        assert 200 == (await client.post(BATCH, json=batch)).status_code
+    limits = BufferLimits(events=recorder.AT_ONCE)
+    with emitter_to(StoreTransport(lambda: log), limits=limits) as emitter:
+        app = create_app(log, emitter=emitter, delivery_seconds=PATIENCE, now=lambda: NOW)
+        async with client_of(app) as client:
+            assert 200 == (await client.post(BATCH, json=batch)).status_code
 
     assert len(batch) == (await log.get_stats("n/j"))["total"]
 

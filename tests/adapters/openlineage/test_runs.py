@@ -108,6 +108,7 @@ async def test_running_is_no_transition() -> None:
     """A run that says again and again that it is running fills no history, and is not stale."""
     log = InMemoryRunLogService()
     async with receiver(log) as client:
+        await post_all(client, an_event(), an_event("OTHER", tags=tags(a="1")))
         await post_all(
             client, *(an_event("RUNNING", f"2026-03-01T10:{minute:02}:00Z") for minute in range(60))
         )

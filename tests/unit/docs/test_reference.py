@@ -18,6 +18,7 @@ PACKAGES = (
     "run_log.projector.rebuild",
     "run_log.projector.beam",
     "run_log.dashboard",
+    "run_log.adapters.openlineage",
     "run_log.pubsub",
     "run_log.testing",
 )

@@ -7,6 +7,7 @@ import pytest
 
 PACKAGES = [
     "run_log.adapters",
+    "run_log.adapters.openlineage",
     "run_log.console",
     "run_log.core",
     "run_log.dashboard",

@@ -42,7 +42,7 @@ _STAGES: Final[Mapping[RunStatus, int]] = {
     RunStatus.CANCELLED: 2,
     RunStatus.FAILED: 3,
 }
-_STATUSES: Final[Mapping[str | None, RunStatus]] = {
+STATUSES: Final[Mapping[str | None, RunStatus]] = {
     "START": RunStatus.RUNNING,
     "RUNNING": RunStatus.RUNNING,
     "COMPLETE": RunStatus.SUCCESS,
@@ -278,7 +278,7 @@ class _Event(_Part):
     def told(self) -> Told:
         """Return what it tells."""
         facets = self.run.facets or _RunFacets()
-        status = _STATUSES.get(self.event_type)
+        status = STATUSES.get(self.event_type)
         failure = facets.error_message if status in {RunStatus.FAILED, RunStatus.CANCELLED} else None
         return Told(
             key=(self.job.workflow_id, bounded_id(valid_text(self.run.run_id))),
