@@ -1,4 +1,4 @@
-"""The warehouse's views in DuckDB, translated from BigQuery's SQL by sqlglot, and what they have to answer."""
+"""The warehouse's views in DuckDB, translated from BigQuery's SQL by sqlglot, and what they have to say."""
 
 from __future__ import annotations
 
@@ -24,14 +24,32 @@ from run_log.core.history import annotated
 from run_log.core.law import RunHead, by_run, fold
 from run_log.core.models import RunKey
 from run_log.core.stats import count_statuses
-from run_log.core.wire import check_stamp
+from run_log.core.wire import MAX_MESSAGE_BYTES, check_stamp
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "infra" / "terraform" / "warehouse"
 DATASET: Final = "${dataset}."
 
+# Of bodies DuckDB gets the text: its own cast would escape bytes.
+COLUMNS: Final = {
+    "subscription_name": "VARCHAR",
+    "message_id": "VARCHAR",
+    "publish_time": "TIMESTAMPTZ",
+    "data": "VARCHAR",
+    "attributes": "JSON",
+}
+"""The columns of the table, with their types in DuckDB."""
+
 _REFERENCE: Final = re.compile(r"`\$\{dataset\}\.(\w+)`")
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _ENDED: Final = (RunStatus.SUCCESS, RunStatus.FAILED)
+
+_TRANSITION: Final = (
+    *("attempt", "hlc", "event_id", "status", "occurred_at", "lasted_ms", "inferred", "anomaly"),
+    *("answered_by", "choice", "comment"),
+)
+_STEP: Final = (
+    *("parent", "name", "attempt", "status", "started_at", "ended_at", "took_ms", "error", "version"),
+)
 
 Row = Mapping[str, Any]
 
@@ -39,8 +57,13 @@ Row = Mapping[str, Any]
 def views() -> dict[str, str]:
     """Return the text of each view by its name, those first that others are made of."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.sql")}
-    sources = {name: set(_REFERENCE.findall(text)) & set(texts) for name, text in texts.items()}
-    return {name: texts[name] for name in TopologicalSorter(sources).static_order()}
+    made_of = {name: sources(text) & set(texts) for name, text in texts.items()}
+    return {name: texts[name] for name in TopologicalSorter(made_of).static_order()}
+
+
+def sources(text: str) -> set[str]:
+    """Return the names of the table and the views that a view is made of."""
+    return set(_REFERENCE.findall(text))
 
 
 def translated(query: str) -> str:
@@ -49,7 +72,7 @@ def translated(query: str) -> str:
     return tree.transform(_safely_parsed).sql(dialect="duckdb")
 
 
-def _safely_parsed(node: exp.Expression) -> exp.Expression:
+def _safely_parsed(node: exp.Expr) -> exp.Expr:
     # sqlglot knows the same function of another dialect, TRY_PARSE_JSON, but not this spelling of it.
     if isinstance(node, exp.SafeFunc) and isinstance(node.this, exp.ParseJSON):
         return exp.ParseJSON(this=node.this.this, safe=True)
@@ -62,11 +85,8 @@ class Warehouse:
     def __init__(self) -> None:
         self._database = duckdb.connect()
         self._database.execute("SET TimeZone = 'UTC'")
-        # The columns are those of the Terraform module. Bodies are text already: DuckDB's cast would escape bytes.
-        self._database.execute(
-            "CREATE TABLE messages (subscription_name VARCHAR, message_id VARCHAR, "
-            "publish_time TIMESTAMPTZ, data VARCHAR, attributes JSON)"
-        )
+        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+        self._database.execute(f"CREATE TABLE messages ({columns})")
         self._views = {name: translated(text) for name, text in views().items()}
 
     def close(self) -> None:
@@ -88,10 +108,9 @@ class Warehouse:
             file.flush()
             self._database.execute("DELETE FROM messages")
             self._database.execute(
-                "INSERT INTO messages SELECT * FROM read_json(?, format = 'newline_delimited', columns = {"
-                "subscription_name: 'VARCHAR', message_id: 'VARCHAR', publish_time: 'TIMESTAMPTZ', "
-                "data: 'VARCHAR', attributes: 'JSON'}, maximum_object_size = 20000000)",
-                [file.name],
+                "INSERT INTO messages SELECT * FROM "
+                "read_json($path, format = 'nd', columns = $columns, maximum_object_size = $bytes)",
+                {"path": file.name, "columns": COLUMNS, "bytes": 2 * MAX_MESSAGE_BYTES},
             )
         # As tables: a view works out all views below it, each time.
         for name, view in self._views.items():
@@ -207,7 +226,7 @@ def check_transitions(rows: Sequence[Row], folded: Folded) -> None:
     }
     found = {
         (*_key(row), row["position"]): {
-            **{name: row[name] for name in next(iter(expected.values()), {})},
+            **{name: row[name] for name in _TRANSITION},
             "answer_values": row["answer_values"] and json.loads(row["answer_values"]),
         }
         for row in rows
@@ -261,7 +280,7 @@ def check_steps(rows: Sequence[Row], folded: Folded) -> None:
     }
     found = {
         (*_key(row), row["key"]): {
-            **{name: row[name] for name in next(iter(expected.values()), {})},
+            **{name: row[name] for name in _STEP},
             "attributes": json.loads(row["attributes"]),
         }
         for row in rows

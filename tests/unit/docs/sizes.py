@@ -54,6 +54,16 @@ def message_bytes() -> tuple[float, float]:
     return mean(len(message.data) for message in messages), mean(len(text.encode()) for text in attributes)
 
 
+def row_bytes() -> float:
+    """Return the mean bytes of an event's row as https://cloud.google.com/bigquery/pricing#data has it."""
+    names = 2 + len("projects/a-project/subscriptions/run-log-warehouse") + 2 + len("12345678901234567") + 8
+    messages = [encode_event(event) for event in life()]
+    return names + mean(
+        2 + len(message.data) + len(json.dumps(dict(message.attributes), separators=(",", ":")))
+        for message in messages
+    )
+
+
 def document_bytes(events: Sequence[RunEvent]) -> int:
     """Return what Firestore stores for the run's document after *events*."""
     return _name_bytes(RUN) + _bytes(_stored(events))

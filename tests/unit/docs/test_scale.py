@@ -13,7 +13,7 @@ from run_log.stores.committing.commits import MAX_COMMIT_BYTES, MAX_COMMIT_RUNS
 from run_log.stores.stored.fields import SHARDS
 
 from .repository import codes, one_line, read, table
-from .sizes import document_bytes, index_entries, life, message_bytes
+from .sizes import document_bytes, index_entries, life, message_bytes, row_bytes
 
 SCALE = read("docs/scale.md")
 TEXT = one_line(SCALE)
@@ -48,6 +48,7 @@ def test_the_figures() -> None:
     first = {row[0]: row[1:] for row in table(SCALE, "")}
     rows = [(codes(row[0])[0], row[2:]) for row in RESULTS]
     rows += [("total_usd", first["US dollars a month, at most"]), ("projectors", first["projectors"])]
+    rows += [("warehouse_usd", first["with a [warehouse](#database-and-warehouse), this much more"])]
 
     for name, cells in rows:
         assert [shown(known[name]) for known in COMPUTED] == cells, name
@@ -76,6 +77,7 @@ def test_sizes() -> None:
 
     assert f"{body:.0f} of body, {attributes:.0f} of attributes, 37 of time and message id" in TEXT
     assert round(body + attributes) + 37 == INPUTS["message_bytes"]
+    assert round(row_bytes()) == INPUTS["row_bytes"]
     assert len(events) == INPUTS["events_per_run"]
     assert document_bytes(events) == INPUTS["document_bytes"]
     assert sum(entries) == INPUTS["index_bytes"]
@@ -102,6 +104,8 @@ def test_what_terraform_decides() -> None:
 
     assert module.value("${var.topic_retention_days}") == INPUTS["topic_days"]
     assert module.value("${var.run_retention_days}") is None
+    assert module.value("${var.warehouse_retention_days}") is None
+    assert module.value("${var.warehouse_enabled}") is False
     assert module.variables["projector_limits"]["default"] == {"cpu": "1", "memory": "512Mi"}
     assert "1 vCPU at 0.000018, 0.5 GiB at 0.000002 a GiB" in TEXT
     assert 0.000018 + 0.5 * 0.000002 == pytest.approx(INPUTS["p_instance"])
@@ -118,6 +122,23 @@ def test_where_it_is_from() -> None:
     assert all("](" in row[-1] or row[-1] == "the same" for row in table(SCALE, "limit"))
     for service in ("pubsub", "firestore", "run"):
         assert f"(https://cloud.google.com/{service}/pricing) (" in TEXT
+
+
+def test_both_bills() -> None:
+    """What database and warehouse cost beside each other are the figures of the tables."""
+    written = [known["loaded_usd"] + known["rows_usd"] for known in COMPUTED]
+
+    for row, known, usd in zip(table(SCALE, "events a second"), COMPUTED, written, strict=True):
+        figures = (known["database_usd"], usd, known["question_usd"])
+        assert [f"{known['rate']:,}", *map(shown, figures)] == row
+    assert COMPUTED[-1]["database_usd"] / written[-1] == pytest.approx(25, rel=0.02)
+    assert "events for a 25th of what the database costs" in TEXT
+    assert f"with {INPUTS['run_days']:.0f} days kept" in TEXT
+    most = INPUTS["write_bytes"] / INPUTS["row_bytes"]
+    assert (
+        f"{INPUTS['write_bytes'] / 10**6:.0f} MB a second in a region are {shown(most)} events a second"
+        in TEXT
+    )
 
 
 def test_what_the_text_says() -> None:

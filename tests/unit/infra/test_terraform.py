@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.unit.docs.repository import codes, read, section, source_strings, table
+from tests.warehouse import COLUMNS, sources, views
 
 from run_log.core import Settings
 from run_log.core.settings import MAX_STATS_SHARDS
@@ -254,3 +255,17 @@ def test_the_module_does_what_its_own_tests_say() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed, 0 failed", done.stdout)
+
+
+def test_the_warehouse(module: TerraformModule) -> None:
+    """The table has the columns that the views are tested with. A view comes after those it is made of."""
+    columns = re.findall(r'\{ name = "(\w+)", type = "(\w+)", mode = "NULLABLE" \}', module.text)
+    layers = module.local("warehouse_views")
+
+    assert [name for name, _ in columns] == list(COLUMNS)
+    assert views().keys() == layers.keys()
+    for name, text in views().items():
+        assert all(layers[source] < layers[name] for source in sources(text) - {"messages"})
+    subscription = module.resources["google_pubsub_subscription"]["warehouse"]
+    assert [{"ttl": ""}] == subscription["expiration_policy"]
+    assert "dead_letter_policy" not in subscription
