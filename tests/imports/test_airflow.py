@@ -152,8 +152,8 @@ def test_mapped_tasks_and_long_names_are_steps(folder: Path, tmp_path: Path) -> 
     many = [(f"{number:032}", name, number) for number in range(MAX_STEPS + 10)]
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executemany(
-            "INSERT INTO task_instance (id, task_id, dag_id, run_id, map_index, state, try_number, start_date, "
-            "end_date, max_tries, pool, pool_slots, priority_weight, queue, dag_version_id) "
+            "INSERT INTO task_instance (id, task_id, dag_id, run_id, map_index, state, try_number, "
+            "start_date, end_date, max_tries, pool, pool_slots, priority_weight, queue, dag_version_id) "
             "SELECT ?, ?, dag_id, run_id, ?, state, 1, start_date, end_date, 1, pool, 1, 1, queue, "
             "dag_version_id FROM task_instance WHERE run_id = 'ok' AND task_id = 'book'",
             many,

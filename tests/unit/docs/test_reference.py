@@ -16,6 +16,7 @@ PACKAGES = (
     "run_log.projector",
     "run_log.projector.archive",
     "run_log.projector.rebuild",
+    "run_log.projector.imports",
     "run_log.projector.beam",
     "run_log.dashboard",
     "run_log.adapters.openlineage",

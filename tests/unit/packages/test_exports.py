@@ -14,6 +14,7 @@ PACKAGES = [
     "run_log.producer",
     "run_log.projector",
     "run_log.projector.archive",
+    "run_log.projector.imports",
     "run_log.projector.rebuild",
     "run_log.pubsub",
     "run_log.stores",

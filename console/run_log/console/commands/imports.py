@@ -77,8 +77,8 @@ _Rejects = Annotated[
 @app.command(
     name="csv",
     epilog=examples(
-        "import csv runs.csv --map id=run_no --set workflow_id=invoices --zone UTC --dry-run",
-        "import csv - --delimiter ';' --status done=success <runs.csv",
+        "import csv runs.csv --map id=no --set workflow_id=invoices --dry-run",
+        "import csv - --delimiter ';' --zone UTC --status ok=success <runs.csv",
     ),
 )
 def csv_(
@@ -117,7 +117,7 @@ def csv_(
 @app.command(
     epilog=examples(
         "import jsonl runs.jsonl --dry-run",
-        "import jsonl runs.jsonl --map id=run.uuid --map labels.customer=customer",
+        "import jsonl runs.jsonl --map id=run.uuid --time-format ms",
     )
 )
 def jsonl(
@@ -133,9 +133,9 @@ def jsonl(
     rejects: _Rejects = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Import a file with one JSON object on each line, such as `run-log runs list -o jsonl` prints.
+    """Import a file with one JSON object on each line, such as listings print with -o jsonl.
 
-    A.B as a column is the key B of the object A. Exits as `run-log import csv` does.
+    A.B as a column is the key B of the object A. Exits as 'import csv' does.
     """
     from run_log.projector.imports import batches_of, jsonl_runs
 
@@ -170,7 +170,7 @@ def celery(
 ) -> None:
     """Import the tasks of Celery's database result back end. The database is only read.
 
-    Exits as `run-log import csv` does.
+    Exits as 'import csv' does.
     """
     require("import")
     from datetime import UTC
@@ -195,7 +195,7 @@ def airflow(
 ) -> None:
     """Import the DAG runs of Airflow's metadata database, with tasks as steps. It is only read.
 
-    Airflow 2.2 or newer. Exits as `run-log import csv` does.
+    Airflow 2.2 or newer. Exits as 'import csv' does.
     """
     require("import")
     from run_log.projector.imports import airflow_runs, batches_of
@@ -220,7 +220,7 @@ def root(
 ) -> None:
     """Import documents of the service that run-log began from, out of a root collection of Firestore.
 
-    Exits as `run-log import csv` does.
+    Exits as 'import csv' does.
     """
     require("stores")
     from run_log.projector.imports import root_runs

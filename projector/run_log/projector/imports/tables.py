@@ -50,6 +50,8 @@ def csv_runs(
                 mapping.check_columns(names, file)
             elif isinstance(row, LeftOut) or row:
                 yield _found(place, lambda: _named(names, row), mapping, redact)  # noqa: B023 - called at once
+        if not names:
+            raise InvalidArgumentError(f"{file} is empty: its first line has to name the columns")
 
 
 def jsonl_runs(
