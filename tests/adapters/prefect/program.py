@@ -1,0 +1,159 @@
+"""Flows that run in Prefect's own environment, against a temporary server, and are recorded.
+
+python -m tests.adapters.prefect.program
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from importlib import import_module
+from typing import Any
+
+from tests.unit.docs.repository import blocks, read, run_example
+
+from run_log.adapters.prefect import install
+from run_log.producer import default_emitter
+from run_log.stores import create_run_log_service
+
+install()
+install()  # once is enough
+
+_prefect: Any = import_module("prefect")
+_client: Any = import_module("prefect.client.orchestration")
+_states: Any = import_module("prefect.states")
+_runners: Any = import_module("prefect.task_runners")
+_policies: Any = import_module("prefect.cache_policies")
+
+
+def tried(call: Any, *arguments: Any) -> str:
+    """Return the name of the error of a call."""
+    try:
+        call(*arguments)
+    except BaseException as error:  # noqa: BLE001 - one of them is Ctrl-C
+        return type(error).__name__
+    return "none"
+
+
+def fails(times: int, error: Exception) -> Any:
+    """Return a function that raises *error* so many times."""
+    left = [error] * times
+
+    def once() -> None:
+        if left:
+            raise left.pop()
+
+    return once
+
+
+def named(kind: Any, name: str, function: Any, **options: Any) -> Any:
+    """Return *function* as a flow or a task of that name."""
+    more = {"task_run_name": name} if kind is _prefect.task else {}
+    return kind(name=name, **more, **options)(function)
+
+
+def calls(task: Any) -> Any:
+    """Return a function that calls *task*."""
+
+    def caller() -> Any:
+        return task()
+
+    return caller
+
+
+def a_cached() -> int:
+    """Return a number, from the cache the second time."""
+    return 1
+
+
+def sync_flows() -> None:
+    """Run flows that end by themselves, and one that is interrupted."""
+    flow, task = _prefect.flow, _prefect.task
+    flaky = named(task, "flaky", fails(1, ConnectionError("busy")), retries=1)
+    inner = named(task, "inner", lambda: 2)
+    outer = named(task, "outer", calls(inner))
+    bad = named(task, "bad", fails(9, ValueError("no")))
+    cached = named(task, "cached", a_cached, cache_policy=_policies.INPUTS, persist_result=True)
+    sub = named(flow, "sub", calls(inner))
+    once = fails(1, ValueError("once"))
+
+    def main(x: int) -> dict[str, int]:
+        flaky()
+        outer.submit().result()
+        cached()
+        cached()
+        sub()
+        once()
+        return {"x": x}
+
+    named(flow, "main", main, retries=1).with_options(name="main")(3)
+    tried(named(flow, "fails", calls(bad)))
+
+    def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    tried(named(flow, "interrupted", interrupts))
+
+
+async def async_flows() -> None:
+    """Run an async flow."""
+
+    async def slow() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    task = named(_prefect.task, "slow", slow)
+
+    async def work() -> list[int]:
+        return [await task(), await task()]
+
+    await named(_prefect.flow, "async", work)()
+
+
+def ended_elsewhere() -> None:
+    """Call the hook of a flow whose process is gone, as Prefect's runner does."""
+    flow = named(_prefect.flow, "elsewhere", lambda: None)
+    with _client.get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(flow)
+    for hook in flow.on_cancellation_hooks:
+        hook(flow, flow_run, _states.Cancelling(message="no longer needed"))
+
+
+def a_far() -> int:
+    """Run in a process of its own."""
+    return 1
+
+
+far = named(_prefect.task, "far", a_far)
+
+
+def processes() -> None:
+    """Run a task in a process of a task runner."""
+    runner = _runners.ProcessPoolTaskRunner(max_workers=1)
+    named(_prefect.flow, "processes", lambda: far.submit().result(), task_runner=runner)()
+
+
+async def document() -> None:
+    """Run the blocks of the page, with the flow that pauses in a thread of its own."""
+    names: dict[str, Any] = {"__name__": "document"}
+    first, second, third = blocks(read("docs/prefect.md"), "python")
+    await asyncio.to_thread(exec, compile(first, "first", "exec"), names)
+    await run_example(second, names)
+    flow = threading.Thread(target=names["expense"], args=(4200,))
+    flow.start()
+    log = create_run_log_service()
+    async with asyncio.timeout(60):
+        while not (await log.list_pending(workflow_id="expense"))[0]:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.05)
+    await log.close()
+    await run_example(third, names)
+    await asyncio.to_thread(flow.join, 60)
+
+
+if __name__ == "__main__":
+    sync_flows()
+    asyncio.run(async_flows())
+    ended_elsewhere()
+    processes()
+    asyncio.run(document())
+    default_emitter().flush_sync(30)
