@@ -264,6 +264,7 @@ async def test_gzip(encoding: str) -> None:
         (b"{}", "br", 415),
         (b"{}", "gzip, gzip", 415),
     ],
+    ids=["cut", "not packed", "empty", "more behind", "another encoding", "two encodings"],
 )
 async def test_what_cannot_be_unpacked(content: bytes, encoding: str, status: int) -> None:
     """What is not packed as its header says is refused."""
