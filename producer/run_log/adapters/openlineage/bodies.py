@@ -21,7 +21,6 @@ READ_SECONDS: Final = 30.0
 """How long a body may take to arrive."""
 
 _MAX_DIGITS: Final = 18
-_TOO_LARGE: Final = HTTPException(413, f"a body has at most {MAX_BODY_BYTES} bytes, unpacked")
 
 # To zlib, gzip's header and trailer.
 _WITH_HEADER: Final = 16 + zlib.MAX_WBITS
@@ -65,7 +64,7 @@ class Bodies:
 
     def _check(self, size: int) -> None:
         if size > MAX_BODY_BYTES:
-            raise _TOO_LARGE
+            raise _too_large()
         if self._in_hand > MAX_BYTES_IN_HAND:
             raise HTTPException(503, "too much is in hand; send it again")
 
@@ -73,7 +72,11 @@ class Bodies:
 def _check_length(request: Request) -> None:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > _MAX_DIGITS or int(length) > MAX_BODY_BYTES):
-        raise _TOO_LARGE
+        raise _too_large()
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"a body has at most {MAX_BODY_BYTES} bytes, unpacked")
 
 
 def _room(body: bytearray) -> int:
