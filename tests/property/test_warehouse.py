@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.warehouse import Folded, Warehouse, check
+from tests.warehouse import Warehouse, check
 
 from run_log.core import (
     DeadLetterReason,
@@ -28,7 +28,7 @@ from run_log.core import (
 )
 from run_log.core.clock import micros_of
 
-from .core_strategies import EPOCH, clashing_events, examples, forms, trigger_types
+from .core_strategies import EPOCH, examples, forms, trigger_types
 
 pytestmark = pytest.mark.search
 
@@ -216,24 +216,47 @@ def test_whatever_comes_is_folded_alike(
     check(warehouse, data.draw(st.permutations(messages)), published_at=PUBLISHED_AT)
 
 
-@given(events=clashing_events(max_size=8))
-@examples(15)
-def test_two_events_of_one_version(warehouse: Warehouse, events: Sequence[RunEvent]) -> None:
-    """Where a faulty publisher says two things in one version, the same one counts as elsewhere."""
-    messages = [encode_event(event) for event in events]
-    warehouse.load(messages, published_at=PUBLISHED_AT)
-    folded = Folded(messages, published_at=PUBLISHED_AT)
+def _said(number: int, run: str, status: RunStatus, **changes: Any) -> RunEvent:
+    """Return an event of one version, that of all which this returns, with a step of its own."""
+    pause = {name: changes.pop(name) for name in ("answered_by", "choice", "comment") if name in changes}
+    step = Step(key=f"s{number}", name="a", status=StepStatus.SUCCESS, started_at=EPOCH, version=number)
+    state = WorkflowRun(
+        id=run,
+        workflow_id="w",
+        status=status,
+        trigger_type=TriggerType.MANUAL,
+        started_at=EPOCH,
+        pause=PauseRequest(**pause) if pause else None,
+    )
+    return RunEvent(
+        **{"event_id": "same", "hlc": 1, "occurred_at": EPOCH, **changes}, run=state, steps=(step,)
+    )
 
-    found = {(row["workflow_id"], row["run_id"]): row for row in warehouse.view("runs")}
-    assert folded.heads.keys() == found.keys()
-    for key, head in folded.heads.items():
-        row, line = found[key], head.history[-1]
-        assert (head.version, line.status, line.occurred_at, line.inferred) == (
-            (row["attempt"], row["hlc"], row["event_id"]),
-            row["status"],
-            row["occurred_at"],
-            row["inferred"],
-        )
+
+SAID: Final[list[tuple[RunStatus, dict[str, Any]]]] = [
+    (RunStatus.RUNNING, {}),
+    (RunStatus.RUNNING, {"inferred": True, "occurred_at": EPOCH + timedelta(days=1)}),
+    (RunStatus.RUNNING, {"occurred_at": EPOCH + timedelta(seconds=1)}),
+    (RunStatus.RUNNING, {"occurred_at": EPOCH + timedelta(days=2), "is_progress": True}),
+    (RunStatus.SKIPPED, {}),
+    (RunStatus.CANCELLED, {}),
+    (RunStatus.CANCELLED, {"answered_by": "ann"}),
+    (RunStatus.CANCELLED, {"choice": "yes"}),
+    (RunStatus.CANCELLED, {"comment": "no"}),
+]
+
+
+def test_two_events_of_one_version(warehouse: Warehouse) -> None:
+    """Where a faulty publisher says two things in one version, the same one counts as elsewhere."""
+    events = [
+        _said(number, f"{one} and {other}", SAID[number][0], **SAID[number][1])
+        for one in range(len(SAID))
+        for other in range(one)
+        for number in (one, other)
+    ]
+
+    for some in (events, events[::-1]):
+        check(warehouse, list(map(encode_event, some)), published_at=PUBLISHED_AT)
 
 
 def test_what_is_left_out(warehouse: Warehouse) -> None:
@@ -244,6 +267,28 @@ def test_what_is_left_out(warehouse: Warehouse) -> None:
     check(warehouse, messages, published_at=PUBLISHED_AT)
     reasons = {int(row["message_id"]): row["reason"] for row in warehouse.view("left_out")}
     assert expected == [reasons[number] for number in range(len(messages))]
+
+
+def test_a_step_of_an_attempt_before(warehouse: Warehouse) -> None:
+    """A running step is cancelled if it was last told of before the attempt began, and not since."""
+    told = [
+        Step(key=f"v{version}", name="a step", status=StepStatus.RUNNING, started_at=EPOCH, version=version)
+        for version in (4, 6)
+    ]
+    run = WorkflowRun(
+        id="r",
+        workflow_id="w",
+        status=RunStatus.RUNNING,
+        trigger_type=TriggerType.MANUAL,
+        started_at=EPOCH,
+        attempt=2,
+    )
+    events = [RunEvent(hlc=hlc, run=run, steps=tuple(told), is_progress=hlc > 5) for hlc in (5, 8)]
+
+    check(warehouse, list(map(encode_event, events)), published_at=PUBLISHED_AT)
+    assert {"v4": "cancelled", "v6": "running"} == {
+        row["key"]: row["status"] for row in warehouse.view("steps")
+    }
 
 
 def test_half_a_surrogate_pair(warehouse: Warehouse) -> None:
