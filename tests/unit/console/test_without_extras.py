@@ -19,7 +19,8 @@ pytestmark = pytest.mark.process
 WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, traceback
 
-EXTRAS = set("fastapi fastavro fsspec google grpc jinja2 requests starlette tenacity uvicorn".split())
+NAMES = "fastapi fastavro fsspec google grpc jinja2 requests sqlalchemy starlette tenacity uvicorn"
+EXTRAS = set(NAMES.split())
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -63,6 +64,9 @@ OTHERS = {
     "dashboard": "dashboard",
     "openlineage": "openlineage",
     "provision": "producer",
+    "import celery sqlite:///results.db": "import",
+    "import airflow sqlite:///airflow.db": "import",
+    "import root old_runs": "stores",
     "archive --into folder": "producer",
     "dead-letters list": "projector",
     "dead-letters show 1": "projector",

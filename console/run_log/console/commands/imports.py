@@ -77,8 +77,8 @@ _Rejects = Annotated[
 @app.command(
     name="csv",
     epilog=examples(
-        "import csv runs.csv --map id=no --set workflow_id=invoices --dry-run",
-        "import csv - --delimiter ';' --zone UTC --status ok=success <runs.csv",
+        "import csv runs.csv --map id=no --set workflow_id=bills --dry-run",
+        "import csv - --zone UTC --status ok=success <runs.csv",
     ),
 )
 def csv_(
