@@ -25,7 +25,7 @@ from run_log.core import (
 )
 from run_log.core.clock import utc_now
 from run_log.core.law import fold
-from run_log.core.steps import MAX_STEPS, in_order, joined_steps
+from run_log.core.steps import MAX_STEP_BYTES, MAX_STEPS, in_order, joined_steps, step_text
 from run_log.producer import (
     RunEventEmitter,
     RunHandle,
@@ -318,6 +318,20 @@ def test_a_name_that_raises(emitter: RunEventEmitter, transport: ScriptedTranspo
     assert ([1, 2], 0) == (done, report.dropped)
     assert {"large": "run-log: cut, 10002 bytes", "small": 1} == steps_in(transport)[-1].attributes
     assert RunStatus.SUCCESS is transport.events[-1].status
+
+
+def test_a_full_step_that_fails(emitter: RunEventEmitter, transport: ScriptedTransport) -> None:
+    """A step whose attributes leave no room for its error keeps the error, and the smaller attributes."""
+    with record_run("w", emitter=emitter) as run:
+        step = run.begin_step("load")
+        step.set(large="y" * 400, small=1)
+        step.end(ValueError("x" * 1_000))
+    emitter.close(PATIENCE)
+    (failed,) = steps_in(transport)
+
+    assert len(step_text(failed)) <= MAX_STEP_BYTES
+    assert str(failed.error).startswith("ValueError: xxx")
+    assert {"small": 1} == failed.attributes
 
 
 def test_a_run_of_a_hundred_steps_emits_its_transitions(

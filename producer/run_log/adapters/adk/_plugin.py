@@ -259,9 +259,10 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
         run.let_go(error)
 
     def _task_done(self, run: Run, task: asyncio.Task[Any]) -> None:
-        # ADK calls nothing where a task is cancelled. One that ends well may have handed the run to another.
-        if task.cancelled() or task.exception() is not None:
-            self._abandon(run, "the task that ran it was cancelled, or has failed")
+        # ADK calls nothing where a task is cancelled. One that ends otherwise may have handed the run
+        # to another, or asyncio closes it. To ask for its exception would keep asyncio from logging it.
+        if task.cancelled():
+            self._abandon(run, "the task that ran it was cancelled")
 
     def _context_gone(self, run: Run, loop: asyncio.AbstractEventLoop, _: object) -> None:
         # The garbage collector calls this, whatever the program is at.
