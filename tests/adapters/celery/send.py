@@ -31,9 +31,6 @@ def _everything() -> dict[str, str]:
         "ignored": shop.ignored.delay(),
         "rejected": shop.rejected.delay(requeue=False),
         "requeued": shop.rejected.delay(requeue=True),
-        "killed": shop.killed.delay(),
-        "lost": shop.lost.delay(),
-        "exits": shop.exits.delay(),
         "large": shop.large.delay(),
         "unknown": shop.app.send_task("nobody.knows", (1,), {"api_key": "hunter2"}),
         "revoke": shop.revoke.delay(),
@@ -79,6 +76,12 @@ def _two_to_end() -> dict[str, str]:
     }
 
 
+def _that_end_processes() -> dict[str, str]:
+    """Send tasks that end the process in which they run."""
+    tasks = {"killed": shop.killed, "lost": shop.lost, "exits": shop.exits}
+    return {name: task.apply_async(queue="dying").id for name, task in tasks.items()}
+
+
 def _to_each(queues: list[str]) -> dict[str, str]:
     """Send to each queue a task of each kind, twice."""
     return {
@@ -99,6 +102,8 @@ def main() -> None:
             ids = _everything()
         case ["two to end"]:
             ids = _two_to_end()
+        case ["that end processes"]:
+            ids = _that_end_processes()
         case ["terminate", task_id]:
             shop.app.control.revoke(task_id, terminate=True)
         case ["interrupted"]:
