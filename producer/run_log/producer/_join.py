@@ -30,9 +30,16 @@ class JoinedRun:
         self._started_at = utc_now()
         self._book = StepBook(tick=self._tick, now=utc_now, told=self._pulse.tell)
 
-    def step(self, name: str, *, key: str | None = None) -> StepScope:
-        """Record a block as a step of the run; see `RunHandle.step`."""
-        return StepScope(self._book, name, key)
+    def step(self, name: str, *, key: str | None = None, attempt: int | None = None) -> StepScope:
+        """Record a block as a step of the run; see `RunHandle.step`.
+
+        Args:
+            name: What people call it.
+            key: What tells it from the run's other steps, also in another process.
+            attempt: Which try of it this is, from 1, where a scheduler counts them; None counts those of
+                this process.
+        """
+        return StepScope(self._book, name, key, attempt)
 
     def __enter__(self) -> Self:
         """Add steps to the run from now on."""

@@ -113,7 +113,7 @@ class StepBook:
         self._newest: dict[tuple[str, str | None], str] = {}  # of each name and step around it
         self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
-    def new(self, name: object, key: object, parent: str | None) -> Step:
+    def new(self, name: object, key: object, parent: str | None, attempt: int | None = None) -> Step:
         """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
         # As it is kept, since a step that failed is found by that.
         text = fitted_name(as_text(name) if type(name) is not str else name)
@@ -124,7 +124,7 @@ class StepBook:
                 key=known.key if known else own_key,
                 parent=parent,
                 name=text,
-                attempt=known.attempt + 1 if known else 1,
+                attempt=attempt or (known.attempt + 1 if known else 1),
                 status=StepStatus.RUNNING,
                 started_at=self._now(),
                 version=self._tick(),
@@ -291,7 +291,12 @@ def current_step() -> StepHandle | None:
 
 
 def new_step(
-    book: StepBook, name: object, key: object, parent: str | None, around: StepHandle | None = None
+    book: StepBook,
+    name: object,
+    key: object,
+    parent: str | None,
+    around: StepHandle | None = None,
+    attempt: int | None = None,
 ) -> StepHandle:
     """Return the handle of a new step in *book*, which is to begin.
 
@@ -301,27 +306,29 @@ def new_step(
         key: What tells it from others; None makes a new one.
         parent: The key of the step around it.
         around: The handle of the step around this code.
+        attempt: Which try of it this is; None counts those in the book.
     """
     step: Step | None = None
     with Contained():  # there may be no memory left
-        step = book.new(name, key, parent)
+        step = book.new(name, key, parent, attempt)
     return StepHandle(book, step, around)
 
 
 class StepScope:
     """What `RunHandle.step` returns: a context manager, sync and async, for one block at a time."""
 
-    def __init__(self, book: StepBook, name: object, key: object) -> None:
+    def __init__(self, book: StepBook, name: object, key: object, attempt: int | None = None) -> None:
         self._book = book
         self._name = name
         self._key = key
+        self._attempt = attempt
         self._entered: dict[StepHandle, Token[StepHandle | None]] = {}
 
     def __enter__(self) -> StepHandle:
         """State that the step is running."""
         before, around = _current.get(), current_step()
         parent = around.key if around and around.is_of(self._book) else None
-        handle = new_step(self._book, self._name, self._key, parent, around)
+        handle = new_step(self._book, self._name, self._key, parent, around, self._attempt)
         try:
             handle.begin()
             self._entered[handle] = _current.set(handle)

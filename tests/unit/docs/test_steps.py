@@ -43,7 +43,7 @@ async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert [{"month": "june"}] == [step.attributes for step in june]
     call, render = july
     assert ("call", 3, StepStatus.SUCCESS, None) == (call.name, call.attempt, call.status, call.error)
-    assert {"host": "worker-3"} == render.attributes
+    assert ({"host": "worker-3"}, 2) == (render.attributes, render.attempt)
     assert nightly is not None
     assert RunStatus.SUCCESS is nightly.status
 
