@@ -26,13 +26,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": "",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
     with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ) as process:
         try:
-            stdout, stderr = process.communicate(timeout=300)
+            stdout, stderr = process.communicate(timeout=500)
         finally:
             process.terminate()  # not killed: it ends its server
     assert (0, "4,200 EUR: pay?\n") == (process.returncode, stdout), stderr
