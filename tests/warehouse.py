@@ -322,7 +322,7 @@ def check_stats(warehouse: Warehouse, folded: Folded) -> None:
 
 
 def check_durations(rows: Sequence[Row], folded: Folded) -> None:
-    """Check the durations of each workflow and day, the percentiles exactly."""
+    """Check the durations of each workflow and day, the percentiles as exact as doubles are."""
     durations: defaultdict[tuple[str, date], list[float]] = defaultdict(list)
     for event in folded.newest.values():
         run = event.run
@@ -338,7 +338,9 @@ def check_durations(rows: Sequence[Row], folded: Folded) -> None:
         assert math.isclose(math.fsum(own), row["total_ms"], rel_tol=1e-9)
         for percent in (50, 95, 99, 100):
             name = f"p{percent}_ms" if percent < 100 else "max_ms"
-            assert own[max(math.ceil(percent * len(own) / 100), 1) - 1] == row[name]
+            exact = own[max(math.ceil(percent * len(own) / 100), 1) - 1]
+            # Microseconds of a thousand years are more than a double holds.
+            assert math.isclose(exact, row[name], rel_tol=1e-12)
 
 
 def _key(row: Row) -> RunKey:

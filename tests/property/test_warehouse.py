@@ -228,9 +228,8 @@ def _said(number: int, run: str, status: RunStatus, **changes: Any) -> RunEvent:
         started_at=EPOCH,
         pause=PauseRequest(**pause) if pause else None,
     )
-    return RunEvent(
-        **{"event_id": "same", "hlc": 1, "occurred_at": EPOCH, **changes}, run=state, steps=(step,)
-    )
+    own: dict[str, Any] = {"event_id": "same", "hlc": 1, "occurred_at": EPOCH, **changes}
+    return RunEvent(run=state, steps=(step,), **own)
 
 
 SAID: Final[list[tuple[RunStatus, dict[str, Any]]]] = [
