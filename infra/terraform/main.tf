@@ -9,7 +9,6 @@ locals {
   subscription      = "${var.name}-projector"
   dead_letter_topic = "${var.name}-dead-letters"
 
-
   dashboard           = "${var.name}-dashboard"
   answering_dashboard = "${var.name}-answers"
 
