@@ -71,7 +71,9 @@ def worker(environ: Mapping[str, str], *options: str) -> Generator[subprocess.Po
 def kill(process: subprocess.Popen[str]) -> None:
     """Kill a worker with its processes, if it is there still."""
     if process.poll() is None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGSTOP)  # it replaces processes that end, from any of its threads
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [child for thread in threads for child in thread.read_text().split()]
         process.kill()
         process.wait()
         for child in map(int, children):
