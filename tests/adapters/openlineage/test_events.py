@@ -254,6 +254,12 @@ def test_no_facets(facets: object) -> None:
         ),
         ({**an_event(), "eventType": "BEGIN"}, "eventType: Input should be 'START', 'RUNNING'"),
         ({**an_event(), "eventType": "start"}, "eventType: "),
+        ({**an_event(), "run": None}, "run: "),
+        (
+            {**an_event(None), "run": None, "schemaURL": "https://openlineage.io/2-0-2#/$defs/RunEvent"},
+            "run: ",
+        ),
+        ({"job": "a job"}, "run: "),
     ],
 )
 def test_no_event(event: object, told: str) -> None:
@@ -268,6 +274,7 @@ def test_no_event(event: object, told: str) -> None:
 def test_what_states_no_run() -> None:
     """An event of a job or a data set alone is an event, and tells of no run."""
     job = {name: value for name, value in an_event(None).items() if name != "run"}
+    job["schemaURL"] = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/JobEvent"
     dataset = {"eventTime": "2026-03-01T10:00:00Z", "dataset": {"namespace": "n", "name": "t"}}
 
     assert [None] * 3 == [told_by(each, NOW) for each in (job, {**job, "run": None}, dataset)]

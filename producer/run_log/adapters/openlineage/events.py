@@ -119,7 +119,7 @@ def told_by(value: object, now: datetime) -> Told | None:
             what += "; post a list of events to .../lineage/batch"
         raise _refused(DeadLetterReason.INVALID_EVENT, what)
     given = cast("dict[str, Any]", value)
-    if given.get("run") is None and (given.get("job") or given.get("dataset")):
+    if given.get("run") is None and given.get("eventType") is None and _is_of_job_or_dataset(given):
         return None
     try:
         event = _Event.model_validate(given)
@@ -130,6 +130,12 @@ def told_by(value: object, now: datetime) -> Told | None:
         what = f"eventTime is {event.event_time - now} ahead of the time here; correct the sender's clock"
         raise _refused(DeadLetterReason.CLOCK_AHEAD, what)
     return event.told()
+
+
+def _is_of_job_or_dataset(event: Mapping[str, Any]) -> bool:
+    # By its schema, it would be an event of a run that does not say which.
+    is_of_run = str(event.get("schemaURL")).endswith("/RunEvent")
+    return not is_of_run and any(isinstance(event.get(name), dict) for name in ("job", "dataset"))
 
 
 def _refused(reason: DeadLetterReason, what: str) -> EventDecodeError:
