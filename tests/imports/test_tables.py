@@ -16,7 +16,7 @@ from run_log.core import (
     RunStatus,
     WorkflowRun,
 )
-from run_log.projector.imports import LeftOut, csv_runs
+from run_log.projector.imports import LeftOut, batches_of, csv_runs
 from run_log.projector.imports.mapping import trigger_word
 from run_log.projector.imports.tables import MAX_LINE
 from run_log.testing import a_run
@@ -108,10 +108,17 @@ def test_a_row_that_is_no_run_is_left_out(file: Path, row: str, why: str) -> Non
     assert 3 == len(found)
 
 
-@pytest.mark.parametrize("what", ["attempt", "duration_ms", "result"])
-def test_a_value_that_is_none_of_its_field_is_left_out(file: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        *((what, "[x") for what in ("attempt", "duration_ms", "result")),
+        *(("attempt", value) for value in ("2.5", "True", "nan", "0", "1e999999999")),
+        *((what, "nan") for what in ("duration_ms", "duration_s")),
+    ],
+)
+def test_a_value_that_is_none_of_its_field_is_left_out(file: Path, what: str, value: str) -> None:
     """A number that is none, or an object that is none, leaves the row out."""
-    ((_, why),) = left_out(from_csv(file, f"{HEAD},{what}\n{ROW},[x\n"))
+    ((_, why),) = left_out(from_csv(file, f"{HEAD},{what}\n{ROW},{value}\n"))
 
     assert "no number" in why or "no JSON object" in why
 
@@ -176,10 +183,53 @@ def test_a_missing_quote_is_told_with_its_lines(file: Path) -> None:
     assert ("invoices", "1") == events(found[-1:])[0].key
 
 
+@pytest.mark.parametrize("last", ["", "\n" + ROW + ',"fine"'], ids=["the end", "another quote"])
+def test_a_missing_quote_takes_no_other_row_into_its_field(file: Path, last: str) -> None:
+    """A quote in the last column that nothing closes leaves its row out. Its field never has other rows."""
+    found = from_csv(file, f'{HEAD},error\n{ROW},"open\n{ROW},\n{ROW},{last}')
+
+    assert [("lines 2 to", "is a quote missing?")] == [
+        (place[:10], why[len("its line is not CSV (") :].partition(")")[0]) for place, why in left_out(found)
+    ]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e999999", "1e9999999999999999999"])
+def test_numbers_that_are_no_times_are_left_out(file: Path, text: str) -> None:
+    """A number beyond all times leaves its row out, and ends nothing."""
+    found = from_csv(
+        file, f"workflow_id,id,status,started_at\nw,1,success,{text}\n", mapping(time_format="ms")
+    )
+
+    assert "a time is not --time-format ms" in left_out(found)[0][1]
+
+
+def test_an_attempt_as_spreadsheets_write_it(file: Path) -> None:
+    """A whole number may be written with a decimal point."""
+    (event,) = events(from_csv(file, f"{HEAD},attempt\n{ROW},2.0\n"))
+
+    assert 2 == event.run.attempt
+
+
+async def test_rows_that_are_large_are_read_in_small_batches(file: Path) -> None:
+    """What is read together is bounded, however large rows are, and no run holds its row."""
+    row = f"{ROW},{'x' * 6_000_000}\n"
+    from_csv(file, f"{HEAD},error\n{row * 6}")
+
+    batches = [batch async for batch in batches_of(csv_runs(str(file), mapping(), redact=REDACT))]
+    assert [4, 2] == [len(batch) for batch in batches]
+    assert not any(each.record for batch in batches for each in batch)
+
+
 def test_wrong_calls_say_what_to_pass(file: Path, tmp_path: Path) -> None:
     """A missing column, file, encoding or delimiter, and a wrong option, are errors that say what to do."""
     with pytest.raises(InvalidArgumentError, match="no column 'workflow_id', it has: a, b; pass --map"):
         from_csv(file, "a,b\n1,2\n")
+    with pytest.raises(InvalidArgumentError, match=r"names one column, .*; pass --delimiter ';'"):
+        from_csv(file, HEAD.replace(",", ";"))
+    with pytest.raises(InvalidArgumentError, match=r"pass --delimiter '\\t'"):
+        from_csv(file, HEAD.replace(",", "\t"))
+    with pytest.raises(InvalidArgumentError, match=r"does not name columns: .*such as cp1252 or utf-16"):
+        from_csv(file, HEAD.encode("utf-16"))
     with pytest.raises(InvalidArgumentError, match="has no column 'no'"):
         from_csv(file, f"{HEAD}\n{ROW}\n", mapping(columns={"id": "no"}))
     with pytest.raises(InvalidArgumentError, match="has two columns 'id'"):

@@ -43,7 +43,9 @@ class Found:
     what: RunEvent | LeftOut
     """The run, or why it is left out."""
     record: object = None
-    """What the source has there, for the rejects; bytes are kept as they are."""
+    """What the source has there, for the rejects; bytes are kept as they are. Of a run it is not needed."""
+    size: int = 0
+    """How many characters it was read from, where a file may have any number of them."""
     without: tuple[str, ...] = ()
     """What of the run cannot be read, though the run itself can, or what was assumed to read it."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, cast
 
 from run_log.core import InvalidArgumentError, RunStatus, TriggerType
 from run_log.core.clock import EPOCH
-from run_log.core.models import is_trigger_word
+from run_log.core.models import MAX_ATTEMPT, is_trigger_word
 from run_log.core.payload import decode_foreign_json
 
 from .found import LeftOut
@@ -155,7 +156,7 @@ class FieldMapping:
                     raise LeftOut("its times have no time zone (pass --zone, such as UTC or Europe/Berlin)")
                 found = found.replace(tzinfo=self._zone)
             return found.astimezone(UTC)
-        except (ValueError, OverflowError, InvalidOperation) as error:
+        except (ValueError, ArithmeticError) as error:
             how = f"--time-format {self._format}" if self._format else "ISO 8601 (pass --time-format)"
             raise LeftOut(f"a time is not {how}", f"{value!r:.100}") from error
 
@@ -237,13 +238,28 @@ def _object(name: str, value: object) -> dict[str, Any]:
 def _numbered(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         if "attempt" in fields:
-            fields["attempt"] = int(fields["attempt"])
+            fields["attempt"] = _whole(fields["attempt"])
         if "duration_s" in fields:
-            fields["duration_ms"] = float(fields.pop("duration_s")) * 1_000
+            fields["duration_ms"] = _finite(fields.pop("duration_s")) * 1_000
         elif "duration_ms" in fields:
-            fields["duration_ms"] = float(fields["duration_ms"])
+            fields["duration_ms"] = _finite(fields["duration_ms"])
         if "duration_ms" in fields and "completed_at" not in fields and fields["status"].is_terminal:
             fields["completed_at"] = fields["started_at"] + timedelta(milliseconds=fields["duration_ms"])
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise LeftOut("its attempt or its duration is no number", str(error)[:100]) from error
     return fields
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r:.50} is not finite")
+    return number
+
+
+def _whole(value: object) -> int:
+    # Spreadsheets and data frames write whole numbers as 2.0.
+    number = Decimal(str(value))
+    if not 1 <= number <= MAX_ATTEMPT or number != int(number):
+        raise ValueError(f"{value!r:.50} is no attempt")
+    return int(number)

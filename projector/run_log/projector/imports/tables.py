@@ -22,6 +22,8 @@ MAX_LINE: Final = 10_000_000
 
 STDIN: Final = "-"
 
+_DELIMITERS: Final = {";": "';'", "\t": "'\\t'", ",": "','"}
+
 _UTF8: Final = "utf-8-sig"  # with a byte order mark or without
 
 
@@ -38,7 +40,8 @@ def csv_runs(
     with _opened(file, encoding) as text, _long_fields():
         lines = _Lines(text)
         try:
-            rows = csv.reader(lines, delimiter=delimiter)
+            # Strictly: a quote that is never closed would take all rows below it into its field.
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"--delimiter {delimiter!r} is not one character") from error
         names: list[str] = []
@@ -47,9 +50,11 @@ def csv_runs(
                 raise InvalidArgumentError(f"the first line of {file} does not name columns: {row}")
             if isinstance(row, list) and not names:
                 names = [name.strip() for name in row]
+                _check_head(names, file, delimiter)
                 mapping.check_columns(names, file)
             elif isinstance(row, LeftOut) or row:
-                yield _found(place, lambda: _named(names, row), mapping, redact)  # noqa: B023 - called at once
+                size = 0 if isinstance(row, LeftOut) else sum(map(len, row))
+                yield _found(place, lambda: _named(names, row), mapping, redact, size)  # noqa: B023 - called at once
         if not names:
             raise InvalidArgumentError(f"{file} is empty: its first line has to name the columns")
 
@@ -68,16 +73,34 @@ def jsonl_runs(
             except LeftOut as error:
                 line = error
             if line:
-                yield _found(f"line {lines.number}", lambda: _json_object(line), mapping, redact)  # noqa: B023
+                size = 0 if isinstance(line, LeftOut) else len(line)
+                yield _found(f"line {lines.number}", lambda: _json_object(line), mapping, redact, size)  # noqa: B023
 
 
-def _found(place: str, read: Callable[[], Mapping[str, Any]], mapping: FieldMapping, redact: Redact) -> Found:
+def _found(
+    place: str, read: Callable[[], Mapping[str, Any]], mapping: FieldMapping, redact: Redact, size: int
+) -> Found:
     record: Mapping[str, Any] | None = None
     try:
         record = read()
-        return Found(place=place, what=imported_event(mapping.fields(record), redact=redact), record=record)
+        return Found(place=place, what=imported_event(mapping.fields(record), redact=redact), size=size)
     except LeftOut as why:
-        return Found(place=place, what=why, record=record)
+        return Found(place=place, what=why, record=record, size=size)
+
+
+def _check_head(names: list[str], file: str, delimiter: str) -> None:
+    """Check that the first line was read as it was written: else columns would be missing that are there."""
+    try:
+        for name in names:
+            _check_decoded(name)
+    except LeftOut as why:
+        raise InvalidArgumentError(f"the first line of {file} does not name columns: {why}") from why
+    if len(names) == 1:
+        for other, shown in _DELIMITERS.items():
+            if other != delimiter and other in names[0]:
+                raise InvalidArgumentError(
+                    f"the first line of {file} names one column, {names[0]:.100}; pass --delimiter {shown}"
+                )
 
 
 def _named(names: list[str], row: list[str] | LeftOut) -> Mapping[str, Any]:
@@ -112,7 +135,7 @@ def _check_decoded(text: str) -> None:
     for letter in text:
         if "\udc80" <= letter <= "\udcff":
             raise LeftOut(
-                "its text is not in this encoding (pass --encoding, such as cp1252)",
+                "its text is not in this encoding (pass --encoding, such as cp1252 or utf-16)",
                 f"byte 0x{ord(letter) - 0xDC00:x}",
             )
 

@@ -32,6 +32,9 @@ from .found import Found, LeftOut
 BATCH: Final = 500
 """Rows that are read, and written, together: as many as SQLite writes in one transaction."""
 
+BATCH_CHARACTERS: Final = 20_000_000
+"""Of rows that are larger than usual, fewer are read together."""
+
 MOST_REASONS: Final = 50
 EXAMPLES: Final = 3
 FIRST: Final = 5
@@ -188,5 +191,16 @@ def _body(found: Found) -> bytes:
 async def batches_of(found: Generator[Found], *, size: int = BATCH) -> AsyncGenerator[Sequence[Found]]:
     """Yield what a source finds in batches. It is read in a thread, for files and databases block."""
     with closing(found):
-        while batch := await asyncio.to_thread(lambda: list(islice(found, size))):
+        while batch := await asyncio.to_thread(_batch, found, size):
             yield batch
+
+
+def _batch(found: Generator[Found], size: int) -> list[Found]:
+    batch: list[Found] = []
+    characters = 0
+    for each in islice(found, size):
+        batch.append(each)
+        characters += each.size
+        if characters > BATCH_CHARACTERS:
+            break
+    return batch

@@ -169,6 +169,10 @@ class RejectsFile(DeadLetters):
         self._known: set[tuple[str, str]] = set()
         try:
             if not path.exists():
+                if not path.parent.is_dir():
+                    raise ConfigurationError(
+                        f"there is no folder {path.parent} for {path.name}; pass another --rejects"
+                    )
                 return
             if not goes_on and path.stat().st_size:
                 raise ConfigurationError(
