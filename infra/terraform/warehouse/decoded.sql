@@ -93,7 +93,13 @@ SELECT
     WHEN major IS NULL THEN 'unknown_type'
     WHEN major > 1 THEN 'unsupported_version'
     WHEN NOT IFNULL(
-      LENGTH(workflow_id) > 0
+      -- A number is no id, and a list is no object. DuckDB has other names of the types.
+      LOWER(JSON_TYPE(JSON_QUERY(run, '$.workflow_id'))) IN ('string', 'varchar')
+      AND LOWER(JSON_TYPE(JSON_QUERY(run, '$.id'))) IN ('string', 'varchar')
+      AND IFNULL(LOWER(JSON_TYPE(JSON_QUERY(body, '$.event_id'))) IN ('string', 'varchar'), major = 0)
+      AND IFNULL(LOWER(JSON_TYPE(JSON_QUERY(run, '$.trigger_data'))) IN ('object', 'null'), TRUE)
+      AND IFNULL(LOWER(JSON_TYPE(JSON_QUERY(run, '$.result'))) IN ('object', 'null'), TRUE)
+      AND LENGTH(workflow_id) > 0
       AND LENGTH(run_id) > 0
       AND REGEXP_CONTAINS(event_id, r'^[!-~]{1,128}$')
       AND hlc >= 0
@@ -106,6 +112,7 @@ SELECT
       -- Without a time zone, nobody knows when it was.
       AND REGEXP_CONTAINS(event_text, r'(Z|z|[+-][0-9]{2}:?[0-9]{2})$')
       AND REGEXP_CONTAINS(started_text, r'(Z|z|[+-][0-9]{2}:?[0-9]{2})$')
+      AND REGEXP_CONTAINS(COALESCE(completed_text, 'Z'), r'(Z|z|[+-][0-9]{2}:?[0-9]{2})$')
       AND duration IS NOT NULL,
       FALSE
     ) THEN 'invalid_event'
