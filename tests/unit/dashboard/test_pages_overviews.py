@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from tests.unit.producer.transports import logged
+from typing_extensions import override
 
-from run_log.core import RunStatus
+from run_log.core import ConfigurationError, RunStatus
 from run_log.stores import InMemoryRunLogService, RunLogService
 from run_log.stores.notices import MAX_DEAD_LETTERS, DeadLetterNotice, Notice, NoticeKind, VerifyNotice
 from run_log.testing import a_run, an_event
@@ -258,6 +260,23 @@ async def test_no_dead_letters() -> None:
     assert "run-log dead-letters list" in commands_of(projected)
     assert "There are none without Pub/Sub" in embedded.text
     assert "run-log dead-letters list" not in commands_of(embedded)
+
+
+async def test_notices_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    """The page says that notices cannot be read, by an account that may not, and shows the rest."""
+
+    class Denied(InMemoryRunLogService):
+        @override
+        async def read_notices(self, kind: NoticeKind, most: int) -> NoReturn:
+            raise ConfigurationError("Firestore denies access")
+
+    async with opened_site(Denied()) as site:
+        page = await site.get("/operations")
+
+    assert "The notices of dead letters cannot be read" in page.text
+    assert "What a recount has kept cannot be read" in page.text
+    assert "No run that is under way has been silent for so long." in page.text
+    assert "Firestore denies access" == logged(caplog, "run_log_notices_not_read")[0]["error"]
 
 
 async def recounted(log: RunLogService, **found: Any) -> Node:

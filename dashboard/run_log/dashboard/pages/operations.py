@@ -10,9 +10,10 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from run_log.core import DeadLetterReason, InvalidArgumentError, InvalidCursorError, words
+from run_log.core import DeadLetterReason, InvalidArgumentError, InvalidCursorError, RunLogError, words
+from run_log.core.logs import get_logger
 from run_log.dashboard.context import Live, Log, Now
-from run_log.stores import RunLog, WorkflowStats
+from run_log.stores import Notices, RunLog, WorkflowStats
 from run_log.stores.notices import MAX_DEAD_LETTERS, DeadLetterNotice
 
 from .filters import Filter, encoded
@@ -25,6 +26,8 @@ OLDER_THAN: Final = "1h"
 
 _WORKFLOWS: Final = 100
 _STALE: Final = 50
+
+_logger: Final = get_logger("run_log.dashboard")
 
 router: Final = APIRouter()
 
@@ -67,10 +70,11 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
     except InvalidArgumentError as error:
         silence, fault = words.duration(OLDER_THAN), str(error)
     (workflows, following), (stale, more_stale), notices = await asyncio.gather(
-        _workflows(log, token), log.list_stale(silence, limit=_STALE, now=now), log.get_notices()
+        _workflows(log, token), log.list_stale(silence, limit=_STALE, now=now), _notices(log)
     )
     if workflows is None:
         fault = "This page of the workflows is not there. Begin with the first."
+    letters = notices.dead_letters if notices else ()
     every = Filter.of((), now)
     return page(
         request,
@@ -81,10 +85,11 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
         workflows=workflows or [],
         stale=[(each, Row(each.run, every, root=root, now=now)) for each in stale],
         has_more_stale=more_stale is not None,
-        letters=by_reason(notices.dead_letters),
-        most_letters=MAX_DEAD_LETTERS if len(notices.dead_letters) == MAX_DEAD_LETTERS else None,
-        is_projected=notices.is_projected,
-        verified=notices.verified,
+        are_noticed=notices is not None,
+        letters=by_reason(letters),
+        most_letters=MAX_DEAD_LETTERS if len(letters) == MAX_DEAD_LETTERS else None,
+        is_projected=notices is None or notices.is_projected,
+        verified=notices and notices.verified,
         older_than=older_than,
         fault=fault,
         now=now,
@@ -92,6 +97,15 @@ async def show_operations(request: Request, log: Log, now: Now, changes: Live) -
         next=following and f"{root}/operations?{encoded([('page_token', following)])}",
         place=log.place,
     )
+
+
+async def _notices(log: RunLog) -> Notices | None:
+    """Return the notices; None where they cannot be read, by an account that may not, for example."""
+    try:
+        return await log.get_notices()
+    except RunLogError as error:
+        _logger.warning("run_log_notices_not_read", error=str(error))
+        return None
 
 
 async def _workflows(log: RunLog, token: str | None) -> tuple[list[WorkflowStats] | None, str | None]:
