@@ -14,7 +14,10 @@ from types import MappingProxyType
 
 @contextlib.asynccontextmanager
 async def started(
-    *arguments: str, folder: Path | None = None, environment: Mapping[str, str] = MappingProxyType({})
+    *arguments: str,
+    folder: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    stdin: int | None = None,
 ) -> AsyncGenerator[Process]:
     """Run ``run-log`` with *arguments* as a process of its own, which does not outlive the block.
 
@@ -22,6 +25,7 @@ async def started(
         arguments: As typed.
         folder: Where it runs; None is here.
         environment: Variables besides this process's own.
+        stdin: What it reads: `PIPE`, or None for what this process does.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -30,6 +34,7 @@ async def started(
         *arguments,
         cwd=folder,
         env={**os.environ, **environment},
+        stdin=stdin,
         stdout=PIPE,
         stderr=PIPE,
     )

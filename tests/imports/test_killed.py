@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from asyncio.subprocess import PIPE
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.processes import started
 
 from run_log.core import Outcome
+from run_log.projector.imports.work import BATCH
 from run_log.stores import SQLiteRunLogService
 
 from .kit import csv_text, from_csv, imported
@@ -17,7 +19,7 @@ from .test_importing import rows, state
 
 pytestmark = pytest.mark.process
 
-COUNT = 2_500
+COUNT = 2 * BATCH
 PATIENCE = 100.0
 
 
@@ -36,18 +38,22 @@ def written(path: Path) -> int:
 async def test_an_import_that_is_killed_goes_on(tmp_path: Path) -> None:
     """A process that is killed in the middle, and started again, ends in the state of one import."""
     file, path = tmp_path / "runs.csv", tmp_path / "runs.db"
-    found = from_csv(file, csv_text(rows(COUNT)))
+    text = csv_text(rows(COUNT))
+    found = from_csv(file, text)
     environment = {"RUN_LOG_BACKEND": "sqlite", "RUN_LOG_SQLITE_PATH": str(path)}
     deadline = time.monotonic() + PATIENCE
-    async with started("import", "csv", str(file), environment=environment) as process:
+    async with started("import", "csv", "-", environment=environment, stdin=PIPE) as process:
+        assert process.stdin is not None
+        # All but the last row, for which it waits.
+        process.stdin.write(text[: text.rindex("\n", 0, -1) + 1].encode())
         while not (count := written(path)):
             assert process.returncode is None
             assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         process.kill()
         await process.communicate()
 
-    assert 0 < count < COUNT
+    assert BATCH == count
     async with started("import", "csv", str(file), "-o", "json", environment=environment) as process:
         await process.communicate()
     assert 0 == process.returncode
