@@ -213,6 +213,12 @@ async def test_rejects_are_kept_once(log: SQLiteRunLogService, tmp_path: Path) -
     assert "r0" == json.loads(record["body"])["id"]
 
 
+def test_rejects_need_a_folder(tmp_path: Path) -> None:
+    """That rejects cannot be kept is told before anything is read, and not with the first of them."""
+    with pytest.raises(ConfigurationError, match=r"there is no folder .* for rejects"):
+        RejectsFile(tmp_path / "none" / "rejects", goes_on=True)
+
+
 async def test_reasons_and_examples_are_bounded(tmp_path: Path) -> None:
     """However many words a file has, there are so many reasons, and so many examples of each."""
     table = [{**row, "status": f"odd-{number // 4}"} for number, row in enumerate(rows(400))]
