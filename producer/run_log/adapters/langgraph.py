@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +30,8 @@ MAX_UNFINISHED: Final = 1_000
 """The most threads whose unfinished run is remembered, beside the run log."""
 
 _READ_SECONDS: Final = 5.0
+"""How long a graph that is resumed waits for its run, in all."""
+
 _logger: Final = get_logger("run_log.adapters")
 
 
@@ -245,18 +248,20 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
         if place is None or place.key is not None or place.run.handle is not None:
             return
         run, thread = place.run, place.run.thread or ""
-        await default_emitter().flush(_READ_SECONDS)  # it may have been paused just now
+        deadline = time.monotonic() + _READ_SECONDS
+        await default_emitter().flush(_READ_SECONDS / 2)  # it may have been paused just now
         known = self._unfinished.pop((run.workflow_id, thread), None)
         if known is None:
-            known = await _unfinished(run.workflow_id, thread)
+            known = await _unfinished(run.workflow_id, thread, deadline - time.monotonic())
         if known is not None:
+            left = max(deadline - time.monotonic(), 0.0)
             recorder = resume_run(
-                run.workflow_id, known, timeout=_READ_SECONDS, heartbeat=self._heartbeat, **_answer(run.input)
+                run.workflow_id, known, timeout=left, heartbeat=self._heartbeat, **_answer(run.input)
             )
             run.handle = await recorder.open_async()
 
 
-async def _unfinished(workflow_id: str, thread: str) -> str | None:
+async def _unfinished(workflow_id: str, thread: str, seconds: float) -> str | None:
     """Return the id of the newest run of *thread*, unless it has succeeded."""
 
     async def newest(run_log: Any) -> str | None:
@@ -264,7 +269,7 @@ async def _unfinished(workflow_id: str, thread: str) -> str | None:
         return found[0].id if found and found[0].status is not RunStatus.SUCCESS else None
 
     try:
-        async with asyncio.timeout(_READ_SECONDS):
+        async with asyncio.timeout(seconds):
             return await asyncio.wrap_future(aside(lambda: asked(newest)))
     except Exception as error:
         _logger.exception(

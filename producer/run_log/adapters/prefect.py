@@ -24,9 +24,12 @@ _FlowRunContext: Any = import_module("prefect.context").FlowRunContext
 _FLOW_HOOKS: Final = ("running", "completion", "failure", "crashed", "cancellation")
 _TASK_HOOKS: Final = ("running", "completion", "failure")
 
+MAX_JOINED: Final = 100
+"""The most flow runs of other processes whose tasks' attempts are known here."""
+
 
 def install(*, heartbeat: timedelta | None = None) -> None:
-    """Record each flow and task that is defined from now on. Calling it again changes nothing.
+    """Record each flow and task that is defined from now on. Calling it again only changes the heartbeat.
 
     Args:
         heartbeat: See `record_run`.
@@ -62,6 +65,7 @@ def _attaching(original: Callable[..., None], hooks: dict[str, Any]) -> Callable
 class _Steps:
     """The step of a task run, and what ends it."""
 
+    flow_run_id: UUID
     handle: StepHandle
     end: Callable[[BaseException | None], None]
 
@@ -137,6 +141,9 @@ def run_log_flow_cancellation(flow: Any, flow_run: Any, state: Any) -> Awaitable
 
 def _end(flow: Any, flow_run: Any, state: Any, status: RunStatus) -> Awaitable[None] | None:
     run = _process.runs.pop(flow_run.id, None)
+    for task_run_id, step in list(_process.steps.items()):
+        if step.flow_run_id == flow_run.id:  # Prefect calls no hook of a task that crashed
+            _process.steps.pop(task_run_id, None)
     if run is None:
         _emit_end(flow, flow_run, state, status)
         return None
@@ -155,7 +162,7 @@ def run_log_task_running(_task: Any, task_run: Any, _state: Any) -> None:
         parents = task_run.task_inputs.get("__parents__") or [None]
         parent = getattr(next(iter(parents)), "id", None)
         handle = run.begin_step(name, key=key, parent=None if parent is None else str(parent))
-        _process.steps[task_run.id] = _Steps(handle, handle.end)
+        _process.steps[task_run.id] = _Steps(task_run.flow_run_id, handle, handle.end)
     elif task_run.flow_run_id is not None:
         joined = _join(task_run.flow_run_id)
         if joined is not None:
@@ -165,7 +172,7 @@ def run_log_task_running(_task: Any, task_run: Any, _state: Any) -> None:
                 scope.__exit__(None, error, None)
                 joined.__exit__()  # this process may end without warning
 
-            _process.steps[task_run.id] = _Steps(scope.__enter__(), end)
+            _process.steps[task_run.id] = _Steps(task_run.flow_run_id, scope.__enter__(), end)
 
 
 def _join(flow_run_id: UUID) -> JoinedRun | None:
@@ -173,6 +180,8 @@ def _join(flow_run_id: UUID) -> JoinedRun | None:
     known = _process.joined.get(flow_run_id)
     context = _FlowRunContext.get()
     if known is None and context is not None and context.flow is not None:
+        while len(_process.joined) >= MAX_JOINED:  # nothing tells of their ends here
+            _process.joined.pop(next(iter(_process.joined)), None)
         known = _process.joined[flow_run_id] = join_run(context.flow.name, str(flow_run_id))
     return known
 
@@ -240,7 +249,12 @@ def _paused(wait_for_input: Any, timeout: int, reason: str) -> Generator[Callabl
     if run is not None:
         text = reason or (description if isinstance(description, str) else "")
         run.pause(text, form=form, deadline=utc_now() + timedelta(seconds=timeout))
-    yield answered
+    try:
+        yield answered
+    except Exception:  # the flow may handle it and go on: its run must not stay paused
+        if run is not None:
+            run.resume()
+        raise
 
 
 def _emit_end(flow: Any, flow_run: Any, state: Any, status: RunStatus) -> None:

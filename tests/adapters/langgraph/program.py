@@ -14,9 +14,11 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
 from tests.unit.docs.repository import blocks, read, run_example
@@ -25,6 +27,7 @@ from run_log.adapters.langgraph import RunLogHandler
 from run_log.producer import default_emitter, record_run
 from run_log.stores import create_run_log_service
 
+adapter: Any = import_module("run_log.adapters.langgraph")
 _graph: Any = import_module("langgraph.graph")
 _types: Any = import_module("langgraph.types")
 _func: Any = import_module("langgraph.func")
@@ -250,7 +253,18 @@ async def second() -> None:
     run = await log.get_run("later", "5ce0dee1-6a3c-4d3a-9d55-5b4a9e4f2b1a")
     assert run is not None
     assert run.pause is not None
+    left: list[float] = []
+    clock = iter((0.0, 3.0, 4.0))
+
+    def resume_run(*arguments: Any, timeout: float, **more: Any) -> Any:
+        left.append(timeout)
+        return adapter_resume_run(*arguments, **more)
+
+    adapter_resume_run, adapter.resume_run = adapter.resume_run, resume_run
+    adapter.time = SimpleNamespace(monotonic=lambda: next(clock))
     await later().ainvoke(Command(resume=run.pause.values), on(run.labels["thread_id"]))
+    assert [1.0] == left  # of five seconds, when delivery and the search have taken four
+    adapter.time, adapter.resume_run = time, adapter_resume_run
     await log.close()
     os.environ["RUN_LOG_SQLITE_PATH"] = str(Path.cwd())  # no file: where runs are read from now on
     await later().ainvoke(Command(resume={"amount": 1}), on("nobody"))

@@ -6,19 +6,22 @@ python -m tests.adapters.prefect.program
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from tests.unit.docs.repository import blocks, read, run_example
 
-from run_log.adapters.prefect import install
+from run_log.adapters.prefect import install, pause_flow_run
 from run_log.producer import default_emitter
 from run_log.stores import create_run_log_service
 
 install()
 install()  # once is enough
 
+_adapter: Any = import_module("run_log.adapters.prefect")
 _prefect: Any = import_module("prefect")
 _client: Any = import_module("prefect.client.orchestration")
 _states: Any = import_module("prefect.states")
@@ -66,6 +69,11 @@ def a_cached() -> int:
     return 1
 
 
+def interrupts() -> None:
+    """Do what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def sync_flows() -> None:
     """Run flows that end by themselves, and one that is interrupted."""
     flow, task = _prefect.flow, _prefect.task
@@ -88,11 +96,15 @@ def sync_flows() -> None:
 
     named(flow, "main", main, retries=1).with_options(name="main")(3)
     tried(named(flow, "fails", calls(bad)))
-
-    def interrupts() -> None:
-        raise KeyboardInterrupt
-
+    crashes = named(task, "crashes", interrupts)
+    tried(named(flow, "crashes", calls(crashes)))
     tried(named(flow, "interrupted", interrupts))
+    named(flow, "unanswered", lambda: tried(unanswered))()
+
+
+def unanswered() -> None:
+    """Pause for an answer that nobody gives."""
+    pause_flow_run(timeout=1, poll_interval=1)
 
 
 async def async_flows() -> None:
@@ -150,10 +162,28 @@ async def document() -> None:
     await asyncio.to_thread(flow.join, 60)
 
 
+def make_tables() -> None:
+    """Make the tables of Prefect's server as its models are, without its hundred migrations."""
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(exist_ok=True)
+    sqlalchemy: Any = import_module("sqlalchemy")
+    base: Any = import_module("prefect.server.database.orm_models").Base
+    engine = sqlalchemy.create_engine(f"sqlite:///{home / 'prefect.db'}")
+    with engine.begin() as connection:
+        for table in base.metadata.sorted_tables:
+            connection.execute(sqlalchemy.schema.CreateTable(table))
+            for index in table.indexes:  # one is declared twice
+                connection.execute(sqlalchemy.schema.CreateIndex(index, if_not_exists=True))
+    engine.dispose()
+
+
 if __name__ == "__main__":
+    make_tables()
     sync_flows()
     asyncio.run(async_flows())
     ended_elsewhere()
     processes()
     asyncio.run(document())
+    assert not _adapter._process.runs
+    assert not _adapter._process.steps
     default_emitter().flush_sync(30)

@@ -28,6 +28,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # What the server would spend its start on.
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",  # the program makes the tables
         "DO_NOT_TRACK": "1",
     }
     with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ) as process:
@@ -112,6 +116,20 @@ async def test_a_failure(log: SQLiteRunLogService) -> None:
     assert (RunStatus.FAILED, "ValueError") == (run.status, run.error_type)
     assert (StepStatus.FAILED, "ValueError: no") == (bad.status, bad.error)
     assert (RunStatus.FAILED, "KeyboardInterrupt") == (interrupted.status, interrupted.error_type)
+
+
+async def test_a_pause_that_nobody_answers(log: SQLiteRunLogService) -> None:
+    """A flow that goes on after a pause has timed out is running again, until Prefect fails it."""
+    assert ["running", "paused", "running", "failed"] == await _history(log, await _run(log, "unanswered"))
+
+
+async def test_a_task_that_crashes(log: SQLiteRunLogService) -> None:
+    """A task that Prefect tells nothing of ends with its flow, which fails, and is not kept in memory."""
+    run = await _run(log, "crashes")
+    (crashes,) = await _steps(log, run)
+
+    assert RunStatus.FAILED is run.status
+    assert ("crashes", StepStatus.CANCELLED) == (crashes.name, crashes.status)
 
 
 async def test_async_flows(log: SQLiteRunLogService) -> None:

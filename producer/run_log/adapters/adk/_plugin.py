@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import Any, Final, ParamSpec
 
 from run_log.core.logs import get_logger
 from run_log.core.nearest import is_foreign
-from run_log.producer import record_run, resume_run
+from run_log.producer import default_emitter, record_run, resume_run
 
 from ._requests import SESSION, Past, pause_for
 from ._run import Place, Run, current_place, error_of, text_of
@@ -23,6 +24,9 @@ _BasePlugin: Any = import_module("google.adk.plugins").BasePlugin
 _AgentTool: Any = import_module("google.adk.tools.agent_tool").AgentTool
 
 _TRIGGER: Final = "adk"
+
+_READ_SECONDS: Final = 5.0
+"""How long an invocation that goes on waits for its run, in all."""
 
 _UNWINDING: Final = 1.0
 """Seconds after which the run of a cancelled agent has ended, if ADK has not said so."""
@@ -209,7 +213,10 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
             before.let_go(None)
         past = Past.of(session.events, run_id)
         if past.has_begun:
-            recorder = resume_run(workflow_id, run_id, heartbeat=self._heartbeat, **past.answer)
+            begun = time.monotonic()
+            await default_emitter().flush(_READ_SECONDS / 2)  # it may have been paused just now
+            left = max(_READ_SECONDS - (time.monotonic() - begun), 0.0)
+            recorder = resume_run(workflow_id, run_id, timeout=left, heartbeat=self._heartbeat, **past.answer)
         else:
             message = {"message": text_of(context.user_content)} if self._keeps_content else {}
             recorder = record_run(
