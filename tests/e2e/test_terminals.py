@@ -83,6 +83,15 @@ READ: Final[dict[str, list[Arguments]]] = {
     "runs reject": [(ODD, "paused", "--by", NAME, "--comment", NAME), (NAME, NAME, "--by", NAME)],
     "projector pull": [(), ("--until-idle", NAME), ("--health-port", "1", "--health-host", NAME)],
     "projector push": [(), ("--host", NAME)],
+    "import csv": [(NAME,), (f"archive/{NAME}.jsonl", "--dry-run"), (HERE, "--map", f"id={NAME}")],
+    "import jsonl": [
+        (f"archive/{NAME}.jsonl", "--set", f"workflow_id={NAME}", "--rejects", "r"),
+        (f"archive/{NAME}.jsonl", "--status", f"{NAME}=success", "--zone", NAME),
+    ],
+    "import celery": [(NAME,), (f"sqlite:///{NAME}",)],
+    "import airflow": [(NAME,), (f"sqlite:///{HERE}", "--dry-run")],
+    "import root": [(NAME, "--dry-run")],
+    "openlineage": [("--host", NAME), ("--port", NAME)],
     # At no address of this machine it ends at once.
     "dashboard": [
         ("--host", NAME),

@@ -165,7 +165,10 @@ async def test_rejects_of_another_rebuild(tmp_path: Path) -> None:
 
 async def test_rejects_that_cannot_be_written(tmp_path: Path) -> None:
     """Where a reject cannot be kept that is said, and it counts for none."""
-    rejects = RejectsFile(tmp_path / "none" / "r", goes_on=False)
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    rejects = RejectsFile(folder / "r", goes_on=False)
+    folder.rmdir()
 
     with pytest.raises(TransportUnavailableError):
         await rejects.put(message("a:1"), reason=REASON, error="no JSON")

@@ -3,7 +3,8 @@
 from .airflow import airflow_runs
 from .celery import CELERY_STATUSES, celery_runs
 from .documents import root_runs
-from .found import Found, LeftOut, Redact
+from .errors import LeftOut
+from .found import Found, Redact
 from .mapping import FIELDS, FieldMapping, status_words, time_zone
 from .tables import csv_runs, jsonl_runs
 from .work import ImportReport, Reason, batches_of, import_runs

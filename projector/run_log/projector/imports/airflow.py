@@ -12,8 +12,9 @@ from run_log.core import RunStatus, Step, StepStatus
 from run_log.core.clock import micros_of
 from run_log.core.steps import MAX_STEPS, fitted, is_step_key, joined_steps
 
-from .databases import Row, UnreadableValueError, moment, opened_database, value_of
-from .found import Found, LeftOut, Redact, imported_event
+from .databases import Row, moment, opened_database, value_of
+from .errors import LeftOut, UnreadableValueError
+from .found import Found, Redact, imported_event
 from .mapping import trigger_word
 
 NO_CONF: Final = "configurations that only Airflow can read"

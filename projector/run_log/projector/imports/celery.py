@@ -10,8 +10,9 @@ from run_log.core import RunStatus
 from run_log.core.fields import is_label
 from run_log.core.nearest import OUTER_KEY
 
-from .databases import Row, UnreadableValueError, moment, opened_database, value_of
-from .found import Found, LeftOut, Redact, imported_event
+from .databases import Row, moment, opened_database, value_of
+from .errors import LeftOut, UnreadableValueError
+from .found import Found, Redact, imported_event
 
 CELERY_STATUSES: Final[Mapping[str, RunStatus]] = {
     "pending": RunStatus.PENDING,

@@ -17,7 +17,7 @@ from run_log.core import ConfigurationError, NotFoundError, TransportUnavailable
 from run_log.core.install import how_to_install
 from run_log.core.payload import decode_foreign_json
 
-from .found import LeftOut
+from .errors import LeftOut, UnreadableValueError
 
 PAGE: Final = 200
 """Rows read at a time. A transaction for each page: none keeps the database's own programs from writing."""
@@ -25,10 +25,6 @@ PAGE: Final = 200
 _PICKLE: Final = b"\x80"
 
 Row = Mapping[str, Any]
-
-
-class UnreadableValueError(Exception):
-    """A value of a row cannot be read, or only by running code that the database names."""
 
 
 class Database:

@@ -9,7 +9,8 @@ from typing import Final
 from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import check_collection_id
 
-from .found import Found, LeftOut
+from .errors import LeftOut
+from .found import Found
 
 OWN: Final = "run-log itself wrote it (run-log rebuild --from root:... copies such runs)"
 

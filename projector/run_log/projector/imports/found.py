@@ -14,24 +14,13 @@ from run_log.core.law import run_digest
 from run_log.core.models import snapshot
 from run_log.core.payload import encode_json
 
+from .errors import LeftOut
+
 Redact = Callable[[WorkflowRun], None]
 """Replaces the secrets of a run, which nobody else holds."""
 
 # Of one moment, the later stage of a run's life is the later version, and none is later than the moment.
 _MICROS_BEFORE: Final = {RunStatus.PENDING: 3, RunStatus.RUNNING: 2, RunStatus.PAUSED: 1}
-
-
-class LeftOut(Exception):  # noqa: N818 - an outcome, not a fault
-    """Something that is not imported.
-
-    Args:
-        reason: Why, in words that are the same for all that are left out for it, so that they are counted.
-        detail: What exactly; empty for nothing.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from run_log.core.clock import EPOCH
 from run_log.core.models import MAX_ATTEMPT, is_trigger_word
 from run_log.core.payload import decode_foreign_json
 
-from .found import LeftOut
+from .errors import LeftOut
 
 FIELDS: Final = (
     *("workflow_id", "id", "status", "started_at", "completed_at", "duration_ms", "duration_s"),

@@ -14,7 +14,8 @@ from run_log.core import ConfigurationError, InvalidArgumentError, NotFoundError
 from run_log.core.nearest import MAX_DEPTH
 from run_log.core.payload import decode_foreign_json, is_deeper
 
-from .found import Found, LeftOut, Redact, imported_event
+from .errors import LeftOut
+from .found import Found, Redact, imported_event
 from .mapping import FieldMapping
 
 MAX_LINE: Final = 10_000_000

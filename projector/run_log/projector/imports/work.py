@@ -27,7 +27,8 @@ from run_log.projector.rebuild.work import Reject, RejectsFile
 from run_log.stores import ProjectionStore, WorkflowStats
 from run_log.stores.retention import Retention
 
-from .found import Found, LeftOut
+from .errors import LeftOut
+from .found import Found
 
 BATCH: Final = 500
 """Rows that are read, and written, together: as many as SQLite writes in one transaction."""
