@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def test_summed_deltas_equal_a_recount(data: st.DataObject) -> None:
         }
 
 
+@pytest.mark.search
 @examples(200)
 @given(st.data())
 def test_folded_runs_merge_as_their_events_do(data: st.DataObject) -> None:
@@ -114,6 +116,7 @@ def test_a_second_delivery_changes_nothing(data: st.DataObject) -> None:
     assert not change.delta
 
 
+@pytest.mark.search
 @examples(100)
 @given(small_events(runs=1), small_events(runs=1))
 def test_a_fold_of_a_fold_is_a_fold_of_all(first: list[RunEvent], second: list[RunEvent]) -> None:
@@ -126,6 +129,7 @@ def test_a_fold_of_a_fold_is_a_fold_of_all(first: list[RunEvent], second: list[R
     assert fold(None, [*first, *second]).after == stepwise
 
 
+@pytest.mark.search
 @examples(100)
 @given(small_events(runs=1), small_events(runs=1), small_events(runs=1))
 def test_merging_folded_runs_is_associative(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,6 +137,7 @@ class Browser:
             await asyncio.sleep(0)
 
 
+@pytest.mark.search
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(0, 3), st.lists(st.booleans()))
 def test_a_stream_may_end_at_any_moment(lifetimes: list[int], silence: int, changed: list[bool]) -> None:
     """Whenever streams end, and however often they break the silence, the next tells what they have not."""

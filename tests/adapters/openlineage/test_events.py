@@ -305,6 +305,7 @@ def test_any_object(fields: dict[str, Any]) -> None:
     assert told is None or told.version.text
 
 
+@pytest.mark.search
 @given(st.binary() | st.text().map(str.encode))
 def test_any_body(body: bytes) -> None:
     """Whatever the body is, it is JSON or refused."""
