@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from run_log.core import InvalidCursorError, WorkflowRun
 from run_log.dashboard.context import Counting, Live, Log, Now
 
-from .filters import Filter, with_query
+from .filters import Filter, encoded, with_query
 from .live import COUNTS, live_path
 from .rendering import page, root_of
 from .rows import rows
@@ -29,10 +29,11 @@ async def show_runs(request: Request, log: Log, now: Now, changes: Live, counts:
     """Show the runs of a workflow, or of all, the newest first."""
     shown = Filter.of(request.query_params.multi_items(), now)
     root = root_of(request)
+    token = request.query_params.get("page_token") or None
     if any(not text.strip() for text in request.query_params.values()):
         # A form sends its empty fields too. An address that people pass on has only what narrows the list.
-        return RedirectResponse(with_query(f"{root}/", shown.query), status_code=303)
-    token = request.query_params.get("page_token")
+        kept = [*shown.given, *([("page_token", token)] if token else [])]
+        return RedirectResponse(with_query(f"{root}/", encoded(kept)), status_code=303)
     # Before anything is read: what changes from here on comes in the stream.
     place = await changes.cursor()
     counted = await counts.read()
