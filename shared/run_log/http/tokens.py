@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Literal, cast
 
 from google.auth import jwt
@@ -168,6 +168,37 @@ async def verified_claims(
             f"the token is not valid here: signed by nobody known, not for {audience_setting}, or expired"
         ) from error
     return cast("Mapping[str, Any]", claims)
+
+
+async def account_claims(
+    token: str,
+    certificates: Certificates,
+    *,
+    audience: str,
+    settings: str,
+    issuers: Collection[str] = ISSUERS,
+) -> Mapping[str, Any]:
+    """Return what an ID token claims of an account whose e-mail address its issuer has verified.
+
+    Which account may do what is left to the caller. *settings* is what the names of settings begin with, for
+    messages, such as ``RUN_LOG_PUSH``.
+
+    Raises:
+        TokenRefusedError: As `verified_claims` does; 401 if it is of none of *issuers*, 403 if the address is
+            not verified.
+    """
+    if token.endswith(STRIPPED_SIGNATURE):
+        raise TokenRefusedError(
+            f"the platform has verified this token and removed its signature; set {settings}_AUTH=iam"
+        )
+    claims = await verified_claims(
+        token, certificates, audience=audience, audience_setting=f"{settings}_AUDIENCE"
+    )
+    if claims.get("iss") not in issuers:
+        raise TokenRefusedError(f"the token was not issued by {' or '.join(sorted(issuers))}")
+    if claims.get("email_verified") is not True:
+        raise TokenRefusedError("the issuer has not verified the e-mail address in the token", status=403)
+    return claims
 
 
 def _key_id(google: Any, token: str, algorithm: str) -> str:

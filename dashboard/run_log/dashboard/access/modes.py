@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -14,7 +14,7 @@ from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import is_cloud_run_service
 from run_log.http.callers import bearer_token, cloud_run_claims, is_of_this_machine, only_value
 from run_log.http.errors import TokenRefusedError
-from run_log.http.tokens import ISSUERS, STRIPPED_SIGNATURE, Certificates, verified_claims
+from run_log.http.tokens import ISSUERS, Certificates, account_claims, verified_claims
 
 from .callers import Authenticate, Caller
 from .keys import IAP_KEYS_URL, fetch_iap_keys, issuer_keys
@@ -96,7 +96,14 @@ class IapTokens:
         token = only_value(connection, IAP_HEADER)
         if not token:
             raise HTTPException(401, "no token of IAP; open the dashboard through Identity-Aware Proxy")
-        claims = await _verified(token, self._keys, audience=self._audience, algorithm="ES256")
+        with _refusing():
+            claims = await verified_claims(
+                token,
+                self._keys,
+                audience=self._audience,
+                audience_setting="RUN_LOG_DASHBOARD_AUDIENCE",
+                algorithm="ES256",
+            )
         if claims.get("iss") != IAP_ISSUER:
             raise HTTPException(401, "the token is not of IAP")
         email = claims.get("email")
@@ -121,18 +128,13 @@ class OidcTokens:
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return who asks; see `Authenticate`."""
         with _refusing():
-            token = bearer_token(connection)
-        if token.endswith(STRIPPED_SIGNATURE):
-            raise HTTPException(
-                401,
-                "the platform has verified this token and removed its signature; set "
-                "RUN_LOG_DASHBOARD_AUTH=iam",
+            claims = await account_claims(
+                bearer_token(connection),
+                self._keys,
+                audience=self._audience,
+                settings="RUN_LOG_DASHBOARD",
+                issuers=self._issuers,
             )
-        claims = await _verified(token, self._keys, audience=self._audience, algorithm="RS256")
-        if claims.get("iss") not in self._issuers:
-            raise HTTPException(401, "the token is not of RUN_LOG_DASHBOARD_ISSUER")
-        if claims.get("email_verified") is not True:
-            raise HTTPException(403, "the issuer has not verified the e-mail address in the token")
         return _let_in(claims.get("email"), claims, self._users, is_of_google=self._issuers == ISSUERS)
 
 
@@ -148,19 +150,6 @@ class CloudRunTokens:
         with _refusing():
             claims = cloud_run_claims(connection, self._now())
         return _let_in(claims.get("email"), claims, self._users, is_of_google=True)
-
-
-async def _verified(
-    token: str, keys: Certificates, *, audience: str, algorithm: Literal["RS256", "ES256"]
-) -> Mapping[str, Any]:
-    with _refusing():
-        return await verified_claims(
-            token,
-            keys,
-            audience=audience,
-            audience_setting="RUN_LOG_DASHBOARD_AUDIENCE",
-            algorithm=algorithm,
-        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from run_log.core import ConfigurationError, Settings
 from run_log.core.settings import is_cloud_run_service
 from run_log.http.callers import bearer_token, cloud_run_claims, is_of_this_machine
 from run_log.http.errors import TokenRefusedError
-from run_log.http.tokens import ISSUERS, STRIPPED_SIGNATURE, Certificates, verified_claims
+from run_log.http.tokens import Certificates, account_claims
 
 Authenticate = Callable[[HTTPConnection], Awaitable[object]]
 """Returns if a request may send events, or raises: a `TokenRefusedError`, or an ``HTTPException``."""
@@ -74,22 +74,12 @@ class GoogleTokens:
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """See `Authenticate`."""
-        token = bearer_token(connection)
-        if token.endswith(STRIPPED_SIGNATURE):
-            raise TokenRefusedError(
-                "Cloud Run has verified this token and removed its signature; set "
-                "RUN_LOG_OPENLINEAGE_AUTH=iam"
-            )
-        claims = await verified_claims(
-            token,
+        claims = await account_claims(
+            bearer_token(connection),
             self._certificates,
             audience=self._audience,
-            audience_setting="RUN_LOG_OPENLINEAGE_AUDIENCE",
+            settings="RUN_LOG_OPENLINEAGE",
         )
-        if claims.get("iss") not in ISSUERS:
-            raise TokenRefusedError("the token was not issued by Google")
-        if claims.get("email_verified") is not True:
-            raise TokenRefusedError("Google has not verified the e-mail address in the token", status=403)
         _check_account(claims, self._accounts)
 
 

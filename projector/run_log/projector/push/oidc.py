@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from run_log.core.errors import PushRefusedError
 from run_log.http.errors import TokenRefusedError
-from run_log.http.tokens import (
-    ISSUERS,
-    STRIPPED_SIGNATURE,
-    Certificates,
-    verified_claims,
-)
+from run_log.http.tokens import Certificates, account_claims
 
 
 class TokenVerifier:
@@ -35,21 +30,11 @@ class TokenVerifier:
             raise PushRefusedError(
                 "no token; set an OIDC service account in the subscription's push configuration", status=401
             )
-        if token.endswith(STRIPPED_SIGNATURE):
-            raise PushRefusedError(
-                "the platform has verified this token and removed its signature; set RUN_LOG_PUSH_AUTH=iam",
-                status=401,
-            )
         try:
-            claims = await verified_claims(
-                token,
-                self._certificates,
-                audience=self._audience,
-                audience_setting="RUN_LOG_PUSH_AUDIENCE",
+            claims = await account_claims(
+                token, self._certificates, audience=self._audience, settings="RUN_LOG_PUSH"
             )
         except TokenRefusedError as error:
             raise PushRefusedError(str(error), status=error.status) from error
-        if claims.get("iss") not in ISSUERS:
-            raise PushRefusedError("the token was not issued by Google", status=401)
-        if claims.get("email") != self._service_account or claims.get("email_verified") is not True:
+        if claims.get("email") != self._service_account:
             raise PushRefusedError("the token is not of the account RUN_LOG_PUSH_SERVICE_ACCOUNT", status=403)
