@@ -16,7 +16,7 @@ from run_log.core import RunStatus, TriggerType
 from run_log.core.ids import as_text
 from run_log.core.logs import get_logger
 from run_log.producer import RunHandle, StepHandle, default_emitter, record_run, resume_run
-from run_log.producer.asking import aside, asked
+from run_log.producer.loops import is_in_loop, read_run_log, run_aside
 
 # Untyped: LangGraph is not installed where this is checked.
 GraphCallbackHandler: Any = import_module("langgraph.callbacks").GraphCallbackHandler
@@ -172,12 +172,12 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
     @property
     def on_chain_end(self) -> Callable[..., Any]:
         """End a step, or the run. LangChain awaits it in async code, so that this does not block the loop."""
-        return self._end_async if _is_in_loop() else self._end
+        return self._end_async if is_in_loop() else self._end
 
     @property
     def on_chain_error(self) -> Callable[..., Any]:
         """End a step, or the run, as failed, unless the error is one by which LangGraph controls its flow."""
-        return self._fail_async if _is_in_loop() else self._fail
+        return self._fail_async if is_in_loop() else self._fail
 
     def _end(self, outputs: object, *, run_id: UUID, **_: object) -> None:
         run = self._leave(run_id, None, outputs)
@@ -270,7 +270,7 @@ async def _unfinished(workflow_id: str, thread: str, seconds: float) -> str | No
 
     try:
         async with asyncio.timeout(seconds):
-            return await asyncio.wrap_future(aside(lambda: asked(newest)))
+            return await asyncio.wrap_future(run_aside(lambda: read_run_log(newest)))
     except Exception as error:
         _logger.exception(
             "run_log_run_not_read", workflow_id=workflow_id, thread_id=thread, error=repr(error)
@@ -306,11 +306,3 @@ def _answer(command: Any) -> dict[str, Any]:
 def _failure(error: BaseException | None) -> BaseException | None:
     """Return *error*, unless LangGraph controls its flow by it, or a stream was closed."""
     return None if isinstance(error, (_errors.GraphBubbleUp, GeneratorExit)) else error
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

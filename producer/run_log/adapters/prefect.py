@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from uuid import UUID
 
 from run_log.core import RunRef, RunStatus, TriggerType, WorkflowRun, utc_now
 from run_log.producer import JoinedRun, RunHandle, StepHandle, default_emitter, join_run, record_run
+from run_log.producer.loops import is_in_loop
 
 # Untyped: Prefect is not installed where this is checked.
 _prefect: Any = import_module("prefect")
@@ -215,7 +215,7 @@ def pause_flow_run(
         options: See Prefect's.
     """
     options["timeout"] = timeout
-    if _is_in_loop():
+    if is_in_loop():
         return _pause_async(wait_for_input, reason, options)
     with _paused(wait_for_input, options["timeout"], reason) as answered:
         value = _flow_runs.pause_flow_run(wait_for_input, **options)
@@ -293,15 +293,7 @@ def _exception(state: Any) -> BaseException | None:
 
 def _closed(run: RunHandle) -> Coroutine[Any, Any, None] | None:
     """Close *run*: at once, or by what is returned, where waiting would block an event loop."""
-    if _is_in_loop():
+    if is_in_loop():
         return run.close_async()
     run.close()
     return None
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -20,7 +20,7 @@ from ._emitter import RunEventEmitter, default_emitter
 from ._failure import name_and_text
 from ._handle import Emits, RunHandle
 from ._recorder import RunRecorder
-from .asking import aside, asked
+from .loops import read_run_log, run_aside
 
 _logger: Final = get_logger("run_log.producer")
 
@@ -81,7 +81,7 @@ class _Continuation:
 
     def open(self) -> RunHandle:
         try:
-            run = aside(self._read_in_time).result(self.timeout)
+            run = run_aside(self._read_in_time).result(self.timeout)
             return self._with(run) if run else self._without(None)
         except BaseException as error:  # a run log must not break the workflow
             if not is_foreign(error):
@@ -95,7 +95,7 @@ class _Continuation:
             else:
                 # In a thread: connecting would block this loop, and longer than *timeout*.
                 async with asyncio.timeout(self.timeout):
-                    run = await asyncio.wrap_future(aside(self._read_in_time))
+                    run = await asyncio.wrap_future(run_aside(self._read_in_time))
             return self._with(run) if run else self._without(None)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -114,7 +114,7 @@ class _Continuation:
     async def _read(self) -> WorkflowRun | None:
         if self.run_log is not None:
             return await self._get(self.run_log)
-        return await asked(self._get)
+        return await read_run_log(self._get)
 
     async def _get(self, run_log: Any) -> WorkflowRun | None:
         return cast("WorkflowRun | None", await run_log.get_run(self.workflow_id, self.run_id))

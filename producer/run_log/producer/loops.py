@@ -1,4 +1,4 @@
-"""Reading the run log that the environment names, from code that has no store of its own."""
+"""Reading the run log from code whose event loop, if it runs in one, is somebody else's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from ._failure import name_and_text
 _T = TypeVar("_T")
 
 
-async def asked(ask: Callable[[Any], Awaitable[_T]]) -> _T:
+def is_in_loop() -> bool:
+    """Return whether this code runs in an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def read_run_log(ask: Callable[[Any], Awaitable[_T]]) -> _T:
     """Return what *ask* returns for the run log of ``RUN_LOG_BACKEND``. Connecting blocks the loop."""
     settings = Settings.from_env()
     if settings.backend == "memory":
@@ -30,7 +39,7 @@ async def asked(ask: Callable[[Any], Awaitable[_T]]) -> _T:
         await own.close()
 
 
-def aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+def run_aside(read: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
     """Run *read* in another thread with its own loop: connecting blocks, and this thread may run a loop."""
     future: Future[_T] = Future()
 
