@@ -227,7 +227,7 @@ class _Talks(agents.BaseAgent):  # type: ignore[misc]  # untyped
 
     async def _run_async_impl(self, ctx: Any) -> AsyncIterator[Any]:
         for text in ("first", "second"):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             content = message(text, role="model")
             yield _Event(author=self.name, invocation_id=ctx.invocation_id, content=content)
 
@@ -235,6 +235,10 @@ class _Talks(agents.BaseAgent):  # type: ignore[misc]  # untyped
 async def waits(node_input: Any) -> None:  # noqa: ARG001 - ADK names it
     """Wait for ever."""
     await asyncio.Event().wait()
+
+
+STEPS_OF_WAITING = {"agent": 2, "agents": 3, "workflow": 0}
+"""How many steps are under way in each kind of `_waiting`: agents, and the call of a model."""
 
 
 def _waiting(kind: str) -> Any:
@@ -274,13 +278,12 @@ async def timed_out() -> object:
     async def time_out(kind: str) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
-                tasks.create_task(expire(limit, 0 if kind == "workflow" else 1))
+                tasks.create_task(expire(limit, STEPS_OF_WAITING[kind]))
                 await events_of(runner_of(_waiting(kind), "timed_out", plugin))
 
     async def expire(limit: asyncio.Timeout, steps: int) -> None:
-        """Let the limit pass once the run is in its agent."""
+        """Let the limit pass once the run is at what never ends."""
         await until(lambda: [run for run in plugin._runs.values() if len(run.under_way) >= steps])
-        await asyncio.sleep(0.01)
         limit.reschedule(0)
 
     gc.disable()  # which would tell as well

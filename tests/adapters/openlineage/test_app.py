@@ -314,7 +314,7 @@ async def test_a_body_that_does_not_come() -> None:
 
     async def stalling() -> AsyncGenerator[bytes]:
         yield b"{"
-        await asyncio.sleep(3_600)
+        await asyncio.Event().wait()
 
     reader = bodies.Bodies(read_seconds=0.01)
     with pytest.MonkeyPatch.context() as patch:
