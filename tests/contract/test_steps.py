@@ -16,7 +16,7 @@ from run_log.core import (
     Step,
     StepStatus,
 )
-from run_log.core.clock import HybridLogicalClock, micros_of
+from run_log.core.clock import HybridLogicalClock, micros_of, moment_of
 from run_log.core.steps import OUTLIVED
 from run_log.stores import RunLog
 from run_log.testing import a_run, an_event
@@ -100,6 +100,24 @@ async def test_a_step_of_an_earlier_attempt(harness: Harness, service: RunLog) -
     assert (replace(killed, status=StepStatus.CANCELLED, error=OUTLIVED), goes_on) == await service.get_steps(
         "w", "r"
     )
+
+
+@every_adapter
+async def test_an_attempt_that_waits(harness: Harness, service: RunLog) -> None:
+    """An attempt that is stated to wait, at no reading of a clock, has begun when it was stated."""
+    first = an_event(workflow_id="w", id="r", status=RunStatus.RUNNING, hlc=1)
+    again = a_run(workflow_id="w", id="r", attempt=2, status=RunStatus.PENDING)
+    waits = an_event(again, hlc=0, occurred_at=moment_of(3))
+    runs = an_event(again, hlc=4, status=RunStatus.RUNNING)
+    killed, goes_on = a_step("killed", 2), a_step("goes on", 5)
+
+    await harness.store.apply([first.model_copy(update={"steps": (killed,)}), waits])
+    while_it_waits = await service.get_steps("w", "r")
+    await harness.store.apply([runs.model_copy(update={"steps": (goes_on,)})])
+
+    left = replace(killed, status=StepStatus.CANCELLED, error=OUTLIVED)
+    assert (left,) == while_it_waits
+    assert (left, goes_on) == await service.get_steps("w", "r")
 
 
 @every_adapter

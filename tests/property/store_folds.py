@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from run_log.core import RunEvent, RunStatus, StepStatus, Version, WorkflowRun
+from run_log.core.clock import micros_of
 from run_log.core.history import MAX_HISTORY
 from run_log.core.law import run_digest
 from run_log.core.models import RunKey
@@ -108,10 +109,11 @@ def expected_of(events: Sequence[RunEvent]) -> Expected:
         own = {event.version: event for event in sorted(events, key=_place) if event.key == key}
         ordered = list(own.values())
         end.runs[key] = ordered[-1].run
-        lines = [(event.version, event.status) for event in ordered if event.is_transition]
-        end.histories[key] = lines[-MAX_HISTORY:]
+        kept = [event for event in ordered if event.is_transition][-MAX_HISTORY:]
+        end.histories[key] = [(event.version, event.status) for event in kept]
         newest = ordered[-1]
-        begins = [version.hlc for version, _ in end.histories[key] if version.attempt == newest.run.attempt]
+        attempt = [event for event in kept if event.run.attempt == newest.run.attempt]
+        begins = [event.hlc if event.hlc > 0 else micros_of(event.occurred_at) for event in attempt]
         begun = min(begins, default=newest.hlc)
         told = steps_of([event for event in events if event.key == key])
         end.steps[key] = [_as_left(step, newest, begun) for step in told]

@@ -42,7 +42,7 @@ kept AS (
 ),
 
 attempts AS (
-  SELECT workflow_id, run_id, attempt, MIN(hlc) AS began
+  SELECT workflow_id, run_id, attempt, MIN(IF(hlc = 0, UNIX_MICROS(occurred_at), hlc)) AS began
   FROM `${dataset}.transitions`
   GROUP BY workflow_id, run_id, attempt
 ),

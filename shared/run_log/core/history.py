@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from .clock import rfc3339
+from .clock import micros_of, rfc3339
 from .events import RunEvent, Version
 from .ids import valid_text
 from .json_form import duration_json
@@ -63,6 +63,15 @@ class Transition:
     def attempt(self) -> int:
         """The run's attempt, from 1."""
         return self.version.attempt
+
+    @property
+    def began(self) -> int:
+        """The reading of the clock when the run came into this status, in microseconds since the epoch.
+
+        A reading of 0 is none: such an event is stated to come before all others of its attempt. Then this is
+        when it occurred.
+        """
+        return self.version.hlc or micros_of(self.occurred_at)
 
     @property
     def values(self) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ class RunHead:
         That is each one where the run has ended, and what was last heard of before the attempt began.
         """
         newest = self.version.attempt
-        own = [line.version.hlc for line in self.history if line.attempt == newest]
+        own = [line.began for line in self.history if line.attempt == newest]
         if self.status.is_terminal:
             alive_since = MAX_HLC
         else:
