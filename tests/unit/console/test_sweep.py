@@ -41,9 +41,33 @@ async def _filled(log: InMemoryRunLogService, count: int) -> InMemoryRunLogServi
     return log
 
 
-async def _sweep(log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None) -> Swept:
+async def _sweep(
+    log: InMemoryRunLogService, *, mark: bool, workflow_id: str | None = None, running_only: bool = False
+) -> Swept:
     listing = Listing(OutputFormat.TABLE, "stale_runs", table=stale_table, record=own_json)
-    return await sweep(log, listing, older_than=HOUR, workflow_id=workflow_id, mark=mark, now=NOON)
+    return await sweep(
+        log,
+        listing,
+        older_than=HOUR,
+        workflow_id=workflow_id,
+        running_only=running_only,
+        mark=mark,
+        now=NOON,
+    )
+
+
+async def test_what_waits_in_a_queue(capsys: pytest.CaptureFixture[str]) -> None:
+    """With running_only, a run that nobody has begun is neither shown nor marked, however long it waits."""
+    log = await _filled(InMemoryRunLogService(), 1)
+    waits = a_run(workflow_id="w0", id="waits", status=RunStatus.PENDING, started_at=NOON - 24 * HOUR)
+    await log.apply([an_event(waits)])
+
+    swept = await _sweep(log, mark=True, running_only=True)
+
+    assert Swept(found=1, marked=1) == swept
+    assert "waits" not in capsys.readouterr().out
+    assert waits == await log.get_run("w0", "waits")
+    assert Swept(found=1, marked=0) == await _sweep(log, mark=False)
 
 
 async def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

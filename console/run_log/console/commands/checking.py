@@ -108,6 +108,12 @@ def sweep(
         str, typer.Option(metavar="TIME", help="Least age of the newest event: 90m, 24h, 2d.")
     ],
     workflow: WorkflowOption = None,
+    running: Annotated[
+        bool,
+        typer.Option(
+            "--running", help="Leave out pending runs, which may wait in a queue. (default: with them)"
+        ),
+    ] = False,
     mark: Annotated[
         bool,
         typer.Option(
@@ -132,7 +138,13 @@ def sweep(
     listing = Listing(shape(output, wide=wide), "stale_runs", table=stale_table, record=own_json)
     done = asked(
         lambda log: work.sweep(
-            log, listing, older_than=silence, workflow_id=workflow, mark=mark, now=utc_now()
+            log,
+            listing,
+            older_than=silence,
+            workflow_id=workflow,
+            running_only=running,
+            mark=mark,
+            now=utc_now(),
         ),
         saves=mark,
     )

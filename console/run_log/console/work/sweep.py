@@ -6,7 +6,13 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from run_log.console.views.output import Listing, note
-from run_log.core import RunNotFoundError, TransportUnavailableError, UnreadableRunError, WriteRefusedError
+from run_log.core import (
+    RunNotFoundError,
+    RunStatus,
+    TransportUnavailableError,
+    UnreadableRunError,
+    WriteRefusedError,
+)
 from run_log.stores import RunLog, StaleRun
 
 from .opening import FLUSH_SECONDS
@@ -34,11 +40,12 @@ async def sweep(
     workflow_id: str | None,
     mark: bool,
     now: datetime,
+    running_only: bool = False,
 ) -> Swept:
     """Show runs whose newest event is *older_than* that. If *mark*, read each again and mark it as lost.
 
     Then also take the default choice of each paused run whose deadline has passed. A run that cannot be
-    marked is named on stderr, and the others are marked.
+    marked is named on stderr, and the others are marked. If *running_only*, pending runs are left out.
     """
     found = marked = refused = 0
     cursor = None
@@ -46,6 +53,8 @@ async def sweep(
         page, cursor = await log.list_stale(
             older_than, workflow_id=workflow_id, limit=PAGE, start_after=cursor, now=now
         )
+        if running_only:
+            page = [stale for stale in page if stale.run.status is RunStatus.RUNNING]
         # Before anything is marked, so that what is shown is how runs were found.
         listing.add(page)
         found += len(page)
