@@ -60,7 +60,8 @@ test-python: $(READY) ## Run what needs no emulator on another Python: make test
 test-lowest: $(READY) ## Run what needs no emulator on the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python pyproject.toml \
-		--extra producer --extra stores --extra projector --extra dashboard --extra archive --output-file .venv-lowest/lowest.txt
+		--extra producer --extra stores --extra projector --extra dashboard --extra archive --extra openlineage --extra import \
+		--output-file .venv-lowest/lowest.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest --requirements .venv-lowest/lowest.txt --group dev --editable .
 	@# Of the test tools the newest are taken: anyio's plugin, which no test uses, warns with pytest's.
 	.venv-lowest/bin/python -m pytest -p no:anyio -m "not emulator" $(ARGS)
