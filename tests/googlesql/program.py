@@ -127,6 +127,7 @@ class Database:
         ).function:
             if ".".join(each.name_path) in LACKED.split():
                 functions.exclude_function_ids.extend(one.context_id for one in each.signature)
+        self._contents: dict[str, Any] = {}
         self._views: dict[str, str] = {}
 
     def table(self, name: str, columns: Mapping[str, str]) -> None:
@@ -134,7 +135,7 @@ class Database:
         own = self._asked.simple_catalog.table.add(name=name)
         for column, kind in columns.items():
             own.column.add(name=column).type.type_kind = f"TYPE_{kind}"
-        self._asked.table_content[name].table_data.SetInParent()
+        self._contents[name] = _service.TableContent(table_data={})
 
     def view(self, name: str, query: str) -> None:
         """Have a view."""
@@ -148,20 +149,17 @@ class Database:
         self._engine.call("Analyze", statement, _service.AnalyzeResponse())
         found = self._found(query)
         self._asked.simple_catalog.table.add(name=name, column=found.prepared.columns)
-        self._asked.table_content[name].CopyFrom(found.content)
+        self._contents[name] = found.content
         self._views[name] = query
 
     def load(self, table: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Fill a table anew with texts, bytes and times, and work the views out."""
         (columns,) = (each.column for each in self._asked.simple_catalog.table if each.name == table)
-        content = self._asked.table_content
-        content[table].table_data.Clear()
+        content = self._contents[table] = _service.TableContent(table_data={})
         for row in rows:
-            content[table].table_data.row.add(
-                cell=[_cell(column.type, row[column.name]) for column in columns]
-            )
+            content.table_data.row.add(cell=[_cell(column.type, row[column.name]) for column in columns])
         for name, query in self._views.items():
-            content[name].CopyFrom(self._found(query).content)
+            self._contents[name] = self._found(query).content
 
     def rows(self, query: str) -> list[dict[str, object]]:
         """Return the rows of *query* by the names of their columns."""
@@ -174,6 +172,10 @@ class Database:
 
     def _found(self, query: str) -> Any:
         self._asked.sql = query
+        self._asked.table_content.clear()
+        for name, content in self._contents.items():
+            if name in query:  # it is read anew each time
+                self._asked.table_content[name].CopyFrom(content)
         return self._engine.call("EvaluateQuery", self._asked, _service.EvaluateQueryResponse())
 
 

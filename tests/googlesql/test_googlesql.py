@@ -100,7 +100,7 @@ def test_recorded_logs_are_folded_alike(database: GoogleSQL) -> None:
 
     # BigQuery's JSON has no NaN, so a body with one is left out.
     given = [message for message in logs if b"NaN" not in message.data]
-    check(database, given * 2, published_at=datetime(2030, 1, 1, tzinfo=UTC))
+    check(database, given, published_at=datetime(2030, 1, 1, tzinfo=UTC))
 
 
 def test_whatever_comes_is_folded_alike(database: GoogleSQL, messages: list[Message]) -> None:
