@@ -38,8 +38,12 @@ class GoogleSQL(Database):
         """See `Database`."""
         self._call("load", "messages", list(written(messages, published_at)))
 
+    def analyze(self, query: str) -> None:
+        """Raise a ValueError with the reason if BigQuery would refuse *query*."""
+        self._call("analyze", query.replace(DATASET, ""))
+
     def rows(self, query: str) -> list[Row]:
-        """See `Database`; a query that is refused raises a ValueError with the reason."""
+        """See `Database`."""
         found: list[Row] = self._call("rows", query.replace(DATASET, ""))
         return found
 

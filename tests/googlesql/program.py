@@ -39,7 +39,7 @@ FEATURES: Final = """
     ROUND_WITH_ROUNDING_MODE SAFE_FUNCTION_CALL SELECT_STAR_EXCEPT_REPLACE TABLESAMPLE TIME_BUCKET_FUNCTIONS
     UNPIVOT WEEK_WITH_WEEKDAY WITH_ON_SUBQUERY WITH_RECURSIVE
 """
-"""What BigQuery's reference has of queries. All else is off: what does not stand here is refused."""
+"""What may be used of the language: it stands in BigQuery's reference. All else is off, and refused."""
 
 LACKED: Final = """
     apply approx_cosine_distance approx_dot_product approx_euclidean_distance array_filter array_first_n
@@ -50,7 +50,7 @@ LACKED: Final = """
     timestamp_from_unix_millis timestamp_from_unix_seconds to_seconds_interval zstd_compress
     zstd_decompress_to_bytes zstd_decompress_to_string
 """
-"""The functions that GoogleSQL has and BigQuery's reference does not."""
+"""The functions that GoogleSQL has with these features, and that are not in BigQuery's reference."""
 
 
 class Engine:
@@ -61,9 +61,10 @@ class Engine:
         config.shared_memory = True
         config.cranelift_opt_level = "none"
         beside = Path(sysconfig.get_path("data"))
-        with (beside / "wasmtime.toml").open("w+", encoding="utf-8") as file:
-            # It takes most of a minute, once. Whoever comes meanwhile waits for it.
+        with (beside / "wasmtime.toml").open("a", encoding="utf-8") as file:
+            # To compile takes 40 s, once. Whoever comes meanwhile waits.
             fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
             file.write(f"[cache]\ndirectory = {json.dumps(str(beside / 'wasmtime'))}\n")
             file.flush()
             config.cache = file.name
@@ -94,8 +95,9 @@ class Engine:
         ctypes.memmove(self._memory + given, data, len(data))
         found = self._run(f"ZetaSqlLocalService_{name}", given, len(data), size)
         if not found:
-            message = self._read(self._run("wasm_get_last_error"), self._run("wasm_get_last_error_size"))
-            raise ValueError(message.decode().partition("Message: ")[2])
+            length = self._run("wasm_get_last_error_size")
+            message = self._read(self._run("wasm_get_last_error"), length).decode()
+            raise ValueError(message.partition("Message: ")[2] or message)
         response.ParseFromString(self._read(found, int.from_bytes(self._read(size, 4), "little")))
         for each in (given, size, found):
             self._run("wasm_free", each)
@@ -130,26 +132,24 @@ class Database:
         self._contents: dict[str, Any] = {}
         self._views: dict[str, str] = {}
 
+    def analyze(self, query: str) -> None:
+        """Raise a ValueError with the reason if BigQuery would refuse *query*."""
+        self._read(query)
+
     def table(self, name: str, columns: Mapping[str, str]) -> None:
-        """Have a table of *columns*, whose types are those of BigQuery's API, without rows."""
+        """Have a table of *columns*, whose types are those of BigQuery's API, for rows to come."""
         own = self._asked.simple_catalog.table.add(name=name)
         for column, kind in columns.items():
             own.column.add(name=column).type.type_kind = f"TYPE_{kind}"
-        self._contents[name] = _service.TableContent(table_data={})
 
     def view(self, name: str, query: str) -> None:
         """Have a view."""
-        statement = _service.AnalyzeRequest(
-            options=self._asked.options,
-            simple_catalog=self._asked.simple_catalog,
-            descriptor_pool_list=self._asked.descriptor_pool_list,
-            # On one line, so that what is refused is told with its own line.
-            sql_statement=f"CREATE VIEW `{name}` AS {query}",
-        )
-        self._engine.call("Analyze", statement, _service.AnalyzeResponse())
-        found = self._found(query)
-        self._asked.simple_catalog.table.add(name=name, column=found.prepared.columns)
-        self._contents[name] = found.content
+        # On one line, so that what is refused is told with its own line.
+        statement = self._read(f"CREATE VIEW `{name}` AS {query}").resolved_create_statement_node
+        made = statement.resolved_create_view_base_node.resolved_create_view_stmt_node.parent
+        own = self._asked.simple_catalog.table.add(name=name)
+        for output in made.output_column_list:
+            own.column.add(name=output.name, type=output.column.type)
         self._views[name] = query
 
     def load(self, table: str, rows: Iterable[Mapping[str, object]]) -> None:
@@ -169,6 +169,15 @@ class Database:
             {column.name: _value(cell) for column, cell in zip(columns, row.cell, strict=True)}
             for row in found.content.table_data.row
         ]
+
+    def _read(self, statement: str) -> Any:
+        asked = _service.AnalyzeRequest(
+            options=self._asked.options,
+            simple_catalog=self._asked.simple_catalog,
+            descriptor_pool_list=self._asked.descriptor_pool_list,
+            sql_statement=statement,
+        )
+        return self._engine.call("Analyze", asked, _service.AnalyzeResponse()).resolved_statement
 
     def _found(self, query: str) -> Any:
         self._asked.sql = query
