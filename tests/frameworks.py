@@ -54,7 +54,11 @@ class Framework:
         pytest.skip(reason)
 
     def start(
-        self, *arguments: str | Path, environ: Mapping[str, str], output: IO[str] | int = subprocess.PIPE
+        self,
+        *arguments: str | Path,
+        environ: Mapping[str, str],
+        output: IO[str] | int = subprocess.PIPE,
+        given: int | None = None,
     ) -> subprocess.Popen[str]:
         """Start its Python with *arguments*. The caller ends the process.
 
@@ -62,10 +66,12 @@ class Framework:
             arguments: For Python.
             environ: Variables besides those of this process that lead nowhere else.
             output: Where stdout goes; stderr always goes into a pipe.
+            given: Where stdin comes from, if not from that of this process.
         """
         return subprocess.Popen(  # noqa: S603 - its own Python
             [self.folder / "bin" / "python", *arguments],
             env={**clean_environment(), "PYTHONPATH": str(REPOSITORY), **environ},
+            stdin=given,
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import json
 import math
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -79,8 +80,36 @@ def _safely_parsed(node: exp.Expr) -> exp.Expr:
     return node
 
 
-class Warehouse:
+class Database(abc.ABC):
     """The table that a BigQuery subscription fills, and the views over it."""
+
+    @abc.abstractmethod
+    def load(self, messages: Iterable[Message], *, published_at: datetime) -> None:
+        """Fill the table with a row for each message, as Pub/Sub writes it, and work the views out."""
+
+    @abc.abstractmethod
+    def rows(self, query: str) -> list[Row]:
+        """Return the rows of *query*, which is in BigQuery's SQL, by the names of their columns."""
+
+    def view(self, name: str) -> list[Row]:
+        """Return the rows of a view."""
+        return self.rows(f"SELECT * FROM `{DATASET}{name}`")  # noqa: S608 - our own names
+
+
+def written(messages: Iterable[Message], published_at: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the row of each message."""
+    for number, message in enumerate(messages):
+        yield {
+            "subscription_name": "projects/a-project/subscriptions/run-log-warehouse",
+            "message_id": str(number),
+            "publish_time": published_at,
+            "data": message.data,
+            "attributes": json.dumps(dict(message.attributes)),
+        }
+
+
+class Warehouse(Database):
+    """They are in DuckDB."""
 
     def __init__(self) -> None:
         self._database = duckdb.connect()
@@ -94,15 +123,13 @@ class Warehouse:
         self._database.close()
 
     def load(self, messages: Iterable[Message], *, published_at: datetime) -> None:
-        """Fill the table with a row for each message, as Pub/Sub writes it, and work the views out."""
+        """See `Database`."""
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-            for number, message in enumerate(messages):
-                row = {
-                    "subscription_name": "projects/a-project/subscriptions/run-log-warehouse",
-                    "message_id": str(number),
+            for row in written(messages, published_at):
+                row |= {
                     "publish_time": published_at.isoformat(),
-                    "data": _text(message.data),
-                    "attributes": dict(message.attributes),
+                    "data": _text(row["data"]),
+                    "attributes": json.loads(row["attributes"]),
                 }
                 file.write(f"{json.dumps(row)}\n")
             file.flush()
@@ -117,14 +144,10 @@ class Warehouse:
             self._database.execute(f"CREATE OR REPLACE TABLE {name} AS {view}")
 
     def rows(self, query: str) -> list[Row]:
-        """Return the rows of *query*, which is in BigQuery's SQL, by the names of their columns."""
+        """See `Database`."""
         found = self._database.execute(translated(query))
         names = [column[0] for column in found.description or ()]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-    def view(self, name: str) -> list[Row]:
-        """Return the rows of a view."""
-        return self.rows(f"SELECT * FROM `{DATASET}{name}`")  # noqa: S608 - our own names
 
 
 def _text(data: bytes) -> str | None:
@@ -164,7 +187,7 @@ def _with_its_id(event: RunEvent, message: Message) -> RunEvent:
     return event.model_copy(update={"event_id": f"v0-{hashlib.sha256(message.data).hexdigest()}"})
 
 
-def check(warehouse: Warehouse, messages: Sequence[Message], *, published_at: datetime) -> None:
+def check(warehouse: Database, messages: Sequence[Message], *, published_at: datetime) -> None:
     """Check that every view over *messages* says what run-log's own fold of them does."""
     warehouse.load(messages, published_at=published_at)
     folded = Folded(messages, published_at=published_at)
@@ -304,7 +327,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def check_stats(warehouse: Warehouse, folded: Folded) -> None:
+def check_stats(warehouse: Database, folded: Folded) -> None:
     """Check what is counted of each workflow, in all and by day."""
     in_all: defaultdict[tuple[object, ...], list[RunStatus]] = defaultdict(list)
     by_day: defaultdict[tuple[object, ...], list[RunStatus]] = defaultdict(list)
