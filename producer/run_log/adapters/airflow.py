@@ -13,10 +13,10 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
-from run_log.core import RunEvent, RunStatus, WorkflowRun, utc_now
+from run_log.core import RunEvent, RunStatus, Settings, WorkflowRun, utc_now
 from run_log.core.clock import micros_of
 from run_log.core.nearest import Contained
-from run_log.producer import JoinedRun, StepHandle, default_emitter, join_run
+from run_log.producer import JoinedRun, RunEventEmitter, StepHandle, default_emitter, join_run
 
 _T = TypeVar("_T")
 
@@ -51,6 +51,16 @@ class _Task:
 
 
 _tasks: Final[dict[tuple[str, str, str, int], _Task]] = {}
+
+
+@_hook
+def on_starting(component: Any) -> None:
+    """Load what delivers before an executor forks its workers: each task's process would have to."""
+    if hasattr(component, "job_type"):  # a task's own process has begun, and may load it beside the task
+        with Contained():
+            default_emitter()
+            if Settings.from_env().backend == "pubsub":
+                RunEventEmitter.from_env()  # imports Google's library
 
 
 @_hook

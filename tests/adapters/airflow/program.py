@@ -177,6 +177,13 @@ def tell_as_schedulers() -> None:
     await_end(forked(lambda: tell("queued-ahead", now + AHEAD, "running", "success")))
 
 
+def start_a_job() -> None:
+    """Start a job as a scheduler does, and expect that it loads what delivers to Pub/Sub."""
+    os.environ["RUN_LOG_BACKEND"] = "pubsub"
+    import_module("airflow.jobs.job").Job()
+    assert "google.pubsub_v1" in sys.modules
+
+
 def main() -> None:
     """Make what Airflow needs, then let its servers run."""
     home = Path(os.environ["AIRFLOW_HOME"])
@@ -203,6 +210,7 @@ def main() -> None:
             with suppress(ProcessLookupError):
                 os.killpg(server, signal.SIGKILL)
     tell_as_schedulers()
+    await_end(forked(start_a_job))
 
 
 if __name__ == "__main__":
