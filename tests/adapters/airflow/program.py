@@ -31,11 +31,14 @@ from datetime import timedelta
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from run_log.producer import current_step
+
 
 @dag(schedule=None)
 def orders():
     @task
     def download():
+        current_step().set(rows=2)
         return [1, 2]
 
     @task

@@ -80,13 +80,13 @@ async def test_a_dag_run(log: SQLiteRunLogService) -> None:
 
 
 async def test_task_instances_are_steps(log: SQLiteRunLogService) -> None:
-    """A task instance is a step with its try and its index, whatever has become of its process before."""
+    """A task instance is a step with its try, its index and what its task sets, though a try was killed."""
     steps = await log.get_steps("orders", "may")
 
     assert [
         ("after", 1, StepStatus.SUCCESS, None, {}),
         ("bad", 1, StepStatus.SUCCESS, None, {}),  # marked by hand
-        ("download", 1, StepStatus.SUCCESS, None, {}),
+        ("download", 1, StepStatus.SUCCESS, None, {"rows": 2}),
         ("flaky", 2, StepStatus.SUCCESS, None, {}),
         ("killed", 2, StepStatus.SUCCESS, None, {}),
         ("parse[0]", 1, StepStatus.SUCCESS, None, {}),
