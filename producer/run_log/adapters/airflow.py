@@ -13,9 +13,10 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
-from run_log.core import RunStatus, WorkflowRun, utc_now
+from run_log.core import RunEvent, RunStatus, Settings, WorkflowRun, utc_now
+from run_log.core.clock import micros_of
 from run_log.core.nearest import Contained
-from run_log.producer import JoinedRun, StepHandle, default_emitter, join_run
+from run_log.producer import JoinedRun, RunEventEmitter, StepHandle, default_emitter, join_run
 
 _T = TypeVar("_T")
 
@@ -53,6 +54,16 @@ _tasks: Final[dict[tuple[str, str, str, int], _Task]] = {}
 
 
 @_hook
+def on_starting(component: Any) -> None:
+    """Load what delivers before an executor forks its workers: each task's process would have to."""
+    if hasattr(component, "job_type"):  # a task's own process has begun, and may load it beside the task
+        with Contained():
+            default_emitter()
+            if Settings.from_env().backend == "pubsub":
+                RunEventEmitter.from_env()  # imports Google's library
+
+
+@_hook
 def on_dag_run_running(dag_run: Any) -> None:
     """State that a dag run is running."""
     _emit(dag_run, RunStatus.RUNNING)
@@ -75,23 +86,25 @@ def _emit(dag_run: Any, status: RunStatus, error: str | None = None) -> None:
         now = utc_now()
         begun = dag_run.start_date or now
         ended = None if status is RunStatus.RUNNING else dag_run.end_date or now
-        default_emitter().emit(
-            WorkflowRun(
-                id=dag_run.run_id,
-                workflow_id=dag_run.dag_id,
-                status=status,
-                attempt=dag_run.clear_number + 1,
-                trigger_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
-                trigger_data=dag_run.conf or {},
-                labels={}
-                if dag_run.logical_date is None
-                else {"logical_date": dag_run.logical_date.isoformat()},
-                error=error,
-                started_at=begun,
-                completed_at=ended,
-                duration_ms=0 if ended is None else max((ended - begun) / timedelta(milliseconds=1), 0),
-            )
+        run = WorkflowRun(
+            id=dag_run.run_id,
+            workflow_id=dag_run.dag_id,
+            status=status,
+            attempt=dag_run.clear_number + 1,
+            trigger_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
+            trigger_data=dag_run.conf or {},
+            labels={} if dag_run.logical_date is None else {"logical_date": dag_run.logical_date.isoformat()},
+            error=error,
+            started_at=begun,
+            completed_at=ended,
+            duration_ms=0 if ended is None else max((ended - begun) / timedelta(milliseconds=1), 0),
         )
+        # The clocks of schedulers differ. All of them read from the database when the run was queued: a start
+        # is stamped with that, and an end later, whoever tells of it.
+        queued = micros_of(dag_run.queued_at or begun)
+        emitter = default_emitter()
+        emitter.observe(queued, run.key)
+        emitter.emit(RunEvent.model_validate({"hlc": queued, "run": run}) if ended is None else run)
 
 
 @_hook
@@ -144,7 +157,8 @@ def _begun(task_instance: Any) -> _Task:
     run = join_run(task_instance.dag_id, task_instance.run_id)
     *_, task_id, map_index = _named(task_instance)
     name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
-    scope = run.step(name, key=name, attempt=task_instance.try_number)
+    begun = task_instance.start_date  # not now: it may have been deferred, or have run in another process
+    scope = run.step(name, key=name, attempt=task_instance.try_number, started_at=begun)
     return _Task(run, scope, scope.__enter__())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Self
 
 from run_log.core import RunStatus, TriggerType, utc_now
@@ -30,7 +31,14 @@ class JoinedRun:
         self._started_at = utc_now()
         self._book = StepBook(tick=self._tick, now=utc_now, told=self._pulse.tell)
 
-    def step(self, name: str, *, key: str | None = None, attempt: int | None = None) -> StepScope:
+    def step(
+        self,
+        name: str,
+        *,
+        key: str | None = None,
+        attempt: int | None = None,
+        started_at: datetime | None = None,
+    ) -> StepScope:
         """Record a block as a step of the run; see `RunHandle.step`.
 
         Args:
@@ -38,8 +46,9 @@ class JoinedRun:
             key: What tells it from the run's other steps, also in another process.
             attempt: Which try of it this is, from 1, where a scheduler counts them; None counts those of
                 this process.
+            started_at: When this try of it started, where a scheduler knows; None for when the block begins.
         """
-        return StepScope(self._book, name, key, attempt)
+        return StepScope(self._book, name, key, attempt, started_at)
 
     def __enter__(self) -> Self:
         """Add steps to the run from now on."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Protocol, cast
 
@@ -113,8 +113,15 @@ class StepBook:
         self._newest: dict[tuple[str, str | None], str] = {}  # of each name and step around it
         self._processes: dict[str, int] = {}  # in which each step that is under way was begun
 
-    def new(self, name: object, key: object, parent: str | None, attempt: int | None = None) -> Step:
-        """Return a step that starts now. One that failed before, by its key or its name, is tried again."""
+    def new(
+        self,
+        name: object,
+        key: object,
+        parent: str | None,
+        attempt: int | None = None,
+        started_at: datetime | None = None,
+    ) -> Step:
+        """Return a step that starts. One that failed before, by its key or its name, is tried again."""
         # As it is kept, since a step that failed is found by that.
         text = fitted_name(as_text(name) if type(name) is not str else name)
         own_key = uuid.uuid4().hex[: 2 * _KEY_BYTES] if key is None else _own_key(key)
@@ -126,7 +133,7 @@ class StepBook:
                 name=text,
                 attempt=attempt or (known.attempt + 1 if known else 1),
                 status=StepStatus.RUNNING,
-                started_at=self._now(),
+                started_at=self._now() if started_at is None else started_at.astimezone(UTC),
                 version=self._tick(),
             )
         )
@@ -297,6 +304,7 @@ def new_step(
     parent: str | None,
     around: StepHandle | None = None,
     attempt: int | None = None,
+    started_at: datetime | None = None,
 ) -> StepHandle:
     """Return the handle of a new step in *book*, which is to begin.
 
@@ -307,28 +315,37 @@ def new_step(
         parent: The key of the step around it.
         around: The handle of the step around this code.
         attempt: Which try of it this is; None counts those in the book.
+        started_at: When it started; None for now.
     """
     step: Step | None = None
     with Contained():  # there may be no memory left
-        step = book.new(name, key, parent, attempt)
+        step = book.new(name, key, parent, attempt, started_at)
     return StepHandle(book, step, around)
 
 
 class StepScope:
     """What `RunHandle.step` returns: a context manager, sync and async, for one block at a time."""
 
-    def __init__(self, book: StepBook, name: object, key: object, attempt: int | None = None) -> None:
+    def __init__(
+        self,
+        book: StepBook,
+        name: object,
+        key: object,
+        attempt: int | None = None,
+        started_at: datetime | None = None,
+    ) -> None:
         self._book = book
         self._name = name
         self._key = key
         self._attempt = attempt
+        self._started_at = started_at
         self._entered: dict[StepHandle, Token[StepHandle | None]] = {}
 
     def __enter__(self) -> StepHandle:
         """State that the step is running."""
         before, around = _current.get(), current_step()
         parent = around.key if around and around.is_of(self._book) else None
-        handle = new_step(self._book, self._name, self._key, parent, around, self._attempt)
+        handle = new_step(self._book, self._name, self._key, parent, around, self._attempt, self._started_at)
         try:
             handle.begin()
             self._entered[handle] = _current.set(handle)

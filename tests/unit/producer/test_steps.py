@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, NoReturn
 
 import pytest
@@ -453,6 +453,20 @@ def test_what_is_no_heartbeat(
     assert (2, 0) == (report.delivered, report.dropped)
     (record,) = logged(caplog, "run_log_heartbeat_left_out")
     assert ("w", "r") == (record["workflow_id"], record["run_id"])
+
+
+async def test_a_step_that_has_started_before(emitter_to: EmitterMaker) -> None:
+    """What joins a run can say when a try of a step started, in any time zone."""
+    transport = ScriptedTransport()
+    emitter = emitter_to(transport, policy=NEVER)
+    begun = datetime(2026, 12, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+
+    with join_run("w", "r", emitter=emitter) as joined, joined.step("render", started_at=begun):
+        pass
+    await asyncio.to_thread(emitter.close, PATIENCE)
+
+    (step,) = steps_in(transport)
+    assert ("render", "2026-12-01T00:00:00+00:00") == (step.name, step.started_at.isoformat())
 
 
 async def test_steps_of_several_processes(emitter_to: EmitterMaker) -> None:
