@@ -7,7 +7,6 @@ from datetime import UTC, tzinfo
 from typing import Any, Final, cast
 
 from run_log.core import RunStatus
-from run_log.core.fields import is_label
 from run_log.core.nearest import OUTER_KEY
 
 from .databases import Row, moment, opened_database, value_of
@@ -66,7 +65,7 @@ def _found(
     place, without = f"{_TABLE} {row['id']}", list[str]()
     try:
         fields = _fields(row, workflow_id, statuses, zone, without)
-        event = imported_event(fields, redact=redact)
+        event = imported_event(fields, without, redact=redact)
     except LeftOut as why:
         return Found(place=place, what=why, record=dict(row))
     return Found(place=place, what=event, without=tuple(without))
@@ -99,7 +98,7 @@ def _fields(
         "trigger_type": "celery",
         "started_at": ended_at,
         "completed_at": ended_at if status.is_terminal else None,
-        "labels": {key: row[key] for key in _LABELS if row.get(key) and is_label(key, row[key])},
+        "labels": {key: row[key] for key in _LABELS if row.get(key)},
     }
     try:
         called = {key: value_of(row[key]) for key in ("args", "kwargs") if row.get(key)}
