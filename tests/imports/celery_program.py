@@ -1,6 +1,6 @@
-"""Runs tasks in a real Celery worker of this process, whose results a database keeps.
+"""Runs tasks in a real Celery worker of this process, whose results a database or Redis keeps.
 
-In Celery's own environment: ``python -m tests.imports.celery_program URL URL``.
+In Celery's own environment: ``python -m tests.imports.celery_program BACKEND BACKEND [PREFIX]``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ worker: Any = import_module("celery.contrib.testing.worker")
 FILE = "may.csv"
 
 
-def made_app(url: str, *, extended: bool, zone: str) -> Any:
-    """Return an application whose results are kept at *url*."""
-    app = celery.Celery("shop", broker="memory://", backend=f"db+{url}")
+def made_app(backend: str, *, extended: bool, zone: str, prefix: str = "") -> Any:
+    """Return an application whose results are kept at *backend*."""
+    app = celery.Celery("shop", broker="memory://", backend=backend)
+    app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
     app.conf.update(result_extended=extended, timezone=zone, worker_hijack_root_logger=False)
     return app
 
@@ -51,7 +52,7 @@ def halfway(self: Any) -> None:
     raise exceptions.Ignore
 
 
-def main(extended: str, plain: str) -> None:
+def main(extended: str, plain: str, prefix: str = "") -> None:
     """Run each task, and store one that is revoked; and store one without its name at another address."""
     app = made_app(extended, extended=True, zone="Europe/Berlin")
     add_task, report_task, fail_task = (
@@ -71,7 +72,7 @@ def main(extended: str, plain: str) -> None:
         for result in results:
             result.get(timeout=60, propagate=False)
     app.backend.mark_as_revoked("revoked", reason="terminated", request=None)
-    made_app(plain, extended=False, zone="UTC").backend.mark_as_done("add", 3, request=None)
+    made_app(plain, extended=False, zone="UTC", prefix=prefix).backend.mark_as_done("add", 3, request=None)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,8 @@ def test_wrong_calls_say_what_to_pass(file: Path, tmp_path: Path) -> None:
         mapping(columns={"colour": "a"})
     with pytest.raises(InvalidArgumentError, match="the field 'id' is given twice"):
         mapping(columns={"id": "a"}, constants={"id": "b"})
+    with pytest.raises(InvalidArgumentError, match=r"'labels.The Key' is no field .* a key is at most 63 of"):
+        mapping(columns={"labels.The Key": "a"})
     with pytest.raises(InvalidArgumentError, match="--zone 'Mars' is no time zone"):
         mapping(zone="Mars")
     with pytest.raises(InvalidArgumentError, match="--status 'a=fine' is not WORD=STATUS; the statuses"):
@@ -253,6 +255,63 @@ def test_wrong_calls_say_what_to_pass(file: Path, tmp_path: Path) -> None:
         next(csv_runs(str(tmp_path / "none"), mapping(), redact=REDACT))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         next(csv_runs(str(tmp_path), mapping(), redact=REDACT))
+
+
+@pytest.mark.parametrize("time_format", ["%Q", "%d %d", "%", "%G-%V", "seconds", ""])
+def test_a_format_in_which_no_time_can_be_is_an_error(time_format: str) -> None:
+    """A time format that is none is told at once, and not for each row."""
+    with pytest.raises(InvalidArgumentError, match=f"--time-format {time_format!r} is no format of strptime"):
+        mapping(time_format=time_format)
+
+
+@pytest.mark.parametrize("time_format", ["%c", "%I:%M %p %x", "%G-W%V-%u", "%y %B %z", "us"])
+def test_any_other_format_is_taken(time_format: str) -> None:
+    """A time format that a time can have is no error, whatever it leaves out."""
+    mapping(time_format=time_format)
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        ("status", "odd"),
+        ("attempt", "x"),
+        ("duration_s", "long"),
+        ("result", "[]"),
+        ("started_at", "noon"),
+        ("id", "x" * 2_000),
+    ],
+)
+def test_a_constant_that_no_run_can_have_is_an_error(constant: tuple[str, str]) -> None:
+    """The same value for all that leaves all out is told at once, and not for each row."""
+    with pytest.raises(InvalidArgumentError, match="a --set has a value that no run can have"):
+        mapping(constants=dict([constant]))
+
+
+def test_half_of_a_parent_may_be_constant(file: Path) -> None:
+    """A constant may need a column to mean something."""
+    fields = mapping(columns={"parent.run_id": "of"}, constants={"parent.workflow_id": "nightly"})
+    (event,) = events(from_csv(file, f"{HEAD},of\n{ROW},7\n", fields))
+
+    assert RunRef("nightly", "7") == event.run.parent
+
+
+def test_what_of_a_run_cannot_be_kept_is_counted(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Labels, parents and parts of pauses that cannot be kept, and cuts, are told with their run."""
+    record = {"workflow_id": "w", "id": "1", "status": "paused", "started_at": NOON}
+    faults = (
+        ({"labels": {"The Key": "a", "kept": "b"}}, "labels"),
+        ({"parent": {"id": 3}}, "parent"),
+        ({"pause": {"reason": "why", "form": {"type": 7}}}, "pause"),
+        ({"result": {"rows": "x" * 2_000_000}}, "too large"),
+        ({"labels": {"kept": "b"}}, None),
+    )
+    found = from_jsonl(file, "\n".join(json.dumps({**record, **fault}) for fault, _ in faults))
+
+    assert {"kept": "b"} == events(found)[0].run.labels
+    for each, (_, word) in zip(found, faults, strict=True):
+        assert bool(word) == bool(each.without)
+        assert (word or "") in "".join(each.without)
+    assert not caplog.records
 
 
 def test_columns_that_are_no_field_are_told(file: Path) -> None:

@@ -30,7 +30,7 @@ def imports(draw: st.DrawFn) -> RunEvent:
         "completed_at": draw(st.none() | seconds.map(lambda number: begun + timedelta(seconds=number))),
         "error": draw(st.sampled_from([None, "no line 7"])),
     }
-    return imported_event(fields, redact=lambda _run: None)
+    return imported_event(fields, [], redact=lambda _run: None)
 
 
 @st.composite

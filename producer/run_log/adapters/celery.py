@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from run_log.core import InvalidArgumentError, RunEvent, RunRef, RunStatus, utc_now
+from run_log.core import InvalidArgumentError, RunEvent, RunStatus, utc_now
+from run_log.core.ids import bounded_id
 from run_log.producer import RunHandle, current_run, default_emitter, record_run
 
 # Untyped: Celery is published without annotations. No other module imports it.
@@ -20,11 +21,15 @@ celery: Any = import_module("celery")
 state: Any = import_module("celery._state")
 exceptions: Any = import_module("celery.exceptions")
 signals: Any = import_module("celery.signals")
+saferepr: Any = import_module("celery.utils.saferepr").saferepr
 
 __all__ = ["install"]
 
 PARENT_HEADER: Final = "run_log_parent"
 """The header of a task's message that names its parent: the ids of the workflow and of the run."""
+
+SHOWN_HEADER: Final = "run_log_shown"
+"""The header that has what the caller shows in place of a task's arguments, by `args` and `kwargs`."""
 
 _BEFORE_ALL: Final = 0
 """The reading of the clock for a task that waits: the clock of the machine that runs it may be behind."""
@@ -40,6 +45,9 @@ _WITHOUT_KEYS: Final = (str, bytes, bool, int, float, list, tuple, set, frozense
 
 # billiard makes an exit of a signal that ends a process: its code is the signal's number less 256.
 _SIGNALLED: Final = range(-256, -128)
+
+# What ends a task of gevent's or eventlet's pool from outside. Its package may not be installed.
+_KILLED: Final = "GreenletExit"
 
 _apps: Final[WeakKeyDictionary[Any, timedelta | None]] = WeakKeyDictionary()
 """The apps whose tasks are recorded, with the heartbeat."""
@@ -83,11 +91,18 @@ def install(app: Any, *, heartbeat: timedelta | None = None) -> None:
 # In a process that sends
 
 
-def _publish(headers: dict[str, Any], declare: Any, properties: Mapping[str, Any], **_: object) -> None:
+def _publish(
+    headers: dict[str, Any], body: Any, declare: Any, properties: Mapping[str, Any], **_: object
+) -> None:
     _publishing.set(None)
-    if "id" not in headers or not _is_recorded(declare):
+    if "id" not in headers:
         return  # messages of Celery's first protocol have no headers
+    owners = _owners(declare)
+    if owners and not any(app in _apps for app in owners):
+        return
     _publishing.set((headers, properties.get("priority")))
+    if shown := _shown([*owners, state.get_current_app()][0], headers, body):
+        headers[SHOWN_HEADER] = shown
     if _own_request(headers) is not None:
         return  # a retry has its header already
     run, task = current_run(), state.get_current_worker_task()
@@ -105,15 +120,28 @@ def _own_request(headers: Mapping[str, Any]) -> Any:
     return task.request
 
 
-def _is_recorded(declare: Any) -> bool:
+def _shown(app: Any, headers: Mapping[str, Any], body: Any) -> dict[str, str]:
+    """Return what the caller shows in place of arguments: Celery itself always says the same of them."""
+    shown: dict[str, str] = {}
+    for name, value in zip(("args", "kwargs"), body, strict=False):
+        text: str | None = headers.get(f"{name}repr")
+        with suppress(Exception):
+            if text == repr(value):
+                continue  # so it is of nearly all, and Celery's own function takes ten times as long
+        limit = getattr(app.amqp, f"{name}repr_maxsize")
+        if text is not None and text != saferepr(value, limit, app.conf.get("task_repr_maxlevels", 3)):
+            shown[name] = text
+    return shown
+
+
+def _owners(declare: Any) -> list[Any]:
     # The signal does not say which app it comes from. But it nearly always has a queue, an object of one app.
-    owners = [
+    return [
         app
         for app in state._get_active_apps()  # noqa: SLF001 - there is no public way to find all apps
         if (amqp := app.__dict__.get("amqp")) is not None
         and any(amqp.queues.get(queue.name) is queue for queue in declare or ())
     ]
-    return not owners or any(app in _apps for app in owners)
 
 
 def _published(headers: Any, body: Any, routing_key: Any = None, **_: object) -> None:
@@ -130,8 +158,8 @@ def _published(headers: Any, body: Any, routing_key: Any = None, **_: object) ->
     delivery = {"routing_key": routing_key, "priority": publishing[1]}
     waiting = {
         **_described({**headers, "args": args, "kwargs": kwargs, "delivery_info": delivery}),
-        "workflow_id": headers["task"],
-        "id": headers["id"],
+        "workflow_id": bounded_id(headers["task"]),
+        "id": bounded_id(str(headers["id"])),
         "status": RunStatus.PENDING,
         "started_at": utc_now(),
     }
@@ -141,7 +169,8 @@ def _published(headers: Any, body: Any, routing_key: Any = None, **_: object) ->
 def _described(request: Any) -> dict[str, Any]:
     """Return what the request of a task, or its headers, say of its run."""
     delivery: Mapping[str, Any] = request.get("delivery_info") or {}
-    root, parent = request.get("root_id"), request.get(PARENT_HEADER)
+    root, shown = request.get("root_id"), request.get(SHOWN_HEADER)
+    arguments: dict[str, Any] = {"args": request.get("args") or (), "kwargs": request.get("kwargs") or {}}
     labels = {
         "queue": delivery.get("routing_key"),
         "priority": delivery.get("priority") or None,
@@ -152,9 +181,9 @@ def _described(request: Any) -> dict[str, Any]:
     return {
         "attempt": (request.get("retries") or 0) + 1,
         "trigger_type": "scheduled" if request.get("celery_beat_task") else "celery",
-        "trigger_data": {"args": request.get("args") or (), "kwargs": request.get("kwargs") or {}},
+        "trigger_data": arguments | shown if isinstance(shown, dict) else arguments,
         "labels": {key: value for key, value in labels.items() if value is not None},
-        "parent": RunRef(*parent) if parent else None,
+        "parent": request.get(PARENT_HEADER),  # what is none is left out: a header may hold anything
     }
 
 
@@ -176,24 +205,36 @@ def _end(task: Any, retval: Any, state: str | None, **_: object) -> None:
         return
     setattr(request, _OPEN, None)
     recorder, run = opened
+    # Its result could not be stored, so for Celery it fails. An eager task may run where an error is handled.
+    if state == "SUCCESS" and not request.is_eager and (unstored := sys.exception()) is not None:
+        retval, state = unstored, "FAILURE"
+    try:
+        _say_end(run, retval, state)
+    finally:  # else the next task in this thread would have this one around it
+        recorder.__exit__(None, None, None)
+
+
+def _say_end(run: RunHandle, retval: Any, state: str | None) -> None:
     match state:
         case "SUCCESS":
             if retval is not None:
                 run.set_result({"value": retval} if type(retval) in _WITHOUT_KEYS else retval)
         case "RETRY":
-            run.fail(retval.exc or retval)
+            run.fail(retval if retval.exc is None else retval.exc)
         case "IGNORED":
-            run.skip(str(retval))
+            run.skip()
+            with suppress(Exception):  # a reason may be anything, and its text is foreign code
+                run.skip(str(retval))
         case "REJECTED" if retval.requeue:
             run.leave_open()  # the broker delivers it again
         case None:  # what is no `Exception`, or is to go on to the caller
             error = sys.exception()
-            if isinstance(error, SystemExit) and error.code in _SIGNALLED:
+            is_signalled = isinstance(error, SystemExit) and error.code in _SIGNALLED
+            if is_signalled or type(error).__name__ == _KILLED:
                 run.leave_open()  # the worker knows why, and says so
-            run.fail(error)
+            run.fail("" if error is None else error)
         case _:
             run.fail(retval)
-    recorder.__exit__(None, None, None)
 
 
 # In the worker, about tasks that run in another process, or not at all

@@ -190,6 +190,18 @@ def logging_later() -> Generator[None]:
             log()
 
 
+@contextmanager
+def caught_events(caught: list[str]) -> Generator[None]:
+    """Log nothing of what this thread logs in the block, and add the names of these events to *caught*."""
+    before, waiting = _thread.waiting, list[Callable[[], object]]()
+    _thread.waiting = waiting
+    try:
+        yield
+    finally:
+        _thread.waiting = before
+        caught += (line.args[1] for line in waiting if isinstance(line, partial))
+
+
 def get_logger(name: str) -> Logger:
     """Return the structured logger *name*. It never raises.
 

@@ -10,6 +10,7 @@ from typing import Any
 from run_log.adapters.celery import install
 from run_log.core import InvalidArgumentError
 from run_log.core.clock import PROCESS_CLOCK, epoch_micros
+from run_log.core.ids import bounded_id
 from run_log.producer import record_run
 
 from . import shop
@@ -28,6 +29,14 @@ def _everything() -> dict[str, str]:
         "replaced": shop.count_down.delay(3),
         "order": shop.order.delay(),
         "soft": shop.soft.delay(),
+        "shown": shop.retried.apply_async(
+            (1,), {"card": "4111"}, argsrepr="(one)", kwargsrepr="{'card': '****'}"
+        ),
+        "shown once": shop.add.apply_async((1, 2), argsrepr="(***)"),
+        "any headers": shop.add.apply_async((1, 2), headers={"run_log_parent": "x", "run_log_shown": 7}),
+        "long id": shop.add.apply_async((1, 2), task_id="i" * 2_000, ignore_result=True),
+        "no room": shop.add.apply_async((1, 2), task_id="j" * 300),  # longer than the name of a file
+        "untold": shop.ignored_untold.delay(),
         "ignored": shop.ignored.delay(),
         "rejected": shop.rejected.delay(requeue=False),
         "requeued": shop.rejected.delay(requeue=True),
@@ -44,7 +53,7 @@ def _everything() -> dict[str, str]:
     sent["always eager"] = shop.add.delay(3, 4)
     with contextlib.suppress(ValueError):
         shop.fail.apply(throw=True, task_id="thrown")
-    return {"thrown": "thrown", **{name: result.id for name, result in sent.items()}}
+    return {"thrown": "thrown", **{name: bounded_id(result.id) for name, result in sent.items()}}
 
 
 def _nothing() -> None:
@@ -68,11 +77,11 @@ def _no_run() -> None:
     pass
 
 
-def _two_to_end() -> dict[str, str]:
+def _two_to_end(queue: str) -> dict[str, str]:
     """Send two tasks that the worker has to end: one that takes too long, and one that `main` revokes."""
     return {
-        "hard": shop.hang.apply_async(queue="harsh", time_limit=3).id,
-        "terminated": shop.hang.apply_async(queue="harsh").id,
+        "hard": shop.hang.apply_async(queue=queue, time_limit=3).id,
+        "terminated": shop.hang.apply_async(queue=queue).id,
     }
 
 
@@ -100,8 +109,12 @@ def main() -> None:
         case ["everything"]:
             _nothing()
             ids = _everything()
-        case ["two to end"]:
-            ids = _two_to_end()
+        case ["two to end", queue]:
+            ids = _two_to_end(queue)
+        case ["by the first protocol", queue]:
+            shop.app.conf.task_protocol = 1
+            with record_run("around"):
+                ids = _to_each([queue])
         case ["that end processes"]:
             ids = _that_end_processes()
         case ["terminate", task_id]:

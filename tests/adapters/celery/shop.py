@@ -129,6 +129,20 @@ def ignored() -> NoReturn:
     raise exceptions.Ignore("nothing new")
 
 
+class Untold:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        """Raise."""
+        raise RuntimeError
+
+
+@task("ignored_untold")
+def ignored_untold() -> NoReturn:
+    """Be ignored, for a reason that has no text."""
+    raise exceptions.Ignore(Untold())
+
+
 @task("rejected", acks_late=True)
 def rejected(*, requeue: bool) -> str:
     """Be rejected, the first time."""

@@ -163,6 +163,7 @@ def test_a_task_is_a_run(everything: Recorded) -> None:
     assert {"args": [1, 2], "kwargs": {}} == run.trigger_data
     assert {"value": 3} == run.result
     assert {"queue": "celery", "priority": "3"} == run.labels
+    assert run.parent is None
     assert "pending1 running1 success1" == everything.states("first")
     assert ["sum"] == [step.name for step in everything.steps[run.id]]
 
@@ -185,6 +186,12 @@ def test_a_task_that_fails(everything: Recorded) -> None:
     assert "in fail" in run.error
 
 
+def test_a_result_that_cannot_be_stored(everything: Recorded) -> None:
+    """A task whose result the back end does not take fails, as it does for Celery."""
+    assert "pending1 running1 failed1" == everything.states("no room")
+    assert "OSError" == everything["no room"].error_type
+
+
 def test_retries_are_attempts(everything: Recorded) -> None:
     """Each retry is the next attempt of the same run, which waits for it meanwhile."""
     twice = "pending1 running1 failed1 pending2 running2"
@@ -201,6 +208,20 @@ def test_secrets_are_replaced(everything: Recorded) -> None:
     hidden = {"password": "[redacted]"}, {"api_key": "[redacted]"}
 
     assert hidden == tuple(everything[name].trigger_data["kwargs"] for name in ("retried", "unknown"))
+
+
+def test_what_the_caller_shows(everything: Recorded) -> None:
+    """Where the caller says what is shown of arguments, that is recorded, through all attempts."""
+    assert {"args": "(one)", "kwargs": "{'card': '****'}"} == everything["shown"].trigger_data
+    assert "pending1 running1 failed1 pending2 running2 success2" == everything.states("shown")
+    assert {"args": "(***)", "kwargs": {}} == everything["shown once"].trigger_data
+
+
+def test_odd_messages(everything: Recorded) -> None:
+    """A task with headers of others, or an id longer than a run's, is recorded from its beginning."""
+    for name in ("any headers", "long id"):
+        assert "pending1 running1 success1" == everything.states(name)
+        assert {"args": [1, 2], "kwargs": {}} == everything[name].trigger_data
 
 
 def test_parents(everything: Recorded) -> None:
@@ -222,8 +243,13 @@ def test_parents(everything: Recorded) -> None:
 def test_runs_around(everything: Recorded) -> None:
     """A task that is sent from within a run has that one as its parent, through all its retries."""
     assert ("night", "n1") == everything["nightly"].parent == everything["eager"].parent
-    inner = [run for run in everything.named("retried") if run.trigger_data["kwargs"].get("kind")]
+    inner = [run for run in everything.named("retried") if "kind" in run.trigger_data["kwargs"]]
     assert [(("packing", "box"), 2)] == [(run.parent, run.attempt) for run in inner]
+
+
+def test_no_run_stays_around(everything: Recorded) -> None:
+    """However a task ends, the next one in its process does not have it as its parent."""
+    assert {"nightly", "eager"} == {name for name in everything.ids if everything[name].parent is not None}
 
 
 def test_revoked_tasks(everything: Recorded) -> None:
@@ -240,6 +266,7 @@ def test_tasks_that_end_otherwise(everything: Recorded) -> None:
         everything.states("ignored"),
         everything["ignored"].error,
     )
+    assert ("pending1 running1 skipped1", "") == (everything.states("untold"), everything["untold"].error)
     assert "pending1 running1 failed1" == everything.states("rejected")
     assert "celery.exceptions.Reject" == everything["rejected"].error_type
     assert "pending1 running1 running1 success1" == everything.states("requeued")
@@ -286,7 +313,10 @@ def test_eager_tasks(everything: Recorded) -> None:
 def test_what_is_no_run(everything: Recorded) -> None:
     """A call of a task's function, a task of another app, and one that could not be sent are no runs."""
     assert 1 == len(everything.named("total"))
-    names = ("first", "later", "expired", "nightly", "eager", "always eager")
+    names = (
+        *("first", "later", "expired", "nightly", "eager", "always eager"),
+        *("shown once", "any headers", "long id", "no room"),
+    )
     inner = {run.id for run in everything.named("add") if "root" in run.labels}
     assert {everything.ids[name] for name in names} | inner == {run.id for run in everything.named("add")}
 
@@ -300,7 +330,8 @@ async def test_processes_that_end(environ: Mapping[str, str]) -> None:
     """A task whose process ends fails. One that is delivered again then runs once more, as the same run."""
     ids = sent(environ, "that end processes")
 
-    # It is killed in the end: where a broker has no event loop, Celery's pool may wait for such processes.
+    # It is killed in the end: where a broker has no event loop, the pool's processes share a pipe and its
+    # lock, which a killed one may hold for good. So Celery's pool may wait for ever, with run-log or without.
     with worker(environ, "--queues=dying", "--concurrency=2") as process:
         await until(lambda: have_ended(environ, ids), process)
 
@@ -320,15 +351,16 @@ async def have_ended(environ: Mapping[str, str], ids: Mapping[str, str]) -> bool
     return all(log[name].status.is_terminal for name in ids)
 
 
-async def test_tasks_that_the_worker_ends(environ: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+async def test_tasks_that_the_worker_ends(pool: str, environ: Mapping[str, str]) -> None:
     """A task that is terminated is cancelled, and one that exceeds its time limit fails."""
-    ids = sent(environ, "two to end")
+    ids = sent(environ, "two to end", f"harsh-{pool}")
 
     async def are_running() -> bool:
         log = await Recorded.of(environ, ids)
         return all(log[name].status is not RunStatus.PENDING for name in ids)
 
-    with worker(environ, "--queues=harsh", "--concurrency=2") as process:
+    with worker(environ, f"--queues=harsh-{pool}", f"--pool={pool}", "--concurrency=2") as process:
         await until(are_running, process)
         sent(environ, "terminate", ids["terminated"])
         await until(lambda: have_ended(environ, ids), process)
@@ -339,6 +371,7 @@ async def test_tasks_that_the_worker_ends(environ: Mapping[str, str]) -> None:
     assert log.states("hard").startswith("pending1 running1 failed1")
     assert "billiard.exceptions.TimeLimitExceeded" == log["hard"].error_type
     assert log["hard"].duration_ms > 1_000
+    assert not any(line.anomaly for task_id in ids.values() for line in log.histories[task_id])
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +407,25 @@ async def test_every_pool(pool: str, environ: Mapping[str, str], for_pools: Mapp
     }
     assert {name: expected[name.split()[1]] for name in ids} == {name: log.states(name) for name in ids}
     assert {pool} == {log[name].labels["queue"] for name in ids}
+
+
+async def test_messages_of_the_first_protocol(environ: Mapping[str, str]) -> None:
+    """Of a message of Celery's first protocol, the task is a run from when it begins, without a parent."""
+    ids = sent(environ, "by the first protocol", "old")
+
+    with worker(environ, "--queues=old", "--pool=solo") as process:
+
+        async def is_done() -> bool:
+            log = await Recorded.of(environ, ids)
+            return all(task_id in log.runs for task_id in ids.values()) and await have_ended(environ, ids)
+
+        await until(is_done, process)
+
+    log = await Recorded.of(environ, ids)
+    retried = "running1 failed1 pending2 running2 success2"
+    expected = {"add": "running1 success1", "fail": "running1 failed1", "retried": retried}
+    assert {name: expected[name.split()[1]] for name in ids} == {name: log.states(name) for name in ids}
+    assert {None} == {log[name].parent for name in ids}
 
 
 def deliver_again(folder: Path, queue: str) -> None:

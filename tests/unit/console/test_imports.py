@@ -57,7 +57,25 @@ def test_an_import_says_what_it_did(tmp_path: Path, environment: Mapping[str, st
     assert "what was left out, with place and reason: rejects" in again.err
     last = called(*arguments[:-4], "--status", "odd=success", folder=tmp_path, environment=environment)
     assert 0 == last.code
+    assert "run_log_file_not_there" not in first.err
+    assert f"made {tmp_path}/run-log.db" in first.err
     assert ["imported", "1"] in [line.split() for line in last.out.splitlines()]
+
+
+def test_what_cannot_be_kept_is_told_once(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    """However many runs have labels that cannot be kept, one line says how many."""
+    lines = [
+        {"workflow_id": "w", "id": str(number), "status": "success", "started_at": "2026-03-04T12:00:00Z"}
+        | {"labels": {"The Key": "a"}}
+        for number in range(3)
+    ]
+    (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    ended = called("import", "jsonl", "runs.jsonl", folder=tmp_path, environment=environment)
+
+    assert 0 == ended.code
+    (told,) = [line for line in ended.err.splitlines() if "label" in line]
+    assert told.startswith("runs with labels that cannot be kept (a run has at most 20 labels")
+    assert told.endswith(": 3")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +85,7 @@ def test_an_import_says_what_it_did(tmp_path: Path, environment: Mapping[str, st
         (["csv", "runs.csv"], 2, "has no column 'workflow_id', it has: no, state, begun, note; pass --map"),
         (["csv", "runs.csv", "--map", "id"], 2, "--map 'id' is not FIELD=COLUMN"),
         (["csv", "runs.csv", "--set", "id="], 2, "--set 'id=' is not FIELD=VALUE"),
+        (["csv", "runs.csv", "--time-format", "%Q"], 2, "--time-format '%Q' is no format of strptime"),
         (["celery", "nonsense"], 2, "that is no address of a database"),
         (["celery", "oracle+none://u:secret@h/d"], 2, "oracle+none://u:***@h/d needs a driver"),
         (["airflow", "sqlite:///none.db"], 3, "there is no file 'none.db'"),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, traceback
 
-NAMES = "fastapi fastavro fsspec google grpc jinja2 requests sqlalchemy starlette tenacity uvicorn"
+NAMES = "fastapi fastavro fsspec google grpc jinja2 redis requests sqlalchemy starlette tenacity uvicorn"
 EXTRAS = set(NAMES.split())
 
 class Missing:
@@ -65,6 +65,7 @@ OTHERS = {
     "openlineage": "openlineage",
     "provision": "producer",
     "import celery sqlite:///results.db": "import",
+    "import celery redis://localhost": "import",
     "import airflow sqlite:///airflow.db": "import",
     "import root old_runs": "stores",
     "archive --into folder": "producer",

@@ -16,6 +16,7 @@ from run_log.core.logs import (
     LINES_AT_ONCE,
     _Allowance,  # pyright: ignore[reportPrivateUsage] - its clock is a parameter
     _allowances,  # pyright: ignore[reportPrivateUsage]
+    caught_events,
     get_logger,
     logging_later,
 )
@@ -177,6 +178,25 @@ def test_a_level_that_is_off_is_not_counted(metered: Callable[[], Counter[tuple[
 
     assert 1 == handler.lines
     assert before == _left_out(metered, "rate")
+
+
+def test_events_can_be_caught(caplog: pytest.LogCaptureFixture) -> None:
+    """What a block would log is told to its caller instead, however often, also if the block fails."""
+    caught: list[str] = []
+
+    def fail() -> None:
+        with caught_events(caught):
+            for _ in range(2 * LINES_AT_ONCE):
+                get_logger("run_log.test").warning("caught")
+            _fail()
+
+    with pytest.raises(ValueError, match="why"):
+        fail()
+    get_logger("run_log.test").warning("logged")
+
+    assert ["caught", "second"] == sorted(set(caught))
+    assert 2 * LINES_AT_ONCE + 1 == len(caught)
+    assert ["logged"] == [record.getMessage() for record in caplog.records]
 
 
 def test_no_handler_runs_while_a_lock_is_held(caplog: pytest.LogCaptureFixture) -> None:

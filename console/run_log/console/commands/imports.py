@@ -151,9 +151,19 @@ def jsonl(
     )
 
 
-@app.command(epilog=examples("import celery sqlite:///results.db --dry-run"))
+@app.command(
+    epilog=examples("import celery sqlite:///results.db --dry-run", "import celery redis://localhost:6379/0")
+)
 def celery(
-    url: _Url,
+    url: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL",
+            show_default=False,
+            help="The result back end: a database as SQLAlchemy names it, such as sqlite:///results.db, or "
+            "redis://HOST:6379/0.",
+        ),
+    ],
     *,
     workflow: Annotated[
         str | None,
@@ -164,11 +174,17 @@ def celery(
     ] = None,
     status: _Status = None,
     zone: Annotated[str, typer.Option(metavar="ZONE", help="Celery's setting 'timezone'.")] = "UTC",
+    key_prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREFIX", help="Of Redis: Celery's setting 'global_keyprefix'. (default: no prefix)"
+        ),
+    ] = None,
     dry_run: _DryRun = False,
     rejects: _Rejects = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Import the tasks of Celery's database result back end. The database is only read.
+    """Import the tasks of Celery's result back end, a database or Redis. It is only read.
 
     Exits as 'import csv' does.
     """
@@ -181,7 +197,14 @@ def celery(
     of_times = time_zone(zone) or UTC
     _import(
         lambda _settings, redact, _report: batches_of(
-            celery_runs(url, workflow_id=workflow, statuses=statuses, zone=of_times, redact=redact)
+            celery_runs(
+                url,
+                workflow_id=workflow,
+                statuses=statuses,
+                zone=of_times,
+                key_prefix=key_prefix,
+                redact=redact,
+            )
         ),
         dry_run=dry_run,
         rejects=rejects,

@@ -74,7 +74,7 @@ def _found(row: Row, tasks: Sequence[Row], redact: Redact) -> Found:
     place, without = f"dag_run {row['id']}", list[str]()
     try:
         steps = joined_steps([step for task in tasks if (step := _step(task)) is not None])
-        event = imported_event(_fields(row, tasks, without), steps=steps, redact=redact)
+        event = imported_event(_fields(row, tasks, without), without, steps=steps, redact=redact)
     except LeftOut as why:
         return Found(place=place, what=why, record=dict(row))
     if len(tasks) > MAX_STEPS:

@@ -12,10 +12,12 @@ from typing import Any, Final, cast
 
 from run_log.core import InvalidArgumentError, RunStatus, TriggerType
 from run_log.core.clock import EPOCH
+from run_log.core.fields import LABEL_HINT, is_label_key
 from run_log.core.models import MAX_ATTEMPT, is_trigger_word
 from run_log.core.payload import decode_foreign_json
 
 from .errors import LeftOut
+from .found import imported_event
 
 FIELDS: Final = (
     *("workflow_id", "id", "status", "started_at", "completed_at", "duration_ms", "duration_s"),
@@ -51,7 +53,8 @@ class FieldMapping:
         time_format: How times are written: for `datetime.strptime`, or one of `UNITS`; None for ISO 8601.
 
     Raises:
-        InvalidArgumentError: There is no such field, or one is given twice.
+        InvalidArgumentError: There is no such field, one is given twice, *constants* have a value that no run
+            can have, or no time is in *time_format*.
     """
 
     def __init__(
@@ -67,16 +70,26 @@ class FieldMapping:
         for field in fields:
             if not _is_field(field):
                 known = ", ".join(name if name not in OBJECTS else f"{name}[.KEY]" for name in FIELDS)
-                raise InvalidArgumentError(f"{field!r} is no field of a run; the fields are {known}")
+                hint = f"; {LABEL_HINT}" if field.startswith("labels.") else ""
+                raise InvalidArgumentError(f"{field!r} is no field of a run; the fields are {known}{hint}")
             if fields.count(field) > 1:
                 raise InvalidArgumentError(f"the field {field!r} is given twice; pass it once")
         self._columns = dict(columns)
         self._constants = dict(constants)
         self._statuses = statuses
         self._zone = zone
-        self._format = time_format
+        self._format = _checked_format(time_format)
+        self._check_constants()
         self.unused: dict[str, None] = {}
         """Columns that were in a record and are no field, at most 100."""
+
+    def _check_constants(self) -> None:
+        # All rows would be left out for it, one by one.
+        plain = {"workflow_id": "w", "id": "r", "status": RunStatus.SUCCESS, "started_at": EPOCH}
+        try:
+            imported_event(self._read(plain | self._constants), [], redact=lambda _run: None)
+        except LeftOut as why:
+            raise InvalidArgumentError(f"a --set has a value that no run can have: {why}") from why
 
     def check_columns(self, names: Sequence[str], where: str) -> None:
         """Check that a table with these columns has what a run needs.
@@ -100,7 +113,9 @@ class FieldMapping:
         Raises:
             LeftOut: It tells of none, or a value cannot be read.
         """
-        given = dict(self._constants) | self._taken(record)
+        return self._read(dict(self._constants) | self._taken(record))
+
+    def _read(self, given: Mapping[str, Any]) -> dict[str, Any]:
         for name in NEEDED:
             if given.get(name) in (None, ""):
                 raise LeftOut(f"it has no {name}")
@@ -173,6 +188,22 @@ class FieldMapping:
         return EPOCH + timedelta(microseconds=int(Decimal(text) * unit))
 
 
+def _checked_format(time_format: str | None) -> str | None:
+    if time_format is None or time_format in UNITS:
+        return time_format
+    try:
+        # Whatever a format lacks, it reads what it writes.
+        datetime.strptime(EPOCH.strftime(time_format), time_format)  # noqa: DTZ007 - only whether it can be
+        if "%" in time_format:
+            return time_format
+        fault = "it has none of its directives"
+    except (ValueError, re.error) as error:
+        fault = str(error)
+    raise InvalidArgumentError(
+        f"--time-format {time_format!r} is no format of strptime, nor {', '.join(UNITS)}: {fault}"
+    )
+
+
 def trigger_word(text: str) -> str:
     """Return *text* as the word of a trigger type: in lower case, and ``_`` for what no word has."""
     word = _NO_WORD.sub("_", text.strip().lower().removeprefix("triggertype.")).strip("_.-")[:64]
@@ -212,7 +243,9 @@ def time_zone(name: str | None) -> tzinfo | None:
 
 def _is_field(name: str) -> bool:
     field, dot, key = name.partition(".")
-    return name in FIELDS if not dot else field in OBJECTS and bool(key)
+    if not dot:
+        return name in FIELDS
+    return is_label_key(key) if field == "labels" else field in OBJECTS and bool(key)
 
 
 def _at(record: Mapping[str, Any], column: str) -> Any:

@@ -82,9 +82,11 @@ def _found(
     place: str, read: Callable[[], Mapping[str, Any]], mapping: FieldMapping, redact: Redact, size: int
 ) -> Found:
     record: Mapping[str, Any] | None = None
+    without = list[str]()
     try:
         record = read()
-        return Found(place=place, what=imported_event(mapping.fields(record), redact=redact), size=size)
+        event = imported_event(mapping.fields(record), without, redact=redact)
+        return Found(place=place, what=event, size=size, without=tuple(without))
     except LeftOut as why:
         return Found(place=place, what=why, record=record, size=size)
 

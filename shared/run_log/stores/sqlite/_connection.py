@@ -99,6 +99,10 @@ class Reading:
         self._may_write = may_write
         self._is_told = False
 
+    def is_there(self) -> bool:
+        """Return whether there is a file with anything in it. Raises as `open` does."""
+        return bool(self._state_of(self._path))
+
     def open(self) -> Opened:
         """Open the file.
 

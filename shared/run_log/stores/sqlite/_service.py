@@ -49,7 +49,7 @@ from run_log.stores.summaries import WorkflowStats
 from run_log.stores.telemetry import skipped_unreadable_stats
 
 from . import _notices
-from ._connection import Connection
+from ._connection import Connection, Reading
 from ._projection import Terms, answer, apply, expire, save
 from ._queries import (
     COUNTERS,
@@ -168,6 +168,9 @@ class SQLiteRunLogService(RunLogService):
     @override
     async def reach(self, seconds: float) -> None:
         del seconds  # a file is there at once, or it is not
+        # First the file itself: a query would log what the error says, also to a command that makes the file.
+        if not Reading(self._path, busy_seconds=self._busy_seconds).is_there():
+            raise self._not_there()
         log, _ = await self._state()
         if not log:
             raise self._not_there()
