@@ -130,7 +130,8 @@ class _Continuation:
         """Return the newest state of the run that is known without reading it."""
         found: list[RunEvent] = []
         with Contained():  # the ids may be anything
-            key = (bounded_id(id_text(self.workflow_id)), bounded_id(id_text(self.run_id)))
+            workflow_id, run_id = id_text(self.workflow_id) or "", id_text(self.run_id) or ""
+            key = (bounded_id(workflow_id), bounded_id(run_id))
             emitter = default_emitter() if self.emitter is None else self.emitter
             stated = emitter.left.event(key) if isinstance(emitter, RunEventEmitter) else None
             told = self.known if isinstance(self.known, RunEvent) and self.known.key == key else None

@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import operator
+import os
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,7 +35,7 @@ from tests.adapters.adk.scripts import (
 from tests.unit.docs.repository import fenced, read, run_example, section
 
 from run_log.core import InvalidArgumentError, WorkflowRun, utc_now
-from run_log.producer import default_emitter
+from run_log.producer import default_emitter, record_run
 
 _adk: Any = import_module("run_log.adapters.adk")
 _Event: Any = import_module("google.adk.events.event").Event
@@ -427,6 +428,8 @@ def asking(name: str) -> Any:
         return workflow.Workflow(name="flow", edges=[("START", _ask("o-2", "Which name?"))])
     if name == "asks_directly":
         return workflow.Workflow(name="flow", edges=[("START", _ask("o-3", "Which name?"))])
+    if name.endswith("_behind"):
+        return workflow.Workflow(name="flow", edges=[("START", _ask("o-4", "Which name?"))])
     if name == "waits_for_tool":
         called = calls(("later", {"text": "when?"}))
         return agent("clerk", called, says("noted"), tools=[tools.LongRunningFunctionTool(later)])
@@ -435,7 +438,14 @@ def asking(name: str) -> Any:
     return agent("clerk", called, says("done"), tools=[confirmed])
 
 
-ASKING = ("asks_for_values", "asks_for_text", "asks_directly", "waits_for_tool", "confirms")
+ASKING = (
+    "asks_for_values",
+    "asks_for_text",
+    "asks_directly",
+    "elsewhere_behind",
+    "waits_for_tool",
+    "confirms",
+)
 
 
 def asker(name: str, sessions: Path) -> Any:
@@ -456,10 +466,19 @@ async def ask_all(sessions: Path) -> None:
         await events_of(asker(name, sessions))
 
 
-async def answer_directly(sessions: Path) -> None:
+async def answer_directly(app: str, request: str, sessions: Path) -> None:
     """Give an answer to ADK, past the run log."""
-    response = types.FunctionResponse(id="o-3", name="adk_request_input", response={"result": "Ada"})
-    await events_of(asker("asks_directly", sessions), message(types.Part(function_response=response)))
+    response = types.FunctionResponse(id=request, name="adk_request_input", response={"result": "Ada"})
+    await events_of(asker(app, sessions), message(types.Part(function_response=response)))
+
+
+async def answer_behind(app: str, sessions: Path) -> None:
+    """Give an answer to ADK while nothing of its run is to be read yet."""
+    await default_emitter().flush(30)  # after that its place is fixed
+    projected = os.environ["RUN_LOG_SQLITE_PATH"]
+    os.environ["RUN_LOG_SQLITE_PATH"] = f"{projected}-behind"
+    await answer_directly(app, "o-4", sessions)
+    os.environ["RUN_LOG_SQLITE_PATH"] = projected
 
 
 async def hand_over(sessions: Path) -> None:
@@ -499,13 +518,17 @@ async def go_on(sessions: Path, invocation_id: str) -> None:
 async def run_all(sessions: Path) -> None:
     """Run in every way and all that ask, and print what each way returned."""
     await ask_all(sessions)
+    with record_run("around", run_id="around"):
+        await events_of(asker("here_behind", sessions))
+    await answer_behind("here_behind", sessions)
     print(json.dumps({name: await run() for name, run in WAYS.items()}))  # noqa: T201 - for who started it
 
 
 async def go_on_with_all(sessions: Path, killed: str) -> None:
     """Go on with all that does not go on by itself, and print which orders were paid back."""
     await go_on(sessions, killed)
-    await answer_directly(sessions)
+    await answer_directly("asks_directly", "o-3", sessions)
+    await answer_behind("elsewhere_behind", sessions)
     await hand_over(sessions)
     print(json.dumps(PAID_BACK))  # noqa: T201 - for who started it
 

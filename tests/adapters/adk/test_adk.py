@@ -360,6 +360,26 @@ async def test_an_answer_past_the_run_log(log: SQLiteRunLogService) -> None:
 
 
 @pytest.mark.usefixtures("continued")
+@pytest.mark.parametrize(
+    ("app", "parent"), [("here_behind", RunRef("around", "around")), ("elsewhere_behind", None)]
+)
+async def test_a_projection_that_is_behind(app: str, parent: RunRef | None, log: SQLiteRunLogService) -> None:
+    """An invocation goes on with all of its run before that is projected, here and in another process."""
+    run = await the_run(log, app)
+    history = await log.get_history(app, run.id)
+
+    assert ["running", "paused", "running", "success"] == [line.status.value for line in history]
+    assert ("adk", {"session": "s1"}, parent) == (run.trigger_type, run.labels, run.parent)
+    assert ({"message": "hello", "user_id": "mei"}, {"output": {"answer": "Ada"}}) == (
+        run.trigger_data,
+        run.result,
+    )
+    assert run.pause is not None
+    assert ("Which name?", {"result": "Ada"}) == (run.pause.reason, run.pause.values)
+    assert run.started_at < history[1].occurred_at
+
+
+@pytest.mark.usefixtures("continued")
 async def test_steps_of_two_processes(log: SQLiteRunLogService) -> None:
     """A run that goes on in another process keeps its steps, and what ADK repeats of a node is no new one."""
     run = await the_run(log, "waits_for_tool")
@@ -389,7 +409,8 @@ async def _paused(place: Place) -> dict[str, WorkflowRun]:
     log = SQLiteRunLogService(path=place.runs)
     runs, _ = await log.list_runs(None, status=RunStatus.PAUSED)
     await log.close()
-    return {run.workflow_id: run for run in runs if run.workflow_id != "asks_for_credentials"}
+    others = {"asks_for_credentials", "elsewhere_behind"}
+    return {run.workflow_id: run for run in runs if run.workflow_id not in others}
 
 
 @pytest.fixture(scope="module")

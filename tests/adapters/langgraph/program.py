@@ -201,8 +201,22 @@ def pauses() -> None:
         ),
         on("two"),
     )
+    behind()
     later().invoke(START, on("later", run_id="5ce0dee1-6a3c-4d3a-9d55-5b4a9e4f2b1a"))
     later().invoke(START, on("nobody"))
+
+
+def behind() -> None:
+    """Pause, fail and go on at once, while what is read has nothing of that yet."""
+    failing = fails(1, ValueError("no"))
+    asking = {"asks": asks("Send it?", WAY), "fails": failing}
+    with record_run("around", run_id="around-behind"):
+        graph("behind", asking).invoke({"said": ["in"]}, on("behind"))
+    projected = os.environ["RUN_LOG_SQLITE_PATH"]
+    os.environ["RUN_LOG_SQLITE_PATH"] = f"{projected}-behind"
+    tried(graph("behind", asking).invoke, Command(resume="pay"), on("behind"))
+    graph("behind", asking).invoke(None, on("behind"))  # each handler goes on with what another has left
+    os.environ["RUN_LOG_SQLITE_PATH"] = projected
 
 
 def later() -> Any:

@@ -154,6 +154,22 @@ async def test_a_pause(log: SQLiteRunLogService) -> None:
     assert (StepStatus.SUCCESS, None) == (step.status, step.error)
 
 
+async def test_a_projection_that_is_behind(log: SQLiteRunLogService) -> None:
+    """A graph that goes on before its run is projected, after a pause or a failure, loses nothing of it."""
+    run = await _run(log, "behind")
+
+    assert ["running", "paused", "running", "failed", "running", "success"] == await _history(log, run)
+    assert ({"said": ["in"]}, {"thread_id": "behind"}, "chat") == (
+        run.trigger_data,
+        run.labels,
+        run.trigger_type,
+    )
+    assert (2, RunRef("around", "around-behind")) == (run.attempt, run.parent)
+    assert run.pause is not None
+    assert ("Send it?", "pay") == (run.pause.reason, run.pause.comment)
+    assert run.started_at < (await log.get_history("behind", run.id))[1].occurred_at
+
+
 async def test_a_pause_before_a_node(log: SQLiteRunLogService) -> None:
     """A graph that stops before a node is paused without a question."""
     run = await _run(log, "before")
