@@ -10,11 +10,13 @@ import os
 import threading
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 from tests.unit.docs.repository import blocks, read, run_example
 
-from run_log.adapters.prefect import install, pause_flow_run
+from run_log.adapters.prefect import install, pause_flow_run, suspend_flow_run
 from run_log.producer import default_emitter
 from run_log.stores import create_run_log_service
 
@@ -24,6 +26,10 @@ install()  # once is enough
 _adapter: Any = import_module("run_log.adapters.prefect")
 _prefect: Any = import_module("prefect")
 _client: Any = import_module("prefect.client.orchestration")
+_context: Any = import_module("prefect.context")
+_engine: Any = import_module("prefect.flow_engine")
+_flow_runs: Any = import_module("prefect.flow_runs")
+_run_input: Any = import_module("prefect.input")
 _states: Any = import_module("prefect.states")
 _runners: Any = import_module("prefect.task_runners")
 _policies: Any = import_module("prefect.cache_policies")
@@ -122,6 +128,53 @@ async def async_flows() -> None:
     await named(_prefect.flow, "async", work)()
 
 
+class Payment(_run_input.RunInput):  # type: ignore[misc]  # untyped
+    """What somebody fills in."""
+
+    amount: int
+
+
+def suspensions() -> None:
+    """Suspend flows, and run them again as Prefect's runner does, while nothing of them is projected."""
+
+    def pays(order: str) -> int:
+        amount: int = suspend_flow_run(Payment, reason=f"{order}: pay?", timeout=3600).amount
+        return amount
+
+    async def pays_async(order: str) -> int:
+        amount: int = (await suspend_flow_run(Payment, reason=f"{order}: pay?")).amount
+        return amount
+
+    projected = os.environ["RUN_LOG_SQLITE_PATH"]
+    for name, function in (("suspended", pays), ("suspended-async", pays_async)):
+        flow = named(_prefect.flow, name, function)
+        with _client.get_client(sync_client=True) as client:
+            deployment = client.create_deployment(client.create_flow(flow), name=name)
+            flow_run = client.create_flow_run_from_deployment(deployment, parameters={"order": "o-1"})
+            assert "Pause" == tried(run, flow, flow_run)
+            assert flow_run.id not in _adapter._process.runs
+            os.environ["RUN_LOG_SQLITE_PATH"] = f"{projected}-behind"
+            _flow_runs.resume_flow_run(flow_run.id, run_input={"amount": 4200})
+            run(flow, client.read_flow_run(flow_run.id))
+            os.environ["RUN_LOG_SQLITE_PATH"] = projected
+
+
+def run(flow: Any, flow_run: Any) -> None:
+    """Run a flow as in the process that Prefect's runner starts."""
+    running = _engine.run_flow(flow, flow_run)
+    if asyncio.iscoroutine(running):
+        asyncio.run(running)
+
+
+def joins_many() -> None:
+    """Run tasks of more flows of other processes than are remembered, as a worker of a task runner does."""
+    for number in range(_adapter.MAX_JOINED + 1):
+        flow_run = SimpleNamespace(id=UUID(int=number))
+        with _context.FlowRunContext.model_construct(flow=SimpleNamespace(name="far"), flow_run=flow_run):
+            _adapter._join(flow_run.id)
+    assert [UUID(int=number + 1) for number in range(_adapter.MAX_JOINED)] == list(_adapter._process.joined)
+
+
 def ended_elsewhere() -> None:
     """Call the hook of a flow whose process is gone, as Prefect's runner does."""
     flow = named(_prefect.flow, "elsewhere", lambda: None)
@@ -181,6 +234,8 @@ if __name__ == "__main__":
     make_tables()
     sync_flows()
     asyncio.run(async_flows())
+    suspensions()
+    joins_many()
     ended_elsewhere()
     processes()
     asyncio.run(document())

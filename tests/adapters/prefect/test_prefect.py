@@ -123,6 +123,29 @@ async def test_a_pause_that_nobody_answers(log: SQLiteRunLogService) -> None:
     assert ["running", "paused", "running", "failed"] == await _history(log, await _run(log, "unanswered"))
 
 
+@pytest.mark.parametrize("name", ["suspended", "suspended-async"])
+async def test_a_flow_that_is_suspended(log: SQLiteRunLogService, name: str) -> None:
+    """A flow whose process ends until it is answered is one run: paused, then going on with the answer."""
+    run = await _run(log, name)
+    history = await log.get_history(name, run.id)
+
+    assert ["running", "paused", "running", "running", "success"] == [line.status.value for line in history]
+    assert (1, {"order": "o-1"}, {"flow_run_name", "deployment_id"}) == (
+        run.attempt,
+        run.trigger_data,
+        set(run.labels),
+    )
+    assert run.pause is not None
+    assert run.pause.form is not None
+    assert ("o-1: pay?", ["amount"], {"amount": 4200}) == (
+        run.pause.reason,
+        list(run.pause.form["properties"]),
+        run.pause.values,
+    )
+    assert (name == "suspended") == (run.pause.deadline is not None)
+    assert run.started_at <= history[1].occurred_at
+
+
 async def test_a_task_that_crashes(log: SQLiteRunLogService) -> None:
     """A task that Prefect tells nothing of ends with its flow, which fails, and is not kept in memory."""
     run = await _run(log, "crashes")
