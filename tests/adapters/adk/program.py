@@ -320,6 +320,27 @@ async def left() -> object:
 
 
 @way
+async def turns() -> object:
+    """Turns of a conversation, each left after its response, and two that take turns themselves."""
+    plugin = _adk.RunLogPlugin()
+    runner = runner_of(_Talks(name="talker"), "turns", plugin)
+    for _ in range(3):
+        async for _ in runner.run_async(user_id="mei", session_id="s1", new_message=message("hello")):
+            break
+    others = [
+        runner.run_async(user_id="mei", session_id=session, new_message=message("hello"))
+        for session in ("s2", "s3")
+    ]
+    for _ in range(2):
+        for running in others:
+            await anext(running)
+    for running in others:
+        await running.aclose()
+    await until(partial(operator.not_, plugin._runs))
+    return None
+
+
+@way
 async def aborted() -> object:
     """A run that is told to abort."""
     signal = asyncio.Event()

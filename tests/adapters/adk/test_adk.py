@@ -247,6 +247,15 @@ async def test_what_its_caller_leaves(log: SQLiteRunLogService) -> None:
     ]
 
 
+async def test_turns_of_one_task(log: SQLiteRunLogService) -> None:
+    """Invocations of one task, left or interleaved, are no parts of each other."""
+    runs = await runs_of(log, "turns")
+
+    assert [(RunStatus.SUCCESS, None)] * 5 == [(run.status, run.parent) for run in runs]
+    for run in runs:
+        assert ["talker"] == [step.name for step in await log.get_steps("turns", run.id)]
+
+
 async def test_what_is_aborted(log: SQLiteRunLogService) -> None:
     """A run that ADK's signal aborts is cancelled."""
     run = await the_run(log, "aborted")

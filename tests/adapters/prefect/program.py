@@ -6,8 +6,13 @@ python -m tests.adapters.prefect.program
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +220,17 @@ async def document() -> None:
     await asyncio.to_thread(flow.join, 60)
 
 
+def killed() -> None:
+    """End in the midst of a flow, without warning."""
+
+    def kills() -> None:
+        default_emitter().flush_sync(30)
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    named(_prefect.flow, "killed", kills)()
+
+
 def make_tables() -> None:
     """Make the tables of Prefect's server as its models are, without its hundred migrations."""
     home = Path(os.environ["PREFECT_HOME"])
@@ -230,8 +246,24 @@ def make_tables() -> None:
     engine.dispose()
 
 
-if __name__ == "__main__":
-    make_tables()
+@contextlib.contextmanager
+def server() -> Iterator[None]:
+    """Run Prefect's server in a thread: a process of its own would import it all once more."""
+    uvicorn: Any = import_module("uvicorn")
+    app = import_module("prefect.server.api.server").create_app(ephemeral=True)
+    port = int(os.environ["PREFECT_API_URL"].partition(":")[2].partition(":")[2].removesuffix("/api"))
+    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started and thread.is_alive():
+        time.sleep(0.02)
+    yield
+    running.should_exit = True
+    thread.join()
+
+
+def main() -> None:
+    """Run all flows."""
     sync_flows()
     asyncio.run(async_flows())
     suspensions()
@@ -241,4 +273,10 @@ if __name__ == "__main__":
     asyncio.run(document())
     assert not _adapter._process.runs
     assert not _adapter._process.steps
-    default_emitter().flush_sync(30)
+    killed()
+
+
+if __name__ == "__main__":
+    make_tables()
+    with server():
+        main()

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.frameworks import framework
+from tests.ports import unused_port
 
 from run_log.core import RunStatus, Step, StepStatus, WorkflowRun
 from run_log.stores import SQLiteRunLogService
 
 pytestmark = [pytest.mark.process, pytest.mark.search, pytest.mark.timeout(900)]
-"""An environment may have to be fetched, and Prefect's temporary server takes long to start."""
+"""An environment may have to be fetched, and Prefect's server takes long to start."""
 
 PREFECT = framework("prefect")
 
@@ -24,9 +27,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "RUN_LOG_BACKEND": "sqlite",
         "RUN_LOG_SQLITE_PATH": str(folder / "runs"),
         "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_URL": "",
+        "PREFECT_API_URL": f"http://127.0.0.1:{unused_port()}/api",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # What the server would spend its start on.
         "PREFECT_SERVER_UI_ENABLED": "false",
@@ -38,8 +40,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         try:
             stdout, stderr = process.communicate(timeout=500)
         finally:
-            process.terminate()  # not killed: it ends its server
-    assert (0, "4,200 EUR: pay?\n") == (process.returncode, stdout), stderr
+            process.kill()
+    assert (-signal.SIGKILL, "4,200 EUR: pay?\n") == (process.returncode, stdout), stderr
     return folder / "runs"
 
 
@@ -153,6 +155,18 @@ async def test_a_task_that_crashes(log: SQLiteRunLogService) -> None:
 
     assert RunStatus.FAILED is run.status
     assert ("crashes", StepStatus.CANCELLED) == (crashes.name, crashes.status)
+
+
+async def test_a_killed_process(log: SQLiteRunLogService) -> None:
+    """A flow whose process was killed stays running, is found as stale, and is swept."""
+    run = await _run(log, "killed")
+    stale, _ = await log.list_stale(timedelta(0), workflow_id="killed")
+
+    assert (RunStatus.RUNNING, [run.id]) == (run.status, [each.run.id for each in stale])
+
+    await log.mark_lost("killed", run.id, older_than=timedelta(0))
+
+    assert ["running", "failed"] == await _history(log, run)
 
 
 async def test_async_flows(log: SQLiteRunLogService) -> None:
