@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -247,7 +247,7 @@ def make_tables() -> None:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[None]:
+def server() -> Generator[None]:
     """Run Prefect's server in a thread: a process of its own would import it all once more."""
     uvicorn: Any = import_module("uvicorn")
     app = import_module("prefect.server.api.server").create_app(ephemeral=True)

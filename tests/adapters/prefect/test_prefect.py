@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.adapters.prefect.environment import environ_in
 from tests.frameworks import framework
-from tests.ports import unused_port
 
 from run_log.core import RunStatus, Step, StepStatus, WorkflowRun
 from run_log.stores import SQLiteRunLogService
@@ -23,20 +23,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run log in which the program's flows are recorded."""
     PREFECT.make()
     folder = tmp_path_factory.mktemp("prefect")
-    environ = {
-        "RUN_LOG_BACKEND": "sqlite",
-        "RUN_LOG_SQLITE_PATH": str(folder / "runs"),
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{unused_port()}/api",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # What the server would spend its start on.
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",  # the program makes the tables
-        "DO_NOT_TRACK": "1",
-    }
-    with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ) as process:
+    with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ_in(folder)) as process:
         try:
             stdout, stderr = process.communicate(timeout=500)
         finally:
