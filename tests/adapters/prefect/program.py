@@ -80,6 +80,11 @@ def a_cached() -> int:
     return 1
 
 
+def double(number: int) -> int:
+    """Return twice a number."""
+    return 2 * number
+
+
 def interrupts() -> None:
     """Do what Ctrl-C does."""
     raise KeyboardInterrupt
@@ -110,6 +115,8 @@ def sync_flows() -> None:
     crashes = named(task, "crashes", interrupts)
     tried(named(flow, "crashes", calls(crashes)))
     tried(named(flow, "interrupted", interrupts))
+    doubles = named(task, "doubles", double)
+    named(flow, "maps", lambda: doubles.map([1, 2, 3]).result())()
     named(flow, "unanswered", lambda: tried(unanswered))()
 
 

@@ -89,6 +89,15 @@ async def test_tasks_are_steps(log: SQLiteRunLogService) -> None:
     assert 10 == len(steps)
 
 
+async def test_mapped_tasks(log: SQLiteRunLogService) -> None:
+    """A task that is mapped is a step for each of its calls."""
+    steps = await _steps(log, await _run(log, "maps"))
+
+    assert [("doubles", 1, StepStatus.SUCCESS)] * 3 == [
+        (step.name, step.attempt, step.status) for step in steps
+    ]
+
+
 async def test_a_subflow(log: SQLiteRunLogService) -> None:
     """A subflow is a run whose parent is the flow run that called it."""
     run, subs = await _run(log, "main"), await _runs(log, "sub")
