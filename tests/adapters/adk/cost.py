@@ -12,8 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from tests.adapters.adk.program import events_of, weather
-from tests.adapters.adk.scripts import agent, calls, runner_of, says, sessions_in
+from tests.adapters.adk.scripts import agent, calls, events_of, runner_of, says, sessions_in, weather
 from tests.adapters.costs import Row, each_more, main, medians
 
 _adk: Any = import_module("run_log.adapters.adk")

@@ -130,6 +130,17 @@ async def test_agents_models_and_tools_are_steps(log: SQLiteRunLogService) -> No
     ] == [(step.name, step.attributes) for step in inner]
 
 
+async def test_what_is_large(log: SQLiteRunLogService) -> None:
+    """Messages, arguments and responses of megabytes are cut; the run has all its steps."""
+    run = await the_run(log, "large")
+
+    assert (RunStatus.SUCCESS, {"message", "user_id"}) == (run.status, set(run.trigger_data))
+    assert {"response"} == set(run.result)
+    assert [("clerk",), ("clerk", "scripted"), ("clerk", "scripted"), ("clerk", "weather")] == await steps_of(
+        log, "large"
+    )
+
+
 async def test_a_tool_that_raises(log: SQLiteRunLogService, returned: dict[str, Any]) -> None:
     """It fails its step, its agent's and the run, by its own exception, which reaches the caller."""
     run = await the_run(log, "tool_fails")

@@ -431,6 +431,7 @@ async def test_what_is_remembered_is_bounded(emitter_to: EmitterMaker) -> None:
     fit = MAX_LEFT_BYTES // MAX_CAPTURED_BYTES
     assert [False, *[True] * fit] == remembered(count=fit + 1, size=MAX_CAPTURED_BYTES - 100)
     assert [False] * 9 == remembered(count=9, size=1, status="skip")
+    await emitter.flush(PATIENCE)
 
 
 @pytest.mark.process
