@@ -396,8 +396,22 @@ async def test_what_others_have_said_since(emitter_to: EmitterMaker) -> None:
     assert ("Which desk?", "oak") == (stored.pause.reason, stored.pause.choice)
 
 
-@pytest.mark.parametrize("log", [InMemoryRunLogService(), _Broken()], ids=["unknown", "unavailable"])
-async def test_what_the_caller_knows(log: InMemoryRunLogService, resumed: Block) -> None:
+class _Down(_Broken):
+    async def wait_for(self, workflow_id: str, run_id: str, *_: object, **__: object) -> Any:
+        raise StoreUnavailableError(f"no answer for {workflow_id} {run_id}")
+
+
+class _Own:
+    """A platform's own run log, which nobody can wait for."""
+
+    async def get_run(self, *_: object) -> None:
+        """Know no run."""
+
+
+@pytest.mark.parametrize(
+    "log", [InMemoryRunLogService(), _Down(), _Own()], ids=["unknown", "unavailable", "a platform's own"]
+)
+async def test_what_the_caller_knows(log: object, resumed: Block) -> None:
     """A run that cannot be read goes on from what its caller knows of it."""
     known = an_event(
         a_run(status=RunStatus.PAUSED, completed_at=None, pause=PauseRequest(reason="pay?"), **STARTED)
