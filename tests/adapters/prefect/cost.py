@@ -15,7 +15,7 @@ from typing import Any
 from tests.adapters.costs import Row, each_more, main, medians
 from tests.adapters.prefect.environment import environ_in
 
-TASKS = 20
+TASKS = 10
 
 
 def _flow() -> Any:
@@ -56,4 +56,4 @@ def measure(flows: int) -> Iterable[Row]:
 
 
 if __name__ == "__main__":
-    main("Prefect", 30, measure)
+    main("Prefect", 15, measure)
