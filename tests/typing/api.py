@@ -198,7 +198,7 @@ async def producer(run: WorkflowRun, event: RunEvent) -> None:
         assert_type(handle, RunHandle)
     async with record_run("w", emitter=emitter) as handle:
         assert_type(handle, RunHandle)
-    async with resume_run("w", "r", answered_by="mei", choice="pay", values={"a": 1}) as handle:
+    async with resume_run("w", "r", answered_by="mei", choice="pay", values={"a": 1}, known=None) as handle:
         handle.resume(answered_by="mei", comment="as agreed", choice="pay", values={"a": 1})
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from run_log.core import RunStatus, TriggerType
 from run_log.core.ids import as_text
 from run_log.core.logs import get_logger
-from run_log.producer import RunHandle, StepHandle, default_emitter, record_run, resume_run
+from run_log.producer import RunHandle, StepHandle, record_run, resume_run
 from run_log.producer.loops import is_in_loop, read_run_log, run_aside
 
 # Untyped: LangGraph is not installed where this is checked.
@@ -31,6 +31,10 @@ MAX_UNFINISHED: Final = 1_000
 
 _READ_SECONDS: Final = 5.0
 """How long a graph that is resumed waits for its run, in all."""
+
+_unfinished: Final[dict[tuple[str, str], str]] = {}
+"""The runs that threads of graphs go on with here: the run log may not have them yet when that happens."""
+# Single operations of a dict are atomic, so it needs no lock, and neither has a handler's.
 
 _logger: Final = get_logger("run_log.adapters")
 
@@ -106,9 +110,7 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
     ) -> None:
         self._trigger_type = trigger_type
         self._heartbeat = heartbeat
-        # Single operations of a dict are atomic, so these need no lock.
         self._places: dict[UUID, _Place] = {}
-        self._unfinished: dict[tuple[str, str], str] = {}
 
     def on_chain_start(
         self,
@@ -150,7 +152,7 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
         run = _GraphRun(workflow_id, str(run_id), text, inputs, begin)
         self._places[run_id] = _Place(run)
         if not run.resumes:
-            self._unfinished.pop((workflow_id, text or ""), None)
+            _unfinished.pop((workflow_id, text or ""), None)
             run.opened()
 
     def on_tool_start(
@@ -223,7 +225,10 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
         if error is None and handle.status is not RunStatus.PAUSED:
             handle.set_result(cast("Mapping[str, Any]", outputs))
             return handle
-        self._remember(run, handle.run_id)
+        if run.thread is not None:
+            while len(_unfinished) >= MAX_UNFINISHED:
+                _unfinished.pop(next(iter(_unfinished)), None)
+            _unfinished[run.workflow_id, run.thread] = handle.run_id
         if handle.status is not RunStatus.PAUSED and _failure(error) is None:
             # Drained, maybe: it goes on when its thread is resumed.
             handle.cancel("its stream was closed before its end" if is_closed else as_text(str(error)))
@@ -235,13 +240,6 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
         if place is not None and place.key is None:  # a graph within a node pauses its own thread only
             place.run.pause(event.interrupts)
 
-    def _remember(self, run: _GraphRun, run_id: str) -> None:
-        """Note which run its thread goes on with: the run log may not have it yet when that happens."""
-        if run.thread is not None:
-            while len(self._unfinished) >= MAX_UNFINISHED:
-                self._unfinished.pop(next(iter(self._unfinished)), None)
-            self._unfinished[run.workflow_id, run.thread] = run_id
-
     async def on_resume(self, event: Any) -> None:
         """Go on with the run of the thread, if it has not succeeded."""
         place = self._places.get(event.run_id)
@@ -249,10 +247,9 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
             return
         run, thread = place.run, place.run.thread or ""
         deadline = time.monotonic() + _READ_SECONDS
-        await default_emitter().flush(_READ_SECONDS / 2)  # it may have been paused just now
-        known = self._unfinished.pop((run.workflow_id, thread), None)
+        known = _unfinished.pop((run.workflow_id, thread), None)
         if known is None:
-            known = await _unfinished(run.workflow_id, thread, deadline - time.monotonic())
+            known = await _newest_unfinished(run.workflow_id, thread, deadline - time.monotonic())
         if known is not None:
             left = max(deadline - time.monotonic(), 0.0)
             recorder = resume_run(
@@ -261,7 +258,7 @@ class RunLogHandler(GraphCallbackHandler):  # type: ignore[misc]  # untyped
             run.handle = await recorder.open_async()
 
 
-async def _unfinished(workflow_id: str, thread: str, seconds: float) -> str | None:
+async def _newest_unfinished(workflow_id: str, thread: str, seconds: float) -> str | None:
     """Return the id of the newest run of *thread*, unless it has succeeded."""
 
     async def newest(run_log: Any) -> str | None:

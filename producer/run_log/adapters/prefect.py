@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, Final
 from uuid import UUID
 
-from run_log.core import RunRef, RunStatus, TriggerType, WorkflowRun, utc_now
-from run_log.producer import JoinedRun, RunHandle, StepHandle, default_emitter, join_run, record_run
+from run_log.core import RunEvent, RunRef, RunStatus, TriggerType, WorkflowRun, utc_now
+from run_log.core.clock import HybridLogicalClock, micros_of
+from run_log.producer import (
+    JoinedRun,
+    RunHandle,
+    StepHandle,
+    default_emitter,
+    join_run,
+    record_run,
+    resume_run,
+)
 from run_log.producer.loops import is_in_loop
 
 # Untyped: Prefect is not installed where this is checked.
 _prefect: Any = import_module("prefect")
 _flow_runs: Any = import_module("prefect.flow_runs")
 _run_input: Any = import_module("prefect.input.run_input")
+_Pause: Any = import_module("prefect.exceptions").Pause
 _FlowRunContext: Any = import_module("prefect.context").FlowRunContext
 
 _FLOW_HOOKS: Final = ("running", "completion", "failure", "crashed", "cancellation")
@@ -95,22 +105,49 @@ _process: Final = _Process()
 
 
 def run_log_flow_running(flow: Any, flow_run: Any, _state: Any) -> Awaitable[None] | None:
-    """Begin a run, or its next attempt."""
+    """Begin a run, or its next attempt, or go on after it was suspended."""
     before = _process.runs.pop(flow_run.id, None)
-    _process.runs[flow_run.id] = record_run(
-        flow.name,
-        run_id=str(flow_run.id),
-        attempt=flow_run.run_count + 1,  # Prefect counts after this
-        trigger_type=_trigger(flow_run),
-        trigger_data=flow_run.parameters,
-        labels=_labels(flow_run),
-        parent=_around(flow_run),
-        heartbeat=_process.heartbeat,
-    ).open()
+    if before is None and flow_run.empirical_policy.resuming:
+        return _resume(flow, flow_run)
+    attempt = flow_run.run_count + 1  # Prefect counts after this
+    begun = _begun(flow_run)
+    recorder = record_run(
+        flow.name, run_id=str(flow_run.id), attempt=attempt, heartbeat=_process.heartbeat, **begun
+    )
+    _process.runs[flow_run.id] = recorder.open()
     if before is None:
         return None
     before.fail("it failed, and is tried again")
     return _closed(before)
+
+
+def _begun(flow_run: Any) -> dict[str, Any]:
+    """Return what a run has from its beginning."""
+    return {
+        "trigger_type": _trigger(flow_run),
+        "trigger_data": flow_run.parameters,
+        "labels": _labels(flow_run),
+        "parent": _around(flow_run),
+    }
+
+
+def _resume(flow: Any, flow_run: Any) -> Awaitable[None] | None:
+    """Go on with a run whose process has ended when it was suspended."""
+    known = None
+    with suppress(Exception):  # a run that is not known is read
+        started_at = flow_run.start_time
+        run = {"id": str(flow_run.id), "workflow_id": flow.name, "status": RunStatus.RUNNING}
+        run |= {**_begun(flow_run), "attempt": flow_run.run_count, "started_at": started_at}
+        known = RunEvent.from_run(run, clock=HybridLogicalClock(lambda: micros_of(started_at)))
+    recorder = resume_run(flow.name, str(flow_run.id), heartbeat=_process.heartbeat, known=known)
+
+    async def resume() -> None:
+        _process.runs[flow_run.id] = await recorder.open_async()
+
+    if is_in_loop():
+        return resume()
+    _process.runs[flow_run.id] = recorder.open()
+    return None
 
 
 def _around(flow_run: Any) -> RunRef | None:
@@ -140,10 +177,7 @@ def run_log_flow_cancellation(flow: Any, flow_run: Any, state: Any) -> Awaitable
 
 
 def _end(flow: Any, flow_run: Any, state: Any, status: RunStatus) -> Awaitable[None] | None:
-    run = _process.runs.pop(flow_run.id, None)
-    for task_run_id, step in list(_process.steps.items()):
-        if step.flow_run_id == flow_run.id:  # Prefect calls no hook of a task that crashed
-            _process.steps.pop(task_run_id, None)
+    run = _forget(flow_run.id)
     if run is None:
         _emit_end(flow, flow_run, state, status)
         return None
@@ -152,6 +186,14 @@ def _end(flow: Any, flow_run: Any, state: Any, status: RunStatus) -> Awaitable[N
     elif status is RunStatus.FAILED:
         run.fail(_exception(state) or state.message or state.name)
     return _closed(run)
+
+
+def _forget(flow_run_id: UUID) -> RunHandle | None:
+    """Return the run of a flow that ends here, and keep nothing of it."""
+    for task_run_id, step in list(_process.steps.items()):
+        if step.flow_run_id == flow_run_id:  # Prefect calls no hook of a task that crashed
+            _process.steps.pop(task_run_id, None)
+    return _process.runs.pop(flow_run_id, None)
 
 
 def run_log_task_running(_task: Any, task_run: Any, _state: Any) -> None:
@@ -214,47 +256,81 @@ def pause_flow_run(
         reason: What is to be decided; the description of the input by default.
         options: See Prefect's.
     """
-    options["timeout"] = timeout
+    return _wait("pause_flow_run", reason, wait_for_input, timeout=timeout, **options)
+
+
+def suspend_flow_run(
+    wait_for_input: Any = None, timeout: int | None = None, *, reason: str = "", **options: Any
+) -> Any:  # as Prefect's own
+    """Do what Prefect's ``suspend_flow_run`` does, and record the pause, its form and the answer.
+
+    Args:
+        wait_for_input: As with Prefect; the form is made of it.
+        timeout: As with Prefect; the deadline is made of it.
+        reason: What is to be decided; the description of the input by default.
+        options: See Prefect's. With another ``flow_run_id``, nothing is recorded.
+    """
+    return _wait("suspend_flow_run", reason, wait_for_input, timeout=timeout, **options)
+
+
+def _wait(name: str, reason: str, wait_for_input: Any, **options: Any) -> Any:
+    """Call Prefect's function *name*, or what it is in async code, as a pause of the flow's run."""
+    paused = _Paused(name, reason, wait_for_input, options)
     if is_in_loop():
-        return _pause_async(wait_for_input, reason, options)
-    with _paused(wait_for_input, options["timeout"], reason) as answered:
-        value = _flow_runs.pause_flow_run(wait_for_input, **options)
-        answered(value)
-    return value
+
+        async def wait() -> Any:
+            with paused:
+                return paused.answered(await getattr(_flow_runs, f"a{name}")(wait_for_input, **options))
+
+        return wait()
+    with paused:
+        return paused.answered(getattr(_flow_runs, name)(wait_for_input, **options))
 
 
-async def _pause_async(wait_for_input: Any, reason: str, options: dict[str, Any]) -> Any:
-    with _paused(wait_for_input, options["timeout"], reason) as answered:
-        value = await _flow_runs.apause_flow_run(wait_for_input, **options)
-        answered(value)
-    return value
+class _Paused:
+    """A block in which Prefect waits, or ends the flow's process, until somebody answers."""
 
+    def __init__(self, name: str, reason: str, wait_for_input: Any, options: Mapping[str, Any]) -> None:
+        context = _FlowRunContext.get()
+        flow_run = None if context is None else context.flow_run
+        is_other = flow_run is None or options.get("flow_run_id") not in (None, flow_run.id)
+        self._run = None if flow_run is None or is_other else _process.runs.get(flow_run.id)
+        self._is_suspended = name == "suspend_flow_run"
+        self._wait_for_input = wait_for_input
+        self._reason, self._timeout = reason, options["timeout"]
 
-@contextmanager
-def _paused(wait_for_input: Any, timeout: int, reason: str) -> Generator[Callable[[Any], None]]:
-    """State that the flow's run is paused, and yield what states that it goes on with an answer."""
-    context = _FlowRunContext.get()
-    run = None if context is None or context.flow_run is None else _process.runs.get(context.flow_run.id)
-    form, description = None, None
-    with suppress(Exception):  # Prefect says what is wrong with it
-        if wait_for_input is not None:
-            model = _run_input.run_input_subclass_from_type(wait_for_input)
-            form, description = model.model_json_schema(), getattr(model, "_description", None)
+    def __enter__(self) -> None:
+        # Of a suspension nobody knows whether it is one, or was answered, before Prefect says so.
+        if not self._is_suspended:
+            self._pause()
 
-    def answered(value: Any) -> None:
-        if run is not None:
+    def _pause(self) -> None:
+        if self._run is None:
+            return
+        form, description = None, None
+        with suppress(Exception):  # Prefect says what is wrong with it
+            if self._wait_for_input is not None:
+                model = _run_input.run_input_subclass_from_type(self._wait_for_input)
+                form, description = model.model_json_schema(), getattr(model, "_description", None)
+        text = self._reason or (description if isinstance(description, str) else "")
+        deadline = None if self._timeout is None else utc_now() + timedelta(seconds=self._timeout)
+        self._run.pause(text, form=form, deadline=deadline)
+
+    def answered(self, value: Any) -> Any:
+        """State that the run goes on with an answer, and return that."""
+        if self._run is not None:
             values = value.model_dump(mode="json") if hasattr(value, "model_dump") else {"value": value}
-            run.resume(values=None if wait_for_input is None else values)
+            self._run.resume(values=None if self._wait_for_input is None else values)
+        return value
 
-    if run is not None:
-        text = reason or (description if isinstance(description, str) else "")
-        run.pause(text, form=form, deadline=utc_now() + timedelta(seconds=timeout))
-    try:
-        yield answered
-    except Exception:  # the flow may handle it and go on: its run must not stay paused
-        if run is not None:
-            run.resume()
-        raise
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, _Pause) and self._is_suspended:
+            self._pause()
+            if self._run is not None:
+                _forget(UUID(self._run.run_id))
+                self._run.close(wait=not is_in_loop())
+        elif isinstance(error, Exception) and self._run is not None and not self._is_suspended:
+            self._run.resume()  # the flow may handle it and go on: its run must not stay paused
 
 
 def _emit_end(flow: Any, flow_run: Any, state: Any, status: RunStatus) -> None:

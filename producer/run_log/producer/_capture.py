@@ -45,6 +45,14 @@ MAX_CAUSE: Final = 2_000
 ENTRY_BYTES: Final = 700
 """What an event takes in the buffer besides its payloads and texts, in bytes, as measured in CPython 3.11."""
 
+_LEFT: Final = frozenset({RunStatus.PAUSED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+MAX_LEFT: Final = 100
+"""The most unfinished runs that an emitter remembers."""
+
+MAX_LEFT_BYTES: Final = 16 * 2**20
+"""The most bytes of their payloads."""
+
 _PAUSE_BYTES: Final = 600
 _STEP_BYTES: Final = 700
 _OBJECTS: Final = ("form", "values")
@@ -174,6 +182,40 @@ class Checked:
         self.steps = steps
         self.hlc = hlc
         self.payloads = payloads
+
+
+class LeftRuns:
+    """What was stated last of the runs that blocks left unfinished. Their projection may be behind."""
+
+    def __init__(self) -> None:
+        # Single operations of a dict are atomic, so it needs no lock.
+        self._left: dict[RunKey, tuple[WorkflowRun, bytes, int]] = {}
+
+    def note(self, stated: Checked | None, after: int) -> None:
+        """Remember what was *stated* later than the reading *after* of the clock; forget what is done."""
+        if stated is None:
+            return
+        key = stated.run.key
+        self._left.pop(key, None)
+        if stated.payloads is None or stated.run.status not in _LEFT:
+            return
+        # Without the workflow's own objects, which may be much larger than what is kept of them.
+        run = stated.run.model_copy(update={"trigger_data": {}, "result": {}})
+        self._left[key] = run, stated.payloads[0], after
+        while len(self._left) > MAX_LEFT or self._bytes() > MAX_LEFT_BYTES:
+            self._left.pop(next(iter(self._left)), None)
+
+    def _bytes(self) -> int:
+        return sum(len(payloads) for _, payloads, _ in list(self._left.values()))
+
+    def event(self, key: RunKey) -> RunEvent | None:
+        """Return what was stated last of a run. Its version is after those stated before, and not later."""
+        if key not in self._left:
+            return None
+        run, payloads, after = self._left[key]
+        trigger_data, result = marshal.loads(payloads)  # noqa: S302 - this process wrote it
+        whole = run.model_copy(update={"trigger_data": trigger_data, "result": result})
+        return RunEvent.model_construct(event_id="~", hlc=after, occurred_at=run.started_at, run=whole)
 
 
 _fields_of_any: Final[Callable[[WorkflowRun], tuple[Any, ...]]] = attrgetter(

@@ -21,7 +21,7 @@ from run_log.core.models import RunKey
 from run_log.core.nearest import Contained, is_foreign
 from run_log.stores import ProjectionStore, create_run_log_service, get_run_log_service
 
-from ._capture import Capture, Entry, Rejection, encode
+from ._capture import Capture, Entry, LeftRuns, Rejection, encode
 from ._delivery import Delivery
 from ._held import MAX_INTAKE, SMALL_ENTRY_BYTES, BufferLimits
 from ._lifecycle import handle_sigterm, leave_sigterm, stand_down, track
@@ -69,6 +69,8 @@ class RunEventEmitter:
     ) -> None:
         secrets = Redaction() if redaction is None else redaction
         self._clock = clock
+        self.left: Final = LeftRuns()
+        """The runs that blocks left unfinished."""
         self._capture = Capture(tick=clock.tick, new_id=new_id, label_fields=label_fields)
         self._delivery = Delivery(
             transport,
@@ -152,6 +154,10 @@ class RunEventEmitter:
     def tick(self, run: RunKey) -> int:
         """Return the next reading of the clock that stamps events, for *run*."""
         return self._clock.tick(run)
+
+    def seen(self, run: RunKey) -> int:
+        """Return the reading of that clock that the next one for *run* will exceed."""
+        return self._clock.seen(run)
 
     def call_at(self, at: float, method: Callable[[], None]) -> None:
         """Have the delivery thread call the bound *method* at this monotonic time, if its object still lives.

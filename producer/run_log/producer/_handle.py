@@ -64,6 +64,7 @@ class RunHandle:
         self._is_left = self._stays_open = False
         self._process = os.getpid()
         self._said: Checked | None = None
+        self._said_after = 0
         self._pulse: Pulse | None = None
         if isinstance(emitter, RunEventEmitter):
             seconds = heartbeat_seconds(heartbeat, emitter.progress_interval, self.workflow_id, self.run_id)
@@ -291,11 +292,18 @@ class RunHandle:
             if self._pulse is not None:
                 with Guard(self):
                     self._pulse.finish()
+            self._note_left()
             return
         self._state["completed_at"] = self._now()
         self._state["duration_ms"] = self._elapsed() * 1_000
         self._emit(self._end)
         self._is_left = True
+        self._note_left()
+
+    def _note_left(self) -> None:
+        with Guard(self):
+            if isinstance(self._emitter, RunEventEmitter):
+                self._emitter.left.note(self._said, self._said_after)
 
     def _answer(self, answer: Mapping[str, object]) -> None:
         self._state["pause"] = answered(self._state, answer)
@@ -318,7 +326,8 @@ class RunHandle:
             run = usable(self._state)
             steps = self._book.all(self._tick()) if self._book else ()
             # Validated above, so that a wrong value is logged with its run. Once is enough.
-            if isinstance(run, WorkflowRun) and self._pulse is not None:
+            if isinstance(run, WorkflowRun) and isinstance(self._emitter, RunEventEmitter):
+                self._said_after = self._emitter.seen(run.key)
                 run = self._said = Checked(run, steps)
             elif isinstance(run, WorkflowRun) and steps:
                 run = RunEvent.from_run(run).model_copy(update={"steps": joined_steps(steps)})

@@ -7,64 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
-import tempfile
-import time
-import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
-from pathlib import Path
-from statistics import median
 from typing import Any
 
-from tests.adapters.adk.program import events_of, weather
-from tests.adapters.adk.scripts import agent, calls, runner_of, says, sessions_in
-
-from run_log.producer import default_emitter
+from tests.adapters.adk.scripts import agent, calls, events_of, runner_of, says, sessions_in, weather
+from tests.adapters.costs import Row, each_more, main, medians
 
 _adk: Any = import_module("run_log.adapters.adk")
-INVOCATIONS = 300
+CALLS = 10
+LOOP = asyncio.Runner()
 
 
-async def measured(steps: int, invocations: int) -> tuple[int, list[float]]:
-    """Return how many events an invocation has, and the median of its microseconds: without, and with."""
+def _invocation(steps: int, is_recorded: bool) -> Callable[[], object]:  # noqa: FBT001
     lines = [calls(("weather", {"city": f"c{number}"})) for number in range(steps)]
-    taken: tuple[list[float], list[float]] = ([], [])
-    events = 0
-    for number in range(invocations + 20):
-        for has_plugin in (number % 2, 1 - number % 2):
-            root = agent("clerk", *lines, says("done"), tools=[weather])
-            plugins = [_adk.RunLogPlugin()] if has_plugin else []
-            runner = runner_of(root, "cost", *plugins, sessions=sessions_in(None))
-            begun = time.thread_time()
-            events = len(await events_of(runner))
-            if number >= 20:  # the first ones import and connect
-                taken[has_plugin].append((time.thread_time() - begun) * 1e6)
-    return events, [median(part) for part in taken]
+    root = agent("clerk", *lines, says("done"), tools=[weather])
+    plugins = [_adk.RunLogPlugin()] if is_recorded else []
+    runner = runner_of(root, "cost", *plugins, sessions=sessions_in(None))
+    return lambda: LOOP.run(events_of(runner))
 
 
-async def main(invocations: int) -> None:
-    """Print what an invocation costs, and each event more."""
-    few, (few_without, few_with) = await measured(0, invocations)
-    many, (many_without, many_with) = await measured(10, invocations)
-    more = many - few
-    rows = [f"| medians of {invocations} | ADK alone | with the plugin | it adds |", "|---|---|---|---|"]
-    for name, without, with_it in (
-        (f"an invocation of {few} event", few_without, few_with),
-        (f"an invocation of {many} events", many_without, many_with),
-        ("each event more", (many_without - few_without) / more, (many_with - few_with) / more),
-    ):
-        share = f"{(with_it - without) / without:.0%}"
-        rows.append(
-            f"| {name} | {without:,.0f} us | {with_it:,.0f} us | {with_it - without:,.0f} us, {share} |"
-        )
-    await default_emitter().flush(60)
-    print(*rows, sep="\n")  # noqa: T201 - for who runs it
+def measure(invocations: int) -> Iterable[Row]:
+    """Return what an invocation costs, and each event more."""
+    few, many = [medians(partial(_invocation, steps), invocations) for steps in (0, CALLS)]
+    events = 2 * CALLS  # a call and its response
+    return (
+        ("an invocation of 1 event", *few),
+        (f"an invocation of {events + 1} events", *many),
+        each_more("each event more", few, many, events),
+    )
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     logging.getLogger("google_adk").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(RUN_LOG_BACKEND="sqlite", RUN_LOG_SQLITE_PATH=str(Path(folder, "runs.sqlite3")))
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else INVOCATIONS))
+    main("ADK", 300, measure)

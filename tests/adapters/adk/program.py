@@ -11,16 +11,29 @@ import operator
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests.adapters.adk.asking import (
+    answer_behind,
+    answer_directly,
+    ask_all,
+    asker,
+    go_on,
+    hand_over,
+    hang,
+)
 from tests.adapters.adk.scripts import (
+    PAID_BACK,
     agent,
     agents,
+    breaks,
     calls,
+    double,
+    events_of,
+    later,
     message,
     node,
     refuses,
@@ -29,12 +42,13 @@ from tests.adapters.adk.scripts import (
     sessions_in,
     tools,
     types,
+    weather,
     workflow,
 )
-from tests.unit.docs.repository import fenced, read, run_example, section
+from tests.unit.docs.repository import fenced, read, run_example
 
 from run_log.core import InvalidArgumentError, WorkflowRun, utc_now
-from run_log.producer import default_emitter
+from run_log.producer import record_run
 
 _adk: Any = import_module("run_log.adapters.adk")
 _Event: Any = import_module("google.adk.events.event").Event
@@ -50,13 +64,6 @@ def way(function: Way) -> Way:
     return function
 
 
-async def events_of(runner: Any, said: Any = "hello", **more: Any) -> list[Any]:
-    """Run an invocation to its end, and return its events."""
-    content = message(said) if isinstance(said, str) else said
-    running = runner.run_async(**{"user_id": "mei", "session_id": "s1", "new_message": content, **more})
-    return [event async for event in running]
-
-
 async def failure_of(running: Awaitable[object]) -> str:
     """Return the exception that *running* raises."""
     try:
@@ -64,34 +71,6 @@ async def failure_of(running: Awaitable[object]) -> str:
     except Exception as error:  # noqa: BLE001 - whatever it is
         return repr(error)
     return "none"
-
-
-def weather(city: str) -> str:  # noqa: ARG001 - the model names it
-    """Tell the weather."""
-    return "sunny"
-
-
-def breaks(city: str) -> str:
-    """Raise an error."""
-    raise ValueError(city)
-
-
-PAID_BACK: list[str] = []
-
-
-def refund(order: str) -> str:
-    """Pay back."""
-    PAID_BACK.append(order)
-    return "paid back"
-
-
-def later(text: str) -> None:
-    """Leave the answer to others."""
-
-
-async def double(node_input: Any) -> int:
-    """Return twice a number."""
-    return 2 * (node_input if isinstance(node_input, int) else 1)
 
 
 @way
@@ -104,6 +83,15 @@ async def succeeds() -> object:
         tools=[weather],
     )
     await events_of(runner_of(root, "succeeds", _adk.RunLogPlugin()))
+    return None
+
+
+@way
+async def large() -> object:
+    """A message, arguments of a tool and a response of megabytes."""
+    text = "x" * 5_000_000
+    root = agent("clerk", calls(("weather", {"city": text})), says(text), tools=[weather])
+    await events_of(runner_of(root, "large", _adk.RunLogPlugin()), text)
     return None
 
 
@@ -319,6 +307,27 @@ async def left() -> object:
 
 
 @way
+async def turns() -> object:
+    """Turns of a conversation, each left after its response, and two that take turns themselves."""
+    plugin = _adk.RunLogPlugin()
+    runner = runner_of(_Talks(name="talker"), "turns", plugin)
+    for _ in range(3):
+        async for _ in runner.run_async(user_id="mei", session_id="s1", new_message=message("hello")):
+            break
+    others = [
+        runner.run_async(user_id="mei", session_id=session, new_message=message("hello"))
+        for session in ("s2", "s3")
+    ]
+    for _ in range(2):
+        for running in others:
+            await anext(running)
+    for running in others:
+        await running.aclose()
+    await until(partial(operator.not_, plugin._runs))
+    return None
+
+
+@way
 async def aborted() -> object:
     """A run that is told to abort."""
     signal = asyncio.Event()
@@ -400,112 +409,20 @@ async def cannot_be_handed_over() -> object:
     return refusals
 
 
-def _ask(key: str, text: str, schema: Any = None) -> Any:
-    """Return a node that asks, and returns the answer when it has one."""
-
-    async def ask(ctx: Any) -> AsyncIterator[Any]:
-        if key in ctx.resume_inputs:
-            yield {"answer": ctx.resume_inputs[key]}
-        else:
-            yield _RequestInput(
-                interrupt_id=key, message=text, payload={"order": key}, response_schema=schema
-            )
-
-    return node(ask, rerun_on_resume=True)
-
-
-def asking(name: str) -> Any:
-    """Return the agent or workflow that asks, by its app's name."""
-    if name == "asks_for_values":
-        schema = {
-            "type": "object",
-            "properties": {"amount": {"type": "integer"}, "note": {"type": "string"}},
-            "required": ["amount"],
-        }
-        return workflow.Workflow(name="flow", edges=[("START", double, _ask("o-1", "How much?", schema))])
-    if name == "asks_for_text":
-        return workflow.Workflow(name="flow", edges=[("START", _ask("o-2", "Which name?"))])
-    if name == "asks_directly":
-        return workflow.Workflow(name="flow", edges=[("START", _ask("o-3", "Which name?"))])
-    if name == "waits_for_tool":
-        called = calls(("later", {"text": "when?"}))
-        return agent("clerk", called, says("noted"), tools=[tools.LongRunningFunctionTool(later)])
-    confirmed = tools.FunctionTool(refund, require_confirmation=True)
-    called = calls(("refund", {"order": "o-1"}), ("refund", {"order": "o-2"}))
-    return agent("clerk", called, says("done"), tools=[confirmed])
-
-
-ASKING = ("asks_for_values", "asks_for_text", "asks_directly", "waits_for_tool", "confirms")
-
-
-def asker(name: str, sessions: Path) -> Any:
-    """Return the runner of what asks, which goes on in other processes."""
-    root = asking(name)
-    return runner_of(
-        root,
-        name,
-        _adk.RunLogPlugin(),
-        sessions=sessions_in(sessions),
-        is_resumable=name == "asks_for_values",
-    )
-
-
-async def ask_all(sessions: Path) -> None:
-    """Run all that ask."""
-    for name in ASKING:
-        await events_of(asker(name, sessions))
-
-
-async def answer_directly(sessions: Path) -> None:
-    """Give an answer to ADK, past the run log."""
-    response = types.FunctionResponse(id="o-3", name="adk_request_input", response={"result": "Ada"})
-    await events_of(asker("asks_directly", sessions), message(types.Part(function_response=response)))
-
-
-async def hand_over(sessions: Path) -> None:
-    """Hand over the answers as the documentation does, and once more, when there are none."""
-    block = fenced(section(read("docs/adk.md"), "## Hand answers back"), "python")
-    for name in ASKING:
-        names: dict[str, Any] = {"runner": asker(name, sessions)}
-        await run_example(block.replace('"support"', repr(name)), names)
-        log = names["log"]
-        await names["hand_over"]()
-        await default_emitter().flush(30)
-        if name == "confirms":  # there is a second tool to confirm
-            ((asked,), _) = await log.list_pending(workflow_id=name)
-            await log.resume(name, asked.run.id, answered_by="bob", choice=_adk.DECLINE)
-            await names["hand_over"]()
-            await default_emitter().flush(30)
-        await names["hand_over"]()
-        await log.close()
-
-
-async def hang(sessions: Path) -> None:
-    """Run an agent that never ends, in an app that can go on with it."""
-    plugin = _adk.RunLogPlugin(heartbeat=timedelta(seconds=2))
-    root = agent("clerk", calls(("weather", {"city": "Ulm"})), None, tools=[weather])
-    await events_of(runner_of(root, "hangs", plugin, sessions=sessions_in(sessions), is_resumable=True))
-
-
-async def go_on(sessions: Path, invocation_id: str) -> None:
-    """Go on with an invocation whose process was killed."""
-    root = agent("clerk", says("back again"), tools=[weather])
-    runner = runner_of(root, "hangs", _adk.RunLogPlugin(), sessions=sessions_in(sessions), is_resumable=True)
-    running = runner.run_async(user_id="mei", session_id="s1", invocation_id=invocation_id)
-    async for _ in running:
-        pass
-
-
 async def run_all(sessions: Path) -> None:
     """Run in every way and all that ask, and print what each way returned."""
     await ask_all(sessions)
+    with record_run("around", run_id="around"):
+        await events_of(asker("here_behind", sessions))
+    await answer_behind("here_behind", sessions)
     print(json.dumps({name: await run() for name, run in WAYS.items()}))  # noqa: T201 - for who started it
 
 
 async def go_on_with_all(sessions: Path, killed: str) -> None:
     """Go on with all that does not go on by itself, and print which orders were paid back."""
     await go_on(sessions, killed)
-    await answer_directly(sessions)
+    await answer_directly("asks_directly", "o-3", sessions)
+    await answer_behind("elsewhere_behind", sessions)
     await hand_over(sessions)
     print(json.dumps(PAID_BACK))  # noqa: T201 - for who started it
 

@@ -82,3 +82,38 @@ def runner_of(root: Any, name: str, *plugins: Any, sessions: Any = None, is_resu
     config = _apps.ResumabilityConfig(is_resumable=True) if is_resumable else None
     app = _apps.App(name=name, root_agent=root, plugins=list(plugins), resumability_config=config)
     return _Runner(app=app, session_service=sessions or _InMemory(), auto_create_session=True)
+
+
+async def events_of(runner: Any, said: Any = "hello", **more: Any) -> list[Any]:
+    """Run an invocation to its end, and return its events."""
+    content = message(said) if isinstance(said, str) else said
+    running = runner.run_async(**{"user_id": "mei", "session_id": "s1", "new_message": content, **more})
+    return [event async for event in running]
+
+
+def weather(city: str) -> str:  # noqa: ARG001 - the model names it
+    """Tell the weather."""
+    return "sunny"
+
+
+def breaks(city: str) -> str:
+    """Raise an error."""
+    raise ValueError(city)
+
+
+PAID_BACK: list[str] = []
+
+
+def refund(order: str) -> str:
+    """Pay back."""
+    PAID_BACK.append(order)
+    return "paid back"
+
+
+def later(text: str) -> None:
+    """Leave the answer to others."""
+
+
+async def double(node_input: Any) -> int:
+    """Return twice a number."""
+    return 2 * (node_input if isinstance(node_input, int) else 1)

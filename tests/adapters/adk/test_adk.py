@@ -130,6 +130,17 @@ async def test_agents_models_and_tools_are_steps(log: SQLiteRunLogService) -> No
     ] == [(step.name, step.attributes) for step in inner]
 
 
+async def test_what_is_large(log: SQLiteRunLogService) -> None:
+    """Messages, arguments and responses of megabytes are cut; the run has all its steps."""
+    run = await the_run(log, "large")
+
+    assert (RunStatus.SUCCESS, {"message", "user_id"}) == (run.status, set(run.trigger_data))
+    assert {"response"} == set(run.result)
+    assert [("clerk",), ("clerk", "scripted"), ("clerk", "scripted"), ("clerk", "weather")] == await steps_of(
+        log, "large"
+    )
+
+
 async def test_a_tool_that_raises(log: SQLiteRunLogService, returned: dict[str, Any]) -> None:
     """It fails its step, its agent's and the run, by its own exception, which reaches the caller."""
     run = await the_run(log, "tool_fails")
@@ -247,6 +258,15 @@ async def test_what_its_caller_leaves(log: SQLiteRunLogService) -> None:
     ]
 
 
+async def test_turns_of_one_task(log: SQLiteRunLogService) -> None:
+    """Invocations of one task, left or interleaved, are no parts of each other."""
+    runs = await runs_of(log, "turns")
+
+    assert [(RunStatus.SUCCESS, None)] * 5 == [(run.status, run.parent) for run in runs]
+    for run in runs:
+        assert ["talker"] == [step.name for step in await log.get_steps("turns", run.id)]
+
+
 async def test_what_is_aborted(log: SQLiteRunLogService) -> None:
     """A run that ADK's signal aborts is cancelled."""
     run = await the_run(log, "aborted")
@@ -360,6 +380,26 @@ async def test_an_answer_past_the_run_log(log: SQLiteRunLogService) -> None:
 
 
 @pytest.mark.usefixtures("continued")
+@pytest.mark.parametrize(
+    ("app", "parent"), [("here_behind", RunRef("around", "around")), ("elsewhere_behind", None)]
+)
+async def test_a_projection_that_is_behind(app: str, parent: RunRef | None, log: SQLiteRunLogService) -> None:
+    """An invocation goes on with all of its run before that is projected, here and in another process."""
+    run = await the_run(log, app)
+    history = await log.get_history(app, run.id)
+
+    assert ["running", "paused", "running", "success"] == [line.status.value for line in history]
+    assert ("adk", {"session": "s1"}, parent) == (run.trigger_type, run.labels, run.parent)
+    assert ({"message": "hello", "user_id": "mei"}, {"output": {"answer": "Ada"}}) == (
+        run.trigger_data,
+        run.result,
+    )
+    assert run.pause is not None
+    assert ("Which name?", {"result": "Ada"}) == (run.pause.reason, run.pause.values)
+    assert run.started_at < history[1].occurred_at
+
+
+@pytest.mark.usefixtures("continued")
 async def test_steps_of_two_processes(log: SQLiteRunLogService) -> None:
     """A run that goes on in another process keeps its steps, and what ADK repeats of a node is no new one."""
     run = await the_run(log, "waits_for_tool")
@@ -389,7 +429,8 @@ async def _paused(place: Place) -> dict[str, WorkflowRun]:
     log = SQLiteRunLogService(path=place.runs)
     runs, _ = await log.list_runs(None, status=RunStatus.PAUSED)
     await log.close()
-    return {run.workflow_id: run for run in runs if run.workflow_id != "asks_for_credentials"}
+    others = {"asks_for_credentials", "elsewhere_behind"}
+    return {run.workflow_id: run for run in runs if run.workflow_id not in others}
 
 
 @pytest.fixture(scope="module")

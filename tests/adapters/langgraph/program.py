@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypedDict
 from tests.unit.docs.repository import blocks, read, run_example
 
 from run_log.adapters.langgraph import RunLogHandler
-from run_log.producer import default_emitter, record_run
+from run_log.producer import current_run, default_emitter, record_run
 from run_log.stores import create_run_log_service
 
 adapter: Any = import_module("run_log.adapters.langgraph")
@@ -45,6 +45,7 @@ class State(TypedDict):
 PAY = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
 WAY = {"enum": ["pay", "wait"], "type": "string"}
 SAVER: Any = InMemorySaver()
+HANDLERS: list[Any] = []
 
 
 def graph(name: str, nodes: dict[str, Any], *edges: tuple[str, str], **options: Any) -> Any:
@@ -57,6 +58,7 @@ def graph(name: str, nodes: dict[str, Any], *edges: tuple[str, str], **options: 
     for edge in edges or zip([_graph.START, *names], names, strict=False):
         built.add_edge(*edge)
     handler = RunLogHandler(trigger_type="chat", heartbeat=timedelta(seconds=30))
+    HANDLERS.append(handler)
     return built.compile(name=name, checkpointer=SAVER, **options).with_config(callbacks=[handler])
 
 
@@ -201,8 +203,22 @@ def pauses() -> None:
         ),
         on("two"),
     )
+    behind()
     later().invoke(START, on("later", run_id="5ce0dee1-6a3c-4d3a-9d55-5b4a9e4f2b1a"))
     later().invoke(START, on("nobody"))
+
+
+def behind() -> None:
+    """Pause, fail and go on at once, while what is read has nothing of that yet."""
+    failing = fails(1, ValueError("no"))
+    asking = {"asks": asks("Send it?", WAY), "fails": failing}
+    with record_run("around", run_id="around-behind"):
+        graph("behind", asking).invoke({"said": ["in"]}, on("behind"))
+    projected = os.environ["RUN_LOG_SQLITE_PATH"]
+    os.environ["RUN_LOG_SQLITE_PATH"] = f"{projected}-behind"
+    tried(graph("behind", asking).invoke, Command(resume="pay"), on("behind"))
+    graph("behind", asking).invoke(None, on("behind"))  # each handler goes on with what another has left
+    os.environ["RUN_LOG_SQLITE_PATH"] = projected
 
 
 def later() -> Any:
@@ -234,6 +250,69 @@ async def async_graphs() -> None:
     await begun.wait()
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
+
+
+class Awkward:
+    """An object that nothing can be made of."""
+
+    def __repr__(self) -> str:
+        """Have no text."""
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+def awkward() -> None:
+    """Run with what is large or has no text, fail in a branch, and have nodes say where to go."""
+
+    def branch_fails(_: State) -> dict[str, Any]:
+        raise ValueError(Awkward())
+
+    def goes(_: State) -> Any:
+        return Command(goto="end", update={"said": ["went"]})
+
+    def leaves(_: State) -> Any:
+        return Command(goto="end", update={"said": ["left"]}, graph=Command.PARENT)
+
+    state = {"said": ["x" * 10_000_000, Awkward()]}
+    handler = RunLogHandler()
+    HANDLERS.append(handler)
+    plain = _graph.StateGraph(State)
+    plain.add_node("says", says(Awkward(), "y" * 10_000_000))
+    plain.add_edge(_graph.START, "says")
+    plain.compile(name="large").invoke(state, {"callbacks": [handler]})
+    branches = {"start": says(1), "good": says(2), "bad": branch_fails}
+    edges = ((_graph.START, "start"), ("start", "good"), ("start", "bad"))
+    tried(graph("branches", branches, *edges).invoke, START, on("branches"))
+    inner = _graph.StateGraph(State)
+    inner.add_node("leaves", leaves)
+    inner.add_edge(_graph.START, "leaves")
+    nodes = {"goes": goes, "never": says("never"), "end": says("end")}
+    graph("goes", nodes, (_graph.START, "goes")).invoke(START, on("goes"))
+    graph("parent", {"sub": inner.compile(), "end": says("end")}, (_graph.START, "sub")).invoke(
+        START, on("parent")
+    )
+    graph("goes", nodes, (_graph.START, "goes")).invoke(Command(goto="end"), on("goes"))
+
+
+async def async_streams() -> None:
+    """Leave async streams midway, read events, run many at once, and answer one of two questions."""
+    two = {"first": says("first"), "second": says("second")}
+    async for _ in graph("left-async", two).astream(START, on("left-async")):
+        break
+    events = graph("left-events", two).astream_events(START, on("left-events"), version="v2")
+    async for event in events:
+        if event["event"] == "on_chain_stream":
+            break
+    await events.aclose()
+    async for _ in graph("events", two).astream_events(START, on("events"), version="v2"):
+        pass
+    many = graph("many", {**two, "asks": asks("Go on?")})
+    await asyncio.gather(*(many.ainvoke(START, on(f"many-{number}")) for number in range(20)))
+    await asyncio.gather(
+        *(many.ainvoke(Command(resume=number), on(f"many-{number}")) for number in range(20))
+    )
+    assert current_run() is None
 
 
 def killed() -> None:
@@ -285,7 +364,10 @@ if __name__ == "__main__":
         functional()
         streams()
         pauses()
+        awkward()
         asyncio.run(async_graphs())
+        asyncio.run(async_streams())
+        assert [] == [handler for handler in HANDLERS if handler._places]
         threads.write_bytes(
             pickle.dumps(
                 (

@@ -154,6 +154,22 @@ async def test_a_pause(log: SQLiteRunLogService) -> None:
     assert (StepStatus.SUCCESS, None) == (step.status, step.error)
 
 
+async def test_a_projection_that_is_behind(log: SQLiteRunLogService) -> None:
+    """A graph that goes on before its run is projected, after a pause or a failure, loses nothing of it."""
+    run = await _run(log, "behind")
+
+    assert ["running", "paused", "running", "failed", "running", "success"] == await _history(log, run)
+    assert ({"said": ["in"]}, {"thread_id": "behind"}, "chat") == (
+        run.trigger_data,
+        run.labels,
+        run.trigger_type,
+    )
+    assert (2, RunRef("around", "around-behind")) == (run.attempt, run.parent)
+    assert run.pause is not None
+    assert ("Send it?", "pay") == (run.pause.reason, run.pause.comment)
+    assert run.started_at < (await log.get_history("behind", run.id))[1].occurred_at
+
+
 async def test_a_pause_before_a_node(log: SQLiteRunLogService) -> None:
     """A graph that stops before a node is paused without a question."""
     run = await _run(log, "before")
@@ -212,6 +228,56 @@ async def test_an_answer_from_the_inbox(log: SQLiteRunLogService, environ: Mappi
     assert before.started_at == run.started_at
     *_, unread = await _runs(log, "later")
     assert (RunStatus.SUCCESS, {"thread_id": "nobody"}, None) == (unread.status, unread.labels, unread.pause)
+
+
+async def test_what_is_large_or_has_no_text(log: SQLiteRunLogService) -> None:
+    """A state of megabytes is cut, and objects without a text are named; the graph runs all the same."""
+    run = await _run(log, "large")
+
+    assert RunStatus.SUCCESS is run.status
+    assert "said" in run.trigger_data
+    assert "said" in run.result
+
+
+async def test_a_branch_that_fails(log: SQLiteRunLogService) -> None:
+    """An error of one of several branches fails the run and that branch's step, and no other."""
+    run = await _run(log, "branches")
+    steps = await _steps(log, run)
+
+    assert (RunStatus.FAILED, "ValueError") == (run.status, run.error_type)
+    assert (StepStatus.SUCCESS, StepStatus.FAILED) == (steps["start"].status, steps["bad"].status)
+    assert StepStatus.FAILED is not steps["good"].status
+
+
+async def test_nodes_that_say_where_to_go(log: SQLiteRunLogService) -> None:
+    """A node that goes elsewhere, in its graph or in the one around it, succeeds; so does a graph told so."""
+    first, second = await _runs(log, "goes")
+    parent = await _run(log, "parent")
+
+    assert [["goes", "end"], ["end"]] == [list(await _steps(log, run)) for run in (first, second)]
+    assert {"sub", "leaves", "end"} == set(await _steps(log, parent))
+    for run in (first, second, parent):
+        assert RunStatus.SUCCESS is run.status
+        assert {StepStatus.SUCCESS} == {step.status for step in (await _steps(log, run)).values()}
+
+
+async def test_async_streams(log: SQLiteRunLogService) -> None:
+    """Async streams and events are recorded alike, and are cancelled where their reader leaves."""
+    left, left_events = await _run(log, "left-async"), await _run(log, "left-events")
+
+    assert [RunStatus.CANCELLED] * 2 == [left.status, left_events.status]
+    assert RunStatus.SUCCESS is (await _run(log, "events")).status
+
+
+async def test_many_at_once(log: SQLiteRunLogService) -> None:
+    """Many graphs in one loop that ask and go on at once each go on with their own run."""
+    runs = await _runs(log, "many")
+
+    assert 20 == len(runs)
+    for run in runs:
+        assert run.pause is not None
+        assert run.labels == {"thread_id": f"many-{run.pause.comment}"}
+        assert ["running", "paused", "running", "success"] == await _history(log, run)
 
 
 async def test_a_killed_process(log: SQLiteRunLogService) -> None:

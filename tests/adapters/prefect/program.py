@@ -6,15 +6,22 @@ python -m tests.adapters.prefect.program
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import sys
 import threading
+import time
+from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 from tests.unit.docs.repository import blocks, read, run_example
 
-from run_log.adapters.prefect import install, pause_flow_run
+from run_log.adapters.prefect import install, pause_flow_run, suspend_flow_run
 from run_log.producer import default_emitter
 from run_log.stores import create_run_log_service
 
@@ -24,6 +31,10 @@ install()  # once is enough
 _adapter: Any = import_module("run_log.adapters.prefect")
 _prefect: Any = import_module("prefect")
 _client: Any = import_module("prefect.client.orchestration")
+_context: Any = import_module("prefect.context")
+_engine: Any = import_module("prefect.flow_engine")
+_flow_runs: Any = import_module("prefect.flow_runs")
+_run_input: Any = import_module("prefect.input")
 _states: Any = import_module("prefect.states")
 _runners: Any = import_module("prefect.task_runners")
 _policies: Any = import_module("prefect.cache_policies")
@@ -69,6 +80,11 @@ def a_cached() -> int:
     return 1
 
 
+def double(number: int) -> int:
+    """Return twice a number."""
+    return 2 * number
+
+
 def interrupts() -> None:
     """Do what Ctrl-C does."""
     raise KeyboardInterrupt
@@ -99,6 +115,8 @@ def sync_flows() -> None:
     crashes = named(task, "crashes", interrupts)
     tried(named(flow, "crashes", calls(crashes)))
     tried(named(flow, "interrupted", interrupts))
+    doubles = named(task, "doubles", double)
+    named(flow, "maps", lambda: doubles.map([1, 2, 3]).result())()
     named(flow, "unanswered", lambda: tried(unanswered))()
 
 
@@ -120,6 +138,53 @@ async def async_flows() -> None:
         return [await task(), await task()]
 
     await named(_prefect.flow, "async", work)()
+
+
+class Payment(_run_input.RunInput):  # type: ignore[misc]  # untyped
+    """What somebody fills in."""
+
+    amount: int
+
+
+def suspensions() -> None:
+    """Suspend flows, and run them again as Prefect's runner does, while nothing of them is projected."""
+
+    def pays(order: str) -> int:
+        amount: int = suspend_flow_run(Payment, reason=f"{order}: pay?", timeout=3600).amount
+        return amount
+
+    async def pays_async(order: str) -> int:
+        amount: int = (await suspend_flow_run(Payment, reason=f"{order}: pay?")).amount
+        return amount
+
+    projected = os.environ["RUN_LOG_SQLITE_PATH"]
+    for name, function in (("suspended", pays), ("suspended-async", pays_async)):
+        flow = named(_prefect.flow, name, function)
+        with _client.get_client(sync_client=True) as client:
+            deployment = client.create_deployment(client.create_flow(flow), name=name)
+            flow_run = client.create_flow_run_from_deployment(deployment, parameters={"order": "o-1"})
+            assert "Pause" == tried(run, flow, flow_run)
+            assert flow_run.id not in _adapter._process.runs
+            os.environ["RUN_LOG_SQLITE_PATH"] = f"{projected}-behind"
+            _flow_runs.resume_flow_run(flow_run.id, run_input={"amount": 4200})
+            run(flow, client.read_flow_run(flow_run.id))
+            os.environ["RUN_LOG_SQLITE_PATH"] = projected
+
+
+def run(flow: Any, flow_run: Any) -> None:
+    """Run a flow as in the process that Prefect's runner starts."""
+    running = _engine.run_flow(flow, flow_run)
+    if asyncio.iscoroutine(running):
+        asyncio.run(running)
+
+
+def joins_many() -> None:
+    """Run tasks of more flows of other processes than are remembered, as a worker of a task runner does."""
+    for number in range(_adapter.MAX_JOINED + 1):
+        flow_run = SimpleNamespace(id=UUID(int=number))
+        with _context.FlowRunContext.model_construct(flow=SimpleNamespace(name="far"), flow_run=flow_run):
+            _adapter._join(flow_run.id)
+    assert [UUID(int=number + 1) for number in range(_adapter.MAX_JOINED)] == list(_adapter._process.joined)
 
 
 def ended_elsewhere() -> None:
@@ -162,6 +227,17 @@ async def document() -> None:
     await asyncio.to_thread(flow.join, 60)
 
 
+def killed() -> None:
+    """End in the midst of a flow, without warning."""
+
+    def kills() -> None:
+        default_emitter().flush_sync(30)
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    named(_prefect.flow, "killed", kills)()
+
+
 def make_tables() -> None:
     """Make the tables of Prefect's server as its models are, without its hundred migrations."""
     home = Path(os.environ["PREFECT_HOME"])
@@ -177,13 +253,37 @@ def make_tables() -> None:
     engine.dispose()
 
 
-if __name__ == "__main__":
-    make_tables()
+@contextlib.contextmanager
+def server() -> Generator[None]:
+    """Run Prefect's server in a thread: a process of its own would import it all once more."""
+    uvicorn: Any = import_module("uvicorn")
+    app = import_module("prefect.server.api.server").create_app(ephemeral=True)
+    port = int(os.environ["PREFECT_API_URL"].partition(":")[2].partition(":")[2].removesuffix("/api"))
+    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started and thread.is_alive():
+        time.sleep(0.02)
+    yield
+    running.should_exit = True
+    thread.join()
+
+
+def main() -> None:
+    """Run all flows."""
     sync_flows()
     asyncio.run(async_flows())
+    suspensions()
+    joins_many()
     ended_elsewhere()
     processes()
     asyncio.run(document())
     assert not _adapter._process.runs
     assert not _adapter._process.steps
-    default_emitter().flush_sync(30)
+    killed()
+
+
+if __name__ == "__main__":
+    make_tables()
+    with server():
+        main()

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.adapters.prefect.environment import environ_in
 from tests.frameworks import framework
 
 from run_log.core import RunStatus, Step, StepStatus, WorkflowRun
 from run_log.stores import SQLiteRunLogService
 
 pytestmark = [pytest.mark.process, pytest.mark.search, pytest.mark.timeout(900)]
-"""An environment may have to be fetched, and Prefect's temporary server takes long to start."""
+"""An environment may have to be fetched, and Prefect's server takes long to start."""
 
 PREFECT = framework("prefect")
 
@@ -20,26 +23,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run log in which the program's flows are recorded."""
     PREFECT.make()
     folder = tmp_path_factory.mktemp("prefect")
-    environ = {
-        "RUN_LOG_BACKEND": "sqlite",
-        "RUN_LOG_SQLITE_PATH": str(folder / "runs"),
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_URL": "",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # What the server would spend its start on.
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",  # the program makes the tables
-        "DO_NOT_TRACK": "1",
-    }
-    with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ) as process:
+    with PREFECT.start("-m", "tests.adapters.prefect.program", environ=environ_in(folder)) as process:
         try:
             stdout, stderr = process.communicate(timeout=500)
         finally:
-            process.terminate()  # not killed: it ends its server
-    assert (0, "4,200 EUR: pay?\n") == (process.returncode, stdout), stderr
+            process.kill()
+    assert (-signal.SIGKILL, "4,200 EUR: pay?\n") == (process.returncode, stdout), stderr
     return folder / "runs"
 
 
@@ -100,6 +89,15 @@ async def test_tasks_are_steps(log: SQLiteRunLogService) -> None:
     assert 10 == len(steps)
 
 
+async def test_mapped_tasks(log: SQLiteRunLogService) -> None:
+    """A task that is mapped is a step for each of its calls."""
+    steps = await _steps(log, await _run(log, "maps"))
+
+    assert [("doubles", 1, StepStatus.SUCCESS)] * 3 == [
+        (step.name, step.attempt, step.status) for step in steps
+    ]
+
+
 async def test_a_subflow(log: SQLiteRunLogService) -> None:
     """A subflow is a run whose parent is the flow run that called it."""
     run, subs = await _run(log, "main"), await _runs(log, "sub")
@@ -123,6 +121,29 @@ async def test_a_pause_that_nobody_answers(log: SQLiteRunLogService) -> None:
     assert ["running", "paused", "running", "failed"] == await _history(log, await _run(log, "unanswered"))
 
 
+@pytest.mark.parametrize("name", ["suspended", "suspended-async"])
+async def test_a_flow_that_is_suspended(log: SQLiteRunLogService, name: str) -> None:
+    """A flow whose process ends until it is answered is one run: paused, then going on with the answer."""
+    run = await _run(log, name)
+    history = await log.get_history(name, run.id)
+
+    assert ["running", "paused", "running", "running", "success"] == [line.status.value for line in history]
+    assert (1, {"order": "o-1"}, {"flow_run_name", "deployment_id"}) == (
+        run.attempt,
+        run.trigger_data,
+        set(run.labels),
+    )
+    assert run.pause is not None
+    assert run.pause.form is not None
+    assert ("o-1: pay?", ["amount"], {"amount": 4200}) == (
+        run.pause.reason,
+        list(run.pause.form["properties"]),
+        run.pause.values,
+    )
+    assert (name == "suspended") == (run.pause.deadline is not None)
+    assert run.started_at <= history[1].occurred_at
+
+
 async def test_a_task_that_crashes(log: SQLiteRunLogService) -> None:
     """A task that Prefect tells nothing of ends with its flow, which fails, and is not kept in memory."""
     run = await _run(log, "crashes")
@@ -130,6 +151,18 @@ async def test_a_task_that_crashes(log: SQLiteRunLogService) -> None:
 
     assert RunStatus.FAILED is run.status
     assert ("crashes", StepStatus.CANCELLED) == (crashes.name, crashes.status)
+
+
+async def test_a_killed_process(log: SQLiteRunLogService) -> None:
+    """A flow whose process was killed stays running, is found as stale, and is swept."""
+    run = await _run(log, "killed")
+    stale, _ = await log.list_stale(timedelta(0), workflow_id="killed")
+
+    assert (RunStatus.RUNNING, [run.id]) == (run.status, [each.run.id for each in stale])
+
+    await log.mark_lost("killed", run.id, older_than=timedelta(0))
+
+    assert ["running", "failed"] == await _history(log, run)
 
 
 async def test_async_flows(log: SQLiteRunLogService) -> None:

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from run_log.core import PauseRequest, RunStatus, StoreUnavailableError, TriggerType, WorkflowRun, utc_now
+from run_log.core import (
+    Message,
+    PauseRequest,
+    RunRef,
+    RunStatus,
+    StoreUnavailableError,
+    TriggerType,
+    WorkflowRun,
+    utc_now,
+)
 from run_log.core.clock import HybridLogicalClock
 from run_log.core.models import MAX_ATTEMPT
-from run_log.producer import record_run, reset_default_emitter, resume_run
+from run_log.producer import RunEventEmitter, record_run, reset_default_emitter, resume_run
+from run_log.producer._capture import MAX_LEFT, MAX_LEFT_BYTES
+from run_log.producer._payloads import MAX_CAPTURED_BYTES
 from run_log.producer._store_transport import StoreTransport
 from run_log.stores import InMemoryRunLogService, get_run_log_service
 from run_log.testing import a_run, an_event
@@ -297,6 +309,143 @@ async def test_pause_and_resume_through_the_run_log(backend: Callable[[str], Non
     assert {"total": 1, "successful": 1} == await log.get_stats("w")
     statuses = [line.status.value for line in await log.get_history("w", "r")]
     assert statuses == ["running", "paused", "running", "success"]
+
+
+class _Behind(StoreTransport):
+    """Delivers to a projection only what comes after the first events."""
+
+    def __init__(self, log: InMemoryRunLogService, *, lost: int) -> None:
+        super().__init__(lambda: log)
+        self._left = lost
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        skipped = min(self._left, len(messages))
+        self._left -= skipped
+        if messages[skipped:]:
+            super().publish(messages[skipped:])
+
+
+STARTED: dict[str, Any] = {
+    "trigger_type": "chat",
+    "trigger_data": {"a": 1},
+    "attempt": 2,
+    "labels": {"team": "sales"},
+    "parent": RunRef("around", "r0"),
+}
+
+
+async def _left(emitter: RunEventEmitter, error: Exception | None) -> WorkflowRun:
+    """Leave a run paused, or failed by *error*, and return what was stated last of it."""
+    with contextlib.suppress(ValueError):
+        async with record_run("w", run_id="r", **STARTED, emitter=emitter) as run:
+            run.set_result({"b": 2})
+            run.pause("pay?", choices=("pay", "wait"))
+            if error is not None:
+                raise error
+    await emitter.flush(PATIENCE)
+    known = emitter.left.event(("w", "r"))
+    assert known is not None
+    return known.run
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3], ids=["begun", "paused", "failed"])
+@pytest.mark.parametrize("is_failed", [False, True], ids=["paused", "failed"])
+async def test_a_projection_that_is_behind(
+    lost: int,
+    is_failed: bool,  # noqa: FBT001
+    emitter_to: EmitterMaker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run that this process left goes on whole, whatever of it is projected yet; nothing is logged."""
+    log = InMemoryRunLogService()
+    emitter = emitter_to(_Behind(log, lost=lost))
+    before = await _left(emitter, ValueError("no") if is_failed else None)
+    async with resume_run("w", "r", choice="pay", run_log=log, emitter=emitter):
+        pass
+    await emitter.flush(PATIENCE)
+    run = await log.get_run("w", "r")
+
+    assert run is not None
+    assert {
+        **STARTED,
+        "attempt": 3 if is_failed else 2,
+        "result": {"b": 2},
+        "started_at": before.started_at,
+    } == {name: getattr(run, name) for name in (*STARTED, "result", "started_at")}
+    assert run.pause is not None
+    assert ("pay?", None if is_failed else "pay") == (run.pause.reason, run.pause.choice)
+    assert [] == caplog.records
+
+
+async def test_what_others_have_said_since(emitter_to: EmitterMaker) -> None:
+    """A run that another process went on with goes on from what is projected of that."""
+    log = InMemoryRunLogService()
+    emitter, other = emitter_to(StoreTransport(lambda: log)), emitter_to(StoreTransport(lambda: log))
+    await _left(emitter, None)
+    async with resume_run("w", "r", choice="pay", run_log=log, emitter=other) as run:
+        run.pause("Which desk?", choices=("oak", "steel"))
+    await other.flush(PATIENCE)
+
+    async with resume_run("w", "r", choice="oak", run_log=log, emitter=emitter):
+        pass
+    await emitter.flush(PATIENCE)
+
+    stored = await log.get_run("w", "r")
+    assert stored is not None
+    assert stored.pause is not None
+    assert ("Which desk?", "oak") == (stored.pause.reason, stored.pause.choice)
+
+
+class _Down(_Broken):
+    async def wait_for(self, workflow_id: str, run_id: str, *_: object, **__: object) -> Any:
+        raise StoreUnavailableError(f"no answer for {workflow_id} {run_id}")
+
+
+class _Own:
+    """A platform's own run log, which nobody can wait for."""
+
+    async def get_run(self, *_: object) -> None:
+        """Know no run."""
+
+
+@pytest.mark.parametrize(
+    "log", [InMemoryRunLogService(), _Down(), _Own()], ids=["unknown", "unavailable", "a platform's own"]
+)
+async def test_what_the_caller_knows(log: object, resumed: Block) -> None:
+    """A run that cannot be read goes on from what its caller knows of it."""
+    known = an_event(
+        a_run(status=RunStatus.PAUSED, completed_at=None, pause=PauseRequest(reason="pay?"), **STARTED)
+    )
+
+    states = await resumed("workflow-1", "run-1", comment="yes", known=known, run_log=log)
+
+    for run in states.runs:
+        assert STARTED == {name: getattr(run, name) for name in STARTED}
+        assert PauseRequest(reason="pay?", comment="yes") == run.pause
+
+
+async def test_what_the_caller_knows_of_another_run(resumed: Block) -> None:
+    """A state of another run is not taken."""
+    states = await resumed("w", "r", known=an_event(a_run(**STARTED)), run_log=InMemoryRunLogService())
+
+    assert [({}, 1)] * 2 == [(run.trigger_data, run.attempt) for run in states.runs]
+
+
+async def test_what_is_remembered_is_bounded(emitter_to: EmitterMaker) -> None:
+    """An emitter remembers only the newest unfinished runs, so many and so many bytes, and no others."""
+    emitter = emitter_to(StoreTransport(InMemoryRunLogService))
+
+    def remembered(*, count: int, size: int, status: str = "pause") -> list[bool]:
+        for number in range(count):
+            with record_run("w", run_id=f"r{number}", trigger_data={"x": "x" * size}, emitter=emitter) as run:
+                getattr(run, status)()
+        return [emitter.left.event(("w", f"r{number}")) is not None for number in range(count)]
+
+    assert [False, *[True] * MAX_LEFT] == remembered(count=MAX_LEFT + 1, size=1)
+    fit = MAX_LEFT_BYTES // MAX_CAPTURED_BYTES
+    assert [False, *[True] * fit] == remembered(count=fit + 1, size=MAX_CAPTURED_BYTES - 100)
+    assert [False] * 9 == remembered(count=9, size=1, status="skip")
+    await emitter.flush(PATIENCE)
 
 
 @pytest.mark.process

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -13,8 +12,8 @@ from importlib import import_module
 from typing import Any, Final, ParamSpec
 
 from run_log.core.logs import get_logger
-from run_log.core.nearest import is_foreign
-from run_log.producer import default_emitter, record_run, resume_run
+from run_log.core.nearest import Contained, is_foreign
+from run_log.producer import record_run, resume_run
 
 from ._requests import SESSION, Past, pause_for
 from ._run import Place, Run, current_place, error_of, text_of
@@ -24,9 +23,6 @@ _BasePlugin: Any = import_module("google.adk.plugins").BasePlugin
 _AgentTool: Any = import_module("google.adk.tools.agent_tool").AgentTool
 
 _TRIGGER: Final = "adk"
-
-_READ_SECONDS: Final = 5.0
-"""How long an invocation that goes on waits for its run, in all."""
 
 _UNWINDING: Final = 1.0
 """Seconds after which the run of a cancelled agent has ended, if ADK has not said so."""
@@ -212,22 +208,23 @@ class RunLogPlugin(_BasePlugin):  # type: ignore[misc]  # untyped
         if before is not None:  # an answer is handed over twice, and the one that comes last tells the rest
             before.let_go(None)
         past = Past.of(session.events, run_id)
+        text = text_of(past.began.content if past.has_begun else context.user_content)
+        begins: dict[str, Any] = {
+            "trigger_type": _TRIGGER,
+            "trigger_data": {
+                **({"message": text} if self._keeps_content else {}),
+                "user_id": session.user_id,
+            },
+            "labels": {SESSION: session_id},
+            "parent": None if outer is None else outer.handle.ref,
+        }
         if past.has_begun:
-            begun = time.monotonic()
-            await default_emitter().flush(_READ_SECONDS / 2)  # it may have been paused just now
-            left = max(_READ_SECONDS - (time.monotonic() - begun), 0.0)
-            recorder = resume_run(workflow_id, run_id, timeout=left, heartbeat=self._heartbeat, **past.answer)
+            known = None
+            with Contained():  # a run that is not known is read
+                known = past.stated({"workflow_id": workflow_id, "id": run_id, **begins})
+            recorder = resume_run(workflow_id, run_id, heartbeat=self._heartbeat, known=known, **past.answer)
         else:
-            message = {"message": text_of(context.user_content)} if self._keeps_content else {}
-            recorder = record_run(
-                workflow_id,
-                run_id=run_id,
-                trigger_type=_TRIGGER,
-                trigger_data={**message, "user_id": session.user_id},
-                labels={SESSION: session_id},
-                parent=None if outer is None else outer.handle.ref,
-                heartbeat=self._heartbeat,
-            )
+            recorder = record_run(workflow_id, run_id=run_id, heartbeat=self._heartbeat, **begins)
         handle = await recorder.open_async()
         run = Run(handle, session_id, root, past.requests, in_agent_tool, sys.exception())
         self._runs[run_id] = run

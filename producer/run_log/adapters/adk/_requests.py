@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Final, TypedDict, cast
 
-from run_log.core import InvalidArgumentError, WorkflowRun
+from run_log.core import InvalidArgumentError, RunEvent, RunStatus, WorkflowRun
+from run_log.core.clock import HybridLogicalClock
 from run_log.producer import RunHandle
 
 CONFIRM: Final = "confirm"
@@ -90,22 +92,31 @@ def answer_of(run: WorkflowRun) -> Resumption:
 
 def pause_for(handle: RunHandle, call: Any) -> None:
     """Have a run wait for the answer to a function call."""
+    result, pause = _asked_by(call)
+    handle.set_result(result)
+    handle.pause(**pause)
+
+
+def _asked_by(call: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the result and the pause of a run that waits for the answer to a function call."""
     arguments: dict[str, Any] = dict(call.args or {})
     # Those for credentials may hold secrets.
     request = {"id": call.id, "name": call.name, **({} if call.name == _CREDENTIAL else {"args": arguments})}
-    handle.set_result({"request": request})
+    pause: dict[str, Any]
     if call.name == _CREDENTIAL:
-        handle.pause(arguments.get("message") or "Credentials are needed: give them to ADK itself.")
+        pause = {"reason": arguments.get("message") or "Credentials are needed: give them to ADK itself."}
     elif call.name == _CONFIRMATION:
         wanted: dict[str, Any] = arguments.get("originalFunctionCall") or {}
         confirmation: dict[str, Any] = arguments.get("toolConfirmation") or {}
         reason, hint = _called(wanted.get("name"), wanted.get("args")), str(confirmation.get("hint") or "")
         if hint and _OWN_HINT not in hint:
             reason = f"{reason}: {hint}"
-        handle.pause(reason, choices=(CONFIRM, DECLINE))
+        pause = {"reason": reason, "choices": (CONFIRM, DECLINE)}
     else:
         message = arguments.get("message") if call.name == _INPUT else None
-        handle.pause(message or _called(call.name, arguments), form=_form(call.name, arguments)[0])
+        reason = message or _called(call.name, arguments)
+        pause = {"reason": reason, "form": _form(call.name, arguments)[0]}
+    return {"request": request}, pause
 
 
 def _called(name: object, arguments: object) -> str:
@@ -135,29 +146,56 @@ def _unparsed(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass
 class Past:
     """What a session tells of an invocation."""
 
-    has_begun: bool
-    requests: dict[str, Any]
+    has_begun: bool = False
+    began: Any = None
+    """Its first event: the user's message."""
+    latest: Any = None
+    """The latest event that is not the user's."""
+    asked: Any = None
+    """The function call that it waited for when that came."""
+    requests: dict[str, Any] = field(default_factory=dict[str, Any])
     """The function calls that wait for an answer, by their ids."""
-    answer: dict[str, Any]
+    answer: dict[str, Any] = field(default_factory=dict[str, Any])
     """What was answered last, as `resume_run` takes it."""
 
     @classmethod
     def of(cls, events: Iterable[Any], invocation_id: str) -> Past:
         """Read it from the session's events."""
-        has_begun = False
-        requests: dict[str, Any] = {}
-        answer: dict[str, Any] = {}
+        past = cls()
         for event in events:
             if event.invocation_id == invocation_id:
-                has_begun |= event.author != "user"
-                for request, response in note_requests(requests, event):
-                    if event.author == "user":
-                        answer = _answer(request, response)
-        return cls(has_begun, requests, answer)
+                past._note(event)
+        return past
+
+    def _note(self, event: Any) -> None:
+        self.began = self.began or event
+        for request, response in note_requests(self.requests, event):
+            if event.author == "user":
+                self.answer = _answer(request, response)
+        if event.author != "user":
+            self.has_begun, self.latest = True, event
+            self.asked = next(iter(self.requests.values()), None)
+
+    def stated(self, begun: Mapping[str, Any]) -> RunEvent | None:
+        """Return the state in which its process left the run; None if it has not begun.
+
+        Args:
+            begun: What a run has from its beginning, its start aside.
+        """
+        if not self.has_begun:
+            return None
+        more: dict[str, Any] = {"status": RunStatus.RUNNING}
+        if self.asked is not None:
+            result, pause = _asked_by(self.asked)
+            more = {"status": RunStatus.PAUSED, "result": result, "pause": pause}
+        # The run was paused after that event, by the clock of the machine that both come from.
+        clock = HybridLogicalClock(lambda: int(self.latest.timestamp * 1e6))
+        started_at = datetime.fromtimestamp(self.began.timestamp, UTC)
+        return RunEvent.from_run({**begun, **more, "started_at": started_at}, clock=clock)
 
 
 def note_requests(requests: dict[str, Any], event: Any) -> list[tuple[Any, Any]]:
