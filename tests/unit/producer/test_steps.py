@@ -681,10 +681,8 @@ def test_an_id_that_another_object_takes() -> None:
     """What has the address of an object that has gone is called, although that one was due."""
 
     class Owner:
-        __slots__ = (
-            "__weakref__",
-            "calls",
-        )  # else the first is smaller, since Python 3.13
+        # Else the first one is smaller than the others, since Python 3.13.
+        __slots__ = ("__weakref__", "calls")
 
         def __init__(self) -> None:
             self.calls = 0
