@@ -45,7 +45,7 @@ async def test_each_kind_of_run_occurs(log: RunLog) -> None:
     for workflow in (sample.sync_invoices, sample.triage_mail, sample.ask_for_expense, sample.report):
         for _ in range(50):
             await asyncio.gather(workflow(), return_exceptions=True)
-    await default_emitter().flush()
+    await default_emitter().flush(30)
 
     seen = {
         workflow: Counter([run.status async for run in log.iter_runs(workflow)])
@@ -69,7 +69,7 @@ async def test_what_is_answered_goes_on(log: RunLog) -> None:
     """An expense that somebody answers is paid, by the workflows that run all the time."""
     sample = Sample(log, chance=random.Random(7), sleep=_at_once)
     await sample.ask_for_expense()
-    await default_emitter().flush()
+    await default_emitter().flush(30)
     ((waiting,), _) = await log.list_pending()
     pause = waiting.run.pause
     assert pause is not None

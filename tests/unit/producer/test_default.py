@@ -11,7 +11,7 @@ from run_log.core import RunStatus
 from run_log.producer import FlushReport, RunEventEmitter, default_emitter, record_run, reset_default_emitter
 from run_log.stores import get_run_log_service, reset_run_log_service
 
-from .transports import PATIENCE, logged, run_script
+from .transports import PATIENCE, awaited, logged, run_script
 
 Backend = Callable[[str], None]
 
@@ -149,6 +149,9 @@ def test_there_is_one_until_it_is_reset(backend: Backend) -> None:
 async def test_a_reset_within_a_loop(backend: Backend) -> None:
     """Closing the process's emitter from async code delivers, and disturbs no event loop."""
     backend("memory")
+    async with record_run("w", run_id="loads what delivers"):
+        pass
+    await default_emitter().flush(PATIENCE)
     async with record_run("w", run_id="r"):
         pass
 
@@ -183,10 +186,10 @@ def test_a_wrong_environment_is_logged(
 
     with record_run("w"):
         done.append(True)
+    (record,) = awaited(caplog, "run_log_publish_failed")
     reset_default_emitter()
 
     assert done == [True]
-    (record,) = logged(caplog, "run_log_publish_failed")
     assert told in record["error"]
     assert [2] == [record["count"] for record in logged(caplog, "run_log_events_undelivered")]
 
@@ -223,9 +226,9 @@ def test_credentials_that_cannot_be_read(
 
     with record_run("w"):
         pass
+    (record,) = awaited(caplog, "run_log_publish_failed")
     reset_default_emitter()
 
-    (record,) = logged(caplog, "run_log_publish_failed")
     assert "credentials" in record["error"]
 
 
@@ -251,12 +254,12 @@ async def test_after_a_reset_of_the_run_log_runs_go_to_the_new_one() -> None:
     """With the back end memory, recorded runs follow `reset_run_log_service` to the new service."""
     with record_run("w", run_id="before"):
         pass
-    await default_emitter().flush()
+    await default_emitter().flush(PATIENCE)
     reset_run_log_service()
 
     with record_run("w", run_id="after"):
         pass
-    await default_emitter().flush()
+    await default_emitter().flush(PATIENCE)
 
     listed, _ = await get_run_log_service().list_runs("w")
     assert ["after"] == [run.id for run in listed]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,14 @@ class States:
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
     """Return the fields of every log record of *event*."""
     return [vars(record) for record in caplog.records if vars(record).get("event") == event]
+
+
+def awaited(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """Return what `logged` does, once there is a record."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := logged(caplog, event)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
 
 
 def run_script(script: str, *arguments: str) -> str:
