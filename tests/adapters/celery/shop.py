@@ -80,6 +80,8 @@ def retried(self: Any, fails: int, **_: object) -> dict[str, int]:
     with record_run("attempt"):  # a run around the retry is not the parent of the next try
         if self.request.retries < fails:
             raise self.retry(exc=OSError("no answer"), countdown=0.1, max_retries=fails)
+    # Celery's result may say for good that it is tried again: that may be stored after the try has ended.
+    (FOLDERS["done"] / self.request.id).touch()
     return {"attempts": self.request.retries + 1}
 
 
