@@ -78,9 +78,13 @@ lint: $(READY) ## Lint and format, without changing anything
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 
-.PHONY: types
-types: $(READY) ## Type-check, with both checkers
+.PHONY: types mypy pyright
+types: mypy pyright ## Type-check, with both checkers
+
+mypy: $(READY)
 	$(BIN)/mypy
+
+pyright: $(READY)
 	$(BIN)/pyright --warnings
 
 .PHONY: layers
@@ -88,7 +92,9 @@ layers: $(READY) ## Check that no package imports from above
 	$(BIN)/lint-imports
 
 .PHONY: check
-check: lint types layers test ## What CI runs
+check: $(READY) ## What CI runs: all checks at once, then the tests
+	$(MAKE) --jobs 2 --output-sync lint types layers
+	$(MAKE) test
 
 .PHONY: format
 format: $(READY) ## Format and apply safe fixes
