@@ -311,6 +311,8 @@ def test_a_redis_that_is_none_is_an_error(server: Any, database: str) -> None:
         read(f"{server.connection_url}/9")
     with pytest.raises(TransportUnavailableError, match=r"redis://127.0.0.1:1/0 cannot be read \("):
         read("redis://u:secret@127.0.0.1:1")
+    with pytest.raises(TransportUnavailableError, match="redis://localhost:1/0 cannot be read"):
+        read("redis://:1")
     with pytest.raises(TransportUnavailableError, match=r"cannot be read \((?!.*secret)"):
         read(f"redis://nobody:secret@{server.host}:{server.port}/0")
     for address in ("redis://h:secret/0", "redis://h/0?secret=1", "rediss://h/0?ssl_cert_reqs=secret"):

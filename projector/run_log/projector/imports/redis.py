@@ -44,7 +44,8 @@ def stored_values(url: str, prefix: str) -> Generator[tuple[str, bytes]]:
         raise ConfigurationError(
             "that is no address of Redis; pass one such as redis://:PASSWORD@HOST:6379/0"
         ) from error
-    where = "redis://{host}:{port}/{db}".format_map({"port": 6379, "db": 0, **pool.connection_kwargs})
+    given = {"host": "localhost", "port": 6379, "db": 0, **pool.connection_kwargs}
+    where = "redis://{host}:{port}/{db}".format_map(given)
     is_found = False
     try:
         for keys in _pages(redis.Redis(connection_pool=pool), prefix):
