@@ -179,10 +179,11 @@ class _Continuation:
         return handle
 
     def _without(self, error: BaseException | None, known: RunEvent | None) -> RunHandle:
-        if known is not None and error is None:
-            return self._with(known.run, known.hlc)
-        cause = name_and_text(error) if error is not None else "no such run; is its projection behind?"
-        _logger.error("run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause)
+        if error is not None or known is None:
+            cause = name_and_text(error) if error is not None else "no such run; is its projection behind?"
+            _logger.error(
+                "run_log_run_not_read", workflow_id=self.workflow_id, run_id=self.run_id, error=cause
+            )
         if known is not None:
             return self._with(known.run, known.hlc)
         state = {

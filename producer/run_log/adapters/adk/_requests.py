@@ -150,7 +150,6 @@ def _unparsed(value: Any) -> Any:
 class Past:
     """What a session tells of an invocation."""
 
-    has_begun: bool = False
     began: Any = None
     """Its first event: the user's message."""
     latest: Any = None
@@ -177,17 +176,20 @@ class Past:
             if event.author == "user":
                 self.answer = _answer(request, response)
         if event.author != "user":
-            self.has_begun, self.latest = True, event
+            self.latest = event
             self.asked = next(iter(self.requests.values()), None)
 
-    def stated(self, begun: Mapping[str, Any]) -> RunEvent | None:
-        """Return the state in which its process left the run; None if it has not begun.
+    @property
+    def has_begun(self) -> bool:
+        """Whether anybody but the user has said anything."""
+        return self.latest is not None
+
+    def stated(self, begun: Mapping[str, Any]) -> RunEvent:
+        """Return the state in which its process left the run, which has begun.
 
         Args:
             begun: What a run has from its beginning, its start aside.
         """
-        if not self.has_begun:
-            return None
         more: dict[str, Any] = {"status": RunStatus.RUNNING}
         if self.asked is not None:
             result, pause = _asked_by(self.asked)
