@@ -14,10 +14,12 @@ import os
 import signal
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -125,9 +127,15 @@ def ask(method: str, path: str, body: object = None, token: str = "") -> Any:
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
     )
     while True:
-        # It does not listen yet; or its database is locked, which an HTTPError tells.
-        with suppress(OSError), urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            # Its database is locked.
+        except OSError:
+            pass  # it does not listen yet
         time.sleep(1)
 
 
